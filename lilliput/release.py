@@ -14,14 +14,18 @@ from rich.console import Console
 
 from lilliput.assess import Assessor
 from lilliput.base.environment import environment
+from lilliput.base.errors import RunError
 from lilliput.base.files import new_folder, sha256, write_bytes, write_text
 from lilliput.base.rundir import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.data.chats import ChatRows
 from lilliput.data.shards import Shards
+from lilliput.evals.items import Items, check_items
+from lilliput.evals.suites import named
 from lilliput.growth.growth import Line
 from lilliput.publish.card import card
 from lilliput.publish.export import WEIGHTS_FILE, export
+from lilliput.publish.load import verified
 from lilliput.publish.parity import check_parity
 from lilliput.recipe import Recipe, Release
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, has_chatml
@@ -35,9 +39,19 @@ PARITY_ROWS, PARITY_LENGTH = 2, 67
 class Publisher:
     """Publishes the releases of one run."""
 
-    def __init__(self, run: RunFolder, recipe: Recipe, machine: Machine, console: Console):
-        self._run, self._recipe, self._console = run, recipe, console
-        self._assessor = Assessor(run, recipe, machine, console)
+    def __init__(self, run: RunFolder, recipe: Recipe, machine: Machine, console: Console, items: Items):
+        self._run, self._recipe, self._console, self._items = run, recipe, console, items
+        self._assessor = Assessor(run, recipe, machine, console, items)
+
+    def check(self) -> None:
+        """Refuse now what could not be evaluated after a week of training.
+
+        Raises:
+            DataError: a suite's questions are not where they are said to be.
+        """
+        for entry in self._recipe.timeline:
+            if isinstance(entry, Release):
+                check_items(named(entry.suite), self._items)
 
     def publish(
         self,
@@ -83,6 +97,7 @@ class Publisher:
                     dtype=release.dtype,
                     generation=release.generation,
                     chat_template=CHAT_TEMPLATE if has_chatml(line.tokenizer) else None,
+                    specials=self._recipe.tokenizer.specials,
                 )
                 text = heldout.stream("heldout").read(0, PARITY_ROWS * PARITY_LENGTH)
                 rows = torch.from_numpy(text).view(PARITY_ROWS, PARITY_LENGTH)
@@ -140,6 +155,8 @@ class Publisher:
 
 
 def _is_whole(folder: Path, made: dict[str, Any]) -> bool:
-    """Whether the released weights are what was written; if not, they are exported again."""
-    weights = folder / WEIGHTS_FILE
-    return weights.is_file() and sha256(weights) == made["sha256"]
+    """Whether every released file is what was written; if not, they are exported again."""
+    try:
+        return verified(folder)["files"][WEIGHTS_FILE] == made["sha256"]
+    except RunError:
+        return False

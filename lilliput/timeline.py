@@ -1,28 +1,33 @@
 """A run: walk a recipe's timeline from raw text to published models, going on where the last walk stopped.
 
 Each entry's inputs are the hash of everything before it, so an entry is done again exactly when something it depends on
-has changed: the recipe, the text, the tokenizer or the machine.
+has changed: the recipe, the text, the tokenizer or the machine. Only training is never thrown away unasked.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from lilliput import __version__
 from lilliput.base.environment import environment
-from lilliput.base.errors import RunError
-from lilliput.base.files import hash_of, new_folder, sha256
+from lilliput.base.errors import LilliputError, RunError
+from lilliput.base.files import hash_of, new_folder, sha256, write_bytes
 from lilliput.base.rundir import FORMAT, RunFolder
 from lilliput.base.spec import from_plain, to_plain
+from lilliput.evals.items import Hub, Items
 from lilliput.growth.growth import Line
-from lilliput.model import LanguageModel, copy_weights
+from lilliput.missing import refuse_missing
+from lilliput.model import copy_weights
 from lilliput.prepare import Preparation
 from lilliput.recipe import Recipe, Release
 from lilliput.release import Publisher
+from lilliput.tokenizer.bpe import tokenizer_hash
+from lilliput.train.checkpoint import write_tensors
 from lilliput.train.heldout import measurer
 from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
@@ -30,7 +35,7 @@ from lilliput.train.phase import Phase, Plan
 from lilliput.train.watch import Watch, plot_loss
 
 
-def run(recipe: Recipe, folder: Path, machine: Machine | None, console: Console) -> list[Path]:
+def run(recipe: Recipe, folder: Path, machine: Machine | None, console: Console, items: Items = Hub()) -> list[Path]:
     """Do everything the recipe's timeline says.
 
     Args:
@@ -38,123 +43,206 @@ def run(recipe: Recipe, folder: Path, machine: Machine | None, console: Console)
         folder: the run folder; one that exists is continued.
         machine: where; None for the machine the run began on, else whatever is here.
         console: where progress is shown.
+        items: where the questions of evaluation suites come from.
 
     Returns:
         the folders of the releases, in order.
+
+    Raises:
+        RecipeError: the recipe needs a part that is not built.
+        RunError: a phase in the folder was trained from something else.
     """
+    refuse_missing(recipe)
+    with _opened(recipe, folder, console) as opened:
+        walk = _Walk(opened, recipe, _settle(opened, machine), console)
+        publisher = Publisher(opened, recipe, walk.machine, console, items)
+        publisher.check()
+        return walk.along(walk.train, publisher)
+
+
+def tokenizer(recipe: Recipe, folder: Path, console: Console) -> None:
+    """Learn the recipe's tokenizer."""
+    with _opened(recipe, folder, console) as opened:
+        Preparation(opened, recipe, console).tokenizer()
+
+
+def data(recipe: Recipe, folder: Path, console: Console) -> None:
+    """Learn the tokenizer and write the token files of every corpus that the timeline reads."""
+    with _opened(recipe, folder, console) as opened:
+        Preparation(opened, recipe, console).everything()
+
+
+def train(recipe: Recipe, folder: Path, machine: Machine | None, console: Console) -> None:
+    """Do everything up to the weights of the last phase, and release nothing."""
+    refuse_missing(recipe)
+    with _opened(recipe, folder, console) as opened:
+        walk = _Walk(opened, recipe, _settle(opened, machine), console)
+        walk.along(walk.train, None)
+
+
+def publish(recipe: Recipe, folder: Path, console: Console, items: Items = Hub()) -> list[Path]:
+    """Export, check, evaluate and describe the releases of a trained run; never trains.
+
+    Raises:
+        RunError: a phase is not trained, or was trained from something else.
+    """
+    refuse_missing(recipe)
+    with _opened(recipe, folder, console) as opened:
+        if (opened.read("run.json") or {}).get("machine") is None:
+            raise _untrained("this run", folder)
+        walk = _Walk(opened, recipe, _settle(opened, None), console)
+        publisher = Publisher(opened, recipe, walk.machine, console, items)
+        publisher.check()
+        return walk.along(walk.trained, publisher)
+
+
+@contextmanager
+def _opened(recipe: Recipe, folder: Path, console: Console) -> Iterator[RunFolder]:
     with RunFolder(folder) as opened:
-        settled = _settle(opened, machine)
-        settled.prepare()
+        if opened.read("run.json") is None:
+            opened.write_sealed("run.json", {"format": FORMAT, "lilliput": __version__, "machine": None})
+        stored = folder / "recipe.json"
+        before = stored.read_bytes() if stored.exists() else None
         opened.write("recipe.json", to_plain(recipe))
         opened.write("environment.json", environment())
-        return _Walk(opened, recipe, settled, console).whole()
+        try:
+            yield opened
+        except LilliputError:  # what was refused has changed nothing: the run stays what it was made from
+            if before is not None:
+                write_bytes(stored, before)
+            raise
 
 
 def _settle(opened: RunFolder, machine: Machine | None) -> Machine:
-    """The machine of the run: settled when it begins and frozen from then on, because weights depend on it."""
+    """The machine of the run: settled when training begins and frozen from then on, because weights depend on it."""
     record = opened.read("run.json")
-    if record is None:
+    assert record is not None
+    if record["machine"] is None:
         settled = (machine or Machine()).settled()
-        opened.write("run.json", {"format": FORMAT, "lilliput": __version__, "machine": to_plain(settled)})
-        return settled
-    began = from_plain(record["machine"], where="run.json")
-    if machine is not None and machine.settled() != began:
-        raise RunError(
-            f"the run began on {began}, not on {machine.settled()}",
-            where=str(opened.path),
-            hint="leave --machine out to go on as it began, or begin another run with --out",
-        )
-    return began.settled()
+        opened.write_sealed("run.json", record | {"machine": to_plain(settled)})
+    else:
+        settled = from_plain(record["machine"], where="run.json")
+        if machine is not None and machine.settled() != settled:
+            raise RunError(
+                f"the run began on {settled}, not on {machine.settled()}",
+                where=str(opened.path),
+                hint="leave --machine out to go on as it began, or begin another run with --out",
+            )
+        settled = settled.settled()
+    settled.prepare()
+    return settled
 
 
 class _Walk:
     """One walk along a timeline."""
 
     def __init__(self, opened: RunFolder, recipe: Recipe, machine: Machine, console: Console):
-        self._run, self._recipe, self._machine, self._console = opened, recipe, machine, console
+        self.machine = machine
+        self._run, self._recipe, self._console = opened, recipe, console
         self._preparation = Preparation(opened, recipe, console)
-        self._tokens: dict[str, Any] = {}
 
-    def whole(self) -> list[Path]:
+    def along(self, phase: Any, publisher: Publisher | None) -> list[Path]:
+        """Walk, with `train` or `trained` for the phases; without a publisher nothing is released.
+
+        All texts are read first: one that is damaged is not found after a week of training.
+        """
         recipe = self._recipe
-        tokenizer = self._preparation.tokenizer()
-        model = recipe.model.build(recipe.seed).to(self._machine.device)
+        tokenizer = self._preparation.everything()
+        model = recipe.model.build(recipe.seed).to(self.machine.device)
         line = Line(model=model, tokenizer=tokenizer, average={})
-        past: dict[str, Any] = {"model": to_plain(recipe.model), "seed": recipe.seed, "tokenizer": tokenizer.to_str()}
+        past = {"model": recipe.model.identity(), "seed": recipe.seed, "tokenizer": tokenizer_hash(tokenizer)}
         releases: list[Path] = []
         phases: list[str] = []
-        publisher = Publisher(self._run, recipe, self._machine, self._console)
         for place, entry in enumerate(recipe.timeline):
-            lineage = hash_of(past)
             match entry:
                 case Phase():
-                    line, past = self._phase(place, entry, line, lineage)
+                    line, past = phase(place, entry, line, past)
                     phases.append(_folder(place, entry))
                 case Release():
-                    heldout = self._open(entry.heldout, line, 0)
-                    chats = self._open(entry.chat, line, 0) if entry.chat else None
-                    releases.append(
-                        publisher.publish(entry, line, lineage=lineage, phases=phases, heldout=heldout, chats=chats)
-                    )
+                    if publisher is not None:
+                        heldout = self._preparation.tokens(entry.heldout, line.tokenizer)
+                        chats = self._preparation.tokens(entry.chat, line.tokenizer) if entry.chat else None
+                        lineage = hash_of(past)
+                        releases.append(
+                            publisher.publish(entry, line, lineage=lineage, phases=phases, heldout=heldout, chats=chats)
+                        )
                 case _:
                     line = entry.grow(line, self._seed(place))
-                    past = {"before": lineage, "growth": to_plain(entry), "seed": self._seed(place)}
+                    past = {"before": hash_of(past), "growth": to_plain(entry), "seed": self._seed(place)}
                     self._say(
                         f"{place:02d} {type(entry).__name__}: {line.model.parameter_counts()['total']:,} parameters"
                     )
         return releases
 
-    def _phase(self, place: int, phase: Phase, line: Line, lineage: str) -> tuple[Line, dict[str, Any]]:
-        length = max(stage.objective.row_length(phase.length) for stage in phase.stages)
-        tokens = {name: self._open(name, line, length) for name in phase.data.corpora}
-        inputs = {
-            "before": lineage,
-            "phase": to_plain(phase),
-            "seed": self._seed(place),
-            "machine": to_plain(self._machine),
-            "tokens": {name: opened.index["sha256"] for name, opened in tokens.items()},
-        }
-        reader, bytes_per_token = phase.data.open(tokens), phase.data.bytes_per_token(tokens)
+    def train(self, place: int, phase: Phase, line: Line, past: dict[str, Any]) -> tuple[Line, dict[str, Any]]:
+        """The line after a phase, trained now as far as it is not."""
+        name = _folder(place, phase)
+        tokens = {corpus: self._preparation.tokens(corpus, line.tokenizer) for corpus in phase.data.corpora}
+        inputs = self._inputs(place, phase, past, tokens)
 
         def make(folder: Path) -> dict[str, Any]:
-            folder.mkdir(parents=True, exist_ok=True)
-            plan = Plan(phase)
-            self._say(f"{phase.name}: {int(phase.tokens):,} tokens to read, {reader.tokens_available:,} there")
-            metrics = folder / "metrics.jsonl"
-            average = train_phase(
-                line.model,
-                phase,
-                reader,
-                self._machine,
-                folder=folder / "checkpoints",
-                seed=self._seed(place),
-                watch=lambda step: Watch(metrics, self._console, phase.name, plan.steps, step, bytes_per_token),
-                measure=measurer(tokens, phase.length, self._machine),
-                report=self._say,
-            )
-            plot_loss(metrics, folder / "loss.png", phase.name, bytes_per_token)
-            with new_folder(folder / "final") as partial:
-                save_file(_on_cpu(line.model), partial / "weights.safetensors")
-                save_file({name: value.cpu() for name, value in average.items()}, partial / "average.safetensors")
-                return {
-                    "weights": sha256(partial / "weights.safetensors"),
-                    "average": sha256(partial / "average.safetensors"),
-                    "steps": plan.steps,
-                }
+            return self._train(folder, place, phase, line, tokens)
 
-        name = _folder(place, phase)
-        made = self._run.part(name, inputs, make, whole=_is_whole)
-        final = self._run.path / name / "final"
+        made = self._run.lasting_part(name, inputs, make, whole=_is_whole)
+        return self._after(place, phase, line, past, inputs, made)
+
+    def trained(self, place: int, phase: Phase, line: Line, past: dict[str, Any]) -> tuple[Line, dict[str, Any]]:
+        """The line after a phase that is trained already.
+
+        Raises:
+            RunError: it is not.
+        """
+        tokens = {corpus: self._preparation.tokens(corpus, line.tokenizer) for corpus in phase.data.corpora}
+        inputs = self._inputs(place, phase, past, tokens)
+        made = self._run.made(_folder(place, phase), inputs, _is_whole)
+        if made is None:
+            raise _untrained(f"the phase {phase.name!r}", self._run.path)
+        return self._after(place, phase, line, past, inputs, made)
+
+    def _inputs(self, place: int, phase: Phase, past: dict[str, Any], tokens: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "before": past,
+            "phase": to_plain(phase),
+            "seed": self._seed(place),
+            "machine": to_plain(self.machine),
+            "tokens": {name: opened.index["sha256"] for name, opened in tokens.items()},
+        }
+
+    def _train(self, folder: Path, place: int, phase: Phase, line: Line, tokens: dict[str, Any]) -> dict[str, Any]:
+        folder.mkdir(parents=True, exist_ok=True)
+        plan = Plan(phase)
+        reader, bytes_per_token = phase.data.open(tokens), phase.data.bytes_per_token(tokens)
+        self._say(f"{phase.name}: {int(phase.tokens):,} tokens to read, {reader.tokens_available:,} there")
+        metrics = folder / "metrics.jsonl"
+        average = train_phase(
+            line.model,
+            phase,
+            reader,
+            self.machine,
+            folder=folder / "checkpoints",
+            seed=self._seed(place),
+            watch=lambda step: Watch(metrics, self._console, phase.name, plan.steps, step, bytes_per_token),
+            measure=measurer(tokens, phase.length, self.machine),
+            report=self._say,
+        )
+        plot_loss(metrics, folder / "loss.png", phase.name, bytes_per_token)
+        with new_folder(folder / "final") as partial:
+            write_tensors(partial / "weights.safetensors", dict(line.model.named_parameters()))
+            write_tensors(partial / "average.safetensors", average)
+            return {
+                "weights": sha256(partial / "weights.safetensors"),
+                "average": sha256(partial / "average.safetensors"),
+                "steps": plan.steps,
+            }
+
+    def _after(
+        self, place: int, phase: Phase, line: Line, past: dict[str, Any], inputs: dict[str, Any], made: dict[str, Any]
+    ) -> tuple[Line, dict[str, Any]]:
+        final = self._run.path / _folder(place, phase) / "final"
         copy_weights(line.model, load_file(final / "weights.safetensors"))
-        average = load_file(final / "average.safetensors", device=str(self._machine.device))
+        average = load_file(final / "average.safetensors", device=str(self.machine.device))
         self._say(f"{place:02d} {phase.name}: {made['steps']:,} steps, weights {made['weights'][:12]}")
-        return replace(line, average=average), {"before": lineage, "inputs": hash_of(inputs)}
-
-    def _open(self, name: str, line: Line, length: int) -> Any:
-        """The token files of a corpus, opened once; a phase says the row length before a release asks again."""
-        if name not in self._tokens:
-            self._tokens[name] = self._preparation.tokens(name, line.tokenizer, length)
-        return self._tokens[name]
+        return replace(line, average=average), {"before": hash_of(past), "inputs": hash_of(inputs)}
 
     def _seed(self, place: int) -> int:
         return (self._recipe.seed << 8) + place
@@ -173,5 +261,9 @@ def _is_whole(folder: Path, made: dict[str, Any]) -> bool:
     return all(file.is_file() and sha256(file) == made[name] for name, file in files.items())
 
 
-def _on_cpu(model: LanguageModel) -> dict[str, torch.Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in model.named_parameters()}
+def _untrained(what: str, folder: Path) -> RunError:
+    return RunError(
+        f"{what} is not trained as the recipe says",
+        where=str(folder),
+        hint=f"train first, publishing never does: lilliput train {folder}",
+    )

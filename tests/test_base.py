@@ -12,7 +12,7 @@ import tiny
 from lilliput.base.errors import LilliputError, RecipeError, RunError
 from lilliput.base.files import PARTIAL, new_folder, read_json, write_json, write_text
 from lilliput.base.rundir import RunFolder
-from lilliput.base.spec import from_plain, override, to_plain
+from lilliput.base.spec import from_plain, override, override_all, to_plain
 from lilliput.base.units import Share, Steps, Tokens
 
 
@@ -85,6 +85,16 @@ def test_override_reads_text_as_the_type_that_is_there(tmp_path):
     assert override(recipe, "model.tie_embeddings", "false").model.tie_embeddings is False
 
 
+def test_overrides_are_checked_together(tmp_path):
+    recipe = tiny.recipe(tmp_path)
+    both = override_all(recipe, [("model.vocab", "400"), ("tokenizer.vocab", "400"), ("timeline.pretrain.clip", "2")])
+    assert both.model.vocab == both.tokenizer.vocab == 400 and both.timeline[0].clip == 2
+    with pytest.raises(RecipeError, match="the tokenizer has 300 tokens, the model 270"):
+        override(recipe, "model.vocab", "270")
+    with pytest.raises(RecipeError, match="set twice"):
+        override_all(recipe, [("timeline.0.clip", "1"), ("timeline.pretrain.clip", "2")])
+
+
 @pytest.mark.parametrize(
     ("path", "text", "says"),
     [
@@ -121,6 +131,35 @@ def test_a_part_is_made_once_and_again_when_its_inputs_change(tmp_path):
         with RunFolder(tmp_path / "run") as run:
             assert run.part("some/part", inputs, make) == expected
     assert made == [[], [], []], "a part whose inputs changed begins from nothing"
+
+
+def test_a_part_that_cannot_be_made_from_new_inputs_stays_what_it_was(tmp_path):
+    def make(folder: Path) -> str:
+        folder.mkdir(parents=True)
+        (folder / "file").write_text("old")
+        return "old"
+
+    def fail(folder: Path) -> None:
+        folder.mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    with RunFolder(tmp_path) as run:
+        run.part("p", 1, make)
+        with pytest.raises(KeyboardInterrupt):
+            run.part("p", 2, fail)
+        assert (tmp_path / "p" / "file").read_text() == "old" and run.made("p", 1) == "old"
+        run.part("p", 2, make)
+        assert run.made("p", 2) == "old" and sorted(path.name for path in tmp_path.glob("p*")) == ["p", "parts"]
+
+
+def test_a_lasting_part_is_never_replaced_unasked(tmp_path):
+    with RunFolder(tmp_path) as run:
+        run.lasting_part("phases/00-a", {"lr": 1, "deep": {"x": [1]}}, lambda folder: folder.mkdir(parents=True) or "a")
+        with pytest.raises(RunError, match=r"lr was 1, not 2; deep.x.0 was 1, not 3") as error:
+            run.lasting_part("phases/00-a", {"lr": 2, "deep": {"x": [3]}}, lambda folder: "b")
+        assert "lilliput clean" in error.value.hint and (tmp_path / "phases" / "00-a").is_dir()
+        run.remove("phases/00-a")
+        assert run.lasting_part("phases/00-a", {"lr": 2}, lambda folder: "b") == "b"
 
 
 def test_a_part_whose_files_are_gone_is_made_again(tmp_path):

@@ -22,6 +22,7 @@ from lilliput.base.units import Tokens
 from lilliput.generate.decode import stream
 from lilliput.generate.sample import Sampling
 from lilliput.publish.load import load
+from lilliput.runs import remove, since
 from lilliput.timeline import run
 from lilliput.tokenizer.chatml import render
 from lilliput.train.machine import Machine
@@ -82,16 +83,36 @@ def test_a_second_run_has_nothing_to_do(done):
 
 
 def test_only_what_depends_on_a_change_is_done_again(done, tmp_path):
+    """Training is given up by hand; what depends on it is then made again, and nothing else."""
     recipe, folder, _, _ = done
     shorter = replace(recipe.timeline[4], tokens=Tokens(3 * 4 * 128))
     changed = replace(recipe, timeline=(*recipe.timeline[:4], shorter, *recipe.timeline[5:]))
     copy = tmp_path / "run"
     subprocess.run(["cp", "-a", str(folder), str(copy)], check=True)
     before = {path.relative_to(copy): path.stat().st_mtime_ns for path in copy.rglob("*.safetensors")}
+    with pytest.raises(RunError, match="phase.tokens.count was"):
+        walk(changed, copy)
+    remove(copy, since(copy, "phases/04-sft"))
     walk(changed, copy)
     after = {path.relative_to(copy): path.stat().st_mtime_ns for path in copy.rglob("*.safetensors")}
     redone = {str(path) for path in after if before.get(path) != after[path]}
     assert redone and all("04-sft" in path or "tiny-instruct" in path for path in redone)
+
+
+def test_a_run_goes_on_where_its_texts_are_not(done, tmp_path):
+    """Token files travel; of a corpus that is not there, what was made of it is taken as it is."""
+    recipe, folder, releases, _ = done
+    copy, data = tmp_path / "run", folder.parent / "data"
+    subprocess.run(["cp", "-a", str(folder), str(copy)], check=True)
+    remove(copy, since(copy, "phases/00-pretrain"))
+    data.rename(data.with_name("elsewhere"))
+    try:
+        again, screen = walk(recipe, copy)
+    finally:
+        data.with_name("elsewhere").rename(data)
+    assert "out of reach" in screen
+    for one, other in zip(releases, again, strict=True):
+        assert sha256(one / "model.safetensors") == sha256(other / "model.safetensors")
 
 
 def test_what_is_gone_or_damaged_is_made_again(done, tmp_path):

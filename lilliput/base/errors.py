@@ -30,6 +30,14 @@ class RunError(LilliputError):
     """A run folder is of another format, damaged, in use, or cannot be written."""
 
 
+class InUseError(RunError):
+    """Another process has the run open."""
+
+
+class DivergenceError(RunError):
+    """Training left the numbers that can be computed with; it would again."""
+
+
 class ExportError(LilliputError):
     """A model cannot be published: its layout does not fit, or exported and native logits differ."""
 

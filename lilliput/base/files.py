@@ -11,6 +11,8 @@ from typing import Any
 
 PARTIAL = ".partial"
 """Suffix of everything that is still being written; whoever finds one may delete it."""
+SEAL = "sha256"
+"""Where a JSON object has its own hash."""
 
 
 def sha256(path: Path) -> str:
@@ -28,10 +30,15 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write a whole file or leave the old one untouched."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + PARTIAL)
-    with open(partial, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:  # a full disk: it names no file, and half of ours should not fill it further
+        partial.unlink(missing_ok=True)
+        _name(error, path)
+        raise
     os.replace(partial, path)
     _sync_folder(path.parent)
 
@@ -49,6 +56,33 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def sealed(value: dict[str, Any]) -> dict[str, Any]:
+    """A JSON object with its own hash, by which `unsealed` sees a change of any byte."""
+    return value | {SEAL: hash_of(value)}
+
+
+def unsealed(value: Any) -> Any:
+    """The value that was sealed; one without a seal as it is.
+
+    Raises:
+        ValueError: it is not the one that was sealed.
+    """
+    if not isinstance(value, dict) or SEAL not in value:
+        return value
+    inside = {key: part for key, part in value.items() if key != SEAL}
+    if hash_of(inside) != value[SEAL]:
+        raise ValueError("it differs from its own hash")
+    return inside
+
+
+def move(path: Path, to: Path) -> None:
+    """Rename a file or a folder, lastingly; needs no room on the disk."""
+    os.rename(path, to)
+    _sync_folder(path.parent)
+    if to.parent != path.parent:
+        _sync_folder(to.parent)
 
 
 @contextmanager
@@ -69,9 +103,17 @@ def new_folder(path: Path) -> Iterator[Path]:
         os.rename(partial, path)
         _sync_folder(path.parent)
         shutil.rmtree(replaced, ignore_errors=True)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError):
+            _name(error, path)
         raise
+
+
+def _name(error: OSError, path: Path) -> None:
+    """Say which file an error is about: that of a full disk names none."""
+    if error.filename is None:
+        error.filename = str(path)
 
 
 def _sync(path: Path, mode: int = os.O_RDWR) -> None:

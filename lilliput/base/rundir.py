@@ -1,29 +1,39 @@
 """A run folder: the only state of a run. Parts of it are made once, and again only when their inputs change.
 
-run.json           format, lilliput version, settled machine
+run.json           format, lilliput version, settled machine (from the beginning of training on)
 recipe.json        the recipe as data
 environment.json   versions and hardware of the last process that worked here
-parts/             one record a part: hash of its inputs, whether it is done, what came out
+parts/             one record a part: its inputs and their hash, whether it is done, what came out
 tokenizer/  shards/<corpus>/  phases/<nn-name>/  releases/<name>/  evals/<name>/
 """
 
+import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lilliput.base.errors import RunError
-from lilliput.base.files import PARTIAL, hash_of, read_json, write_json
+from lilliput.base.errors import InUseError, RunError
+from lilliput.base.files import PARTIAL, hash_of, move, read_json, sealed, unsealed, write_json
 
 FORMAT = 1
+
+Make = Callable[[Path], Any]
+Whole = Callable[[Path, Any], bool]
+
+
+def always(folder: Path, outputs: Any) -> bool:
+    """The test of a part whose files cannot be lost but with its record."""
+    return True
 
 
 class RunFolder:
     """An open run; a context manager that keeps other processes out.
 
     Raises:
-        RunError: the folder cannot be written, is of another format, or another process has it open.
+        InUseError: another process has the run open.
+        RunError: the folder cannot be written, or is of another format.
     """
 
     def __init__(self, path: Path):
@@ -42,7 +52,7 @@ class RunFolder:
             ) from error
         try:
             if not _lock(self._lock):
-                raise RunError(
+                raise InUseError(
                     "another process is working on this run",
                     where=where,
                     hint="wait for it, stop it, or use another --out",
@@ -64,48 +74,113 @@ class RunFolder:
         """
         path = self.path / name
         try:
-            return read_json(path) if path.exists() else None
+            return unsealed(read_json(path)) if path.exists() else None
         except ValueError as error:
             raise RunError(
-                f"the file is damaged ({error})", where=str(path), hint="remove it; what it records is made again"
+                f"the file is damaged ({error})",
+                where=str(path),
+                hint="put it back from a copy, or remove it: what it records is made again",
             ) from error
 
     def write(self, name: str, value: Any) -> None:
         """Write a JSON file of the run."""
         write_json(self.path / name, value)
 
-    def part(
-        self,
-        name: str,
-        inputs: Any,
-        make: Callable[[Path], Any],
-        whole: Callable[[Path, Any], bool] = lambda folder, outputs: True,
-    ) -> Any:
+    def write_sealed(self, name: str, value: dict[str, Any]) -> None:
+        """The same for one that decides what is done again: `read` then refuses it with any byte changed."""
+        self.write(name, sealed(value))
+
+    def part(self, name: str, inputs: Any, make: Make, whole: Whole = always) -> Any:
         """The outputs of a part, made now unless it is done with the same inputs.
 
         Args:
             name: also the folder of the part, relative to the run.
-            inputs: JSON value that decides the result. A part begun with others is removed and begun again.
+            inputs: JSON value that decides the result. A part begun with others is replaced once this one is made.
             make: given the part's folder (which holds what an interrupted call left), returns JSON outputs.
             whole: given the part's folder and its recorded outputs, whether they are still there; if not, `make` is
                 called again.
         """
-        record_name = f"parts/{name.replace('/', '.')}.json"
-        record = self.read(record_name) or {}
-        key = hash_of(inputs)
-        folder = self.path / name
-        if record.get("inputs") == key and record["done"] and whole(folder, record["outputs"]):
-            return record["outputs"]
-        if record.get("inputs") != key:
-            # In this order a kill at any moment leaves no folder that the record takes for another's.
-            self.write(record_name, {"inputs": None, "done": False})
-            if folder.exists():
-                shutil.rmtree(folder)
-            self.write(record_name, {"inputs": key, "done": False})
+        self._put_back(name)  # a killed process could not
+        outputs = self.made(name, inputs, whole)
+        if outputs is not None:
+            return outputs
+        folder, record = self.path / name, self.record(name)
+        begun = {"inputs": hash_of(inputs), "done": False, "from": inputs}
         shutil.rmtree(folder.with_name(folder.name + PARTIAL), ignore_errors=True)
-        outputs = make(folder)
-        self.write(record_name, {"inputs": key, "done": True, "outputs": outputs})
+        try:
+            if record.get("inputs") != begun["inputs"]:
+                self._put_aside(name)
+                if not record.get("inputs"):
+                    self._drop_aside(name)
+            self.write_sealed(_record_file(name), begun)
+            outputs = make(folder)
+        except BaseException:
+            self._put_back(name)
+            raise
+        self._drop_aside(name)
+        self.write_sealed(_record_file(name), begun | {"done": True, "outputs": outputs})
         return outputs
+
+    def lasting_part(self, name: str, inputs: Any, make: Make, whole: Whole = always) -> Any:
+        """The same for a part too dear to be replaced unasked, such as a trained phase.
+
+        Raises:
+            RunError: the part was begun with other inputs; nothing is removed.
+        """
+        record = self.record(name)
+        if record.get("inputs") not in (None, hash_of(inputs)):
+            raise RunError(
+                f"{name} was made from something else: {'; '.join(differences(record.get('from'), inputs)[:4])}",
+                where=str(self.path),
+                hint=f"begin another run with --out, or give this part up: lilliput clean {self.path} --from {name}",
+            )
+        return self.part(name, inputs, make, whole)
+
+    def made(self, name: str, inputs: Any, whole: Whole = always) -> Any | None:
+        """The outputs of a part that is done with these inputs and still whole, else None; changes nothing."""
+        record = self.record(name)
+        done = record.get("inputs") == hash_of(inputs) and record["done"] and whole(self.path / name, record["outputs"])
+        return record["outputs"] if done else None
+
+    def record(self, name: str) -> dict[str, Any]:
+        """What is noted of a part: `inputs` (their hash), `from` (themselves), `done`, `outputs`; empty without one."""
+        return self.read(_record_file(name)) or {}
+
+    def remove(self, name: str) -> None:
+        """Give a part up: its folder and its record, in an order that a kill at any moment cannot confuse."""
+        self._put_back(name)
+        if not self.record(name) and not (self.path / name).exists():
+            return
+        self.write_sealed(_record_file(name), {"inputs": None, "done": False})
+        if (self.path / name).exists():
+            shutil.rmtree(self.path / name)
+        (self.path / _record_file(name)).unlink()
+
+    def _put_aside(self, name: str) -> None:
+        """Make room for a new part, the record first: at no moment does it stand beside another one's folder.
+
+        Renaming needs no room, so that a disk that is full can neither stop this nor what undoes it.
+        """
+        folder, record = self.path / name, self.path / _record_file(name)
+        for path in (record, folder):
+            if path.exists():
+                move(path, _aside(path))
+
+    def _put_back(self, name: str) -> None:
+        """What was put aside, if its record still is: it is better than nothing."""
+        folder, record = self.path / name, self.path / _record_file(name)
+        if _aside(record).exists() and _aside(folder).exists():
+            record.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            move(_aside(folder), folder)
+        if _aside(record).exists() and not record.exists():
+            move(_aside(record), record)
+        self._drop_aside(name)
+
+    def _drop_aside(self, name: str) -> None:
+        """Its record first: a folder without one is never put back, so that it may be half gone."""
+        _aside(self.path / _record_file(name)).unlink(missing_ok=True)
+        shutil.rmtree(_aside(self.path / name), ignore_errors=True)
 
     def _check_format(self) -> None:
         record = self.read("run.json") or {"format": FORMAT}
@@ -115,6 +190,31 @@ class RunFolder:
                 where=str(self.path),
                 hint="continue it with the version that began it, or begin another with --out",
             )
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Where two JSON values differ, as texts like `phase.optimizer.lr was 0.01, not 0.02`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(key for key in new if key not in old)]
+        return [text for key in keys for text in differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [text for place, (one, other) in pairs for text in differences(one, other, f"{path}.{place}")]
+    return [] if old == new else [f"{path} was {_short(old)}, not {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 48 else text[:45] + "..."
+
+
+def _aside(path: Path) -> Path:
+    """Where a part, or its record, waits until another one is whole."""
+    return path.with_name(f"{path.name}.before{PARTIAL}")
+
+
+def _record_file(name: str) -> str:
+    return f"parts/{name.replace('/', '.')}.json"
 
 
 def _lock(handle: int) -> bool:

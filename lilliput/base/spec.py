@@ -6,11 +6,12 @@ the registry: whatever a recipe imports can be stored and loaded again, and noth
 
 import difflib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, TypeVar
+from math import inf
+from typing import Any, NamedTuple, TypeVar
 
-from lilliput.base.errors import RecipeError
+from lilliput.base.errors import LilliputError, RecipeError
 
 T = TypeVar("T")
 
@@ -53,7 +54,16 @@ def from_plain(value: Any, *, where: str = "recipe.json") -> Any:
     for key in given:
         if key not in known:
             raise _unknown(key, known, f"{value['type']} in {where}")
-    return kind(**given)
+    try:
+        return kind(**given)
+    except LilliputError as error:
+        raise type(error)(error.what, where=f"{error.where} in {where}", hint=error.hint) from error
+    except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise RecipeError(
+            f"the values do not fit ({error})",
+            where=f"{value['type']} in {where}",
+            hint="give every field a value of its kind; `lilliput recipe show NAME --json` prints a whole recipe",
+        ) from error
 
 
 def override(spec: T, path: str, text: str) -> T:
@@ -64,33 +74,60 @@ def override(spec: T, path: str, text: str) -> T:
     Raises:
         RecipeError: no such field, or the text does not fit the field's type.
     """
-    return _override(spec, path.split("."), text, path)
+    return override_all(spec, [(path, text)])
 
 
-def _override(value: Any, keys: list[str], text: str, path: str) -> Any:
-    if not keys:
-        return _parse(value, text, path)
-    key, rest = keys[0], keys[1:]
-    where = f"--set {path}={text}"
-    if is_dataclass(value):
-        names = [field.name for field in fields(value)]
-        if key not in names:
-            raise _unknown(key, names, where)
-        inner = _override(getattr(value, key), rest, text, path)
-        try:
-            return replace(value, **{key: inner})  # type: ignore[type-var]
-        except ValueError as error:
-            raise RecipeError(str(error), where=where, hint="give a value that fits") from error
+def override_all(spec: T, changes: Iterable[tuple[str, str]]) -> T:
+    """The same for several fields at once, which are checked together: a new vocabulary of tokenizer and model, say."""
+    return _override(spec, [_Change(path.split("."), path, text) for path, text in changes])
+
+
+class _Change(NamedTuple):
+    keys: list[str]
+    """What is left of the path."""
+    path: str
+    text: str
+
+    @property
+    def where(self) -> str:
+        return f"--set {self.path}={self.text}"
+
+
+def _override(value: Any, changes: list[_Change]) -> Any:
+    for change in changes:
+        if not change.keys:
+            if len(changes) > 1:
+                raise RecipeError("the field is set twice", where=change.where, hint="leave one of them out")
+            return _parse(value, change.text, change.path)
+    below: dict[str, list[_Change]] = {}
+    for change in changes:
+        key, *rest = change.keys
+        below.setdefault(_key_of(value, key, change.where), []).append(change._replace(keys=rest))
+    if isinstance(value, tuple):
+        return tuple(_override(item, below.get(str(place), [])) for place, item in enumerate(value)) if below else value
+    if not below:
+        return value
     if isinstance(value, Mapping):
-        if key not in value:
-            raise _unknown(key, list(value), where)
-        return dict(value) | {key: _override(value[key], rest, text, path)}
+        return dict(value) | {key: _override(value[key], its) for key, its in below.items()}
+    try:
+        return replace(value, **{key: _override(getattr(value, key), its) for key, its in below.items()})
+    except ValueError as error:
+        raise RecipeError(str(error), where=changes[-1].where, hint="give a value that fits") from error
+
+
+def _key_of(value: Any, key: str, where: str) -> str:
+    """The name of the part of `value` that a path means by `key`: of a tuple, its place."""
     if isinstance(value, tuple):
         names = [getattr(item, "name", str(place)) for place, item in enumerate(value)]
         place = names.index(key) if key in names else int(key) if key.isdecimal() else len(value)
         if place >= len(value):
             raise _unknown(key, names, where)
-        return (*value[:place], _override(value[place], rest, text, path), *value[place + 1 :])
+        return str(place)
+    if is_dataclass(value) or isinstance(value, Mapping):
+        known = [field.name for field in fields(value)] if is_dataclass(value) else list(value)
+        if key not in known:
+            raise _unknown(key, known, where)
+        return key
     raise RecipeError(f"{value!r} has no part named {key!r}", where=where, hint="end the path one name earlier")
 
 
@@ -119,6 +156,18 @@ def _parse(old: Any, text: str, path: str) -> Any:
 
 def _fail() -> Any:
     raise ValueError
+
+
+def check_range(where: str, low: float, below: float, **numbers: float) -> None:
+    """Refuse numbers of a spec that do not lie in [low, below); NaN lies nowhere.
+
+    Raises:
+        RecipeError: one does not; it is named.
+    """
+    for name, number in numbers.items():
+        if not low <= number < below:
+            most = f" and less than {below:g}" if below < inf else ""
+            raise RecipeError(f"{name} cannot be {number}", where=where, hint=f"give at least {low:g}{most}")
 
 
 def _spec_type(name: str, where: str) -> type:

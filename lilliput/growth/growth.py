@@ -23,7 +23,11 @@ class Growth(Protocol):
     """A growth as recipes write it."""
 
     def shape(self, spec: ModelSpec) -> ModelSpec:
-        """What becomes of the model's shape."""
+        """What becomes of the model's shape; refused now if it cannot be."""
+        ...
+
+    def retokenize(self, tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+        """What becomes of the tokenizer: known without a model, so that token files can be written before training."""
         ...
 
     def grow(self, line: Line, seed: int) -> Line:

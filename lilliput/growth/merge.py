@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+from tokenizers import Tokenizer
+
 from lilliput.base.errors import RecipeError
 from lilliput.growth.growth import Line
 from lilliput.model import ModelSpec, copy_weights
@@ -13,6 +15,9 @@ class UseEma:
 
     def shape(self, spec: ModelSpec) -> ModelSpec:
         return spec
+
+    def retokenize(self, tokenizer: Tokenizer) -> Tokenizer:
+        return tokenizer
 
     def grow(self, line: Line, seed: int) -> Line:
         if not line.average:

@@ -3,11 +3,14 @@
 from dataclasses import dataclass, replace
 
 import torch
+from tokenizers import Tokenizer
 
+from lilliput.base.errors import RecipeError
 from lilliput.growth.growth import Line
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.nn.initialise import fill_normal
 from lilliput.tokenizer.chatml import add_tokens
+from lilliput.tokenizer.specials import vocabulary_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,14 +26,34 @@ class AddTokens:
     def shape(self, spec: ModelSpec) -> ModelSpec:
         return replace(spec, vocab=spec.vocab + len(self.tokens))
 
+    def retokenize(self, tokenizer: Tokenizer) -> Tokenizer:
+        if all(tokenizer.token_to_id(token) is not None for token in self.tokens):
+            raise RecipeError(
+                f"the tokenizer has {', '.join(self.tokens)} already",
+                where="AddTokens(tokens=...)",
+                hint="leave AddTokens out of the timeline",
+            )
+        return add_tokens(tokenizer, self.tokens)
+
     def grow(self, line: Line, seed: int) -> Line:
-        tokenizer = add_tokens(line.tokenizer, self.tokens)
-        model = resize_vocabulary(line.model, tokenizer.get_vocab_size(), noise=self.noise, seed=seed)
+        tokenizer = self.retokenize(line.tokenizer)
+        vocab, known = self.shape(line.model.spec).vocab, vocabulary_size(line.tokenizer)
+        model = resize_vocabulary(line.model, vocab, noise=self.noise, seed=seed, known=known)
         return replace(line, model=model, tokenizer=tokenizer, average={})
 
 
-def resize_vocabulary(model: LanguageModel, vocab: int, *, noise: float, seed: int) -> LanguageModel:
-    """A model with a longer embedding (and head); old rows and all other weights are copied."""
+def resize_vocabulary(
+    model: LanguageModel, vocab: int, *, noise: float, seed: int, known: int | None = None
+) -> LanguageModel:
+    """A model with a longer embedding (and head); old rows and all other weights are copied.
+
+    Args:
+        model: what to grow.
+        vocab: rows of the new embedding.
+        noise: spread of the new rows around the mean of the known ones, in standard deviations of those.
+        seed: decides the noise.
+        known: rows that the tokenizer uses; None for all. Those behind are padding, and stay behind the new ones.
+    """
     grown = replace(model.spec, vocab=vocab).skeleton().to_empty(device=next(model.parameters()).device)
     old = dict(model.named_parameters())
     with torch.no_grad():
@@ -38,9 +61,10 @@ def resize_vocabulary(model: LanguageModel, vocab: int, *, noise: float, seed: i
             if parameter.shape == old[name].shape:
                 parameter.copy_(old[name])
                 continue
-            known = old[name].shape[0]
-            fresh = torch.empty(vocab - known, parameter.shape[1])
-            fill_normal(fresh, noise * float(old[name].std()), f"{seed}/{name}/{vocab}")
-            parameter[:known] = old[name]
-            parameter[known:] = old[name].mean(dim=0) + fresh.to(parameter.device)
+            rows, padding = old[name][:known], old[name].shape[0] - (known or old[name].shape[0])
+            fresh = torch.empty(vocab - old[name].shape[0], parameter.shape[1])
+            fill_normal(fresh, noise * float(rows.std()), f"{seed}/{name}/{vocab}")
+            parameter[: len(rows)] = rows
+            parameter[len(rows) : vocab - padding] = rows.mean(dim=0) + fresh.to(parameter.device)
+            parameter[vocab - padding :] = old[name][len(rows) :]
     return grown

@@ -1,0 +1,134 @@
+"""Run folders from outside: what they hold, what may go, and that nothing else does."""
+
+from dataclasses import replace
+from io import StringIO
+
+import pytest
+import tiny
+from rich.console import Console
+
+from lilliput import timeline
+from lilliput.base.errors import LilliputError, RunError
+from lilliput.base.files import PARTIAL, sha256
+from lilliput.base.rundir import RunFolder, differences
+from lilliput.base.units import Tokens
+from lilliput.runs import find, overview, remove, shards, since, spare
+from lilliput.train.machine import Machine
+
+MACHINE = Machine(device="cpu", precision="fp32", threads=1)
+CONSOLE = Console(file=StringIO())
+
+
+def hashes(folder):
+    return {path.parent.name: sha256(path) for path in folder.rglob("model.safetensors")}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run made verb by verb, with its overview after each."""
+    folder = tmp_path_factory.mktemp("runs")
+    recipe = tiny.recipe(folder / "data", tiny.GQA_SPEC)
+    states = []
+    for step in (
+        lambda: timeline.tokenizer(recipe, folder / "run", CONSOLE),
+        lambda: timeline.data(recipe, folder / "run", CONSOLE),
+        lambda: timeline.train(recipe, folder / "run", MACHINE, CONSOLE),
+        lambda: timeline.publish(recipe, folder / "run", CONSOLE),
+    ):
+        step()
+        states.append(overview(folder / "run").state)
+    return recipe, folder / "run", states
+
+
+def test_each_verb_does_its_part(run):
+    _, folder, states = run
+    assert states == ["tokenizer", "token files", "sft: trained", "published"]
+    assert overview(folder).releases == ("tiny-base", "tiny-instruct")
+    assert find(folder.parent) == [folder] == find(folder)
+
+
+def test_verbs_one_by_one_make_the_models_that_run_makes(run, tmp_path):
+    recipe, folder, _ = run
+    timeline.run(recipe, tmp_path / "whole", MACHINE, CONSOLE)
+    assert hashes(tmp_path / "whole") == hashes(folder)
+
+
+def test_publish_never_trains(run, tmp_path):
+    recipe, _, _ = run
+    with pytest.raises(RunError, match="not trained"):
+        timeline.publish(recipe, tmp_path / "run", CONSOLE)
+    timeline.data(recipe, tmp_path / "run", CONSOLE)
+    with pytest.raises(RunError, match="lilliput train"):
+        timeline.publish(recipe, tmp_path / "run", CONSOLE)
+    assert not (tmp_path / "run" / "phases").exists()
+
+
+def test_a_changed_recipe_never_throws_training_away(run):
+    recipe, folder, _ = run
+    longer = replace(recipe.timeline[0], tokens=Tokens(20 * 4 * 32))
+    before = hashes(folder)
+    with pytest.raises(RunError, match=r"phase.tokens.count was 1536, not 2560[\s\S]*lilliput clean"):
+        timeline.train(replace(recipe, timeline=(longer, *recipe.timeline[1:])), folder, None, CONSOLE)
+    timeline.run(recipe, folder, None, CONSOLE)
+    assert hashes(folder) == before
+
+
+def test_spare_parts_go_and_the_run_stays_whole(run):
+    recipe, folder, _ = run
+    (folder / f"left{PARTIAL}").write_text("half")
+    found = spare(folder)
+    assert {one.name for one in found} == {
+        "phases/00-pretrain/checkpoints",
+        "phases/04-sft/checkpoints",
+        f"left{PARTIAL}",
+    }
+    before = hashes(folder)
+    assert remove(folder, found) == sum(one.size for one in found) > 0
+    assert not spare(folder)
+    timeline.run(recipe, folder, None, CONSOLE)
+    assert hashes(folder) == before
+
+
+def test_token_files_are_written_again(run):
+    recipe, folder, _ = run
+    remove(folder, shards(folder))
+    assert not list((folder / "shards").glob("*"))
+    before = hashes(folder)
+    timeline.run(recipe, folder, None, CONSOLE)
+    assert hashes(folder) == before and len(shards(folder)) == 2
+
+
+def test_giving_a_part_up_gives_up_what_came_after(run):
+    recipe, folder, _ = run
+    found = since(folder, "phases/04-sft")
+    assert [one.name for one in found] == ["phases/04-sft", "releases/tiny-instruct", "evals/tiny-instruct"]
+    before = hashes(folder)
+    remove(folder, found)
+    assert overview(folder).releases == ("tiny-base",)
+    timeline.run(recipe, folder, None, CONSOLE)
+    assert hashes(folder) == before
+    with pytest.raises(LilliputError, match="one of: phases/00-pretrain"):
+        since(folder, "phases/00-pretrian")
+
+
+def test_nothing_is_removed_from_a_run_in_use(run):
+    _, folder, _ = run
+    with RunFolder(folder), pytest.raises(RunError, match="another process"):
+        remove(folder, shards(folder))
+    assert shards(folder)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(LilliputError, match="no run"):
+        spare(tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_differences_name_the_place():
+    old = {"a": {"b": [1, 2]}, "c": 1}
+    assert differences(old, {"a": {"b": [1, 3]}, "d": 2}) == [
+        "a.b.1 was 2, not 3",
+        "c was 1, not null",
+        "d was null, not 2",
+    ]
+    assert not differences(old, old)
