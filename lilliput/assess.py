@@ -1,6 +1,5 @@
 """What a release is worth: its scores, what anybody's models score beside it, and a few texts it wrote."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -10,25 +9,23 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from lilliput.base.files import write_text
 from lilliput.base.rundir import RunFolder
 from lilliput.base.spec import to_plain
-from lilliput.data.arithmetic import arithmetic_items
 from lilliput.data.chats import ChatRows
 from lilliput.data.shards import Shards
 from lilliput.evals.baselines import unigram_bits_per_byte, xz_bits_per_byte, xz_bits_per_byte_given
-from lilliput.evals.harness import evaluate, versions
+from lilliput.evals.by_name import write_arithmetic
+from lilliput.evals.evaluation import versions
+from lilliput.evals.harness import evaluate
+from lilliput.evals.items import Items, asked
 from lilliput.evals.replies import judge_replies
 from lilliput.evals.suites import ARITHMARK2_SYNTHETIC, HELDOUT, named
 from lilliput.generate.talk import write_on
 from lilliput.publish.load import Published, load
 from lilliput.recipe import Recipe, Release
-from lilliput.tokenizer.bpe import END_ID
 from lilliput.tokenizer.chatml import render
 from lilliput.train.machine import Machine
 
-ITEMS = 500
-"""Generated arithmetic questions; one standard error at chance is 1.9 points."""
 COUNTED = 10_000_000
 """Tokens counted at a time."""
 XZ_WINDOW = 60_000_000
@@ -42,8 +39,8 @@ SAMPLE_PROMPT = 120
 class Assessor:
     """Assesses the releases of one run."""
 
-    def __init__(self, run: RunFolder, recipe: Recipe, machine: Machine, console: Console):
-        self._run, self._recipe, self._machine, self._console = run, recipe, machine, console
+    def __init__(self, run: RunFolder, recipe: Recipe, machine: Machine, console: Console, items: Items):
+        self._run, self._recipe, self._machine, self._console, self._items = run, recipe, machine, console, items
 
     def scores(self, release: Release, weights: str, heldout: Shards, chats: ChatRows | None) -> dict[str, Any]:
         """Scores and samples of an exported release, whose weights have the hash `weights`."""
@@ -53,6 +50,7 @@ class Assessor:
             "weights": weights,
             "release": to_plain(release),
             "suite": to_plain(suite),
+            "items": self._items.identity(asked(suite, self._items, ())),
             "heldout": heldout.index["sha256"],
             "chats": chats.index["sha256"] if chats else None,
             "versions": versions(),
@@ -61,28 +59,31 @@ class Assessor:
         def make(results: Path) -> dict[str, Any]:
             with self._console.status(f"{release.name}: evaluating") as status, TemporaryDirectory() as temporary:
                 work = Path(temporary)
-                items = results / "arithmetic.jsonl"
-                write_text(items, _json_lines(arithmetic_items(ITEMS, seed=self._recipe.seed)))
-                data = {HELDOUT.task: heldout.folder / "heldout.txt.jsonl", ARITHMARK2_SYNTHETIC.task: items}
-                scores = evaluate(
+                made = {HELDOUT: heldout.folder / "heldout.txt.jsonl"}
+                if ARITHMARK2_SYNTHETIC in suite.made:
+                    file = results / "arithmetic.jsonl"
+                    made[ARITHMARK2_SYNTHETIC] = write_arithmetic(file, seed=self._recipe.seed)
+                evaluation = evaluate(
                     folder,
                     suite,
-                    {use.task: data[use.task] for use in suite.tasks},
+                    self._items,
+                    made={use.task: made[use] for use in suite.made},
                     work=work,
                     device=self._machine.device,
-                    progress=lambda task, rows: status.update(f"{release.name}: {task}, {rows:,} rows"),
-                )
+                    watcher=lambda progress: status.update(f"{release.name}: {progress}"),
+                ).plain()
                 if chats is not None:
                     status.update(f"{release.name}: judging replies")
-                    scores += judge_replies(folder, list(_pairs(chats)), work=work, device=self._machine.device)
+                    judged = judge_replies(folder, list(_pairs(chats)), work=work, device=self._machine.device)
+                    evaluation["scores"] += [asdict(score) for score in judged]
                 samples = self._samples(load(folder), heldout, chats)
-            return {"scores": [asdict(score) for score in scores], "samples": samples, "versions": versions()}
+            return evaluation | {"samples": samples}
 
         return self._run.part(f"evals/{release.name}", inputs, make)
 
     def baselines(self, release: Release, heldout: Shards) -> dict[str, Any]:
         """Held-out bits per byte of models that anybody has, a unigram model and xz, where the release has its own."""
-        if HELDOUT not in named(release.suite).tasks:
+        if HELDOUT not in named(release.suite).made:
             return {}
 
         def make(folder: Path) -> dict[str, Any]:
@@ -96,7 +97,7 @@ class Assessor:
                     counts += np.bincount(part, minlength=len(counts))
                 ids = held.read(0, len(held))
                 return {
-                    "unigram": unigram_bits_per_byte(counts, ids[ids != END_ID], size),
+                    "unigram": unigram_bits_per_byte(counts, ids[ids != heldout.end], size),
                     "xz": xz_bits_per_byte(texts),
                     "xz_given_train": xz_bits_per_byte_given(self._training_texts(release.heldout), texts),
                 }
@@ -118,17 +119,15 @@ class Assessor:
     def _samples(self, published: Published, heldout: Shards, chats: ChatRows | None) -> list[dict[str, str]]:
         """What the release writes by its own settings: answers to held-out questions, or ends of held-out texts."""
         if chats is not None:
-            prompts = [
-                (question, render([{"role": "user", "content": question}], generation_prompt=True))
-                for question, _ in list(_pairs(chats))[:SAMPLES]
-            ]
+            shown = [question for question, _ in list(_pairs(chats))[:SAMPLES]]
+            texts = [render([{"role": "user", "content": question}], generation_prompt=True) for question in shown]
         else:
-            prompts = [
-                (text[:SAMPLE_PROMPT], text[:SAMPLE_PROMPT]) for _, text in list(heldout.heldout_texts())[:SAMPLES]
-            ]
-        return [{"prompt": shown, "text": self._write(published, prompt)} for shown, prompt in prompts]
+            shown = texts = [text[:SAMPLE_PROMPT] for _, text in list(heldout.heldout_texts())[:SAMPLES]]
+        # A tokenizer may put a token before a text; conversations begin as they were trained, with a message.
+        prompts = [published.tokenizer.encode(text, add_special_tokens=chats is None).ids for text in texts]
+        return [{"prompt": text, "text": self._write(published, ids)} for text, ids in zip(shown, prompts, strict=True)]
 
-    def _write(self, published: Published, prompt: str) -> str:
+    def _write(self, published: Published, prompt: list[int]) -> str:
         sampling = published.generation.sampling
         pieces = write_on(
             published.model, published.tokenizer, prompt, sampling, stops=published.stop_ids, most=SAMPLE_TOKENS
@@ -142,7 +141,3 @@ def _pairs(chats: ChatRows) -> Iterator[tuple[str, str]]:
         user = next(message for message in messages if message.role == "user")
         answer = next(message for message in messages if message.role == "assistant")
         yield user.content, answer.content
-
-
-def _json_lines(items: list[dict[str, Any]]) -> str:
-    return "".join(json.dumps(item) + "\n" for item in items)

@@ -54,3 +54,17 @@ def test_notes_say_what_guessing_could_explain(
     value: float, stderr: float, chance: float | None, items: int, note: str
 ) -> None:
     assert against_chance(value, stderr=stderr, chance=chance, items=items) == note
+
+
+@pytest.mark.parametrize(
+    ("value", "note"),
+    [
+        (0.62, "no better than chance: the commonest answer alone scores 62.2%"),
+        (0.55, "no better than chance: the commonest answer alone scores 62.2%"),
+        (0.66, ""),
+        (0.50, "within two standard errors of chance"),
+        (0.45, "below chance by more than two standard errors"),
+    ],
+)
+def test_notes_say_what_the_commonest_answer_alone_could_explain(value: float, note: str) -> None:
+    assert against_chance(value, stderr=0.0087, chance=0.5, majority=0.6217, items=3270) == note

@@ -1,78 +1,105 @@
-"""Scores of an exported model folder through lm-evaluation-harness, without network.
+"""Scores of an exported model folder through lm-evaluation-harness.
 
-Anyone can repeat them: the folder is loaded as a Hugging Face model, tasks are the YAML files in `tasks/`, and the data
-are JSON lines files. https://github.com/EleutherAI/lm-evaluation-harness
+Anyone can repeat them: the folder is loaded as a Hugging Face model, tasks are the harness's own files or those in
+`tasks/`, and without --eval-data the questions come from where these files say.
+https://github.com/EleutherAI/lm-evaluation-harness
 """
 
-from collections.abc import Callable, Mapping
-from importlib.metadata import version
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lilliput.base.errors import DataError, RecipeError
+from lilliput.evals.evaluation import Answered, Evaluation, summed_up, write_records
+from lilliput.evals.items import Items, Questions, asked, check_items, from_file
 from lilliput.evals.offline import offline
-from lilliput.evals.score import Score, against_chance, jackknife_stderr, mean_stderr
+from lilliput.evals.progress import Watcher
 from lilliput.evals.suites import Suite, TaskUse
-from lilliput.tokenizer.bpe import END
 
 TASKS = Path(__file__).parent / "tasks"
-
-Progress = Callable[[str, int], None]
-"""Called after every forward pass with the task's display name and the rows of tokens scored so far."""
+WEIGHTS = ("float32", "bfloat16", "float16")
+"""What the weights may be rounded to."""
 
 
 def evaluate(
     model_folder: Path,
     suite: Suite,
-    data: Mapping[str, Path],
+    items: Items,
     *,
     work: Path,
+    made: Mapping[str, Path] | None = None,
     device: str = "cpu",
     dtype: str = "float32",
     batch_size: int = 16,
-    progress: Progress | None = None,
-) -> list[Score]:
-    """Score a Hugging Face folder on every task of a suite, in the suite's order.
+    limit: int | None = None,
+    records: Path | None = None,
+    watcher: Watcher | None = None,
+) -> Evaluation:
+    """Score a Hugging Face folder on the tasks of a suite: public ones, then those on items that Lilliput makes.
 
     The model's window is `max_position_embeddings` of its config, for recurrent models too: what fits no window is cut.
 
     Args:
         model_folder: config, weights, tokenizer, and the model's own code where it has any.
         suite: the tasks, with the metrics to report.
-        data: task name -> JSON lines file, exactly the suite's tasks.
-        work: the only folder written to: dataset caches, copies of model code.
+        items: where public questions come from. The network is touched for them alone, and only by `Hub`.
+        work: the only folder written to, but for the hub's cache: dataset caches, copies of model code.
+        made: files of items that Lilliput made, by the harness's name of the task. Tasks without one are left out.
         device: as torch names it.
         dtype: of the weights; softmax is always in float32.
         batch_size: rows of a forward pass.
-        progress: see `Progress`.
+        limit: ask only the first so many questions of each task (of held-out text, the longest), or the suite's limit
+            if that is lower.
+        records: a file for the record of every item, JSON lines.
+        watcher: told how far it is.
 
     Raises:
-        RecipeError: `data` names other tasks than the suite.
-        DataError: the folder or a data file is missing, or has less than two items.
+        RecipeError: `made` names a task that the suite does not make items for, or `limit` is less than two.
+        DataError: the model or a file of questions is missing or damaged, the hub cannot be reached, there is nothing
+            to ask, or a choice is longer than the model's window.
     """
-    _check(model_folder, suite, data)
+    made = made or {}
+    limit = min((bound for bound in (limit, suite.limit) if bound is not None), default=None)
+    _check(model_folder, suite, made, limit)
+    if dtype not in WEIGHTS or batch_size < 1:
+        raise RecipeError(
+            f"weights of {dtype} in batches of {batch_size} rows are nothing to run",
+            where="--dtype and --batch-size",
+            hint=f"one of {', '.join(WEIGHTS)}; at least 1 row",
+        )
+    check_items(suite, items)
+    uses = asked(suite, items, made)
+    if not uses:
+        raise DataError(
+            "nothing of it can be asked of a model alone",
+            where=f"evaluation suite {suite.name!r}",
+            hint="its items are made by a run; measure a text with --text, or ask another suite",
+        )
+    public = [use for use in uses if use.task not in made]
+    with items.loading(work):
+        questions = {use.task: items.questions(use, work) for use in public}
+        tasks = _load_tasks(public, questions, source=str(items))
     with offline(work):
+        own = {task: Questions(settings=from_file(path, split="test", work=work)) for task, path in made.items()}
+        tasks |= _load_tasks([use for use in uses if use.task in made], own, source="a file made for it")
         import lm_eval.evaluator
-        from lm_eval.tasks import TaskManager
 
-        # A group is the harness's own way to add settings to tasks that are defined in files.
-        group = {"group": suite.name, "task": [_with_data(use, data, work) for use in suite.tasks]}
-        tasks = TaskManager(include_path=TASKS, include_defaults=False).load(group)["tasks"]
-        model = _load(model_folder, device=device, dtype=dtype, batch_size=batch_size)
-        scores = []
-        for use in suite.tasks:
-            hook = model.model.register_forward_hook(_counter(use.display, progress)) if progress else None
-            # Bootstrapping takes longer than the model; the standard errors below are exact or closed-form.
-            answer = lm_eval.evaluator.evaluate(model, {"tasks": {use.task: tasks[use.task]}}, bootstrap_iters=0)
-            if hook:
-                hook.remove()
-            scores.append(_score(use, tasks[use.task], answer))
-        return scores
+        from lilliput.evals.likelihoods import Likelihoods
 
-
-def versions() -> dict[str, str]:
-    """Versions of the libraries that a score depends on, for the card."""
-    return {name: version(name) for name in ("lm_eval", "transformers", "torch", "datasets", "tokenizers")}
+        model: Any = Likelihoods(model_folder, device=device, dtype=dtype, batch_size=batch_size, watcher=watcher)
+        answered = []
+        for use in uses:
+            model.begin(use)
+            task = tasks[use.task]
+            # Bootstrapping takes longer than the model; the standard errors here are exact or closed-form.
+            answer = lm_eval.evaluator.evaluate(model, {"tasks": {use.task: task}}, limit=limit, bootstrap_iters=0)
+            note = "" if limit is None else f"first {limit:,} items only"
+            notes = "; ".join(part for part in (note, (questions | own)[use.task].note) if part)
+            answered.append(Answered(use=use, task=task, answer=answer, note=notes))
+        if records is not None:
+            write_records(answered, records)
+        # An average of part of the questions would be taken for the one of all.
+        return summed_up(answered, suite.averages if limit is None else ())
 
 
 def longest_first(documents: Any) -> Any:
@@ -85,21 +112,23 @@ def longest_first(documents: Any) -> Any:
     return documents.select(sorted(range(len(texts)), key=lambda row: -len(texts[row])))
 
 
-def _check(model_folder: Path, suite: Suite, data: Mapping[str, Path]) -> None:
-    wanted = {use.task for use in suite.tasks}
-    if wanted != set(data):
+def _check(model_folder: Path, suite: Suite, made: Mapping[str, Path], limit: int | None) -> None:
+    known = {use.task for use in suite.made}
+    if not set(made) <= known:
         raise RecipeError(
-            f"data files are given for {', '.join(sorted(data)) or 'no task'}",
+            f"items were made for {', '.join(sorted(set(made) - known))}",
             where=f"evaluation suite {suite.name!r}",
-            hint=f"give one for each of: {', '.join(sorted(wanted))}",
+            hint=f"it takes those of: {', '.join(sorted(known)) or 'no task'}",
         )
+    if limit is not None and limit < 2:
+        raise RecipeError(f"the limit is {limit}", where="--limit", hint="ask at least two questions of a task")
     if not (model_folder / "config.json").is_file():
         raise DataError(
             f"{model_folder} is no model folder, it has no config.json",
             where="the folder to evaluate",
             hint="give the folder that a release was exported to",
         )
-    for task, path in sorted(data.items()):
+    for task, path in sorted(made.items()):
         if not path.is_file() or len(path.read_bytes().splitlines()) < 2:
             raise DataError(
                 f"{path} has less than two lines, or is no file",
@@ -108,60 +137,21 @@ def _check(model_folder: Path, suite: Suite, data: Mapping[str, Path]) -> None:
             )
 
 
-def _with_data(use: TaskUse, data: Mapping[str, Path], work: Path) -> dict[str, Any]:
-    files = {"data_files": {"test": str(data[use.task].resolve())}, "cache_dir": str(work.resolve() / "datasets")}
-    return {"task": use.task, "dataset_kwargs": files}
+def _load_tasks(uses: list[TaskUse], questions: Mapping[str, Questions], *, source: str) -> dict[str, Any]:
+    import lm_eval.tasks
+    from datasets.exceptions import DatasetsError
 
-
-def _load(folder: Path, *, device: str, dtype: str, batch_size: int) -> Any:
-    from lm_eval.models.huggingface import HFLM
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
-    wrapper: Any = HFLM  # its decorator hides its signature from type checkers
-    return wrapper(
-        pretrained=str(folder),
-        tokenizer=tokenizer,
-        backend="causal",
-        device=device,
-        dtype=dtype,
-        softmax_dtype="float32",
-        batch_size=batch_size,
-        trust_remote_code=True,
-        add_bos_token=False,
-        # What the first token of a document is predicted from; tokenizers without it fall back on their BOS or EOS.
-        prefix_token_id=tokenizer.get_vocab().get(END),
-    )
-
-
-def _counter(display: str, progress: Progress) -> Callable[..., None]:
-    rows = 0
-
-    def count(module: Any, arguments: tuple, output: Any) -> None:
-        nonlocal rows
-        rows += len(arguments[0])
-        progress(display, rows)
-
-    return count
-
-
-def _score(use: TaskUse, task: Any, answer: Any) -> Score:
-    samples = [sample[use.metric] for sample in answer["samples"][use.task]]
-    value = float(answer["results"][use.task][f"{use.metric},none"])
-    if isinstance(samples[0], tuple):
-        # (log-likelihood, bytes or words): these metrics are functions of the two sums alone.
-        aggregate = task.aggregation()[use.metric]
-        total, size = (sum(column) for column in zip(*samples, strict=True))
-        stderr = jackknife_stderr([aggregate([(total - one, size - its)]) for one, its in samples])
-    else:
-        stderr = mean_stderr(samples)
-    return Score(
-        task=use.display,
-        metric=use.metric,
-        value=value,
-        stderr=stderr,
-        chance=use.chance,
-        items=len(samples),
-        higher_is_better=task.higher_is_better()[use.metric],
-        note=against_chance(value, stderr=stderr, chance=use.chance, items=len(samples)),
-    )
+    # Only the folders of these tasks: reading all 14,000 task files of the harness takes eleven seconds.
+    shipped = Path(lm_eval.tasks.__file__).parent
+    folders = dict.fromkeys(TASKS if use.shipped is None else shipped / use.shipped for use in uses)
+    manager = lm_eval.tasks.TaskManager(include_path=list(folders), include_defaults=False)
+    # A group is the harness's own way to add settings to tasks that are defined in files.
+    members = [{"task": use.task, "num_fewshot": 0, **questions[use.task].settings} for use in uses]
+    try:
+        return dict(manager.load({"group": "asked", "task": members})["tasks"])
+    except (OSError, DatasetsError) as error:
+        raise DataError(
+            f"the questions cannot be had: {error}",
+            where=f"{source}, for {', '.join(use.task for use in uses)}",
+            hint="check the network, or give local files with --eval-data FOLDER",
+        ) from error

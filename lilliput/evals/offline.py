@@ -1,4 +1,4 @@
-"""Evaluation libraries without network, terminal output, or files outside one folder."""
+"""Evaluation libraries without terminal output or model code outside one folder, and without network."""
 
 import logging
 import sys
@@ -20,6 +20,16 @@ def offline(work: Path) -> Iterator[None]:
     """
     import datasets.config
     import huggingface_hub.constants
+
+    with quiet(work), ExitStack() as stack:
+        _set(stack, huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        _set(stack, datasets.config, "HF_HUB_OFFLINE", True)
+        yield
+
+
+@contextmanager
+def quiet(work: Path) -> Iterator[None]:
+    """The same with network: silent, model code under `work/modules`."""
     import tqdm
     import transformers.dynamic_module_utils
 
@@ -30,15 +40,9 @@ def offline(work: Path) -> Iterator[None]:
 
     modules = str(work.resolve() / "modules")
     with ExitStack() as stack:
-        for owner, name, value in (
-            (huggingface_hub.constants, "HF_HUB_OFFLINE", True),
-            (datasets.config, "HF_HUB_OFFLINE", True),
-            (transformers.dynamic_module_utils, "HF_MODULES_CACHE", modules),
-            (tqdm.tqdm, "__init__", start_no_bar),
-        ):
-            stack.callback(setattr, owner, name, getattr(owner, name))
-            setattr(owner, name, value)
-        for library in ("lm_eval", "transformers", "datasets", "accelerate"):
+        _set(stack, transformers.dynamic_module_utils, "HF_MODULES_CACHE", modules)
+        _set(stack, tqdm.tqdm, "__init__", start_no_bar)
+        for library in ("lm_eval", "transformers", "datasets", "accelerate", "huggingface_hub"):
             logger = logging.getLogger(library)
             stack.callback(logger.setLevel, logger.level)
             logger.setLevel(logging.ERROR)
@@ -49,6 +53,11 @@ def offline(work: Path) -> Iterator[None]:
         sys.path.insert(0, modules)
         stack.callback(sys.path.remove, modules)
         yield
+
+
+def _set(stack: ExitStack, owner: Any, name: str, value: Any) -> None:
+    stack.callback(setattr, owner, name, getattr(owner, name))
+    setattr(owner, name, value)
 
 
 def _take_remote_modules() -> dict[str, Any]:

@@ -40,14 +40,21 @@ def jackknife_stderr(without_one: Sequence[float]) -> float:
     return math.sqrt((len(values) - 1) / len(values) * float(np.sum((values - values.mean()) ** 2)))
 
 
-def against_chance(value: float, *, stderr: float, chance: float | None, items: int) -> str:
+def against_chance(
+    value: float, *, stderr: float, chance: float | None, items: int, majority: float | None = None
+) -> str:
     """The note of a share of right answers that guessing could explain, or that is worse than guessing.
 
-    The larger of the measured standard error and that of guessing counts: a share of 0 or 1 measures none.
+    The larger of the measured standard error and that of guessing counts: a share of 0 or 1 measures none. Whoever
+    always gives the commonest answer, which is right in a share `majority`, knows as little as whoever guesses.
     """
     if chance is None:
         return ""
     margin = 2 * max(stderr, math.sqrt(chance * (1 - chance) / items))
     if abs(value - chance) <= margin:
         return "within two standard errors of chance"
-    return "below chance by more than two standard errors" if value < chance else ""
+    if value < chance:
+        return "below chance by more than two standard errors"
+    if majority is not None and value - majority <= margin:
+        return f"no better than chance: the commonest answer alone scores {majority:.1%}"
+    return ""

@@ -1,0 +1,171 @@
+"""Where the questions of a suite come from: the Hugging Face hub, or a folder of files and no network at all.
+
+Either way the harness's own task files make the requests; a folder only stands in for their datasets.
+"""
+
+import json
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from lilliput.base.errors import DataError
+from lilliput.base.files import sha256, write_text
+from lilliput.data.documents import COMPRESSED, rows
+from lilliput.evals.layout import FILES, checked
+from lilliput.evals.offline import offline, quiet
+from lilliput.evals.suites import Suite, TaskUse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Questions:
+    """One task's questions, ready for the harness."""
+
+    settings: dict[str, Any]
+    """Changes to the settings in the task's file."""
+    note: str = ""
+    """What people should know about them."""
+
+
+class Items(Protocol):
+    """A source of questions."""
+
+    def missing(self, use: TaskUse) -> str | None:
+        """The name of what it lacks for a task; None if it lacks nothing that can be seen without loading."""
+        ...
+
+    def questions(self, use: TaskUse, work: Path) -> Questions:
+        """A task's questions; files that have to be written go to `work`."""
+        ...
+
+    def loading(self, work: Path) -> AbstractContextManager[None]:
+        """Under which the questions are loaded."""
+        ...
+
+    def identity(self, uses: Iterable[TaskUse]) -> Any:
+        """What the questions of tasks depend on, as a JSON value."""
+        ...
+
+
+@dataclass(frozen=True)
+class Hub:
+    """The datasets that the harness's task files name, fetched once and kept in the libraries' own cache."""
+
+    def __str__(self) -> str:
+        return "the hub"
+
+    def missing(self, use: TaskUse) -> str | None:
+        """Tasks that the harness does not ship have their questions in files alone."""
+        return None if use.shipped else f"{FILES[use.task].name}.jsonl"
+
+    def questions(self, use: TaskUse, work: Path) -> Questions:
+        """As the task's file says."""
+        return Questions(settings={})
+
+    def loading(self, work: Path) -> AbstractContextManager[None]:
+        """With network, unless the environment forbids it (HF_HUB_OFFLINE)."""
+        return quiet(work)
+
+    def identity(self, uses: Iterable[TaskUse]) -> Any:
+        """The hub, as it is."""
+        return {use.task: "hub" for use in uses}
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Local files as `lilliput.evals.layout` names them; nothing touches the network."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def missing(self, use: TaskUse) -> str | None:
+        """The file that should be there."""
+        return None if self._found(use) else f"{FILES[use.task].name}.jsonl"
+
+    def questions(self, use: TaskUse, work: Path) -> Questions:
+        """The file's rows in the hub's columns.
+
+        Raises:
+            DataError: the file is damaged, lacks a column, or has less than two rows.
+        """
+        file, found = FILES[use.task], self._found(use)
+        assert found is not None, "asked for after `missing`"
+        written, note = [], ""
+        for number, row in rows(found):
+            question = checked(row, file, where=f"{found}, record {number}")
+            if question is not row:
+                note = file.note
+            written.append(json.dumps(question, ensure_ascii=False) + "\n")
+        if len(written) < 2:
+            raise DataError(
+                f"{found} has {len(written)} questions", where=f"task {use.task!r}", hint="a standard error needs two"
+            )
+        plain = work / "questions" / f"{use.task}.jsonl"
+        write_text(plain, "".join(written))
+        splits = ("training_split", "validation_split", "test_split")
+        settings = from_file(plain, split=file.split, work=work) | dict.fromkeys(splits)
+        return Questions(settings=settings | {f"{file.split}_split": file.split}, note=note)
+
+    def loading(self, work: Path) -> AbstractContextManager[None]:
+        """Without network."""
+        return offline(work)
+
+    def identity(self, uses: Iterable[TaskUse]) -> Any:
+        """The hash of every file."""
+        found = {use.task: self._found(use) for use in uses}
+        return {task: sha256(path) for task, path in found.items() if path}
+
+    def _found(self, use: TaskUse) -> Path | None:
+        plain = self.path / f"{FILES[use.task].name}.jsonl"
+        candidates = [plain, *(plain.with_name(plain.name + suffix) for suffix in COMPRESSED)]
+        return next((path for path in candidates if path.is_file()), None)
+
+
+def items_of(folder: Path | None) -> Items:
+    """What `--eval-data` means: the folder, or the hub where none is given.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    if folder is None:
+        return Hub()
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder} is no folder",
+            where="--eval-data",
+            hint="give the folder with the evaluation sets, or leave the option out to fetch them from the hub",
+        )
+    return Folder(folder)
+
+
+def from_file(path: Path, *, split: str, work: Path) -> dict[str, Any]:
+    """Settings of a task that reads one JSON lines file as one split."""
+    files = {"data_files": {split: str(path.resolve())}, "cache_dir": str(work.resolve() / "datasets")}
+    return {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": files}
+
+
+def check_items(suite: Suite, items: Items) -> None:
+    """Refuse a suite whose questions cannot be had, before anything is loaded or trained.
+
+    Raises:
+        DataError: a file is missing; all of them are named.
+    """
+    missing = {use.task: items.missing(use) for use in suite.tasks}
+    lacking = [name for name in missing.values() if name]
+    if lacking:
+        there = [task for task, name in missing.items() if not name]
+        others = f"or ask only the others: --tasks {','.join(there)}" if there else "or ask another suite"
+        raise DataError(
+            f"{items} lacks {', '.join(dict.fromkeys(lacking))}",
+            where=f"evaluation suite {suite.name!r}",
+            hint=f"put it into the folder of --eval-data, plain or compressed, {others}",
+        )
+
+
+def asked(suite: Suite, items: Items, made: Iterable[str]) -> tuple[TaskUse, ...]:
+    """The tasks of a suite that are asked, given the names of those whose items were made."""
+    optional = (use for use in suite.optional if items.missing(use) is None)
+    return (*suite.tasks, *optional, *(use for use in suite.made if use.task in set(made)))

@@ -1,0 +1,93 @@
+"""lm-evaluation-harness's Hugging Face model, with what its settings lack: ArithMark's encoding, and progress."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from lm_eval.models.huggingface import HFLM
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from lilliput.base.errors import DataError
+from lilliput.evals.progress import Progress, Watcher
+from lilliput.evals.suites import TaskUse
+from lilliput.tokenizer.bpe import END
+
+_HFLM: Any = HFLM  # its decorator hides it from type checkers
+
+
+class Likelihoods(_HFLM):
+    """Log-likelihoods of an exported folder, one task after the other.
+
+    Args:
+        folder: config, weights, tokenizer, and the model's own code where it has any.
+        device: as torch names it.
+        dtype: of the weights; softmax is always in float32.
+        batch_size: rows of a forward pass.
+        watcher: told after every forward pass; None tells nobody.
+    """
+
+    def __init__(self, folder: Path, *, device: str, dtype: str, batch_size: int, watcher: Watcher | None):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+        super().__init__(
+            pretrained=str(folder),
+            tokenizer=tokenizer,
+            backend="causal",
+            device=device,
+            dtype=dtype,
+            softmax_dtype="float32",
+            batch_size=batch_size,
+            trust_remote_code=True,
+            # What the first token of a document is predicted from; tokenizers without it fall back on BOS or EOS.
+            prefix_token_id=tokenizer.get_vocab().get(END),
+        )
+        self._watcher = watcher
+
+    def begin(self, use: TaskUse) -> None:
+        """Requests from now on are those of a task."""
+        self._use, self._rows, self._total, self._start = use, 0, 0, time.monotonic()
+
+    def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> Any:
+        """Summed log-likelihoods of whole texts, in windows that share no token."""
+        # A text is led by the prefix token; a second beginning, from the tokenizer, would be charged as text.
+        beginning, self.add_bos_token = self.add_bos_token, False
+        self._total = sum(-(-len(self.tok_encode(request.args[0])) // self.max_length) for request in requests)
+        try:
+            return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
+        finally:
+            self.add_bos_token = beginning
+
+    def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
+        """Log-likelihoods of choices after their contexts, and whether greedy decoding finds them."""
+        self._total = len(requests)
+        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+
+    def _encode_pair(self, context: str, continuation: str) -> Any:
+        if self._use.likelihood == "joined":
+            return super()._encode_pair(context, continuation)
+        return tuple(self.tok_encode(text, add_special_tokens=False) for text in (context, continuation))
+
+    def _loglikelihood_tokens(self, requests: Any, **settings: Any) -> Any:
+        """Called once with all choices of a task, or with a batch of windows of texts after the other."""
+        longest = max(len(tokens) for _, _, tokens in requests)
+        if longest > self.max_length:
+            raise DataError(
+                f"a choice has {longest:,} tokens, the model's window {self.max_length:,}",
+                where=f"task {self._use.display!r}",
+                hint="leave the task out (--tasks), or give a model with a longer window",
+            )
+        # Requests that differ in their last token alone share a row.
+        self._total -= len(requests) - len({tuple(context + tokens[:-1]) for _, context, tokens in requests})
+        answers = super()._loglikelihood_tokens(requests, **settings)
+        if self._use.likelihood != "apart, per token":
+            return answers
+        pairs = zip(answers, requests, strict=True)
+        return [(total / len(tokens), greedy) for (total, greedy), (_, _, tokens) in pairs]
+
+    def _model_call(self, inps: Tensor, **inputs: Any) -> Tensor:
+        logits = super()._model_call(inps, **inputs)
+        self._rows += len(inps)
+        if self._watcher is not None:
+            seconds = time.monotonic() - self._start
+            self._watcher(Progress(task=self._use.display, rows=self._rows, total=self._total, seconds=seconds))
+        return logits

@@ -1,0 +1,142 @@
+"""Local files give the requests, log-likelihoods and predictions of the harness's own run of its own tasks."""
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_questions
+from tiny_releases import RELEASES, awake, tokenizer
+
+from lilliput.evals import evaluation
+from lilliput.evals.by_name import evaluate_by_name
+from lilliput.evals.evaluation import Answered, Evaluation
+from lilliput.evals.items import Folder
+from lilliput.evals.suites import MTLM, OPEN_SLM, TaskUse
+from lilliput.publish.export import Generation, export
+
+# The twelve of the MTLM card include all of open-slm but PIQA.
+USES = {use.task: use for use in (*MTLM.tasks, *OPEN_SLM.tasks)}
+LONG = 2048
+"""Tokens; the tokenizer of the tiny releases makes one of nearly every byte."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    spec, layout = RELEASES["qwen3"]
+    folder = tmp_path_factory.mktemp("model")
+    export(
+        awake(spec),
+        tokenizer(),
+        folder,
+        layout=replace(layout, context=LONG),
+        dtype="F32",
+        generation=Generation(),
+        chat_template=None,
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What `lm_eval` itself says of the tasks as it ships them, unchanged."""
+    import datasets.config
+    import lm_eval
+    import lm_eval.tasks
+    from lm_eval.models.huggingface import HFLM
+
+    hub = tiny_questions.write_hub(tmp_path_factory.mktemp("hub"))
+    shipped = Path(lm_eval.tasks.__file__).parent
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(hub)
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        folders = sorted({shipped / str(use.shipped) for use in USES.values()})
+        manager = lm_eval.tasks.TaskManager(include_path=folders, include_defaults=False)
+        wrapper: Any = HFLM
+        harness = wrapper(str(model), dtype="float32", softmax_dtype="float32", batch_size=16, device="cpu")
+        # One task at a time, as we do: rows of other tasks in a batch change the last bits of a float.
+        return {
+            task: lm_eval.simple_evaluate(harness, tasks=[task], task_manager=manager, bootstrap_iters=0)
+            for task in USES
+        }
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_questions.write_folder(tmp_path_factory.mktemp("local") / "eval")
+
+
+Ran = tuple[Evaluation, dict[str, list[dict[str, Any]]], dict[str, list[dict[str, Any]]]]
+
+
+@pytest.fixture(scope="module")
+def ours(model: Path, questions: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """Both suites, the harness's samples, and our records of them."""
+    samples: dict[str, list[dict[str, Any]]] = {}
+    records: dict[str, list[dict[str, Any]]] = {}
+
+    def keep(answered: list[Answered], path: Path) -> None:
+        samples.update({one.use.task: one.answer["samples"][one.use.task] for one in answered})
+        evaluation.write_records(answered, path)
+
+    scores = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lilliput.evals.harness.write_records", keep)
+        for suite, tasks in (("mtlm", ()), ("open-slm", ("piqa",))):
+            path = tmp_path_factory.mktemp("records") / "records.jsonl"
+            found = evaluate_by_name(model, suite, Folder(questions), tasks=tasks, records=path)
+            scores += found.scores
+            for line in path.read_text().splitlines():
+                record = json.loads(line)
+                records.setdefault(record["task"], []).append(record)
+    return Evaluation(scores=tuple(scores), versions=found.versions), samples, records
+
+
+@pytest.mark.parametrize("task", USES)
+def test_every_request_and_answer_is_that_of_the_harness_itself(
+    task: str, ours: Ran, reference: dict[str, Any]
+) -> None:
+    mine, theirs = ours[1][task], reference[task]["samples"][task]
+    assert len(mine) == len(theirs) == tiny_questions.COUNT
+    for one, other in zip(mine, theirs, strict=True):
+        assert one["doc_id"] == other["doc_id"]
+        assert one["arguments"] == other["arguments"]
+        assert one["filtered_resps"] == other["filtered_resps"]
+        assert one["target"] == other["target"]
+        for metric in other["metrics"]:
+            assert one[metric] == other[metric]
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=list(USES))
+def test_scores_and_their_standard_errors_are_those_of_the_harness(
+    use: TaskUse, ours: Ran, reference: dict[str, Any]
+) -> None:
+    found = {score.metric: score for score in ours[0].scores if score.task == use.display}
+    assert set(found) == set(use.metrics)
+    for metric, score in found.items():
+        assert score.value == pytest.approx(reference[use.task]["results"][use.task][f"{metric},none"], rel=1e-12)
+        assert score.items == tiny_questions.COUNT
+        shares = [float(sample[metric]) for sample in reference[use.task]["samples"][use.task]]
+        mean = sum(shares) / len(shares)
+        spread = sum((share - mean) ** 2 for share in shares) / (len(shares) - 1)
+        assert score.stderr == pytest.approx((spread / len(shares)) ** 0.5)
+
+
+@pytest.mark.parametrize("task", USES)
+def test_records_hold_what_is_needed_to_compare_item_by_item(task: str, ours: Ran, reference: dict[str, Any]) -> None:
+    for record, sample in zip(ours[2][task], reference[task]["samples"][task], strict=True):
+        totals = [total for total, _ in sample["filtered_resps"]]
+        assert record["doc_id"] == sample["doc_id"] and record["log_likelihoods"] == totals
+        assert record["prediction"] == totals.index(max(totals))
+        assert record["acc"] == float(sample["acc"])
+        if "acc_norm" in sample["metrics"] and isinstance(sample["target"], int):
+            assert (record["prediction_norm"] == sample["target"]) == bool(record["acc_norm"])
+
+
+def test_passages_without_titles_are_noted(ours: Ran) -> None:
+    notes = {score.task: score.note for score in ours[0].scores}
+    assert "without the titles" in notes["BoolQ"]
+    assert "titles" not in notes["AQuA-RAT (AGIEval)"]

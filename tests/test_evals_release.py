@@ -1,0 +1,60 @@
+"""A release is asked a card's suite on the questions it is given, and refused them before it is trained."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny_questions
+from rich.console import Console
+from tiny import recipe
+
+from lilliput.base.errors import DataError
+from lilliput.base.files import read_json
+from lilliput.evals.items import Folder
+from lilliput.recipe import Recipe, Release
+from lilliput.timeline import run
+from lilliput.train.machine import Machine
+
+CPU = Machine(device="cpu", threads=1)
+
+
+def base_only(folder: Path, suite: str) -> Recipe:
+    """Text to a base release that is asked a suite."""
+    whole = recipe(folder)
+    place = next(place for place, entry in enumerate(whole.timeline) if isinstance(entry, Release))
+    release = whole.timeline[place]
+    assert isinstance(release, Release)
+    return replace(whole, timeline=(*whole.timeline[:place], replace(release, suite=suite)))
+
+
+def test_a_release_is_asked_the_questions_of_its_suite(tmp_path: Path) -> None:
+    questions = Folder(tiny_questions.write_folder(tmp_path / "eval"))
+    run(base_only(tmp_path / "text", "open-slm"), tmp_path / "run", CPU, Console(file=io.StringIO()), questions)
+    evaluation = read_json(tmp_path / "run" / "evals" / "tiny-base.json")
+    tasks = dict.fromkeys(score["task"] for score in evaluation["scores"])
+    assert list(tasks) == [
+        "HellaSwag",
+        "ARC-Easy",
+        "ARC-Challenge",
+        "PIQA",
+        "held-out text, bits per byte",
+        "arithmark2-synthetic",
+    ]
+    assert {average["name"] for average in evaluation["averages"]} == {"headline", "arc_avg_acc", "arc_avg_accnorm"}
+    assert evaluation["samples"] and evaluation["versions"] and evaluation["baselines"]["xz"] > 0
+    assert "ARC-Challenge" in (tmp_path / "run" / "releases" / "tiny-base" / "README.md").read_text()
+
+
+def test_a_suite_without_its_files_is_refused_before_training(tmp_path: Path) -> None:
+    questions = tiny_questions.write_folder(tmp_path / "eval")
+    (questions / "piqa.validation.jsonl").unlink()
+    with pytest.raises(DataError, match="lacks piqa.validation.jsonl"):
+        run(
+            base_only(tmp_path / "text", "odinnext"),
+            tmp_path / "run",
+            CPU,
+            Console(file=io.StringIO()),
+            Folder(questions),
+        )
+    assert not list((tmp_path / "run").glob("phases/*"))
