@@ -7,10 +7,13 @@ A position holds a bag of S tokens, and its embedding is their mean; S = 1 is or
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lilliput.base.spec import check_range, to_plain
 from lilliput.nn.block import Block, GateSpec, Ungated
 from lilliput.nn.ffn import FFNSpec
 from lilliput.nn.initialise import Normal
@@ -34,6 +37,18 @@ class ModelSpec:
     tie_embeddings: bool = True
     """Whether the head is the embedding itself."""
     init: Normal = Normal()
+
+    def __post_init__(self) -> None:
+        check_range("ModelSpec", 1, inf, vocab=self.vocab, width=self.width, layers=self.layers)
+
+    @property
+    def shape(self) -> "ModelSpec":
+        """Itself; what a model starts from may also be a checkpoint, which has its shape from elsewhere."""
+        return self
+
+    def identity(self) -> Any:
+        """What decides the first weights besides the seed, as a JSON value."""
+        return to_plain(self)
 
     def build(self, seed: int) -> "LanguageModel":
         """A model with its first weights, a function of the spec and the seed."""

@@ -124,6 +124,7 @@ def record_of(chat, model=HGRN, layout=HGRN2Layout(context=2_048)):
         "phases": PHASES[: 1 + chat],
         "evaluation": {
             "scores": SCORES + CHAT_SCORES * chat,
+            "averages": [{"name": "headline", "value": 0.35061, "stderr": 0.0071, "formula": "(a + b) / 2, acc_norm"}],
             "samples": [
                 {"prompt": "When are roses cut?", "text": "Roses are cut in the roses, and roses in spring."},
                 {"prompt": "What is mulch?", "text": "Mulch is a soil that the soil of the mulch."},

@@ -13,7 +13,6 @@ from lilliput.generate.decode import stream
 from lilliput.generate.sample import Sampling, _narrowed, choose, penalised
 from lilliput.generate.talk import write_on
 from lilliput.tokenizer.bpe import BPE, END_ID
-from lilliput.tokenizer.chatml import add_chatml
 
 
 @pytest.fixture(params=tiny.SPECS)
@@ -80,18 +79,21 @@ def test_impossible_settings_are_refused(bad):
 
 def test_text_comes_in_whole_characters(model):
     tokenizer = BPE(vocab=tiny.VOCAB).train([tiny.sentences(n) for n in range(50)])
-    pieces = list(write_on(model, tokenizer, "plain text", Sampling(), stops={END_ID}, most=60))
+    pieces = list(write_on(model, tokenizer, tokenizer.encode("plain text").ids, Sampling(), stops={END_ID}, most=60))
     ids = list(stream(model, tokenizer.encode("plain text").ids, Sampling(), stops={END_ID}, most=60))
     ids = ids[: ids.index(END_ID)] if END_ID in ids else ids
     assert "".join(pieces) == tokenizer.decode(ids, skip_special_tokens=False)
-    assert list(write_on(model, tokenizer, "", Sampling(), stops=(), most=5)), "an empty prompt begins"
+    assert list(write_on(model, tokenizer, [END_ID], Sampling(), stops=(), most=5)), "an end begins a document"
 
 
-def test_a_conversation_ends_with_the_input(model, monkeypatch):
-    tokenizer = add_chatml(BPE(vocab=280).train([tiny.sentences(n) for n in range(50)]))
-    screen = StringIO()
-    console = Console(file=screen, width=200)
-    said = iter(["hello", "/new", "again", ""])
+def test_a_conversation_is_remembered_until_it_begins_anew(monkeypatch):
+    console, heard = Console(file=StringIO(), width=200), []
+    said = iter(["hello", "again", "/new", "other", ""])
     monkeypatch.setattr(console, "input", lambda prompt: next(said))
-    converse(model, tokenizer, Sampling(), stops={END_ID}, most=8, seed=0, console=console)
-    assert screen.getvalue().count("model") == 2
+
+    def answer(messages, seed):
+        heard.append(([message["content"] for message in messages], seed))
+        return iter(["I ", "see"])
+
+    converse(answer, console, seed=5)
+    assert heard == [(["hello"], 6), (["hello", "I see", "again"], 8), (["other"], 6)]

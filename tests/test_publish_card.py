@@ -70,6 +70,22 @@ def test_results_are_the_scores(record):
     ]  # fmt: skip
 
 
+def test_averages_say_what_they_are_made_of(record):
+    assert rows(card(record), "Averages") == [["`headline`", "35.06", "0.71", "(a + b) / 2, acc_norm"]]
+    record["evaluation"]["averages"] = []
+    assert "### Averages" not in card(record)
+
+
+def test_licences_of_corpora_are_those_of_their_specs(record):
+    assert "Licences, as the recipe states them" not in card(record)
+    record["recipe"]["corpora"]["docs"]["parts"] = [
+        {"licence": "odc-by"},
+        {"licence": "cc-by-4.0"},
+        {"licence": "odc-by"},
+    ]
+    assert "`docs` odc-by, cc-by-4.0." in section(card(record), "Data")
+
+
 def test_the_comparison_is_sorted_and_says_who_sees_the_data(record):
     text = card(record)
     table = rows(text, "Compared with what anybody has")
@@ -150,7 +166,7 @@ def test_data_are_the_corpora_that_were_used(record):
         ["`questions`", "held out", "402 conversations", "—", "15,220"],
     ]
     assert DIGESTS["docs"] in text and DIGESTS["questions"] in text and "poems" not in text
-    assert "lowest 4.0% of all" in text and '`"spring"`' in text
+    assert "lowest 4% of all" in text and '`"spring"`' in text
 
 
 def test_the_quoted_recipe_is_python_without_local_folders(record):

@@ -194,6 +194,9 @@ def test_a_missing_or_damaged_file_is_named(tmp_path, name):
         load(folder)
     assert caught.value.where and caught.value.hint
     (folder / name).unlink()
+    if name == "lilliput.json":  # what is left is a Qwen3 folder as anybody's
+        assert load(folder).model.spec.vocab == VOCAB + 2
+        return
     with pytest.raises(RunError, match=name):
         load(folder)
 

@@ -117,15 +117,12 @@ def test_saving_and_loading_keep_the_hash(tokenizer, chat, tmp_path) -> None:
     assert tokenizer_hash(tokenizer) == hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def test_missing_damaged_and_foreign_tokenizers_are_refused(tokenizer, tmp_path) -> None:
+def test_missing_and_damaged_tokenizers_are_refused(tokenizer, tmp_path) -> None:
     with pytest.raises(DataError, match="no tokenizer"):
         load_tokenizer(tmp_path)
     file = tmp_path / "tokenizer.json"
     file.write_text(tokenizer.to_str()[:-100])
     with pytest.raises(DataError, match="cannot be read"):
-        load_tokenizer(tmp_path)
-    file.write_text(tokenizer.to_str().replace(END, "<|other|>"))
-    with pytest.raises(DataError, match="not 0"):
         load_tokenizer(tmp_path)
 
 

@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from lilliput.tokenizer.bpe import END_ID
-
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
@@ -50,14 +48,15 @@ class Cursor:
         return cls(positions=tuple(sorted((str(source), int(position)) for source, position in plain.items())))
 
 
-def segments_of(tokens: np.ndarray) -> np.ndarray:
-    """Document numbers of rows of documents: `END` opens the next one, unless it is the row's first token.
+def segments_of(tokens: np.ndarray, end: int) -> np.ndarray:
+    """Document numbers of rows of documents: the end token opens the next one, unless it is the row's first token.
 
     Args:
         tokens: [..., T] ids.
+        end: the id that begins every document.
 
     Returns:
         [..., T] int32, from 0.
     """
-    opened = tokens == END_ID
+    opened = tokens == end
     return opened.cumsum(axis=-1, dtype=np.int32) - opened[..., :1]

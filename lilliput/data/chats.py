@@ -2,7 +2,7 @@
 
 A side is three `.bin` files of the layout in `shards.py`, each [rows, length]: tokens (uint16 or uint32), weight
 (uint8, 1 where an assistant answers for the token) and segments (uint16, number of the conversation within the row).
-What a row has left over is `END` of weight 0, a segment of its own.
+What a row has left over is the end token at weight 0, a segment of its own.
 """
 
 import json
@@ -33,7 +33,7 @@ from lilliput.data.shards import (
     write_numbers,
 )
 from lilliput.data.split import Split
-from lilliput.tokenizer.bpe import END_ID
+from lilliput.tokenizer.bpe import END
 from lilliput.tokenizer.chatml import encode_messages
 
 HELDOUT_CONVERSATIONS = "heldout.jsonl"
@@ -43,7 +43,9 @@ _WINDOW = 32_768
 _BATCH_CONVERSATIONS = 2_048
 
 
-def write_chats(corpus: ChatCorpus, tokenizer: Tokenizer, split: Split, folder: Path, length: int) -> dict[str, Any]:
+def write_chats(
+    corpus: ChatCorpus, tokenizer: Tokenizer, split: Split, folder: Path, length: int, end: str = END
+) -> dict[str, Any]:
     """Encode and pack a chat corpus into a folder, which appears whole or not at all.
 
     A conversation too long for a row loses its oldest turns, never its system prompt nor part of a turn.
@@ -54,16 +56,17 @@ def write_chats(corpus: ChatCorpus, tokenizer: Tokenizer, split: Split, folder: 
         split: decides by a conversation's group which side it lands on.
         folder: is replaced if it is there.
         length: T, tokens of a row.
+        end: the tokenizer's token that ends documents; here it fills up rows.
 
     Returns:
-        The index: `tokenizer`, `vocab`, `dtype`, `length`; `sides` with rows, conversations, tokens, targets (tokens of
-        weight 1), how many conversations were shortened and how many dropped for which reason, of each; `files`;
-        `sha256` over all of it.
+        The index: `tokenizer`, `vocab`, `end`, `dtype`, `length`; `sides` with rows, conversations, tokens, targets
+        (tokens of weight 1), how many conversations were shortened and how many dropped for which reason, of each;
+        `files`; `sha256` over all of it.
 
     Raises:
         DataError: the tokenizer has no ChatML tokens, or no conversation is left to train on.
     """
-    index = new_index("conversations", tokenizer) | {"length": length}
+    index = new_index("conversations", tokenizer, end) | {"length": length}
     with new_folder(folder) as partial:
         with ExitStack() as stack:
             texts = stack.enter_context(open(partial / HELDOUT_CONVERSATIONS, "w", encoding="utf-8", newline="\n"))
@@ -293,7 +296,7 @@ class _Writer:
 
     def _pack_window(self) -> None:
         for row in pack([len(ids) for ids, _ in self._window], self._length):
-            tokens = np.full(self._length, END_ID, dtype=np.int64)
+            tokens = np.full(self._length, self._index["end"], dtype=np.int64)
             weight = np.zeros(self._length, dtype=np.int64)
             segments = np.full(self._length, len(row), dtype=np.int64)
             first = 0

@@ -71,12 +71,17 @@ class ChatFiles:
                 turns = column(row, self.messages, path=path, number=number)
                 name = row_id(row, self.id, path=path, number=number)
                 empty = False
-                yield Conversation(_messages(turns, f"{path}, record {number}"), name, name)
+                yield Conversation(messages_of(turns, f"{path}, record {number}"), name, name)
         if empty:
             raise nothing_in(self.paths)
 
 
-def _messages(turns: Any, where: str) -> tuple[Message, ...]:
+def messages_of(turns: Any, where: str) -> tuple[Message, ...]:
+    """The messages of a list of {role, content}.
+
+    Raises:
+        DataError: it is no such list, or an empty one.
+    """
     if not isinstance(turns, list) or not turns:
         raise DataError(f"{turns!r:.60} is not a list of messages", where=where, hint=_FORM)
     messages = []

@@ -116,8 +116,8 @@ def corpus_hash(documents: Iterable[Document]) -> str:
     return texts.hex()
 
 
-def files_of(paths: tuple[str, ...]) -> Iterator[Path]:
-    """The files that paths, folders and glob patterns stand for.
+def files_of(paths: tuple[str, ...], where: str = "the paths of a corpus") -> Iterator[Path]:
+    """The files that paths, folders and glob patterns stand for; `where` they came from is for the error.
 
     Raises:
         DataError: one of them stands for no file.
@@ -135,7 +135,7 @@ def files_of(paths: tuple[str, ...]) -> Iterator[Path]:
         if not found:
             raise DataError(
                 f"{name!r} is no file" if not path.is_dir() else f"the folder {name!r} holds no file",
-                where="the paths of a corpus",
+                where=where,
                 hint=f"check the spelling; relative paths start at {Path.cwd()}",
             )
         yield from found

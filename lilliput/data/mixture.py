@@ -13,7 +13,6 @@ import torch
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.data.batch import Batch, Cursor, segments_of
 from lilliput.data.shards import Shards, Stream
-from lilliput.tokenizer.bpe import END_ID
 
 _SCAN = 4_096
 """Tokens looked at together in the search for the beginning of a document."""
@@ -74,6 +73,7 @@ class MixtureReader:
     def __init__(self, weights: Mapping[str, float], streams: Mapping[str, Stream]):
         self._shares = _whole_shares(weights)
         self._passes = {name: _Passes(name, streams[name]) for name in self._shares}
+        (self._end,) = {streams[name].end for name in self._shares}  # one tokenizer, so one end token
 
     @property
     def tokens_available(self) -> int:
@@ -108,7 +108,7 @@ class MixtureReader:
         batch = Batch(
             tokens=torch.from_numpy(tokens),
             weight=torch.ones(rows, length),
-            segments=torch.from_numpy(segments_of(tokens)),
+            segments=torch.from_numpy(segments_of(tokens, self._end)),
         )
         return batch, Cursor(positions=tuple(taken.items()))
 
@@ -150,8 +150,8 @@ class _Passes:
             return 0
         digest = hashlib.sha256(f"{self._name}\0{number}".encode()).digest()
         position = int.from_bytes(digest[:8], "little") % len(self)
-        while True:  # the stream begins with END, so the search ends
-            ends = np.flatnonzero(self._stream.read(position, _SCAN) == END_ID)
+        while True:  # the stream begins with an end token, so the search ends
+            ends = np.flatnonzero(self._stream.read(position, _SCAN) == self._stream.end)
             if len(ends):
                 return (position + int(ends[0])) % len(self)
             position += _SCAN

@@ -9,7 +9,8 @@ SHA-256 of every other file and of itself. A `.bin` file is a header of 64 bytes
     bytes 16-47   SHA-256 of the tokenizer
     bytes 48-63   zero
 
-The files of one side, joined, are one stream of documents, each of them `END` and then its tokens.
+The files of one side, joined, are one stream of documents, each of them the end token and then its tokens; which one
+that is, depends on the tokenizer, and the index has its id.
 """
 
 import json
@@ -26,7 +27,8 @@ from lilliput.base.errors import DataError
 from lilliput.base.files import hash_of, new_folder, read_json, sha256, write_json
 from lilliput.data.documents import Corpus, Document
 from lilliput.data.split import Split
-from lilliput.tokenizer.bpe import END_ID, literal, tokenizer_hash
+from lilliput.tokenizer.bpe import END, END_ID, literal, tokenizer_hash
+from lilliput.tokenizer.specials import id_of, vocabulary_size
 
 Side = Literal["train", "heldout"]
 SIDES: tuple[Side, Side] = ("train", "heldout")
@@ -48,6 +50,7 @@ def write_shards(
     folder: Path,
     shard_tokens: int = 100_000_000,
     progress: Callable[[int], None] | None = None,
+    end: str = END,
 ) -> dict[str, Any]:
     """Encode a corpus into a folder, which appears whole or not at all; documents keep their order on each side.
 
@@ -58,16 +61,17 @@ def write_shards(
         folder: is replaced if it is there.
         shard_tokens: a file is closed after the document that brings it to this many tokens.
         progress: told how many documents are done.
+        end: the tokenizer's token that ends documents; what else the tokenizer puts before or after a text, stays.
 
     Returns:
-        The index: `tokenizer`, `vocab`, `dtype`; `files` with tokens and documents of each; `sides` with tokens,
+        The index: `tokenizer`, `vocab`, `end`, `dtype`; `files` with tokens and documents of each; `sides` with tokens,
         documents and UTF-8 bytes of the texts of each; `sha256` over all of it.
 
     Raises:
         DataError: no document is left to train on, or one is not text.
     """
     encoder = literal(tokenizer)
-    index = new_index("documents", tokenizer)
+    index = new_index("documents", tokenizer, end)
     with new_folder(folder) as partial:
         with ExitStack() as stack:
             texts = stack.enter_context(open(partial / HELDOUT_TEXTS, "w", encoding="utf-8", newline="\n"))
@@ -97,9 +101,10 @@ def write_shards(
 
 
 class Stream:
-    """The tokens of one side, end to end, as a circle."""
+    """The tokens of one side, end to end, as a circle; `end` begins each document."""
 
-    def __init__(self, parts: list[np.ndarray]):
+    def __init__(self, parts: list[np.ndarray], end: int):
+        self.end = end
         self._parts = parts
         self._starts = np.cumsum([0, *(len(part) for part in parts)])
 
@@ -134,6 +139,7 @@ class Shards:
     def __init__(self, folder: Path, tokenizer_hash: str | None = None):
         self.folder = folder
         self.index = open_index(folder, "documents", tokenizer_hash)
+        self.end: int = self.index["end"]
 
     def stream(self, side: Side) -> Stream:
         """The tokens of one side.
@@ -148,12 +154,12 @@ class Shards:
                 where=str(self.folder),
                 hint="hold out a larger share: few groups can all land on one side",
             )
-        return Stream([open_numbers(self.folder / name, self.index["dtype"]) for name in names])
+        return Stream([open_numbers(self.folder / name, self.index["dtype"]) for name in names], self.end)
 
     def rows(self, side: Side, length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Every token but the first exactly once as a target, in order.
 
-        Row r holds the tokens [r * length, r * length + length]; what is beyond the end is `END` of weight 0.
+        Row r holds the tokens [r * length, r * length + length]; what is beyond is the end token at weight 0.
 
         Yields:
             Tokens [length + 1] int64 and weights [length + 1] float32; the first token, no target here, weighs 0.
@@ -161,7 +167,7 @@ class Shards:
         stream = self.stream(side)
         for start in range(0, len(stream) - 1, length):
             count = min(length + 1, len(stream) - start)
-            tokens = np.full(length + 1, END_ID, dtype=np.int64)
+            tokens = np.full(length + 1, self.end, dtype=np.int64)
             weight = np.zeros(length + 1, dtype=np.float32)
             tokens[:count] = stream.read(start, count)
             weight[1:count] = 1
@@ -175,14 +181,15 @@ class Shards:
                 yield document["id"], document["text"]
 
 
-def new_index(kind: str, tokenizer: Tokenizer) -> dict[str, Any]:
-    """The beginning of an index: what is stored, and by which tokenizer."""
-    vocab = tokenizer.get_vocab_size()
+def new_index(kind: str, tokenizer: Tokenizer, end: str) -> dict[str, Any]:
+    """The beginning of an index: what is stored, by which tokenizer, and which of its tokens ends documents."""
+    vocab = vocabulary_size(tokenizer)
     return {
         "format": _FORMAT,
         "kind": kind,
         "tokenizer": tokenizer_hash(tokenizer),
         "vocab": vocab,
+        "end": id_of(tokenizer, end, where="the token that ends documents"),
         "dtype": "uint16" if vocab <= 2**16 else "uint32",
     }
 
@@ -230,7 +237,7 @@ def open_index(folder: Path, kind: str, tokenizer: str | None) -> dict[str, Any]
             raise DataError(f"the file {file['name']} is missing", where=str(name), hint=_REWRITE)
         if sha256(name) != file["sha256"]:
             raise DataError(f"the file {file['name']} differs from the index", where=str(name), hint=_REWRITE)
-    return index
+    return {"end": END_ID} | index  # before there were other tokenizers than ours, no index had it
 
 
 def write_header(file: BinaryIO, dtype: str, tokenizer: str) -> None:
@@ -273,8 +280,11 @@ class _Writer:
             self._file = open(self._folder / name, "wb")  # noqa: SIM115, the next file closes it
             write_header(self._file, self._index["dtype"], self._index["tokenizer"])
             self.files.append({"name": name, "side": self._side, "tokens": 0, "documents": 0})
-        write_numbers(self._file, [END_ID, *ids], self._index["dtype"])
-        self.files[-1]["tokens"] += 1 + len(ids)
+        # A text cannot spell the end token; a tokenizer that adds it by itself would end the document twice.
+        end = self._index["end"]
+        tokens = [end, *ids] if end not in ids else [end, *(token for token in ids if token != end)]
+        write_numbers(self._file, tokens, self._index["dtype"])
+        self.files[-1]["tokens"] += len(tokens)
         self.files[-1]["documents"] += 1
         self.bytes += size
         if self.files[-1]["tokens"] >= self._shard_tokens:

@@ -1,6 +1,7 @@
 """From logits to the next token: repetition penalty, temperature, top-k, top-p, in Hugging Face's order and meaning."""
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor
@@ -25,10 +26,10 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name, good in (
-            ("temperature", self.temperature > 0),
+            ("temperature", 0 < self.temperature < inf),
             ("top_k", self.top_k >= 0),
             ("top_p", 0 < self.top_p <= 1),
-            ("repetition_penalty", self.repetition_penalty > 0),
+            ("repetition_penalty", 0 < self.repetition_penalty < inf),
         ):
             if not good:
                 raise RecipeError(

@@ -1,33 +1,36 @@
-"""Text in, text out: a prompt or a conversation through a tokenizer and a model, streamed piece by piece."""
+"""Text out: what a model writes after a prompt, streamed piece by piece."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from tokenizers import Tokenizer
 
 from lilliput.generate.decode import stream
 from lilliput.generate.sample import Sampling
 from lilliput.model import LanguageModel
-from lilliput.tokenizer.bpe import END_ID
+
+_BEFORE = "a"
+"""Tokenizers from SentencePiece drop a blank at the beginning of what they decode, so something stands before it."""
 
 
 def write_on(
     model: LanguageModel,
     tokenizer: Tokenizer,
-    prompt: str,
+    prompt: Sequence[int],
     sampling: Sampling,
     *,
     stops: Collection[int],
     most: int,
     seed: int = 0,
 ) -> Iterator[str]:
-    """Yield the continuation of `prompt` in pieces of whole characters, without the token that ends it.
+    """The continuation of `prompt`, at least one id, in pieces of whole characters, without the token that ends it."""
+    return pieces(stream(model, list(prompt), sampling, stops=stops, most=most, seed=seed), tokenizer, stops)
 
-    An empty prompt is the beginning of a document.
-    """
-    ids = tokenizer.encode(prompt).ids or [END_ID]
-    written: list[int] = []
-    shown = ""
-    for token in stream(model, ids, sampling, stops=stops, most=most, seed=seed):
+
+def pieces(tokens: Iterable[int], tokenizer: Tokenizer, stops: Collection[int]) -> Iterator[str]:
+    """The text of tokens as they come, in pieces of whole characters, as far as the first of `stops`."""
+    written = tokenizer.encode(_BEFORE, add_special_tokens=False).ids
+    shown = tokenizer.decode(written, skip_special_tokens=False)
+    for token in tokens:
         if token in stops:
             break
         written.append(token)

@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 
+from lilliput.base.spec import to_plain
 from lilliput.model import ModelSpec
 from lilliput.publish.markdown import cell, code, fenced, literal, prose, source
 from lilliput.publish.record import Part, Timeline, refusal
@@ -59,10 +60,12 @@ def card(record: dict[str, Any]) -> str:
         recipe={key: recipe[key] for key in ("name", "about")},
         is_chat=run["release"].optional("chat") is not None,
         facts=_facts(run, shape),
+        start=recipe["model"].plain.get("checkpoint"),
         architecture=config["architectures"][0],
         remote_files=[path.name for path in layout.remote_files],
         state=_state(shape),
         scores=[_score(score) for score in run["evaluation"]["scores"]],
+        averages=[_average(average) for average in run["evaluation"]["averages"]],
         at_chance=_at_chance(run),
         comparison=_comparison(run),
         training=_training(run, timeline),
@@ -122,7 +125,7 @@ def _front_matter(run: Part, model_type: str, license_identifier: str) -> str:
 
 
 def _facts(run: Part, shape: ModelSpec) -> dict[str, str]:
-    release, model = run["release"], run["recipe"]["model"]
+    release, model = run["release"], Part(to_plain(shape), "recipe.model")
     counts = {key: f"{release['parameters'][key]:,}" for key in ("total", "embedding", "non_embedding")}
     gated = "" if model["gate"].kind == "Ungated" else f", branches behind a {model['gate'].kind}"
     return counts | {
@@ -175,6 +178,11 @@ def _score(score: Part) -> dict[str, str]:
         "count": f"{score['items']:,}",  # not "items", which Jinja would take for the method of a dict
         "note": score["note"],
     }
+
+
+def _average(average: Part) -> dict[str, str]:
+    shares = {key: f"{100 * average[key]:.2f}" for key in ("value", "stderr")}
+    return shares | {"name": average["name"], "formula": average["formula"]}
 
 
 def _at_chance(run: Part) -> list[str]:
@@ -245,11 +253,22 @@ def _data(run: Part, names: list[str]) -> dict[str, Any]:
     return {
         "sides": sides,
         "texts": [(name, recipe["corpora"][name].kind, run["corpora"][name]["text_sha256"]) for name in names],
-        "share": f"{split['share']:.1%}",
+        "licences": [
+            (name, ", ".join(licences)) for name in names if (licences := _licences(recipe["corpora"][name].plain))
+        ],
+        "share": f"{100 * split['share']:.3g}%",
         "salt": split["salt"],
         "tokenizer": recipe["tokenizer"].kind,
+        "tokenizer_of": recipe["tokenizer"].plain.get("checkpoint"),
         "tokenizer_corpora": recipe["tokenizer_corpora"],
     }
+
+
+def _licences(corpus: Any) -> list[str]:
+    """What the spec of a corpus, or the specs within it, say of their licence; each once."""
+    parts = corpus.values() if isinstance(corpus, dict) else corpus if isinstance(corpus, list) else ()
+    own = [corpus["licence"]] if isinstance(corpus, dict) and isinstance(corpus.get("licence"), str) else []
+    return list(dict.fromkeys(own + [licence for part in parts for licence in _licences(part)]))
 
 
 def _machine(run: Part) -> dict[str, str]:

@@ -17,18 +17,21 @@ from torch import Tensor
 
 import lilliput
 from lilliput.base.errors import ExportError, RecipeError
-from lilliput.base.files import read_json, sha256, write_bytes, write_json, write_text
+from lilliput.base.files import read_json, sealed, sha256, write_bytes, write_json, write_text
 from lilliput.base.spec import to_plain
 from lilliput.generate.sample import Sampling
 from lilliput.model import LanguageModel
 from lilliput.publish.layouts.layout import Layout
-from lilliput.tokenizer.bpe import END, END_ID, TOKENIZER_FILE, save_tokenizer, tokenizer_hash
+from lilliput.publish.weights import WEIGHTS_FILE
+from lilliput.tokenizer.bpe import OURS, save_tokenizer, tokenizer_hash
 from lilliput.tokenizer.chatml import MESSAGE_END
+from lilliput.tokenizer.specials import Specials, vocabulary_size
 
 RELEASE_FORMAT = "lilliput-release"
 RELEASE_VERSION = 1
 RELEASE_FILE = "lilliput.json"
-WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "README.md"
+"""For people, who may change it."""
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
 GENERATION_FILE = "generation_config.json"
 
@@ -49,7 +52,7 @@ class Generation:
     repetition_penalty: float = 1.0
     max_new_tokens: int = 256
     stop: str | None = None
-    """The token that ends a text; None is `<|im_end|>` with a chat template and `<|endoftext|>` without."""
+    """The token that ends a text; None is `<|im_end|>` with a chat template and the end of a document without."""
 
     def __post_init__(self) -> None:
         _ = self.sampling  # which refuses impossible settings
@@ -69,21 +72,24 @@ class Generation:
             repetition_penalty=self.repetition_penalty,
         )
 
-    def stop_ids(self, tokenizer: Tokenizer, chat_template: str | None) -> tuple[int, ...]:
+    def stop_ids(self, tokenizer: Tokenizer, chat_template: str | None, end: str) -> tuple[int, ...]:
         """The ids that end a text, the stop token first; the end of a document always ends one too.
 
         Raises:
             ExportError: the tokenizer does not have the stop token.
         """
-        stop = self.stop or (END if chat_template is None else MESSAGE_END)
-        identity = tokenizer.token_to_id(stop)
-        if identity is None:
-            raise ExportError(
-                f"the tokenizer has no {stop!r}",
-                where="the stop token of a release",
-                hint="add the token before the release, or stop at another one",
-            )
-        return (identity,) if identity == END_ID else (identity, END_ID)
+        stop = self.stop or (end if chat_template is None else MESSAGE_END)
+        ids = []
+        for token in dict.fromkeys((stop, end)):
+            identity = tokenizer.token_to_id(token)
+            if identity is None:
+                raise ExportError(
+                    f"the tokenizer has no {token!r}",
+                    where="the stop token of a release",
+                    hint="add the token before the release, or stop at another one",
+                )
+            ids.append(identity)
+        return tuple(ids)
 
 
 def export(
@@ -96,6 +102,7 @@ def export(
     generation: Generation,
     chat_template: str | None,
     readme: str | None = None,
+    specials: Specials = OURS,
 ) -> None:
     """Write a released model into an existing folder, of which nobody reads yet.
 
@@ -108,6 +115,7 @@ def export(
         generation: how the model writes.
         chat_template: Jinja; None for a base model.
         readme: the model card.
+        specials: the tokenizer's special tokens.
 
     Raises:
         ExportError: the layout cannot express the model, the tokenizer does not belong to it, or a weight is not
@@ -115,29 +123,29 @@ def export(
     """
     spec = model.spec
     layout.fits(spec)
-    if tokenizer.get_vocab_size() > spec.vocab:
+    if vocabulary_size(tokenizer) > spec.vocab:
         raise ExportError(
-            f"the tokenizer has {tokenizer.get_vocab_size():,} ids, the model {spec.vocab:,}",
+            f"the tokenizer has {vocabulary_size(tokenizer):,} ids, the model {spec.vocab:,}",
             where="the tokenizer of a release",
             hint="release the model with the tokenizer it was trained with",
         )
-    stops = generation.stop_ids(tokenizer, chat_template)
+    stops = generation.stop_ids(tokenizer, chat_template, specials.end)
     weights = rounded_weights(model, dtype)
     names = layout.names(spec)
     assert names.keys() == weights.keys() and len(set(names.values())) == len(names), "a layout's names are a bijection"
     exported = {names[name]: weights[name] for name in sorted(names, key=names.__getitem__)}
 
-    ids = {"bos_token_id": END_ID, "eos_token_id": stops[0], "pad_token_id": END_ID}
+    begin, pad = (tokenizer.token_to_id(token) for token in (specials.begin, specials.pad))
+    ids = {"bos_token_id": begin, "eos_token_id": stops[0], "pad_token_id": pad}
     config = layout.config(spec) | ids | {"dtype": str(DTYPES[dtype]).removeprefix("torch.")}
     write_json(folder / "config.json", dict(sorted(config.items())))
     write_bytes(folder / WEIGHTS_FILE, save(exported, metadata={"format": "pt"}))
     for file in layout.remote_files:
         write_bytes(folder / file.name, file.read_bytes())
-    _write_tokenizer(tokenizer, folder, stops[0], layout.context, chat_template)
+    _write_tokenizer(tokenizer, folder, specials, stops[0], layout.context, chat_template)
     write_json(folder / GENERATION_FILE, _generation_config(generation, stops) | ids | {"eos_token_id": _one(stops)})
     if readme is not None:
-        write_text(folder / "README.md", readme)
-    hashed = [WEIGHTS_FILE, TOKENIZER_FILE] + ([] if chat_template is None else [CHAT_TEMPLATE_FILE])
+        write_text(folder / CARD_FILE, readme)
     release = {
         "format": RELEASE_FORMAT,
         "version": RELEASE_VERSION,
@@ -147,9 +155,10 @@ def export(
         "model": to_plain(spec),
         "generation": to_plain(generation),
         "tokenizer": tokenizer_hash(tokenizer),
-        "files": {name: sha256(folder / name) for name in hashed},
+        "specials": to_plain(specials),
+        "files": {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != CARD_FILE},
     }
-    write_json(folder / RELEASE_FILE, release)
+    write_json(folder / RELEASE_FILE, sealed(release))
 
 
 def rounded_weights(model: LanguageModel, dtype: Dtype) -> dict[str, Tensor]:
@@ -171,15 +180,15 @@ def rounded_weights(model: LanguageModel, dtype: Dtype) -> dict[str, Tensor]:
     return weights
 
 
-def _write_tokenizer(tokenizer: Tokenizer, folder: Path, stop: int, context: int, chat_template: str | None) -> None:
+def _write_tokenizer(
+    tokenizer: Tokenizer, folder: Path, specials: Specials, stop: int, context: int, chat_template: str | None
+) -> None:
     """What AutoTokenizer loads; transformers 5 keeps the chat template in a file of its own."""
-    save_tokenizer(tokenizer, folder)
+    save_tokenizer(tokenizer, folder, specials)
     config = read_json(folder / "tokenizer_config.json")
     config.pop("chat_template", None)
     config |= {
-        "bos_token": END,
         "eos_token": tokenizer.id_to_token(stop),
-        "pad_token": END,
         "model_max_length": context,
         "padding_side": "left",  # the only side on which a batch can go on writing
     }

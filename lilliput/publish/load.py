@@ -1,81 +1,73 @@
-"""A released folder as a native model again: what it was made from is in `lilliput.json`."""
+"""A published folder as a native model again: what a release was made from is in its `lilliput.json`."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from tokenizers import Tokenizer
-
 from lilliput.base.errors import RunError
-from lilliput.base.files import read_json, sha256
+from lilliput.base.files import read_json, sha256, unsealed
 from lilliput.base.spec import from_plain
-from lilliput.model import LanguageModel, ModelSpec
-from lilliput.publish.export import (
-    CHAT_TEMPLATE_FILE,
-    RELEASE_FILE,
-    RELEASE_FORMAT,
-    RELEASE_VERSION,
-    WEIGHTS_FILE,
-    Generation,
-)
-from lilliput.publish.layouts.layout import Layout
-from lilliput.tokenizer.bpe import load_tokenizer, tokenizer_hash
-
-HINT = "publish the model again, or fetch the folder again"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    """Everything that a released model needs to write."""
-
-    model: LanguageModel
-    """In evaluation mode, on the CPU, its released weights in fp32."""
-    tokenizer: Tokenizer
-    layout: Layout
-    generation: Generation
-    chat_template: str | None
-    """Jinja; None for a base model."""
-    stop_ids: tuple[int, ...]
-    """Ids that end a text."""
+from lilliput.publish.export import CHAT_TEMPLATE_FILE, RELEASE_FILE, RELEASE_FORMAT, RELEASE_VERSION
+from lilliput.publish.foreign import load_foreign
+from lilliput.publish.published import Published
+from lilliput.publish.start import CONFIG_FILE
+from lilliput.publish.weights import HINT, read_weights
+from lilliput.tokenizer.bpe import OURS, load_tokenizer, tokenizer_hash
+from lilliput.tokenizer.specials import id_of
 
 
 def load(folder: Path) -> Published:
-    """Read a folder that `export` wrote.
+    """Read a folder that `export` wrote, or one of a Llama or Qwen3 that transformers saved.
 
     Raises:
-        RunError: a file is missing, changed or damaged, or the folder is of another format.
+        RunError: a file is missing, changed or damaged, or the folder is of another format or architecture.
         RecipeError: a spec in it is of a type that is not installed.
+        DataError: the tokenizer of a folder that is not ours cannot be read.
     """
-    release = _release(folder)
-    for name, expected in release["files"].items():
-        _verify(folder / name, expected)
+    if not (folder / RELEASE_FILE).is_file() and (folder / CONFIG_FILE).is_file():
+        return load_foreign(folder)
+    release = verified(folder)
     where = str(folder / RELEASE_FILE)
     layout, spec, generation = (from_plain(release[key], where=where) for key in ("layout", "model", "generation"))
+    specials = from_plain(release["specials"], where=where) if "specials" in release else OURS
     tokenizer = load_tokenizer(folder)
     if tokenizer_hash(tokenizer) != release["tokenizer"]:
         raise RunError("the tokenizer is not the one that was released", where=str(folder), hint=HINT)
     template = folder / CHAT_TEMPLATE_FILE
     chat_template = template.read_text(encoding="utf-8") if CHAT_TEMPLATE_FILE in release["files"] else None
+    stops = generation.stop_ids(tokenizer, chat_template, specials.end)
     return Published(
-        model=_model(folder / WEIGHTS_FILE, spec, layout),
+        model=read_weights(folder, spec, layout).eval(),
         tokenizer=tokenizer,
         layout=layout,
         generation=generation,
         chat_template=chat_template,
-        stop_ids=generation.stop_ids(tokenizer, chat_template),
+        stop_ids=stops,
+        end_id=id_of(tokenizer, specials.end, where=where),
+        special_tokens=specials.names() | {"eos_token": tokenizer.id_to_token(stops[0]) or specials.end},
     )
+
+
+def verified(folder: Path) -> dict[str, Any]:
+    """What a release was made from, its `lilliput.json`, once every file that this names was found as it was written.
+
+    Raises:
+        RunError: one is missing, changed or damaged, or the folder is of another format.
+    """
+    release = _release(folder)
+    for name, expected in release["files"].items():
+        _verify(folder / name, expected)
+    return release
 
 
 def _release(folder: Path) -> dict[str, Any]:
     path = folder / RELEASE_FILE
     try:
-        release = read_json(path)
-    except FileNotFoundError as error:
+        release = unsealed(read_json(path))
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise RunError(
-            f"there is no {RELEASE_FILE}", where=str(folder), hint="give the folder of a model that Lilliput released"
+            f"there is no {RELEASE_FILE}" if folder.is_dir() else f"{folder} is no folder",
+            where=str(folder),
+            hint="give the folder of a model that Lilliput released, or of a Llama or Qwen3 with its config.json",
         ) from error
     except ValueError as error:
         raise RunError(f"{RELEASE_FILE} cannot be read ({error})", where=str(path), hint=HINT) from error
@@ -97,23 +89,3 @@ def _verify(path: Path, expected: str) -> None:
         raise RunError(f"{path.name} is missing", where=str(path.parent), hint=HINT)
     if sha256(path) != expected:
         raise RunError(f"{path.name} is not the file that was released: its hash differs", where=str(path), hint=HINT)
-
-
-def _model(path: Path, spec: ModelSpec, layout: Layout) -> LanguageModel:
-    names = layout.names(spec)
-    try:
-        stored = load_file(path)
-    except SafetensorError as error:
-        raise RunError(f"{path.name} cannot be read ({error})", where=str(path), hint=HINT) from error
-    if stored.keys() != set(names.values()):
-        odd = sorted(stored.keys() ^ set(names.values()))
-        raise RunError(
-            f"{path.name} holds other weights than its layout names: {', '.join(odd[:4])}", where=str(path), hint=HINT
-        )
-    model = spec.skeleton()
-    weights = {native: stored[exported].to(torch.float32) for native, exported in names.items()}
-    try:
-        model.load_state_dict(weights, assign=True)
-    except RuntimeError as error:
-        raise RunError(f"a weight has another shape than the model ({error})", where=str(path), hint=HINT) from error
-    return model.eval()

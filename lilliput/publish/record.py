@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from lilliput.base.errors import ExportError
+from lilliput.base.errors import ExportError, RecipeError
 from lilliput.base.spec import from_plain
 from lilliput.model import ModelSpec
 
@@ -45,8 +45,8 @@ class Part:
         """The spec that this is the plain form of."""
         try:
             return from_plain(self.plain, where=f"{self._path} of the run record")
-        except (TypeError, AttributeError) as error:
-            raise refusal(f"{self._path} is incomplete: {error}") from error
+        except RecipeError as error:
+            raise refusal(f"{self._path} is incomplete: {error.what}") from error
 
     def _path_of(self, key: str) -> str:
         return f"{self._path}.{key}".removeprefix(".")
@@ -90,11 +90,11 @@ class Timeline:
         Raises:
             ExportError: it does not have as many parameters as the release.
         """
-        spec = self._recipe["model"].spec()
-        for entry in self._entries:
-            if entry.kind != "Phase":
-                spec = entry.spec().shape(spec)
         try:
+            spec = self._recipe["model"].spec().shape
+            for entry in self._entries:
+                if entry.kind != "Phase":
+                    spec = entry.spec().shape(spec)
             counted = spec.skeleton().parameter_counts()
         except (TypeError, AttributeError) as error:
             raise refusal(f"recipe.model describes no model: {error}") from error

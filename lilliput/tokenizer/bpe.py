@@ -1,22 +1,28 @@
 """Byte-level BPE: every text is encodable, every id decodes to bytes, and llama.cpp knows the pre-tokenizer.
 
 Id 0 is `<|endoftext|>`. It begins every document, so it both starts a text (bos) and, as a target, ends one (eos).
+Tokenizers from elsewhere are read and written here too; what plays that part in them, `Specials` says.
 """
 
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.files import hash_of, write_json, write_text
+from lilliput.base.spec import to_plain
+from lilliput.tokenizer.specials import Specials
 
 END = "<|endoftext|>"
 """The token that begins every document."""
 END_ID = 0
 """The id of `END` in every tokenizer of ours."""
+OURS = Specials(end=END, begin=END, pad=END)
+"""The special tokens of every tokenizer of ours."""
 TOKENIZER_FILE = "tokenizer.json"
 _BYTES = 256
 
@@ -45,6 +51,15 @@ class BPE:
                 where="BPE(sample_bytes=...)",
                 hint="give some megabytes: merges settle after 10 to 100 of them",
             )
+
+    @property
+    def specials(self) -> Specials:
+        """The tokens that end a document, begin a text and fill up rows: all the same one."""
+        return OURS
+
+    def identity(self) -> Any:
+        """What decides the tokenizer besides the texts, as a JSON value."""
+        return to_plain(self)
 
     def train(self, texts: Iterable[str]) -> Tokenizer:
         """Learn the merges; the same texts give the same tokenizer.
@@ -93,15 +108,13 @@ def tokenizer_hash(tokenizer: Tokenizer) -> str:
     return hash_of(json.loads(tokenizer.to_str()))
 
 
-def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+def save_tokenizer(tokenizer: Tokenizer, folder: Path, specials: Specials = OURS) -> None:
     """Write the files that `transformers.AutoTokenizer.from_pretrained(folder)` loads without any code of ours."""
     from lilliput.tokenizer.chatml import CHAT_TEMPLATE, MESSAGE_END, has_chatml
 
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": END,
-        "eos_token": END,
-        "pad_token": END,
+        **specials.names(),
         "clean_up_tokenization_spaces": False,
     }
     if has_chatml(tokenizer):
@@ -114,19 +127,16 @@ def load_tokenizer(path: Path) -> Tokenizer:
     """Load a tokenizer from its folder, or from its `tokenizer.json`.
 
     Raises:
-        DataError: the file is missing or damaged, or the tokenizer does not begin with `END`.
+        DataError: the file is missing or damaged.
     """
     file = path / TOKENIZER_FILE if path.is_dir() else path
-    hint = 'train it with "lilliput run RECIPE", or fetch it again'
+    hint = 'train it with "lilliput run RECIPE", or fetch it again; transformers makes it from a tokenizer.model'
     if not file.is_file():
         raise DataError("there is no tokenizer", where=str(file), hint=hint)
     try:
-        tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
+        return Tokenizer.from_str(file.read_text(encoding="utf-8"))
     except Exception as error:  # tokenizers raises bare Exception
         raise DataError(f"the tokenizer cannot be read ({error})", where=str(file), hint=hint) from error
-    if tokenizer.token_to_id(END) != END_ID:
-        raise DataError(f"{END} has the id {tokenizer.token_to_id(END)}, not 0", where=str(file), hint=hint)
-    return tokenizer
 
 
 def _sample(texts: Iterable[str], limit: int) -> Iterator[str]:

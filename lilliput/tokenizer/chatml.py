@@ -1,5 +1,6 @@
 """ChatML: `<|im_start|>{role}\\n{content}<|im_end|>\\n`, and which of its tokens an assistant answers for."""
 
+import json
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Protocol
@@ -8,6 +9,7 @@ from tokenizers import Tokenizer
 
 from lilliput.base.errors import DataError
 from lilliput.tokenizer.bpe import literal
+from lilliput.tokenizer.specials import vocabulary_size
 
 MESSAGE_START = "<|im_start|>"
 MESSAGE_END = "<|im_end|>"
@@ -52,7 +54,7 @@ def add_tokens(tokenizer: Tokenizer, tokens: Sequence[str]) -> Tokenizer:
     """
     copy = Tokenizer.from_str(tokenizer.to_str())
     copy.add_special_tokens(list(tokens))
-    first = copy.get_vocab_size() - len(tokens)
+    first = vocabulary_size(copy) - len(tokens)
     for expected, token in enumerate(tokens, start=first):
         if copy.token_to_id(token) != expected:
             raise DataError(
@@ -107,11 +109,12 @@ def encode_messages(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[t
             hint="add them with add_chatml",
         )
     start, end = tokenizer.token_to_id(MESSAGE_START), tokenizer.token_to_id(MESSAGE_END)
-    newline = tokenizer.encode("\n").ids
+    encoder = _inside_a_text(literal(tokenizer))
+    newline = encoder.encode("\n", add_special_tokens=False).ids
     headers = [f"{message.role}\n" for message in messages]
     bodies = [header + message.content for header, message in zip(headers, messages, strict=True)]
     try:
-        encodings = literal(tokenizer).encode_batch_fast(bodies)
+        encodings = encoder.encode_batch(bodies, add_special_tokens=False)
     except TypeError as error:
         raise DataError(
             "a message holds half a surrogate pair, which is no text",
@@ -121,16 +124,19 @@ def encode_messages(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[t
     encoded = []
     for message, header, encoding in zip(messages, headers, encodings, strict=True):
         ids, answers = encoding.ids, int(message.role == ASSISTANT)
-        silent = _tokens_of_beginning(tokenizer, ids, len(header.encode()))
+        silent = sum(begin < len(header) for begin, _ in encoding.offsets)
         mask = [0] * (1 + silent) + [answers] * (len(ids) - silent + 1) + [0] * len(newline)
         encoded.append(([start, *ids, end, *newline], mask))
     return encoded
 
 
-def _tokens_of_beginning(tokenizer: Tokenizer, ids: list[int], size: int) -> int:
-    """How many tokens hold the first `size` bytes; a byte-level token is spelled with one character a byte."""
-    count = 0
-    while size > 0:
-        size -= len(tokenizer.id_to_token(ids[count]) or "")
-        count += 1
-    return count
+def _inside_a_text(tokenizer: Tokenizer) -> Tokenizer:
+    """A copy that reads a text as a later part of one: tokenizers from SentencePiece put a blank before the first."""
+    plain = json.loads(tokenizer.to_str())
+    before = plain["pre_tokenizer"] or {}
+    for part in before.get("pretokenizers", [before]):
+        if part.get("prepend_scheme") == "first":
+            part["prepend_scheme"] = "never"
+    copy = Tokenizer.from_str(json.dumps(plain))
+    copy.encode_special_tokens = tokenizer.encode_special_tokens
+    return copy

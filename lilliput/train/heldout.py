@@ -54,7 +54,7 @@ def bits_per_byte(model: LanguageModel, shards: Shards, length: int, machine: Ma
     """
     side = shards.index["sides"]["heldout"]
     rows = islice(shards.rows("heldout", length), max(1, MOST // length))
-    nats, tokens = _measure(model, _row_batches(rows, max(1, machine.positions // length)), machine)
+    nats, tokens = _measure(model, _row_batches(rows, max(1, machine.positions // length), shards.end), machine)
     # The very first token of the stream has nothing before it and is no target.
     return nats / math.log(2) / (side["bytes"] * tokens / (side["tokens"] - 1))
 
@@ -68,14 +68,14 @@ def nats_per_answer_token(model: LanguageModel, chats: ChatRows, machine: Machin
     return nats / tokens
 
 
-def _row_batches(rows: Iterator[tuple[np.ndarray, np.ndarray]], size: int) -> Iterator[Batch]:
+def _row_batches(rows: Iterator[tuple[np.ndarray, np.ndarray]], size: int, end: int) -> Iterator[Batch]:
     while part := list(islice(rows, size)):
         tokens = np.stack([row for row, _ in part])
         weight = np.stack([row for _, row in part])
         yield Batch(
             tokens=torch.from_numpy(tokens),
             weight=torch.from_numpy(weight),
-            segments=torch.from_numpy(segments_of(tokens)),
+            segments=torch.from_numpy(segments_of(tokens, end)),
         )
 
 

@@ -1,0 +1,239 @@
+"""Corpora of the Hugging Face hub, streamed: only what is read is fetched, and nothing but token files is kept.
+
+Rows come in the order of the repository's files at one commit, so the first so many of them are always the same.
+"""
+
+import difflib
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from lilliput.base.errors import DataError, RecipeError
+from lilliput.base.hub import hub_trouble, is_transient
+from lilliput.base.units import Tokens
+from lilliput.data.conversations import Conversation, messages_of
+from lilliput.data.documents import Document, Files
+
+BYTES_PER_TOKEN = 5
+"""Of English in the tokenizers of language models 3.5 to 4.8: a budget in tokens rather reads a little too much."""
+PAUSES = (1.0, 5.0, 20.0, 60.0)
+"""Seconds before each new attempt at a row; those after it start anew. The libraries below try a few times as well."""
+LOCAL_FILES = "or read local files instead: --source NAME=PATH"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubText:
+    """Texts of a dataset on the hub, or of a folder that is laid out like one."""
+
+    dataset: str
+    """"owner/name", or a local folder."""
+    licence: str
+    """Under which the texts come."""
+    config: str | None = None
+    """Name of the subset; None where there is only one."""
+    split: str = "train"
+    text: str = "text"
+    """Column that holds the text; rows where it is null are passed over."""
+    id: str = "id"
+    """Column that names the row; a row without it is "<dataset>/<config>/<split>:<row number>"."""
+    group: str | None = None
+    """Column of the held-out group; None: every document is a group of its own."""
+    revision: str | None = None
+    """Branch, tag or commit; a whole commit hash needs no look-up, and never means anything else."""
+    tokens: Tokens | None = None
+    """Stop after the text that reaches this many, at `BYTES_PER_TOKEN`: texts are read before a tokenizer is there."""
+    bytes: int | None = None
+    """Stop after the text that reaches this many UTF-8 bytes."""
+    rows: int | None = None
+    """Stop after this many rows."""
+
+    def __post_init__(self) -> None:
+        _check_budgets("HubText", tokens=self.tokens and int(self.tokens), bytes=self.bytes, rows=self.rows)
+
+    def identity(self) -> Any:
+        """The commit, or the files of a folder."""
+        return self._place.identity()
+
+    def documents(self) -> Iterator[Document]:
+        """Yield the documents in the order of the files and of their rows.
+
+        Raises:
+            DataError: the dataset, its config, split or column is not there, the hub is out of reach, or no row is.
+        """
+        left = min(
+            float("inf") if self.bytes is None else self.bytes,
+            float("inf") if self.tokens is None else int(self.tokens) * BYTES_PER_TOKEN,
+        )
+        columns = (self.text,) if self.group is None else (self.text, self.group)
+        for number, row in self._place.rows(columns, self.id, self.rows):
+            text = row[self.text]
+            if text is None:
+                continue
+            if not isinstance(text, str):
+                self._place.refuse(
+                    f"column {self.text!r} of row {number} is {text!r:.60}, not text", "name another column"
+                )
+            name = self._place.id_of(row, self.id, number)
+            yield Document(text, name, name if self.group is None else str(row[self.group]))
+            left -= len(text.encode("utf-8", "surrogatepass"))
+            if left <= 0:
+                return
+
+    @property
+    def _place(self) -> "_Place":
+        return _Place(self.dataset, self.config, self.split, self.revision)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubChats:
+    """Conversations of a dataset on the hub, or of a folder that is laid out like one."""
+
+    dataset: str
+    """"owner/name", or a local folder."""
+    licence: str
+    """Under which the conversations come."""
+    config: str | None = None
+    """Name of the subset; None where there is only one."""
+    split: str = "train"
+    messages: str = "messages"
+    """Column that holds the list of {role, content}."""
+    id: str = "id"
+    """Column that names the row, and so its group; a row without it is "<dataset>/<config>/<split>:<row number>"."""
+    revision: str | None = None
+    """Branch, tag or commit; a whole commit hash needs no look-up, and never means anything else."""
+    rows: int | None = None
+    """Stop after this many rows."""
+
+    def __post_init__(self) -> None:
+        _check_budgets("HubChats", rows=self.rows)
+
+    def identity(self) -> Any:
+        """The commit, or the files of a folder."""
+        return self._place.identity()
+
+    def conversations(self) -> Iterator[Conversation]:
+        """Yield the conversations in the order of the files and of their rows.
+
+        Raises:
+            DataError: as for `HubText`, or a row holds no such list.
+        """
+        for number, row in self._place.rows((self.messages,), self.id, self.rows):
+            name = self._place.id_of(row, self.id, number)
+            yield Conversation(messages_of(row[self.messages], f"{self._place}, row {number}"), name, name)
+
+    @property
+    def _place(self) -> "_Place":
+        return _Place(self.dataset, self.config, self.split, self.revision)
+
+
+class _Place(NamedTuple):
+    """One split of one config of a dataset."""
+
+    dataset: str
+    config: str | None
+    split: str
+    revision: str | None
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.dataset, self.config, self.split) if part)
+
+    def id_of(self, row: dict[str, Any], column: str, number: int) -> str:
+        value = row.get(column)
+        return f"{self}:{number}" if value is None else str(value)
+
+    def identity(self) -> Any:
+        return Files(paths=(self.dataset,)).identity() if self._is_local else [self.dataset, self._commit()]
+
+    def rows(self, columns: tuple[str, ...], optional: str, most: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Rows with their numbers from 1, of these columns and of an optional one.
+
+        Each row comes once, in order, however often the network fails: reading goes on from the state after the last.
+        """
+        state, number, attempt = None, 0, 0
+        while most is None or number < most:
+            try:
+                dataset = self._open(columns, optional)
+                if state is not None:
+                    dataset.load_state_dict(state)
+                for row in dataset:
+                    number, attempt, state = number + 1, 0, dataset.state_dict()  # a copy of 2 microseconds
+                    yield number, row
+                    if number == most:
+                        return
+            except Exception as error:  # the libraries below raise what their own libraries do
+                if isinstance(error, DataError) or not (number and is_transient(error)) or attempt == len(PAUSES):
+                    self._explain(error, f"after {number:,} rows" if number else "")
+                time.sleep(PAUSES[attempt])
+                attempt += 1
+            else:
+                if not number:
+                    self.refuse("there is no row", "name another split")
+                return
+
+    def refuse(self, what: str, hint: str) -> NoReturn:
+        raise DataError(what, where=str(self), hint=f"{hint}, {LOCAL_FILES}")
+
+    @property
+    def _is_local(self) -> bool:
+        return Path(self.dataset).expanduser().is_dir()
+
+    def _commit(self) -> str:
+        if self.revision and re.fullmatch("[0-9a-f]{40}", self.revision):
+            return self.revision
+        try:
+            return _newest(self.dataset, self.revision)
+        except Exception as error:
+            self._explain(error, "")
+
+    def _open(self, columns: tuple[str, ...], optional: str) -> Any:
+        import datasets
+
+        path = str(Path(self.dataset).expanduser().resolve()) if self._is_local else self.dataset
+        commit = None if self._is_local else self._commit()
+        configs = datasets.get_dataset_config_names(path, revision=commit)
+        if self.config is None and len(configs) > 1 and "default" not in configs:
+            self.refuse(
+                "the dataset has several configs and none is named", f"name one of {', '.join(sorted(configs))}"
+            )
+        self._find("config", self.config, configs)
+        splits: Any = datasets.load_dataset(path, self.config, revision=commit, streaming=True)
+        self._find("split", self.split, list(splits))
+        opened = splits[self.split]
+        there = opened.column_names or list(next(iter(opened), {}))
+        for column in columns:
+            self._find("column", column, there)
+        return opened.select_columns([column for column in dict.fromkeys((*columns, optional)) if column in there])
+
+    def _find(self, kind: str, name: str | None, known: list[str]) -> None:
+        if name is not None and name not in known:
+            near = difflib.get_close_matches(name, known, n=3) or sorted(known)
+            self.refuse(f"there is no {kind} {name!r}", f"nearest names: {', '.join(near) or 'none'}")
+
+    def _explain(self, error: Exception, when: str) -> NoReturn:
+        if isinstance(error, DataError):
+            raise error
+        trouble = hub_trouble(error, "dataset", self.dataset)
+        what, hint = trouble or (f"the dataset cannot be read ({str(error) or type(error).__name__})", "mend it")
+        raise DataError(f"{what} {when}".strip(), where=str(self), hint=f"{hint}, {LOCAL_FILES}") from error
+
+
+@cache
+def _newest(dataset: str, revision: str | None) -> str:
+    """The commit that a branch or tag is at; the same all through a process."""
+    from huggingface_hub import HfApi
+
+    commit = HfApi().dataset_info(dataset, revision=revision).sha
+    assert commit is not None
+    return commit
+
+
+def _check_budgets(name: str, **budgets: int | None) -> None:
+    for field, budget in budgets.items():
+        if budget is not None and budget < 1:
+            raise RecipeError(
+                f"nothing is read of {budget}", where=f"{name}({field}=...)", hint="give at least 1, or None"
+            )

@@ -1,0 +1,110 @@
+"""The special tokens that a tokenizer's own file does not name: which one ends a document, and which only fills up."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from lilliput.base.errors import DataError
+from lilliput.base.files import read_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Specials:
+    """Special tokens by the part they play."""
+
+    end: str
+    """Ends a document, and as the first token of every document in token files, begins one too (eos)."""
+    begin: str
+    """What a text is predicted from where there is nothing before it (bos)."""
+    pad: str
+    """Fills up the rows of a batch."""
+    unknown: str | None = None
+    """Stands for what cannot be encoded; None where everything can."""
+
+    def names(self) -> dict[str, str]:
+        """The tokens by their Hugging Face names."""
+        named = {"bos_token": self.begin, "eos_token": self.end, "pad_token": self.pad}
+        return named | ({} if self.unknown is None else {"unk_token": self.unknown})
+
+
+def id_of(tokenizer: Tokenizer, token: str, *, where: str) -> int:
+    """The id of a token.
+
+    Raises:
+        DataError: the tokenizer does not have it.
+    """
+    identity = tokenizer.token_to_id(token)
+    if identity is None:
+        special = [added.content for added in tokenizer.get_added_tokens_decoder().values()]
+        near = difflib.get_close_matches(token, special, n=3) or special[:8]
+        raise DataError(
+            f"the tokenizer has no token {token!r}",
+            where=where,
+            hint=f"name one that it has, such as {', '.join(near) or 'none'}",
+        )
+    return identity
+
+
+def vocabulary_size(tokenizer: Tokenizer) -> int:
+    """One more than the largest id: rows that an embedding needs, whether every id below is used or not."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def read_specials(folder: Path, tokenizer: Tokenizer, end: str | None = None) -> Specials:
+    """The special tokens of a Hugging Face folder, as its files name them; what they leave open is the end token.
+
+    Args:
+        folder: holds `tokenizer_config.json`, `special_tokens_map.json` or `config.json`, whichever say it.
+        tokenizer: the folder's.
+        end: the token that ends documents; None for the folder's eos token.
+
+    Raises:
+        DataError: no file names an eos token, a file is damaged, or the tokenizer lacks a token.
+    """
+    named: dict[str, str] = {}
+    for file in ("special_tokens_map.json", "tokenizer_config.json"):
+        plain = _read(folder / file)
+        named |= {key: text for key in _NAMES if (text := _text(plain.get(key))) is not None}
+    config = _read(folder / "config.json")
+    for key in _NAMES:
+        identity = config.get(key.replace("_token", "_token_id"))
+        first = identity[0] if isinstance(identity, list) and identity else identity
+        if key not in named and isinstance(first, int) and (token := tokenizer.id_to_token(first)) is not None:
+            named[key] = token
+    end = end or named.get("eos_token")
+    if end is None:
+        raise DataError(
+            "no file says which token ends a document (eos_token)",
+            where=str(folder),
+            hint="name it: Kept(end=...)",
+        )
+    specials = Specials(
+        end=end,
+        begin=named.get("bos_token", end),
+        pad=named.get("pad_token", end),
+        unknown=named.get("unk_token"),
+    )
+    for token in specials.names().values():
+        id_of(tokenizer, token, where=str(folder))
+    return specials
+
+
+_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        plain = read_json(path) if path.is_file() else {}
+    except ValueError as error:
+        raise DataError(f"{path.name} cannot be read ({error})", where=str(path), hint="fetch it again") from error
+    return plain if isinstance(plain, dict) else {}
+
+
+def _text(token: Any) -> str | None:
+    """A token as Hugging Face files write it: its text, or a dict that has it, or null."""
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else None
