@@ -19,6 +19,7 @@ from lilliput.growth.growth import Growth
 from lilliput.model import ModelSpec
 from lilliput.publish.export import DTYPES, Dtype, Generation
 from lilliput.publish.layouts.layout import Layout
+from lilliput.publish.start import From, Kept
 from lilliput.tokenizer.bpe import BPE
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase
@@ -57,11 +58,11 @@ class Recipe:
     about: str
     """One sentence for the card."""
     corpora: Mapping[str, Corpus | ChatCorpus]
-    tokenizer: BPE
-    tokenizer_corpora: tuple[str, ...]
-    """Names of the corpora whose training side the tokenizer is learned from."""
+    tokenizer: BPE | Kept
+    tokenizer_corpora: tuple[str, ...] = ()
+    """Names of the corpora whose training side the tokenizer is learned from; none where it is kept."""
     split: Split
-    model: ModelSpec
+    model: ModelSpec | From
     timeline: tuple[Entry, ...]
     seed: int = 0
     card_claims: Mapping[str, str] = field(default_factory=dict)
@@ -76,14 +77,20 @@ class Recipe:
                 used |= {entry.heldout} | ({entry.chat} if entry.chat else set())
         for name in sorted(used - set(self.corpora)):
             raise unknown("corpus", name, list(self.corpora), f"recipe {self.name!r}")
-        if self.tokenizer.vocab != self.model.vocab:
+        if isinstance(self.tokenizer, Kept) == bool(self.tokenizer_corpora):
             raise RecipeError(
-                f"the tokenizer has {self.tokenizer.vocab:,} tokens, the model {self.model.vocab:,}",
+                f"{type(self.tokenizer).__name__} and tokenizer_corpora={self.tokenizer_corpora} do not go together",
                 where=f"recipe {self.name!r}",
-                hint="give BPE(vocab=) and ModelSpec(vocab=) the same number",
+                hint='BPE is learned from tokenizer_corpora=("...",), Kept from none',
             )
         # What can be refused is refused now, and not after a week of training.
-        spec = self.model
+        spec = self.model.shape
+        if self.tokenizer.vocab > spec.vocab:
+            raise RecipeError(
+                f"the tokenizer has {self.tokenizer.vocab:,} tokens, the model {spec.vocab:,}",
+                where=f"recipe {self.name!r}",
+                hint="give BPE(vocab=) and ModelSpec(vocab=) the same number, From and Kept the same checkpoint",
+            )
         for entry in self.timeline:
             if isinstance(entry, Release):
                 entry.layout.fits(spec)
@@ -100,6 +107,18 @@ def load_recipe(name: str) -> Recipe:
 def load_machine(name: str) -> Machine:
     """A machine of the package by name (`cpu`), or of a Python file that defines `machine`."""
     return _load("machine", name, "lilliput.machines", Machine)
+
+
+def source_of(name: str) -> Path:
+    """The Python file of a recipe, by the name that `load_recipe` takes.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    load_recipe(name)
+    if name.endswith(".py"):
+        return Path(name)
+    return Path(importlib.import_module("lilliput.recipes").__path__[0]) / f"{name.replace('-', '_')}.py"
 
 
 def names(package: str) -> list[str]:

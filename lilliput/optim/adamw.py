@@ -1,9 +1,11 @@
 """AdamW (arXiv 1711.05101): PyTorch's fused one, with groups by role."""
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 
+from lilliput.base.spec import check_range
 from lilliput.model import LanguageModel
 from lilliput.optim.roles import Role, roles
 
@@ -19,6 +21,11 @@ class AdamW:
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
     weight_decay: float = 0.1
+
+    def __post_init__(self) -> None:
+        wide = self.lr if self.embedding_lr is None else self.embedding_lr
+        check_range("AdamW", 0, inf, lr=self.lr, embedding_lr=wide, eps=self.eps, weight_decay=self.weight_decay)
+        check_range("AdamW(betas=)", 0, 1, first=self.betas[0], second=self.betas[1])
 
     def build(self, model: LanguageModel) -> torch.optim.Optimizer:
         by_role = roles(model)

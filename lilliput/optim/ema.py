@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from lilliput.base.spec import check_range
 from lilliput.model import copy_weights
 
 
@@ -24,6 +25,9 @@ class Ema:
     """average <- b average + (1 - b) weights, b = min(decay, (1 + t) / (10 + t)) after the t-th step."""
 
     decay: float = 0.999
+
+    def __post_init__(self) -> None:
+        check_range("Ema", 0, 1, decay=self.decay)
 
     def build(self, model: nn.Module) -> "Average":
         return Average(model, self.decay)

@@ -11,11 +11,13 @@ so the root mean square of a step is 0.2 lr, that of Adam's typical one. Shapes:
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lilliput.base.spec import check_range
 from lilliput.model import LanguageModel
 from lilliput.ops.orthogonalise import orthogonalise
 from lilliput.optim.roles import Role, roles
@@ -36,6 +38,11 @@ class NorMuon:
     betas: tuple[float, float] = (0.9, 0.95)
     """Of AdamW."""
     weight_decay: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_range("NorMuon", 0, inf, lr=self.lr, adam_lr=self.adam_lr, weight_decay=self.weight_decay)
+        check_range("NorMuon", 0, 1, momentum=self.momentum, row_decay=self.row_decay)
+        check_range("NorMuon(betas=)", 0, 1, first=self.betas[0], second=self.betas[1])
 
     def build(self, model: LanguageModel) -> torch.optim.Optimizer:
         by_role = roles(model)

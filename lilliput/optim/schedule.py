@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from lilliput.base.spec import check_range
 from lilliput.base.units import Duration, Share, Steps
 
 
@@ -24,6 +25,9 @@ class WarmupStableDecay:
     shape: Literal["cosine", "linear"] = "cosine"
     floor: float = 0.1
 
+    def __post_init__(self) -> None:
+        check_range("WarmupStableDecay", 0, math.inf, floor=self.floor)
+
     def __call__(self, step: int, steps: int) -> float:
         warmup, tail = self.warmup.of(steps), self.decay.of(steps)
         if step < warmup:
@@ -42,6 +46,9 @@ class Cosine:
 
     warmup: Duration = Steps(300)
     floor: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_range("Cosine", 0, math.inf, floor=self.floor)
 
     def __call__(self, step: int, steps: int) -> float:
         warmup = self.warmup.of(steps)

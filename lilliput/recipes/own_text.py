@@ -1,0 +1,59 @@
+"""Own text: a folder of texts of yours -> a 4 M parameter attention model of them, published as Qwen3.
+
+    lilliput run own-text --source texts=path/to/folder
+
+Copy it (`lilliput recipe copy own-text`) and change what you like; the guide "your own text" goes through it.
+"""
+
+from lilliput.base.units import Share, Steps, Tokens
+from lilliput.data.documents import Files
+from lilliput.data.mixture import Mixture
+from lilliput.data.split import Split
+from lilliput.model import ModelSpec
+from lilliput.nn.ffn import SwiGLU
+from lilliput.nn.gqa import GQA
+from lilliput.nn.rope import Everywhere
+from lilliput.objectives.language import NextBag
+from lilliput.objectives.terms import CrossEntropy, ZLoss
+from lilliput.optim.normuon import NorMuon
+from lilliput.optim.schedule import WarmupStableDecay
+from lilliput.publish.export import Generation
+from lilliput.publish.layouts.qwen3 import Qwen3Layout
+from lilliput.recipe import Recipe, Release
+from lilliput.tokenizer.bpe import BPE
+from lilliput.train.phase import Phase, Stage
+
+recipe = Recipe(
+    name="own-text",
+    about="A small attention model of a folder of texts.",
+    corpora={"texts": Files(paths=("texts",))},  # text files, JSON Lines or Parquet; --source texts=... says others
+    tokenizer=BPE(vocab=4_096),
+    tokenizer_corpora=("texts",),
+    split=Split(share=0.05),  # every twentieth document is held out and never trained on
+    model=ModelSpec(
+        vocab=4_096,
+        width=256,
+        layers=4,
+        mixer=GQA(heads=8, kv_heads=2, head_width=32, qk_norm=True, rope=Everywhere(theta=10_000.0)),
+        ffn=SwiGLU(inner=704),
+    ),
+    timeline=(
+        Phase(
+            name="pretrain",
+            tokens=Tokens(600 * 16 * 256),  # steps x rows x length = 2,457,600: a few passes over 2 to 4 MB of text
+            length=256,
+            batch_tokens=16 * 256,
+            data=Mixture(weights={"texts": 1.0}),
+            stages=(Stage(share=1.0, objective=NextBag(terms=(CrossEntropy(), ZLoss(weight=1e-4)))),),
+            optimizer=NorMuon(lr=1e-2, adam_lr=8e-3),
+            schedule=WarmupStableDecay(warmup=Steps(10), decay=Share(0.4), shape="linear", floor=0.02),
+        ),
+        Release(
+            name="own-text",
+            layout=Qwen3Layout(context=512),
+            suite="quickstart",
+            heldout="texts",
+            generation=Generation(temperature=0.8, top_p=0.95, repetition_penalty=1.05),
+        ),
+    ),
+)

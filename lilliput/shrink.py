@@ -1,0 +1,123 @@
+"""A recipe at toy size: the same timeline, mixtures, schedules and optimizers, in a minute and without the network.
+
+Only what costs is changed: widths, layers, vocabulary, lengths, steps and texts. A rehearsal finds what is broken about
+a recipe, and says nothing about what it is worth.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from math import ceil
+from typing import Any
+
+from lilliput.base.units import Share, Steps, Tokens
+from lilliput.data.arithmetic import Arithmetic
+from lilliput.data.conversations import ChatFiles
+from lilliput.data.documents import Files
+from lilliput.data.hub import HubChats, HubText
+from lilliput.data.installed import Installed
+from lilliput.data.questions import DocumentationQuestions
+from lilliput.data.split import Split
+from lilliput.data.teacher import Teacher
+from lilliput.model import ModelSpec
+from lilliput.nn.ffn import SwiGLU, SwiGLU2
+from lilliput.nn.gqa import GQA
+from lilliput.nn.hgrn2 import HGRN2
+from lilliput.optim.schedule import Schedule
+from lilliput.recipe import Recipe, Release
+from lilliput.tokenizer.bpe import BPE
+from lilliput.train.phase import Phase, Plan
+
+WIDTH, LAYERS, HEADS, INNER, VOCAB = 64, 4, 4, 128, 512
+"""Four layers can be stacked, turned in every second one, and cut into four blocks."""
+LENGTH, ROWS, STEPS = 256, 2, 12
+"""Rows are long enough for a question and its answer in tokens of two characters; a short stage gets more steps."""
+REPLY = 24
+"""Tokens that a release writes by itself."""
+
+# Small, of plain Python, and Lilliput depends on them.
+TEXT = Installed(
+    distributions=("jinja2", "packaging", "rich", "typer", "accelerate", "safetensors", "tokenizers"),
+    python=False,
+    package_bytes=30_000,
+    workers=1,
+)
+QUESTIONS = DocumentationQuestions(source=TEXT, per_package=20)
+SPLIT = Split(share=0.4)
+"""Two of the seven packages are held out, jinja2 and rich: no version of them changes that."""
+
+
+def shrink(recipe: Recipe) -> Recipe:
+    """The recipe at toy size, under the same names.
+
+    Corpora of the hub, of files and of installed packages become a little documentation of what is installed anyway,
+    and evaluation suites the quickstart's. Specs from elsewhere stay as they are: a mixer of yours must fit width 64.
+    """
+    return _smaller(recipe)
+
+
+def _smaller(value: Any) -> Any:
+    """A value with the rule for its kind applied, after those of its parts."""
+    if isinstance(value, Mapping):
+        return {key: _smaller(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_smaller(item) for item in value)
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    old = {field.name: getattr(value, field.name) for field in fields(value)}
+    new = {name: _smaller(part) for name, part in old.items()}
+    changed = {name: part for name, part in new.items() if part != old[name]}
+    return _by_rule(replace(value, **changed) if changed else value)
+
+
+def _by_rule(spec: Any) -> Any:
+    match spec:
+        case ModelSpec():
+            return replace(spec, vocab=VOCAB, width=WIDTH, layers=min(spec.layers, LAYERS))
+        case GQA():
+            kv_heads = max(1, HEADS * spec.kv_heads // spec.heads)
+            return replace(spec, heads=HEADS, kv_heads=kv_heads, head_width=WIDTH // HEADS)
+        case HGRN2():
+            return replace(spec, heads=HEADS)
+        case SwiGLU() | SwiGLU2():
+            return replace(spec, inner=INNER)
+        case BPE():
+            return replace(spec, vocab=VOCAB)
+        case Split():
+            return SPLIT
+        case Files() | HubText() | Installed():
+            return TEXT
+        case ChatFiles() | HubChats() | DocumentationQuestions():
+            return QUESTIONS
+        case Arithmetic():
+            return replace(spec, count=100)
+        case Teacher():
+            return replace(spec, replies=10)
+        case Phase():
+            return _shorter(spec)
+        case Release():
+            suite = "quickstart-chat" if spec.chat else "quickstart"
+            return replace(spec, suite=suite, generation=replace(spec.generation, max_new_tokens=REPLY))
+    return spec
+
+
+def _shorter(phase: Phase) -> Phase:
+    """A phase of so few steps that every stage still has one, with the warm-up in proportion."""
+    steps = max(STEPS, ceil(1 / min(stage.share for stage in phase.stages)))
+    tokens_per_position = sum(stage.share * stage.objective.tokens_per_position for stage in phase.stages)
+    return replace(
+        phase,
+        tokens=Tokens(ceil(steps * ROWS * LENGTH * tokens_per_position)),
+        length=LENGTH,
+        batch_tokens=ROWS * LENGTH,
+        schedule=_in_proportion(phase.schedule, steps / Plan(phase).steps),
+        save_every=Steps(steps // 2),
+        measure_every=Share(1.0),  # at the end: four times took as long as all of the training
+    )
+
+
+def _in_proportion(schedule: Schedule, factor: float) -> Schedule:
+    """A schedule whose durations in steps are `factor` times as long; those in shares need no change."""
+    spec: Any = schedule
+    durations = {field.name: getattr(spec, field.name) for field in fields(spec)}
+    counted = {name: value for name, value in durations.items() if isinstance(value, Steps)}
+    return replace(spec, **{name: Steps(max(1, round(value.count * factor))) for name, value in counted.items()})

@@ -1,0 +1,168 @@
+"""The recipes of the package: the numbers of their cards, what they lack, and where their texts come from."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import tiny
+
+from lilliput.base.errors import DataError, RecipeError
+from lilliput.base.spec import from_plain, to_plain
+from lilliput.data.conversations import ChatFiles
+from lilliput.data.curate import Clean, Curated
+from lilliput.data.documents import Files
+from lilliput.data.teacher import Teacher
+from lilliput.missing import missing_parts, refuse_missing
+from lilliput.objectives.diffusion_blocks import DiffusionBlocks
+from lilliput.optim.ema import Ema
+from lilliput.plan import plan
+from lilliput.recipe import Recipe, Release, load_recipe, names
+from lilliput.sources import with_sources
+from lilliput.train.phase import Phase, Plan
+
+PARAMETERS = {
+    "slm-10m": [9_968_640],
+    "mtlm1-200m": [109_529_856, 194_482_944],
+    "mtlm1-152m": [88_296_192, 152_015_616],
+    "odinnext-138m": [138_449_696, 138_449_696, 138_451_232],
+    "odinnext-138m-best": [138_449_696, 138_449_696, 138_451_232],
+}
+"""Of the first model, and after every growth."""
+
+
+def phase(recipe: Recipe, name: str) -> Phase:
+    return next(entry for entry in recipe.timeline if isinstance(entry, Phase) and entry.name == name)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_every_size_of_a_card_is_exact(name):
+    recipe = load_recipe(name)
+    spec, sizes = recipe.model, [recipe.model.skeleton().parameter_counts()["total"]]
+    for entry in recipe.timeline:
+        if not isinstance(entry, Phase | Release):
+            spec = entry.shape(spec)
+            sizes.append(spec.skeleton().parameter_counts()["total"])
+    assert sizes == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", names("lilliput.recipes"))
+def test_every_recipe_comes_back_from_its_json_and_plans(name):
+    recipe = load_recipe(name)
+    assert from_plain(json.loads(json.dumps(to_plain(recipe)))) == recipe
+    assert plan(recipe)["recipe"] == name
+
+
+def test_slm_follows_the_schedule_of_its_card():
+    pretrain = phase(load_recipe("slm-10m"), "pretrain")
+    steps, begin, peak = Plan(pretrain).steps, 40_531, pretrain.optimizer.lr
+    assert steps == 47_683 and begin == steps - int(0.15 * steps)
+
+    def rate(step):
+        if step < 1_000:
+            return 3e-3 * step / 1_000
+        if step < begin:
+            return 3e-3
+        return 3e-4 + 0.5 * (1 + math.cos(math.pi * (step - begin) / (steps - begin))) * (3e-3 - 3e-4)
+
+    for step in (0, 1, 999, 1_000, begin - 1, begin, begin + 1, 44_000, steps - 1):
+        assert peak * pretrain.schedule(step, steps) == pytest.approx(rate(step), rel=1e-12), step
+
+
+def test_slm_decays_what_has_two_dimensions_and_nothing_else():
+    recipe = load_recipe("slm-10m")
+    optimizer = phase(recipe, "pretrain").optimizer.build(recipe.model.build(seed=0))
+    decays = {(value.ndim >= 2, group["weight_decay"]) for group in optimizer.param_groups for value in group["params"]}
+    assert decays == {(True, 0.1), (False, 0.0)}
+
+
+@pytest.mark.parametrize("name", ["mtlm1-200m", "mtlm1-152m"])
+def test_both_halves_of_mtlm_warm_up_and_fall_to_a_tenth(name):
+    recipe = load_recipe(name)
+    for half in (phase(recipe, "base"), phase(recipe, "refine")):
+        steps = Plan(half).steps
+        assert steps == int(3.5e9) // 65_536
+        assert half.schedule(0, steps) == 1 / 300 and half.schedule(299, steps) == half.schedule(300, steps) == 1.0
+        assert half.schedule(steps - 1, steps) == pytest.approx(0.1, abs=1e-6)
+
+
+def test_odinnext_reads_as_much_text_a_step_as_its_card_says():
+    accelerated = phase(load_recipe("odinnext-138m"), "accelerated")
+    steps = Plan(accelerated)
+    read = [accelerated.batch_tokens * stage.objective.tokens_per_position for stage in accelerated.stages]
+    assert read == [2**21, 2**20, 2**19]
+    assert steps.stage(3_259) == 0 and 3_259 * read[0] == 6_834_618_368  # the early checkpoint's 6.8 billion
+
+
+def test_the_best_odinnext_superposes_for_a_fifth_and_a_tenth_of_its_steps():
+    pretrain = phase(load_recipe("odinnext-138m-best"), "pretrain")
+    steps = Plan(pretrain)
+    assert [steps.stage(step) for step in (0, 22_797, 22_798, 34_197, 34_198, steps.steps - 1)] == [0, 0, 1, 1, 2, 2]
+    assert pretrain.ema == Ema(decay=0.999) and not missing_parts(load_recipe("odinnext-138m-best"))
+
+
+def test_claims_without_effect_are_told_and_not_armed():
+    assert any("soft-cap" in claim for claim in load_recipe("odinnext-138m").card_claims)
+    assert any("z-loss" in claim for claim in load_recipe("slm-10m").card_claims)
+
+
+def test_missing_parts_are_named_with_their_place():
+    recipe = load_recipe("odinnext-138m")
+    assert [part.partition(",")[0] for part in missing_parts(recipe)] == [
+        "corpora.replies: Teacher",
+        *(f"timeline.accelerated.stages.{place}.objective.route: DiffusionBlocks" for place in range(3)),
+    ]
+    with pytest.raises(RecipeError, match="corpora.replies: Teacher.*stages.2.objective.route") as error:
+        refuse_missing(recipe)
+    assert "recipe 'odinnext-138m'" in str(error.value)
+    refuse_missing(load_recipe("quickstart"))
+
+
+def test_parts_to_come_refuse_impossible_numbers_and_do_not_pretend():
+    for settings in ({"blocks": 1}, {"overlap": 1.0}, {"lowest": 90.0}, {"std": 0.0}, {"conditioning": "adaln"}):
+        with pytest.raises(RecipeError):
+            DiffusionBlocks(**settings)
+    prompts = ChatFiles(paths=("none.jsonl",))
+    for settings in ({"replies": 0}, {"max_tokens": 0}, {"temperature": -1.0}):
+        with pytest.raises(RecipeError):
+            Teacher(model="m", prompts=prompts, licence="l", **settings)
+    with pytest.raises(DataError, match="is not built"):
+        next(iter(Teacher(model="m", prompts=prompts, licence="l").conversations()))
+    with pytest.raises(RecipeError, match="is not built"):
+        DiffusionBlocks()(None, None, None, None, None)
+
+
+def test_a_corpus_of_the_hub_is_read_from_files_instead(tmp_path):
+    texts, chats = map(str, tiny.write_corpora(tmp_path))
+    recipe = load_recipe("odinnext-138m")
+    local = with_sources(recipe, {"natural": (texts,), "instructions": (chats,), "replies": (chats,)})
+    assert local.corpora == {
+        "natural": Files(paths=(texts,)),
+        "instructions": ChatFiles(paths=(chats,)),
+        "replies": ChatFiles(paths=(chats,)),
+    }
+    assert with_sources(recipe, {}) == recipe
+    assert not any("replies" in part for part in missing_parts(local)), "replies that one has need no teacher"
+
+
+def test_a_source_may_name_its_column_and_filters_stay(tmp_path):
+    texts, chats = map(str, tiny.write_corpora(tmp_path))
+    recipe = tiny.recipe(tmp_path / "own")
+    filtered = Curated(source=Files(paths=("old.jsonl",), text="body", group="site"), filters=(Clean(),))
+    recipe = replace(recipe, corpora=dict(recipe.corpora) | {"texts": filtered})
+    moved = with_sources(recipe, {"texts": (texts,), "chats:turns": (chats,)}).corpora
+    assert moved["texts"] == replace(filtered, source=Files(paths=(texts,), text="body", group="site"))
+    assert moved["chats"] == ChatFiles(paths=(chats,), messages="turns")
+    assert with_sources(recipe, {"texts:title": (texts,)}).corpora["texts"].source.text == "title"
+
+
+def test_wrong_sources_are_refused_at_once(tmp_path):
+    texts, _ = map(str, tiny.write_corpora(tmp_path))
+    recipe = load_recipe("slm-10m")
+    with pytest.raises(RecipeError, match="no corpus 'finewebedu'") as error:
+        with_sources(recipe, {"finewebedu": (texts,)})
+    assert "nearest names: fineweb-edu" in str(error.value)
+    with pytest.raises(DataError, match="is no file"):
+        with_sources(recipe, {"fineweb-edu": (str(tmp_path / "absent.jsonl"),)})
+    with pytest.raises(DataError, match="there is no path"):
+        with_sources(recipe, {"fineweb-edu": ()})

@@ -1,0 +1,131 @@
+"""Recipes at toy size: what stays, what is replaced, and whole timelines from text to card."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from io import StringIO
+
+import pytest
+import tiny
+from rich.console import Console
+
+from lilliput.base.spec import from_plain, to_plain
+from lilliput.base.units import Share, Steps
+from lilliput.data.conversations import ChatFiles
+from lilliput.data.curate import Clean, Curated
+from lilliput.data.documents import Document
+from lilliput.evals.suites import named
+from lilliput.missing import missing_parts
+from lilliput.nn.gqa import GQA
+from lilliput.plan import plan
+from lilliput.publish.load import load
+from lilliput.recipe import Release, load_recipe, names
+from lilliput.shrink import QUESTIONS, SPLIT, TEXT, shrink
+from lilliput.timeline import run
+from lilliput.train.machine import Machine
+from lilliput.train.phase import Phase, Plan
+from lilliput.train.watch import read_metrics
+
+RUNNABLE = [name for name in names("lilliput.recipes") if not missing_parts(load_recipe(name))]
+
+
+@pytest.mark.parametrize("name", names("lilliput.recipes"))
+def test_the_structure_stays(name):
+    recipe, small = load_recipe(name), shrink(load_recipe(name))
+    assert from_plain(to_plain(small)) == small and plan(small)
+    assert missing_parts(small) == missing_parts(recipe)
+    assert (small.name, set(small.corpora)) == (recipe.name, set(recipe.corpora))
+    assert [type(entry) for entry in small.timeline] == [type(entry) for entry in recipe.timeline]
+    for before, after in zip(recipe.timeline, small.timeline, strict=True):
+        if isinstance(before, Phase):
+            assert after.data == before.data and after.optimizer == before.optimizer and after.stages == before.stages
+            steps = Plan(after)
+            assert {steps.stage(step) for step in range(steps.steps)} == set(range(len(before.stages)))
+        if isinstance(before, Release):
+            assert (after.name, after.layout, after.chat) == (before.name, before.layout, before.chat)
+            assert named(after.suite).name.startswith("quickstart")
+
+
+@pytest.mark.parametrize("name", names("lilliput.recipes"))
+def test_it_is_small(name):
+    small = shrink(load_recipe(name))
+    assert small.model.skeleton().parameter_counts()["total"] < 1e6
+    assert all(int(entry.tokens) < 1e5 for entry in small.timeline if isinstance(entry, Phase))
+
+
+def test_short_stages_get_a_step_and_warm_ups_stay_in_proportion():
+    phase = load_recipe("odinnext-138m-best").timeline[0]
+    stages = (replace(phase.stages[0], share=0.04), replace(phase.stages[2], share=0.96))
+    recipe = load_recipe("odinnext-138m-best")
+    small = shrink(replace(recipe, timeline=(replace(phase, stages=stages), *recipe.timeline[1:]))).timeline[0]
+    steps = Plan(small)
+    assert steps.steps == 25 and [steps.stage(step) for step in (0, 1)] == [0, 1]
+    assert small.schedule == replace(phase.schedule, warmup=Steps(1)) and phase.schedule.decay == Share(0.15)
+    long = replace(phase, schedule=replace(phase.schedule, warmup=Steps(Plan(phase).steps // 2)))
+    assert shrink(replace(recipe, timeline=(long, *recipe.timeline[1:]))).timeline[0].schedule.warmup == Steps(6)
+
+
+def test_attention_keeps_how_many_queries_share_a_key():
+    for heads, kv_heads, kept in ((8, 8, 4), (8, 4, 2), (8, 2, 1), (9, 3, 1)):
+        recipe = replace(load_recipe("quickstart-gqa"), timeline=())
+        mixer = GQA(heads=heads, kv_heads=kv_heads, head_width=32)
+        small = shrink(replace(recipe, model=replace(recipe.model, mixer=mixer))).model.mixer
+        assert (small.heads, small.kv_heads) == (4, kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Elsewhere:
+    """A corpus that Lilliput knows nothing of."""
+
+    lines: int
+
+    def identity(self) -> None: ...
+
+    def documents(self) -> Iterator[Document]:
+        return iter(())
+
+
+def test_corpora_are_replaced_filters_and_strangers_stay(tmp_path):
+    recipe = tiny.recipe(tmp_path)
+    stranger = Elsewhere(lines=10**9)
+    corpora = dict(recipe.corpora)
+    corpora |= {"filtered": Curated(source=recipe.corpora["texts"], filters=(Clean(),)), "stranger": stranger}
+    small = shrink(replace(recipe, corpora=corpora)).corpora
+    assert small["texts"] == TEXT and small["filtered"] == Curated(source=TEXT, filters=(Clean(),))
+    assert isinstance(corpora["chats"], ChatFiles) and small["chats"] == QUESTIONS
+    assert small["stranger"] is stranger
+
+
+def test_both_sides_of_the_split_have_text_and_conversations():
+    texts, chats = (document.group for document in TEXT.documents()), (one.group for one in QUESTIONS.conversations())
+    for groups in (list(texts), list(chats)):
+        heldout = {group for group in groups if SPLIT.is_heldout(group)}
+        assert heldout == {"jinja2", "rich"} and len(set(groups)) == 7
+        assert sum(group in heldout for group in groups) >= 5
+
+
+def walk(name, folder):
+    """A shrunk recipe from text to cards; every phase that trains on plain text has learned something by its end."""
+    small = shrink(load_recipe(name))
+    machine = Machine(device="cpu", precision="fp32", threads=1)
+    releases = run(small, folder, machine, Console(file=StringIO()))
+    assert [release.name for release in releases] == [e.name for e in small.timeline if isinstance(e, Release)]
+    assert all((release / "README.md").read_text().startswith("---\n") for release in releases)
+    for place, entry in enumerate(small.timeline):
+        if isinstance(entry, Phase) and entry.stages[0].objective == entry.stages[-1].objective:
+            lines = read_metrics(folder / "phases" / f"{place:02d}-{entry.name}" / "metrics.jsonl")
+            losses = [line["cross_entropy"] for line in lines if "cross_entropy" in line]
+            assert losses[-1] < losses[0], entry.name
+    return releases
+
+
+def test_a_stacked_model_goes_from_text_to_card(tmp_path):
+    (release,) = walk("mtlm1-200m", tmp_path / "run")
+    assert load(release).model.spec.layers == 8
+    base = read_metrics(tmp_path / "run" / "phases" / "00-base" / "metrics.jsonl")
+    assert [line["step"] for line in base if "fineweb-edu" in line] == [12], "measured at the end alone"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in RUNNABLE if name != "mtlm1-200m"])
+def test_every_recipe_goes_from_text_to_card(name, tmp_path):
+    walk(name, tmp_path / "run")
