@@ -1,0 +1,13 @@
+"""What a recipe would do and need, without doing it: counted exactly, and on request measured and priced.
+
+plan(recipe)                                                   parameters, steps, operations, bytes
+plan(recipe, machine, costs=probe(recipe, machine, print))     with time and memory, from running a little here
+show(console, plan(...))                                       the same as tables
+"""
+
+from lilliput.plan.count import plan
+from lilliput.plan.measure import probe
+from lilliput.plan.tables import show
+from lilliput.plan.tariff import Tariff
+
+__all__ = ["Tariff", "plan", "probe", "show"]

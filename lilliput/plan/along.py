@@ -1,0 +1,33 @@
+"""The shape of the model along a recipe's timeline."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from lilliput.model import ModelSpec
+from lilliput.recipe import Entry, Recipe, Release
+from lilliput.train.phase import Phase
+
+
+class Stop(NamedTuple):
+    """An entry of a timeline, and the model's shape before and after it; only growths change it."""
+
+    place: int
+    """In the timeline, from 0."""
+    entry: Entry
+    before: ModelSpec
+    after: ModelSpec
+
+
+def at_first(recipe: Recipe) -> ModelSpec:
+    """The shape that the timeline begins with."""
+    return recipe.model.shape
+
+
+def along(recipe: Recipe) -> Iterator[Stop]:
+    """Every entry of the timeline in order."""
+    spec = at_first(recipe)
+    for place, entry in enumerate(recipe.timeline):
+        before = spec
+        if not isinstance(entry, Phase | Release):
+            spec = entry.shape(spec)
+        yield Stop(place, entry, before, spec)

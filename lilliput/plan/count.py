@@ -1,0 +1,176 @@
+"""What a recipe's timeline comes to, counted from the recipe alone; time and activations where they were probed."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from lilliput.base.errors import MachineError
+from lilliput.missing import missing_parts
+from lilliput.model import ModelSpec
+from lilliput.plan.along import along, at_first
+from lilliput.plan.measure import Cost
+from lilliput.plan.memory import held_bytes
+from lilliput.plan.tariff import Tariff
+from lilliput.publish.export import DTYPES
+from lilliput.recipe import Recipe, Release
+from lilliput.train.checkpoint import KEPT
+from lilliput.train.machine import Machine
+from lilliput.train.phase import Phase, Plan
+
+HALF, SINGLE = 2, 4
+"""Bytes of a number in fp16 or bf16, and in fp32."""
+
+
+def plan(
+    recipe: Recipe,
+    machine: Machine = Machine(),
+    *,
+    costs: Mapping[int, Cost] | None = None,
+    tariff: Tariff = Tariff(),
+) -> dict[str, Any]:
+    """Everything that can be said of a run before it.
+
+    Args:
+        recipe: what would be done.
+        machine: where; it decides how a step is split into micro-batches.
+        costs: what `probe` measured there, by place in the timeline; None where nobody looked.
+        tariff: what an hour there costs.
+
+    Returns:
+        JSON values: `model`, its parameters at first; `phases`, `growths` and `releases`, one a timeline entry with its
+        `place` and `name`; `totals` over the timeline; `not_built`, the parts that nobody has built. Bytes, tokens,
+        positions and operations (floating point, forward and backward through every layer, 3 times the forward pass)
+        are exact. What was probed is None elsewhere: `activations`, `workspace` and `peak` of a phase's `memory`, and
+        its `cost`, extrapolated from the `passes` and `updates` that were run.
+
+    Raises:
+        MachineError: there is a tariff for hours that nobody measured.
+    """
+    if costs is None and tariff != Tariff():
+        raise MachineError(
+            "there are no hours to be paid for",
+            where="the tariff of a plan",
+            hint="probe the recipe on this machine too: --probe",
+        )
+    costs = costs or {}
+    phases, growths, releases = [], [], []
+    for place, entry, before, after in along(recipe):
+        match entry:
+            case Phase():
+                counted = _phase(entry, before, machine, costs.get(place), tariff)
+                phases.append({"place": place, "name": entry.name} | counted)
+            case Release():
+                releases.append({"place": place, "name": entry.name} | _release(entry, before))
+            case _:
+                grown = {"before": _parameters(before), "after": _parameters(after)}
+                growths.append({"place": place, "name": type(entry).__name__} | grown)
+    return {
+        "recipe": recipe.name,
+        "about": recipe.about,
+        "machine": machine.device,
+        "model": {"parameters": _parameters(at_first(recipe))},
+        "phases": phases,
+        "growths": growths,
+        "releases": releases,
+        "totals": _totals(phases, releases, tariff),
+        "not_built": missing_parts(recipe),
+    }
+
+
+def _parameters(spec: ModelSpec) -> dict[str, int]:
+    return spec.skeleton().parameter_counts()
+
+
+def _release(release: Release, spec: ModelSpec) -> dict[str, Any]:
+    release.layout.fits(spec)
+    parameters = _parameters(spec)
+    return {
+        "parameters": parameters,
+        "state_bytes": _state(spec, release.layout.context),
+        "dtype": release.dtype,
+        "download_bytes": parameters["total"] * DTYPES[release.dtype].itemsize,
+    }
+
+
+def _state(spec: ModelSpec, context: int) -> dict[str, int]:
+    """Bytes that one row of text needs while the model writes it."""
+    first, second, last = (spec.layers * spec.mixer.state_entries(spec.width, length) for length in (1, 2, context))
+    if first == second == last:
+        return {"fp16": HALF * last, "fp32": SINGLE * last}
+    return {"bf16_per_token": HALF * (second - first), "context": context, "bf16_at_context": HALF * last}
+
+
+def _phase(phase: Phase, spec: ModelSpec, machine: Machine, cost: Cost | None, tariff: Tariff) -> dict[str, Any]:
+    steps = Plan(phase)
+    counts = Counter(steps.stage(step) for step in range(steps.steps))
+    stages = []
+    for stage, here in enumerate(phase.stages):
+        size = here.objective.tokens_per_position
+        read = counts[stage] * phase.batch_tokens * size
+        stages.append({"steps": counts[stage], "tokens_per_position": size, "tokens": read})
+    tokens = sum(stage["tokens"] for stage in stages)
+    positions = steps.steps * phase.batch_tokens
+    parameters = _parameters(spec)
+    micro = machine.micro_rows(steps.rows, phase.length)
+    held = held_bytes(phase, spec)
+    saves = sum(steps.is_due(phase.save_every, step) for step in range(1, steps.steps + 1))
+    return {
+        "parameters": parameters,
+        "steps": steps.steps,
+        "tokens": tokens,
+        "positions": positions,
+        "rows": steps.rows,
+        "length": phase.length,
+        "stages": stages,
+        "operations": 3 * spec.flops(phase.length) * positions,
+        "tokens_per_parameter": tokens / parameters["total"],
+        "micro_batches": {"count": len(micro), "rows": max(micro)},
+        "checkpoints": {
+            "kept": min(KEPT, saves),
+            "bytes": min(KEPT, saves) * (held["weights"] + held["optimizer"] + held["average"]),
+        },
+        "memory": held | _measured_memory(held, max(micro), cost),
+        "cost": None if cost is None else _cost(cost, stages, steps.rows, tariff),
+    }
+
+
+def _measured_memory(held: dict[str, int], rows: int, cost: Cost | None) -> dict[str, Any]:
+    """What a micro-batch adds, scaled up to its `rows`; without the workspace where the allocator does not tell it."""
+    if cost is None:
+        return {"activations": None, "workspace": None, "peak": None}
+    largest = max(cost.passes, key=lambda one: (one.activations + (one.workspace or 0)) / one.rows)
+    activations = largest.activations * rows // largest.rows
+    workspace = None if largest.workspace is None else largest.workspace * rows // largest.rows
+    beyond = max(activations + (workspace or 0), cost.update.workspace or 0)
+    return {"activations": activations, "workspace": workspace, "peak": sum(held.values()) + beyond}
+
+
+def _cost(cost: Cost, stages: list[dict[str, int]], rows: int, tariff: Tariff) -> dict[str, Any]:
+    """Seconds of the whole phase, from those of a few passes and updates."""
+    by_stage = [rows / one.rows * one.seconds + cost.update.seconds for one in cost.passes]
+    seconds = sum(stage["steps"] * each for stage, each in zip(stages, by_stage, strict=True))
+    steps = sum(stage["steps"] for stage in stages)
+    return {
+        "passes": [
+            {"count": one.repeats, "rows": one.rows, "of_rows": rows, "seconds": one.seconds} for one in cost.passes
+        ],
+        "updates": {"count": cost.update.repeats, "seconds": cost.update.seconds},
+        "seconds_per_step": seconds / steps,
+        "tokens_per_second": sum(stage["tokens"] for stage in stages) / seconds,
+        "seconds": seconds,
+        "hours": seconds / 3600,
+    } | tariff.bill(seconds)
+
+
+def _totals(phases: list[dict[str, Any]], releases: list[dict[str, Any]], tariff: Tariff) -> dict[str, Any]:
+    totals: dict[str, Any] = {
+        key: sum(phase[key] for phase in phases) for key in ("steps", "tokens", "positions", "operations")
+    }
+    totals["checkpoint_bytes"] = sum(phase["checkpoints"]["bytes"] for phase in phases)
+    totals["download_bytes"] = sum(release["download_bytes"] for release in releases)
+    costs = [phase["cost"] for phase in phases if phase["cost"] is not None]
+    if not costs:
+        return totals | {"cost": None}
+    seconds = sum(cost["seconds"] for cost in costs)
+    cost = {"phases": len(costs), "of_phases": len(phases), "seconds": seconds, "hours": seconds / 3600}
+    return totals | {"cost": cost | tariff.bill(seconds)}

@@ -1,0 +1,182 @@
+"""A plan in tables that read well in 100 columns."""
+
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lilliput.plan.figures import duration, energy, number, operations, price, size
+
+HELD = ("weights", "gradients", "optimizer", "average")
+
+OPERATIONS = "Floating-point operations of forward and backward, through every layer."
+EXACT = (
+    "Exact, but without the activations and the workspace of a micro-batch, which --probe measures here. Checkpoints "
+    "are on the disk, the last two of a phase."
+)
+SCALED = "Activations and workspace are those of a micro-batch, measured here and scaled up to its rows."
+AT_LEAST = (
+    "Activations are those of a micro-batch, measured here and scaled up to its rows. The workspace of losses and "
+    "updates cannot be seen on this device, so the peak is the least that is needed."
+)
+EXTRAPOLATED = (
+    "Extrapolated from what was run: passes (forward and backward) over so many rows of a step, and updates of the "
+    "weights. Steps alone: data, held-out measurements, checkpoints and evaluations come on top."
+)
+UNKNOWN = "How long it takes is known once --probe has measured it here."
+
+
+def show(console: Console, plan: dict[str, Any]) -> None:
+    """Print what `lilliput.plan.plan` made: models, phases, memory, time and price where measured, what is missing."""
+    console.print(Text.assemble((plan["recipe"], "bold"), f"  {plan['about']}"))
+    console.print(_models(plan))
+    if plan["phases"]:
+        console.print(_phases(plan))
+        _note(console, OPERATIONS)
+        console.print(_memory(plan))
+        _note(console, _about_memory(plan["phases"]))
+        if plan["totals"]["cost"]:
+            console.print(_time(plan))
+        _note(console, EXTRAPOLATED if plan["totals"]["cost"] else UNKNOWN)
+    if plan["not_built"]:
+        console.print(Text("\nThis recipe cannot run yet, these parts of it are not built:", style="bold"))
+        for part in plan["not_built"]:
+            console.print(Text(f"  {part}"))
+
+
+def _table(title: str, *columns: str) -> Table:
+    """A table whose first column holds names, and whose others hold numbers."""
+    table = Table(
+        title=f"\n{title}",
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("", overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _models(plan: dict[str, Any]) -> Table:
+    table = _table("models", "parameters", "non-embedding", "state of a text", "download")
+    models = [(-1, "at first", plan["model"]["parameters"], "", "")]
+    for growth in plan["growths"]:
+        if growth["before"] != growth["after"]:
+            models.append((growth["place"], f"after {growth['name']}", growth["after"], "", ""))
+    for release in plan["releases"]:
+        download = f"{size(release['download_bytes'])} in {release['dtype']}"
+        state = _state(release["state_bytes"])
+        models.append((release["place"], release["name"], release["parameters"], state, download))
+    for _, name, parameters, state, download in sorted(models, key=lambda model: model[0]):
+        table.add_row(Text(name), f"{parameters['total']:,}", f"{parameters['non_embedding']:,}", state, download)
+    return table
+
+
+def _state(state: dict[str, int]) -> str:
+    if "fp16" in state:
+        return f"{size(state['fp16'])} in fp16"
+    return f"{size(state['bf16_per_token'])} a token,\n{size(state['bf16_at_context'])} at {state['context']:,}"
+
+
+def _phases(plan: dict[str, Any]) -> Table:
+    table = _table("phases", "steps", "rows x length", "micro-batch", "tokens", "a parameter", "operations")
+    for phase in plan["phases"]:
+        table.add_row(
+            Text(phase["name"]),
+            f"{phase['steps']:,}",
+            f"{phase['rows']:,} x {phase['length']:,}",
+            _some(phase["micro_batches"]["rows"], "row"),
+            number(phase["tokens"]),
+            f"{phase['tokens_per_parameter']:,.1f}",
+            operations(phase["operations"]),
+        )
+        if len({stage["tokens_per_position"] for stage in phase["stages"]}) > 1:
+            for stage in phase["stages"]:
+                name = f"  bags of {stage['tokens_per_position']}"
+                table.add_row(name, f"{stage['steps']:,}", "", "", number(stage["tokens"]), style="dim")
+    if len(plan["phases"]) > 1:
+        totals = plan["totals"]
+        table.add_section()
+        table.add_row(
+            "in all",
+            f"{totals['steps']:,}",
+            "",
+            "",
+            number(totals["tokens"]),
+            "",
+            operations(totals["operations"]),
+        )
+    return table
+
+
+def _some(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _memory(plan: dict[str, Any]) -> Table:
+    probed = plan["totals"]["cost"] is not None
+    table = _table("memory", *HELD, *(("activations", "workspace", "peak") if probed else ("together", "checkpoints")))
+    for phase in plan["phases"]:
+        memory = phase["memory"]
+        held = [size(memory[part]) for part in HELD]
+        measured = [memory["activations"], memory["workspace"], memory["peak"]]
+        last = measured if probed else [sum(memory[part] for part in HELD), phase["checkpoints"]["bytes"]]
+        table.add_row(Text(phase["name"]), *held, *("?" if value is None else size(value) for value in last))
+    return table
+
+
+def _about_memory(phases: list[dict[str, Any]]) -> str:
+    measured = [phase["memory"] for phase in phases if phase["cost"]]
+    if not measured:
+        return EXACT
+    return SCALED if all(memory["workspace"] is not None for memory in measured) else AT_LEAST
+
+
+def _time(plan: dict[str, Any]) -> Table:
+    total = plan["totals"]["cost"]
+    table = _table(f"time on {plan['machine']}", "what was run", "a step", "tokens/s", "time", *_bill(total))
+    for phase in plan["phases"]:
+        cost = phase["cost"]
+        if cost is None:
+            table.add_row(Text(phase["name"]), "nothing")
+            continue
+        table.add_row(
+            Text(phase["name"]),
+            _what_was_run(cost),
+            duration(cost["seconds_per_step"]),
+            number(round(cost["tokens_per_second"])),
+            duration(cost["seconds"]),
+            *_bill(cost).values(),
+        )
+    if total["of_phases"] > 1:
+        whole = total["phases"] == total["of_phases"]
+        table.add_section()
+        name = "in all" if whole else f"these {total['phases']} of {total['of_phases']}"
+        table.add_row(name, "", "", "", duration(total["seconds"]), *_bill(total).values())
+    return table
+
+
+def _what_was_run(cost: dict[str, Any]) -> str:
+    """Of a phase with several stages, the one that was run least."""
+    least = min(cost["passes"], key=lambda one: one["count"] * one["rows"])
+    passes = f"{least['count']} x {least['rows']:,} of {_some(least['of_rows'], 'row')}"
+    return f"{passes},\n{_some(cost['updates']['count'], 'update')}"
+
+
+def _bill(cost: dict[str, Any]) -> dict[str, str]:
+    """Cells of what was told a price, or watts, for."""
+    bill = {}
+    if cost["kwh"] is not None:
+        bill["energy"] = energy(cost["kwh"])
+    if cost["price"] is not None:
+        bill["price"] = price(cost["price"], cost["currency"])
+    return bill
+
+
+def _note(console: Console, text: str) -> None:
+    console.print(Text(text, style="dim"))

@@ -1,0 +1,273 @@
+"""The plan: the cards' figures, bytes that are really held, prices, and tables that fit the terminal."""
+
+import json
+from dataclasses import replace
+from io import StringIO
+
+import pytest
+import tiny
+import torch
+from rich.console import Console
+from test_model import ODIN, SLM, mtlm
+
+from lilliput.base.errors import LilliputError, MachineError
+from lilliput.base.units import Steps, Tokens
+from lilliput.growth.stack import Stack
+from lilliput.growth.tokens import AddTokens
+from lilliput.objectives.language import NextBag
+from lilliput.optim.adamw import AdamW
+from lilliput.optim.ema import Ema, NoEma
+from lilliput.optim.normuon import NorMuon
+from lilliput.optim.optimizer import set_multiplier, state_tensors
+from lilliput.plan import Tariff, plan, show
+from lilliput.plan.figures import duration, number, operations, price, size
+from lilliput.plan.measure import Cost, Measured, Pass
+from lilliput.plan.memory import held_bytes
+from lilliput.publish.layouts.hgrn2 import HGRN2Layout
+from lilliput.publish.layouts.llama import LlamaLayout
+from lilliput.publish.layouts.qwen3 import Qwen3Layout
+from lilliput.recipe import Release, load_recipe, names
+from lilliput.tokenizer.bpe import BPE
+from lilliput.tokenizer.chatml import CHATML
+from lilliput.train.checkpoint import Checkpoint, Progress, save
+from lilliput.train.machine import Machine
+from lilliput.train.phase import Stage
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    """A tiny recipe with another model and timeline."""
+    folder = tmp_path_factory.mktemp("plan")
+
+    def make(spec=tiny.HGRN2_SPEC, timeline=None):
+        made = tiny.recipe(folder)
+        changed = replace(made, model=spec, tokenizer=BPE(vocab=spec.vocab), timeline=timeline or ())
+        return changed if timeline else replace(changed, timeline=made.timeline)
+
+    return make
+
+
+def release(name, layout, **changes):
+    return Release(name=name, layout=layout, suite="quickstart", heldout="texts", **changes)
+
+
+def test_odinnext_has_the_figures_of_its_card(recipe):
+    layout = HGRN2Layout(context=2_048)
+    timeline = (release("base", layout), AddTokens(tokens=CHATML), release("instruct", layout, dtype="F16"))
+    made = json.loads(json.dumps(plan(recipe(ODIN, timeline))))
+    base, instruct = made["releases"]
+    assert base["parameters"] == {
+        "total": 138_449_696,
+        "embedding": 25_165_824,
+        "non_embedding": 113_283_872,
+    }
+    assert instruct["parameters"]["total"] == 138_451_232
+    assert base["state_bytes"] == {"fp16": 3_145_728, "fp32": 6_291_456}
+    assert (base["download_bytes"], instruct["dtype"]) == (276_899_392, "F16")
+    assert made["totals"]["download_bytes"] == 2 * (138_449_696 + 138_451_232)
+
+
+def test_slm_has_the_figures_of_its_card_and_a_cache_that_grows(recipe):
+    made = plan(recipe(SLM, (release("slm", Qwen3Layout(context=1_024), dtype="F32"),)))
+    (slm,) = made["releases"]
+    assert slm["parameters"]["total"] == 9_968_640 and slm["download_bytes"] == 4 * 9_968_640
+    each = 12 * 2 * 2 * 32 * 2  # layers, keys and values, heads, width, bytes
+    assert slm["state_bytes"] == {"bf16_per_token": each, "context": 1_024, "bf16_at_context": 1_024 * each}
+
+
+@pytest.mark.parametrize(
+    ("inner", "before", "after"), [(2_048, 109_529_856, 194_482_944), (1_280, 88_296_192, 152_015_616)]
+)
+def test_mtlm_is_counted_before_and_after_it_is_stacked(recipe, inner, before, after):
+    layout = LlamaLayout(context=1_024)
+    timeline = (release("half", layout), Stack(times=2), tiny.pretraining(), release("whole", layout))
+    made = plan(recipe(mtlm(12, inner), timeline))
+    (growth,) = made["growths"]
+    assert (growth["place"], growth["name"]) == (1, "Stack")
+    assert (growth["before"]["total"], growth["after"]["total"]) == (before, after)
+    assert [entry["parameters"]["total"] for entry in made["releases"]] == [before, after]
+    assert made["model"]["parameters"]["total"] == before
+    assert made["phases"][0]["parameters"]["total"] == after, "the phase trains the grown model"
+
+
+def test_a_phase_reads_more_text_where_bags_are_larger(recipe):
+    stages = tuple(Stage(share=share, objective=NextBag(bag=bag)) for share, bag in ((0.5, 4), (0.3, 2), (0.2, 1)))
+    phase = tiny.pretraining(tokens=Tokens(20 * 128 * 2.8 + 1), stages=stages, save_every=Steps(100))
+    (made,) = plan(recipe(timeline=(phase,)), Machine(rows=3))["phases"]
+    assert made["stages"] == [
+        {"steps": 10, "tokens_per_position": 4, "tokens": 10 * 128 * 4},
+        {"steps": 6, "tokens_per_position": 2, "tokens": 6 * 128 * 2},
+        {"steps": 4, "tokens_per_position": 1, "tokens": 4 * 128},
+    ]
+    assert (made["steps"], made["positions"], made["tokens"]) == (20, 20 * 128, 20 * 128 * 2.8)
+    assert (made["rows"], made["length"], made["micro_batches"]) == (4, 32, {"count": 2, "rows": 2})
+    assert made["operations"] == 3 * tiny.HGRN2_SPEC.flops(32) * 20 * 128
+    assert made["tokens_per_parameter"] == made["tokens"] / made["parameters"]["total"]
+    assert made["checkpoints"]["kept"] == 1, "it is saved once, at its end"
+    assert made["memory"]["peak"] is None and made["cost"] is None, "nobody measured"
+
+
+def trained(phase, spec):
+    """A model, optimizer and average after one real step."""
+    model = spec.build(seed=0)
+    optimizer, average = phase.optimizer.build(model), phase.ema.build(model)
+    set_multiplier(optimizer, 1.0)
+    logits = model(torch.randint(spec.vocab, (2, 9)))
+    logits.square().mean().backward()
+    optimizer.step()
+    average.update(model, 1)
+    return model, optimizer, average
+
+
+def in_bytes(tensors):
+    return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
+
+
+@pytest.mark.parametrize("name", tiny.SPECS)
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("optimizer", [AdamW(lr=1e-3), NorMuon(lr=1e-3, adam_lr=1e-3)], ids=["adamw", "normuon"])
+@pytest.mark.parametrize("ema", [Ema(), NoEma()], ids=["ema", "no-ema"])
+def test_the_bytes_are_those_of_a_real_step(tmp_path, name, tied, optimizer, ema):
+    spec = replace(tiny.SPECS[name], tie_embeddings=tied)
+    phase = tiny.pretraining(optimizer=optimizer, ema=ema)
+    model, stepped, average = trained(phase, spec)
+    state = state_tensors(stepped, model)
+    held = held_bytes(phase, spec)
+    assert held == {
+        "weights": in_bytes(model.parameters()),
+        "gradients": in_bytes(parameter.grad for parameter in model.parameters()),
+        "optimizer": in_bytes(state.values()),
+        "average": in_bytes(average.tensors.values()),
+    }
+    tensors = {"weights": dict(model.named_parameters()), "average": average.tensors, "optimizer": state}
+    save(tmp_path, Checkpoint(progress=Progress(step=1), tensors=tensors))
+    on_disk = sum(file.stat().st_size for file in (tmp_path / "step-000001").glob("*.safetensors"))
+    names = sum(200 + len(key) for part in tensors.values() for key in part)
+    written = held["weights"] + held["average"] + held["optimizer"]
+    assert written < on_disk < written + names, "a checkpoint holds this and its tensors' names"
+
+
+def cost(seconds, *, rows=2, activations=1_000, workspace=None, update=None):
+    one = Pass(seconds=seconds, repeats=3, rows=rows, activations=activations, workspace=workspace)
+    return Cost(passes=(one, one), update=Measured(seconds=0.5, repeats=2, workspace=update))
+
+
+def test_time_follows_from_passes_and_updates(recipe):
+    made = plan(recipe(), Machine(rows=4), costs={0: cost(1.5), 4: cost(3.0)})
+    first, second = made["phases"]
+    assert first["cost"]["seconds_per_step"] == 4 / 2 * 1.5 + 0.5
+    assert first["cost"]["seconds"] == 12 * 3.5 and first["cost"]["tokens_per_second"] == 128 / 3.5
+    assert first["cost"]["passes"][0] == {"count": 3, "rows": 2, "of_rows": 4, "seconds": 1.5}
+    total = made["totals"]["cost"]
+    assert (total["phases"], total["of_phases"]) == (2, 2)
+    assert total["seconds"] == first["cost"]["seconds"] + second["cost"]["seconds"] and total["price"] is None
+
+
+def test_activations_are_scaled_to_the_micro_batch_and_added_to_what_is_held(recipe):
+    (known, _) = plan(recipe(), Machine(rows=4), costs={0: cost(1.0), 4: cost(1.0)})["phases"]
+    held = sum(known["memory"][part] for part in ("weights", "gradients", "optimizer", "average"))
+    assert known["memory"]["activations"] == 2_000 and known["memory"]["workspace"] is None
+    assert known["memory"]["peak"] == held + 2_000
+    (known, _) = plan(recipe(), Machine(rows=4), costs={0: cost(1.0, workspace=50, update=9_000)})["phases"]
+    assert known["memory"]["workspace"] == 100
+    assert known["memory"]["peak"] == held + 9_000, "the update needs more than the pass"
+
+
+def test_prices_are_hours_times_what_was_said(recipe):
+    assert Tariff().bill(7_200) == {"kwh": None, "price": None, "currency": None}
+    assert Tariff(watts=250).bill(7_200) == {"kwh": 0.5, "price": None, "currency": None}
+    assert Tariff(watts=250, price_per_kwh=0.4).bill(7_200)["price"] == pytest.approx(0.2)
+    assert Tariff(price_per_hour=3.0, currency="EUR").bill(7_200) == {"kwh": None, "price": 6.0, "currency": "EUR"}
+    both = Tariff(price_per_hour=3.0, watts=250, price_per_kwh=0.4).bill(7_200)
+    assert both["price"] == pytest.approx(6.2)
+    made = plan(recipe(), costs={0: cost(1.0), 4: cost(1.0)}, tariff=Tariff(watts=100))
+    total = made["totals"]["cost"]
+    assert total["kwh"] == pytest.approx(total["seconds"] / 3600 / 10)
+    assert total["kwh"] == pytest.approx(sum(phase["cost"]["kwh"] for phase in made["phases"]))
+
+
+@pytest.mark.parametrize("field", ["price_per_hour", "watts", "price_per_kwh"])
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_impossible_prices_are_refused(field, value):
+    with pytest.raises(MachineError, match=f"{field} cannot be {value}") as error:
+        Tariff(**{"watts": 100.0} | {field: value})
+    assert "where:" in str(error.value) and "hint:" in str(error.value)
+
+
+def test_a_tariff_that_has_no_effect_is_refused(recipe):
+    with pytest.raises(LilliputError, match="nobody said what the machine draws"):
+        Tariff(price_per_kwh=0.3)
+    with pytest.raises(LilliputError, match="no price in EUR"):
+        Tariff(watts=100, currency="EUR")
+    with pytest.raises(LilliputError, match="no hours to be paid for"):
+        plan(recipe(), tariff=Tariff(watts=100))
+
+
+def shown(made):
+    console = Console(file=StringIO(), width=100)
+    show(console, made)
+    return console.file.getvalue()
+
+
+def test_the_tables_fit_a_hundred_columns(recipe):
+    layout = HGRN2Layout(context=2_048)
+    stages = tuple(Stage(share=share, objective=NextBag(bag=bag)) for share, bag in ((0.5, 4), (0.5, 1)))
+    long = tiny.pretraining(
+        name="accelerated", tokens=Tokens(123e9), length=2_048, batch_tokens=2**19, stages=stages, ema=Ema()
+    )
+    timeline = (long, release("OdinNext-138M-Instruct", layout), AddTokens(tokens=CHATML), replace(long, name="sft"))
+    tariff = Tariff(price_per_hour=2.5, watts=650, price_per_kwh=0.4, currency="EUR")
+    costs = {0: cost(19.8, rows=1, activations=2_345_678_901, workspace=2**29), 3: cost(1.0)}
+    for text in (
+        shown(plan(recipe(ODIN, timeline), costs=costs, tariff=tariff)),
+        shown(plan(recipe(ODIN, timeline), costs={3: costs[3]})),
+        shown(plan(recipe(ODIN, timeline))),
+        shown(plan(recipe(SLM, (release("slm", Qwen3Layout(context=32_768)),)))),
+    ):
+        assert max(len(line) for line in text.splitlines()) <= 100 and "…" not in text
+    text = shown(plan(recipe(ODIN, timeline), costs=costs, tariff=tariff))
+    words = ("138,449,696", "113,283,872", "3.0 MiB in fp16", "264.1 MiB in BF16", "256 x 2,048", "EUR", "kWh")
+    for word in (*words, "bags of 4", "accelerated", "OdinNext-138M-Instruct", "3 x 1 of 256 rows", "Extrapolated"):
+        assert word in text, word
+    assert "these 1 of 2" in shown(plan(recipe(ODIN, timeline), costs={3: costs[3]}))
+    assert "--probe" in shown(plan(recipe(ODIN, timeline)))
+
+
+@pytest.mark.parametrize("name", names("lilliput.recipes"))
+def test_every_recipe_has_a_plan_that_fits(name):
+    made = plan(load_recipe(name))
+    text = shown(json.loads(json.dumps(made)))
+    assert max(len(line) for line in text.splitlines()) <= 100 and "…" not in text
+    assert all(entry["name"] in text for entry in made["phases"] + made["releases"])
+
+
+CARDS = {
+    "slm-10m": [9_968_640],
+    "odinnext-138m": [138_449_696, 138_451_232],
+    "mtlm1-200m": [194_482_944],
+    "mtlm1-152m": [152_015_616],
+}
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_the_recipes_of_the_cards_release_models_of_their_size(name):
+    made = plan(load_recipe(name))
+    assert [entry["parameters"]["total"] for entry in made["releases"]] == CARDS[name]
+
+
+def test_names_with_brackets_are_no_markup(recipe):
+    made = plan(recipe(timeline=(replace(tiny.pretraining(), name="[red]x"),)))
+    assert "[red]x" in shown(made | {"not_built": ["timeline.x: Part, [bold]what"]})
+    assert "[bold]what" in shown(made | {"not_built": ["timeline.x: Part, [bold]what"]})
+
+
+def test_figures_read_well():
+    assert [number(value) for value in (0, 999, 1_000, 999_999, 138_449_696, 25e9)] == (
+        "0;999;1.0 k;1.0 M;138.4 M;25.0 B".split(";")
+    )
+    assert [size(value) for value in (0, 1_023, 3_145_728, 1_048_575)] == "0 B;1023 B;3.0 MiB;1.0 MiB".split(";")
+    seconds = (0.0123, 0.9999, 59.94, 59.96, 3_599.7, 15_120, 86_399, 1e6)
+    words = "12.3 ms;1.0 s;59.9 s;1 min 0 s;1 h 0 min;4 h 12 min;1 d 0 h;11 d 14 h"
+    assert [duration(value) for value in seconds] == words.split(";")
+    assert operations(1.84e18) == "1.84e18" and operations(0) == "0"
+    assert (price(1234.5, "EUR"), price(0.00123, None)) == ("1,234.50 EUR", "0.0012")

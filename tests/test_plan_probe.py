@@ -1,0 +1,139 @@
+"""The probe: what it measures is what training costs, and it leaves nothing behind."""
+
+import statistics
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+from test_train import train
+
+from lilliput.base.units import Tokens
+from lilliput.data.documents import Files
+from lilliput.data.shards import Shards, write_shards
+from lilliput.data.split import Split
+from lilliput.nn.ffn import SwiGLU
+from lilliput.objectives.diffusion_blocks import DiffusionBlocks
+from lilliput.objectives.language import NextBag
+from lilliput.optim.normuon import NorMuon
+from lilliput.plan import clock, measure, plan, probe
+from lilliput.tokenizer.bpe import BPE
+from lilliput.train.machine import Machine
+from lilliput.train.phase import Stage
+
+MACHINE = Machine(device="cpu", precision="fp32", threads=1)
+WIDER = replace(tiny.HGRN2_SPEC, width=128, ffn=SwiGLU(inner=384))
+"""Large enough for a step to take longer than the loop around it."""
+
+
+def silently(line):
+    """Hear a report, and say nothing."""
+
+
+def a_recipe(folder, *phases, spec=WIDER):
+    return replace(tiny.recipe(folder, spec), timeline=phases)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """One repeat of everything, where no time is compared."""
+    monkeypatch.setattr(clock, "ENOUGH", 0.0)
+    monkeypatch.setattr(clock, "REPEATS", 1)
+
+
+@pytest.mark.parametrize("optimizer", [tiny.pretraining().optimizer, NorMuon(lr=1e-3, adam_lr=1e-3)])
+def test_a_step_takes_as_long_as_in_training(tmp_path, optimizer):
+    phase = tiny.pretraining(length=128, batch_tokens=4 * 128, tokens=Tokens(9 * 4 * 128), optimizer=optimizer)
+    recipe, machine = a_recipe(tmp_path, phase), replace(MACHINE, rows=2)
+    texts, _ = tiny.write_corpora(tmp_path)
+    tokenizer = BPE(vocab=tiny.VOCAB).train([tiny.sentences(n) for n in range(200)])
+    write_shards(Files(paths=(str(texts),)), tokenizer, Split(share=0.1), tmp_path / "texts")
+    shards = {"texts": Shards(tmp_path / "texts")}
+
+    (expected,) = plan(recipe, machine, costs=probe(recipe, machine, silently))["phases"]
+    _, _, metrics = train(shards, tmp_path / "run", spec=WIDER, phase=phase, machine=machine)
+    real = statistics.median([line["seconds"] for line in metrics if "seconds" in line][1:])
+    assert expected["cost"]["passes"][0]["rows"] == 2, "the micro-batch is whole"
+    assert real / 2 < expected["cost"]["seconds_per_step"] < real * 2
+    assert expected["cost"]["seconds"] == pytest.approx(9 * expected["cost"]["seconds_per_step"])
+
+
+@pytest.mark.parametrize("name", tiny.SPECS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_activations_grow_linearly_with_rows(tmp_path, quick, name, precision):
+    recipe = a_recipe(tmp_path, tiny.pretraining(length=64, batch_tokens=8 * 64), spec=tiny.SPECS[name])
+    kept = {}
+    for rows in (2, 4, 8):
+        cost = probe(recipe, replace(MACHINE, rows=rows, precision=precision), silently)[0]
+        assert [one.rows for one in cost.passes] == [rows, rows]
+        kept[rows] = cost.passes[0].activations
+    assert kept[8] - kept[4] == 2 * (kept[4] - kept[2]), "linear to the byte"
+    stream = 64 * 32 * 2  # positions, width, bytes of a narrow number
+    assert (kept[4] - kept[2]) / 2 > 2 * 2 * stream, "at least what both branches of both layers read"
+    fixed = 2 * kept[2] - kept[4]  # rotations, and weights in the precision of products
+    assert fixed < sum(parameter.nbytes for parameter in tiny.SPECS[name].skeleton().parameters())
+
+
+def test_a_slow_machine_runs_one_row_and_the_rest_is_extrapolated(tmp_path, quick, monkeypatch):
+    monkeypatch.setattr(measure, "LONG_PASS", 0.0)
+    recipe = a_recipe(tmp_path, tiny.pretraining())
+    costs = probe(recipe, MACHINE, silently)
+    (phase,) = plan(recipe, MACHINE, costs=costs)["phases"]
+    assert phase["cost"]["passes"][0] | {"seconds": 0} == {"count": 1, "rows": 1, "of_rows": 4, "seconds": 0}
+    assert phase["memory"]["activations"] == 4 * costs[0].passes[0].activations or (
+        phase["memory"]["activations"] == 4 * costs[0].passes[1].activations
+    )
+    one, two = (passes.seconds for passes in costs[0].passes)
+    assert phase["cost"]["seconds_per_step"] == pytest.approx(4 * (one + two) / 2 + costs[0].update.seconds)
+
+
+def test_nothing_is_left_behind(tmp_path, quick, monkeypatch):
+    recipe = a_recipe(tmp_path / "data", tiny.pretraining())
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    random, heard = torch.get_rng_state(), []
+    probe(recipe, replace(MACHINE, threads=2), heard.append)
+    assert torch.get_num_threads() == 1 and torch.equal(torch.get_rng_state(), random)
+    assert not list(folder.iterdir()) and heard == ["measuring a step of pretrain"]
+
+
+def test_threads_are_set_back_after_an_error(tmp_path, monkeypatch):
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure, "_random_batch", fail)
+    with pytest.raises(KeyboardInterrupt):
+        probe(a_recipe(tmp_path, tiny.pretraining()), replace(MACHINE, threads=2), silently)
+    assert torch.get_num_threads() == 1
+
+
+def test_a_phase_that_is_not_built_is_left_out_and_named(tmp_path, quick):
+    stages = (Stage(share=1.0, objective=NextBag(route=DiffusionBlocks(blocks=2))),)
+    recipe, heard = a_recipe(tmp_path, tiny.pretraining(stages=stages), tiny.pretraining(name="rest")), []
+    costs = probe(recipe, MACHINE, heard.append)
+    assert list(costs) == [1]
+    assert any(line.startswith("pretrain cannot be measured") for line in heard)
+    made = plan(recipe, MACHINE, costs=costs)
+    assert made["phases"][0]["cost"] is None and made["totals"]["cost"]["phases"] == 1
+    (missing,) = made["not_built"]
+    assert "DiffusionBlocks" in missing
+
+
+def test_phases_that_differ_in_their_data_alone_are_measured_once(tmp_path, quick):
+    recipe = a_recipe(tmp_path, tiny.pretraining(), tiny.pretraining(name="again", tokens=Tokens(4_096)))
+    costs = probe(recipe, MACHINE, silently)
+    assert costs[0] == costs[1]
+    assert costs[0].passes[0].workspace is None, "the processor's allocator does not tell"
+
+
+@pytest.mark.gpu
+def test_cuda_tells_the_workspace_too(tmp_path):
+    recipe = a_recipe(tmp_path, tiny.pretraining())
+    machine = Machine(device="cuda")
+    (phase,) = plan(recipe, machine, costs=probe(recipe, machine, silently))["phases"]
+    memory = phase["memory"]
+    assert memory["workspace"] > 0
+    assert memory["peak"] >= sum(
+        memory[part] for part in ("weights", "gradients", "optimizer", "average", "activations")
+    )
