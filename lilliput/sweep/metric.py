@@ -1,0 +1,122 @@
+"""What a sweep compares: a held-out number at the end of a phase, read from the run of a variant."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lilliput.base.errors import DivergenceError
+from lilliput.base.files import read_json, write_json
+from lilliput.base.rundir import RunFolder
+from lilliput.recipe import Recipe, Release, unknown
+from lilliput.sweep.grid import Variant
+from lilliput.train.phase import Phase
+from lilliput.train.watch import read_metrics
+
+FAILURE = "failure.json"
+"""In the folder of a variant that diverged: why. It would again, so it is not tried again while the file is there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A held-out measurement; less is better."""
+
+    phase: str
+    corpus: str
+    unit: str
+
+    @property
+    def name(self) -> str:
+        """As `--metric` has it."""
+        return f"{self.phase}.{self.corpus}"
+
+    def to_plain(self) -> dict[str, str]:
+        """As JSON."""
+        return {"name": self.name, "phase": self.phase, "corpus": self.corpus, "unit": self.unit, "better": "lower"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How far a variant is."""
+
+    value: float | None = None
+    """Of the metric, where every phase is trained."""
+    seconds: float | None = None
+    """Of training steps, without preparation and measurements."""
+    machine: str | None = None
+    """Kind of device and precision that it was trained with."""
+    texts: tuple[str, ...] = ()
+    """Hashes of the token files that it was trained on."""
+    failure: str | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.value is not None or self.failure is not None
+
+
+def choose(recipe: Recipe, name: str | None) -> Metric:
+    """The metric of a name; without one, bits per byte in the last phase that reads text.
+
+    Where that phase reads several corpora, it is the one that a release is judged by, else the first.
+
+    Raises:
+        RecipeError: no phase measures this.
+    """
+    found = {metric.name: metric for metric in _metrics(recipe)}
+    if name is not None:
+        if name not in found:
+            raise unknown("metric", name, list(found), f"--metric, for recipe {recipe.name!r}")
+        return found[name]
+    texts = [metric for metric in found.values() if metric.unit == "bits per byte"] or list(found.values())
+    if not texts:
+        raise unknown("phase", "any", ["none; give the recipe one"], f"recipe {recipe.name!r}")
+    judged = {entry.heldout for entry in recipe.timeline if isinstance(entry, Release)}
+    last = [metric for metric in texts if metric.phase == texts[-1].phase]
+    return next((metric for metric in last if metric.corpus in judged), last[0])
+
+
+def outcome(folder: Path, variant: Variant, metric: Metric) -> Outcome:
+    """What became of a variant in its run folder so far; works while another process trains there."""
+    if (folder / FAILURE).is_file():
+        return Outcome(failure=read_json(folder / FAILURE)["what"])
+    run = RunFolder(folder)
+    phases = {
+        f"phases/{place:02d}-{entry.name}": entry
+        for place, entry in enumerate(variant.recipe.timeline)
+        if isinstance(entry, Phase)
+    }
+    records = {name: run.record(name) for name in phases}
+    if not all(record.get("done") for record in records.values()):
+        return Outcome()
+    lines = {phases[name].name: read_metrics(folder / name / "metrics.jsonl") for name in phases}
+    value = next(line[metric.corpus] for line in reversed(lines[metric.phase]) if metric.corpus in line)
+    if not math.isfinite(value):
+        return Outcome(failure=f"{metric.name} came out as {value}")
+    origins = [record["from"] for record in records.values()]
+    machine = origins[0]["machine"]
+    return Outcome(
+        value=value,
+        seconds=sum(line.get("seconds", 0.0) for phase in lines.values() for line in phase),
+        machine=f"{machine['device'].partition(':')[0]} {machine['precision']}",
+        texts=tuple(sorted({text for origin in origins for text in origin["tokens"].values()})),
+    )
+
+
+def record_failure(folder: Path, error: DivergenceError) -> None:
+    """Note that a variant diverged."""
+    write_json(folder / FAILURE, {"what": error.what, "where": error.where})
+
+
+def _metrics(recipe: Recipe) -> list[Metric]:
+    corpora: dict[str, Any] = dict(recipe.corpora)
+    units = {
+        name: "nats per answer token" if hasattr(corpus, "conversations") else "bits per byte"
+        for name, corpus in corpora.items()
+    }
+    return [
+        Metric(phase=entry.name, corpus=corpus, unit=units[corpus])
+        for entry in recipe.timeline
+        if isinstance(entry, Phase)
+        for corpus in entry.data.corpora
+    ]

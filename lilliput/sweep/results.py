@@ -1,0 +1,126 @@
+"""The result of a sweep so far as one JSON value: a row a setting, compared with the best of them seed by seed."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lilliput import __version__
+from lilliput.base.files import hash_of
+from lilliput.sweep.grid import Over, Variant
+from lilliput.sweep.interval import LEVEL, Estimate, estimate
+from lilliput.sweep.metric import Metric, Outcome
+from lilliput.sweep.share import text_of
+
+Costs = Mapping[str, Mapping[str, int]]
+
+
+def results(
+    recipe: str,
+    metric: Metric,
+    overs: Sequence[Over],
+    variants: Sequence[Variant],
+    outcomes: Mapping[str, Outcome],
+    costs: Costs,
+) -> dict[str, Any]:
+    """What is known by now.
+
+    Args:
+        recipe: its name.
+        metric: what is compared.
+        overs: the swept fields.
+        variants: all of the sweep.
+        outcomes: by the name of a variant.
+        costs: `steps`, `tokens` and `operations` of training, by the name of a setting.
+
+    Returns:
+        JSON values; `settings` are in the order of the grid, `best` names the one of the least mean among those with
+        the most seeds. `difference` is to the best, over the seeds that both have; `told_apart` says whether its
+        interval excludes zero, and is None where one seed leaves no interval.
+    """
+    by_setting: dict[str, list[Variant]] = {}
+    for variant in variants:
+        by_setting.setdefault(variant.setting.name, []).append(variant)
+    values = {
+        name: {one.seed: value for one in group if (value := outcomes[one.name].value) is not None}
+        for name, group in by_setting.items()
+    }
+    best = _best(values)
+    return {
+        "lilliput": __version__,
+        "recipe": recipe,
+        "metric": metric.to_plain(),
+        "level": LEVEL,
+        "over": {over.path: list(over.values) for over in overs},
+        "seeds": sorted({variant.seed for variant in variants}),
+        "variants": len(variants),
+        "finished": sum(outcome.value is not None for outcome in outcomes.values()),
+        "failed": sum(outcome.failure is not None for outcome in outcomes.values()),
+        "best": best,
+        "notes": _notes(variants, outcomes, costs),
+        "settings": [
+            _setting(group, values[name], values[best] if best and name != best else None, outcomes, costs[name])
+            for name, group in by_setting.items()
+        ],
+    }
+
+
+def _setting(
+    group: Sequence[Variant],
+    values: Mapping[int, float],
+    best: Mapping[int, float] | None,
+    outcomes: Mapping[str, Outcome],
+    cost: Mapping[str, int],
+) -> dict[str, Any]:
+    seconds = [taken for one in group if (taken := outcomes[one.name].seconds) is not None]
+    paired = [values[seed] - best[seed] for seed in values if seed in best] if best is not None else []
+    difference = estimate(paired) if paired else None
+    return {
+        "name": group[0].setting.name,
+        "values": dict(group[0].setting.values),
+        "mean": None if not values else estimate(list(values.values())).mean,
+        "interval": None if not values else _ends(estimate(list(values.values()))),
+        "seeds": {str(one.seed): values.get(one.seed) for one in group},
+        "difference": difference and {"mean": difference.mean, "interval": _ends(difference), "seeds": len(paired)},
+        "told_apart": difference and difference.excludes_zero,
+        **cost,
+        "seconds": sum(seconds) / len(seconds) if seconds else None,
+        "failures": {str(one.seed): why for one in group if (why := outcomes[one.name].failure) is not None},
+        "folders": {str(one.seed): one.name for one in group},
+    }
+
+
+def _best(values: Mapping[str, Mapping[int, float]]) -> str | None:
+    """A mean over fewer seeds is not compared while others have more."""
+    most = max(len(seeds) for seeds in values.values())
+    whole = {name: estimate(list(seeds.values())).mean for name, seeds in values.items() if len(seeds) == most > 0}
+    return min(whole, key=lambda name: whole[name]) if whole else None
+
+
+def _ends(value: Estimate) -> list[float] | None:
+    return None if value.interval is None else list(value.interval)
+
+
+def _notes(variants: Sequence[Variant], outcomes: Mapping[str, Outcome], costs: Costs) -> list[str]:
+    """What a reader must know to compare the rows."""
+    notes = []
+    for unit in ("tokens", "operations"):
+        counts = [cost[unit] for cost in costs.values()]
+        if min(counts) != max(counts):
+            shown = [f"{count:,}" if unit == "tokens" else f"{count:.3g}" for count in (min(counts), max(counts))]
+            notes.append(f"The settings do not train on one budget: {shown[0]} to {shown[1]} {unit}.")
+    machines = sorted({outcome.machine for outcome in outcomes.values() if outcome.machine})
+    if len(machines) > 1:
+        notes.append(f"The variants were trained on machines of several kinds: {', '.join(machines)}.")
+    notes += _changed_texts(variants, outcomes)
+    if len({variant.seed for variant in variants}) == 1:
+        notes.append("One seed: no confidence interval, and no telling whether a difference would come again.")
+    return notes
+
+
+def _changed_texts(variants: Sequence[Variant], outcomes: Mapping[str, Outcome]) -> list[str]:
+    """Variants of the same corpora and tokenizer read the same token files, unless the text was edited between them."""
+    first: dict[str, tuple[str, ...]] = {}
+    for variant in variants:
+        texts = outcomes[variant.name].texts
+        if texts and first.setdefault(hash_of(text_of(variant.recipe)), texts) != texts:
+            return ["The text was edited while the sweep went on: not all variants were trained on the same tokens."]
+    return []

@@ -1,0 +1,106 @@
+"""The result of a sweep as a table, in Markdown and in the terminal."""
+
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from lilliput.publish.markdown import cell
+from lilliput.sweep.grid import label
+
+COLUMNS = ("mean ± 95%", "to best ± 95%", "verdict", "seeds", "steps", "tokens", "FLOPs", "seconds")
+WIDE = ("steps", "tokens", "FLOPs", "seconds")
+"""Columns that a terminal has no room for; where budgets differ a note says so."""
+
+
+def headline(found: dict[str, Any]) -> str:
+    """What was measured, how often, and how much of it is there."""
+    metric, seeds = found["metric"], len(found["seeds"])
+    missing = found["variants"] - found["finished"] - found["failed"]
+    parts = [
+        f"{found['recipe']}: held-out {metric['name']} in {metric['unit']}, lower is better",
+        f"{seeds} seed{'s' if seeds > 1 else ''}",
+    ]
+    if missing:
+        parts.append(f"{missing} of {found['variants']} variants are not trained yet")
+    return "; ".join(parts)
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The whole of `table.md`."""
+    names = [*_labels(found), *COLUMNS]
+    rule = ["---" if name == "verdict" else "--:" for name in names]
+    rows = [names, rule, *([cell(text) for text in row] for row in _rows(found))]
+    lines = ["# Sweep", "", f"{headline(found)}.", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
+    return "\n".join([*lines, *(f"- {note}" for note in footnotes(found)), ""])
+
+
+def table(found: dict[str, Any]) -> Table:
+    """The same for the terminal."""
+    names = [*_labels(found), *COLUMNS]
+    shown = [place for place, name in enumerate(names) if name not in WIDE]
+    made = Table(
+        title=headline(found), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
+    for place in shown:
+        made.add_column(names[place], justify="left" if names[place] == "verdict" else "right", no_wrap=True)
+    for row in _rows(found):
+        made.add_row(*(row[place] for place in shown), style="bold" if "best" in row else None)
+    return made
+
+
+def footnotes(found: dict[str, Any]) -> list[str]:
+    """How to read the table."""
+    notes = []
+    if len(found["seeds"]) > 1:
+        notes.append(
+            "Intervals: Student's t over seeds. To the best: mean of the differences seed by seed. Every comparison "
+            "has its 95% for itself: of twenty settings that are all alike, one is told apart by chance."
+        )
+    notes += found["notes"]
+    for setting in found["settings"]:
+        notes += [f"{setting['name']}, seed {seed}: {why}." for seed, why in setting["failures"].items()]
+    return notes
+
+
+def _labels(found: dict[str, Any]) -> list[str]:
+    return [label(path, found["over"]) for path in found["over"]]
+
+
+def _rows(found: dict[str, Any]) -> list[list[str]]:
+    """The best first; settings without a value last, in the order of the grid."""
+    settings = sorted(found["settings"], key=lambda one: float("inf") if one["mean"] is None else one["mean"])
+    return [_row(setting, setting["name"] == found["best"]) for setting in settings]
+
+
+def _row(setting: dict[str, Any], is_best: bool) -> list[str]:
+    values = setting["seeds"].values()
+    there = sum(value is not None for value in values)
+    difference = setting["difference"]
+    return [
+        *(f"{value:g}" if isinstance(value, float) else str(value) for value in setting["values"].values()),
+        "" if setting["mean"] is None else f"{setting['mean']:.4f}{_half(setting['interval'])}",
+        "" if difference is None else f"{difference['mean']:+.4f}{_half(difference['interval'])}",
+        "best" if is_best else _verdict(setting),
+        str(there) if there == len(values) else f"{there} of {len(values)}",
+        f"{setting['steps']:,}",
+        f"{setting['tokens']:,}",
+        f"{setting['operations']:.2e}",
+        "" if setting["seconds"] is None else f"{setting['seconds']:,.1f}",
+    ]
+
+
+def _half(interval: list[float] | None) -> str:
+    return "" if interval is None else f" ± {(interval[1] - interval[0]) / 2:.4f}"
+
+
+def _verdict(setting: dict[str, Any]) -> str:
+    if setting["mean"] is None:
+        return "failed" if setting["failures"] else "not trained yet"
+    match setting["told_apart"]:
+        case True:
+            return "worse"
+        case False:
+            return "not told apart"
+        case _:
+            return "one seed"

@@ -1,0 +1,239 @@
+"""Training the variants of a sweep one after another, beside other processes that do the same in the same folder.
+
+sweep.json      the recipe, the swept fields with their values, the seeds; it may grow
+results.json    table.md    plot.png    written again after every variant
+<variant>/      a run folder each, and train.log, what its run had to say
+.tokens/        held by the process that prepares token files, so that the others wait and link them
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from lilliput import __version__, timeline
+from lilliput.base.errors import DivergenceError, InUseError, RunError
+from lilliput.base.files import write_bytes, write_text
+from lilliput.base.rundir import RunFolder, differences
+from lilliput.base.spec import to_plain
+from lilliput.missing import refuse_missing
+from lilliput.plan import plan
+from lilliput.recipe import Recipe
+from lilliput.sweep.grid import Over, Variant, settled, variants
+from lilliput.sweep.metric import Metric, Outcome, choose, outcome, record_failure
+from lilliput.sweep.plot import picture
+from lilliput.sweep.results import results
+from lilliput.sweep.share import link_prepared
+from lilliput.sweep.table import markdown
+from lilliput.train.machine import Machine
+
+FORMAT = 1
+PAUSE = 1.0
+"""Seconds between two looks at what other processes hold."""
+
+
+def sweep(
+    recipe: Recipe,
+    overs: Sequence[Over],
+    seeds: int,
+    folder: Path,
+    machine: Machine | None,
+    console: Console,
+    *,
+    metric: str | None = None,
+    fixed: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Train every variant of a recipe that is not trained yet, and compare them.
+
+    Args:
+        recipe: what is varied.
+        overs: the fields to vary, `lilliput.sweep.grid.read_over` makes them of text.
+        seeds: how many, from the recipe's own on.
+        folder: of the sweep; one that exists is continued, and grows by values and seeds that it has not.
+        machine: where variants begin; None for whatever is here. A variant goes on where it began.
+        console: where progress is shown.
+        metric: `phase.corpus`; None for bits per byte at the end of the last phase that reads text.
+        fixed: what `--set` was given, `path=value`; these fields may not be varied.
+
+    Returns:
+        what `results.json` holds.
+
+    Raises:
+        RecipeError: a path, a value, a combination or the metric does not fit; nothing was written.
+        RunError: the folder holds something else.
+    """
+    if seeds < 1:
+        raise RunError(f"{seeds} seeds are none", where="--seeds", hint="give 1 or more")
+    overs = settled(recipe, overs, fixed)
+    chosen = choose(recipe, metric)
+    for variant in variants(recipe, overs, [recipe.seed]):
+        refuse_missing(variant.recipe)
+        choose(variant.recipe, chosen.name)
+    (machine or Machine()).settled()
+    walk = _Walk(recipe, folder, machine, chosen, console)
+    walk.open(overs, [recipe.seed + place for place in range(seeds)])
+    return walk.all()
+
+
+class _Walk:
+    """One process at work on a sweep."""
+
+    def __init__(self, recipe: Recipe, folder: Path, machine: Machine | None, metric: Metric, console: Console):
+        self._recipe, self._folder, self._machine = recipe, folder, machine
+        self._metric, self._console = metric, console
+        self._counted: dict[str, dict[str, int]] = {}
+
+    def open(self, overs: Sequence[Over], seeds: Sequence[int]) -> None:
+        """Begin the sweep, or add what is new to the one that is there.
+
+        Raises:
+            RecipeError: a combination of an old and a new value does not fit.
+            RunError: the folder holds a run, or a sweep of another recipe or of other fields.
+        """
+        if (self._folder / "run.json").exists():
+            raise RunError(
+                "the folder is a run, not a sweep", where=str(self._folder), hint="choose another with --out"
+            )
+        with _alone(self._folder) as folder:
+            old = folder.read("sweep.json")
+            plain = to_plain(self._recipe)
+            values = {over.path: list(over.values) for over in overs}
+            if old is not None:
+                self._refuse_others(old, plain, values)
+                values = {path: list(dict.fromkeys([*old["over"][path], *values[path]])) for path in old["over"]}
+                seeds = sorted({*old["seeds"], *seeds})
+            variants(self._recipe, [Over(path=path, values=tuple(texts)) for path, texts in values.items()], seeds)
+            new = {"format": FORMAT, "lilliput": __version__, "recipe": plain, "over": values, "seeds": list(seeds)}
+            folder.write("sweep.json", new)
+        outcomes = self._outcomes()
+        self._began, self._before = time.perf_counter(), self._operations(outcomes)
+        over = sum(one.is_over for one in outcomes.values())
+        self._say(f"{len(outcomes)} variants, {over} of them done, in {self._folder}")
+
+    def all(self) -> dict[str, Any]:
+        """Train what is not trained, then wait for what others train; the results at the end."""
+        waiting = False
+        while left := [variant for variant in self._grid()[1] if not self._outcome(variant).is_over]:
+            if any(self._train(variant) for variant in left):
+                self._write()
+                waiting = False
+                continue
+            if not waiting:
+                self._say(f"waiting for {', '.join(variant.name for variant in left)}: other processes have them")
+            waiting = True
+            time.sleep(PAUSE)
+        return self._write()
+
+    def _train(self, variant: Variant) -> bool:
+        """Train a variant to its end; False if another process has it."""
+        folder = self._folder / variant.name
+        try:
+            with RunFolder(folder) as run:
+                begun = (run.read("run.json") or {}).get("machine") is not None
+            with open(folder / "train.log", "a", encoding="utf-8") as log:
+                console = Console(file=log, width=120)
+                with _alone(self._folder / ".tokens"):
+                    with RunFolder(folder) as run:
+                        link_prepared(run, variant.recipe, self._donors(variant))
+                    timeline.data(variant.recipe, folder, console)
+                self._say(
+                    f"{variant.name} {'goes on where it began' if begun else 'begins'}, see {folder / 'train.log'}"
+                )
+                timeline.train(variant.recipe, folder, None if begun else self._machine, console)
+        except InUseError:
+            return False
+        except DivergenceError as error:
+            record_failure(folder, error)
+        self._report(variant)
+        return True
+
+    def _report(self, variant: Variant) -> None:
+        """One line on a variant that ended, and on what is left of the sweep."""
+        outcomes = self._outcomes()
+        ended = outcomes[variant.name]
+        said = f"failed, {ended.failure}"
+        if ended.value is not None and ended.seconds:
+            speed = self._cost(variant)["tokens"] / ended.seconds
+            said = f"{self._metric.name} {ended.value:.4f} {self._metric.unit}, {speed:,.0f} tokens/s"
+        done = self._operations(outcomes)
+        rate = (done - self._before) / (time.perf_counter() - self._began)
+        left = (sum(self._cost(one)["operations"] for one in self._grid()[1]) - done) / rate
+        over = sum(outcome.is_over for outcome in outcomes.values())
+        self._say(f"{variant.name}: {said}; {over} of {len(outcomes)} done, {rate:.2e} FLOP/s, {_duration(left)} left")
+
+    def _write(self) -> dict[str, Any]:
+        """Write the results so far; the last to write has seen everything."""
+        with _alone(self._folder) as folder:
+            overs, every = self._grid()
+            costs = {one.setting.name: self._cost(one) for one in every}
+            found = results(self._recipe.name, self._metric, overs, every, self._outcomes(), costs)
+            folder.write("results.json", found)
+            write_text(self._folder / "table.md", markdown(found))
+            write_bytes(self._folder / "plot.png", picture(found))
+        return found
+
+    def _grid(self) -> tuple[list[Over], list[Variant]]:
+        """What is to be trained, as the folder says now: another process may have made the sweep larger."""
+        record = RunFolder(self._folder).read("sweep.json")
+        assert record is not None
+        overs = [Over(path=path, values=tuple(values)) for path, values in record["over"].items()]
+        return overs, variants(self._recipe, overs, record["seeds"])
+
+    def _outcome(self, variant: Variant) -> Outcome:
+        return outcome(self._folder / variant.name, variant, self._metric)
+
+    def _outcomes(self) -> dict[str, Outcome]:
+        return {variant.name: self._outcome(variant) for variant in self._grid()[1]}
+
+    def _operations(self, outcomes: dict[str, Outcome]) -> int:
+        """Floating-point operations of the variants that are over."""
+        return sum(self._cost(one)["operations"] for one in self._grid()[1] if outcomes[one.name].is_over)
+
+    def _cost(self, variant: Variant) -> dict[str, int]:
+        """Steps, tokens and operations of a variant, counted once a setting: the seed changes none of them."""
+        name = variant.setting.name
+        if name not in self._counted:
+            totals = plan(variant.recipe)["totals"]
+            self._counted[name] = {key: totals[key] for key in ("steps", "tokens", "operations")}
+        return self._counted[name]
+
+    def _donors(self, variant: Variant) -> list[tuple[Path, Recipe]]:
+        others = [(self._folder / one.name, one.recipe) for one in self._grid()[1] if one.name != variant.name]
+        return [(folder, recipe) for folder, recipe in others if folder.is_dir()]
+
+    def _refuse_others(self, old: dict[str, Any], recipe: Any, values: dict[str, list[str]]) -> None:
+        changed = differences(old["recipe"], recipe)
+        if old["format"] != FORMAT:
+            changed = [f"the format was {old['format']}, not {FORMAT}"]
+        if set(old["over"]) != set(values):
+            changed.append(f"the swept fields were {', '.join(old['over'])}, not {', '.join(values)}")
+        if changed:
+            raise RunError(
+                f"the folder holds another sweep: {'; '.join(changed[:4])}",
+                where=str(self._folder),
+                hint="begin another one with --out; a sweep grows by values and by seeds only",
+            )
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[RunFolder]:
+    """Hold a folder that other processes hold for a while too."""
+    with ExitStack() as stack:
+        while True:
+            try:
+                held = stack.enter_context(RunFolder(folder))
+                break
+            except InUseError:
+                time.sleep(PAUSE / 10)
+        yield held
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if hours < 2 else f"{hours:.1f} h"

@@ -1,0 +1,145 @@
+"""What a sweep would train, and what its numbers mean: variants, mistakes, intervals, comparisons, budgets."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import tiny
+from scipy import stats
+
+from lilliput.base.errors import RecipeError
+from lilliput.sweep.grid import Over, read_over, settled, variants
+from lilliput.sweep.interval import estimate, student_quantile
+from lilliput.sweep.metric import Outcome, choose
+from lilliput.sweep.results import results
+from lilliput.sweep.table import markdown
+
+LR = "timeline.pretrain.optimizer.lr"
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    return tiny.recipe(tmp_path_factory.mktemp("sweep"))
+
+
+def over(path, *values):
+    return Over(path=path, values=values)
+
+
+def test_variants_are_all_combinations_seed_after_seed(recipe):
+    overs = settled(recipe, [read_over("timeline.0.optimizer.lr=1e-3,0.020"), read_over("model.ffn.inner=24,48")])
+    made = variants(recipe, overs, [5, 6])
+    assert [one.name for one in made[:4]] == [
+        "lr=0.001,inner=24,seed=5",
+        "lr=0.001,inner=48,seed=5",
+        "lr=0.02,inner=24,seed=5",
+        "lr=0.02,inner=48,seed=5",
+    ]
+    assert [one.seed for one in made] == [5] * 4 + [6] * 4 == [one.recipe.seed for one in made]
+    assert made[7].recipe.timeline[0].optimizer.lr == 0.02 and made[7].recipe.model.ffn.inner == 48
+    assert made[7].setting.values == {LR: 0.02, "model.ffn.inner": 48}
+    assert recipe.timeline[0].optimizer.lr == 1e-2, "the recipe itself stays"
+
+
+def test_names_tell_fields_apart_and_are_safe_for_folders(recipe):
+    overs = settled(recipe, [over(LR, "1", "2"), over("timeline.sft.optimizer.lr", "3", "4")])
+    assert variants(recipe, overs, [0])[0].name == "pretrain.optimizer.lr=1,sft.optimizer.lr=3,seed=0"
+    odd = variants(recipe, settled(recipe, [over("about", "a/b", "a b")]), [0])
+    assert all("/" not in one.name and " " not in one.name for one in odd) and odd[0].name != odd[1].name
+
+
+def test_a_unit_is_swept_by_its_number(recipe):
+    (found,) = settled(recipe, [over("timeline.pretrain.tokens.count", "2e3", "3000")])
+    assert found == over("timeline.pretrain.tokens", "2000", "3000")
+    assert variants(recipe, [found], [0])[1].name == "tokens=3000,seed=0"
+
+
+@pytest.mark.parametrize(
+    ("overs", "fixed", "says"),
+    [
+        (["timeline.pretrain.clip"], [], "no path with values"),
+        (["timeline.pretrain.clip=1,"], [], "no path with values"),
+        (["timeline.pretrain.clip=1"], [], "the only value"),
+        ([], [], "nothing is varied"),
+        (["timeline.pretrian.clip=1,2"], [], "nearest names: pretrain"),
+        (["timeline.pretrain.clip=1,two"], [], "'two' does not fit"),
+        (["timeline.pretrain.clip=1,1.0"], [], "the same value as '1'"),
+        (["timeline.pretrain.clip=1,2", "timeline.0.clip=3,4"], [], "given twice"),
+        (["timeline.pretrain.clip=1,2"], ["timeline.0.clip=1"], "--set timeline.0.clip=1"),
+        (["seed=1,2"], [], "--seeds"),
+        (["timeline.pretrain.batch_tokens=128,100"], [], "no multiple of length"),
+    ],
+)
+def test_mistakes_are_refused_with_what_where_and_hint(recipe, overs, fixed, says):
+    with pytest.raises(RecipeError) as refused:
+        settled(recipe, [read_over(text) for text in overs], fixed)
+    assert says in str(refused.value) and "--over" in refused.value.where and refused.value.hint
+
+
+def test_the_metric_is_the_text_that_releases_are_judged_by(recipe):
+    metric = choose(recipe, None)
+    assert (metric.name, metric.unit) == ("pretrain.texts", "bits per byte")
+    assert choose(recipe, "sft.chats").unit == "nats per answer token"
+    with pytest.raises(RecipeError, match="'sft.chat'") as refused:
+        choose(recipe, "sft.chat")
+    assert "sft.chats" in refused.value.hint
+    chat_only = replace(recipe, timeline=recipe.timeline[3:5])
+    assert choose(chat_only, None).name == "sft.chats"
+
+
+def test_quantiles_are_those_of_scipy():
+    for freedom in (*range(1, 31), 99, 1000):
+        for level in (0.9, 0.95, 0.99):
+            expected = stats.t.ppf((1 + level) / 2, freedom)
+            assert math.isclose(student_quantile(freedom, level), expected, rel_tol=1e-9), (freedom, level)
+    assert round(student_quantile(1), 4) == 12.7062 and round(student_quantile(2), 4) == 4.3027
+
+
+def test_an_interval_by_hand():
+    """1, 2, 6: the mean is 3, the sample's variance (4 + 1 + 9) / 2 = 7, t of two degrees of freedom 4.3027."""
+    found = estimate([1.0, 2.0, 6.0])
+    assert found.mean == 3.0 and found.half_width == pytest.approx(4.302653 * math.sqrt(7 / 3), rel=1e-6)
+    alone = estimate([1.5])
+    assert alone.interval is None and alone.excludes_zero is None
+
+
+def compared(recipe, numbers, costs=None, **changes):
+    """Results of settings whose seeds came out as `numbers`, in the order of the grid."""
+    overs = settled(recipe, [over(LR, *(str(place + 1) for place in range(len(numbers))))])
+    seeds = range(max(len(row) for row in numbers))
+    every = variants(recipe, overs, list(seeds))
+    outcomes = {}
+    for one in every:
+        row = numbers[int(one.setting.values[LR]) - 1]
+        outcomes[one.name] = Outcome(value=row[one.seed], seconds=2.0) if one.seed < len(row) else Outcome()
+    same = {one.setting.name: {"steps": 1, "tokens": 100, "operations": 10**9} for one in every}
+    return results("tiny", choose(recipe, None), overs, every, outcomes | changes, same | (costs or {}))
+
+
+def test_differences_are_paired_by_seed(recipe):
+    """Seeds differ by 1, settings by 0.1 in every seed: the pairs see it, the means alone could not."""
+    found = compared(recipe, [[1.0, 2.0, 3.0], [1.1, 2.1, 3.1001], [0.9, 2.5, 3.0]])
+    assert found["best"] == "lr=1"
+    best, near, noisy = found["settings"]
+    assert best["difference"] is None and best["told_apart"] is None
+    assert near["interval"][0] < best["mean"] and near["told_apart"] is True
+    assert near["difference"]["mean"] == pytest.approx(0.1, abs=1e-4)
+    assert noisy["told_apart"] is False and noisy["difference"]["interval"][0] < 0 < noisy["difference"]["interval"][1]
+
+
+def test_what_is_missing_or_failed_is_said_and_not_compared(recipe):
+    found = compared(recipe, [[2.0, 2.1], [1.0], [3.0, 3.1]], **{"lr=3,seed=1": Outcome(failure="not finite")})
+    assert (found["variants"], found["finished"], found["failed"]) == (6, 4, 1)
+    assert found["best"] == "lr=1", "a mean over fewer seeds is not compared while others have more"
+    assert found["settings"][1]["seeds"] == {"0": 1.0, "1": None} and found["settings"][1]["interval"] is None
+    text = markdown(found)
+    assert "1 of 6 variants are not trained yet" in text and "1 of 2" in text and "lr=3, seed 1: not finite" in text
+    nothing = compared(recipe, [[], [], []] and [[1.0], []])
+    assert "not trained yet" in markdown(nothing) and nothing["settings"][1]["mean"] is None
+
+
+def test_one_seed_and_unequal_budgets_are_said(recipe):
+    costs = {"lr=2": {"steps": 1, "tokens": 200, "operations": 10**9}}
+    notes = " ".join(compared(recipe, [[1.0], [2.0]], costs)["notes"])
+    assert "One seed" in notes and "100 to 200 tokens" in notes and "operations" not in notes
+    assert not compared(recipe, [[1.0, 1.1], [2.0, 2.1]])["notes"]
