@@ -71,12 +71,28 @@ def test_chat_answers_until_the_input_ends(run):
     assert "base model" in refused.stderr and "hint:" in refused.stderr
 
 
+CARDS = {
+    "slm-10m": (9_968_640, [9_968_640]),
+    "odinnext-138m": (138_449_696, [138_449_696, 138_451_232]),
+    "odinnext-138m-best": (138_449_696, [138_449_696, 138_451_232]),
+    "mtlm1-200m": (109_529_856, [109_529_856, 194_482_944]),
+    "mtlm1-152m": (88_296_192, [88_296_192, 152_015_616]),
+}
+
+
 @pytest.mark.parametrize("name", names("lilliput.recipes"))
 def test_every_recipe_can_be_planned(name):
     plan = json.loads(CliRunner().invoke(app, ["plan", name, "--json"]).stdout)
-    releases = [entry for entry in plan["entries"] if entry["entry"].startswith("release")]
-    assert 1e6 < releases[0]["parameters"] < 3e6 and releases[1]["parameters"] > releases[0]["parameters"]
-    assert all(entry["steps"] > 0 for entry in plan["entries"] if entry["entry"].startswith("phase"))
+    assert plan["phases"] and all(phase["steps"] > 0 for phase in plan["phases"])
+    if name in CARDS:
+        first, sizes = CARDS[name]
+        assert plan["model"]["parameters"]["total"] == first
+        assert {release["parameters"]["total"] for release in plan["releases"]} <= set(sizes)
+        assert plan["releases"][-1]["parameters"]["total"] == sizes[-1]
+    if name == "odinnext-138m":
+        base = plan["releases"][0]
+        assert base["parameters"]["non_embedding"] == 113_283_872 and base["state_bytes"]["fp16"] == 3_145_728
+        assert "DiffusionBlocks" in str(plan["not_built"]) and "Teacher" in str(plan["not_built"])
     assert "parameters" in CliRunner().invoke(app, ["plan", name]).stdout
 
 

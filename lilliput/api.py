@@ -1,0 +1,248 @@
+"""A published model in Python: `lilliput.load(path)`, then write, stream, score or embed text.
+
+model = lilliput.load("runs/quickstart")
+model.generate("What does `json.dumps(obj)` do?")
+model.score("The sky is", ["blue", "green"])
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from lilliput.base.errors import LilliputError, RecipeError, RunError
+from lilliput.base.files import read_json
+from lilliput.generate.decode import stream as stream_tokens
+from lilliput.generate.sample import Sampling
+from lilliput.generate.score import log_likelihoods
+from lilliput.generate.talk import pieces
+from lilliput.model import ModelSpec
+from lilliput.publish.load import Published
+from lilliput.publish.load import load as load_folder
+from lilliput.tokenizer.template import render_template
+from lilliput.train.machine import Machine
+
+Message = Mapping[str, str]
+"""`role` (`system`, `user`, `assistant`) and `content` of a turn."""
+
+DELIMITER = " "
+"""Between a context and a choice, as lm-evaluation-harness has it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One way to go on from a context, and how likely the model finds it."""
+
+    text: str
+    log_likelihood: float
+    """Nats, summed over its tokens."""
+    tokens: int
+    share: float
+    """Of the probability that all choices have together."""
+
+    @property
+    def per_token(self) -> float:
+        """Mean log-likelihood of a token, in nats."""
+        return self.log_likelihood / self.tokens
+
+    @property
+    def per_character(self) -> float:
+        """Log-likelihood over the characters of the text: what `acc_norm` compares."""
+        return self.log_likelihood / max(1, len(self.text))
+
+
+class Model:
+    """A published model, ready to write. Made by `load`."""
+
+    def __init__(self, published: Published, folder: Path, device: str):
+        self._published, self.folder = published, folder
+        self._model = published.model.to(device)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The shape of the model."""
+        return self._published.model.spec
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer it was published with."""
+        return self._published.tokenizer
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        """Numbers of parameters: `total`, `embedding`, `non_embedding`."""
+        return self._model.parameter_counts()
+
+    @property
+    def chat_template(self) -> str | None:
+        """Jinja; None for a base model."""
+        return self._published.chat_template
+
+    @property
+    def context(self) -> int:
+        """Tokens the model was trained to read at once."""
+        return self._published.layout.context
+
+    def generate(self, prompt: str | Sequence[Message], **settings: Any) -> str:
+        """What the model writes after a prompt, without the prompt: `stream` in one piece."""
+        return "".join(self.stream(prompt, **settings))
+
+    def stream(
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        max_new_tokens: int | None = None,
+        seed: int = 0,
+        **sampling: Any,
+    ) -> Iterator[str]:
+        """Yield what the model writes, piece by piece, each of whole characters.
+
+        Args:
+            prompt: text to go on from, empty for the beginning of a document; or a conversation, which is put into the
+                model's chat template and answered.
+            max_new_tokens: tokens at most; None for the release's own.
+            seed: the same seed gives the same text.
+            **sampling: fields of `lilliput.generate.sample.Sampling` (greedy, temperature, top_k, top_p,
+                repetition_penalty) where they differ from the release's own.
+
+        Raises:
+            LilliputError: a conversation for a model without a chat template, or a setting that does not exist.
+            RecipeError: a setting has an impossible value.
+        """
+        if max_new_tokens is not None and max_new_tokens < 0:
+            raise RecipeError(
+                f"max_new_tokens cannot be {max_new_tokens}", where="generate", hint="give 0 or more, or leave it out"
+            )
+        text = prompt if isinstance(prompt, str) else self._render(prompt)
+        written = stream_tokens(
+            self._model,
+            self.tokenizer.encode(text, add_special_tokens=isinstance(prompt, str)).ids or [self._published.end_id],
+            self._sampling(sampling),
+            stops=self._published.stop_ids,
+            most=self._published.generation.max_new_tokens if max_new_tokens is None else max_new_tokens,
+            seed=seed,
+        )
+        return pieces(written, self.tokenizer, self._published.stop_ids)
+
+    def score(self, context: str, choices: Sequence[str], *, delimiter: str = DELIMITER) -> list[Choice]:
+        """How likely each choice is after a context, in the order given.
+
+        Context, delimiter and choice are encoded together, as the model read text in training; the choice's tokens are
+        those after as many as the context alone has. Blanks at the end of the context count as the choice's. So does
+        lm-evaluation-harness, with the same numbers.
+
+        Raises:
+            LilliputError: there is no choice, or an empty one.
+        """
+        if not choices or not all(choices):
+            raise LilliputError(
+                "there is nothing to score" if not choices else "a choice is empty",
+                where="the choices of score",
+                hint="give at least one text that is not empty",
+            )
+        requests = [self._split(context, delimiter + choice) for choice in choices]
+        likelihoods = log_likelihoods(self._model, requests, window=self.context)
+        shares = torch.tensor(likelihoods, dtype=torch.float64).softmax(dim=0).tolist()
+        return [
+            Choice(text=choice, log_likelihood=likelihood, tokens=len(continuation), share=share)
+            for choice, likelihood, (_, continuation), share in zip(choices, likelihoods, requests, shares, strict=True)
+        ]
+
+    def embed_tokens(self, text: str, *, layer: int = -1) -> Tensor:
+        """What the model makes of each token of a text, [L, D] in fp32 on the CPU.
+
+        Args:
+            text: not empty; it is encoded as it stands, with nothing before it.
+            layer: after how many layers: 0 is the embedding itself, -1 the last layer after the final norm.
+
+        Raises:
+            LilliputError: the text is empty, or there are not so many layers.
+        """
+        ids = self.tokenizer.encode(text, add_special_tokens=False).ids
+        last = self.spec.layers
+        if not ids or not -1 <= layer <= last:
+            raise LilliputError(
+                "an empty text has no tokens" if not ids else f"there is no layer {layer}",
+                where="embed_tokens",
+                hint=f"give a text, and a layer from 0 to {last}, or -1",
+            )
+        with torch.no_grad():  # what comes back is an ordinary tensor, to train a probe on, say
+            x = self._model.embed(torch.tensor([ids], device=next(self._model.parameters()).device)[..., None])
+            x, _ = self._model.run(x, slice(0, last if layer == -1 else layer))
+            return (self._model.norm(x) if layer == -1 else x)[0].float().cpu()
+
+    def _render(self, messages: Sequence[Message]) -> str:
+        if self.chat_template is None:
+            raise LilliputError(
+                "this is a base model without a chat template",
+                where=str(self.folder),
+                hint="give the prompt as text, or load the instruct release",
+            )
+        return render_template(
+            self.chat_template, messages, tokens=self._published.special_tokens, where=str(self.folder)
+        )
+
+    def _sampling(self, settings: Mapping[str, Any]) -> Sampling:
+        try:
+            return replace(self._published.generation.sampling, **settings)
+        except TypeError as error:
+            raise LilliputError(
+                f"there is no such setting: {', '.join(settings)}",
+                where="generate",
+                hint=f"settings are: max_new_tokens, seed, {', '.join(Sampling.__dataclass_fields__)}",
+            ) from error
+
+    def _split(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Token ids of a context and of what goes on from it, cut where the context alone would end."""
+        kept = context.rstrip()
+        whole = self.tokenizer.encode(context + continuation, add_special_tokens=False).ids
+        before = self.tokenizer.encode(kept, add_special_tokens=False).ids
+        if not before:
+            return [self._published.end_id], whole
+        return whole[: len(before)], whole[len(before) :]
+
+
+def load(path: str | Path, *, device: str = "auto") -> Model:
+    """Open a published model.
+
+    Args:
+        path: the folder of a release, a run folder (its last release), or a Hugging Face folder of a Llama or Qwen3.
+        device: `cpu`, `cuda`, `mps`, or `auto` for the best one there is.
+
+    Raises:
+        RunError: there is no model, or its files are damaged.
+        MachineError: the device is not there.
+    """
+    folder = last_release(Path(path)) or Path(path)
+    if (folder / "recipe.json").is_file():
+        raise RunError(
+            "the run has released nothing yet",
+            where=str(folder),
+            hint=f"`lilliput run {folder}` trains and releases; `lilliput publish {folder}` releases what is trained",
+        )
+    return Model(load_folder(folder), folder, Machine(device=device).settled().device)
+
+
+def last_release(run: Path) -> Path | None:
+    """The last release of a run folder's timeline that is there; None for a run without one, and for other folders."""
+    folders = releases(run)
+    return folders[-1] if folders else None
+
+
+def releases(run: Path) -> list[Path]:
+    """The releases of a run folder that are there, in the order of its timeline; none for other folders."""
+    recipe = run / "recipe.json"
+    try:
+        entries = read_json(recipe)["timeline"] if recipe.is_file() else []
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"the file is no recipe ({error})",
+            where=str(recipe),
+            hint=f"give a model below {run / 'releases'}, or let `lilliput run RECIPE --out {run}` write it again",
+        ) from error
+    folders = [run / "releases" / entry["name"] for entry in entries if entry["type"] == "lilliput.recipe:Release"]
+    return [folder for folder in folders if (folder / "lilliput.json").is_file()]

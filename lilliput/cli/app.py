@@ -1,0 +1,78 @@
+"""All commands together, and what becomes of errors: three lines on stderr and exit code 1."""
+
+import difflib
+import os
+import sys
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from lilliput.base.errors import LilliputError, RunError
+from lilliput.cli import evaluate, folders, models, pipeline, recipes, sweep
+
+app = typer.Typer(
+    help="The small-language-model foundry: raw text to a published small language model.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+for commands in (pipeline.app, models.app, evaluate.app, recipes.app, sweep.app, folders.app):
+    app.registered_commands += commands.registered_commands
+    app.registered_groups += commands.registered_groups
+
+UsageError: Any = typer.BadParameter.__base__
+"""typer's own, wherever its version keeps it."""
+
+
+def main() -> None:
+    """Entry point of the command `lilliput`."""
+    try:
+        code = app(standalone_mode=False)
+        sys.stdout.flush()  # here, where a reader who has gone away is expected
+    except UsageError as error:
+        complain(_usage(error))
+    except typer.Abort:
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has enough of it; Python must not complain about that again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        complain(
+            RunError(
+                f"the system refused: {error.strerror or error}",
+                where=str(error.filename or "a file of this command"),
+                hint="free space or permission there; what was written before is whole, and the same command goes on",
+            )
+        )
+    except LilliputError as error:
+        complain(error)
+    else:
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def complain(error: LilliputError) -> NoReturn:
+    """Say what is wrong on stderr and leave with exit code 1."""
+    Console(stderr=True, soft_wrap=True).print(
+        f"{type(error).__name__}: {error}", style="red", highlight=False, markup=False
+    )
+    sys.exit(1)
+
+
+def _usage(error: Any) -> LilliputError:
+    """A mistake in a command's name or options, told as all others are, with the nearest names."""
+    context = error.ctx
+    known: list[str] = list(getattr(error, "possibilities", None) or [])
+    if context is not None and not known:
+        command = context.command
+        if hasattr(command, "list_commands"):
+            known = command.list_commands(context)
+        else:
+            known = [name for parameter in command.params for name in parameter.opts if name.startswith("--")]
+    said = error.format_message().partition(" Did you mean")[0].rstrip(".")
+    near = [match for word in said.replace("'", " ").split() for match in difflib.get_close_matches(word, known, n=3)]
+    path = context.command_path if context is not None else "lilliput"
+    names = f"nearest names: {', '.join(dict.fromkeys(near))}; " if near else ""
+    return LilliputError(
+        said[:1].lower() + said[1:], where=f"the command line, {path}", hint=f"{names}see {path} --help"
+    )

@@ -1,0 +1,101 @@
+"""What one does with a published model: write, chat, score."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from lilliput.base.errors import LilliputError
+from lilliput.cli.options import DeviceOption, JsonOption, ModelArgument
+from lilliput.cli.show import console, number
+
+app = typer.Typer()
+
+
+@app.command()
+def generate(
+    model: ModelArgument,
+    prompt: Annotated[str, typer.Option(help="Text to go on from; for a chat model, a question.")] = "",
+    most: Annotated[int | None, typer.Option("--max-new-tokens", help="Default: the release's own.")] = None,
+    greedy: Annotated[bool, typer.Option(help="Always take the likeliest token.")] = False,
+    temperature: Annotated[float | None, typer.Option()] = None,
+    top_k: Annotated[int | None, typer.Option()] = None,
+    top_p: Annotated[float | None, typer.Option()] = None,
+    repetition_penalty: Annotated[float | None, typer.Option()] = None,
+    seed: Annotated[int, typer.Option()] = 0,
+    raw: Annotated[bool, typer.Option(help="Do not put a chat model's prompt into its template.")] = False,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Write one continuation or one answer, with the release's own settings unless told otherwise."""
+    from lilliput.api import load
+
+    opened = load(model, device=device)
+    given = {
+        "greedy": greedy or None,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "repetition_penalty": repetition_penalty,
+    }
+    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    asked = prompt if raw or opened.chat_template is None else [{"role": "user", "content": prompt}]
+    pieces = opened.stream(asked, max_new_tokens=most, seed=seed, **settings)
+    if as_json:
+        print(json.dumps({"model": str(opened.folder), "prompt": prompt, "seed": seed, "text": "".join(pieces)}))
+        return
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()
+
+
+@app.command()
+def chat(model: ModelArgument, seed: Annotated[int, typer.Option()] = 0, device: DeviceOption = "auto") -> None:
+    """Talk with a chat model in the terminal; an empty line or Ctrl-D ends it, /new begins a new conversation."""
+    from lilliput.api import load
+    from lilliput.generate.chat import converse
+
+    opened = load(model, device=device)
+    if opened.chat_template is None:
+        raise LilliputError(
+            "this release is a base model without a chat template",
+            where=str(model),
+            hint="use `lilliput generate`, or give the instruct release",
+        )
+    converse(lambda messages, seed: opened.stream(messages, seed=seed), console, seed=seed)
+
+
+@app.command()
+def score(
+    model: ModelArgument,
+    choices: Annotated[list[str], typer.Option("--choice", help="A way to go on; give several.")],
+    context: Annotated[str, typer.Option(help="What comes before.")] = "",
+    delimiter: Annotated[str, typer.Option(help="Between the context and a choice.")] = " ",
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Rank texts by how likely the model finds them after a context."""
+    from lilliput.api import load
+
+    scored = load(model, device=device).score(context, choices, delimiter=delimiter)
+    ranked = sorted(scored, key=lambda choice: -choice.log_likelihood)
+    rows = [
+        {
+            "choice": choice.text,
+            "log_likelihood": choice.log_likelihood,
+            "per_token": choice.per_token,
+            "per_character": choice.per_character,
+            "tokens": choice.tokens,
+            "share": choice.share,
+        }
+        for choice in ranked
+    ]
+    if as_json:
+        print(json.dumps({"model": str(model), "context": context, "choices": rows}, indent=2))
+        return
+    table = Table(*(name.replace("_", " ") for name in rows[0]))
+    for row in rows:
+        table.add_row(*(number(value) for value in row.values()))
+    console.print(table)
+    console.print("log-likelihoods in nats; acc compares the sum, acc_norm the mean per character", style="dim")

@@ -1,0 +1,64 @@
+"""Arguments and options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def _recipes(incomplete: str) -> list[str]:
+    from lilliput.recipe import names
+
+    return [name for name in names("lilliput.recipes") if name.startswith(incomplete)]
+
+
+def _machines(incomplete: str) -> list[str]:
+    from lilliput.recipe import names
+
+    return [name for name in names("lilliput.machines") if name.startswith(incomplete)]
+
+
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A recipe by name (quickstart), or a Python file that defines one.",
+        autocompletion=_recipes,
+    ),
+]
+TargetArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE|RUN",
+        help="A recipe by name (quickstart) or Python file, or the folder of a run, which knows its recipe.",
+        autocompletion=_recipes,
+    ),
+]
+ModelArgument = Annotated[
+    Path, typer.Argument(metavar="MODEL|RUN", help="A published model folder, or a run folder (its last release).")
+]
+OutOption = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="The run folder, runs/<recipe> unless told; an old one goes on.")
+]
+SetOption = Annotated[
+    list[str], typer.Option("--set", metavar="PATH=VALUE", help="Override one field of the recipe, e.g. seed=1.")
+]
+SourceOption = Annotated[
+    list[str],
+    typer.Option("--source", metavar="NAME=PATH", help="Read a corpus of the recipe from local files instead."),
+]
+ShrinkOption = Annotated[bool, typer.Option("--shrink", help="The same recipe at toy size: a rehearsal in a minute.")]
+MachineOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="A machine by name (here, cpu, one-gpu, mac) or Python file.",
+        autocompletion=_machines,
+    ),
+]
+ItemsOption = Annotated[
+    Path | None,
+    typer.Option("--eval-data", metavar="FOLDER", help="Local files of the evaluation sets; the hub unless told."),
+]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, mps, or auto for the best there is.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -1,0 +1,120 @@
+"""Recipes before they run: list, show, copy, plan, and variants side by side."""
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.syntax import Syntax
+from rich.table import Table
+
+from lilliput.base.errors import LilliputError
+from lilliput.cli.options import (
+    JsonOption,
+    MachineOption,
+    RecipeArgument,
+    SetOption,
+    ShrinkOption,
+    SourceOption,
+    TargetArgument,
+)
+from lilliput.cli.show import console
+from lilliput.cli.target import target
+
+app = typer.Typer()
+group = typer.Typer(help="The recipes that come with Lilliput: list, show, copy.", no_args_is_help=True)
+app.add_typer(group, name="recipe")
+
+
+@group.command("list")
+def list_recipes(as_json: JsonOption = False) -> None:
+    """Name every recipe, what it makes, and how large."""
+    from lilliput.missing import missing_parts
+    from lilliput.plan import plan
+    from lilliput.recipe import load_recipe, names
+
+    rows = []
+    for name in names("lilliput.recipes"):
+        recipe = load_recipe(name)
+        sizes = {entry["name"]: entry["parameters"]["total"] for entry in plan(recipe)["releases"]}
+        rows.append({"name": name, "about": recipe.about, "releases": sizes, "not_built": missing_parts(recipe)})
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table("recipe", "what it is", "parameters of its releases", show_lines=True)
+    for row in rows:
+        table.add_row(row["name"], row["about"], "\n".join(f"{size:,}" for size in row["releases"].values()))
+    console.print(table)
+
+
+@group.command("show")
+def show_recipe(recipe: RecipeArgument, as_json: JsonOption = False) -> None:
+    """Print a recipe: its Python file, or every setting as JSON."""
+    from lilliput.base.spec import to_plain
+    from lilliput.recipe import load_recipe, source_of
+
+    if as_json:
+        print(json.dumps(to_plain(load_recipe(recipe)), indent=2))
+        return
+    text = source_of(recipe).read_text(encoding="utf-8")
+    if console.is_terminal:
+        console.print(Syntax(text, "python", background_color="default"))
+    else:
+        print(text, end="")
+
+
+@group.command("copy")
+def copy_recipe(
+    recipe: RecipeArgument,
+    to: Annotated[Path | None, typer.Argument(metavar="FILE", help="Default: <recipe>.py in this folder.")] = None,
+) -> None:
+    """Copy a recipe's file, to change it and run the copy."""
+    from lilliput.base.files import write_bytes
+    from lilliput.recipe import source_of
+
+    source = source_of(recipe)
+    file = to or Path(f"my_{source.name}")
+    if file.is_dir():
+        file = file / f"my_{source.name}"
+    if file.exists():
+        raise LilliputError(f"{file} is there already", where="recipe copy", hint="name another file after the recipe")
+    write_bytes(file, source.read_bytes())
+    console.print(f"copied; change it, then: lilliput plan {file}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def plan(
+    recipe: TargetArgument,
+    overrides: SetOption = [],  # noqa: B006, typer reads it
+    sources: SourceOption = [],  # noqa: B006
+    shrink: ShrinkOption = False,
+    machine: MachineOption = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Run a little of each phase here, to know time and memory.")
+    ] = False,
+    price_per_hour: Annotated[float | None, typer.Option(help="What the machine costs an hour.")] = None,
+    watts: Annotated[float | None, typer.Option(help="What the machine draws.")] = None,
+    price_per_kwh: Annotated[float | None, typer.Option(help="What electricity costs.")] = None,
+    currency: Annotated[str | None, typer.Option(help="A word to show beside prices.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a recipe would do and need, without doing it."""
+    from lilliput.plan import Tariff, show
+    from lilliput.plan import plan as make
+    from lilliput.plan import probe as measure
+    from lilliput.recipe import load_machine
+
+    tariff = Tariff(price_per_hour=price_per_hour, watts=watts, price_per_kwh=price_per_kwh, currency=currency)
+    aim = target(recipe, overrides=overrides, sources=sources, shrunk=shrink)
+    where = load_machine(machine or "here")
+    costs = None
+    if probe:
+        where = where.settled()
+        with console.status("probing") if not as_json else nullcontext() as status:
+            costs = measure(aim.recipe, where, status.update if status else lambda line: None)
+    made = make(aim.recipe, where, costs=costs, tariff=tariff)
+    if as_json:
+        print(json.dumps(made, indent=2))
+    else:
+        show(console, made)

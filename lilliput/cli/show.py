@@ -1,0 +1,66 @@
+"""How results look in the terminal."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from lilliput.base.files import read_json
+
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100)
+silent = Console(quiet=True)
+"""For what is done on the way to JSON."""
+
+
+def number(value: Any) -> str:
+    """A value as a cell of a table."""
+    match value:
+        case None:
+            return ""
+        case bool() | str():
+            return str(value)
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:.4f}"
+        case _:
+            return str(value)
+
+
+def score_table(scores: list[dict[str, Any]], title: str) -> Table:
+    """Scores with their chance level and standard error."""
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("task", overflow="fold", min_width=20)
+    table.add_column("metric", overflow="fold", min_width=13)
+    for column in ("value", "± 1 s.e.", "chance", "n"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("note")
+    for score in scores:
+        keys = ("task", "metric", "value", "stderr", "chance", "items", "note")
+        table.add_row(*(number(score[key]) for key in keys))
+    return table
+
+
+def show_evaluation(evaluation: dict[str, Any], title: str) -> None:
+    """Scores and averages of a model."""
+    console.print(score_table(evaluation["scores"], title))
+    for average in evaluation["averages"]:
+        shares = f"{100 * average['value']:.2f} ± {100 * average['stderr']:.2f}"
+        console.print(f"  {average['name']}: {shares}  [{average['formula']}]", highlight=False, markup=False)
+
+
+def show_release(folder: Path, run: Path) -> None:
+    """What a release is worth, and one thing it wrote."""
+    evaluation = read_json(run / "evals" / f"{folder.name}.json")
+    show_evaluation(evaluation, str(folder))
+    for name, value in evaluation["baselines"].items():
+        console.print(f"  for scale, held-out bits per byte of {name.replace('_', ' ')}: {value:.4f}", highlight=False)
+    sample = evaluation["samples"][0]
+    console.print()
+    console.print(sample["prompt"], style="bold", highlight=False, markup=False)
+    console.print(sample["text"].strip(), highlight=False, markup=False)
+    console.print(f"\nthe model is in {folder}; its card is {folder / 'README.md'}\n", highlight=False, markup=False)

@@ -1,0 +1,67 @@
+"""Variants of a recipe, trained side by side and compared."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from lilliput.cli.options import JsonOption, MachineOption, SetOption, ShrinkOption, SourceOption, TargetArgument
+from lilliput.cli.pipeline import interruptible
+from lilliput.cli.show import console
+from lilliput.cli.target import target
+
+app = typer.Typer()
+
+
+@app.command("sweep")
+def sweep_command(
+    recipe: TargetArgument,
+    over: Annotated[
+        list[str],
+        typer.Option("--over", metavar="PATH=A,B,C", help="Vary one field; several of these make all combinations."),
+    ] = [],  # noqa: B006, typer reads it
+    seeds: Annotated[int, typer.Option(metavar="N", help="Train each setting with this many seeds.")] = 1,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PHASE.CORPUS", help="Compare this; unless told, bits per byte after the last text phase."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="runs/<recipe>-sweep unless told; an old one goes on."),
+    ] = None,
+    machine: MachineOption = None,
+    overrides: SetOption = [],  # noqa: B006
+    sources: SourceOption = [],  # noqa: B006
+    shrink: ShrinkOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train variants of a recipe and compare their held-out bits per byte. Run again to go on after an interruption."""
+    from lilliput.recipe import load_machine
+    from lilliput.sweep.grid import read_over
+    from lilliput.sweep.table import footnotes, table
+    from lilliput.sweep.walk import sweep
+
+    aim = target(recipe, overrides=overrides, sources=sources, shrunk=shrink)
+    folder = out or Path("runs") / f"{aim.folder.name}-sweep"
+    screen = Console(stderr=True) if as_json else console
+    with interruptible():
+        found = sweep(
+            aim.recipe,
+            [read_over(text) for text in over],
+            seeds,
+            folder,
+            load_machine(machine) if machine else None,
+            screen,
+            metric=metric,
+            fixed=overrides,
+        )
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    console.print(table(found))
+    for line in (*footnotes(found), f"table.md, results.json and plot.png are in {folder}"):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

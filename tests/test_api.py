@@ -1,0 +1,139 @@
+"""The Python API: the same numbers as lm-evaluation-harness, the same text as the command line."""
+
+import pytest
+import tiny
+import tiny_releases
+import torch
+from tiny_releases import offline  # noqa: F401, a fixture
+
+import lilliput
+from lilliput.base.errors import LilliputError, RunError
+from lilliput.base.files import new_folder
+from lilliput.publish.export import Generation, export
+from lilliput.publish.load import load as load_published
+from lilliput.tokenizer.chatml import CHAT_TEMPLATE, CHATML, add_tokens
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    spec, layout = tiny_releases.RELEASES["qwen3"]
+    path = tmp_path_factory.mktemp("api") / "model"
+    with new_folder(path) as partial:
+        export(
+            tiny_releases.awake(spec),
+            tiny_releases.tokenizer(),
+            partial,
+            layout=layout,
+            dtype="F32",
+            generation=Generation(max_new_tokens=20),
+            chat_template=None,
+        )
+    return path
+
+
+@pytest.fixture(scope="module")
+def chat_folder(tmp_path_factory):
+    spec, layout = tiny_releases.RELEASES["hgrn2"]
+    path = tmp_path_factory.mktemp("api") / "chat"
+    with new_folder(path) as partial:
+        export(
+            tiny_releases.awake(tiny.replace(spec, vocab=spec.vocab + 2)),
+            add_tokens(tiny_releases.tokenizer(), CHATML),
+            partial,
+            layout=layout,
+            dtype="F32",
+            generation=Generation(max_new_tokens=20),
+            chat_template=CHAT_TEMPLATE,
+        )
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return lilliput.load(folder, device="cpu")
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    import subprocess
+    import sys
+
+    script = "import sys, lilliput; assert 'torch' not in sys.modules; lilliput.load; assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_writing_is_a_function_of_the_seed_and_stops_at_the_limit(model):
+    one, again, other = (model.generate("the quick", seed=seed, temperature=2.0) for seed in (1, 1, 2))
+    assert one == again != other
+    assert "".join(model.stream("the quick", seed=1, temperature=2.0)) == one
+    short, long = (model.generate("the", max_new_tokens=most, greedy=True) for most in (3, 9))
+    assert len(short) < len(long) and not model.generate("the", max_new_tokens=0)
+    assert isinstance(model.generate("", max_new_tokens=2), str), "an empty prompt is the beginning of a document"
+
+
+def test_scores_are_those_of_the_harness(model, folder, offline):  # noqa: F811
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    theirs = HFLM(pretrained=str(folder), tokenizer=tokenizer, device="cpu", dtype="float32", prefix_token_id=0)
+    contexts = ["the quick brown", "ends in blanks  ", "", "the lazy " * 30]
+    choices = ["fox", "dog and the cat", "ümlaut"]
+    for context in contexts:
+        requests = [
+            Instance("loglikelihood", {}, (context, f" {choice}"), place) for place, choice in enumerate(choices)
+        ]
+        expected = [likelihood for likelihood, _ in theirs.loglikelihood(requests, disable_tqdm=True)]
+        found = [choice.log_likelihood for choice in model.score(context, choices)]
+        assert found == pytest.approx(expected, abs=1e-4), context
+
+
+def test_shares_add_up_and_lengths_are_normalised(model):
+    scored = model.score("the", ["cat", "cat on the mat"])
+    assert sum(choice.share for choice in scored) == pytest.approx(1.0)
+    short, long = scored
+    assert long.tokens > short.tokens and long.per_character == pytest.approx(long.log_likelihood / 14)
+    assert short.per_token == pytest.approx(short.log_likelihood / short.tokens)
+
+
+def test_a_merge_across_the_boundary_belongs_to_the_choice(model):
+    """Without a delimiter `the quick` continues a word: the tokens are those of the whole text."""
+    whole = model.tokenizer.encode("the quick").ids
+    before = model.tokenizer.encode("the qu").ids
+    (choice,) = model.score("the qu", ["ick"], delimiter="")
+    assert choice.tokens == len(whole) - len(before)
+
+
+def test_embeddings_of_every_layer(model):
+    ids = model.tokenizer.encode("the quick brown fox").ids
+    last, first, before_norm = (model.embed_tokens("the quick brown fox", layer=layer) for layer in (-1, 0, 2))
+    assert last.shape == (len(ids), 32) == first.shape and last.dtype == torch.float32
+    table = load_published(model.folder).model.embedding.weight
+    assert torch.equal(first, table[ids])
+    native = load_published(model.folder).model
+    assert torch.allclose(last @ native.head_weight.T, native(torch.tensor([ids]))[0], atol=1e-5)
+    assert not torch.allclose(before_norm, last)
+
+
+def test_a_conversation_goes_through_the_template(chat_folder):
+    model = lilliput.load(chat_folder, device="cpu")
+    asked = [{"role": "user", "content": "the quick?"}]
+    prompt = "<|im_start|>user\nthe quick?<|im_end|>\n<|im_start|>assistant\n"
+    assert model.generate(asked, seed=3) == model.generate(prompt, seed=3)
+    with pytest.raises(LilliputError, match="refuses these messages"):
+        model.generate([{"role": "user"}])
+
+
+def test_mistakes_get_an_answer(model, tmp_path):
+    with pytest.raises(LilliputError, match="no such setting: temprature"):
+        model.generate("the", temprature=1.0)
+    with pytest.raises(LilliputError, match="temperature cannot be"):
+        model.generate("the", temperature=-1.0)
+    with pytest.raises(LilliputError, match="nothing to score"):
+        model.score("the", [])
+    with pytest.raises(LilliputError, match="no layer 9"):
+        model.embed_tokens("the", layer=9)
+    with pytest.raises(LilliputError, match="base model"):
+        model.generate([{"role": "user", "content": "hello"}])
+    with pytest.raises(RunError, match="hint"):
+        lilliput.load(tmp_path)
