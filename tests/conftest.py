@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported: its kernels then run on the processor
+
 THREADS = 1
 """Tiny tensors gain nothing from two, and lose much where another process wants the second core."""
 torch.set_num_threads(THREADS)

@@ -7,7 +7,7 @@ S tokens in a bag, D width.
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lilliput.data.batch import Batch
 from lilliput.model import LanguageModel
@@ -50,15 +50,8 @@ class NextBagModule(nn.Module):
         documents, _ = bags(batch.segments, size)
         weight = bags(batch.weight, size)[1] * is_target(batch.segments, size) / size
         hidden = self.spec.route(self.model, self.model.embed(inputs), targets, documents[..., -1], generator)
-        hidden = _to_product_precision(self.model.norm(hidden))
-        loss, lse = bag_loss(hidden, self.model.head_weight, targets, weight)
+        loss, lse = bag_loss(self.model.norm(hidden), self.model.head_weight, targets, weight)
         charge = weight.sum(dim=-1)
         sums = {term.name: term(loss, lse, charge) * (size / charged) for term in self.spec.terms}
         total = torch.stack([term.weight * sums[term.name] for term in self.spec.terms]).sum()
         return Losses(total, {name: value.detach() for name, value in sums.items()})
-
-
-def _to_product_precision(hidden: Tensor) -> Tensor:
-    """The head's product is made by our own function, which autocast does not see."""
-    kind = hidden.device.type
-    return hidden.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else hidden

@@ -1,0 +1,94 @@
+"""Linear head and cross-entropy against a bag of targets, with one log-sum-exp a position.
+
+    z = head h  (or cap tanh(z / cap));   loss = sum_s w_s (logsumexp z - z[u_s])
+
+With one target of weight 1 this is ordinary next-token cross-entropy; with S targets it is the multi-hot loss of token
+superposition (arXiv 2605.06546). `naive` is the specification; every other backend is tested against it, values and
+gradients. Shapes: B rows, L positions, S tokens in a bag, D width, V vocabulary.
+"""
+
+from enum import Enum
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from lilliput.base.errors import MachineError
+from lilliput.ops.bag_loss.chunked import chunked
+from lilliput.ops.bag_loss.naive import naive
+
+TRITON_HERE = find_spec("triton") is not None
+"""Builds of PyTorch for CUDA and ROCm bring it; it is imported with the first loss that could use it."""
+
+
+class Backend(Enum):
+    """Which implementation runs; `AUTO` picks the fastest one for the device and never holds all logits at once."""
+
+    AUTO = "auto"
+    NAIVE = "naive"
+    CHUNKED = "chunked"
+    TRITON = "triton"
+
+
+def bag_loss(
+    hidden: Tensor,
+    head: Tensor,
+    targets: Tensor,
+    weight: Tensor,
+    *,
+    cap: float | None = None,
+    vocab: int | None = None,
+    backend: Backend = Backend.AUTO,
+) -> tuple[Tensor, Tensor]:
+    """Charge every position for its bag of targets.
+
+    Args:
+        hidden: [B, L, D], after the final norm; its precision, or that of an autocast region around, is the product's.
+        head: [V, D].
+        targets: token ids [B, L, S].
+        weight: [B, L, S], constants; 0 leaves a target out. A position of zeros alone costs nothing.
+        cap: bound of the logits, c tanh(z / c) in fp32 (Gemma 2, arXiv 2408.00118); None leaves them as they are.
+        vocab: rows of the head that stand for tokens; the rest is padding, of no probability and no gradient.
+        backend: one of `Backend`.
+
+    Returns:
+        loss [B, L] and logsumexp [B, L], natural logarithms, fp32 (fp64 for fp64 input); both are 0, and constants,
+        where all weights are 0.
+
+    Raises:
+        MachineError: `Backend.TRITON` was asked for, and is not installed or does not take fp64.
+    """
+    assert cap is None or cap > 0, cap
+    assert vocab is None or 0 < vocab <= len(head), (vocab, len(head))
+    kind = hidden.device.type
+    if torch.is_autocast_enabled(kind):  # it does not see products that our own functions make
+        hidden = hidden.to(torch.get_autocast_dtype(kind))
+    if vocab is not None:
+        head = head[:vocab]
+    rows, length, _ = hidden.shape
+    inputs = hidden.flatten(0, 1), head, targets.flatten(0, 1), weight.flatten(0, 1)
+    if backend is Backend.AUTO:
+        backend = _fastest(hidden)
+    if backend is Backend.TRITON:
+        loss, lse = _fused(*inputs, cap)
+    else:
+        loss, lse = (naive if backend is Backend.NAIVE else chunked)(*inputs, cap)
+    return loss.view(rows, length), lse.view(rows, length)
+
+
+def _fastest(hidden: Tensor) -> Backend:
+    fits = hidden.is_cuda and hidden.dtype != torch.float64 and TRITON_HERE
+    return Backend.TRITON if fits else Backend.CHUNKED
+
+
+def _fused(hidden: Tensor, head: Tensor, targets: Tensor, weight: Tensor, cap: float | None) -> tuple[Tensor, Tensor]:
+    if not TRITON_HERE or hidden.dtype == torch.float64:
+        why = "they have no fp64" if TRITON_HERE else "Triton is not installed"
+        raise MachineError(
+            f"the loss cannot run as Triton kernels: {why}",
+            where="bag_loss(backend=Backend.TRITON)",
+            hint="leave the choice to Backend.AUTO",
+        )
+    from lilliput.ops.bag_loss.triton import fused
+
+    return fused(hidden, head, targets, weight, cap)
