@@ -1,0 +1,178 @@
+"""Triton kernels of the recurrence: the states that chunks receive, then every chunk by itself.
+
+Inside a chunk of C positions a score is A_ij = sum_c q_ic k_jc e^{g_{j+1} + ... + g_i} for j <= i, and as a product of
+e^{G_i} and e^{-G_j}, with running sums G, it would overflow. So pairs are told apart by the highest bit in which i and
+j differ: those of level l lie in the two halves of one block of 2^{l+1} positions, and their decay is that from j to
+the middle of the block times that from the middle to i. No factor is ever above 1, each belongs to one position, and a
+level is one product of matrices: log2 C exponentials for a position and channel, where pairs would need C / 2. The
+sums of log decays are products, too, with a matrix of 0 and 1, over no more positions than they are about.
+
+Shapes: C positions of a chunk, K key channels, V value channels, N chunks of a row.
+"""
+
+import triton
+import triton.language as tl
+
+SIZES = ("positions", "heads")
+"""Arguments whose values compile nothing anew."""
+
+
+@triton.jit
+def of_chunk(positions, heads, C: tl.constexpr):
+    """The program's chunk: number of its first vector, in 64 bits, and which of its positions are in the row [C, 1]."""
+    chunks = tl.cdiv(positions, C)
+    lane, n = tl.program_id(0) // chunks, tl.program_id(0) % chunks
+    first = ((lane // heads).to(tl.int64) * positions + n * C) * heads + lane % heads
+    return first, n * C + tl.arange(0, C)[:, None] < positions
+
+
+@triton.jit
+def vectors(tensor, first, heads, columns, D: tl.constexpr, C: tl.constexpr):
+    """Pointers [C, .] to some columns of a head's vectors of D numbers, from number `first` on."""
+    return tensor + first * D + (tl.arange(0, C)[:, None] * (heads * D) + columns[None, :])
+
+
+@triton.jit
+def load_decay(pointers, inside, EXACT: tl.constexpr):
+    """Log decays in powers of two, as `decay_over` sums them; what is below e^-20,000 empties a state all the same."""
+    decay = tl.maximum(tl.load(pointers, mask=inside, other=0.0) * 1.4426950408889634, -30000.0)
+    return decay if EXACT else decay.to(tl.float16).to(tl.float32)
+
+
+@triton.jit
+def load_span(spans, number, C: tl.constexpr):
+    """A matrix [C, C] of `spans`: row i is 1 at the positions whose decay position i is about."""
+    return tl.load(spans + number * C * C + (tl.arange(0, C)[:, None] * C + tl.arange(0, C)[None, :]))
+
+
+@triton.jit
+def decay_over(span, decay, EXACT: tl.constexpr):
+    """Each position's decay over its row of a span; [C, C], [C, K] -> [C, K].
+
+    The 11 bits of fp16 do for operands of 16 bits, whose products round by more; two such parts hold 22 bits.
+    """
+    high = decay.to(tl.float16)
+    sums = tl.dot(span, high)
+    if EXACT:
+        sums = tl.dot(span, (decay - high.to(tl.float32)).to(tl.float16), acc=sums)
+    return tl.exp2(sums)
+
+
+@triton.jit
+def pairs_of(level, i, j):
+    """Whether j lies in the lower and i in the upper half of one block of that level."""
+    half = i >> level
+    return (j >> level) == tl.where(half % 2 == 1, half - 1, -1)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def states_kernel(
+    keys,
+    values,
+    log_decay,
+    spans,
+    before,
+    received,
+    after,
+    scale,
+    positions,
+    heads,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    LEVELS: tl.constexpr,
+    K_TILE: tl.constexpr,
+    V_TILE: tl.constexpr,
+    REVERSE: tl.constexpr,
+    EXACT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """S before every chunk, and after the last; in reverse, with q and dO for k and v, dS after every chunk."""
+    lane = tl.program_id(0)
+    channels = tl.program_id(1) * K_TILE + tl.arange(0, K_TILE)
+    columns = tl.program_id(2) * V_TILE + tl.arange(0, V_TILE)
+    entry = channels[:, None] * V + columns[None, :]
+    chunks = tl.cdiv(positions, C)
+    span = load_span(spans, LEVELS + 1 if REVERSE else LEVELS, C)
+
+    state = tl.zeros([K_TILE, V_TILE], tl.float32)
+    if before is not None:
+        state += tl.load(before + lane.to(tl.int64) * K * V + entry)
+    for step in range(chunks):
+        n = chunks - 1 - step if REVERSE else step
+        number = lane.to(tl.int64) * chunks + n
+        tl.store(received + number * K * V + entry, state.to(received.dtype.element_ty))
+        first = ((lane // heads).to(tl.int64) * positions + n * C) * heads + lane % heads
+        inside = n * C + tl.arange(0, C)[:, None] < positions
+        key = tl.load(vectors(keys, first, heads, channels, K, C), mask=inside, other=0.0)
+        value = tl.load(vectors(values, first, heads, columns, V, C), mask=inside, other=0.0)
+        decay = load_decay(vectors(log_decay, first, heads, channels, K, C), inside, EXACT)
+        written = (key.to(tl.float32) * decay_over(span, decay, EXACT) * scale).to(value.dtype)
+        kept = tl.exp2(tl.sum(decay, axis=0))
+        state = tl.dot(tl.trans(written), value, acc=state * kept[:, None], input_precision=PRECISION)
+    if after is not None:
+        tl.store(after + lane.to(tl.int64) * K * V + entry, state)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def outputs_kernel(
+    queries,
+    keys,
+    values,
+    log_decay,
+    spans,
+    received,
+    scores,
+    outputs,
+    scale,
+    positions,
+    heads,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    LEVELS: tl.constexpr,
+    K_TILE: tl.constexpr,
+    V_TILE: tl.constexpr,
+    REVERSE: tl.constexpr,
+    EXACT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """o of one chunk, and its scores; in reverse, with dO for v and dS after the chunk for S before it, dv."""
+    first, inside = of_chunk(positions, heads, C)
+    number = tl.program_id(0).to(tl.int64)
+    steps, columns = tl.arange(0, C), tl.program_id(1) * V_TILE + tl.arange(0, V_TILE)
+    narrow = outputs.dtype.element_ty
+    score = scores + number * C * C + (steps[:, None] * C + steps[None, :])
+
+    if REVERSE:
+        weights = tl.trans(tl.load(score))
+    else:
+        sums = tl.zeros([C, C], tl.float32)
+        for tile in range(K // K_TILE):
+            channels = tile * K_TILE + tl.arange(0, K_TILE)
+            query = tl.load(vectors(queries, first, heads, channels, K, C), mask=inside, other=0.0)
+            key = tl.load(vectors(keys, first, heads, channels, K, C), mask=inside, other=0.0)
+            decay = load_decay(vectors(log_decay, first, heads, channels, K, C), inside, EXACT)
+            for level in range(LEVELS):
+                factor = decay_over(load_span(spans, level, C), decay, EXACT).to(narrow)
+                products = tl.dot(query * factor, tl.trans(key * factor), input_precision=PRECISION)
+                sums += tl.where(pairs_of(level, steps[:, None], steps[None, :]), products, 0.0)
+            itself = tl.sum(query.to(tl.float32) * key.to(tl.float32), axis=1, keep_dims=True)
+            sums += tl.where(steps[:, None] == steps[None, :], itself, 0.0)
+        weights = (sums * scale).to(narrow)
+        tl.store(score, weights)
+
+    value = tl.load(vectors(values, first, heads, columns, V, C), mask=inside, other=0.0)
+    output = tl.dot(weights, value, input_precision=PRECISION)
+    for tile in range(K // K_TILE):
+        channels = tile * K_TILE + tl.arange(0, K_TILE)
+        decay = load_decay(vectors(log_decay, first, heads, channels, K, C), inside, EXACT)
+        state = tl.load(received + number * K * V + (channels[:, None] * V + columns[None, :]))
+        if REVERSE:
+            key = tl.load(vectors(keys, first, heads, channels, K, C), mask=inside, other=0.0)
+            side = key.to(tl.float32) * decay_over(load_span(spans, LEVELS, C), decay, EXACT)
+        else:
+            query = tl.load(vectors(queries, first, heads, channels, K, C), mask=inside, other=0.0)
+            side = query.to(tl.float32) * scale * decay_over(load_span(spans, LEVELS + 1, C), decay, EXACT)
+        output = tl.dot(side.to(narrow), state, acc=output, input_precision=PRECISION)
+    tl.store(vectors(outputs, first, heads, columns, V, C), output.to(narrow), mask=inside)
