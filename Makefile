@@ -14,13 +14,13 @@ PIN := $(shell grep '^torch==' constraints.txt)
 # The stamp of a virtual environment with PyTorch in it, one for either choice.
 MADE := .venv/.torch-$(TORCH)
 
-.PHONY: quickstart test check fix clean
+.PHONY: quickstart test check fix docs clean
 
 quickstart: .venv/.core
 	$(BIN)/lilliput run quickstart
 
 test: check
-	$(BIN)/python -m pytest -q -m "not gpu and not slow"
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not gpu and not slow"
 
 check: .venv/.dev
 	$(BIN)/ruff check
@@ -31,6 +31,11 @@ check: .venv/.dev
 fix: .venv/.dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+# The reference, from docstrings; the guides are docs/guides.
+docs: .venv/.dev
+	$(BIN)/pdoc lilliput '!lilliput.publish.remote' '!lilliput.__main__' -o dist/docs
+	@echo "open dist/docs/index.html"
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache dist
@@ -63,7 +68,7 @@ clean:
 	@$(call fresh_venv,--system-site-packages)
 	@$(PYTHON) -c "import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])" \
 		> "$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/existing-torch.pth"
-	@grep -v '^torch==' constraints.txt > .venv/constraints.txt
+	@grep -v -E '^(torch|triton)==' constraints.txt > .venv/constraints.txt # a build of PyTorch brings its own Triton
 	@$(BIN)/python -c "import torch; print('torch==' + torch.__version__)" >> .venv/constraints.txt
 	@echo "using $$(tail -n 1 .venv/constraints.txt) of $(PYTHON)"
 	@touch $@

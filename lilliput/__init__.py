@@ -1,9 +1,9 @@
 """Lilliput, the small-language-model foundry: raw text to a published small language model.
 
-    import lilliput
+import lilliput
 
-    model = lilliput.load("runs/quickstart")
-    print(model.generate([{"role": "user", "content": "What does `json.dumps(obj)` do?"}]))
+model = lilliput.load("runs/quickstart")
+print(model.generate([{"role": "user", "content": "What does `json.dumps(obj)` do?"}]))
 """
 
 from importlib import import_module

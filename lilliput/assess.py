@@ -23,6 +23,7 @@ from lilliput.evals.suites import ARITHMARK2_SYNTHETIC, HELDOUT, named
 from lilliput.generate.talk import write_on
 from lilliput.publish.load import Published, load
 from lilliput.recipe import Recipe, Release
+from lilliput.tokenizer.bpe import load_tokenizer
 from lilliput.tokenizer.chatml import render
 from lilliput.train.machine import Machine
 
@@ -99,22 +100,21 @@ class Assessor:
                 return {
                     "unigram": unigram_bits_per_byte(counts, ids[ids != heldout.end], size),
                     "xz": xz_bits_per_byte(texts),
-                    "xz_given_train": xz_bits_per_byte_given(self._training_texts(release.heldout), texts),
+                    "xz_given_train": xz_bits_per_byte_given(self._training_texts(heldout), texts),
                 }
 
         return self._run.part(f"baselines/{release.heldout}", {"tokens": heldout.index["sha256"]}, make)
 
-    def _training_texts(self, name: str) -> list[str]:
-        """The training texts, or as many of the first as xz can look back on."""
-        corpus: Any = self._recipe.corpora[name]
-        texts, size = [], 0
-        for document in corpus.documents():
-            if not self._recipe.split.is_heldout(document.group):
-                texts.append(document.text)
-                size += len(document.text.encode())
-                if size > XZ_WINDOW:
-                    break
-        return texts
+    def _training_texts(self, tokens: Shards) -> list[str]:
+        """The training texts, or as many of the first as xz can look back on, from their tokens.
+
+        The texts themselves may lie on another machine by now.
+        """
+        stream, side = tokens.stream("train"), tokens.index["sides"]["train"]
+        ids = stream.read(0, min(len(stream), XZ_WINDOW * side["tokens"] // max(1, side["bytes"])))
+        documents = np.split(ids, np.flatnonzero(ids == tokens.end))[1:]
+        tokenizer = load_tokenizer(self._run.path / "tokenizer")
+        return tokenizer.decode_batch([document[1:].tolist() for document in documents], skip_special_tokens=False)
 
     def _samples(self, published: Published, heldout: Shards, chats: ChatRows | None) -> list[dict[str, str]]:
         """What the release writes by its own settings: answers to held-out questions, or ends of held-out texts."""

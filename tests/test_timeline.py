@@ -105,6 +105,7 @@ def test_a_run_goes_on_where_its_texts_are_not(done, tmp_path):
     copy, data = tmp_path / "run", folder.parent / "data"
     subprocess.run(["cp", "-a", str(folder), str(copy)], check=True)
     remove(copy, since(copy, "phases/00-pretrain"))
+    (copy / "parts" / "baselines.texts.json").unlink()
     data.rename(data.with_name("elsewhere"))
     try:
         again, screen = walk(recipe, copy)
@@ -113,6 +114,8 @@ def test_a_run_goes_on_where_its_texts_are_not(done, tmp_path):
     assert "out of reach" in screen
     for one, other in zip(releases, again, strict=True):
         assert sha256(one / "model.safetensors") == sha256(other / "model.safetensors")
+        made, before = (read_json(place / "evals" / f"{one.name}.json") for place in (copy, folder))
+        assert made["baselines"] == before["baselines"]
 
 
 def test_what_is_gone_or_damaged_is_made_again(done, tmp_path):

@@ -37,7 +37,7 @@ def shards(tmp_path_factory):
 def train(shards, folder, *, spec=tiny.HGRN2_SPEC, phase=None, machine=MACHINE, seed=3, stop=None):
     """Train a phase and return the model, its average and its metrics; `stop` interrupts before a step."""
     phase = phase or tiny.pretraining()
-    model = spec.build(seed=0)
+    model = spec.build(seed=0).to(machine.device)
     folder.mkdir(parents=True, exist_ok=True)
     reader = phase.data.open(shards)
     if stop is not None:

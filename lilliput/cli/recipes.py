@@ -44,7 +44,8 @@ def list_recipes(as_json: JsonOption = False) -> None:
         return
     table = Table("recipe", "what it is", "parameters of its releases", show_lines=True)
     for row in rows:
-        table.add_row(row["name"], row["about"], "\n".join(f"{size:,}" for size in row["releases"].values()))
+        about = f"{row['about']} Cannot run yet: parts of it are not built." if row["not_built"] else row["about"]
+        table.add_row(row["name"], about, "\n".join(f"{size:,}" for size in row["releases"].values()))
     console.print(table)
 
 

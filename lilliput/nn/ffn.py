@@ -1,11 +1,14 @@
 """Gated feed-forward layers. Shape: [B, L, D] -> [B, L, D] through an inner width."""
 
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lilliput.base.spec import check_range
 
 
 class FFNSpec(Protocol):
@@ -27,6 +30,9 @@ class SwiGLU:
 
     inner: int
 
+    def __post_init__(self) -> None:
+        check_range("SwiGLU", 1, inf, inner=self.inner)
+
     def build(self, width: int) -> nn.Module:
         return GatedFFN(width, self.inner, F.silu)
 
@@ -36,6 +42,9 @@ class SwiGLU2:
     """down(silu(gate x)^2 * up x); the square overflows fp16 beyond 255, so the product is made in fp32."""
 
     inner: int
+
+    def __post_init__(self) -> None:
+        check_range("SwiGLU2", 1, inf, inner=self.inner)
 
     def build(self, width: int) -> nn.Module:
         return GatedFFN(width, self.inner, _squared_silu)

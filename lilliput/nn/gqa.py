@@ -4,12 +4,14 @@ Shapes: B rows, L positions, D model width, H query heads, G key heads, W head w
 """
 
 from dataclasses import dataclass
+from math import inf
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lilliput.base.errors import RecipeError
+from lilliput.base.spec import check_range
 from lilliput.nn.norm import RMSNormLayer
 from lilliput.nn.rope import Everywhere, Rope, rotate
 from lilliput.ops.attend import attend
@@ -29,6 +31,7 @@ class GQA:
     """Of the QK-norm."""
 
     def __post_init__(self) -> None:
+        check_range("GQA", 1, inf, heads=self.heads, kv_heads=self.kv_heads, head_width=self.head_width)
         if self.heads % self.kv_heads:
             raise RecipeError(
                 f"{self.heads} query heads cannot share {self.kv_heads} key heads evenly",

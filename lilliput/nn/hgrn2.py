@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lilliput.base.errors import RecipeError
+from lilliput.base.spec import check_range
 from lilliput.nn.norm import NormSpec, RMSNorm
 from lilliput.nn.rope import Nowhere, Rope, rotate
 from lilliput.ops.gated_scan import gated_scan, reset_at_documents
@@ -35,6 +36,7 @@ class HGRN2:
     has one, the cards do not). None: no bias, and every channel begins by forgetting half at each position."""
 
     def __post_init__(self) -> None:
+        check_range("HGRN2", 1, math.inf, heads=self.heads)
         if self.horizons and not 1 < self.horizons[0] <= self.horizons[1]:
             raise RecipeError(
                 f"horizons of {self.horizons} positions do not rise from above 1",

@@ -38,6 +38,6 @@ def load_state_tensors(optimizer: torch.optim.Optimizer, model: LanguageModel, t
     for key, value in tensors.items():
         name, entry = key.rsplit("/", 1)
         parameter = parameters[name]
-        # Moments live beside their parameter; a count of steps does so for fused kernels only.
-        beside = value.ndim > 0 or id(parameter) in fused
+        # Moments live beside their parameter, those of a single number too; a count of steps for fused kernels only.
+        beside = entry != "step" or id(parameter) in fused
         optimizer.state[parameter][entry] = value.to(parameter.device) if beside else value

@@ -62,10 +62,10 @@ def verified(folder: Path) -> dict[str, Any]:
 def _release(folder: Path) -> dict[str, Any]:
     path = folder / RELEASE_FILE
     try:
-        release = unsealed(read_json(path))
+        release = read_json(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RunError(
-            f"there is no {RELEASE_FILE}" if folder.is_dir() else f"{folder} is no folder",
+            f"there is no {RELEASE_FILE}" + ("" if folder.is_dir() else ", nor such a folder"),
             where=str(folder),
             hint="give the folder of a model that Lilliput released, or of a Llama or Qwen3 with its config.json",
         ) from error
@@ -78,6 +78,10 @@ def _release(folder: Path) -> dict[str, Any]:
             where=str(path),
             hint="read it with the version of Lilliput that wrote it",
         )
+    try:
+        release = unsealed(release)
+    except ValueError as error:
+        raise RunError(f"{RELEASE_FILE} is damaged ({error})", where=str(path), hint=HINT) from error
     missing = {"layout", "model", "generation", "tokenizer", "files"} - release.keys()
     if missing:
         raise RunError(f"{RELEASE_FILE} does not say {sorted(missing)}", where=str(path), hint=HINT)

@@ -2,7 +2,7 @@
 
 step-000120/
   weights.safetensors  average.safetensors  optimizer.safetensors
-  manifest.json        format, step, cursor, tokens, sha256 of each file
+  manifest.json        format, step, cursor, tokens, sha256 of each file and of itself
 """
 
 from collections.abc import Callable, Mapping
@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lilliput.base.errors import RunError
-from lilliput.base.files import new_folder, read_json, sha256, write_json
+from lilliput.base.files import new_folder, read_json, sealed, sha256, unsealed, write_json
 from lilliput.data.batch import Cursor
 
 FORMAT = 1
@@ -46,8 +47,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     path = folder / f"step-{checkpoint.progress.step:06d}"
     with new_folder(path) as partial:
         for name, tensors in checkpoint.tensors.items():
-            whole = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-            save_file(whole, partial / f"{name}.safetensors")
+            write_tensors(partial / f"{name}.safetensors", tensors)
         manifest = {
             "format": FORMAT,
             "step": checkpoint.progress.step,
@@ -55,9 +55,25 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
             "tokens": checkpoint.progress.tokens,
             "files": {file.name: sha256(file) for file in sorted(partial.iterdir())},
         }
-        write_json(partial / "manifest.json", manifest)
+        write_json(partial / "manifest.json", sealed(manifest))
     for old in _steps(folder)[:-KEPT]:
         remove(old)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors of any device into a safetensors file.
+
+    Raises:
+        RunError: the disk is full, or refuses for another reason.
+    """
+    try:
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
+    except SafetensorError as error:  # not an OSError, whatever the disk said
+        raise RunError(
+            f"the weights cannot be written ({error})",
+            where=str(path),
+            hint="free space there; what was written before is whole, and the same command goes on from it",
+        ) from error
 
 
 def newest(folder: Path, report: Callable[[str], None]) -> Checkpoint | None:
@@ -95,7 +111,7 @@ def _steps(folder: Path) -> list[Path]:
 
 def _load(path: Path) -> Checkpoint:
     try:
-        manifest: dict[str, Any] = read_json(path / "manifest.json")
+        manifest: dict[str, Any] = unsealed(read_json(path / "manifest.json"))
         for name, expected in manifest["files"].items():
             if sha256(path / name) != expected:
                 raise _damaged(path / name, "its bytes are not those that were written")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from lilliput.base.errors import RunError
+from lilliput.base.errors import DivergenceError
 from lilliput.model import LanguageModel, copy_weights
 from lilliput.objectives.objective import charged, step_generator
 from lilliput.optim.ema import Average, NoAverage
@@ -77,7 +77,7 @@ def train_phase(
             machine.exchange.share(model)
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), phase.clip)
             if not norm.isfinite():
-                raise RunError(
+                raise DivergenceError(
                     f"the gradient of step {step + 1} of phase {phase.name!r} is not finite",
                     where=str(folder),
                     hint="the checkpoints before it are whole; lower the learning rate and begin the phase again",

@@ -6,9 +6,11 @@ times the text. Shares of stages are shares of steps:  steps = tokens / (positio
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Protocol
 
 from lilliput.base.errors import RecipeError
+from lilliput.base.spec import check_range
 from lilliput.base.units import Share, Steps, Tokens
 from lilliput.data.batch import Batch, Cursor
 from lilliput.objectives.language import NextBag
@@ -80,6 +82,11 @@ class Phase:
 
     def __post_init__(self) -> None:
         where = f"Phase {self.name!r}"
+        check_range(where, 1, inf, length=self.length, batch_tokens=self.batch_tokens)
+        if isinstance(self.save_every, Steps):
+            check_range(where, 1, inf, save_every=self.save_every.count)
+        if not self.clip > 0:
+            raise RecipeError(f"clip cannot be {self.clip}", where=where, hint="give a norm above 0")
         if self.batch_tokens % self.length:
             raise RecipeError(
                 f"batch_tokens={self.batch_tokens} is no multiple of length={self.length}",
@@ -89,7 +96,7 @@ class Phase:
         if abs(sum(stage.share for stage in self.stages) - 1) > 1e-9:
             shares = ", ".join(str(stage.share) for stage in self.stages)
             raise RecipeError(f"the shares of the stages ({shares}) do not add up to 1", where=where, hint="mend them")
-        if Plan(self).steps == 0:
+        if Plan(self).steps < 1:
             raise RecipeError(
                 f"{int(self.tokens):,} tokens are less than one step of {self.batch_tokens:,} positions",
                 where=where,

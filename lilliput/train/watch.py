@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lilliput.base.errors import RunError
 from lilliput.base.files import write_text
 
 WINDOW = 50
@@ -99,8 +100,22 @@ def _step_of(line: str) -> float:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`, in order."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """The lines of a `metrics.jsonl`, in order.
+
+    Raises:
+        RunError: one of them is damaged.
+    """
+    lines = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            lines.append(json.loads(line))
+        except ValueError as error:
+            raise RunError(
+                f"the line is damaged ({error})",
+                where=f"{path}, line {number}",
+                hint="put the file back from a copy, or remove the line: the card and the plot go without it",
+            ) from error
+    return lines
 
 
 def plot_loss(metrics: Path, picture: Path, title: str, bytes_per_token: float | None) -> None:
