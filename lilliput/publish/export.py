@@ -156,7 +156,9 @@ def export(
         "generation": to_plain(generation),
         "tokenizer": tokenizer_hash(tokenizer),
         "specials": to_plain(specials),
-        "files": {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != CARD_FILE},
+        "files": {
+            path.name: sha256(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name != CARD_FILE
+        },
     }
     write_json(folder / RELEASE_FILE, sealed(release))
 
