@@ -90,6 +90,7 @@ def offline(tmp_path, monkeypatch):
     forget()
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    # First of all: where another test put model code before, its package of the same name would be found.
+    monkeypatch.syspath_prepend(tmp_path / "modules")
     yield
     forget()
