@@ -138,6 +138,8 @@ class Model:
         Raises:
             LilliputError: there is no choice, or an empty one.
         """
+        if isinstance(choices, str):
+            raise LilliputError("the choices are one text", where="score", hint='give a list, e.g. ["list", "banana"]')
         if not choices or not all(choices):
             raise LilliputError(
                 "there is nothing to score" if not choices else "a choice is empty",
@@ -203,7 +205,8 @@ class Model:
         before = self.tokenizer.encode(kept, add_special_tokens=False).ids
         if not before:
             return [self._published.end_id], whole
-        return whole[: len(before)], whole[len(before) :]
+        cut = min(len(before), len(whole) - 1)  # where both merge into one token, that is the choice's
+        return whole[:cut] or [self._published.end_id], whole[cut:]
 
 
 def load(path: str | Path, *, device: str = "auto") -> Model:

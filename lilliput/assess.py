@@ -1,7 +1,8 @@
 """What a release is worth: its scores, what anybody's models score beside it, and a few texts it wrote."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -89,7 +90,7 @@ class Assessor:
 
         def make(folder: Path) -> dict[str, Any]:
             with self._console.status("compressing the held-out text with xz"):
-                texts = [text for _, text in heldout.heldout_texts()]
+                texts = list(_first((text for _, text in heldout.heldout_texts()), XZ_WINDOW // 2))
                 size = heldout.index["sides"]["heldout"]["bytes"]
                 train, held = heldout.stream("train"), heldout.stream("heldout")
                 counts = np.zeros(heldout.index["vocab"], dtype=np.int64)
@@ -135,9 +136,19 @@ class Assessor:
         return "".join(pieces)
 
 
+def _first(texts: Iterable[str], size: int) -> Iterator[str]:
+    """Texts from the first on, until so many UTF-8 bytes are reached: xz has to see the training text beside them."""
+    for text in texts:
+        yield text
+        size -= len(text.encode())
+        if size <= 0:
+            return
+
+
 def _pairs(chats: ChatRows) -> Iterator[tuple[str, str]]:
     """First question and answer of each held-out conversation."""
     for _, messages in chats.heldout_conversations():
-        user = next(message for message in messages if message.role == "user")
-        answer = next(message for message in messages if message.role == "assistant")
-        yield user.content, answer.content
+        for question, answer in pairwise(messages):
+            if (question.role, answer.role) == ("user", "assistant"):
+                yield question.content, answer.content
+                break

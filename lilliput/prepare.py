@@ -70,7 +70,7 @@ class Preparation:
     def _tokens(self, name: str, tokenizer: Tokenizer) -> Shards | ChatRows:
         corpus: Any = self._recipe.corpora[name]
         chat = hasattr(corpus, "conversations")
-        length = self._row_length(name)
+        length = self._row_length(name) if chat else 0
         key, end = tokenizer_hash(tokenizer), self._recipe.tokenizer.specials.end
         before = self._run.record(f"shards/{name}").get("from", {}).get("corpus")
         inputs = {"corpus": self._identity(name, before), "tokenizer": key, "split": to_plain(self._recipe.split)}
@@ -136,6 +136,9 @@ class Preparation:
         part was made of it `before`: a run goes on without it.
         """
         corpus = self._recipe.corpora[name]
+        spec = to_plain(corpus)
+        if before and before["spec"] == spec and _follows_a_branch(spec):
+            return before  # a run stays with the commit that it began with: a new one is no reason to read it all again
         try:
             content = corpus.identity()
         except DataError as error:
@@ -143,7 +146,7 @@ class Preparation:
                 raise DataError(error.what, where=f"the corpus {name!r}: {error.where}", hint=error.hint) from error
             self._say(f"{name}: the corpus is out of reach, what was made of it is taken as it is ({error.what})")
             content = before["content"]
-        return {"spec": to_plain(corpus), "content": content}
+        return {"spec": spec, "content": content}
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -160,6 +163,12 @@ def _is_tokenizer(folder: Path, outputs: Any) -> bool:
         return tokenizer_hash(load_tokenizer(folder)) == outputs["sha256"]
     except DataError:
         return False
+
+
+def _follows_a_branch(spec: Any) -> bool:
+    """Whether a corpus, or one within it, is on the hub under a name whose commit may change."""
+    parts = spec.values() if isinstance(spec, dict) else spec if isinstance(spec, list) else ()
+    return (isinstance(spec, dict) and spec.get("revision", "") is None) or any(map(_follows_a_branch, parts))
 
 
 def _has_index(folder: Path, outputs: Any) -> bool:

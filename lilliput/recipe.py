@@ -65,6 +65,8 @@ class Recipe:
     model: ModelSpec | From
     timeline: tuple[Entry, ...]
     seed: int = 0
+    license: str | None = None
+    """Of the released weights, as the hub names licences, e.g. `apache-2.0`; None: the card says that none is named."""
     card_claims: Mapping[str, str] = field(default_factory=dict)
     """Statements of a published card that can have no effect here; shown in ours, never armed."""
 

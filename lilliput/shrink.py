@@ -31,6 +31,10 @@ WIDTH, LAYERS, HEADS, INNER, VOCAB = 64, 4, 4, 128, 512
 """Four layers can be stacked, turned in every second one, and cut into four blocks."""
 LENGTH, ROWS, STEPS = 256, 2, 12
 """Rows are long enough for a question and its answer in tokens of two characters; a short stage gets more steps."""
+REHEARSAL = (
+    "A rehearsal at toy size: its corpora are a little documentation under the recipe's names, unless they were "
+    "pointed elsewhere, and no figure here says anything about the recipe."
+)
 REPLY = 24
 """Tokens that a release writes by itself."""
 
@@ -90,6 +94,8 @@ def _by_rule(spec: Any) -> Any:
             return QUESTIONS
         case Arithmetic():
             return replace(spec, count=100)
+        case Recipe():
+            return replace(spec, about=f"{REHEARSAL} {spec.about}")
         case Teacher():
             return replace(spec, replies=10)
         case Phase():

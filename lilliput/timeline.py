@@ -17,7 +17,7 @@ from lilliput import __version__
 from lilliput.base.environment import environment
 from lilliput.base.errors import LilliputError, RunError
 from lilliput.base.files import hash_of, new_folder, sha256, write_bytes
-from lilliput.base.rundir import FORMAT, RunFolder
+from lilliput.base.rundir import FORMAT, RunFolder, differences
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.evals.items import Hub, Items
 from lilliput.growth.growth import Line
@@ -29,7 +29,7 @@ from lilliput.release import Publisher
 from lilliput.tokenizer.bpe import tokenizer_hash
 from lilliput.train.checkpoint import write_tensors
 from lilliput.train.heldout import measurer
-from lilliput.train.loop import train_phase
+from lilliput.train.loop import Measure, train_phase
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase, Plan
 from lilliput.train.watch import Watch, plot_loss
@@ -87,6 +87,8 @@ def publish(recipe: Recipe, folder: Path, console: Console, items: Items = Hub()
         RunError: a phase is not trained, or was trained from something else.
     """
     refuse_missing(recipe)
+    if not (folder / "run.json").is_file():
+        raise _untrained("this run", folder)
     with _opened(recipe, folder, console) as opened:
         if (opened.read("run.json") or {}).get("machine") is None:
             raise _untrained("this run", folder)
@@ -101,16 +103,42 @@ def _opened(recipe: Recipe, folder: Path, console: Console) -> Iterator[RunFolde
     with RunFolder(folder) as opened:
         if opened.read("run.json") is None:
             opened.write_sealed("run.json", {"format": FORMAT, "lilliput": __version__, "machine": None})
+        _refuse_change(opened, recipe)
         stored = folder / "recipe.json"
         before = stored.read_bytes() if stored.exists() else None
         opened.write("recipe.json", to_plain(recipe))
         opened.write("environment.json", environment())
         try:
             yield opened
-        except LilliputError:  # what was refused has changed nothing: the run stays what it was made from
+        except (LilliputError, KeyboardInterrupt):  # the run stays what it was made from
             if before is not None:
                 write_bytes(stored, before)
             raise
+
+
+def _refuse_change(opened: RunFolder, recipe: Recipe) -> None:
+    """Refuse a recipe that would have trained a phase otherwise, before anything the phase rests on is replaced."""
+    begun = []
+    for place, entry in enumerate(recipe.timeline):
+        if isinstance(entry, Phase) and opened.record(_folder(place, entry)).get("from"):
+            begun.append(_folder(place, entry))
+            opened.refuse_change(begun[-1], {"phase": to_plain(entry), "seed": _seed(recipe, place)})
+    tokenizer = opened.record("tokenizer").get("from")
+    if begun and tokenizer:
+        changed = differences(
+            {key: tokenizer[key] for key in ("tokenizer", "split")},
+            {"tokenizer": recipe.tokenizer.identity(), "split": to_plain(recipe.split)},
+        )
+        if changed:
+            raise RunError(
+                f"{begun[0]} was trained on other tokens: {'; '.join(changed[:4])}",
+                where=str(opened.path),
+                hint=f"begin another run with --out, or give it up: lilliput clean {opened.path} --from {begun[0]}",
+            )
+
+
+def _seed(recipe: Recipe, place: int) -> int:
+    return (recipe.seed << 8) + place
 
 
 def _settle(opened: RunFolder, machine: Machine | None) -> Machine:
@@ -179,9 +207,10 @@ class _Walk:
         name = _folder(place, phase)
         tokens = {corpus: self._preparation.tokens(corpus, line.tokenizer) for corpus in phase.data.corpora}
         inputs = self._inputs(place, phase, past, tokens)
+        measure = measurer(tokens, phase.length, self.machine)  # refuses what cannot be measured before anything begins
 
         def make(folder: Path) -> dict[str, Any]:
-            return self._train(folder, place, phase, line, tokens)
+            return self._train(folder, place, phase, line, tokens, measure)
 
         made = self._run.lasting_part(name, inputs, make, whole=_is_whole)
         return self._after(place, phase, line, past, inputs, made)
@@ -208,7 +237,9 @@ class _Walk:
             "tokens": {name: opened.index["sha256"] for name, opened in tokens.items()},
         }
 
-    def _train(self, folder: Path, place: int, phase: Phase, line: Line, tokens: dict[str, Any]) -> dict[str, Any]:
+    def _train(
+        self, folder: Path, place: int, phase: Phase, line: Line, tokens: dict[str, Any], measure: Measure
+    ) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
         plan = Plan(phase)
         reader, bytes_per_token = phase.data.open(tokens), phase.data.bytes_per_token(tokens)
@@ -222,7 +253,7 @@ class _Walk:
             folder=folder / "checkpoints",
             seed=self._seed(place),
             watch=lambda step: Watch(metrics, self._console, phase.name, plan.steps, step, bytes_per_token),
-            measure=measurer(tokens, phase.length, self.machine),
+            measure=measure,
             report=self._say,
         )
         plot_loss(metrics, folder / "loss.png", phase.name, bytes_per_token)
@@ -245,7 +276,7 @@ class _Walk:
         return replace(line, average=average), {"before": hash_of(past), "inputs": hash_of(inputs)}
 
     def _seed(self, place: int) -> int:
-        return (self._recipe.seed << 8) + place
+        return _seed(self._recipe, place)
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)

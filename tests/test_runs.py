@@ -73,6 +73,22 @@ def test_a_changed_recipe_never_throws_training_away(run):
     assert hashes(folder) == before
 
 
+def test_what_a_trained_phase_rests_on_is_not_replaced_either(run):
+    """Neither tokenizer nor token files, whatever the verb: they were what the refusal would be too late for."""
+    recipe, folder, _ = run
+    before = {
+        path: path.read_bytes() for path in (folder / "tokenizer", folder / "shards") for path in path.rglob("*.json")
+    }
+    other = replace(recipe, tokenizer=replace(recipe.tokenizer, vocab=290), model=replace(recipe.model, vocab=290))
+    for verb in (timeline.tokenizer, timeline.data, timeline.publish):
+        with pytest.raises(RunError, match="trained on other tokens: tokenizer.vocab was 300, not 290"):
+            verb(other, folder, CONSOLE)
+        with pytest.raises(RunError, match="seed was 0, not"):
+            verb(replace(recipe, seed=5), folder, CONSOLE)
+    assert {path: path.read_bytes() for path in before} == before
+    timeline.run(recipe, folder, None, CONSOLE)
+
+
 def test_spare_parts_go_and_the_run_stays_whole(run):
     recipe, folder, _ = run
     (folder / f"left{PARTIAL}").write_text("half")

@@ -127,14 +127,25 @@ class RunFolder:
         Raises:
             RunError: the part was begun with other inputs; nothing is removed.
         """
-        record = self.record(name)
-        if record.get("inputs") not in (None, hash_of(inputs)):
+        self.refuse_change(name, inputs)
+        return self.part(name, inputs, make, whole)
+
+    def refuse_change(self, name: str, inputs: dict[str, Any]) -> None:
+        """Refuse inputs of a lasting part, or some of them, that are not those it was begun with; changes nothing.
+
+        Raises:
+            RunError: they are others; what differs is named.
+        """
+        begun = self.record(name).get("from")
+        if begun is None:
+            return
+        changed = differences({key: begun.get(key) for key in inputs}, inputs)
+        if changed:
             raise RunError(
-                f"{name} was made from something else: {'; '.join(differences(record.get('from'), inputs)[:4])}",
+                f"{name} was made from something else: {'; '.join(changed[:4])}",
                 where=str(self.path),
                 hint=f"begin another run with --out, or give this part up: lilliput clean {self.path} --from {name}",
             )
-        return self.part(name, inputs, make, whole)
 
     def made(self, name: str, inputs: Any, whole: Whole = always) -> Any | None:
         """The outputs of a part that is done with these inputs and still whole, else None; changes nothing."""

@@ -30,6 +30,8 @@ def main() -> None:
         code = app(standalone_mode=False)
         sys.stdout.flush()  # here, where a reader who has gone away is expected
     except UsageError as error:
+        if not error.format_message():  # a group without a command: its help is on the screen
+            sys.exit(0)
         complain(_usage(error))
     except typer.Abort:
         sys.exit(130)

@@ -26,7 +26,9 @@ def evaluate(
     ],
     suite: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="open-slm (of a model), odinnext, mtlm, smoke; of a run, its last release."),
+        typer.Option(
+            metavar="NAME", help="open-slm, odinnext, mtlm or smoke. Of a run, its last release is asked then."
+        ),
     ] = None,
     eval_data: ItemsOption = None,
     tasks: Annotated[str, typer.Option(help="Only these tasks of the suite, separated by commas.")] = "",
@@ -48,6 +50,13 @@ def evaluate(
 
     folder = last_release(Path(model)) or Path(model)
     if suite is None and text is None and not (Path(model) / "config.json").is_file():
+        asked = {"--tasks": tasks, "--limit": limit, "--records": records}
+        for option in (name for name, value in asked.items() if value):
+            raise LilliputError(
+                f"{option} has no effect where a run is evaluated as its recipe says",
+                where=option,
+                hint="add --suite or --text, which ask the last release, or leave it out",
+            )
         _as_the_recipe_says(model, eval_data, as_json)
         return
     if suite is not None and text is not None:

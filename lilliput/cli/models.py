@@ -19,11 +19,11 @@ def generate(
     prompt: Annotated[str, typer.Option(help="Text to go on from; for a chat model, a question.")] = "",
     most: Annotated[int | None, typer.Option("--max-new-tokens", help="Default: the release's own.")] = None,
     greedy: Annotated[bool, typer.Option(help="Always take the likeliest token.")] = False,
-    temperature: Annotated[float | None, typer.Option()] = None,
-    top_k: Annotated[int | None, typer.Option()] = None,
-    top_p: Annotated[float | None, typer.Option()] = None,
-    repetition_penalty: Annotated[float | None, typer.Option()] = None,
-    seed: Annotated[int, typer.Option()] = 0,
+    temperature: Annotated[float | None, typer.Option(help="Above 1 bolder, below 1 safer.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Choose among so many likeliest tokens; 0 for all.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Choose among tokens of this probability together.")] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1, what was said is less likely.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed writes the same text.")] = 0,
     raw: Annotated[bool, typer.Option(help="Do not put a chat model's prompt into its template.")] = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -31,6 +31,12 @@ def generate(
     """Write one continuation or one answer, with the release's own settings unless told otherwise."""
     from lilliput.api import load
 
+    if greedy and (temperature, top_k, top_p) != (None, None, None):
+        raise LilliputError(
+            "the likeliest token is taken, whatever the temperature, top-k and top-p",
+            where="--greedy",
+            hint="leave it or them out",
+        )
     opened = load(model, device=device)
     given = {
         "greedy": greedy or None,
@@ -71,7 +77,9 @@ def score(
     model: ModelArgument,
     choices: Annotated[list[str], typer.Option("--choice", help="A way to go on; give several.")],
     context: Annotated[str, typer.Option(help="What comes before.")] = "",
-    delimiter: Annotated[str, typer.Option(help="Between the context and a choice.")] = " ",
+    delimiter: Annotated[
+        str, typer.Option(help="Between the context and a choice; a blank unless told.", show_default=False)
+    ] = " ",
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:

@@ -68,7 +68,7 @@ def show_recipe(recipe: RecipeArgument, as_json: JsonOption = False) -> None:
 @group.command("copy")
 def copy_recipe(
     recipe: RecipeArgument,
-    to: Annotated[Path | None, typer.Argument(metavar="FILE", help="Default: <recipe>.py in this folder.")] = None,
+    to: Annotated[Path | None, typer.Argument(metavar="FILE", help="Default: my_<recipe>.py in this folder.")] = None,
 ) -> None:
     """Copy a recipe's file, to change it and run the copy."""
     from lilliput.base.files import write_bytes

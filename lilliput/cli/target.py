@@ -47,14 +47,14 @@ def target(
         recipe = _recorded(run)
     else:
         recipe = _recipe(name)
+    # Shrunk first, so that no option is undone by it.
+    recipe = shrink(recipe) if shrunk else recipe
     recipe = override_all(recipe, [_pair(one, "--set", "seed=1") for one in overrides])
     given: dict[str, list[str]] = {}
     for one in sources:
         corpus, path = _pair(one, "--source", "fineweb-edu=texts/*.jsonl")
         given.setdefault(corpus, []).append(path)
     recipe = with_sources(recipe, {corpus: tuple(paths) for corpus, paths in given.items()})
-    if shrunk:
-        recipe = shrink(recipe)
     if (run / "recipe.json").is_file():
         return Target(recipe=recipe, folder=run)
     return Target(recipe=recipe, folder=out or Path("runs") / (f"{recipe.name}-shrunk" if shrunk else recipe.name))

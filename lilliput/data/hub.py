@@ -20,7 +20,7 @@ from lilliput.data.documents import Document, Files
 
 BYTES_PER_TOKEN = 5
 """Of English in the tokenizers of language models 3.5 to 4.8: a budget in tokens rather reads a little too much."""
-PAUSES = (1.0, 5.0, 20.0, 60.0)
+PAUSES = (1.0, 5.0, 20.0, 60.0, *(300.0,) * 12)
 """Seconds before each new attempt at a row; those after it start anew. The libraries below try a few times as well."""
 LOCAL_FILES = "or read local files instead: --source NAME=PATH"
 

@@ -33,7 +33,7 @@ def measurer(
             raise DataError(
                 f"nothing of {name!r} is held out",
                 where=str(opened.folder),
-                hint="raise Split(share=), or give it another salt: few groups can all land on one side",
+                hint="hold out more (--set split.share=0.2), or other documents (--set split.salt=2)",
             )
 
     def measure(model: LanguageModel) -> dict[str, float]:
