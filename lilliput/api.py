@@ -16,10 +16,9 @@ from torch import Tensor
 
 from lilliput.base.errors import LilliputError, RecipeError, RunError
 from lilliput.base.files import read_json
-from lilliput.generate.decode import stream as stream_tokens
 from lilliput.generate.sample import Sampling
 from lilliput.generate.score import log_likelihoods
-from lilliput.generate.talk import pieces
+from lilliput.generate.talk import write_on
 from lilliput.model import ModelSpec
 from lilliput.publish.load import Published
 from lilliput.publish.load import load as load_folder
@@ -118,15 +117,15 @@ class Model:
                 f"max_new_tokens cannot be {max_new_tokens}", where="generate", hint="give 0 or more, or leave it out"
             )
         text = prompt if isinstance(prompt, str) else self._render(prompt)
-        written = stream_tokens(
+        return write_on(
             self._model,
+            self.tokenizer,
             self.tokenizer.encode(text, add_special_tokens=isinstance(prompt, str)).ids or [self._published.end_id],
             self._sampling(sampling),
             stops=self._published.stop_ids,
             most=self._published.generation.max_new_tokens if max_new_tokens is None else max_new_tokens,
             seed=seed,
         )
-        return pieces(written, self.tokenizer, self._published.stop_ids)
 
     def score(self, context: str, choices: Sequence[str], *, delimiter: str = DELIMITER) -> list[Choice]:
         """How likely each choice is after a context, in the order given.
