@@ -173,7 +173,7 @@ class Model:
             )
         with torch.no_grad():  # what comes back is an ordinary tensor, to train a probe on, say
             x = self._model.embed(torch.tensor([ids], device=next(self._model.parameters()).device)[..., None])
-            x, _ = self._model.run(x, slice(0, last if layer == -1 else layer))
+            x = self._model.run(x, slice(0, last if layer == -1 else layer))
             return (self._model.norm(x) if layer == -1 else x)[0].float().cpu()
 
     def _render(self, messages: Sequence[Message]) -> str:

@@ -8,7 +8,7 @@ A position holds a bag of S tokens, and its embedding is their mean; S = 1 is or
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -88,30 +88,40 @@ class LanguageModel(nn.Module):
         return self.embedding.weight if self.spec.tie_embeddings else self.output.weight
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Token ids [B, L, S] -> mean embedding of each bag [B, L, D]."""
-        return self.embedding(tokens).mean(dim=2)
+        """Token ids [B, L, S] -> mean embedding of each bag [B, L, D], in the precision of the stream."""
+        return self.embedding(tokens).mean(dim=2).to(_stream_precision(self.embedding.weight))
 
-    def run(
-        self,
-        x: Tensor,
-        layers: slice = ALL,
-        states: Sequence[State | None] | None = None,
-        segments: Tensor | None = None,
+    def run(self, x: Tensor, layers: slice = ALL, segments: Tensor | None = None) -> Tensor:
+        """Run a slice of the layers over whole rows, as in training.
+
+        Args:
+            x: residual stream [B, L, D].
+            layers: which layers.
+            segments: document numbers [B, L]; None for one document a row.
+
+        Returns:
+            the stream after those layers [B, L, D].
+        """
+        for block in self.layers[layers]:
+            x = block(x, segments)
+        return x
+
+    def advance(
+        self, x: Tensor, layers: slice = ALL, states: Sequence[State | None] | None = None
     ) -> tuple[Tensor, list[State]]:
-        """Run a slice of the layers.
+        """Run a slice of the layers over the next positions of rows, as in decoding.
 
         Args:
             x: residual stream [B, L, D].
             layers: which layers.
             states: one state a layer of the slice, from an earlier call; None at the beginning of a row.
-            segments: document numbers [B, L].
 
         Returns:
-            the stream after those layers [B, L, D], and their states after the row.
+            the stream after those layers [B, L, D], and their states after those positions.
         """
         after = []
         for place, block in enumerate(self.layers[layers]):
-            x, state = block(x, None if states is None else states[place], segments)
+            x, state = cast(Block, block).advance(x, None if states is None else states[place])
             after.append(state)
         return x, after
 
@@ -121,14 +131,23 @@ class LanguageModel(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Token ids [B, L] -> logits [B, L, V]: the three verbs in a row, for evaluation and parity."""
-        x, _ = self.run(self.embed(tokens[..., None]))
-        return self.head(x)
+        return self.head(self.run(self.embed(tokens[..., None])))
 
     def parameter_counts(self) -> dict[str, int]:
         """Parameters in `total` (tied ones once), in the `embedding` (with an untied head), and the rest."""
         total = sum(parameter.numel() for parameter in self.parameters())
         embedding = self.embedding.weight.numel() * (1 if self.spec.tie_embeddings else 2)
         return {"total": total, "embedding": embedding, "non_embedding": total - embedding}
+
+
+def _stream_precision(weight: Tensor) -> torch.dtype:
+    """bf16 where a GPU multiplies in bf16, else that of the weights.
+
+    On a GPU norms and additions wait for memory, not for arithmetic, and half the bytes are half the time. fp16 has not
+    the range for a sum over many layers.
+    """
+    narrow = weight.is_cuda and torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16
+    return torch.bfloat16 if narrow else weight.dtype
 
 
 def copy_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -14,7 +14,8 @@ from lilliput.nn.ffn import SwiGLU, SwiGLU2
 from lilliput.nn.gqa import GQA
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.norm import RMSNorm, ZeroCentredRMSNorm
-from lilliput.nn.rope import EvenLayers, Everywhere, rotate
+from lilliput.nn.rope import EvenLayers, Everywhere
+from lilliput.ops.rotate import rotate
 
 ODIN = ModelSpec(
     vocab=32_768,
@@ -71,10 +72,10 @@ def tokens(rows=2, length=75):
 
 def test_prefill_and_steps_equal_one_pass(model):
     text = tokens()
-    x, states = model.run(model.embed(text[:, :60, None]))
+    x, states = model.advance(model.embed(text[:, :60, None]))
     logits = [model.head(x)]
     for place in range(60, 75):
-        x, states = model.run(model.embed(text[:, place : place + 1, None]), states=states)
+        x, states = model.advance(model.embed(text[:, place : place + 1, None]), states=states)
         logits.append(model.head(x))
     assert torch.allclose(torch.cat(logits, dim=1), model(text), atol=1e-10)
 
@@ -82,7 +83,7 @@ def test_prefill_and_steps_equal_one_pass(model):
 def test_empty_state_is_the_beginning(model):
     x = model.embed(tokens()[..., None])
     states = [block.mixer.empty_state(2) for block in model.layers]
-    assert torch.allclose(model.run(x, states=states)[0], model.run(x)[0], atol=1e-12)
+    assert torch.allclose(model.advance(x, states=states)[0], model.run(x), atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["gqa", "hgrn2", "horizons"])
@@ -91,7 +92,7 @@ def test_documents_of_a_row_do_not_see_each_other(name):
     model = SPECS[name].build(seed=1).double()
     text = tokens()
     segments = torch.tensor([[0] * 31 + [1] * 44] * 2)
-    packed = model.head(model.run(model.embed(text[..., None]), segments=segments)[0])
+    packed = model.head(model.run(model.embed(text[..., None]), segments=segments))
     assert torch.allclose(packed[:, :31], model(text[:, :31]), atol=1e-10)
     assert torch.allclose(packed[:, 31:], model(text[:, 31:]), atol=1e-10)
 
@@ -106,8 +107,8 @@ def test_causal_to_the_bit(model):
 
 def test_a_slice_of_layers_is_part_of_the_whole(model):
     x = model.embed(tokens()[..., None])
-    first, _ = model.run(x, layers=slice(0, 1))
-    assert torch.equal(model.run(first, layers=slice(1, 2))[0], model.run(x)[0])
+    first = model.run(x, layers=slice(0, 1))
+    assert torch.equal(model.run(first, layers=slice(1, 2)), model.run(x))
 
 
 def test_a_bag_is_the_mean_of_its_tokens(model):
@@ -148,9 +149,9 @@ def test_specs_are_data_and_come_back():
 
 def test_horizons_spread_the_first_memory_over_a_heads_channels():
     mixer = replace(HGRN2_SPEC, mixer=HGRN2(heads=2, horizons=(2.0, 50.0))).build(seed=0).layers[0].mixer
-    kept = torch.sigmoid(mixer.forget_bias(torch.zeros(1, 1, 2, 16)))
-    assert torch.allclose(kept[0, 0, 0, [0, -1]], torch.tensor([1 - 1 / 2, 1 - 1 / 50]), atol=1e-4)
-    assert torch.equal(kept[0, 0, 0], kept[0, 0, 1]) and (kept.diff(dim=-1) > 0).all()
+    kept = torch.sigmoid(mixer.forget_bias.weight).view(2, 16)
+    assert torch.allclose(kept[0, [0, -1]], torch.tensor([1 - 1 / 2, 1 - 1 / 50]), atol=1e-4)
+    assert torch.equal(kept[0], kept[1]) and (kept.diff(dim=-1) > 0).all()
     with pytest.raises(RecipeError, match="do not rise"):
         HGRN2(heads=2, horizons=(1.0, 50.0))
 

@@ -89,7 +89,7 @@ def test_a_bag_of_tokens_is_the_mean_of_its_cross_entropies(model):
     one = batch(length=12)
     inputs, targets = bags(one.tokens, 3)
     assert torch.equal(inputs[0, 1], one.tokens[0, 3:6]) and torch.equal(targets[0, 0], one.tokens[0, 3:6])
-    logits = model.head(model.run(model.embed(inputs))[0])
+    logits = model.head(model.run(model.embed(inputs)))
     each = [F.cross_entropy(logits.flatten(0, 1), targets[..., place].flatten()) for place in range(3)]
     assert torch.allclose(losses(NextBag(bag=3), model, one).total, sum(each) / 3, atol=1e-12)
 
@@ -99,7 +99,7 @@ def test_a_bag_across_two_documents_is_nobodys_target(model):
     crossing = replace(one, segments=torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1]]))
     inputs, targets = bags(one.tokens, 2)
     segments = torch.tensor([[0, 1, 1]])  # that of each input bag's last token
-    logits = model.head(model.run(model.embed(inputs), segments=segments)[0])
+    logits = model.head(model.run(model.embed(inputs), segments=segments))
     kept = [F.cross_entropy(logits[0, 1:], targets[0, 1:, place]) for place in range(2)]
     total = charged(crossing, 2)
     assert torch.allclose(losses(NextBag(bag=2), model, crossing).total, sum(kept) / 2 * (4 / total), atol=1e-12)

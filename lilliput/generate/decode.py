@@ -46,5 +46,5 @@ def stream(
 
 def _advance(model: LanguageModel, tokens: Tensor, states: list | None) -> tuple[Tensor, list]:
     """Tokens [B, L] and the states before them -> logits of the last position [B, V] and the states after."""
-    x, states = model.run(model.embed(tokens[..., None]), states=states)
+    x, states = model.advance(model.embed(tokens[..., None]), states=states)
     return model.head(x[:, -1:])[:, 0], states

@@ -65,8 +65,15 @@ class Block(nn.Module):
         self.ffn = ffn.build(width)
         self.ffn_gate = gate.build()
 
-    def forward(self, x: Tensor, state: State | None, segments: Tensor | None) -> tuple[Tensor, State]:
-        """[B, L, D], the mixer's state and document numbers [B, L] -> [B, L, D] and the state after the row."""
-        mixed, state = cast(Mixer, self.mixer).mix(self.mixer_norm(x), state, segments)
+    def forward(self, x: Tensor, segments: Tensor | None) -> Tensor:
+        """Whole rows: [B, L, D] and document numbers [B, L] -> [B, L, D]."""
+        return self._joined(x, cast(Mixer, self.mixer).mix(self.mixer_norm(x), segments))
+
+    def advance(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """The next positions of rows: [B, L, D] and the mixer's state -> [B, L, D] and the state after them."""
+        mixed, state = cast(Mixer, self.mixer).advance(self.mixer_norm(x), state)
+        return self._joined(x, mixed), state
+
+    def _joined(self, x: Tensor, mixed: Tensor) -> Tensor:
         x = x + self.mixer_gate(mixed)
-        return x + self.ffn_gate(self.ffn(self.ffn_norm(x))), state
+        return x + self.ffn_gate(self.ffn(self.ffn_norm(x)))

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lilliput.base.spec import check_range
+from lilliput.ops.project import project
 
 
 class FFNSpec(Protocol):
@@ -65,4 +66,5 @@ class GatedFFN(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(self.activation(self.gate(x)) * self.up(x))
+        gate, up = project(x, self.gate.weight, self.up.weight).chunk(2, dim=-1)
+        return self.down(self.activation(gate) * up)

@@ -5,7 +5,7 @@ Shapes: B rows, L positions, D model width, H query heads, G key heads, W head w
 
 from dataclasses import dataclass
 from math import inf
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from lilliput.base.errors import RecipeError
 from lilliput.base.spec import check_range
 from lilliput.nn.norm import RMSNormLayer
-from lilliput.nn.rope import Everywhere, Rope, rotate
+from lilliput.nn.rope import Everywhere, Rope
 from lilliput.ops.attend import attend
+from lilliput.ops.attention import attention, heads
+from lilliput.ops.project import project
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,8 @@ class GQA:
     rope: Rope = Everywhere()
     eps: float = 1e-6
     """Of the QK-norm."""
+    cap: float | None = None
+    """Soft-cap of the scores, c * tanh(s / c); None for none."""
 
     def __post_init__(self) -> None:
         check_range("GQA", 1, inf, heads=self.heads, kv_heads=self.kv_heads, head_width=self.head_width)
@@ -72,20 +76,29 @@ class GQAMixer(nn.Module):
         self.query_norm = RMSNormLayer(spec.head_width, spec.eps, offset=0.0) if spec.qk_norm else nn.Identity()
         self.key_norm = RMSNormLayer(spec.head_width, spec.eps, offset=0.0) if spec.qk_norm else nn.Identity()
 
-    def mix(
-        self, x: Tensor, state: KeysAndValues | None = None, segments: Tensor | None = None
-    ) -> tuple[Tensor, KeysAndValues]:
-        q, k, v = (
-            projection(x).unflatten(-1, (-1, self.spec.head_width)) for projection in (self.query, self.key, self.value)
-        )
-        q, k = self.query_norm(q), self.key_norm(k)
+    def mix(self, x: Tensor, segments: Tensor | None) -> Tensor:
+        mixed = attention(self._projected(x), *self._shape, segments=segments, cap=self.spec.cap, **self._settings)
+        return self.output(mixed)
+
+    def advance(self, x: Tensor, state: KeysAndValues | None) -> tuple[Tensor, KeysAndValues]:
         first = 0 if state is None else state.keys.shape[1]
-        if self.turns:
-            q, k = rotate(q, self.spec.rope.theta, first), rotate(k, self.spec.rope.theta, first)
+        q, k, v = heads(self._projected(x), *self._shape, first=first, **self._settings)
         if state is not None:
             k, v = torch.cat((state.keys, k), dim=1), torch.cat((state.values, v), dim=1)
-        mixed = attend(q, k, v, segments)
-        return self.output(mixed.flatten(-2)), KeysAndValues(k, v)
+        return self.output(attend(q, k, v, None, self.spec.cap).flatten(-2)), KeysAndValues(k, v)
+
+    def _projected(self, x: Tensor) -> Tensor:
+        return project(x, self.query.weight, self.key.weight, self.value.weight)
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return self.spec.kv_heads, self.spec.head_width
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """How the projection becomes heads."""
+        gains = (self.query_norm.weight, self.key_norm.weight) if self.spec.qk_norm else None
+        return {"gains": gains, "eps": self.spec.eps, "theta": self.spec.rope.theta if self.turns else None}
 
     def empty_state(self, rows: int) -> KeysAndValues:
         empty = self.key.weight.new_zeros(rows, 0, self.spec.kv_heads, self.spec.head_width)

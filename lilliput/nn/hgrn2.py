@@ -8,17 +8,18 @@ Shapes: B rows, L positions, D model width, H heads of width D / H for keys and 
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.spec import check_range
 from lilliput.nn.norm import NormSpec, RMSNorm
-from lilliput.nn.rope import Nowhere, Rope, rotate
-from lilliput.ops.gated_scan import gated_scan, reset_at_documents
+from lilliput.nn.rope import Nowhere, Rope
+from lilliput.ops.gated_scan import gated_scan
+from lilliput.ops.project import project
+from lilliput.ops.recurrence import gates, recurrence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,7 @@ class Recurrent(NamedTuple):
 
 
 class HorizonBias(nn.Module):
-    """z + b for gates z [B, L, H, K], with sigmoid(b) = 1 - 1 / horizon at first."""
+    """The bias b of the forget gates, with sigmoid(b) = 1 - 1 / horizon at first."""
 
     def __init__(self, width: int, heads: int, horizons: tuple[float, float]):
         super().__init__()
@@ -80,9 +81,6 @@ class HorizonBias(nn.Module):
         spread = torch.linspace(first, last, len(self.weight) // self.heads).exp()
         with torch.no_grad():
             self.weight.copy_((spread - 1).log().repeat(self.heads))
-
-    def forward(self, z: Tensor) -> Tensor:
-        return z + self.weight.view(self.heads, -1)
 
 
 class HGRN2Mixer(nn.Module):
@@ -96,28 +94,27 @@ class HGRN2Mixer(nn.Module):
         self.forget = nn.Linear(width, width, bias=False)
         self.input = nn.Linear(width, width, bias=False)
         self.output = nn.Linear(width, width, bias=False)
-        self.forget_bias = HorizonBias(width, spec.heads, spec.horizons) if spec.horizons else nn.Identity()
+        self.forget_bias = HorizonBias(width, spec.heads, spec.horizons) if spec.horizons else None
         self.norm = spec.output_norm.build(width)
 
-    def mix(
-        self, x: Tensor, state: Recurrent | None = None, segments: Tensor | None = None
-    ) -> tuple[Tensor, Recurrent]:
-        q, z, v = (
-            projection(x).unflatten(-1, (self.spec.heads, -1)) for projection in (self.query, self.forget, self.input)
-        )
-        memory, position = (None, 0) if state is None else state
-        with torch.autocast(x.device.type, enabled=False):
-            z = self.forget_bias(z if z.dtype == torch.float64 else z.float())
-            log_decay = F.logsigmoid(z)
-            # sigmoid(-z), not 1 - exp(log f): in half precision the difference is 0 beyond f = 0.9998.
-            k = torch.sigmoid(-z).to(q.dtype)
-            q = F.silu(q)
-            if self.turns:
-                q, k = (rotate(y, self.spec.rope.theta, position) for y in (q, k))
-            if segments is not None:
-                log_decay = reset_at_documents(log_decay, segments)
-            mixed, memory = gated_scan(q, k, v, log_decay, memory)
-        return self.output(self.norm(mixed.flatten(-2))), Recurrent(memory, position + x.shape[1])
+    def mix(self, x: Tensor, segments: Tensor | None) -> Tensor:
+        mixed = recurrence(self._projected(x), self.spec.heads, segments=segments, **self._settings)
+        return self.output(self.norm(mixed))
+
+    def advance(self, x: Tensor, state: Recurrent | None) -> tuple[Tensor, Recurrent]:
+        memory, first = (None, 0) if state is None else state
+        scanned = gates(self._projected(x), self.spec.heads, first=first, **self._settings)
+        mixed, memory = gated_scan(*scanned, memory)
+        return self.output(self.norm(mixed.flatten(-2))), Recurrent(memory, first + x.shape[1])
+
+    def _projected(self, x: Tensor) -> Tensor:
+        return project(x, self.query.weight, self.forget.weight, self.input.weight)
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """How the projection becomes what the scan reads."""
+        bias = None if self.forget_bias is None else self.forget_bias.weight
+        return {"bias": bias, "theta": self.spec.rope.theta if self.turns else None}
 
     def empty_state(self, rows: int) -> Recurrent:
         head = self.query.weight.shape[0] // self.spec.heads

@@ -1,6 +1,6 @@
 """The seam between a model and what mixes its positions: attention, a recurrence, or the next idea.
 
-A mixer is two methods; its spec is a frozen dataclass in the same file. Shapes: B rows, L positions, D model width.
+A mixer is three methods; its spec is a frozen dataclass in the same file. Shapes: B rows, L positions, D model width.
 """
 
 from typing import Any, Protocol
@@ -14,16 +14,27 @@ State = Any
 class Mixer(Protocol):
     """Mixes positions causally."""
 
-    def mix(self, x: Tensor, state: State | None, segments: Tensor | None) -> tuple[Tensor, State]:
-        """Mix a row, going on from `state`.
+    def mix(self, x: Tensor, segments: Tensor | None) -> Tensor:
+        """Mix whole rows, whose states nobody wants: for training and evaluation.
+
+        Args:
+            x: normalised residual stream, [B, L, D].
+            segments: document numbers [B, L]; positions of different documents do not see each other.
+
+        Returns:
+            what to add to the stream, [B, L, D].
+        """
+        ...
+
+    def advance(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """Mix the next positions of rows, going on from `state`.
 
         Args:
             x: normalised residual stream, [B, L, D].
             state: what the previous call returned, or None at the beginning of a row.
-            segments: document numbers [B, L]; positions of different documents do not see each other.
 
         Returns:
-            what to add to the stream, [B, L, D], and the state after the row.
+            what to add to the stream, [B, L, D], and the state after them.
         """
         ...
 

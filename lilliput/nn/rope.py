@@ -1,13 +1,7 @@
-"""Rotary position embedding (arXiv 2104.09864), half-split pairs as in Hugging Face: channel j turns with j + D/2.
-
-Shapes: B rows, L positions, H heads, D head width.
-"""
+"""Which layers turn their heads by position (rotary embedding, arXiv 2104.09864; `ops/rotate.py` turns them)."""
 
 from dataclasses import dataclass
 from typing import Protocol
-
-import torch
-from torch import Tensor
 
 
 class Rope(Protocol):
@@ -51,15 +45,3 @@ class Nowhere:
 
     def applies(self, layer: int) -> bool:
         return False
-
-
-def rotate(x: Tensor, theta: float, first: int) -> Tensor:
-    """Turn [B, L, H, D] as positions first, first + 1, ...; angles in fp32 (fp64 for fp64), result in x's dtype."""
-    wide = x.dtype if x.dtype == torch.float64 else torch.float32
-    half = x.shape[-1] // 2
-    frequency = theta ** (torch.arange(half, device=x.device, dtype=wide) / -half)
-    position = torch.arange(first, first + x.shape[1], device=x.device, dtype=wide)
-    angle = torch.outer(position, frequency)[:, None, :]  # [L, 1, D/2]
-    cos, sin = angle.cos(), angle.sin()
-    one, two = x.to(wide).split(half, dim=-1)
-    return torch.cat((one * cos - two * sin, two * cos + one * sin), dim=-1).to(x.dtype)

@@ -7,7 +7,7 @@ S tokens in a bag, D width.
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lilliput.data.batch import Batch
 from lilliput.model import LanguageModel
@@ -44,7 +44,7 @@ class NextBagModule(nn.Module):
         super().__init__()
         self.spec, self.model = spec, model
 
-    def forward(self, batch: Batch, charged: float, generator: torch.Generator) -> Losses:
+    def forward(self, batch: Batch, charged: float | Tensor, generator: torch.Generator) -> Losses:
         size = self.spec.bag
         inputs, targets = bags(batch.tokens, size)
         documents, _ = bags(batch.segments, size)

@@ -26,4 +26,4 @@ class FullDepth:
     def __call__(
         self, model: LanguageModel, x: Tensor, targets: Tensor, segments: Tensor, generator: torch.Generator
     ) -> Tensor:
-        return model.run(x, segments=segments)[0]
+        return model.run(x, segments=segments)

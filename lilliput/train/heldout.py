@@ -84,9 +84,10 @@ def _measure(model: LanguageModel, batches: Iterator[Batch], machine: Machine) -
     nats = tokens = 0.0
     for batch in batches:
         here = batch.to(machine.device)
-        with torch.no_grad(), machine.cast():
+        # Eager: compiling layers again for other shapes would take longer than measuring.
+        with torch.no_grad(), machine.cast(), torch.compiler.set_stance("force_eager"):
             x = model.embed(here.tokens[:, :-1, None])
-            hidden, _ = model.run(x, segments=here.segments[:, :-1])
+            hidden = model.run(x, segments=here.segments[:, :-1])
             loss, _ = bag_loss(
                 model.norm(hidden), model.head_weight, here.tokens[:, 1:, None], here.weight[:, 1:, None]
             )

@@ -50,10 +50,11 @@ def train_phase(
     """
     plan = Plan(phase)
     objectives = [stage.objective.build(model) for stage in phase.stages]
+    passes = machine.passes(objectives, model)
     optimizer = phase.optimizer.build(model)
     average = phase.ema.build(model)
     reached = _resume(checkpoint.newest(folder, report), model, optimizer, average)
-    with watch(reached.step) as observer:
+    with machine.compiled(model), watch(reached.step) as observer:
         while reached.step < plan.steps:
             step = reached.step
             stage = plan.stage(step)
@@ -68,12 +69,7 @@ def train_phase(
                 batches.append(batch)
             total = machine.exchange.total(sum(charged(batch, size) for batch in batches))
 
-            parts: dict[str, torch.Tensor] = {}
-            for batch in batches:
-                with machine.cast():
-                    losses = objectives[stage](batch.to(machine.device), total, generator)
-                losses.total.backward()
-                parts = {name: value + parts.get(name, 0.0) for name, value in losses.parts.items()}
+            parts = passes(stage, batches, total, generator)
             machine.exchange.share(model)
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), phase.clip)
             if not norm.isfinite():

@@ -1,13 +1,18 @@
 """Where a recipe runs: device, precision, threads and micro-batch. A recipe never says any of this."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Literal
 
 import torch
+from torch import nn
 
 from lilliput.base.errors import MachineError
+from lilliput.model import LanguageModel
 from lilliput.train.exchange import Alone, ExchangeSpec
+from lilliput.train.passes import GraphedPasses, LaunchedPasses, Passes
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -26,6 +31,9 @@ class Machine:
     """Rows of a micro-batch at most; `auto` is as many as fit `positions`."""
     positions: int = 16_384
     """Positions of a micro-batch at most, where rows are `auto`."""
+    compile: Literal["auto", "off", "blocks", "graphs"] = "auto"
+    """While a model is trained, whether its layers are compiled, each by itself, and whether whole passes over them are
+    replayed as CUDA graphs besides; `auto` is `graphs` on CUDA where there is Triton to compile for it, else `off`."""
     exchange: ExchangeSpec = Alone()
 
     def __post_init__(self) -> None:
@@ -46,7 +54,10 @@ class Machine:
         _check(device)
         precision = _best_precision(device) if self.precision == "auto" else self.precision
         threads = torch.get_num_threads() if self.threads == "auto" else self.threads
-        return replace(self, device=device, precision=precision, threads=threads)
+        compiles = self.compile
+        if compiles == "auto":
+            compiles = "graphs" if device.startswith("cuda") and find_spec("triton") else "off"
+        return replace(self, device=device, precision=precision, threads=threads, compile=compiles)
 
     def prepare(self) -> None:
         """Set the process up for this (settled) machine."""
@@ -57,6 +68,27 @@ class Machine:
         """The context in which forward passes run."""
         narrow = PRECISIONS[self.precision]
         return torch.autocast(torch.device(self.device).type, dtype=narrow, enabled=narrow != torch.float32)
+
+    @contextmanager
+    def compiled(self, model: LanguageModel) -> Iterator[None]:
+        """The model with compiled layers, if the machine says so, for the length of a `with` block.
+
+        Layer by layer: layers of one shape share one compilation, and any route over them stays ordinary Python.
+        """
+        blocks = list(model.layers) if self.compile in ("blocks", "graphs") else []
+        for block in blocks:
+            block.compile(dynamic=False)
+        try:
+            yield
+        finally:
+            for block in blocks:
+                block._compiled_call_impl = None
+
+    def passes(self, objectives: Sequence[nn.Module], model: nn.Module) -> Passes:
+        """What differentiates micro-batches on this machine."""
+        device = torch.device(self.device)
+        launched = LaunchedPasses(objectives, device, self.cast)
+        return GraphedPasses(launched, model, device) if self.compile == "graphs" else launched
 
     def micro_rows(self, rows: int, length: int) -> list[int]:
         """Split a step's rows of `length` positions into micro-batches: their sizes, adding up to `rows`."""

@@ -89,7 +89,10 @@ def backward(
 
 
 class Launches:
-    """The kernels, with what all their launches for one input share."""
+    """The kernels, with what all their launches for one input share.
+
+    Tensors are [B, L, H, .] and contiguous, but for values and what becomes of them, which may be slices of wider rows.
+    """
 
     def __init__(self, q: Tensor, v: Tensor):
         self.rows, self.positions, self.heads, self.K = q.shape
@@ -119,10 +122,8 @@ class Launches:
         received = v.new_empty(self.rows, self.heads, self.chunks, self.K, self.V)
         before = None if before is None else before.contiguous()
         programs = (self.rows * self.heads, self.K // tile.keys, self.V // tile.values)
-        scale = self.scale if reverse else 1.0
-        self._launch(
-            states_kernel, programs, tile, k, v, log_decay, self.spans, before, received, after, scale, REVERSE=reverse
-        )
+        tensors = (k, v, log_decay, self.spans, before, received, after, v.stride(1))
+        self._launch(states_kernel, programs, tile, *tensors, self.scale if reverse else 1.0, REVERSE=reverse)
         return received
 
     def outputs(
@@ -139,14 +140,15 @@ class Launches:
     ) -> None:
         tile = self.tiles.outputs.within(self.K, self.V)
         programs = (self.rows * self.heads * self.chunks, self.V // tile.values)
-        tensors = (q, k, v, log_decay, self.spans, received, scores, outputs)
+        tensors = (q, k, v, log_decay, self.spans, received, scores, outputs, v.stride(1), outputs.stride(1))
         self._launch(outputs_kernel, programs, tile, *tensors, self.scale, REVERSE=reverse)
 
     def gradients(self, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, *others: Tensor) -> None:
         """`others` are the states before chunks and after, the gradient of the outputs, and those to be made."""
         tile = self.tiles.gradients.within(self.K, self.V)
         programs = (self.rows * self.heads * self.chunks, self.K // tile.keys)
-        self._launch(gradients_kernel, programs, tile, q, k, v, log_decay, self.spans, *others, self.scale)
+        tensors = (q, k, v, log_decay, self.spans, *others, v.stride(1))
+        self._launch(gradients_kernel, programs, tile, *tensors, self.scale)
 
     def _launch(self, kernel: Any, programs: tuple[int, ...], tile: Tile, *arguments: Any, **constants: Any) -> None:
         constants |= self.constants | {"K_TILE": tile.keys, "V_TILE": tile.values}

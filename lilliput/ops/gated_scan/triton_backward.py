@@ -38,6 +38,7 @@ def gradients_kernel(
     grad_queries,
     grad_keys,
     grad_decay,
+    value_stride,
     scale,
     positions,
     heads,
@@ -51,7 +52,7 @@ def gradients_kernel(
     PRECISION: tl.constexpr,
 ):
     """dq, dk and dg of one chunk and some of its channels; `entering` holds S before it, `leaving` dS after it."""
-    first, inside = of_chunk(positions, heads, C)
+    first, head, inside = of_chunk(positions, heads, C)
     channels = tl.program_id(1) * K_TILE + tl.arange(0, K_TILE)
     steps = tl.arange(0, C)
     number = tl.program_id(0).to(tl.int64)
@@ -63,8 +64,8 @@ def gradients_kernel(
     for tile in range(V // V_TILE):
         columns = tile * V_TILE + tl.arange(0, V_TILE)
         entry = channels[:, None] * V + columns[None, :]
-        value = tl.load(vectors(values, first, heads, columns, V, C), mask=inside, other=0.0)
-        grad_output = tl.load(vectors(grad_outputs, first, heads, columns, V, C), mask=inside, other=0.0)
+        value = tl.load(vectors(values, first, head, value_stride, columns, V, C), mask=inside, other=0.0)
+        grad_output = tl.load(vectors(grad_outputs, first, head, heads * V, columns, V, C), mask=inside, other=0.0)
         before, grad_after = tl.load(entering + number * K * V + entry), tl.load(leaving + number * K * V + entry)
         grad_scores = tl.dot(grad_output, tl.trans(value), acc=grad_scores, input_precision=PRECISION)
         # A product of its own: to transpose the other would move it through shared memory two bytes at a time.
@@ -72,9 +73,9 @@ def gradients_kernel(
         grad_query = tl.dot(grad_output, tl.trans(before), acc=grad_query, input_precision=PRECISION)
         grad_key = tl.dot(value, tl.trans(grad_after), acc=grad_key, input_precision=PRECISION)
         beyond += tl.sum(before.to(tl.float32) * grad_after.to(tl.float32), axis=1)
-    query = tl.load(vectors(queries, first, heads, channels, K, C), mask=inside, other=0.0)
-    key = tl.load(vectors(keys, first, heads, channels, K, C), mask=inside, other=0.0)
-    decay = load_decay(vectors(log_decay, first, heads, channels, K, C), inside, EXACT)
+    query = tl.load(vectors(queries, first, head, heads * K, channels, K, C), mask=inside, other=0.0)
+    key = tl.load(vectors(keys, first, head, heads * K, channels, K, C), mask=inside, other=0.0)
+    decay = load_decay(vectors(log_decay, first, head, heads * K, channels, K, C), inside, EXACT)
     beyond *= tl.exp2(tl.sum(decay, axis=0))
     grad_key *= decay_over(load_span(spans, LEVELS, C), decay, EXACT)
     beyond += tl.sum(key.to(tl.float32) * grad_key, axis=0)
@@ -94,9 +95,11 @@ def gradients_kernel(
         grad_query += factor * tl.dot(earlier, key * near, input_precision=PRECISION)
         grad_key += factor * tl.dot(later, query * near, input_precision=PRECISION)
 
-    tl.store(vectors(grad_queries, first, heads, channels, K, C), grad_query.to(narrow), mask=inside)
-    tl.store(vectors(grad_keys, first, heads, channels, K, C), grad_key.to(narrow), mask=inside)
+    tl.store(vectors(grad_queries, first, head, heads * K, channels, K, C), grad_query.to(narrow), mask=inside)
+    tl.store(vectors(grad_keys, first, head, heads * K, channels, K, C), grad_key.to(narrow), mask=inside)
     terms = query.to(tl.float32) * grad_query - key.to(tl.float32) * grad_key
     following = tl.where(steps[None, :] >= steps[:, None], 1.0, 0.0)
     slopes = tl.dot(following, terms, input_precision=PRECISION) + beyond[None, :]
-    tl.store(vectors(grad_decay, first, heads, channels, K, C), slopes, mask=inside)
+    tl.store(
+        vectors(grad_decay, first, head, heads * K, channels, K, C), slopes.to(grad_decay.dtype.element_ty), mask=inside
+    )

@@ -19,24 +19,33 @@ SIZES = ("positions", "heads")
 
 @triton.jit
 def of_chunk(positions, heads, C: tl.constexpr):
-    """The program's chunk: number of its first vector, in 64 bits, and which of its positions are in the row [C, 1]."""
+    """The program's chunk: its first position among all rows', in 64 bits, its head, and what is in the row [C, 1]."""
     chunks = tl.cdiv(positions, C)
     lane, n = tl.program_id(0) // chunks, tl.program_id(0) % chunks
-    first = ((lane // heads).to(tl.int64) * positions + n * C) * heads + lane % heads
-    return first, n * C + tl.arange(0, C)[:, None] < positions
+    first = (lane // heads).to(tl.int64) * positions + n * C
+    return first, lane % heads, n * C + tl.arange(0, C)[:, None] < positions
 
 
 @triton.jit
-def vectors(tensor, first, heads, columns, D: tl.constexpr, C: tl.constexpr):
-    """Pointers [C, .] to some columns of a head's vectors of D numbers, from number `first` on."""
-    return tensor + first * D + (tl.arange(0, C)[:, None] * (heads * D) + columns[None, :])
+def vectors(tensor, first, head, stride, columns, D: tl.constexpr, C: tl.constexpr):
+    """Pointers [C, .] to some columns of a head's vectors of D numbers, a stride apart, from position `first` on."""
+    return tensor + first * stride + head * D + (tl.arange(0, C)[:, None] * stride + columns[None, :])
 
 
 @triton.jit
 def load_decay(pointers, inside, EXACT: tl.constexpr):
-    """Log decays in powers of two, as `decay_over` sums them; what is below e^-20,000 empties a state all the same."""
-    decay = tl.maximum(tl.load(pointers, mask=inside, other=0.0) * 1.4426950408889634, -30000.0)
-    return decay if EXACT else decay.to(tl.float16).to(tl.float32)
+    """Log decays in powers of two, as `decay_over` sums them; what is below e^-20,000 empties a state all the same.
+
+    Those in fp16 are powers of two already.
+    """
+    decay = tl.load(pointers, mask=inside, other=0.0)
+    if pointers.dtype.element_ty == tl.float16:
+        decay = decay.to(tl.float32)
+    else:
+        decay = tl.maximum(decay * 1.4426950408889634, -30000.0)
+        if not EXACT:
+            decay = decay.to(tl.float16).to(tl.float32)
+    return decay
 
 
 @triton.jit
@@ -74,6 +83,7 @@ def states_kernel(
     before,
     received,
     after,
+    value_stride,
     scale,
     positions,
     heads,
@@ -89,6 +99,7 @@ def states_kernel(
 ):
     """S before every chunk, and after the last; in reverse, with q and dO for k and v, dS after every chunk."""
     lane = tl.program_id(0)
+    head = lane % heads
     channels = tl.program_id(1) * K_TILE + tl.arange(0, K_TILE)
     columns = tl.program_id(2) * V_TILE + tl.arange(0, V_TILE)
     entry = channels[:, None] * V + columns[None, :]
@@ -102,11 +113,11 @@ def states_kernel(
         n = chunks - 1 - step if REVERSE else step
         number = lane.to(tl.int64) * chunks + n
         tl.store(received + number * K * V + entry, state.to(received.dtype.element_ty))
-        first = ((lane // heads).to(tl.int64) * positions + n * C) * heads + lane % heads
+        first = (lane // heads).to(tl.int64) * positions + n * C
         inside = n * C + tl.arange(0, C)[:, None] < positions
-        key = tl.load(vectors(keys, first, heads, channels, K, C), mask=inside, other=0.0)
-        value = tl.load(vectors(values, first, heads, columns, V, C), mask=inside, other=0.0)
-        decay = load_decay(vectors(log_decay, first, heads, channels, K, C), inside, EXACT)
+        key = tl.load(vectors(keys, first, head, heads * K, channels, K, C), mask=inside, other=0.0)
+        value = tl.load(vectors(values, first, head, value_stride, columns, V, C), mask=inside, other=0.0)
+        decay = load_decay(vectors(log_decay, first, head, heads * K, channels, K, C), inside, EXACT)
         written = (key.to(tl.float32) * decay_over(span, decay, EXACT) * scale).to(value.dtype)
         kept = tl.exp2(tl.sum(decay, axis=0))
         state = tl.dot(tl.trans(written), value, acc=state * kept[:, None], input_precision=PRECISION)
@@ -124,6 +135,8 @@ def outputs_kernel(
     received,
     scores,
     outputs,
+    value_stride,
+    output_stride,
     scale,
     positions,
     heads,
@@ -138,7 +151,7 @@ def outputs_kernel(
     PRECISION: tl.constexpr,
 ):
     """o of one chunk, and its scores; in reverse, with dO for v and dS after the chunk for S before it, dv."""
-    first, inside = of_chunk(positions, heads, C)
+    first, head, inside = of_chunk(positions, heads, C)
     number = tl.program_id(0).to(tl.int64)
     steps, columns = tl.arange(0, C), tl.program_id(1) * V_TILE + tl.arange(0, V_TILE)
     narrow = outputs.dtype.element_ty
@@ -150,9 +163,9 @@ def outputs_kernel(
         sums = tl.zeros([C, C], tl.float32)
         for tile in range(K // K_TILE):
             channels = tile * K_TILE + tl.arange(0, K_TILE)
-            query = tl.load(vectors(queries, first, heads, channels, K, C), mask=inside, other=0.0)
-            key = tl.load(vectors(keys, first, heads, channels, K, C), mask=inside, other=0.0)
-            decay = load_decay(vectors(log_decay, first, heads, channels, K, C), inside, EXACT)
+            query = tl.load(vectors(queries, first, head, heads * K, channels, K, C), mask=inside, other=0.0)
+            key = tl.load(vectors(keys, first, head, heads * K, channels, K, C), mask=inside, other=0.0)
+            decay = load_decay(vectors(log_decay, first, head, heads * K, channels, K, C), inside, EXACT)
             for level in range(LEVELS):
                 factor = decay_over(load_span(spans, level, C), decay, EXACT).to(narrow)
                 products = tl.dot(query * factor, tl.trans(key * factor), input_precision=PRECISION)
@@ -162,17 +175,17 @@ def outputs_kernel(
         weights = (sums * scale).to(narrow)
         tl.store(score, weights)
 
-    value = tl.load(vectors(values, first, heads, columns, V, C), mask=inside, other=0.0)
+    value = tl.load(vectors(values, first, head, value_stride, columns, V, C), mask=inside, other=0.0)
     output = tl.dot(weights, value, input_precision=PRECISION)
     for tile in range(K // K_TILE):
         channels = tile * K_TILE + tl.arange(0, K_TILE)
-        decay = load_decay(vectors(log_decay, first, heads, channels, K, C), inside, EXACT)
+        decay = load_decay(vectors(log_decay, first, head, heads * K, channels, K, C), inside, EXACT)
         state = tl.load(received + number * K * V + (channels[:, None] * V + columns[None, :]))
         if REVERSE:
-            key = tl.load(vectors(keys, first, heads, channels, K, C), mask=inside, other=0.0)
+            key = tl.load(vectors(keys, first, head, heads * K, channels, K, C), mask=inside, other=0.0)
             side = key.to(tl.float32) * decay_over(load_span(spans, LEVELS, C), decay, EXACT)
         else:
-            query = tl.load(vectors(queries, first, heads, channels, K, C), mask=inside, other=0.0)
+            query = tl.load(vectors(queries, first, head, heads * K, channels, K, C), mask=inside, other=0.0)
             side = query.to(tl.float32) * scale * decay_over(load_span(spans, LEVELS + 1, C), decay, EXACT)
         output = tl.dot(side.to(narrow), state, acc=output, input_precision=PRECISION)
-    tl.store(vectors(outputs, first, heads, columns, V, C), output.to(narrow), mask=inside)
+    tl.store(vectors(outputs, first, head, output_stride, columns, V, C), output.to(narrow), mask=inside)

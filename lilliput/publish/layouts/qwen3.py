@@ -69,6 +69,8 @@ def transformer_parts(layout: Layout, spec: ModelSpec) -> tuple[GQA, Everywhere,
     """The mixer, its rotation and the norm; whatever neither Qwen3 nor Llama has is refused."""
     mixer = exactly(layout, "mixer", spec.mixer, GQA)
     rope = exactly(layout, "mixer.rope", mixer.rope, Everywhere)
+    if mixer.cap is not None:
+        refuse(layout, "mixer", mixer, "GQA(cap=None)")
     exactly(layout, "ffn", spec.ffn, SwiGLU)
     exactly(layout, "gate", spec.gate, Ungated)
     return mixer, rope, exactly(layout, "norm", spec.norm, RMSNorm)

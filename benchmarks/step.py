@@ -1,0 +1,303 @@
+"""How many tokens a second does a whole training step take, beside the same model of its peers?
+
+    python benchmarks/step.py SHAPE... [--peers] [--profile] [--steps N] [--out FILE.json] [--device cpu]
+
+Shapes: slm-10m (128 x 1,024), llama-194m (16 x 2,048), odinnext-138m (32 x 2,048). Ours is the loop that a phase runs
+through, on random tokens in documents: reading, forward, loss, backward, clip, fused AdamW, metrics. A peer is its own
+model of the same shape under torch.compile (fla: eager, as it comes) with its own loss, bf16 autocast, clip and fused
+AdamW. The median of the steps after the tenth, the most memory handed out, and the time from the first import to the
+end of the tenth step. --profile adds where the time of one step of ours goes.
+"""
+
+import time
+
+BEGUN = time.perf_counter()
+
+import argparse
+import statistics
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch._functorch.config as functorch
+from torch import nn
+
+from lilliput.base.environment import environment
+from lilliput.base.files import write_json
+from lilliput.base.units import Steps, Tokens
+from lilliput.data.batch import Batch, Cursor, segments_of
+from lilliput.model import ModelSpec
+from lilliput.nn.gqa import GQA
+from lilliput.objectives.language import NextBag
+from lilliput.optim.adamw import AdamW
+from lilliput.publish.layouts.llama import LlamaLayout
+from lilliput.publish.layouts.qwen3 import Qwen3Layout
+from lilliput.recipes import mtlm1_200m, odinnext_138m, slm_10m
+from lilliput.train.loop import train_phase
+from lilliput.train.machine import Machine
+from lilliput.train.phase import Phase, Stage
+
+DOCUMENT = 700
+"""Tokens of a document on average."""
+WARM = 10
+ADAM = AdamW(lr=1e-4)
+SHAPES: dict[str, tuple[ModelSpec, Phase, int, int]] = {
+    "slm-10m": (slm_10m.model, slm_10m.pretrain, 128, 1024),
+    "llama-194m": (replace(mtlm1_200m.model, layers=24), mtlm1_200m.base, 16, 2048),
+    "odinnext-138m": (odinnext_138m.model, slm_10m.pretrain, 32, 2048),
+}
+"""Model, a phase of it, rows and length of a step."""
+
+
+class Random:
+    """Random tokens in documents of random lengths, made once, read by reference."""
+
+    tokens_available = 2**62
+
+    def __init__(self, vocab: int):
+        self._vocab, self._batch = vocab, None
+
+    def read(self, cursor: Cursor, rows: int, length: int, overlap: int = 1) -> tuple[Batch, Cursor]:
+        if self._batch is None or self._batch.tokens.shape != (rows, length):
+            generator = torch.Generator().manual_seed(0)
+            tokens = torch.randint(1, self._vocab, (rows, length), generator=generator)
+            tokens[torch.rand(rows, length, generator=generator) < 1 / DOCUMENT] = 0
+            segments = torch.from_numpy(segments_of(tokens.numpy(), end=0))
+            self._batch = Batch(tokens=tokens, weight=torch.ones(rows, length), segments=segments)
+        return self._batch, cursor
+
+
+class Stopwatch:
+    """Watches a phase: when each step ended; profiles the last one."""
+
+    def __init__(self, device: torch.device, steps: int, profile: bool):
+        self.device, self.steps, self.ends = device, steps, []
+        self.losses: list[float] = []
+        self.profiler = torch.profiler.profile() if profile else None
+
+    def __enter__(self) -> "Stopwatch":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def see(self, step: int, tokens: int, read: int, numbers: dict[str, float]) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        if self.profiler and step == self.steps:
+            self.profiler.stop()
+        self.ends.append(time.perf_counter())
+        self.losses.append(numbers["cross_entropy"])
+        if self.profiler and step == self.steps - 1:
+            self.profiler.start()
+
+    def measured(self, step: int, numbers: dict[str, float]) -> None: ...
+
+
+def ours(name: str, machine: Machine, steps: int, profile: bool, small: bool) -> dict[str, Any]:
+    spec, phase, rows, length = SHAPES[name]
+    if small:
+        spec, rows, length = replace(spec, layers=2), 2, 128
+    phase = replace(
+        phase,
+        tokens=Tokens(steps * rows * length),
+        length=length,
+        batch_tokens=rows * length,
+        optimizer=ADAM,
+        stages=(Stage(share=1.0, objective=NextBag()),),
+        save_every=Steps(10**9),
+        measure_every=Steps(10**9),
+    )
+    model = spec.build(seed=0).to(machine.device)
+    watch = Stopwatch(torch.device(machine.device), steps, profile)
+    with tempfile.TemporaryDirectory() as folder:
+        train_phase(
+            model,
+            phase,
+            Random(spec.vocab),
+            machine,
+            folder=Path(folder),
+            seed=0,
+            watch=lambda _: watch,  # type: ignore[arg-type]
+            measure=lambda _: {},
+            report=print,
+        )
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    result = summary(watch.ends, rows * length, parameters, last=watch.losses[-1])
+    if watch.profiler:
+        result["profile"] = profile_of(watch.profiler)
+    return result
+
+
+def summary(ends: list[float], tokens: int, parameters: int, last: float) -> dict[str, Any]:
+    seconds = [later - sooner for sooner, later in zip(ends[WARM:-1], ends[WARM + 1 :], strict=False)][:-1] or [0.0]
+    step = statistics.median(seconds)
+    return {
+        "milliseconds": round(1e3 * step, 2),
+        "tokens_per_second": round(tokens / step) if step else None,
+        "tflops_6n": round(6 * parameters * tokens / step / 1e12, 1) if step else None,
+        "spread": round((max(seconds) - min(seconds)) / step, 3) if step else None,
+        "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if torch.cuda.is_available() else None,
+        "tenth_step_after": round(ends[WARM - 1] - BEGUN, 1),
+        "parameters": parameters,
+        "last_loss": round(last, 4),
+    }
+
+
+def peer(name: str, machine: Machine, steps: int) -> tuple[str, dict[str, Any]]:
+    """The peer's name, and its figures."""
+    spec, phase, rows, length = SHAPES[name]
+    who, model, loss_of, compiled = _transformers(spec, length) if isinstance(spec.mixer, GQA) else _fla(spec)
+    model = model.to(machine.device).train()
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    run: Callable[..., Any] = torch.compile(loss_of, dynamic=False) if compiled else loss_of
+    tokens = torch.randint(spec.vocab, (rows, length + 1), device=machine.device)
+    ends, loss = [], torch.zeros(())
+    for _ in range(steps):
+        with machine.cast():
+            loss = run(model, tokens)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), phase.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        torch.cuda.synchronize()
+        ends.append(time.perf_counter())
+    return who, summary(ends, rows * length, parameters, float(loss))
+
+
+def _transformers(spec: ModelSpec, length: int) -> tuple[str, nn.Module, Callable[..., Any], bool]:
+    import transformers
+
+    layout = (Qwen3Layout if spec.mixer.qk_norm else LlamaLayout)(context=length)  # type: ignore[attr-defined]
+    plain = layout.config(spec)
+    config = transformers.AutoConfig.for_model(plain.pop("model_type"), **plain)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+
+    def loss_of(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+        logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
+        return nn.functional.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten())
+
+    return f"transformers {transformers.__version__}, torch.compile", model, loss_of, True
+
+
+def _fla(spec: ModelSpec) -> tuple[str, nn.Module, Callable[..., Any], bool]:
+    import fla
+    from fla.models import HGRN2Config, HGRN2ForCausalLM
+
+    config = HGRN2Config(
+        hidden_size=spec.width,
+        num_hidden_layers=spec.layers,
+        num_heads=spec.mixer.heads,  # type: ignore[attr-defined]
+        expand_ratio=None,
+        intermediate_size=spec.ffn.inner,
+        vocab_size=spec.vocab,
+        tie_word_embeddings=True,
+        use_cache=False,
+        fuse_linear_cross_entropy=True,
+        fuse_cross_entropy=False,
+    )
+
+    def loss_of(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+        return model(input_ids=tokens[:, :-1], labels=tokens[:, :-1]).loss
+
+    return f"fla {fla.__version__}, eager", HGRN2ForCausalLM(config), loss_of, False
+
+
+KINDS = (
+    ("attention", ("outputs_kernel", "grad_queries", "grad_keys", "deltas", "spans_kernel", "flash", "fmha", "sdpa")),
+    ("scan", ("states_kernel", "gradients_kernel")),
+    ("loss", ("charge_kernel", "differentiate")),
+    ("ffn", ("ffn_",)),
+    ("products", ("gemm", "nvjet", "cutlass", "gemv", "cublas", "splitK", "splitk")),
+    ("optimizer", ("multi_tensor", "foreach", "Adam", "lpnorm")),
+    ("fused", ("triton_",)),
+    ("copies", ("Memcpy", "Memset")),
+)
+
+
+def profile_of(profiler: torch.profiler.profile) -> dict[str, Any]:
+    """Milliseconds of kernels by kind, and of the longest ones."""
+    kinds: dict[str, float] = defaultdict(float)
+    kernels: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
+    for event in profiler.events() or ():
+        if event.device_type.name != "CUDA" or event.name.startswith(("Optimizer", "Torch-Compiled", "##")):
+            continue
+        kind = next((kind for kind, names in KINDS if any(name in event.name for name in names)), "others")
+        kinds[kind] += event.device_time / 1e3
+        kernels[event.name][0] += event.device_time / 1e3
+        kernels[event.name][1] += 1
+    spans = sorted(
+        (event.time_range.start, event.time_range.end, event.name)
+        for event in profiler.events() or ()
+        if event.device_type.name == "CUDA" and not event.name.startswith(("Optimizer", "Torch-Compiled", "##"))
+    )
+    idle, reached, before = [], spans[0][1], spans[0][2]
+    for start, end, kernel in spans[1:]:
+        if start > reached:
+            idle.append((round((start - reached) / 1e3, 3), before[:50], kernel[:50]))
+        if end > reached:
+            reached, before = end, kernel
+    longest = sorted(kernels.items(), key=lambda item: -item[1][0])[:25]
+    return {
+        "kinds": {kind: round(time, 2) for kind, time in sorted(kinds.items(), key=lambda item: -item[1])},
+        "idle": round(sum(gap for gap, *_ in idle), 2),
+        "gaps": sorted(idle, reverse=True)[:12],
+        "longest": [(name[:100], round(time, 2), count) for name, (time, count) in longest],
+    }
+
+
+def show(name: str, who: str, result: dict[str, Any]) -> None:
+    print(
+        f"{name:14} {who:36} {result['milliseconds']:9.2f} ms {result['tokens_per_second'] or 0:12,} tokens/s "
+        f"{result['tflops_6n'] or 0:6.1f} TFLOP/s {result['peak_gib'] or 0:6.2f} GiB, tenth step after "
+        f"{result['tenth_step_after']:.1f} s",
+        flush=True,
+    )
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("shapes", nargs="+", choices=SHAPES)
+    options.add_argument("--peers", action="store_true")
+    options.add_argument("--profile", action="store_true")
+    options.add_argument("--compile", default="auto", help="off, blocks or graphs")
+    options.add_argument("--budget", type=float, help="activation memory budget of the compiler, 0 to 1")
+    options.add_argument("--steps", type=int, default=30)
+    options.add_argument("--device", default="cuda")
+    options.add_argument("--out", type=Path)
+    chosen = options.parse_args()
+    if chosen.budget is not None:
+        functorch.activation_memory_budget = chosen.budget
+    machine = Machine(device=chosen.device, precision="bf16", rows=128, compile=chosen.compile)
+    results: dict[str, Any] = {}
+    for name in chosen.shapes:
+        result = ours(name, machine.settled(), chosen.steps, chosen.profile, small=chosen.device == "cpu")
+        results[name] = {"lilliput": result}
+        show(name, "lilliput", result)
+        for kind, time_of in result.get("profile", {}).get("kinds", {}).items():
+            print(f"    {kind:12} {time_of:8.2f} ms")
+        if "profile" in result:
+            print(f"    {'idle':12} {result['profile']['idle']:8.2f} ms")
+            for gap in result["profile"]["gaps"]:
+                print("       ", *gap)
+        for kernel, time_of, count in result.get("profile", {}).get("longest", []):
+            print(f"        {time_of:8.2f} ms {count:5d} x {kernel}")
+        if chosen.peers:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            who, result = peer(name, machine.settled(), chosen.steps)
+            results[name][who] = result
+            show(name, who, result)
+        if chosen.out:
+            write_json(chosen.out, {"environment": environment(), "results": results})
+
+
+if __name__ == "__main__":
+    main()

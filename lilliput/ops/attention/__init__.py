@@ -1,0 +1,62 @@
+"""Attention over whole rows, from the projection to what the output matrix reads.
+
+`composed` of `heads` and `attend` is the specification, on any device; `triton` does the same with the projection as
+all that is kept for the backward pass.
+
+Shapes: B rows, L positions, H query heads, G key heads, D head width.
+"""
+
+from enum import Enum
+from importlib.util import find_spec
+
+from torch import Tensor
+
+from lilliput.ops.attend import attend
+from lilliput.ops.attention.heads import heads as heads
+
+TRITON_HERE = find_spec("triton") is not None
+
+
+class Backend(Enum):
+    """Which implementation runs; `AUTO` picks the fastest one for the input."""
+
+    AUTO = "auto"
+    COMPOSED = "composed"
+    TRITON = "triton"
+
+
+def attention(
+    projected: Tensor,
+    shared: int,
+    width: int,
+    *,
+    gains: tuple[Tensor, Tensor] | None = None,
+    eps: float = 1e-6,
+    theta: float | None = None,
+    segments: Tensor | None = None,
+    cap: float | None = None,
+    backend: Backend = Backend.AUTO,
+) -> Tensor:
+    """Each position of a row reads its own document up to itself.
+
+    Args:
+        projected, shared, width, gains, eps, theta: see `heads`.
+        segments, cap: see `attend`.
+        backend: one of `Backend`.
+
+    Returns:
+        [B, L, H D] in the dtype of `projected`.
+    """
+    if backend is Backend.AUTO:
+        backend = Backend.TRITON if TRITON_HERE and projected.is_cuda and _fits(projected, width) else Backend.COMPOSED
+    if backend is Backend.COMPOSED:
+        return attend(*heads(projected, shared, width, gains, eps, theta), segments, cap).flatten(-2)
+    from lilliput.ops.attention.triton import fused
+
+    return fused(projected, shared, width, gains, eps, theta, segments, cap)
+
+
+def _fits(projected: Tensor, width: int) -> bool:
+    from lilliput.ops.attention.triton import fits
+
+    return fits(projected, width)

@@ -1,0 +1,114 @@
+"""Forward and backward of a step's micro-batches: launched operation by operation, or replayed as one CUDA graph.
+
+A layer of a small model is a dozen kernels of some microseconds each, and Python needs longer to launch them than a GPU to
+run them. A graph launches a whole pass at once, on the same addresses each time: batches are copied to where the first
+one lay, and gradients are found where the first ones were.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lilliput.data.batch import Batch
+from lilliput.objectives.objective import Losses
+
+Parts = dict[str, Tensor]
+"""Detached scalars by term, in nats a charged token, of a whole step."""
+
+
+class Passes(Protocol):
+    """What adds up the gradients of a step."""
+
+    def __call__(self, stage: int, batches: Sequence[Batch], charged: float, generator: torch.Generator) -> Parts:
+        """Add the gradients of all micro-batches to those of the parameters.
+
+        Args:
+            stage: whose objective.
+            batches: on the CPU.
+            charged: sum of the target weights of the whole step.
+            generator: the only source of randomness.
+
+        Returns:
+            the losses of the step by term.
+        """
+        ...
+
+
+class LaunchedPasses:
+    """Operation by operation, on any device."""
+
+    def __init__(self, objectives: Sequence[nn.Module], device: torch.device, cast: Callable[[], AbstractContextManager]):
+        self._objectives, self._device, self._cast = objectives, device, cast
+
+    def __call__(self, stage: int, batches: Sequence[Batch], charged: float, generator: torch.Generator) -> Parts:
+        parts: Parts = {}
+        for batch in batches:
+            losses = self.differentiate(stage, batch.to(self._device), charged, generator)
+            parts = _added(parts, losses.parts)
+        return parts
+
+    def differentiate(self, stage: int, batch: Batch, charged: Any, generator: torch.Generator) -> Losses:
+        """Of one micro-batch, on the device."""
+        with self._cast():
+            losses = self._objectives[stage](batch, charged, generator)
+        losses.total.backward()
+        return losses
+
+
+class GraphedPasses:
+    """As CUDA graphs, from the second step of a kind on: the first one compiles what is to be recorded.
+
+    Steps with positions that are not charged are launched, because how much can be left out is different in each.
+    """
+
+    def __init__(self, launched: LaunchedPasses, model: nn.Module, device: torch.device):
+        self._launched, self._parameters, self._device = launched, list(model.parameters()), device
+        self._pool = torch.cuda.graph_pool_handle()
+        self._graphs: dict[tuple[int, torch.Size], _Graph] = {}
+        self._seen: set[tuple[int, torch.Size]] = set()
+        self._gradients: list[Tensor] = []
+
+    def __call__(self, stage: int, batches: Sequence[Batch], charged: float, generator: torch.Generator) -> Parts:
+        kinds = {(stage, batch.tokens.shape) for batch in batches}
+        if not kinds <= self._seen or not all(bool((batch.weight != 0).all()) for batch in batches):
+            self._seen |= kinds
+            return self._launched(stage, batches, charged, generator)
+        if not self._gradients:
+            self._gradients = [torch.zeros_like(parameter) for parameter in self._parameters]
+        torch._foreach_zero_(self._gradients)
+        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
+            parameter.grad = gradient
+        parts: Parts = {}
+        for batch in batches:
+            kind = (stage, batch.tokens.shape)
+            if kind not in self._graphs:
+                self._graphs[kind] = _Graph(self._launched, stage, batch.to(self._device), generator, self._pool)
+            parts = _added(parts, self._graphs[kind].replay(batch, charged))
+        return parts
+
+
+class _Graph:
+    """A recorded pass, and where its inputs and results lie."""
+
+    def __init__(
+        self, launched: LaunchedPasses, stage: int, batch: Batch, generator: torch.Generator, pool: tuple[int, int]
+    ):
+        self._graph, self._batch = torch.cuda.CUDAGraph(), batch
+        self._charged = torch.ones((), device=batch.tokens.device)
+        with torch.cuda.graph(self._graph, pool=pool):
+            self._parts = launched.differentiate(stage, batch, self._charged, generator).parts
+
+    def replay(self, batch: Batch, charged: float) -> Parts:
+        self._batch.tokens.copy_(batch.tokens, non_blocking=True)
+        self._batch.weight.copy_(batch.weight, non_blocking=True)
+        self._batch.segments.copy_(batch.segments, non_blocking=True)
+        self._charged.fill_(charged)
+        self._graph.replay()
+        return {name: value.clone() for name, value in self._parts.items()}
+
+
+def _added(parts: Parts, others: Parts) -> Parts:
+    return {name: value + parts.get(name, 0.0) for name, value in others.items()}

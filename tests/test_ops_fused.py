@@ -1,0 +1,76 @@
+"""Mixers from their projection on: kernels against what they are composed of, values and gradients."""
+
+import pytest
+import torch
+from test_ops_attend import DEVICE, TOLERANCES, furthest
+
+from lilliput.ops.attention import Backend as AttentionBackend
+from lilliput.ops.attention import attention
+from lilliput.ops.recurrence import Backend as RecurrenceBackend
+from lilliput.ops.recurrence import recurrence
+
+pytest.importorskip("triton")
+
+WIDTHS = {"attention": (32, 64), "recurrence": (64, 128)} if torch.cuda.is_available() else {}
+
+
+def documents(length):
+    generator = torch.Generator().manual_seed(length)
+    return (torch.rand(2, length, generator=generator) < 0.05).cumsum(1, dtype=torch.int32).to(DEVICE)
+
+
+def run(call, dtype, *inputs):
+    """Outputs and gradients; all inputs but the first are parameters, which are never narrow."""
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    leaves = [x.to(wide if place else dtype).clone().requires_grad_() for place, x in enumerate(inputs)]
+    outputs = call(*leaves)
+    weights = torch.linspace(-1, 1, outputs.numel(), dtype=torch.float64, device=DEVICE).view_as(outputs)
+    return outputs, *torch.autograd.grad((outputs.double() * weights).sum(), leaves)
+
+
+@pytest.mark.parametrize("length", [3, 70])
+@pytest.mark.parametrize(("norm", "theta"), [(True, 100.0), (False, 100.0), (True, None)])
+@pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
+def test_attention(length, norm, theta, dtype, tolerance):
+    for width in WIDTHS.get("attention", (16,)):
+        projected = torch.randn(2, length, 8 * width, dtype=torch.float64).to(DEVICE)
+        gains = [(1 + torch.randn(width, dtype=torch.float64) / 10).to(DEVICE) for _ in range(2 if norm else 0)]
+
+        def call(backend, projected, *gains, width=width):
+            settings = {"gains": gains or None, "theta": theta, "segments": documents(length), "backend": backend}
+            return attention(projected, 2, width, **settings)
+
+        exact = run(lambda *leaves: call(AttentionBackend.COMPOSED, *leaves), torch.float64, projected, *gains)
+        found = run(lambda *leaves: call(AttentionBackend.TRITON, *leaves), dtype, projected, *gains)
+        assert furthest(found, exact) < tolerance
+
+
+@pytest.mark.parametrize("length", [3, 70])
+@pytest.mark.parametrize(("biased", "theta", "steepness"), [(True, 100.0, 1.0), (False, None, 8.0)])
+@pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
+def test_recurrence(length, biased, theta, steepness, dtype, tolerance):
+    for width in WIDTHS.get("recurrence", (16,)):
+        projected = (torch.randn(2, length, 6 * width, dtype=torch.float64) * steepness).to(DEVICE)
+        bias = [torch.randn(2 * width, dtype=torch.float64).to(DEVICE)] if biased else []
+
+        def call(backend, projected, *bias):
+            settings = {"bias": bias[0] if bias else None, "theta": theta, "segments": documents(length)}
+            return recurrence(projected, 2, **settings, backend=backend)
+
+        exact = run(lambda *leaves: call(RecurrenceBackend.COMPOSED, *leaves), torch.float64, projected, *bias)
+        found = run(lambda *leaves: call(RecurrenceBackend.TRITON, *leaves), dtype, projected, *bias)
+        # The bias's gradient is a sum over all positions of what was rounded, with either sign.
+        assert furthest(found[:2], exact[:2]) < tolerance
+        assert furthest(found[2:] or found[:1], exact[2:] or exact[:1]) < 5 * tolerance
+
+
+def test_decays_near_zero_are_not_lost():
+    projected = (
+        torch.zeros(1, 32, 48, device=DEVICE) if DEVICE.type == "cpu" else torch.zeros(1, 32, 192, device=DEVICE)
+    )
+    third = projected.shape[-1] // 3
+    projected[..., :third], projected[..., third : 2 * third], projected[..., 2 * third :] = 1.0, 12.0, 1.0
+    one, other = (
+        recurrence(projected, 1, backend=backend) for backend in (RecurrenceBackend.TRITON, RecurrenceBackend.COMPOSED)
+    )
+    assert torch.allclose(one, other, rtol=1e-5)
