@@ -36,7 +36,8 @@ class Objective(Protocol):
         """A module around the model whose forward is (batch, charged, generator) -> Losses.
 
         `charged` is the sum of the target weights of the whole step (all micro-batches, all workers), so that every
-        charged token counts the same wherever it lies, a number or one in a tensor; `generator` is the only source of randomness.
+        charged token counts the same wherever it lies, a number or one in a tensor; `generator` is the only source of
+        randomness.
         """
         ...
 

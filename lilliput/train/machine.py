@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Literal
 
 import torch
+import torch._functorch.config as functorch
 from torch import nn
 
 from lilliput.base.errors import MachineError
@@ -15,6 +16,14 @@ from lilliput.train.exchange import Alone, ExchangeSpec
 from lilliput.train.passes import GraphedPasses, LaunchedPasses, Passes
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+RECOMPUTED = {
+    "ban_recompute_used_far_apart": False,
+    "ban_recompute_long_fusible_chains": False,
+    "ban_recompute_materialized_backward": False,
+}
+"""Compiled layers keep products, attention and scans for the backward pass, and make again what lies between them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +84,12 @@ class Machine:
 
         Layer by layer: layers of one shape share one compilation, and any route over them stays ordinary Python.
         """
-        blocks = list(model.layers) if self.compile in ("blocks", "graphs") else []
+        blocks = [*model.layers, model.norm] if self.compile in ("blocks", "graphs") else []
         for block in blocks:
             block.compile(dynamic=False)
         try:
-            yield
+            with functorch.patch(RECOMPUTED):
+                yield
         finally:
             for block in blocks:
                 block._compiled_call_impl = None

@@ -1,8 +1,8 @@
 """Forward and backward of a step's micro-batches: launched operation by operation, or replayed as one CUDA graph.
 
-A layer of a small model is a dozen kernels of some microseconds each, and Python needs longer to launch them than a GPU to
-run them. A graph launches a whole pass at once, on the same addresses each time: batches are copied to where the first
-one lay, and gradients are found where the first ones were.
+A layer of a small model is a dozen kernels of some microseconds each, and Python needs longer to launch them than a GPU
+to run them. A graph launches a whole pass at once, on the same addresses each time: batches are copied to where the
+first one lay, and gradients are found where the first ones were.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,7 +40,9 @@ class Passes(Protocol):
 class LaunchedPasses:
     """Operation by operation, on any device."""
 
-    def __init__(self, objectives: Sequence[nn.Module], device: torch.device, cast: Callable[[], AbstractContextManager]):
+    def __init__(
+        self, objectives: Sequence[nn.Module], device: torch.device, cast: Callable[[], AbstractContextManager]
+    ):
         self._objectives, self._device, self._cast = objectives, device, cast
 
     def __call__(self, stage: int, batches: Sequence[Batch], charged: float, generator: torch.Generator) -> Parts:
@@ -93,9 +95,7 @@ class GraphedPasses:
 class _Graph:
     """A recorded pass, and where its inputs and results lie."""
 
-    def __init__(
-        self, launched: LaunchedPasses, stage: int, batch: Batch, generator: torch.Generator, pool: tuple[int, int]
-    ):
+    def __init__(self, launched: LaunchedPasses, stage: int, batch: Batch, generator: torch.Generator, pool: Any):
         self._graph, self._batch = torch.cuda.CUDAGraph(), batch
         self._charged = torch.ones((), device=batch.tokens.device)
         with torch.cuda.graph(self._graph, pool=pool):

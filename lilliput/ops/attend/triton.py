@@ -1,7 +1,7 @@
 """Attention as Triton kernels (`triton_forward`, `triton_backward`), for CUDA and ROCm devices.
 
-Nothing is kept for the backward pass but inputs, outputs and one log-sum-exp a query and head. What other documents hold
-is skipped a block at a time, keys are read where they lie, never copied for the heads that share them, and no sum
+Nothing is kept for the backward pass but inputs, outputs and one log-sum-exp a query and head. What other documents
+hold is skipped a block at a time, keys are read where they lie, never copied for the heads that share them, and no sum
 depends on which program was first. Both passes are operators of PyTorch, which `torch.compile` takes as they are.
 """
 
@@ -54,8 +54,9 @@ def spans(segments: Tensor | None) -> Spans:
     segments = segments.contiguous()
     begins, ends = (torch.empty(segments.shape, dtype=torch.int32, device=segments.device) for _ in range(2))
     rows, length = segments.shape
+    kernel: Any = spans_kernel
     with torch.cuda.device_of(segments):
-        spans_kernel[(rows,)](segments, begins, ends, length, TILE=min(2048, 1 << (length - 1).bit_length()))
+        kernel[(rows,)](segments, begins, ends, length, TILE=min(2048, 1 << (length - 1).bit_length()))
     return begins, ends
 
 
@@ -109,8 +110,7 @@ def gradients_of(
     grad_outputs, deltas = grad_outputs.contiguous(), torch.empty_like(sums)
     grad_q, grad_k, grad_v = (x.new_empty(x.shape) for x in (q, k, v))
     with torch.cuda.device_of(q):
-        rows, length, heads, width = q.shape
-        deltas_kernel[-(-length // 64), rows * heads](outputs, grad_outputs, deltas, length, heads, D=width, M=64)
+        launch.deltas(outputs, grad_outputs, deltas)
         given = (grad_outputs, sums, deltas)
         launch(grad_queries_kernel, launch.tiles.grad_queries, launch.over_queries, q, k, v, begins, *given, grad_q)
         launch(
@@ -134,6 +134,11 @@ class _Launches:
 
     def over_keys(self, tile: Tile) -> tuple[int, int]:
         return -(-self.length // tile.keys), self.rows * self.key_heads
+
+    def deltas(self, outputs: Tensor, grad_outputs: Tensor, deltas: Tensor) -> None:
+        kernel: Any = deltas_kernel
+        programs = -(-self.length // 64), self.rows * self.heads
+        kernel[programs](outputs, grad_outputs, deltas, self.length, self.heads, D=self.width, M=64)
 
     def __call__(self, kernel: Any, tile: Tile, programs: Any, *tensors: Tensor | None) -> None:
         kernel[programs(tile)](

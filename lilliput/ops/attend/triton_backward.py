@@ -11,7 +11,7 @@ dV of a whole group of heads: every sum has one owner and one order, so that two
 import triton
 import triton.language as tl
 
-from lilliput.ops.attend.triton_forward import LOG2_E, SIZES, bend, block, key_ranges, place
+from lilliput.ops.attend.triton_forward import HIDE, LOG2_E, SHOW, SIZES, bend, block, key_ranges, place
 
 
 @triton.jit
@@ -126,8 +126,8 @@ def grad_queries_kernel(
     settings = (key_row, key_stride, value_row, value_stride, scale, cap, length)
     plain = (shared, 0, shared)
     masked = (first, some, begin)
-    grad = _visit_keys(*mine, grad, *others, (begin - shared) // N, plain, *settings, D, N, False, PRECISION)
-    grad = _visit_keys(*mine, grad, *others, some + own, masked, *settings, D, N, True, PRECISION)
+    grad = _visit_keys(*mine, grad, *others, (begin - shared) // N, plain, *settings, D, N, SHOW, PRECISION)
+    grad = _visit_keys(*mine, grad, *others, some + own, masked, *settings, D, N, HIDE, PRECISION)
 
     places = (row.to(tl.int64) * length + at)[:, None] * (heads * D) + head * D + tl.arange(0, D)[None, :]
     tl.store(grad_queries + places, (grad * scale).to(grad_queries.dtype.element_ty), mask=inside[:, None])
@@ -251,7 +251,7 @@ def grad_keys_kernel(
             *settings,
             D,
             M,
-            False,
+            SHOW,
             DOCUMENTS,
             PRECISION,
         )
@@ -266,7 +266,7 @@ def grad_keys_kernel(
             *settings,
             D,
             M,
-            True,
+            HIDE,
             DOCUMENTS,
             PRECISION,
         )

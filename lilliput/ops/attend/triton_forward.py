@@ -17,6 +17,8 @@ SIZES = ("length", "heads", "group")
 HIDDEN = tl.constexpr(-1.0e30)
 """A score that weighs nothing beside any other; with infinity a row that has seen nothing yet would become NaN."""
 LOG2_E = tl.constexpr(1.4426950408889634)
+HIDE, SHOW = tl.constexpr(True), tl.constexpr(False)
+"""Whether keys are masked."""
 
 
 @triton.jit
@@ -179,8 +181,8 @@ def outputs_kernel(
     settings = (key_row, key_stride, value_row, value_stride, scale, cap, length)
     plain = (shared, 0, shared)
     masked = (first, some, begin)
-    state = _visit(query, *state, *others, (begin - shared) // N, plain, *settings, D, N, False, PRECISION)
-    total, highest, mixed = _visit(query, *state, *others, some + own, masked, *settings, D, N, True, PRECISION)
+    state = _visit(query, *state, *others, (begin - shared) // N, plain, *settings, D, N, SHOW, PRECISION)
+    total, highest, mixed = _visit(query, *state, *others, some + own, masked, *settings, D, N, HIDE, PRECISION)
 
     tl.store(sums + tl.program_id(1).to(tl.int64) * length + at, highest + tl.log2(total), mask=inside)
     mixed = mixed / total[:, None]

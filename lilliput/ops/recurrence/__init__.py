@@ -1,7 +1,7 @@
 """HGRN2's recurrence over whole rows, from the projection to what the output norm reads.
 
-`composed` of `gates` and `gated_scan` is the specification, on any device; `triton` does the same with the projection as
-almost all that is kept for the backward pass.
+`composed` of `gates` and `gated_scan` is the specification, on any device; `triton` does the same with the projection
+as almost all that is kept for the backward pass.
 
 Shapes: B rows, L positions, H heads, K channels of a head.
 """
