@@ -267,11 +267,12 @@ def main() -> None:
     options.add_argument("--profile", action="store_true")
     options.add_argument("--compile", default="auto", help="off, blocks or graphs")
     options.add_argument("--whole", action="store_true", help="one document a row, as the peers have it")
+    options.add_argument("--rows", type=int, default=128, help="of a micro-batch at most")
     options.add_argument("--steps", type=int, default=30)
     options.add_argument("--device", default="cuda")
     options.add_argument("--out", type=Path)
     chosen = options.parse_args()
-    machine = Machine(device=chosen.device, precision="bf16", rows=128, compile=chosen.compile)
+    machine = Machine(device=chosen.device, precision="bf16", rows=chosen.rows, compile=chosen.compile)
     results: dict[str, Any] = {}
     for name in chosen.shapes:
         result = ours(name, machine.settled(), chosen.steps, chosen.profile, chosen.whole, small=chosen.device == "cpu")

@@ -89,7 +89,7 @@ class LanguageModel(nn.Module):
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Token ids [B, L, S] -> mean embedding of each bag [B, L, D], in the precision of the stream."""
-        return self.embedding(tokens).mean(dim=2).to(_stream_precision(self.embedding.weight))
+        return self.embedding(tokens).mean(dim=2).to(stream_precision(self.embedding.weight))
 
     def run(self, x: Tensor, layers: slice = ALL, segments: Tensor | None = None) -> Tensor:
         """Run a slice of the layers over whole rows, as in training.
@@ -140,7 +140,7 @@ class LanguageModel(nn.Module):
         return {"total": total, "embedding": embedding, "non_embedding": total - embedding}
 
 
-def _stream_precision(weight: Tensor) -> torch.dtype:
+def stream_precision(weight: Tensor) -> torch.dtype:
     """bf16 where a GPU multiplies in bf16, else that of the weights.
 
     On a GPU norms and additions wait for memory, not for arithmetic, and half the bytes are half the time. fp16 has not

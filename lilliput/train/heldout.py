@@ -54,7 +54,7 @@ def bits_per_byte(model: LanguageModel, shards: Shards, length: int, machine: Ma
     """
     side = shards.index["sides"]["heldout"]
     rows = islice(shards.rows("heldout", length), max(1, MOST // length))
-    nats, tokens = _measure(model, _row_batches(rows, max(1, machine.positions // length), shards.end), machine)
+    nats, tokens = summed(model, _row_batches(rows, max(1, machine.positions // length), shards.end), machine)
     # The very first token of the stream has nothing before it and is no target.
     return nats / math.log(2) / (side["bytes"] * tokens / (side["tokens"] - 1))
 
@@ -64,7 +64,7 @@ def nats_per_answer_token(model: LanguageModel, chats: ChatRows, machine: Machin
     rows = range(min(chats.count("heldout"), max(1, MOST // chats.length)))
     size = max(1, machine.positions // chats.length)
     batches = (chats.take("heldout", list(rows[start : start + size])) for start in range(0, len(rows), size))
-    nats, tokens = _measure(model, batches, machine)
+    nats, tokens = summed(model, batches, machine)
     return nats / tokens
 
 
@@ -79,7 +79,7 @@ def _row_batches(rows: Iterator[tuple[np.ndarray, np.ndarray]], size: int, end: 
         )
 
 
-def _measure(model: LanguageModel, batches: Iterator[Batch], machine: Machine) -> tuple[float, float]:
+def summed(model: LanguageModel, batches: Iterator[Batch], machine: Machine) -> tuple[float, float]:
     """Summed cross-entropy in nats, and summed weight, of all targets."""
     nats = tokens = 0.0
     for batch in batches:

@@ -1,0 +1,132 @@
+"""Does a residual stream in bf16 cost quality, against one in fp32?
+
+    python benchmarks/stream.py TOKENS.npy [--steps N] [--seeds N] [--out FILE.json] [--device cpu]
+
+TOKENS.npy holds uint16 ids below 8,192 of real text, documents one after the other, each begun by id 0. SLM-10M trains
+on all but the last 1,048,576 of them, the same tokens in the same order with either stream; the held-out cross-entropy
+is of those last ones. AdamW at the card's rate, steps of 131,072 positions.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import lilliput.model
+from lilliput.base.environment import environment
+from lilliput.base.files import write_json
+from lilliput.base.units import Share, Steps, Tokens
+from lilliput.data.batch import Batch, Cursor, segments_of
+from lilliput.objectives.language import NextBag
+from lilliput.optim.schedule import WarmupStableDecay
+from lilliput.recipes.slm_10m import model as spec
+from lilliput.recipes.slm_10m import pretrain
+from lilliput.train.heldout import summed
+from lilliput.train.loop import train_phase
+from lilliput.train.machine import Machine
+from lilliput.train.phase import Stage
+
+HELD = 2**20
+LENGTH = 1024
+
+
+def batch_of(rows: np.ndarray) -> Batch:
+    tokens = torch.from_numpy(rows.astype(np.int64))
+    return Batch(
+        tokens=tokens, weight=torch.ones(tokens.shape), segments=torch.from_numpy(segments_of(rows.astype(np.int64), 0))
+    )
+
+
+class Rows:
+    """Rows of the tokens, in an order of its own for each pass."""
+
+    def __init__(self, tokens: np.ndarray, seed: int):
+        self._tokens, self._seed = tokens, seed
+        self._rows = (len(tokens) - 1) // LENGTH
+        self.tokens_available = len(tokens)
+
+    def read(self, cursor: Cursor, rows: int, length: int, overlap: int = 1) -> tuple[Batch, Cursor]:
+        begin = cursor.of("rows")
+        places = [self._place(row) for row in range(begin, begin + rows)]
+        found = np.stack([self._tokens[place * LENGTH : place * LENGTH + length] for place in places])
+        return batch_of(found), Cursor(positions=(("rows", begin + rows),))
+
+    def _place(self, row: int) -> int:
+        turn, place = divmod(row, self._rows)
+        if getattr(self, "_turn", None) != turn:
+            self._turn, self._order = turn, np.random.default_rng([self._seed, turn]).permutation(self._rows)
+        return int(self._order[place])
+
+
+class Quiet:
+    """Watches nothing."""
+
+    def __enter__(self) -> "Quiet":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def see(self, *_: object) -> None: ...
+
+    def measured(self, *_: object) -> None: ...
+
+
+def arm(tokens: np.ndarray, machine: Machine, steps: int, rows: int, seed: int) -> dict[str, float]:
+    phase = replace(
+        pretrain,
+        tokens=Tokens(steps * rows * LENGTH),
+        batch_tokens=rows * LENGTH,
+        stages=(Stage(share=1.0, objective=NextBag()),),
+        schedule=WarmupStableDecay(warmup=Share(0.1), decay=Share(0.3)),
+        save_every=Steps(10**9),
+        measure_every=Steps(10**9),
+    )
+    model = spec.build(seed).to(machine.device)
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        train_phase(
+            model,
+            phase,
+            Rows(tokens[:-HELD], seed),
+            machine,
+            folder=Path(folder),
+            seed=seed,
+            watch=lambda _: Quiet(),  # type: ignore[arg-type]
+            measure=lambda _: {},
+            report=print,
+        )
+    seconds = time.perf_counter() - begun
+    held = tokens[-HELD:]
+    parts = (held[begin : begin + 64 * LENGTH].reshape(-1, LENGTH) for begin in range(0, HELD, 64 * LENGTH))
+    nats, count = summed(model, (batch_of(part) for part in parts), replace(machine, precision="fp32"))
+    return {"seed": seed, "held_out_nats": round(nats / count, 5), "seconds": round(seconds, 1)}
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("tokens", type=Path)
+    options.add_argument("--steps", type=int, default=300)
+    options.add_argument("--rows", type=int, default=128)
+    options.add_argument("--seeds", type=int, default=1)
+    options.add_argument("--device", default="cuda")
+    options.add_argument("--out", type=Path)
+    chosen = options.parse_args()
+    tokens = np.load(chosen.tokens)
+    machine = Machine(device=chosen.device, precision="bf16", rows=chosen.rows).settled()
+    narrow, results = lilliput.model.stream_precision, {}
+    for name, precision in (("bf16", narrow), ("fp32", lambda weight: weight.dtype)):
+        lilliput.model.stream_precision = precision
+        results[name] = [arm(tokens, machine, chosen.steps, chosen.rows, seed) for seed in range(chosen.seeds)]
+        mean = statistics.mean(result["held_out_nats"] for result in results[name])
+        print(f"stream in {name}: held-out {mean:.4f} nats a token; {results[name]}", flush=True)
+        if chosen.out:
+            write_json(chosen.out, {"environment": environment(), "steps": chosen.steps, "results": results})
+
+
+if __name__ == "__main__":
+    main()
