@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 
-from lilliput.base.errors import DivergenceError
 from lilliput.model import LanguageModel, copy_weights
 from lilliput.objectives.objective import charged, step_generator
 from lilliput.optim.ema import Average, NoAverage
@@ -15,6 +14,7 @@ from lilliput.train.checkpoint import Checkpoint
 from lilliput.train.checkpoint import Progress as Reached
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase, Plan, Reader
+from lilliput.train.precision import Precision, precision_of
 from lilliput.train.watch import Watch
 
 Measure = Callable[[LanguageModel], dict[str, float]]
@@ -52,7 +52,8 @@ def train_phase(
     objectives = [stage.objective.build(model) for stage in phase.stages]
     optimizer = phase.optimizer.build(model)
     average = phase.ema.build(model)
-    reached = _resume(checkpoint.newest(folder, report), model, optimizer, average)
+    precision = precision_of(machine.device, machine.precision, model)
+    reached = _resume(checkpoint.newest(folder, report), model, optimizer, average, precision)
     with watch(reached.step) as observer:
         while reached.step < plan.steps:
             step = reached.step
@@ -70,49 +71,55 @@ def train_phase(
 
             parts: dict[str, torch.Tensor] = {}
             for batch in batches:
-                with machine.cast():
+                with precision.cast():
                     losses = objectives[stage](batch.to(machine.device), total, generator)
-                losses.total.backward()
+                precision.backward(losses.total)
                 parts = {name: value + parts.get(name, 0.0) for name, value in losses.parts.items()}
             machine.exchange.share(model)
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), phase.clip)
-            if not norm.isfinite():
-                raise DivergenceError(
-                    f"the gradient of step {step + 1} of phase {phase.name!r} is not finite",
-                    where=str(folder),
-                    hint="the checkpoints before it are whole; lower the learning rate and begin the phase again",
-                )
-            with machine.cast():  # an optimizer that multiplies matrices does so in the machine's precision
-                optimizer.step()
+            norm = precision.clip(phase.clip)
+            taken = precision.step(optimizer, norm, f"step {step + 1} of phase {phase.name!r}, {folder}")
             optimizer.zero_grad()
+            read = plan.rows * phase.length * size
+            reached = Reached(step=step + taken, cursor=cursor, tokens=reached.tokens + read)
+            if not taken:
+                continue
             average.update(model, step + 1)
 
-            read = plan.rows * phase.length * size
-            reached = Reached(step=step + 1, cursor=cursor, tokens=reached.tokens + read)
             numbers = {name: float(value) for name, value in parts.items()}
-            observer.see(step + 1, reached.tokens, read, numbers | {"grad_norm": float(norm), "lr": multiplier})
+            numbers |= {"grad_norm": float(norm), "lr": multiplier} | precision.numbers()
+            observer.see(step + 1, reached.tokens, read, numbers)
             if plan.is_due(phase.measure_every, step + 1):
                 with average.applied(model):
                     observer.measured(step + 1, measure(model))
             if plan.is_due(phase.save_every, step + 1):
                 machine.exchange.settle(model)
-                _save(folder, reached, model, optimizer, average)
+                _save(folder, reached, model, optimizer, average, precision)
     return average.tensors
 
 
 def _save(
-    folder: Path, reached: Reached, model: LanguageModel, optimizer: torch.optim.Optimizer, average: Average | NoAverage
+    folder: Path,
+    reached: Reached,
+    model: LanguageModel,
+    optimizer: torch.optim.Optimizer,
+    average: Average | NoAverage,
+    precision: Precision,
 ) -> None:
     tensors = {
         "weights": dict(model.named_parameters()),
         "average": average.tensors,
         "optimizer": state_tensors(optimizer, model),
+        "precision": precision.tensors(),
     }
     checkpoint.save(folder, Checkpoint(progress=reached, tensors=tensors))
 
 
 def _resume(
-    found: Checkpoint | None, model: LanguageModel, optimizer: torch.optim.Optimizer, average: Average | NoAverage
+    found: Checkpoint | None,
+    model: LanguageModel,
+    optimizer: torch.optim.Optimizer,
+    average: Average | NoAverage,
+    precision: Precision,
 ) -> Reached:
     if found is None:
         return Reached()
@@ -120,4 +127,5 @@ def _resume(
     load_state_tensors(optimizer, model, dict(found.tensors["optimizer"]))
     for name, value in average.tensors.items():
         value.copy_(found.tensors["average"][name])
+    precision.load(dict(found.tensors.get("precision", {})))
     return found.progress
