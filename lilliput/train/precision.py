@@ -155,19 +155,22 @@ class ScaledPrecision:
     def __init__(self, device: str, model: nn.Module):
         self._device, self._model = device, model
         self._scaling = Scaling()
+        # What losses are multiplied by is read on the device, so that a recorded pass follows it.
+        self._factor = torch.tensor(self._scaling.scale, device=device)
         self._to_look = True
         self._seen: Headroom | None = None
 
     @contextmanager
     def cast(self) -> Iterator[None]:
         with ExitStack() as stack:
-            if self._to_look:
+            recorded = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+            if self._to_look and not recorded:  # what a recorded pass saw would be seen again in each replay
                 self._to_look, self._seen = False, stack.enter_context(looking(self._model))
             stack.enter_context(autocast(self._device, "fp16"))
             yield
 
     def backward(self, loss: Tensor) -> None:
-        (loss * self._scaling.scale).backward()
+        (loss * self._factor).backward()
 
     def clip(self, most: float) -> Tensor:
         gradients = [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
@@ -184,7 +187,7 @@ class ScaledPrecision:
             self._scaling.skip()
         if self._scaling.skipped_in_a_row == PATIENCE:
             raise self._out_of_range(where)
-        self._look_when_due()
+        self._follow()
         return taken
 
     def numbers(self) -> dict[str, float]:
@@ -199,20 +202,21 @@ class ScaledPrecision:
         numbers = {name: value.item() for name, value in tensors.items()}
         scale = numbers.pop("scale", LARGEST_SCALE)
         self._scaling = Scaling(scale=scale, **{name: int(number) for name, number in numbers.items()})
-        self._look_when_due()
+        self._follow()
 
-    def _look_when_due(self) -> None:
-        """Every so often, and after a skip, to say why."""
+    def _follow(self) -> None:
+        """Scale as is said now, and look at activations every so often, and after a skip to say why."""
+        self._factor.fill_(self._scaling.scale)
         self._to_look = self._scaling.taken % LOOKS_EVERY == 0 or self._scaling.skipped_in_a_row > 0
 
     def _out_of_range(self, where: str) -> DivergenceError:
-        assert self._seen is not None
         gradients = ((name, parameter.grad) for name, parameter in self._model.named_parameters())
         found = (name for name, gradient in gradients if gradient is not None and not gradient.isfinite().all())
         first = next(found, "all parameters together")
+        seen = f" and activations of up to {self._seen.largest():.4g} (fp16 ends at 65,504)" if self._seen else ""
         return DivergenceError(
             f"the gradient was not finite {PATIENCE} times in a row, at last that of {first} with a loss scale of "
-            f"{2 * self._scaling.scale:g} and activations of up to {self._seen.largest():.4g} (fp16 ends at 65,504)",
+            f"{2 * self._scaling.scale:g}{seen}",
             where=where,
             hint="the checkpoints before it are whole; begin another run on a machine of precision bf16 or fp32, or "
             "with a lower learning rate",
