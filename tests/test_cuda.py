@@ -11,9 +11,14 @@ from test_train import same, shards, train  # noqa: F401, shards is a fixture
 
 import lilliput
 from lilliput.base.files import sha256
-from lilliput.optim.normuon import NorMuon
+from lilliput.ops.orthogonalise import Backend, orthogonalise
+from lilliput.optim.adamw import AdamW
+from lilliput.optim.muon import Muon
+from lilliput.optim.normuon import VARIANTS, NorMuon
+from lilliput.optim.optimizer import set_multiplier
 from lilliput.timeline import run
 from lilliput.train.machine import Machine
+from lilliput.train.precision import autocast
 
 pytestmark = pytest.mark.gpu
 
@@ -36,10 +41,10 @@ def test_a_run_ends_in_releases_that_write_what_they_write_on_a_cpu(name, tmp_pa
 
 @pytest.mark.parametrize("name", tiny.SPECS)
 @pytest.mark.parametrize("optimizer", [None, NorMuon(lr=1e-2, adam_lr=1e-2)], ids=["adamw", "normuon"])
-@pytest.mark.parametrize("stop", [1, 7, 9])
-def test_resume_is_exact_to_the_bit(shards, tmp_path, name, optimizer, stop):  # noqa: F811
+@pytest.mark.parametrize(("stop", "precision"), [(1, "bf16"), (7, "bf16"), (9, "bf16"), (9, "fp16")])
+def test_resume_is_exact_to_the_bit(shards, tmp_path, name, optimizer, stop, precision):  # noqa: F811
     phase = tiny.pretraining() if optimizer is None else replace(tiny.pretraining(), optimizer=optimizer)
-    settings = {"spec": tiny.SPECS[name], "phase": phase, "machine": CUDA}
+    settings = {"spec": tiny.SPECS[name], "phase": phase, "machine": replace(CUDA, precision=precision)}
     straight, average, _ = train(shards, tmp_path / "straight", **settings)
     with pytest.raises(KeyboardInterrupt):
         train(shards, tmp_path / "resumed", stop=stop, **settings)
@@ -57,3 +62,42 @@ def test_fp32_training_reaches_the_loss_of_a_cpu(shards, tmp_path, name):  # noq
         for device, machine in machines.items()
     }
     assert ends["cuda"] == pytest.approx(ends["cpu"], abs=5e-3)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        *(NorMuon(lr=1e-2, adam_lr=1e-2, variant=variant) for variant in VARIANTS),
+        Muon(lr=1e-2, adam_lr=1e-2),
+        AdamW(lr=1e-2),
+        AdamW(lr=1e-2, cautious=True),
+    ],
+    ids=[*VARIANTS, "muon", "adamw", "cautious adamw"],
+)
+def test_no_step_makes_the_host_wait(optimizer, precision):
+    model = tiny.ODIN_SPEC.build(seed=0).cuda()
+    built = optimizer.build(model)
+    set_multiplier(built, 1.0)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(2):
+            with autocast("cuda", precision):
+                built.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(now.isfinite().all() for now in model.parameters())
+    assert not any(torch.equal(now, first) for now, first in zip(model.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_fused_orthogonalisation_is_as_close_as_the_naive_one(precision):
+    matrices = torch.randn(3, 256, 640, device="cuda")
+    exact = orthogonalise(matrices.double(), backend=Backend.NAIVE)
+    with autocast("cuda", precision):
+        naive, fused = (orthogonalise(matrices, backend=each) for each in (Backend.NAIVE, Backend.FUSED))
+    errors = [float((found - exact).norm() / exact.norm()) for found in (naive, fused)]
+    assert errors[1] < 1.5 * errors[0] + 1e-5 and errors[0] < 0.1

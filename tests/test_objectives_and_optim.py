@@ -1,6 +1,5 @@
-"""Objectives against plain cross-entropy, schedules against the cards, roles, averages, growths."""
+"""Objectives against plain cross-entropy, roles, averages, growths."""
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -9,7 +8,6 @@ import torch
 import torch.nn.functional as F
 
 from lilliput.base.errors import RecipeError
-from lilliput.base.units import Share, Steps
 from lilliput.data.batch import Batch
 from lilliput.growth.growth import Line
 from lilliput.growth.merge import UseEma
@@ -22,7 +20,6 @@ from lilliput.optim.adamw import AdamW
 from lilliput.optim.ema import Ema, NoEma
 from lilliput.optim.optimizer import load_state_tensors, set_multiplier, state_tensors
 from lilliput.optim.roles import Role, roles
-from lilliput.optim.schedule import Cosine, WarmupStableDecay
 from lilliput.tokenizer.bpe import BPE
 from lilliput.tokenizer.chatml import CHATML
 
@@ -103,24 +100,6 @@ def test_a_bag_across_two_documents_is_nobodys_target(model):
     kept = [F.cross_entropy(logits[0, 1:], targets[0, 1:, place]) for place in range(2)]
     total = charged(crossing, 2)
     assert torch.allclose(losses(NextBag(bag=2), model, crossing).total, sum(kept) / 2 * (4 / total), atol=1e-12)
-
-
-def test_the_slm_card_schedule():
-    steps = 25_000_000_000 // 524_288
-    schedule = WarmupStableDecay(warmup=Steps(1_000), decay=Share(0.15), shape="cosine", floor=0.1)
-    assert steps == 47_683
-    assert schedule(0, steps) == 0 and schedule(500, steps) == 0.5 and schedule(1_000, steps) == 1
-    assert schedule(40_531, steps) == 1 and schedule(40_532, steps) < 1
-    middle = 40_531 + (steps - 40_531) / 2
-    assert math.isclose(3e-3 * schedule(int(middle), steps), 3e-4 + 0.5 * (3e-3 - 3e-4), rel_tol=1e-3)
-    assert math.isclose(schedule(steps, steps), 0.1)
-
-
-def test_other_schedules_end_at_their_floor():
-    assert math.isclose(Cosine(warmup=Steps(300), floor=0.1)(1_000, 1_000), 0.1)
-    assert Cosine(warmup=Steps(300))(0, 1_000) == 1 / 300 and Cosine(warmup=Steps(300))(300, 1_000) == 1
-    linear = WarmupStableDecay(warmup=Steps(0), decay=Share(0.5), shape="linear", floor=0.0)
-    assert linear(0, 100) == 1 and linear(75, 100) == 0.5 and linear(100, 100) == 0
 
 
 def test_every_parameter_has_one_role(model):

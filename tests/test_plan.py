@@ -120,7 +120,7 @@ def trained(phase, spec):
 
 
 def in_bytes(tensors):
-    return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
+    return sum(tensor.nbytes for tensor in tensors)
 
 
 @pytest.mark.parametrize("name", tiny.SPECS)

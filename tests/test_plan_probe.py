@@ -59,7 +59,7 @@ def test_a_step_takes_as_long_as_in_training(tmp_path, optimizer):
 
 
 @pytest.mark.parametrize("name", tiny.SPECS)
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_activations_grow_linearly_with_rows(tmp_path, quick, name, precision):
     recipe = a_recipe(tmp_path, tiny.pretraining(length=64, batch_tokens=8 * 64), spec=tiny.SPECS[name])
     kept = {}

@@ -1,4 +1,4 @@
-"""AdamW (arXiv 1711.05101): PyTorch's fused one, with groups by role."""
+"""AdamW (arXiv 1711.05101) with groups by role: PyTorch's fused one, or ours where decay is cautious."""
 
 from dataclasses import dataclass
 from math import inf
@@ -7,6 +7,7 @@ import torch
 
 from lilliput.base.spec import check_range
 from lilliput.model import LanguageModel
+from lilliput.optim.grouped import GroupedOptimizer
 from lilliput.optim.roles import Role, roles
 
 
@@ -21,6 +22,8 @@ class AdamW:
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
     weight_decay: float = 0.1
+    cautious: bool = False
+    """Whether decay spares entries that their step leads away from zero (arXiv 2510.12402)."""
 
     def __post_init__(self) -> None:
         wide = self.lr if self.embedding_lr is None else self.embedding_lr
@@ -28,7 +31,6 @@ class AdamW:
         check_range("AdamW(betas=)", 0, 1, first=self.betas[0], second=self.betas[1])
 
     def build(self, model: LanguageModel) -> torch.optim.Optimizer:
-        by_role = roles(model)
         wide = self.lr if self.embedding_lr is None else self.embedding_lr
         settings = {
             Role.MATRIX: {"peak": self.lr, "weight_decay": self.weight_decay},
@@ -36,7 +38,12 @@ class AdamW:
             Role.HEAD: {"peak": wide, "weight_decay": self.weight_decay},
             Role.VECTOR: {"peak": self.lr, "weight_decay": 0.0},
         }
-        groups = [{"params": list(by_role[role].values()), "role": role.value, **settings[role]} for role in Role]
-        return torch.optim.AdamW(
-            [group for group in groups if group["params"]], lr=self.lr, betas=self.betas, eps=self.eps, fused=True
-        )
+        shared = {"betas": self.betas, "eps": self.eps}
+        groups = [
+            {"params": list(by_name.values()), "role": role.value} | settings[role] | shared
+            for role, by_name in roles(model).items()
+            if by_name
+        ]
+        if self.cautious:
+            return GroupedOptimizer(group | {"cautious": True} for group in groups)
+        return torch.optim.AdamW(groups, lr=self.lr, fused=True)

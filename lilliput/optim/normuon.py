@@ -1,29 +1,35 @@
-"""NorMuon (arXiv 2510.05491, algorithm 1) on matrices, AdamW on everything else, in one optimizer.
+"""NorMuon (arXiv 2510.05491) on matrices, AdamW on everything else, in one optimizer.
 
-    M <- b1 M + (1 - b1) G                       momentum
-    O  = orthogonalise(b1 M + (1 - b1) G)        Nesterov, as in the authors' code
-    v <- b2 v + (1 - b2) mean of O^2 over columns   one number a row
+The paper's algorithm 1, with Nesterov's momentum as in its authors' code; O is defined in optim/grouped.py:
+
+    v <- b2 v + (1 - b2) mean of O^2 over columns     one number a row
     W <- W - lr wd W - 0.2 lr sqrt(m n) O' / |O'|_F,   O' = O / (sqrt v + eps)
 
-so the root mean square of a step is 0.2 lr, that of Adam's typical one. Shapes: m rows (outputs), n columns.
+so the root mean square of a step is 0.2 lr, that of Adam's typical one. Whatever else goes by the name is a variant.
+Rates mean other things there: the root mean square of a step is about lr / sqrt n for `repo` and `modded`, and 0.2 lr
+for `author_early`, times sqrt(m / n) where there are more rows than columns.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
 
-from lilliput.base.spec import check_range
+from lilliput.base.errors import RecipeError
+from lilliput.base.spec import check_choice, check_range
 from lilliput.model import LanguageModel
-from lilliput.ops.orthogonalise import orthogonalise
-from lilliput.optim.roles import Role, roles
+from lilliput.ops.orthogonalise import POLAR_EXPRESS, POLYNOMIALS, QUINTIC
+from lilliput.optim.grouped import matrices_and_rest
+from lilliput.optim.rule import Rule
 
-STEP_RMS = 0.2
-EPS = 1e-8
+PAPER = Rule(polynomials=POLAR_EXPRESS, divisor="rows", divisor_decay=0.95, size="fixed", cautious=False)
+VARIANTS = {
+    "paper": PAPER,
+    "repo": replace(PAPER, polynomials=QUINTIC, size="kept"),
+    "modded": replace(PAPER, divisor="longer side", divisor_decay=0.9, size="kept", cautious=True),
+    "author_early": replace(PAPER, divisor="row lengths", divisor_decay=0.0, size="longer side", cautious=True),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,92 +38,54 @@ class NorMuon:
 
     lr: float
     adam_lr: float
+    variant: Literal["paper", "repo", "modded", "author_early"] = "paper"
+    """The paper's algorithm, but orthogonalised as closely as five products can (`polynomials="quintic"` is as it was
+    published); its authors' repository; modded-nanogpt's; the early code of OdinNext's author."""
     momentum: float = 0.95
-    row_decay: float = 0.95
-    """b2 above."""
+    row_decay: float | None = None
+    """b2 above; None is the variant's: 0.95, of `modded` 0.9."""
+    polynomials: Literal["polar-express", "quintic"] | None = None
+    """That orthogonalise; None is the variant's: the quintic of `repo`, Polar Express of the others."""
     betas: tuple[float, float] = (0.9, 0.95)
     """Of AdamW."""
     weight_decay: float = 0.1
+    cautious: bool | None = None
+    """Whether decay spares entries that their step leads away from zero (arXiv 2510.12402); None is the variant's: it
+    does in `modded` and `author_early`."""
 
     def __post_init__(self) -> None:
+        check_choice("NorMuon", VARIANTS, variant=self.variant)
         check_range("NorMuon", 0, inf, lr=self.lr, adam_lr=self.adam_lr, weight_decay=self.weight_decay)
-        check_range("NorMuon", 0, 1, momentum=self.momentum, row_decay=self.row_decay)
+        check_range("NorMuon", 0, 1, momentum=self.momentum)
         check_range("NorMuon(betas=)", 0, 1, first=self.betas[0], second=self.betas[1])
+        if self.polynomials is not None:
+            check_choice("NorMuon", POLYNOMIALS, polynomials=self.polynomials)
+        if self.row_decay is not None:
+            check_range("NorMuon", 0, 1, row_decay=self.row_decay)
+            if self.variant == "author_early":
+                raise RecipeError(
+                    f"row_decay={self.row_decay} has no effect: this variant keeps no mean of rows",
+                    where="NorMuon(variant='author_early', row_decay=)",
+                    hint="leave it out",
+                )
+
+    @property
+    def rule(self) -> Rule:
+        """How matrices move."""
+        given: dict[str, Any] = {
+            "divisor_decay": self.row_decay,
+            "polynomials": POLYNOMIALS[self.polynomials] if self.polynomials else None,
+            "cautious": self.cautious,
+        }
+        return replace(VARIANTS[self.variant], **{name: value for name, value in given.items() if value is not None})
 
     def build(self, model: LanguageModel) -> torch.optim.Optimizer:
-        by_role = roles(model)
-        matrices: dict[str, Any] = {"momentum": self.momentum, "row_decay": self.row_decay, "peak": self.lr}
-        adam: dict[str, Any] = {"betas": self.betas, "peak": self.adam_lr}
-        decay = {Role.MATRIX: self.weight_decay, Role.EMBEDDING: self.weight_decay, Role.HEAD: self.weight_decay}
-        groups = [
-            {"params": list(by_role[role].values()), "role": role.value, "weight_decay": decay.get(role, 0.0)}
-            | (matrices if role is Role.MATRIX else adam)
-            for role in Role
-        ]
-        return NorMuonOptimizer([group for group in groups if group["params"]])
-
-
-class NorMuonOptimizer(torch.optim.Optimizer):
-    """One `step` for both kinds of groups, so that a step is either taken for all parameters or for none."""
-
-    def __init__(self, groups: Iterable[dict[str, Any]]):
-        super().__init__(groups, {"lr": 0.0})
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Move every parameter that has a gradient."""
-        for group in self.param_groups:
-            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if group["role"] == Role.MATRIX.value:
-                same_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
-                for parameter in parameters:
-                    same_shape[parameter.shape].append(parameter)
-                for matrices in same_shape.values():
-                    self._step_matrices(matrices, group)
-            else:
-                for parameter in parameters:
-                    self._step_adam(parameter, group)
-
-    def _step_matrices(self, matrices: list[nn.Parameter], group: dict[str, Any]) -> None:
-        """Matrices of one shape [m, n] together: one batch of products instead of many small ones."""
-        gradients = torch.stack([_gradient(matrix) for matrix in matrices])
-        momentum = self._stacked(matrices, "momentum", torch.zeros_like)
-        rows = self._stacked(matrices, "rows", lambda matrix: matrix.new_zeros(matrix.shape[0]))
-        momentum.lerp_(gradients, 1 - group["momentum"])
-        directions = orthogonalise(gradients.lerp(momentum, group["momentum"]))
-        rows.lerp_(directions.square().mean(dim=-1), 1 - group["row_decay"])
-        directions = directions / (rows.sqrt()[..., None] + EPS)
-        entries = matrices[0].numel() ** 0.5
-        size = group["lr"] * STEP_RMS * entries / (torch.linalg.matrix_norm(directions, keepdim=True) + EPS)
-        for place, matrix in enumerate(matrices):
-            matrix.mul_(1 - group["lr"] * group["weight_decay"]).sub_(size[place] * directions[place])
-            self.state[matrix]["momentum"].copy_(momentum[place])
-            self.state[matrix]["rows"].copy_(rows[place])
-
-    def _stacked(self, matrices: list[nn.Parameter], name: str, first: Any) -> Tensor:
-        for matrix in matrices:
-            if name not in self.state[matrix]:
-                self.state[matrix][name] = first(matrix)
-        return torch.stack([self.state[matrix][name] for matrix in matrices])
-
-    def _step_adam(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
-        state, (first, second) = self.state[parameter], group["betas"]
-        if not state:
-            state |= {
-                "step": torch.zeros(()),
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": torch.zeros_like(parameter),
-            }
-        gradient = _gradient(parameter)
-        state["step"] += 1
-        count = float(state["step"])
-        state["exp_avg"].lerp_(gradient, 1 - first)
-        state["exp_avg_sq"].lerp_(gradient.square(), 1 - second)
-        spread = (state["exp_avg_sq"] / (1 - second**count)).sqrt_().add_(EPS)
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.addcdiv_(state["exp_avg"], spread, value=-group["lr"] / (1 - first**count))
-
-
-def _gradient(parameter: nn.Parameter) -> Tensor:
-    assert parameter.grad is not None
-    return parameter.grad
+        return matrices_and_rest(
+            model,
+            self.rule,
+            lr=self.lr,
+            momentum=self.momentum,
+            adam_lr=self.adam_lr,
+            betas=self.betas,
+            weight_decay=self.weight_decay,
+        )

@@ -4,8 +4,15 @@ import math
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from lilliput.base.spec import check_range
+from lilliput.base.spec import check_choice, check_range
 from lilliput.base.units import Duration, Share, Steps
+
+TAILS = {
+    "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
+    "linear": lambda done: 1 - done,
+    "1-sqrt": lambda done: 1 - math.sqrt(done),
+}
+"""From 1 to 0 as `done` goes from 0 to 1."""
 
 
 class Schedule(Protocol):
@@ -22,10 +29,12 @@ class WarmupStableDecay:
 
     warmup: Duration = Share(0.02)
     decay: Duration = Share(0.15)
-    shape: Literal["cosine", "linear"] = "cosine"
+    shape: Literal["cosine", "linear", "1-sqrt"] = "cosine"
+    """Of the tail; `1-sqrt` falls fast and then lingers (arXiv 2405.18392)."""
     floor: float = 0.1
 
     def __post_init__(self) -> None:
+        check_choice("WarmupStableDecay", TAILS, shape=self.shape)
         check_range("WarmupStableDecay", 0, math.inf, floor=self.floor)
 
     def __call__(self, step: int, steps: int) -> float:
@@ -35,8 +44,7 @@ class WarmupStableDecay:
         begin = steps - tail
         if step < begin:
             return 1.0
-        done = (step - begin) / tail
-        left = 0.5 * (1 + math.cos(math.pi * done)) if self.shape == "cosine" else 1 - done
+        left = TAILS[self.shape]((step - begin) / max(1, tail))
         return self.floor + (1 - self.floor) * left
 
 
@@ -55,4 +63,15 @@ class Cosine:
         if step < warmup:
             return (step + 1) / warmup
         done = (step - warmup) / max(1, steps - warmup)
-        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * done))
+        return self.floor + (1 - self.floor) * TAILS["cosine"](done)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant:
+    """Linear warm-up, then the peak to the end."""
+
+    warmup: Duration = Steps(0)
+
+    def __call__(self, step: int, steps: int) -> float:
+        warmup = self.warmup.of(steps)
+        return (step + 1) / warmup if step < warmup else 1.0

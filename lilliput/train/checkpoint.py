@@ -1,7 +1,7 @@
 """Checkpoints: a folder of safetensors and a manifest with their hashes, whole or absent, the last ones kept.
 
 step-000120/
-  weights.safetensors  average.safetensors  optimizer.safetensors
+  weights.safetensors  average.safetensors  optimizer.safetensors  precision.safetensors
   manifest.json        format, step, cursor, tokens, sha256 of each file and of itself
 """
 
@@ -39,7 +39,7 @@ class Checkpoint:
 
     progress: Progress
     tensors: Mapping[str, Mapping[str, Tensor]]
-    """`weights`, `average` and `optimizer`, each by name."""
+    """`weights`, `average`, `optimizer` and `precision`, each by name."""
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:

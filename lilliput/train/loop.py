@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from lilliput.base.errors import DivergenceError
+from lilliput.data.batch import Batch, Cursor
 from lilliput.model import LanguageModel, copy_weights
 from lilliput.objectives.objective import charged, step_generator
 from lilliput.optim.ema import Average, NoAverage
@@ -13,8 +13,11 @@ from lilliput.optim.optimizer import load_state_tensors, set_multiplier, state_t
 from lilliput.train import checkpoint
 from lilliput.train.checkpoint import Checkpoint
 from lilliput.train.checkpoint import Progress as Reached
+from lilliput.train.compiled import compiled
 from lilliput.train.machine import Machine
+from lilliput.train.passes import passes_of
 from lilliput.train.phase import Phase, Plan, Reader
+from lilliput.train.precision import Precision, precision_of
 from lilliput.train.watch import Watch
 
 Measure = Callable[[LanguageModel], dict[str, float]]
@@ -50,11 +53,23 @@ def train_phase(
     """
     plan = Plan(phase)
     objectives = [stage.objective.build(model) for stage in phase.stages]
-    passes = machine.passes(objectives, model)
     optimizer = phase.optimizer.build(model)
     average = phase.ema.build(model)
-    reached = _resume(checkpoint.newest(folder, report), model, optimizer, average)
-    with machine.compiled(model), watch(reached.step) as observer:
+    precision = precision_of(machine.device, machine.precision, model)
+    passes = passes_of(machine.compile, objectives, precision, model)
+    reached = _resume(checkpoint.newest(folder, report), model, optimizer, average, precision)
+
+    def step_batches(stage: int, cursor: Cursor) -> tuple[list[Batch], float, Cursor]:
+        """The micro-batches of a step, the sum of their target weights, and the cursor after them."""
+        objective, batches = phase.stages[stage].objective, []
+        for rows in machine.micro_rows(plan.rows, phase.length):
+            length = objective.row_length(phase.length)
+            batch, cursor = reader.read(cursor, rows, length, objective.tokens_per_position)
+            batches.append(batch)
+        return batches, sum(charged(batch, objective.tokens_per_position) for batch in batches), cursor
+
+    ahead = None
+    with compiled(model, machine.compile), watch(reached.step) as observer:
         while reached.step < plan.steps:
             step = reached.step
             stage = plan.stage(step)
@@ -63,52 +78,55 @@ def train_phase(
             set_multiplier(optimizer, multiplier)
             generator = step_generator(seed, step, torch.device(machine.device))
 
-            batches, cursor = [], reached.cursor
-            for rows in machine.micro_rows(plan.rows, phase.length):
-                batch, cursor = reader.read(cursor, rows, phase.stages[stage].objective.row_length(phase.length), size)
-                batches.append(batch)
-            total = machine.exchange.total(sum(charged(batch, size) for batch in batches))
-
-            parts = passes(stage, batches, total, generator)
+            batches, mine, cursor = ahead or step_batches(stage, reached.cursor)
+            parts = passes(stage, batches, machine.exchange.total(mine), generator)
+            goes_on = step + 1 < plan.steps and plan.stage(step + 1) == stage
+            ahead = step_batches(stage, cursor) if goes_on else None  # while the device computes
             machine.exchange.share(model)
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), phase.clip)
-            if not norm.isfinite():
-                raise DivergenceError(
-                    f"the gradient of step {step + 1} of phase {phase.name!r} is not finite",
-                    where=str(folder),
-                    hint="the checkpoints before it are whole; lower the learning rate and begin the phase again",
-                )
-            with machine.cast():  # an optimizer that multiplies matrices does so in the machine's precision
-                optimizer.step()
+            norm = precision.clip(phase.clip)
+            taken = precision.step(optimizer, norm, f"step {step + 1} of phase {phase.name!r}, {folder}")
             optimizer.zero_grad()
+            read = plan.rows * phase.length * size
+            reached = Reached(step=step + taken, cursor=cursor, tokens=reached.tokens + read)
+            if not taken:
+                continue
             average.update(model, step + 1)
 
-            read = plan.rows * phase.length * size
-            reached = Reached(step=step + 1, cursor=cursor, tokens=reached.tokens + read)
             numbers = {name: float(value) for name, value in parts.items()}
-            observer.see(step + 1, reached.tokens, read, numbers | {"grad_norm": float(norm), "lr": multiplier})
+            numbers |= {"grad_norm": float(norm), "lr": multiplier} | precision.numbers()
+            observer.see(step + 1, reached.tokens, read, numbers)
             if plan.is_due(phase.measure_every, step + 1):
                 with average.applied(model):
                     observer.measured(step + 1, measure(model))
             if plan.is_due(phase.save_every, step + 1):
                 machine.exchange.settle(model)
-                _save(folder, reached, model, optimizer, average)
+                _save(folder, reached, model, optimizer, average, precision)
     return average.tensors
 
 
 def _save(
-    folder: Path, reached: Reached, model: LanguageModel, optimizer: torch.optim.Optimizer, average: Average | NoAverage
+    folder: Path,
+    reached: Reached,
+    model: LanguageModel,
+    optimizer: torch.optim.Optimizer,
+    average: Average | NoAverage,
+    precision: Precision,
 ) -> None:
     tensors = {
         "weights": dict(model.named_parameters()),
         "average": average.tensors,
         "optimizer": state_tensors(optimizer, model),
+        "precision": precision.tensors(),
     }
     checkpoint.save(folder, Checkpoint(progress=reached, tensors=tensors))
 
 
 def _resume(
-    found: Checkpoint | None, model: LanguageModel, optimizer: torch.optim.Optimizer, average: Average | NoAverage
+    found: Checkpoint | None,
+    model: LanguageModel,
+    optimizer: torch.optim.Optimizer,
+    average: Average | NoAverage,
+    precision: Precision,
 ) -> Reached:
     if found is None:
         return Reached()
@@ -116,4 +134,5 @@ def _resume(
     load_state_tensors(optimizer, model, dict(found.tensors["optimizer"]))
     for name, value in average.tensors.items():
         value.copy_(found.tensors["average"][name])
+    precision.load(dict(found.tensors.get("precision", {})))
     return found.progress

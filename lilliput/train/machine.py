@@ -1,29 +1,15 @@
 """Where a recipe runs: device, precision, threads and micro-batch. A recipe never says any of this."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Literal
 
 import torch
-import torch._functorch.config as functorch
-from torch import nn
 
 from lilliput.base.errors import MachineError
-from lilliput.model import LanguageModel
 from lilliput.train.exchange import Alone, ExchangeSpec
-from lilliput.train.passes import GraphedPasses, LaunchedPasses, Passes
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-RECOMPUTED = {
-    "ban_recompute_used_far_apart": False,
-    "ban_recompute_long_fusible_chains": False,
-    "ban_recompute_materialized_backward": False,
-}
-"""Compiled layers keep products, attention and scans for the backward pass, and make again what lies between them."""
+from lilliput.train.precision import PRECISIONS, autocast
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +18,7 @@ class Machine:
 
     device: str = "auto"
     """`cpu`, `cuda`, `mps`, or `auto` for the best one there is."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Of matrix products; weights, gates, norms, losses and optimizer state are fp32 always."""
     threads: int | Literal["auto"] = "auto"
     """CPU threads of PyTorch; part of what makes a run reproducible to the bit."""
@@ -72,33 +58,12 @@ class Machine:
         """Set the process up for this (settled) machine."""
         assert isinstance(self.threads, int)
         torch.set_num_threads(self.threads)
+        # Sums inside of fp16 products are fp32, also where cuBLAS would split them and add the parts in fp16.
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
 
     def cast(self) -> AbstractContextManager:
         """The context in which forward passes run."""
-        narrow = PRECISIONS[self.precision]
-        return torch.autocast(torch.device(self.device).type, dtype=narrow, enabled=narrow != torch.float32)
-
-    @contextmanager
-    def compiled(self, model: LanguageModel) -> Iterator[None]:
-        """The model with compiled layers, if the machine says so, for the length of a `with` block.
-
-        Layer by layer: layers of one shape share one compilation, and any route over them stays ordinary Python.
-        """
-        blocks = [*model.layers, model.norm] if self.compile in ("blocks", "graphs") else []
-        for block in blocks:
-            block.compile(dynamic=False)
-        try:
-            with functorch.patch(RECOMPUTED):
-                yield
-        finally:
-            for block in blocks:
-                block._compiled_call_impl = None
-
-    def passes(self, objectives: Sequence[nn.Module], model: nn.Module) -> Passes:
-        """What differentiates micro-batches on this machine."""
-        device = torch.device(self.device)
-        launched = LaunchedPasses(objectives, device, self.cast)
-        return GraphedPasses(launched, model, device) if self.compile == "graphs" else launched
+        return autocast(self.device, self.precision)
 
     def micro_rows(self, rows: int, length: int) -> list[int]:
         """Split a step's rows of `length` positions into micro-batches: their sizes, adding up to `rows`."""
@@ -113,10 +78,13 @@ def _best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _best_precision(device: str) -> Literal["fp32", "bf16"]:
-    """bf16 where the hardware multiplies it: on two Zen 5 cores its products ran 4 to 7 times as fast as fp32."""
+def _best_precision(device: str) -> Literal["fp32", "bf16", "fp16"]:
+    """bf16 where the hardware multiplies it: on two Zen 5 cores its products ran 4 to 7 times as fast as fp32.
+
+    GPUs without it (V100, T4) have fp16, which no processor here should be asked for: its products are emulated.
+    """
     if device.startswith("cuda"):
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if device == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # from PyTorch 2.10 on
         able = torch.cpu.get_capabilities()
         return "bf16" if able.get("avx512_bf16") or able.get("amx_bf16") else "fp32"

@@ -5,8 +5,7 @@ to run them. A graph launches a whole pass at once, on the same addresses each t
 first one lay, and gradients are found where the first ones were.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from lilliput.data.batch import Batch
 from lilliput.objectives.objective import Losses
+from lilliput.train.precision import Precision
 
 Parts = dict[str, Tensor]
 """Detached scalars by term, in nats a charged token, of a whole step."""
@@ -37,37 +37,42 @@ class Passes(Protocol):
         ...
 
 
+def passes_of(how: str, objectives: Sequence[nn.Module], precision: Precision, model: nn.Module) -> Passes:
+    """Those that `Machine.compile` names."""
+    launched = LaunchedPasses(objectives, precision, next(model.parameters()).device)
+    return GraphedPasses(launched, precision, model) if how == "graphs" else launched
+
+
 class LaunchedPasses:
     """Operation by operation, on any device."""
 
-    def __init__(
-        self, objectives: Sequence[nn.Module], device: torch.device, cast: Callable[[], AbstractContextManager]
-    ):
-        self._objectives, self._device, self._cast = objectives, device, cast
+    def __init__(self, objectives: Sequence[nn.Module], precision: Precision, device: torch.device):
+        self._objectives, self._precision, self.device = objectives, precision, device
 
     def __call__(self, stage: int, batches: Sequence[Batch], charged: float, generator: torch.Generator) -> Parts:
         parts: Parts = {}
         for batch in batches:
-            losses = self.differentiate(stage, batch.to(self._device), charged, generator)
+            losses = self.differentiate(stage, batch.to(self.device), charged, generator)
             parts = _added(parts, losses.parts)
         return parts
 
     def differentiate(self, stage: int, batch: Batch, charged: Any, generator: torch.Generator) -> Losses:
         """Of one micro-batch, on the device."""
-        with self._cast():
+        with self._precision.cast():
             losses = self._objectives[stage](batch, charged, generator)
-        losses.total.backward()
+        self._precision.backward(losses.total)
         return losses
 
 
 class GraphedPasses:
     """As CUDA graphs, from the second step of a kind on: the first one compiles what is to be recorded.
 
-    Steps with positions that are not charged are launched, because how much can be left out is different in each.
+    Steps with positions that are not charged are launched, because how much can be left out is different in each; and
+    so are those whose activations are looked at.
     """
 
-    def __init__(self, launched: LaunchedPasses, model: nn.Module, device: torch.device):
-        self._launched, self._parameters, self._device = launched, list(model.parameters()), device
+    def __init__(self, launched: LaunchedPasses, precision: Precision, model: nn.Module):
+        self._launched, self._precision, self._parameters = launched, precision, list(model.parameters())
         self._pool = torch.cuda.graph_pool_handle()
         self._graphs: dict[tuple[int, torch.Size], _Graph] = {}
         self._seen: set[tuple[int, torch.Size]] = set()
@@ -75,7 +80,8 @@ class GraphedPasses:
 
     def __call__(self, stage: int, batches: Sequence[Batch], charged: float, generator: torch.Generator) -> Parts:
         kinds = {(stage, batch.tokens.shape) for batch in batches}
-        if not kinds <= self._seen or not all(bool((batch.weight != 0).all()) for batch in batches):
+        whole = all(bool((batch.weight != 0).all()) for batch in batches)
+        if not whole or self._precision.looks or not kinds <= self._seen:
             self._seen |= kinds
             return self._launched(stage, batches, charged, generator)
         if not self._gradients:
@@ -87,7 +93,9 @@ class GraphedPasses:
         for batch in batches:
             kind = (stage, batch.tokens.shape)
             if kind not in self._graphs:
-                self._graphs[kind] = _Graph(self._launched, stage, batch.to(self._device), generator, self._pool)
+                self._graphs[kind] = _Graph(
+                    self._launched, stage, batch.to(self._launched.device), generator, self._pool
+                )
             parts = _added(parts, self._graphs[kind].replay(batch, charged))
         return parts
 

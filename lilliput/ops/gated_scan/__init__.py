@@ -10,6 +10,7 @@ Shapes: B rows, L positions, H heads, K key channels, V value channels.
 from enum import Enum
 from importlib.util import find_spec
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -60,7 +61,8 @@ def gated_scan(
         backend = _fastest(q, v, log_decay)
     if backend is Backend.TRITON:
         return _fused(q, k, v, log_decay, state)
-    return (naive if backend is Backend.NAIVE else chunked)(q, k, v, log_decay, state)
+    with torch.autocast(q.device.type, enabled=False):  # which products are narrow, the scan says itself
+        return (naive if backend is Backend.NAIVE else chunked)(q, k, v, log_decay, state)
 
 
 def _fastest(q: Tensor, v: Tensor, log_decay: Tensor) -> Backend:

@@ -1,0 +1,45 @@
+"""AdamW (arXiv 1711.05101) in operations over many parameters at once, one launch each on a GPU, no waiting."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lilliput.optim.decay import decay_
+
+
+def adam_step(parameters: list[Tensor], state: Mapping[Tensor, dict[str, Any]], group: Mapping[str, Any]) -> None:
+    """Move parameters that have gradients, in place.
+
+    Args:
+        parameters: of any shapes.
+        state: of each, `step` (on the processor, so that nobody waits for it), `exp_avg` and `exp_avg_sq`; empty first.
+        group: their `lr`, `betas`, `eps`, `weight_decay` and `cautious`.
+    """
+    if not parameters:
+        return
+    for parameter in parameters:
+        if not state[parameter]:
+            state[parameter]["step"] = torch.zeros(())
+            state[parameter]["exp_avg"] = torch.zeros_like(parameter)
+            state[parameter]["exp_avg_sq"] = torch.zeros_like(parameter)
+    steps, means, squares = ([state[one][key] for one in parameters] for key in ("step", "exp_avg", "exp_avg_sq"))
+    gradients = [gradient(parameter) for parameter in parameters]
+    rate, (first, second) = group["lr"], group["betas"]
+    torch._foreach_add_(steps, 1)
+    counts = [float(step) for step in steps]
+
+    torch._foreach_lerp_(means, gradients, 1 - first)
+    torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 1 - second)
+    spreads = torch._foreach_div(squares, [1 - second**count for count in counts])
+    torch._foreach_sqrt_(spreads)
+    torch._foreach_add_(spreads, group["eps"])
+    decay_(parameters, means, rate * group["weight_decay"], cautious=group["cautious"])
+    torch._foreach_addcdiv_(parameters, means, spreads, [-rate / (1 - first**count) for count in counts])
+
+
+def gradient(parameter: Tensor) -> Tensor:
+    """Of a parameter that is known to have one."""
+    assert parameter.grad is not None
+    return parameter.grad

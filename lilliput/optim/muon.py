@@ -1,0 +1,61 @@
+"""Muon (kellerjordan.github.io/posts/muon) on matrices, AdamW on everything else: the baseline of NorMuon.
+
+W <- W - lr wd W - size O,   O: the orthogonalised momentum, see optim/grouped.py
+"""
+
+from dataclasses import dataclass
+from math import inf
+from typing import Literal
+
+import torch
+
+from lilliput.base.spec import check_choice, check_range
+from lilliput.model import LanguageModel
+from lilliput.ops.orthogonalise import POLYNOMIALS
+from lilliput.optim.grouped import matrices_and_rest
+from lilliput.optim.rule import Rule
+
+SIZES: dict[str, Literal["longer side", "ratio"]] = {"adam": "longer side", "original": "ratio"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Muon:
+    """Peaks: `lr` for matrices, `adam_lr` for embedding, head and vectors; vectors are never decayed."""
+
+    lr: float
+    adam_lr: float
+    momentum: float = 0.95
+    size: Literal["adam", "original"] = "adam"
+    """Of a step of a matrix of m rows and n columns: 0.2 lr sqrt(max(m, n)), which is a root mean square of 0.2 lr as
+    Adam's typical one (arXiv 2502.16982), or lr sqrt(max(1, m / n))."""
+    polynomials: Literal["polar-express", "quintic"] = "quintic"
+    """That orthogonalise."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Of AdamW."""
+    weight_decay: float = 0.1
+    cautious: bool = False
+    """Whether decay spares entries that their step leads away from zero (arXiv 2510.12402)."""
+
+    def __post_init__(self) -> None:
+        check_choice("Muon", SIZES, size=self.size)
+        check_choice("Muon", POLYNOMIALS, polynomials=self.polynomials)
+        check_range("Muon", 0, inf, lr=self.lr, adam_lr=self.adam_lr, weight_decay=self.weight_decay)
+        check_range("Muon", 0, 1, momentum=self.momentum)
+        check_range("Muon(betas=)", 0, 1, first=self.betas[0], second=self.betas[1])
+
+    def build(self, model: LanguageModel) -> torch.optim.Optimizer:
+        return matrices_and_rest(
+            model,
+            Rule(
+                polynomials=POLYNOMIALS[self.polynomials],
+                divisor="none",
+                divisor_decay=0.0,
+                size=SIZES[self.size],
+                cautious=self.cautious,
+            ),
+            lr=self.lr,
+            momentum=self.momentum,
+            adam_lr=self.adam_lr,
+            betas=self.betas,
+            weight_decay=self.weight_decay,
+        )

@@ -1,0 +1,231 @@
+"""The precision of a step: of its products, and of what keeps gradients in fp16's range.
+
+fp16 ends at 65,504 and loses bits below 6e-5. So the loss is multiplied by a power of two before backward, and the
+gradients are divided by it after, in fp32:
+
+    gradient not finite: the step is skipped and the scale halved
+    2,000 steps taken in a row: the scale is doubled, up to 2^16
+
+A skipped step changes nothing else, but its data has been read. Weights, gradients and the optimizer's state are fp32
+in every precision.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lilliput.base.errors import DivergenceError
+from lilliput.train.headroom import Headroom, looking
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+LARGEST_SCALE = 2.0**16
+"""The first one, too."""
+GROWS_AFTER = 2_000
+"""Steps taken in a row after which the scale is doubled."""
+PATIENCE = 20
+"""Steps skipped in a row that end the training: no scale helps any more."""
+LOOKS_EVERY = 100
+"""Steps between two looks at the activations, which cost a pass over them."""
+
+
+def autocast(device: str, precision: str) -> AbstractContextManager:
+    """The context in which products are made in a precision."""
+    narrow = PRECISIONS[precision]
+    return torch.autocast(torch.device(device).type, dtype=narrow, enabled=narrow != torch.float32)
+
+
+class Precision(Protocol):
+    """What a step does about the range of its numbers."""
+
+    @property
+    def looks(self) -> bool:
+        """Whether the next forward pass is looked at, so that it has to run operation by operation."""
+        ...
+
+    def cast(self) -> AbstractContextManager:
+        """The context of one forward pass of training."""
+        ...
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a micro-batch."""
+        ...
+
+    def clip(self, most: float) -> Tensor:
+        """Make gradients those of the loss itself, of an l2 norm of `most` at most; their norm before that."""
+        ...
+
+    def step(self, optimizer: torch.optim.Optimizer, norm: Tensor, where: str) -> bool:
+        """Take the step, for all parameters or for none.
+
+        Args:
+            optimizer: of all parameters.
+            norm: of the gradients, from `clip`.
+            where: the step, for the error.
+
+        Returns:
+            whether it was taken.
+
+        Raises:
+            DivergenceError: gradients are not finite, and nothing here can mend that.
+        """
+        ...
+
+    def numbers(self) -> dict[str, float]:
+        """What to record of the step just taken."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its state."""
+        ...
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Go on from that state."""
+        ...
+
+
+def precision_of(device: str, precision: str, model: nn.Module) -> Precision:
+    """fp16 scales the loss; fp32 and bf16 have range enough."""
+    return ScaledPrecision(device, model) if precision == "fp16" else WidePrecision(device, precision, model)
+
+
+class WidePrecision:
+    """fp32, or bf16, which has the range of fp32."""
+
+    def __init__(self, device: str, precision: str, model: nn.Module):
+        self._device, self._precision, self._model = device, precision, model
+
+    @property
+    def looks(self) -> bool:
+        return False
+
+    def cast(self) -> AbstractContextManager:
+        return autocast(self._device, self._precision)
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def clip(self, most: float) -> Tensor:
+        return nn.utils.clip_grad_norm_(self._model.parameters(), most)
+
+    def step(self, optimizer: torch.optim.Optimizer, norm: Tensor, where: str) -> bool:
+        if not norm.isfinite():
+            raise DivergenceError(
+                "the gradient is not finite",
+                where=where,
+                hint="the checkpoints before it are whole; lower the learning rate and begin the phase again",
+            )
+        with self.cast():  # an optimizer that multiplies matrices does so in the machine's precision
+            optimizer.step()
+        return True
+
+    def numbers(self) -> dict[str, float]:
+        return {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    def load(self, tensors: dict[str, Tensor]) -> None: ...
+
+
+@dataclass
+class Scaling:
+    """How the loss is scaled, and what happened; all numbers are exact in fp64."""
+
+    scale: float = LARGEST_SCALE
+    taken: int = 0
+    """Steps."""
+    skipped: int = 0
+    taken_in_a_row: int = 0
+    """Since the scale changed."""
+    skipped_in_a_row: int = 0
+
+    def take(self) -> None:
+        """After a step that was taken."""
+        self.taken += 1
+        self.skipped_in_a_row = 0
+        self.taken_in_a_row += 1
+        if self.taken_in_a_row == GROWS_AFTER:
+            self.scale, self.taken_in_a_row = min(2 * self.scale, LARGEST_SCALE), 0
+
+    def skip(self) -> None:
+        """After a step that was not."""
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        self.scale, self.taken_in_a_row = self.scale / 2, 0
+
+
+class ScaledPrecision:
+    """fp16 with a scaled loss."""
+
+    def __init__(self, device: str, model: nn.Module):
+        self._device, self._model = device, model
+        self._scaling = Scaling()
+        # What losses are multiplied by is read on the device, so that a recorded pass follows it.
+        self._factor = torch.tensor(self._scaling.scale, device=device)
+        self.looks = True
+        self._seen: Headroom | None = None
+
+    @contextmanager
+    def cast(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            if self.looks:
+                self.looks, self._seen = False, stack.enter_context(looking(self._model))
+            stack.enter_context(autocast(self._device, "fp16"))
+            yield
+
+    def backward(self, loss: Tensor) -> None:
+        (loss * self._factor).backward()
+
+    def clip(self, most: float) -> Tensor:
+        gradients = [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
+        torch._foreach_mul_(gradients, 1 / self._scaling.scale)
+        return nn.utils.clip_grad_norm_(self._model.parameters(), most)
+
+    def step(self, optimizer: torch.optim.Optimizer, norm: Tensor, where: str) -> bool:
+        taken = bool(norm.isfinite())
+        if taken:
+            with autocast(self._device, "fp16"):
+                optimizer.step()
+            self._scaling.take()
+        else:
+            self._scaling.skip()
+        if self._scaling.skipped_in_a_row == PATIENCE:
+            raise self._out_of_range(where)
+        self._follow()
+        return taken
+
+    def numbers(self) -> dict[str, float]:
+        seen, self._seen = self._seen, None
+        found = {"loss_scale": self._scaling.scale, "skipped": self._scaling.skipped}
+        return found | ({"headroom": seen.value()} if seen else {})
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: torch.tensor(float(value), dtype=torch.float64) for name, value in asdict(self._scaling).items()}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        numbers = {name: value.item() for name, value in tensors.items()}
+        scale = numbers.pop("scale", LARGEST_SCALE)
+        self._scaling = Scaling(scale=scale, **{name: int(number) for name, number in numbers.items()})
+        self._follow()
+
+    def _follow(self) -> None:
+        """Scale as is said now, and look at activations every so often, and after a skip to say why."""
+        self._factor.fill_(self._scaling.scale)
+        self.looks = self._scaling.taken % LOOKS_EVERY == 0 or self._scaling.skipped_in_a_row > 0
+
+    def _out_of_range(self, where: str) -> DivergenceError:
+        gradients = ((name, parameter.grad) for name, parameter in self._model.named_parameters())
+        found = (name for name, gradient in gradients if gradient is not None and not gradient.isfinite().all())
+        first = next(found, "all parameters together")
+        seen = f" and activations of up to {self._seen.largest():.4g} (fp16 ends at 65,504)" if self._seen else ""
+        return DivergenceError(
+            f"the gradient was not finite {PATIENCE} times in a row, at last that of {first} with a loss scale of "
+            f"{2 * self._scaling.scale:g}{seen}",
+            where=where,
+            hint="the checkpoints before it are whole; begin another run on a machine of precision bf16 or fp32, or "
+            "with a lower learning rate",
+        )
