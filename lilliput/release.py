@@ -15,7 +15,7 @@ from rich.console import Console
 from lilliput.assess import Assessor
 from lilliput.base.environment import environment
 from lilliput.base.errors import RunError
-from lilliput.base.files import new_folder, sha256, write_bytes, write_text
+from lilliput.base.files import new_folder, sha256, write_bytes
 from lilliput.base.rundir import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.data.chats import ChatRows
@@ -24,9 +24,10 @@ from lilliput.evals.items import Items, check_items
 from lilliput.evals.suites import named
 from lilliput.growth.growth import Line
 from lilliput.publish.card import card
-from lilliput.publish.export import WEIGHTS_FILE, export
+from lilliput.publish.export import CARD_FILE, WEIGHTS_FILE, export
 from lilliput.publish.load import verified
 from lilliput.publish.parity import check_parity
+from lilliput.publish.readme import card_of, edited, write_card
 from lilliput.recipe import Recipe, Release
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, has_chatml
 from lilliput.train.machine import Machine
@@ -83,10 +84,16 @@ class Publisher:
         self._run.write(f"evals/{release.name}.json", evaluation)
         if phases:
             write_bytes(folder / "loss.png", (self._run.path / phases[-1] / "loss.png").read_bytes())
-        write_text(folder / "README.md", card(self._record(release, made, evaluation, phases)))
+        if not write_card(self._run.path, release.name, card(self._record(release, made, evaluation, phases))):
+            fresh = card_of(self._run.path, release.name)
+            self._say(f"{release.name}: README.md was edited and stays as it is; the card as of now is {fresh}")
         return folder
 
     def _export(self, release: Release, line: Line, lineage: str, heldout: Shards) -> dict[str, Any]:
+        name = f"releases/{release.name}"
+        self._run.put_back(name)
+        theirs = edited(self._run.path, release.name)
+
         def make(folder: Path) -> dict[str, Any]:
             with self._console.status(f"{release.name}: exporting"), new_folder(folder) as partial:
                 export(
@@ -102,6 +109,8 @@ class Publisher:
                 text = heldout.stream("heldout").read(0, PARITY_ROWS * PARITY_LENGTH)
                 rows = torch.from_numpy(text).view(PARITY_ROWS, PARITY_LENGTH)
                 report = check_parity(partial, line.model, tokens=rows)
+                if theirs is not None:
+                    write_bytes(partial / CARD_FILE, theirs)
             return {
                 "sha256": sha256(folder / WEIGHTS_FILE),
                 "bytes": (folder / WEIGHTS_FILE).stat().st_size,
@@ -110,15 +119,10 @@ class Publisher:
                 "environment": environment(),
             }
 
-        made = self._run.part(
-            f"releases/{release.name}", {"lineage": lineage, "release": to_plain(release)}, make, _is_whole
-        )
-        self._console.print(
+        made = self._run.part(name, {"lineage": lineage, "release": to_plain(release)}, make, _is_whole)
+        self._say(
             f"{release.name}: {made['parameters']['total']:,} parameters, {made['bytes']:,} bytes, sha256 "
-            f"{made['sha256'][:12]}, logits differ by {made['parity']['relative']:.1e} of the largest",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
+            f"{made['sha256'][:12]}, logits differ by {made['parity']['relative']:.1e} of the largest"
         )
         return made
 
@@ -152,6 +156,9 @@ class Publisher:
             "loss": steps[-1]["cross_entropy"],
             "heldout": {name: value for name, value in measured[-1].items() if name != "step"} if measured else {},
         }
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _is_whole(folder: Path, made: dict[str, Any]) -> bool:
