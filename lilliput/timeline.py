@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 
 from lilliput import __version__
 from lilliput.base.environment import environment
@@ -66,18 +67,26 @@ def tokenizer(recipe: Recipe, folder: Path, console: Console) -> None:
         Preparation(opened, recipe, console).tokenizer()
 
 
-def data(recipe: Recipe, folder: Path, console: Console) -> None:
-    """Learn the tokenizer and write the token files of every corpus that the timeline reads."""
+def data(recipe: Recipe, folder: Path, console: Console, *, until: str | None = None) -> None:
+    """Learn the tokenizer and write the token files of every corpus that the timeline reads, or phases until one."""
     with _opened(recipe, folder, console) as opened:
-        Preparation(opened, recipe, console).everything()
+        _prepare(Preparation(opened, recipe, console), recipe, until)
 
 
-def train(recipe: Recipe, folder: Path, machine: Machine | None, console: Console) -> None:
-    """Do everything up to the weights of the last phase, and release nothing."""
-    refuse_missing(recipe)
+def train(recipe: Recipe, folder: Path, machine: Machine | None, console: Console, *, until: str | None = None) -> None:
+    """Do everything up to the weights of the last phase, and release nothing.
+
+    Args:
+        recipe: what to do; the run stays one of the whole recipe, and can go on to its end.
+        folder: the run folder; one that exists is continued.
+        machine: see `run`.
+        console: where progress is shown.
+        until: the last phase to train; None for all.
+    """
+    refuse_missing(recipe.until(until) if until else recipe)
     with _opened(recipe, folder, console) as opened:
         walk = _Walk(opened, recipe, _settle(opened, machine), console)
-        walk.along(walk.train, None)
+        walk.along(walk.train, None, until)
 
 
 def publish(recipe: Recipe, folder: Path, console: Console, items: Items = Hub()) -> list[Path]:
@@ -96,6 +105,23 @@ def publish(recipe: Recipe, folder: Path, console: Console, items: Items = Hub()
         publisher = Publisher(opened, recipe, walk.machine, console, items)
         publisher.check()
         return walk.along(walk.trained, publisher)
+
+
+def _prepare(preparation: Preparation, recipe: Recipe, until: str | None) -> Tokenizer:
+    """Make the token files first of all: a damaged text is not found after a week of training.
+
+    Files are those of the whole recipe also where the walk ends early, so that it can be taken up again.
+    """
+    if until is None:
+        return preparation.everything()
+    tokenizer = first = preparation.tokenizer()
+    for entry in recipe.until(until).timeline:
+        if isinstance(entry, Phase):
+            for name in entry.data.corpora:
+                preparation.tokens(name, tokenizer)
+        elif not isinstance(entry, Release):
+            tokenizer = entry.retokenize(tokenizer)
+    return first
 
 
 @contextmanager
@@ -169,19 +195,17 @@ class _Walk:
         self._run, self._recipe, self._console = opened, recipe, console
         self._preparation = Preparation(opened, recipe, console)
 
-    def along(self, phase: Any, publisher: Publisher | None) -> list[Path]:
-        """Walk, with `train` or `trained` for the phases; without a publisher nothing is released.
-
-        All texts are read first: one that is damaged is not found after a week of training.
-        """
+    def along(self, phase: Any, publisher: Publisher | None, until: str | None = None) -> list[Path]:
+        """Walk, with `train` or `trained` for the phases; without a publisher nothing is released."""
         recipe = self._recipe
-        tokenizer = self._preparation.everything()
+        entries = (recipe.until(until) if until else recipe).timeline
+        tokenizer = _prepare(self._preparation, recipe, until)
         model = recipe.model.build(recipe.seed).to(self.machine.device)
         line = Line(model=model, tokenizer=tokenizer, average={})
         past = {"model": recipe.model.identity(), "seed": recipe.seed, "tokenizer": tokenizer_hash(tokenizer)}
         releases: list[Path] = []
         phases: list[str] = []
-        for place, entry in enumerate(recipe.timeline):
+        for place, entry in enumerate(entries):
             match entry:
                 case Phase():
                     line, past = phase(place, entry, line, past)

@@ -97,9 +97,7 @@ def evaluate(
             answer = lm_eval.evaluator.evaluate(model, {"tasks": {use.task: task}}, limit=limit, bootstrap_iters=0)
             note = "" if limit is None else f"first {limit:,} items only"
             notes = "; ".join(part for part in (note, (questions | own)[use.task].note) if part)
-            answered.append(
-                Answered(use=use, task=task, answer=answer, note=notes, identity=identities.get(use.task))
-            )
+            answered.append(Answered(use=use, task=task, answer=answer, note=notes, identity=identities.get(use.task)))
         if records is not None:
             write_records(answered, records)
         # An average of part of the questions would be taken for the one of all.

@@ -1,5 +1,8 @@
 """Training the variants of a sweep one after another, beside other processes that do the same in the same folder.
 
+Nothing is trained after the phase whose end is compared. A variant is a run of the whole recipe that has come so far:
+`lilliput run` takes it on, and a sweep with a later metric too.
+
 sweep.json      the recipe, the swept fields with their values, the seeds; it may grow
 results.json    table.md    plot.png    written again after every variant
 <variant>/      a run folder each, and train.log, what its run had to say
@@ -23,7 +26,7 @@ from lilliput.missing import refuse_missing
 from lilliput.plan import plan
 from lilliput.recipe import Recipe
 from lilliput.sweep.grid import Over, Variant, settled, variants
-from lilliput.sweep.metric import Metric, Outcome, choose, outcome, record_failure
+from lilliput.sweep.metric import Metric, Outcome, choose, outcome, record_failure, refuse_without_effect
 from lilliput.sweep.plot import picture
 from lilliput.sweep.results import results
 from lilliput.sweep.share import link_prepared
@@ -46,7 +49,7 @@ def sweep(
     metric: str | None = None,
     fixed: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Train every variant of a recipe that is not trained yet, and compare them.
+    """Train every variant of a recipe that is not trained yet, as far as the metric, and compare them.
 
     Args:
         recipe: what is varied.
@@ -62,7 +65,8 @@ def sweep(
         what `results.json` holds.
 
     Raises:
-        RecipeError: a path, a value, a combination or the metric does not fit; nothing was written.
+        RecipeError: a path, a value, a combination or the metric does not fit, or a field cannot change the metric;
+            nothing was written.
         RunError: the folder holds something else.
     """
     if seeds < 1:
@@ -70,8 +74,9 @@ def sweep(
     overs = settled(recipe, overs, fixed)
     chosen = choose(recipe, metric)
     for variant in variants(recipe, overs, [recipe.seed]):
-        refuse_missing(variant.recipe)
         choose(variant.recipe, chosen.name)
+        refuse_missing(variant.recipe.until(chosen.phase))
+    refuse_without_effect(recipe, overs, chosen)
     (machine or Machine()).settled()
     walk = _Walk(recipe, folder, machine, chosen, console)
     walk.open(overs, [recipe.seed + place for place in range(seeds)])
@@ -138,11 +143,12 @@ class _Walk:
                 with _alone(self._folder / ".tokens"):
                     with RunFolder(folder) as run:
                         link_prepared(run, variant.recipe, self._donors(variant))
-                    timeline.data(variant.recipe, folder, console)
+                    timeline.data(variant.recipe, folder, console, until=self._metric.phase)
                 self._say(
                     f"{variant.name} {'goes on where it began' if begun else 'begins'}, see {folder / 'train.log'}"
                 )
-                timeline.train(variant.recipe, folder, None if begun else self._machine, console)
+                machine = None if begun else self._machine
+                timeline.train(variant.recipe, folder, machine, console, until=self._metric.phase)
         except InUseError:
             return False
         except DivergenceError as error:
@@ -193,10 +199,10 @@ class _Walk:
         return sum(self._cost(one)["operations"] for one in self._grid()[1] if outcomes[one.name].is_over)
 
     def _cost(self, variant: Variant) -> dict[str, int]:
-        """Steps, tokens and operations of a variant, counted once a setting: the seed changes none of them."""
+        """Steps, tokens and operations until the metric, counted once a setting: the seed changes none of them."""
         name = variant.setting.name
         if name not in self._counted:
-            totals = plan(variant.recipe)["totals"]
+            totals = plan(variant.recipe.until(self._metric.phase))["totals"]
             self._counted[name] = {key: totals[key] for key in ("steps", "tokens", "operations")}
         return self._counted[name]
 
