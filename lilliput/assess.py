@@ -88,7 +88,7 @@ class Assessor:
         return self._run.part(f"evals/{release.name}", inputs, make)
 
     def _questions(self, name: str, inputs: dict[str, Any], suite: Suite) -> dict[str, str]:
-        """What tells the questions of an evaluation from others: as they were asked already, where they are the same."""
+        """What tells the questions of an evaluation from others; where they are those that were asked, as it was."""
         record = self._run.record(name)
         begun, made = record.get("from", {}), record.get("outputs", {})
         uses = asked(suite, self._items, ())

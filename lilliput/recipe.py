@@ -168,7 +168,7 @@ def _import_file(kind: str, path: Path) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     taken = sys.modules.get(path.stem)
-    if taken is not None and getattr(taken, "__file__", None) != str(path):
+    if taken is not None and Path(getattr(taken, "__file__", None) or "").resolve() != path.resolve():
         raise RecipeError(
             f"a module named {path.stem!r} is there already", where=str(path), hint="give the file another name"
         )

@@ -18,6 +18,7 @@ from lilliput.base.errors import RunError
 from lilliput.base.files import new_folder, sha256, write_bytes
 from lilliput.base.rundir import RunFolder
 from lilliput.base.spec import to_plain
+from lilliput.command import read_command
 from lilliput.data.chats import ChatRows
 from lilliput.data.shards import Shards
 from lilliput.evals.items import Items, check_items
@@ -131,11 +132,12 @@ class Publisher:
     ) -> dict[str, Any]:
         """Everything the card may say, and nothing that is not in the run folder."""
         parts = {name: self._run.read(f"parts/shards.{name}.json") for name in self._recipe.corpora}
-        run = self._run.read("run.json")
+        run, command = self._run.read("run.json"), read_command(self._run, self._recipe)
         assert run is not None
         return {
             "release": to_plain(release) | {name: value for name, value in made.items() if name != "environment"},
             "recipe": self._run.read("recipe.json"),
+            "command": command and to_plain(command),
             "machine": run["machine"],
             "environment": made["environment"],
             "corpora": {name: part["outputs"] for name, part in parts.items() if part},

@@ -142,7 +142,7 @@ def test_a_card_that_somebody_edited_stays(run):
     assert "edited" not in publish() and readme.read_bytes() == written
     own = written.replace(b"## License", b"## With thanks to\r\n\nthe cat.\n\n## License")
     readme.write_bytes(own)
-    assert [one.why for one in since(folder, "releases/tiny-base")][0].endswith("its README.md was edited")
+    assert since(folder, "releases/tiny-base")[0].why.endswith("its README.md was edited")
     assert f"tiny-base: README.md was edited and stays as it is; the card as of now is {card}\n" in publish()
     assert readme.read_bytes() == own and card.read_bytes() == written
     (release / "model.safetensors").unlink()  # so that the whole folder is made again

@@ -98,6 +98,8 @@ def test_killed_and_started_twice_it_comes_to_the_same_numbers(files, done):
     assert {path: path.stat().st_mtime_ns for path in ended} == ended, "finished variants are not done again"
     trained = [line for _, err in said for line in err.splitlines() if "tokens/s" in line]
     assert len(trained) == 8 - before["finished"], "each variant is trained by one process"
+    noted = read_json(folder / "killed" / "lr=0.03,inner=24,seed=1" / "command.json")["command"]
+    assert noted["recipe"] == "swept.py" and noted["overrides"] == [f"{LR.path}=0.03", f"{INNER.path}=24", "seed=1"]
 
 
 def test_results_are_a_table_a_picture_and_json(done):

@@ -2,6 +2,7 @@
 
 run.json           format, lilliput version, settled machine (from the beginning of training on)
 recipe.json        the recipe as data
+command.json       the command that it comes from, where it comes from one
 environment.json   versions and hardware of the last process that worked here
 parts/             one record a part: its inputs and their hash, whether it is done, what came out
 tokenizer/  shards/<corpus>/  phases/<nn-name>/  releases/<name>/  evals/<name>/

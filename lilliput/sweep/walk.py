@@ -22,6 +22,7 @@ from lilliput.base.errors import DivergenceError, InUseError, RunError
 from lilliput.base.files import write_bytes, write_text
 from lilliput.base.rundir import RunFolder, differences
 from lilliput.base.spec import to_plain
+from lilliput.command import Command
 from lilliput.missing import refuse_missing
 from lilliput.plan import plan
 from lilliput.recipe import Recipe
@@ -48,6 +49,7 @@ def sweep(
     *,
     metric: str | None = None,
     fixed: Sequence[str] = (),
+    command: Command | None = None,
 ) -> dict[str, Any]:
     """Train every variant of a recipe that is not trained yet, as far as the metric, and compare them.
 
@@ -60,6 +62,7 @@ def sweep(
         console: where progress is shown.
         metric: `phase.corpus`; None for bits per byte at the end of the last phase that reads text.
         fixed: what `--set` was given, `path=value`; these fields may not be varied.
+        command: what the recipe comes from; None where it was made in Python.
 
     Returns:
         what `results.json` holds.
@@ -78,7 +81,7 @@ def sweep(
         refuse_missing(variant.recipe.until(chosen.phase))
     refuse_without_effect(recipe, overs, chosen)
     (machine or Machine()).settled()
-    walk = _Walk(recipe, folder, machine, chosen, console)
+    walk = _Walk(recipe, folder, machine, chosen, console, command)
     walk.open(overs, [recipe.seed + place for place in range(seeds)])
     return walk.all()
 
@@ -86,9 +89,17 @@ def sweep(
 class _Walk:
     """One process at work on a sweep."""
 
-    def __init__(self, recipe: Recipe, folder: Path, machine: Machine | None, metric: Metric, console: Console):
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        machine: Machine | None,
+        metric: Metric,
+        console: Console,
+        command: Command | None,
+    ):
         self._recipe, self._folder, self._machine = recipe, folder, machine
-        self._metric, self._console = metric, console
+        self._metric, self._console, self._command = metric, console, command
         self._counted: dict[str, dict[str, int]] = {}
 
     def open(self, overs: Sequence[Over], seeds: Sequence[int]) -> None:
@@ -134,7 +145,8 @@ class _Walk:
 
     def _train(self, variant: Variant) -> bool:
         """Train a variant to its end; False if another process has it."""
-        folder = self._folder / variant.name
+        folder, until = self._folder / variant.name, self._metric.phase
+        command = self._command and self._command.then(variant.recipe, overrides=variant.overrides)
         try:
             with RunFolder(folder) as run:
                 begun = (run.read("run.json") or {}).get("machine") is not None
@@ -143,12 +155,12 @@ class _Walk:
                 with _alone(self._folder / ".tokens"):
                     with RunFolder(folder) as run:
                         link_prepared(run, variant.recipe, self._donors(variant))
-                    timeline.data(variant.recipe, folder, console, until=self._metric.phase)
+                    timeline.data(variant.recipe, folder, console, command, until=until)
                 self._say(
                     f"{variant.name} {'goes on where it began' if begun else 'begins'}, see {folder / 'train.log'}"
                 )
                 machine = None if begun else self._machine
-                timeline.train(variant.recipe, folder, machine, console, until=self._metric.phase)
+                timeline.train(variant.recipe, folder, machine, console, command, until=until)
         except InUseError:
             return False
         except DivergenceError as error:
