@@ -15,6 +15,7 @@ import gzip
 import json
 import lzma
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -79,8 +80,8 @@ def compare(use: TaskUse, data: Path, model: Path, suite: str, settings: Sequenc
     theirs = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--tasks", use.task, "--log_samples"]
     loaded = f"pretrained={model.resolve()},dtype=float32,softmax_dtype=float32,trust_remote_code=True"
     theirs += ["--model_args", loaded, "--output_path", str(logs), *settings]
-    first, our_seconds = timed(ours, work)
-    _, their_seconds = timed(theirs, work / "hub")
+    first, our_times = timed(ours, work)
+    _, their_times = timed(theirs, work / "hub")
     found = {score["metric"]: score["value"] for score in json.loads(first)["scores"]}
     reported = json.loads(max(logs.rglob("results_*.json")).read_text(encoding="utf-8"))["results"][use.task]
     items = compared(read_lines(records), read_lines(max(logs.rglob("samples_*.jsonl"))))
@@ -88,7 +89,7 @@ def compare(use: TaskUse, data: Path, model: Path, suite: str, settings: Sequenc
         "items in the file": count,
         **items,
         "scores": {name: {"lilliput": value, "lm_eval": reported[f"{name},none"]} for name, value in found.items()},
-        "seconds": {"lilliput": round(our_seconds, 1), "lm_eval": round(their_seconds, 1)},
+        "seconds": {"lilliput": our_times, "lm_eval": their_times},
     }
 
 
@@ -135,14 +136,16 @@ def write_dataset(use: TaskUse, data: Path, hub: Path) -> int:
     return len(rows)
 
 
-def timed(command: list[str], folder: Path) -> tuple[str, float]:
-    """What a command printed, run in a folder without network, and its seconds."""
+def timed(command: list[str], folder: Path) -> tuple[str, dict[str, float]]:
+    """What a command printed, run in a folder without network, and its seconds: by the clock, and of all processors."""
     variables = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "home")}
-    began = time.perf_counter()
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, cwd=folder, env=os.environ | variables, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
-    return done.stdout, time.perf_counter() - began
+    after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - began
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return done.stdout, {"wall": round(wall, 1), "processor": round(processor, 1)}
 
 
 def is_equal(found: Row) -> bool:
@@ -163,7 +166,7 @@ def line(task: str, found: Row) -> str:
         f"{same['log-likelihoods']:,} of {found['choices']:,}",
         f"{found['largest difference']:.1e}" if found["largest difference"] else "0",
         scores,
-        *(f"{found['seconds'][name]:,.0f} s" for name in ("lilliput", "lm_eval")),
+        *(f"{times['wall']:,.0f} s ({times['processor']:,.0f})" for times in found["seconds"].values()),
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -188,7 +191,8 @@ def page(result: Row) -> str:
         f"`python benchmarks/eval_parity.py DATA MODEL --suite {result['suite']}`: {asked}, in batches of "
         f"{result['batch size']} rows,\nfp32; model {model}.{left_out}\n\n"
         f"{table(result)}\n\n"
-        f"The seconds are those of whole commands, one task each, with what they load before the first question.\n"
+        f"Seconds are those of whole commands, one task each, with what they load before the first question: by the "
+        f"clock,\nand in brackets of all cores together, which other work on the machine lengthens less.\n"
         f"{result['environment']['processor']}, {result['environment']['cores']} cores; {packages}.\n"
     )
 

@@ -70,8 +70,8 @@ class Command:
 
 
 def write_command(run: RunFolder, command: Command, recipe: Recipe) -> None:
-    """Note in an open run which command its recipe comes from."""
-    run.write(FILE, {"recipe": hash_of(to_plain(recipe)), "command": to_plain(command)})
+    """Note in an open run which command its recipe comes from; the machine is noted with its settings, `run.json`."""
+    run.write(FILE, {"recipe": hash_of(to_plain(recipe)), "command": to_plain(replace(command, machine=None))})
 
 
 def read_command(run: RunFolder, recipe: Recipe) -> Command | None:
