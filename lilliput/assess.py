@@ -20,7 +20,7 @@ from lilliput.evals.evaluation import versions
 from lilliput.evals.harness import evaluate
 from lilliput.evals.items import Items, asked
 from lilliput.evals.replies import judge_replies
-from lilliput.evals.suites import ARITHMARK2_SYNTHETIC, HELDOUT, named
+from lilliput.evals.suites import ARITHMARK2_SYNTHETIC, HELDOUT, Suite, named
 from lilliput.generate.talk import write_on
 from lilliput.publish.load import Published, load
 from lilliput.recipe import Recipe, Release
@@ -45,18 +45,22 @@ class Assessor:
         self._run, self._recipe, self._machine, self._console, self._items = run, recipe, machine, console, items
 
     def scores(self, release: Release, weights: str, heldout: Shards, chats: ChatRows | None) -> dict[str, Any]:
-        """Scores and samples of an exported release, whose weights have the hash `weights`."""
+        """Scores and samples of an exported release, whose weights have the hash `weights`.
+
+        Those that are there are kept, and no network is asked, unless they were made of other weights or by other
+        versions, or the source of questions is a folder whose questions are seen to be others.
+        """
         folder = self._run.path / "releases" / release.name
         suite = named(release.suite)
         inputs = {
             "weights": weights,
             "release": to_plain(release),
             "suite": to_plain(suite),
-            "items": self._items.identity(asked(suite, self._items, ())),
             "heldout": heldout.index["sha256"],
             "chats": chats.index["sha256"] if chats else None,
             "versions": versions(),
         }
+        inputs["items"] = self._questions(f"evals/{release.name}", inputs, suite)
 
         def make(results: Path) -> dict[str, Any]:
             with self._console.status(f"{release.name}: evaluating") as status, TemporaryDirectory() as temporary:
@@ -82,6 +86,15 @@ class Assessor:
             return evaluation | {"samples": samples}
 
         return self._run.part(f"evals/{release.name}", inputs, make)
+
+    def _questions(self, name: str, inputs: dict[str, Any], suite: Suite) -> dict[str, str]:
+        """What tells the questions of an evaluation from others; where they are those that were asked, as it was."""
+        record = self._run.record(name)
+        begun, made = record.get("from", {}), record.get("outputs", {})
+        uses = asked(suite, self._items, ())
+        if record.get("done") and begun | inputs == begun and not self._items.differs(uses, made.get("questions", {})):
+            return begun["items"]
+        return self._items.identity(uses)
 
     def baselines(self, release: Release, heldout: Shards) -> dict[str, Any]:
         """Held-out bits per byte of models that anybody has, a unigram model and xz, where the release has its own."""

@@ -5,7 +5,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
@@ -71,13 +71,7 @@ class Recipe:
     """Statements of a published card that can have no effect here; shown in ours, never armed."""
 
     def __post_init__(self) -> None:
-        used = set(self.tokenizer_corpora)
-        for entry in self.timeline:
-            if isinstance(entry, Phase):
-                used |= set(entry.data.corpora)
-            if isinstance(entry, Release):
-                used |= {entry.heldout} | ({entry.chat} if entry.chat else set())
-        for name in sorted(used - set(self.corpora)):
+        for name in sorted(self._used_corpora() - set(self.corpora)):
             raise unknown("corpus", name, list(self.corpora), f"recipe {self.name!r}")
         if isinstance(self.tokenizer, Kept) == bool(self.tokenizer_corpora):
             raise RecipeError(
@@ -99,6 +93,28 @@ class Recipe:
                 named(entry.suite)
             elif not isinstance(entry, Phase):
                 spec = entry.shape(spec)
+
+    def until(self, phase: str) -> "Recipe":
+        """The recipe as far as the end of a phase: without what comes later, and the corpora that only this reads.
+
+        Raises:
+            RecipeError: there is no phase of that name.
+        """
+        places = {entry.name: place for place, entry in enumerate(self.timeline) if isinstance(entry, Phase)}
+        if phase not in places:
+            raise unknown("phase", phase, list(places), f"recipe {self.name!r}")
+        part = replace(self, timeline=self.timeline[: places[phase] + 1])
+        used = part._used_corpora()
+        return replace(part, corpora={name: corpus for name, corpus in self.corpora.items() if name in used})
+
+    def _used_corpora(self) -> set[str]:
+        used = set(self.tokenizer_corpora)
+        for entry in self.timeline:
+            if isinstance(entry, Phase):
+                used |= set(entry.data.corpora)
+            if isinstance(entry, Release):
+                used |= {entry.heldout} | ({entry.chat} if entry.chat else set())
+        return used
 
 
 def load_recipe(name: str) -> Recipe:
@@ -152,7 +168,7 @@ def _import_file(kind: str, path: Path) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     taken = sys.modules.get(path.stem)
-    if taken is not None and getattr(taken, "__file__", None) != str(path):
+    if taken is not None and Path(getattr(taken, "__file__", None) or "").resolve() != path.resolve():
         raise RecipeError(
             f"a module named {path.stem!r} is there already", where=str(path), hint="give the file another name"
         )

@@ -15,18 +15,20 @@ from rich.console import Console
 from lilliput.assess import Assessor
 from lilliput.base.environment import environment
 from lilliput.base.errors import RunError
-from lilliput.base.files import new_folder, sha256, write_bytes, write_text
+from lilliput.base.files import new_folder, sha256, write_bytes
 from lilliput.base.rundir import RunFolder
 from lilliput.base.spec import to_plain
+from lilliput.command import read_command
 from lilliput.data.chats import ChatRows
 from lilliput.data.shards import Shards
 from lilliput.evals.items import Items, check_items
 from lilliput.evals.suites import named
 from lilliput.growth.growth import Line
 from lilliput.publish.card import card
-from lilliput.publish.export import WEIGHTS_FILE, export
+from lilliput.publish.export import CARD_FILE, WEIGHTS_FILE, export
 from lilliput.publish.load import verified
 from lilliput.publish.parity import check_parity
+from lilliput.publish.readme import card_of, edited, write_card
 from lilliput.recipe import Recipe, Release
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, has_chatml
 from lilliput.train.machine import Machine
@@ -83,10 +85,16 @@ class Publisher:
         self._run.write(f"evals/{release.name}.json", evaluation)
         if phases:
             write_bytes(folder / "loss.png", (self._run.path / phases[-1] / "loss.png").read_bytes())
-        write_text(folder / "README.md", card(self._record(release, made, evaluation, phases)))
+        if not write_card(self._run.path, release.name, card(self._record(release, made, evaluation, phases))):
+            fresh = card_of(self._run.path, release.name)
+            self._say(f"{release.name}: README.md was edited and stays as it is; the card as of now is {fresh}")
         return folder
 
     def _export(self, release: Release, line: Line, lineage: str, heldout: Shards) -> dict[str, Any]:
+        name = f"releases/{release.name}"
+        self._run.put_back(name)
+        theirs = edited(self._run.path, release.name)
+
         def make(folder: Path) -> dict[str, Any]:
             with self._console.status(f"{release.name}: exporting"), new_folder(folder) as partial:
                 export(
@@ -102,6 +110,8 @@ class Publisher:
                 text = heldout.stream("heldout").read(0, PARITY_ROWS * PARITY_LENGTH)
                 rows = torch.from_numpy(text).view(PARITY_ROWS, PARITY_LENGTH)
                 report = check_parity(partial, line.model, tokens=rows)
+                if theirs is not None:
+                    write_bytes(partial / CARD_FILE, theirs)
             return {
                 "sha256": sha256(folder / WEIGHTS_FILE),
                 "bytes": (folder / WEIGHTS_FILE).stat().st_size,
@@ -110,15 +120,10 @@ class Publisher:
                 "environment": environment(),
             }
 
-        made = self._run.part(
-            f"releases/{release.name}", {"lineage": lineage, "release": to_plain(release)}, make, _is_whole
-        )
-        self._console.print(
+        made = self._run.part(name, {"lineage": lineage, "release": to_plain(release)}, make, _is_whole)
+        self._say(
             f"{release.name}: {made['parameters']['total']:,} parameters, {made['bytes']:,} bytes, sha256 "
-            f"{made['sha256'][:12]}, logits differ by {made['parity']['relative']:.1e} of the largest",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
+            f"{made['sha256'][:12]}, logits differ by {made['parity']['relative']:.1e} of the largest"
         )
         return made
 
@@ -127,11 +132,12 @@ class Publisher:
     ) -> dict[str, Any]:
         """Everything the card may say, and nothing that is not in the run folder."""
         parts = {name: self._run.read(f"parts/shards.{name}.json") for name in self._recipe.corpora}
-        run = self._run.read("run.json")
+        run, command = self._run.read("run.json"), read_command(self._run, self._recipe)
         assert run is not None
         return {
             "release": to_plain(release) | {name: value for name, value in made.items() if name != "environment"},
             "recipe": self._run.read("recipe.json"),
+            "command": command and to_plain(command),
             "machine": run["machine"],
             "environment": made["environment"],
             "corpora": {name: part["outputs"] for name, part in parts.items() if part},
@@ -152,6 +158,9 @@ class Publisher:
             "loss": steps[-1]["cross_entropy"],
             "heldout": {name: value for name, value in measured[-1].items() if name != "step"} if measured else {},
         }
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _is_whole(folder: Path, made: dict[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from lilliput.base.errors import LilliputError
 from lilliput.base.files import PARTIAL, read_json, unsealed
 from lilliput.base.rundir import RunFolder
+from lilliput.publish.readme import edited
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +98,13 @@ def since(folder: Path, part: str) -> list[Removable]:
             f"the run has no part {part!r}", where=f"clean {folder} --from", hint=f"one of: {', '.join(parts)}"
         )
     later = parts[parts.index(name) :]
-    paths = [folder / entry for entry in later]
-    return [_removable(folder, path, "given up, to be made again") for path in paths if path.exists()]
+    found = []
+    for path in (folder / entry for entry in later):
+        if path.exists():
+            own = path.parent.name == "releases" and edited(folder, path.name) is not None
+            why = "given up, to be made again" + ("; its README.md was edited" if own else "")
+            found.append(_removable(folder, path, why))
+    return found
 
 
 def remove(folder: Path, what: Iterable[Removable]) -> int:

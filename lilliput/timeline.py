@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 
 from lilliput import __version__
 from lilliput.base.environment import environment
@@ -19,6 +20,8 @@ from lilliput.base.errors import LilliputError, RunError
 from lilliput.base.files import hash_of, new_folder, sha256, write_bytes
 from lilliput.base.rundir import FORMAT, RunFolder, differences
 from lilliput.base.spec import from_plain, to_plain
+from lilliput.command import FILE as COMMAND_FILE
+from lilliput.command import Command, write_command
 from lilliput.evals.items import Hub, Items
 from lilliput.growth.growth import Line
 from lilliput.missing import refuse_missing
@@ -35,7 +38,14 @@ from lilliput.train.phase import Phase, Plan
 from lilliput.train.watch import Watch, plot_loss
 
 
-def run(recipe: Recipe, folder: Path, machine: Machine | None, console: Console, items: Items = Hub()) -> list[Path]:
+def run(
+    recipe: Recipe,
+    folder: Path,
+    machine: Machine | None,
+    console: Console,
+    items: Items = Hub(),
+    command: Command | None = None,
+) -> list[Path]:
     """Do everything the recipe's timeline says.
 
     Args:
@@ -44,6 +54,7 @@ def run(recipe: Recipe, folder: Path, machine: Machine | None, console: Console,
         machine: where; None for the machine the run began on, else whatever is here.
         console: where progress is shown.
         items: where the questions of evaluation suites come from.
+        command: what the recipe comes from, for the cards; None where it was made in Python.
 
     Returns:
         the folders of the releases, in order.
@@ -53,34 +64,55 @@ def run(recipe: Recipe, folder: Path, machine: Machine | None, console: Console,
         RunError: a phase in the folder was trained from something else.
     """
     refuse_missing(recipe)
-    with _opened(recipe, folder, console) as opened:
-        walk = _Walk(opened, recipe, _settle(opened, machine), console)
+    with _opened(recipe, folder, command) as opened:
+        walk = _Walk(opened, recipe, _settle(opened, machine, command), console)
         publisher = Publisher(opened, recipe, walk.machine, console, items)
         publisher.check()
         return walk.along(walk.train, publisher)
 
 
-def tokenizer(recipe: Recipe, folder: Path, console: Console) -> None:
+def tokenizer(recipe: Recipe, folder: Path, console: Console, command: Command | None = None) -> None:
     """Learn the recipe's tokenizer."""
-    with _opened(recipe, folder, console) as opened:
+    with _opened(recipe, folder, command) as opened:
         Preparation(opened, recipe, console).tokenizer()
 
 
-def data(recipe: Recipe, folder: Path, console: Console) -> None:
-    """Learn the tokenizer and write the token files of every corpus that the timeline reads."""
-    with _opened(recipe, folder, console) as opened:
-        Preparation(opened, recipe, console).everything()
+def data(
+    recipe: Recipe, folder: Path, console: Console, command: Command | None = None, *, until: str | None = None
+) -> None:
+    """Learn the tokenizer and write the token files of every corpus that the timeline reads, or phases until one."""
+    with _opened(recipe, folder, command) as opened:
+        _prepare(Preparation(opened, recipe, console), recipe, until)
 
 
-def train(recipe: Recipe, folder: Path, machine: Machine | None, console: Console) -> None:
-    """Do everything up to the weights of the last phase, and release nothing."""
-    refuse_missing(recipe)
-    with _opened(recipe, folder, console) as opened:
-        walk = _Walk(opened, recipe, _settle(opened, machine), console)
-        walk.along(walk.train, None)
+def train(
+    recipe: Recipe,
+    folder: Path,
+    machine: Machine | None,
+    console: Console,
+    command: Command | None = None,
+    *,
+    until: str | None = None,
+) -> None:
+    """Do everything up to the weights of the last phase, and release nothing.
+
+    Args:
+        recipe: what to do; the run stays one of the whole recipe, and can go on to its end.
+        folder: the run folder; one that exists is continued.
+        machine: see `run`.
+        console: where progress is shown.
+        command: see `run`.
+        until: the last phase to train; None for all.
+    """
+    refuse_missing(recipe.until(until) if until else recipe)
+    with _opened(recipe, folder, command) as opened:
+        walk = _Walk(opened, recipe, _settle(opened, machine, command), console)
+        walk.along(walk.train, None, until)
 
 
-def publish(recipe: Recipe, folder: Path, console: Console, items: Items = Hub()) -> list[Path]:
+def publish(
+    recipe: Recipe, folder: Path, console: Console, items: Items = Hub(), command: Command | None = None
+) -> list[Path]:
     """Export, check, evaluate and describe the releases of a trained run; never trains.
 
     Raises:
@@ -89,30 +121,49 @@ def publish(recipe: Recipe, folder: Path, console: Console, items: Items = Hub()
     refuse_missing(recipe)
     if not (folder / "run.json").is_file():
         raise _untrained("this run", folder)
-    with _opened(recipe, folder, console) as opened:
+    with _opened(recipe, folder, command) as opened:
         if (opened.read("run.json") or {}).get("machine") is None:
             raise _untrained("this run", folder)
-        walk = _Walk(opened, recipe, _settle(opened, None), console)
+        walk = _Walk(opened, recipe, _settle(opened, None, command), console)
         publisher = Publisher(opened, recipe, walk.machine, console, items)
         publisher.check()
         return walk.along(walk.trained, publisher)
 
 
+def _prepare(preparation: Preparation, recipe: Recipe, until: str | None) -> Tokenizer:
+    """Make the token files first of all: a damaged text is not found after a week of training.
+
+    Files are those of the whole recipe also where the walk ends early, so that it can be taken up again.
+    """
+    if until is None:
+        return preparation.everything()
+    tokenizer = first = preparation.tokenizer()
+    for entry in recipe.until(until).timeline:
+        if isinstance(entry, Phase):
+            for name in entry.data.corpora:
+                preparation.tokens(name, tokenizer)
+        elif not isinstance(entry, Release):
+            tokenizer = entry.retokenize(tokenizer)
+    return first
+
+
 @contextmanager
-def _opened(recipe: Recipe, folder: Path, console: Console) -> Iterator[RunFolder]:
+def _opened(recipe: Recipe, folder: Path, command: Command | None) -> Iterator[RunFolder]:
     with RunFolder(folder) as opened:
         if opened.read("run.json") is None:
             opened.write_sealed("run.json", {"format": FORMAT, "lilliput": __version__, "machine": None})
         _refuse_change(opened, recipe)
-        stored = folder / "recipe.json"
-        before = stored.read_bytes() if stored.exists() else None
+        files = (folder / "recipe.json", folder / COMMAND_FILE)
+        before = {file: file.read_bytes() for file in files if file.exists()}
         opened.write("recipe.json", to_plain(recipe))
+        if command is not None:
+            write_command(opened, command, recipe)
         opened.write("environment.json", environment())
         try:
             yield opened
         except (LilliputError, KeyboardInterrupt):  # the run stays what it was made from
-            if before is not None:
-                write_bytes(stored, before)
+            for file, content in before.items():
+                write_bytes(file, content)
             raise
 
 
@@ -141,13 +192,14 @@ def _seed(recipe: Recipe, place: int) -> int:
     return (recipe.seed << 8) + place
 
 
-def _settle(opened: RunFolder, machine: Machine | None) -> Machine:
+def _settle(opened: RunFolder, machine: Machine | None, command: Command | None) -> Machine:
     """The machine of the run: settled when training begins and frozen from then on, because weights depend on it."""
     record = opened.read("run.json")
     assert record is not None
     if record["machine"] is None:
         settled = (machine or Machine()).settled()
-        opened.write_sealed("run.json", record | {"machine": to_plain(settled)})
+        named = command and command.machine
+        opened.write_sealed("run.json", record | {"machine": to_plain(settled), "machine_name": named})
     else:
         settled = from_plain(record["machine"], where="run.json")
         if machine is not None and machine.settled() != settled:
@@ -169,19 +221,17 @@ class _Walk:
         self._run, self._recipe, self._console = opened, recipe, console
         self._preparation = Preparation(opened, recipe, console)
 
-    def along(self, phase: Any, publisher: Publisher | None) -> list[Path]:
-        """Walk, with `train` or `trained` for the phases; without a publisher nothing is released.
-
-        All texts are read first: one that is damaged is not found after a week of training.
-        """
+    def along(self, phase: Any, publisher: Publisher | None, until: str | None = None) -> list[Path]:
+        """Walk, with `train` or `trained` for the phases; without a publisher nothing is released."""
         recipe = self._recipe
-        tokenizer = self._preparation.everything()
+        entries = (recipe.until(until) if until else recipe).timeline
+        tokenizer = _prepare(self._preparation, recipe, until)
         model = recipe.model.build(recipe.seed).to(self.machine.device)
         line = Line(model=model, tokenizer=tokenizer, average={})
         past = {"model": recipe.model.identity(), "seed": recipe.seed, "tokenizer": tokenizer_hash(tokenizer)}
         releases: list[Path] = []
         phases: list[str] = []
-        for place, entry in enumerate(recipe.timeline):
+        for place, entry in enumerate(entries):
             match entry:
                 case Phase():
                     line, past = phase(place, entry, line, past)

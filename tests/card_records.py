@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from lilliput.base.spec import to_plain
 from lilliput.base.units import Tokens
+from lilliput.command import Command
 from lilliput.data.chats import Chats
 from lilliput.data.conversations import ChatFiles
 from lilliput.data.documents import Files
@@ -106,6 +107,7 @@ def record_of(chat, model=HGRN, layout=HGRN2Layout(context=2_048)):
             "parity": {"tolerance": 1e-4, "case": "padded", "absolute": 4.1e-6, "relative": 6.3e-7},
         },
         "recipe": to_plain(recipe),
+        "command": to_plain(Command(recipe="garden.py", overrides=("seed=1",), machine="cpu")),
         "machine": to_plain(Machine(device="cpu", precision="bf16", threads=2)),
         "environment": {
             "lilliput": "0.1.0",

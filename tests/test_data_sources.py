@@ -50,7 +50,8 @@ def test_rows_are_read_through_every_compression(tmp_path: Path, suffix: str) ->
 @pytest.mark.parametrize("suffix", PACKERS)
 def test_a_text_file_is_one_document(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"story.txt{suffix}", PACKERS[suffix]("Für immer.\r\nEnd".encode()))
-    assert list(Files(paths=(path,)).documents()) == [Document("Für immer.\r\nEnd", path, path)]
+    name = f"story.txt{suffix}"
+    assert list(Files(paths=(path,)).documents()) == [Document("Für immer.\r\nEnd", name, name)]
 
 
 def test_parquet_gives_the_same_documents_as_json_lines(tmp_path: Path) -> None:
@@ -79,6 +80,20 @@ def test_folders_and_globs_are_sorted_and_hidden_files_left_out(tmp_path: Path) 
     assert folder == ["a/y.txt", "a/z.txt", "b.txt"]
     pattern = Files(paths=(f"{tmp_path}/**/[yb].txt", str(tmp_path / "a" / "z.txt")))
     assert [document.text for document in pattern.documents()] == ["a/y.txt", "b.txt", "a/z.txt"]
+
+
+def test_documents_keep_their_names_wherever_their_folder_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("texts/b.txt", "texts/a/z.txt"):
+        write(tmp_path / name, b"x")
+
+    def names(*paths: str) -> list[str]:
+        return [document.id for document in Files(paths=paths).documents()]
+
+    below = ["a/z.txt", "b.txt"]
+    assert names(f"{tmp_path}/texts") == names(f"{tmp_path}/texts/**/*.txt") == below
+    assert names(f"{tmp_path}/texts/a/z.txt") == ["z.txt"] and names(f"{tmp_path}/*/b.txt") == ["texts/b.txt"]
+    monkeypatch.chdir(tmp_path / "texts")
+    assert names(".") == names("**/*.txt") == names("../texts") == below
 
 
 @pytest.mark.parametrize(

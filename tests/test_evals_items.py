@@ -113,14 +113,29 @@ def test_files_in_the_columns_of_the_hub_are_taken_as_they_are(questions: Path, 
     assert "titles" in before.scores[0].note and "titles" not in after.scores[0].note
 
 
-def test_the_identity_of_questions_changes_with_a_file(questions: Path) -> None:
+def test_the_identity_of_questions_is_what_is_asked(questions: Path) -> None:
     before = Folder(questions).identity(OPEN_SLM.tasks)
+    assert set(before) == {use.task for use in OPEN_SLM.tasks}
     path = questions / "piqa.validation.jsonl"
-    path.write_text(path.read_text().replace("cat", "dog"), encoding="utf-8")
+    plain = path.read_text()
+    path.write_text(plain.replace("cat", "dog"), encoding="utf-8")
     after = Folder(questions).identity(OPEN_SLM.tasks)
     assert {task for task in before if before[task] != after[task]} == {"piqa"}
-    assert set(after) == {use.task for use in OPEN_SLM.tasks}
+    rows = [{"source": "elsewhere"} | json.loads(line) for line in plain.splitlines()]
+    path.with_suffix(".jsonl.xz").write_bytes(lzma.compress(tiny_questions.lines(rows).encode()))
+    path.unlink()
+    assert Folder(questions).identity(OPEN_SLM.tasks) == before, "neither compression nor a column that nobody reads"
     assert Hub().identity(()) == Folder(questions).identity(()) == {}
+
+
+def test_only_a_folder_with_other_questions_differs_from_those_that_were_asked(questions: Path) -> None:
+    uses = (*OPEN_SLM.tasks, *OPEN_SLM.optional)
+    known = Folder(questions).identity(uses)
+    assert not Folder(questions).differs(uses, known) and not Hub().differs(uses, known)
+    assert not Folder(questions).differs(uses, known | {"arithmark2": "0" * 64}), "what it lacks is not other"
+    assert Folder(questions).differs(uses, {}) and not Hub().differs(uses, {})
+    write(questions / "arithmark_2.0.jsonl", arithmetic_items(20, seed=3))
+    assert Folder(questions).differs(uses, known)
 
 
 def test_every_public_task_has_a_place_in_the_folder() -> None:

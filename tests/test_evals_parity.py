@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from tiny_releases import RELEASES, awake, tokenizer
 from lilliput.evals import evaluation
 from lilliput.evals.by_name import evaluate_by_name
 from lilliput.evals.evaluation import Answered, Evaluation
-from lilliput.evals.items import Folder
+from lilliput.evals.items import Folder, Hub
 from lilliput.evals.suites import MTLM, OPEN_SLM, TaskUse
 from lilliput.publish.export import Generation, export
 
@@ -40,19 +41,26 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reference(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What `lm_eval` itself says of the tasks as it ships them, unchanged."""
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in which `datasets` finds what tasks name before it asks the network."""
     import datasets.config
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        yield tiny_questions.write_hub(tmp_path_factory.mktemp("hub"))
+
+
+@pytest.fixture(scope="module")
+def reference(model: Path, hub: Path) -> dict[str, Any]:
+    """What `lm_eval` itself says of the tasks as it ships them, unchanged."""
     import lm_eval
     import lm_eval.tasks
     from lm_eval.models.huggingface import HFLM
 
-    hub = tiny_questions.write_hub(tmp_path_factory.mktemp("hub"))
     shipped = Path(lm_eval.tasks.__file__).parent
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(hub)
-        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
         folders = sorted({shipped / str(use.shipped) for use in USES.values()})
         manager = lm_eval.tasks.TaskManager(include_path=folders, include_defaults=False)
         wrapper: Any = HFLM
@@ -134,6 +142,14 @@ def test_records_hold_what_is_needed_to_compare_item_by_item(task: str, ours: Ra
         assert record["acc"] == float(sample["acc"])
         if "acc_norm" in sample["metrics"] and isinstance(sample["target"], int):
             assert (record["prediction_norm"] == sample["target"]) == bool(record["acc_norm"])
+
+
+def test_questions_of_the_hub_are_known_again_in_a_folder(
+    model: Path, hub: Path, questions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(hub)
+    asked = evaluate_by_name(model, "mtlm", Hub(), limit=2).questions
+    assert asked == Folder(questions).identity(MTLM.tasks) and len(asked) == 12
 
 
 def test_passages_without_titles_are_noted(ours: Ran) -> None:

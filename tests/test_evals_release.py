@@ -1,8 +1,10 @@
 """A release is asked a card's suite on the questions it is given, and refused them before it is trained."""
 
 import io
+import lzma
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_questions
@@ -11,7 +13,8 @@ from tiny import recipe
 
 from lilliput.base.errors import DataError
 from lilliput.base.files import read_json
-from lilliput.evals.items import Folder
+from lilliput.evals.items import Folder, Hub, Items
+from lilliput.evals.suites import SMOKE
 from lilliput.recipe import Recipe, Release
 from lilliput.timeline import run
 from lilliput.train.machine import Machine
@@ -44,6 +47,32 @@ def test_a_release_is_asked_the_questions_of_its_suite(tmp_path: Path) -> None:
     assert {average["name"] for average in evaluation["averages"]} == {"headline", "arc_avg_acc", "arc_avg_accnorm"}
     assert evaluation["samples"] and evaluation["versions"] and evaluation["baselines"]["xz"] > 0
     assert "ARC-Challenge" in (tmp_path / "run" / "releases" / "tiny-base" / "README.md").read_text()
+
+
+def test_scores_are_kept_until_other_questions_are_given(tmp_path: Path) -> None:
+    """Whatever the option of a later command: nothing is asked of the hub, which the tests forbid."""
+    questions = tiny_questions.write_folder(tmp_path / "eval")
+    recipe, made = base_only(tmp_path / "text", "smoke"), tmp_path / "run" / "evals" / "tiny-base.json"
+
+    def go_on(items: Items) -> dict[str, Any]:
+        run(recipe, tmp_path / "run", CPU, Console(file=io.StringIO()), items)
+        return read_json(made)
+
+    before = go_on(Folder(questions))
+    assert before["questions"] == Folder(questions).identity(SMOKE.tasks)
+    record = tmp_path / "run" / "parts" / "evals.tiny-base.json"
+    written = record.stat().st_mtime_ns
+    moved = questions.rename(tmp_path / "moved")
+    plain = moved / "piqa.validation.jsonl"
+    plain.with_suffix(".jsonl.xz").write_bytes(lzma.compress(plain.read_bytes()))
+    plain.unlink()
+    for items in (Hub(), Folder(moved)):
+        assert go_on(items) == before and record.stat().st_mtime_ns == written
+    plain.write_text(tiny_questions.lines(tiny_questions.local_rows("piqa.validation")[::-1]), encoding="utf-8")
+    after = go_on(Folder(moved))
+    assert record.stat().st_mtime_ns != written
+    assert {task for task, hashed in after["questions"].items() if before["questions"][task] != hashed} == {"piqa"}
+    assert go_on(Hub()) == after
 
 
 def test_a_suite_without_its_files_is_refused_before_training(tmp_path: Path) -> None:

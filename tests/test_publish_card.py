@@ -185,7 +185,7 @@ def test_parity_machine_and_command(record):
     assert (
         machine["Packages"] == "torch 2.13.0, transformers 5.23.0" and machine["Lilliput"] == "0.1.0, commit `3f2a1bc`"
     )
-    assert "```sh\nlilliput run garden\n```" in text
+    assert "```sh\nlilliput run garden.py --set seed=1 --machine cpu\n```" in text
     record["environment"]["commit"] = None
     assert dict(rows(card(record), "Machine and versions"))["Lilliput"] == "0.1.0, an installed package"
 

@@ -127,6 +127,36 @@ def test_giving_a_part_up_gives_up_what_came_after(run):
         since(folder, "phases/00-pretrian")
 
 
+def test_a_card_that_somebody_edited_stays(run):
+    recipe, folder, _ = run
+    release, card = folder / "releases" / "tiny-base", folder / "cards" / "tiny-base.md"
+    readme, before = release / "README.md", hashes(folder)
+    written = readme.read_bytes()
+    assert card.read_bytes() == written
+
+    def publish():
+        screen = StringIO()
+        timeline.publish(recipe, folder, Console(file=screen, width=200))
+        return screen.getvalue()
+
+    assert "edited" not in publish() and readme.read_bytes() == written
+    own = written.replace(b"## License", b"## With thanks to\r\n\nthe cat.\n\n## License")
+    readme.write_bytes(own)
+    assert since(folder, "releases/tiny-base")[0].why.endswith("its README.md was edited")
+    assert f"tiny-base: README.md was edited and stays as it is; the card as of now is {card}\n" in publish()
+    assert readme.read_bytes() == own and card.read_bytes() == written
+    (release / "model.safetensors").unlink()  # so that the whole folder is made again
+    assert "edited" in publish() and hashes(folder) == before
+    assert readme.read_bytes() == own and card.read_bytes() == written
+    card.unlink()  # as in a run of before there were any
+    assert "edited" in publish() and readme.read_bytes() == own
+    readme.write_bytes(written)
+    card.write_bytes(own)  # as a kill leaves them between the two
+    assert "edited" not in publish() and card.read_bytes() == written
+    readme.unlink()
+    assert "edited" not in publish() and readme.read_bytes() == written
+
+
 def test_nothing_is_removed_from_a_run_in_use(run):
     _, folder, _ = run
     with RunFolder(folder), pytest.raises(RunError, match="another process"):

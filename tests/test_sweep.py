@@ -10,6 +10,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import tiny
 from PIL import Image
 from rich.console import Console
 
@@ -97,6 +98,8 @@ def test_killed_and_started_twice_it_comes_to_the_same_numbers(files, done):
     assert {path: path.stat().st_mtime_ns for path in ended} == ended, "finished variants are not done again"
     trained = [line for _, err in said for line in err.splitlines() if "tokens/s" in line]
     assert len(trained) == 8 - before["finished"], "each variant is trained by one process"
+    noted = read_json(folder / "killed" / "lr=0.03,inner=24,seed=1" / "command.json")["command"]
+    assert noted["recipe"] == "swept.py" and noted["overrides"] == [f"{LR.path}=0.03", f"{INNER.path}=24", "seed=1"]
 
 
 def test_results_are_a_table_a_picture_and_json(done):
@@ -165,6 +168,39 @@ def test_mistakes_are_refused_before_anything_is_written(files, tmp_path):
         with pytest.raises(error) as refused:
             train(recipe, tmp_path / "sweep", overs, **options)
         assert refused.value.where and refused.value.hint
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_trained_after_what_is_compared(files, tmp_path):
+    """Nor prepared, nor counted; what is compared later goes on from there."""
+    folder, _ = files
+    recipe = tiny.recipe(folder / "data", tiny.GQA_SPEC)
+    over = [Over(path=LR.path, values=("0.003", "0.01"))]
+    found, _ = train(recipe, tmp_path, over)
+    assert found["metric"]["name"] == "pretrain.texts" and found["finished"] == 2
+    assert {setting["tokens"] for setting in found["settings"]} == {int(recipe.timeline[0].tokens)}
+    for run in ("lr=0.003,seed=0", "lr=0.01,seed=0"):
+        parts = {file.name for file in (tmp_path / run / "parts").iterdir()}
+        assert parts == {"tokenizer.json", "shards.texts.json", "phases.00-pretrain.json"}
+        assert len(read_json(tmp_path / run / "recipe.json")["timeline"]) == len(recipe.timeline)
+    pretrained = {file: file.stat().st_mtime_ns for file in tmp_path.glob("*/phases/00-*/final/*")}
+    later, _ = train(recipe, tmp_path, over, metric="sft.chats")
+    assert later["finished"] == 2 and later["metric"]["unit"] == "nats per answer token"
+    assert len(list(tmp_path.glob("*/phases/04-sft/final"))) == 2 and not list(tmp_path.glob("*/releases"))
+    assert {file: file.stat().st_mtime_ns for file in pretrained} == pretrained
+    assert without_time(train(recipe, tmp_path, over)[0]) == without_time(found)
+
+
+def test_a_field_that_cannot_change_what_is_compared_is_refused(files, tmp_path):
+    folder, _ = files
+    recipe = tiny.recipe(folder / "data", tiny.GQA_SPEC)
+    for path, values, way_out in (
+        ("timeline.sft.optimizer.lr", ("0.1", "0.2"), "--metric sft.chats"),
+        ("timeline.tiny-base.dtype", ("F32", "BF16"), "leave it out"),
+    ):
+        with pytest.raises(RecipeError, match=f"{path} cannot change pretrain.texts") as refused:
+            train(recipe, tmp_path / "sweep", [LR, Over(path=path, values=values)])
+        assert way_out in refused.value.hint
     assert not list(tmp_path.iterdir())
 
 

@@ -2,9 +2,11 @@
 
 run.json           format, lilliput version, settled machine (from the beginning of training on)
 recipe.json        the recipe as data
+command.json       the command that it comes from, where it comes from one
 environment.json   versions and hardware of the last process that worked here
 parts/             one record a part: its inputs and their hash, whether it is done, what came out
 tokenizer/  shards/<corpus>/  phases/<nn-name>/  releases/<name>/  evals/<name>/
+cards/             the model cards as they were written, whatever became of them in releases/
 """
 
 import json
@@ -100,7 +102,7 @@ class RunFolder:
             whole: given the part's folder and its recorded outputs, whether they are still there; if not, `make` is
                 called again.
         """
-        self._put_back(name)  # a killed process could not
+        self.put_back(name)  # a killed process could not
         outputs = self.made(name, inputs, whole)
         if outputs is not None:
             return outputs
@@ -115,7 +117,7 @@ class RunFolder:
             self.write_sealed(_record_file(name), begun)
             outputs = make(folder)
         except BaseException:
-            self._put_back(name)
+            self.put_back(name)
             raise
         self._drop_aside(name)
         self.write_sealed(_record_file(name), begun | {"done": True, "outputs": outputs})
@@ -159,13 +161,24 @@ class RunFolder:
 
     def remove(self, name: str) -> None:
         """Give a part up: its folder and its record, in an order that a kill at any moment cannot confuse."""
-        self._put_back(name)
+        self.put_back(name)
         if not self.record(name) and not (self.path / name).exists():
             return
         self.write_sealed(_record_file(name), {"inputs": None, "done": False})
         if (self.path / name).exists():
             shutil.rmtree(self.path / name)
         (self.path / _record_file(name)).unlink()
+
+    def put_back(self, name: str) -> None:
+        """What a killed process had put aside of a part, if its record still is: it is better than nothing."""
+        folder, record = self.path / name, self.path / _record_file(name)
+        if _aside(record).exists() and _aside(folder).exists():
+            record.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            move(_aside(folder), folder)
+        if _aside(record).exists() and not record.exists():
+            move(_aside(record), record)
+        self._drop_aside(name)
 
     def _put_aside(self, name: str) -> None:
         """Make room for a new part, the record first: at no moment does it stand beside another one's folder.
@@ -176,17 +189,6 @@ class RunFolder:
         for path in (record, folder):
             if path.exists():
                 move(path, _aside(path))
-
-    def _put_back(self, name: str) -> None:
-        """What was put aside, if its record still is: it is better than nothing."""
-        folder, record = self.path / name, self.path / _record_file(name)
-        if _aside(record).exists() and _aside(folder).exists():
-            record.unlink(missing_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
-            move(_aside(folder), folder)
-        if _aside(record).exists() and not record.exists():
-            move(_aside(record), record)
-        self._drop_aside(name)
 
     def _drop_aside(self, name: str) -> None:
         """Its record first: a folder without one is never put back, so that it may be half gone."""

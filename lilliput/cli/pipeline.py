@@ -37,9 +37,9 @@ def run_command(
     from lilliput.evals.items import items_of
     from lilliput.timeline import run
 
-    aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink)
+    aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, machine=machine)
     with interruptible():
-        releases = run(aim.recipe, aim.folder, _machine(machine), console, items_of(eval_data))
+        releases = run(aim.recipe, aim.folder, _machine(machine), console, items_of(eval_data), aim.command)
     for release in releases:
         show_release(release, aim.folder)
 
@@ -57,7 +57,7 @@ def tokenizer(
 
     aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink)
     with interruptible():
-        timeline.tokenizer(aim.recipe, aim.folder, console)
+        timeline.tokenizer(aim.recipe, aim.folder, console, aim.command)
     _say(f"the tokenizer is in {aim.folder / 'tokenizer'}")
 
 
@@ -74,7 +74,7 @@ def data(
 
     aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink)
     with interruptible():
-        timeline.data(aim.recipe, aim.folder, console)
+        timeline.data(aim.recipe, aim.folder, console, aim.command)
     _say(f"the token files are in {aim.folder / 'shards'}")
 
 
@@ -90,9 +90,9 @@ def train(
     """Train every phase of a recipe, after its token files, and publish nothing."""
     from lilliput import timeline
 
-    aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink)
+    aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, machine=machine)
     with interruptible():
-        timeline.train(aim.recipe, aim.folder, _machine(machine), console)
+        timeline.train(aim.recipe, aim.folder, _machine(machine), console, aim.command)
     _say(f"trained; lilliput publish {aim.folder} makes the releases")
 
 
@@ -111,7 +111,7 @@ def publish(
 
     aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink)
     with interruptible():
-        releases = timeline.publish(aim.recipe, aim.folder, console, items_of(eval_data))
+        releases = timeline.publish(aim.recipe, aim.folder, console, items_of(eval_data), aim.command)
     for release in releases:
         show_release(release, aim.folder)
 

@@ -45,7 +45,7 @@ def sweep_command(
     from lilliput.sweep.table import footnotes, table
     from lilliput.sweep.walk import sweep
 
-    aim = target(recipe, overrides=overrides, sources=sources, shrunk=shrink)
+    aim = target(recipe, overrides=overrides, sources=sources, shrunk=shrink, machine=machine)
     folder = out or Path("runs") / f"{aim.folder.name}-sweep"
     screen = Console(stderr=True) if as_json else console
     with interruptible():
@@ -58,6 +58,7 @@ def sweep_command(
             screen,
             metric=metric,
             fixed=overrides,
+            command=aim.command,
         )
     if as_json:
         print(json.dumps(found, indent=2))

@@ -14,6 +14,8 @@ class Target:
 
     recipe: Any
     folder: Path
+    command: Any
+    """`lilliput.command.Command` that makes the recipe; None where no single one is known."""
 
 
 def target(
@@ -23,6 +25,7 @@ def target(
     overrides: Sequence[str] = (),
     sources: Sequence[str] = (),
     shrunk: bool = False,
+    machine: str | None = None,
 ) -> Target:
     """What RECIPE|RUN and the options after it stand for.
 
@@ -32,9 +35,7 @@ def target(
         LilliputError: a run folder came with --out, or an option has no value.
         RecipeError: a name, a field or a value does not exist.
     """
-    from lilliput.base.spec import override_all
-    from lilliput.shrink import shrink
-    from lilliput.sources import with_sources
+    from lilliput.command import Command
 
     run = Path(name)
     if (run / "recipe.json").is_file():
@@ -44,32 +45,28 @@ def target(
                 where="--out",
                 hint="give the recipe by name to begin a run in another folder",
             )
-        recipe = _recorded(run)
-    else:
-        recipe = _recipe(name)
-    # Shrunk first, so that no option is undone by it.
-    recipe = shrink(recipe) if shrunk else recipe
-    recipe = override_all(recipe, [_pair(one, "--set", "seed=1") for one in overrides])
-    given: dict[str, list[str]] = {}
-    for one in sources:
-        corpus, path = _pair(one, "--source", "fineweb-edu=texts/*.jsonl")
-        given.setdefault(corpus, []).append(path)
-    recipe = with_sources(recipe, {corpus: tuple(paths) for corpus, paths in given.items()})
-    if (run / "recipe.json").is_file():
-        return Target(recipe=recipe, folder=run)
-    return Target(recipe=recipe, folder=out or Path("runs") / (f"{recipe.name}-shrunk" if shrunk else recipe.name))
+        return _continued(run, overrides, sources, shrunk, machine)
+    command = Command(recipe=name, shrink=shrunk, overrides=tuple(overrides), sources=tuple(sources), machine=machine)
+    recipe = command.make()
+    folder = out or Path("runs") / (f"{recipe.name}-shrunk" if shrunk else recipe.name)
+    return Target(recipe=recipe, folder=folder, command=command)
 
 
-def _recipe(name: str) -> Any:
-    from lilliput.recipe import load_recipe
+def _continued(
+    run: Path, overrides: Sequence[str], sources: Sequence[str], shrunk: bool, machine: str | None
+) -> Target:
+    """A run with later options."""
+    from dataclasses import replace
 
-    if Path(name).is_dir():
-        raise LilliputError(
-            f"the folder {name} is no run, it has no recipe.json",
-            where="the command line",
-            hint="give the folder that `lilliput run` made, or a recipe by name (`lilliput recipe list`)",
-        )
-    return load_recipe(name)
+    from lilliput.base.rundir import RunFolder
+    from lilliput.command import changed, read_command
+
+    before = _recorded(run)
+    recipe = changed(before, shrunk, overrides, sources)
+    command = read_command(RunFolder(run), before)
+    if command is not None and recipe != before:
+        command = command.then(recipe, shrunk=shrunk, overrides=overrides, sources=sources)
+    return Target(recipe=recipe, folder=run, command=command and replace(command, machine=machine))
 
 
 def _recorded(run: Path) -> Any:
@@ -93,10 +90,3 @@ def _recorded(run: Path) -> Any:
             hint="give the recipe by name, with --out for this folder; it is written again",
         )
     return recipe
-
-
-def _pair(text: str, option: str, example: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise LilliputError(f"{text!r} sets nothing", where=option, hint=f"write e.g. {option} {example}")
-    return name, value

@@ -10,6 +10,7 @@ import lzma
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -55,7 +56,8 @@ class Files:
     text: str = "text"
     """Column that holds the text."""
     id: str = "id"
-    """Column that names the row; a row without it is "<file name>:<row number>", a plain file its path."""
+    """Column that names the row; a row without it is "<file name>:<row number>", a plain file its path below the folder
+    or the pattern that it was found by: wherever that lies, the same documents are held out."""
     group: str | None = None
     """Column of the held-out group; None: every document is a group of its own."""
 
@@ -70,8 +72,8 @@ class Files:
             DataError: a file is missing, damaged, not UTF-8, not JSON or without the text column, or none has a row.
         """
         empty = True
-        for path in files_of(self.paths):
-            for document in self._of_rows(path) if holds_rows(path) else (_whole(path),):
+        for path, name in named_files(self.paths):
+            for document in self._of_rows(path) if holds_rows(path) else (_whole(path, name),):
                 empty = False
                 yield document
         if empty:
@@ -122,23 +124,29 @@ def files_of(paths: tuple[str, ...], where: str = "the paths of a corpus") -> It
     Raises:
         DataError: one of them stands for no file.
     """
+    return (path for path, _ in named_files(paths, where))
+
+
+def named_files(paths: tuple[str, ...], where: str = "the paths of a corpus") -> Iterator[tuple[Path, str]]:
+    """The same files, each with its path below the folder, or below the fixed part of the pattern, it was found by."""
     for name in paths:
-        path = Path(name).expanduser()
+        path = base = Path(name).expanduser()
         if path.is_file():
-            found = [path]
+            found, base = [path], path.parent
         elif path.is_dir():
             below = sorted(path.rglob("*"), key=lambda file: file.relative_to(path).parts)
             found = [file for file in below if file.is_file() and not _is_hidden(file.relative_to(path))]
         else:
             matches = (Path(match) for match in glob.glob(str(path), recursive=True))
             found = sorted(match for match in matches if match.is_file())
+            base = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
         if not found:
             raise DataError(
                 f"{name!r} is no file" if not path.is_dir() else f"the folder {name!r} holds no file",
                 where=where,
                 hint=f"check the spelling; relative paths start at {Path.cwd()}",
             )
-        yield from found
+        yield from ((file, file.relative_to(base).as_posix()) for file in found)
 
 
 def holds_rows(path: Path) -> bool:
@@ -194,12 +202,11 @@ def _is_hidden(relative: Path) -> bool:
     return relative.name.endswith(PARTIAL) or any(part.startswith(".") for part in relative.parts)
 
 
-def _whole(path: Path) -> Document:
+def _whole(path: Path, name: str) -> Document:
     """A plain text file as one document."""
     number, chunks = 0, []
     for number, line in _lines(path):
         chunks.append(_decode(line, path, number, "line"))
-    name = path.as_posix()
     return Document("".join(chunks), name, name)
 
 

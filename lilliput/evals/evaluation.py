@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ class Evaluation:
     averages: tuple[AverageScore, ...] = ()
     versions: Mapping[str, str]
     """Of the libraries that a score depends on."""
+    questions: Mapping[str, str] = field(default_factory=dict)
+    """What the public questions were: their hash by the harness's name of the task, of all whatever the limit."""
 
     def plain(self) -> dict[str, Any]:
         """As JSON values."""
@@ -30,6 +32,7 @@ class Evaluation:
             "scores": [asdict(score) for score in self.scores],
             "averages": [asdict(average) for average in self.averages],
             "versions": dict(self.versions),
+            "questions": dict(self.questions),
         }
 
 
@@ -44,6 +47,8 @@ class Answered:
     """What the harness returned for it alone."""
     note: str
     """What people should know about its items."""
+    identity: str | None
+    """Hash of all its questions where they are public ones."""
 
     def scores(self) -> list[Score]:
         """A score for every metric that the suite reports."""
@@ -100,6 +105,7 @@ def summed_up(answered: list[Answered], averages: tuple[Average, ...]) -> Evalua
         scores=tuple(score for _, score in scores),
         averages=tuple(value for value in values if value is not None),
         versions=versions(),
+        questions={one.use.task: one.identity for one in answered if one.identity is not None},
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.evals.evaluation import Answered, Evaluation, summed_up, write_records
 from lilliput.evals.items import Items, Questions, asked, check_items, from_file
+from lilliput.evals.layout import FILES, identity_of
 from lilliput.evals.offline import offline
 from lilliput.evals.progress import Watcher
 from lilliput.evals.suites import Suite, TaskUse
@@ -79,6 +80,7 @@ def evaluate(
     with items.loading(work):
         questions = {use.task: items.questions(use, work) for use in public}
         tasks = _load_tasks(public, questions, source=str(items))
+        identities = {use.task: questions[use.task].identity or _identity(use, tasks[use.task]) for use in public}
     with offline(work):
         own = {task: Questions(settings=from_file(path, split="test", work=work)) for task, path in made.items()}
         tasks |= _load_tasks([use for use in uses if use.task in made], own, source="a file made for it")
@@ -95,7 +97,7 @@ def evaluate(
             answer = lm_eval.evaluator.evaluate(model, {"tasks": {use.task: task}}, limit=limit, bootstrap_iters=0)
             note = "" if limit is None else f"first {limit:,} items only"
             notes = "; ".join(part for part in (note, (questions | own)[use.task].note) if part)
-            answered.append(Answered(use=use, task=task, answer=answer, note=notes))
+            answered.append(Answered(use=use, task=task, answer=answer, note=notes, identity=identities.get(use.task)))
         if records is not None:
             write_records(answered, records)
         # An average of part of the questions would be taken for the one of all.
@@ -135,6 +137,12 @@ def _check(model_folder: Path, suite: Suite, made: Mapping[str, Path], limit: in
                 where=f"the data file of task {task!r}",
                 hint="write one JSON object a line; a standard error needs two",
             )
+
+
+def _identity(use: TaskUse, task: Any) -> str:
+    """The identity of questions as the harness has loaded them."""
+    file = FILES[use.task]
+    return identity_of(task.dataset[file.split].select_columns(list(file.columns)), file)
 
 
 def _load_tasks(uses: list[TaskUse], questions: Mapping[str, Questions], *, source: str) -> dict[str, Any]:

@@ -4,16 +4,16 @@ Either way the harness's own task files make the requests; a folder only stands 
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from lilliput.base.errors import DataError
-from lilliput.base.files import sha256, write_text
+from lilliput.base.files import write_text
 from lilliput.data.documents import COMPRESSED, rows
-from lilliput.evals.layout import FILES, checked
+from lilliput.evals.layout import FILES, Row, checked, identity_of
 from lilliput.evals.offline import offline, quiet
 from lilliput.evals.suites import Suite, TaskUse
 
@@ -26,6 +26,8 @@ class Questions:
     """Changes to the settings in the task's file."""
     note: str = ""
     """What people should know about them."""
+    identity: str | None = None
+    """See `lilliput.evals.layout.identity_of`; None where the harness has to load them first."""
 
 
 class Items(Protocol):
@@ -43,8 +45,12 @@ class Items(Protocol):
         """Under which the questions are loaded."""
         ...
 
-    def identity(self, uses: Iterable[TaskUse]) -> Any:
-        """What the questions of tasks depend on, as a JSON value."""
+    def identity(self, uses: Iterable[TaskUse]) -> dict[str, str]:
+        """What the questions of tasks depend on, by the harness's names, as far as it can be told without loading."""
+        ...
+
+    def differs(self, uses: Iterable[TaskUse], known: Mapping[str, str]) -> bool:
+        """Whether it is seen to have other questions than those with the identities `known`; asks no network."""
         ...
 
 
@@ -67,9 +73,13 @@ class Hub:
         """With network, unless the environment forbids it (HF_HUB_OFFLINE)."""
         return quiet(work)
 
-    def identity(self, uses: Iterable[TaskUse]) -> Any:
+    def identity(self, uses: Iterable[TaskUse]) -> dict[str, str]:
         """The hub, as it is."""
         return {use.task: "hub" for use in uses}
+
+    def differs(self, uses: Iterable[TaskUse], known: Mapping[str, str]) -> bool:
+        """Never: it is what is asked where nothing is said, so that it is no wish for other questions either."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -91,32 +101,48 @@ class Folder:
         Raises:
             DataError: the file is damaged, lacks a column, or has less than two rows.
         """
-        file, found = FILES[use.task], self._found(use)
-        assert found is not None, "asked for after `missing`"
-        written, note = [], ""
-        for number, row in rows(found):
-            question = checked(row, file, where=f"{found}, record {number}")
-            if question is not row:
-                note = file.note
-            written.append(json.dumps(question, ensure_ascii=False) + "\n")
-        if len(written) < 2:
+        file = FILES[use.task]
+        pairs = list(self._rows(use))
+        if len(pairs) < 2:
             raise DataError(
-                f"{found} has {len(written)} questions", where=f"task {use.task!r}", hint="a standard error needs two"
+                f"{self._found(use)} has {len(pairs)} questions",
+                where=f"task {use.task!r}",
+                hint="a standard error needs two",
             )
+        asked = [question for _, question in pairs]
         plain = work / "questions" / f"{use.task}.jsonl"
-        write_text(plain, "".join(written))
+        write_text(plain, "".join(json.dumps(question, ensure_ascii=False) + "\n" for question in asked))
         splits = ("training_split", "validation_split", "test_split")
         settings = from_file(plain, split=file.split, work=work) | dict.fromkeys(splits)
-        return Questions(settings=settings | {f"{file.split}_split": file.split}, note=note)
+        return Questions(
+            settings=settings | {f"{file.split}_split": file.split},
+            note=file.note if any(question is not row for row, question in pairs) else "",
+            identity=identity_of(asked, file),
+        )
 
     def loading(self, work: Path) -> AbstractContextManager[None]:
         """Without network."""
         return offline(work)
 
-    def identity(self, uses: Iterable[TaskUse]) -> Any:
-        """The hash of every file."""
-        found = {use.task: self._found(use) for use in uses}
-        return {task: sha256(path) for task, path in found.items() if path}
+    def identity(self, uses: Iterable[TaskUse]) -> dict[str, str]:
+        """The hash of the questions of every file.
+
+        Raises:
+            DataError: a file is damaged or lacks a column.
+        """
+        there = (use for use in uses if self._found(use))
+        return {use.task: identity_of((question for _, question in self._rows(use)), FILES[use.task]) for use in there}
+
+    def differs(self, uses: Iterable[TaskUse], known: Mapping[str, str]) -> bool:
+        """Whether a file holds other questions, or some of a task that was not asked."""
+        return not self.identity(uses).items() <= known.items()
+
+    def _rows(self, use: TaskUse) -> Iterator[tuple[Row, Row]]:
+        """The rows of a task's file, each with what it is in the hub's columns."""
+        file, found = FILES[use.task], self._found(use)
+        assert found is not None, "asked for after `missing`"
+        for number, row in rows(found):
+            yield row, checked(row, file, where=f"{found}, record {number}")
 
     def _found(self, use: TaskUse) -> Path | None:
         plain = self.path / f"{FILES[use.task].name}.jsonl"

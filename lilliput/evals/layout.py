@@ -4,7 +4,9 @@ A file is `<name>.jsonl`, plain or compressed, with the columns of the Hugging F
 people commonly have another form of the same questions, its rows are rewritten.
 """
 
-from collections.abc import Callable
+import hashlib
+import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +98,15 @@ FILES = {
     "arithmark3": LocalFile(name="arithmark_3.0", split="test", columns=_ARITHMARK),
 }
 """By the harness's name of the task."""
+
+
+def identity_of(questions: Iterable[Row], file: LocalFile) -> str:
+    """SHA-256 of what a task reads of its questions, in their order: wherever they are stored, and in which form."""
+    digest = hashlib.sha256()
+    for question in questions:
+        read = json.dumps([question[column] for column in file.columns], sort_keys=True, separators=(",", ":"))
+        digest.update(read.encode() + b"\n")
+    return digest.hexdigest()
 
 
 def checked(row: Row, file: LocalFile, *, where: str) -> Row:

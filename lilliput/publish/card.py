@@ -11,6 +11,7 @@ import jinja2
 
 from lilliput.base.spec import to_plain
 from lilliput.model import ModelSpec
+from lilliput.publish.again import again
 from lilliput.publish.markdown import cell, code, fenced, literal, prose, source
 from lilliput.publish.record import Part, Timeline, refusal
 
@@ -34,8 +35,8 @@ def card(record: dict[str, Any]) -> str:
 
     Args:
         record: JSON values alone: `release` (as the recipe writes it, with `sha256`, `bytes`, `parameters` and
-            `parity`), `recipe`, `machine`, `environment`, `corpora`, `phases`, and `evaluation` with `scores`,
-            `samples`, `baselines` and `versions`.
+            `parity`), `recipe`, `command` (that it comes from, or None), `machine`, `environment`, `corpora`, `phases`,
+            and `evaluation` with `scores`, `samples`, `baselines` and `versions`.
 
     Returns:
         Markdown with YAML front matter.
@@ -79,6 +80,7 @@ def card(record: dict[str, Any]) -> str:
         samples=_samples(run),
         claims=dict(recipe["card_claims"].items()),
         quoted=source(timeline.recipe()),
+        again=again(run.optional("command")),
     )
 
 

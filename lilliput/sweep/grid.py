@@ -45,6 +45,8 @@ class Variant:
     setting: Setting
     seed: int
     recipe: Recipe
+    overrides: tuple[str, ...]
+    """What makes it of the recipe that is varied, as `--set` has it."""
 
     @property
     def name(self) -> str:
@@ -131,9 +133,17 @@ def variants(recipe: Recipe, overs: Sequence[Over], seeds: Sequence[int]) -> lis
         changed = _changed(recipe, [(over.path, text) for over, text in zip(overs, texts, strict=True)])
         values = {over.path: _found(changed, over.path)[1] for over in overs}
         name = ",".join(f"{labels[path]}={_spelled(value)}" for path, value in values.items())
-        made.append((Setting(name=_safe(name), values=values), changed))
+        overrides = tuple(f"{path}={_spelled(value)}" for path, value in values.items())
+        made.append((Setting(name=_safe(name), values=values), changed, overrides))
     return [
-        Variant(setting=one, seed=seed, recipe=replace(changed, seed=seed)) for seed in seeds for one, changed in made
+        Variant(
+            setting=one,
+            seed=seed,
+            recipe=replace(changed, seed=seed),
+            overrides=overrides if seed == recipe.seed else (*overrides, f"seed={seed}"),
+        )
+        for seed in seeds
+        for one, changed, overrides in made
     ]
 
 

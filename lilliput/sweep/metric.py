@@ -1,15 +1,17 @@
 """What a sweep compares: a held-out number at the end of a phase, read from the run of a variant."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lilliput.base.errors import DivergenceError
+from lilliput.base.errors import DivergenceError, RecipeError
 from lilliput.base.files import read_json, write_json
 from lilliput.base.rundir import RunFolder
+from lilliput.base.spec import to_plain
 from lilliput.recipe import Recipe, Release, unknown
-from lilliput.sweep.grid import Variant
+from lilliput.sweep.grid import Over, Variant, variants
 from lilliput.train.phase import Phase
 from lilliput.train.watch import read_metrics
 
@@ -40,7 +42,7 @@ class Outcome:
     """How far a variant is."""
 
     value: float | None = None
-    """Of the metric, where every phase is trained."""
+    """Of the metric, where its phase and those before it are trained."""
     seconds: float | None = None
     """Of training steps, without preparation and measurements."""
     machine: str | None = None
@@ -78,17 +80,16 @@ def choose(recipe: Recipe, name: str | None) -> Metric:
 
 def outcome(folder: Path, variant: Variant, metric: Metric) -> Outcome:
     """What became of a variant in its run folder so far; works while another process trains there."""
-    if (folder / FAILURE).is_file():
-        return Outcome(failure=read_json(folder / FAILURE)["what"])
     run = RunFolder(folder)
     phases = {
         f"phases/{place:02d}-{entry.name}": entry
-        for place, entry in enumerate(variant.recipe.timeline)
+        for place, entry in enumerate(variant.recipe.until(metric.phase).timeline)
         if isinstance(entry, Phase)
     }
     records = {name: run.record(name) for name in phases}
     if not all(record.get("done") for record in records.values()):
-        return Outcome()
+        failed = (folder / FAILURE).is_file()
+        return Outcome(failure=read_json(folder / FAILURE)["what"] if failed else None)
     lines = {phases[name].name: read_metrics(folder / name / "metrics.jsonl") for name in phases}
     value = next(line[metric.corpus] for line in reversed(lines[metric.phase]) if metric.corpus in line)
     if not math.isfinite(value):
@@ -103,9 +104,42 @@ def outcome(folder: Path, variant: Variant, metric: Metric) -> Outcome:
     )
 
 
+def refuse_without_effect(recipe: Recipe, overs: Sequence[Over], metric: Metric) -> None:
+    """Refuse to compare what cannot differ: a field that nothing until the metric is measured depends on.
+
+    Args:
+        recipe: what is varied.
+        overs: settled.
+        metric: what is compared.
+
+    Raises:
+        RecipeError: there is such a field; the metrics that it can change are named.
+    """
+    for over in overs:
+        recipes = [variant.recipe for variant in variants(recipe, [over], [recipe.seed])]
+        moved = [
+            one.name
+            for one in _metrics(recipe)
+            if any(_rests_on(recipes[0], one) != _rests_on(other, one) for other in recipes)
+        ]
+        if metric.name not in moved:
+            raise RecipeError(
+                f"{over.path} cannot change {metric.name}, which is compared",
+                where=f"--over {over.path}",
+                hint=f"compare what it can change: --metric {' or '.join(moved)}" if moved else "leave it out",
+            )
+
+
 def record_failure(folder: Path, error: DivergenceError) -> None:
     """Note that a variant diverged."""
     write_json(folder / FAILURE, {"what": error.what, "where": error.where})
+
+
+def _rests_on(recipe: Recipe, metric: Metric) -> Any:
+    """What a metric depends on, but for the seed, as a JSON value."""
+    part = recipe.until(metric.phase)
+    entries = [entry for entry in part.timeline if not isinstance(entry, Release)]
+    return to_plain([part.corpora, part.tokenizer, part.tokenizer_corpora, part.split, part.model, entries])
 
 
 def _metrics(recipe: Recipe) -> list[Metric]:

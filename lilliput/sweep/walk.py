@@ -1,5 +1,8 @@
 """Training the variants of a sweep one after another, beside other processes that do the same in the same folder.
 
+Nothing is trained after the phase whose end is compared. A variant is a run of the whole recipe that has come so far:
+`lilliput run` takes it on, and a sweep with a later metric too.
+
 sweep.json      the recipe, the swept fields with their values, the seeds; it may grow
 results.json    table.md    plot.png    written again after every variant
 <variant>/      a run folder each, and train.log, what its run had to say
@@ -19,11 +22,12 @@ from lilliput.base.errors import DivergenceError, InUseError, RunError
 from lilliput.base.files import write_bytes, write_text
 from lilliput.base.rundir import RunFolder, differences
 from lilliput.base.spec import to_plain
+from lilliput.command import Command
 from lilliput.missing import refuse_missing
 from lilliput.plan import plan
 from lilliput.recipe import Recipe
 from lilliput.sweep.grid import Over, Variant, settled, variants
-from lilliput.sweep.metric import Metric, Outcome, choose, outcome, record_failure
+from lilliput.sweep.metric import Metric, Outcome, choose, outcome, record_failure, refuse_without_effect
 from lilliput.sweep.plot import picture
 from lilliput.sweep.results import results
 from lilliput.sweep.share import link_prepared
@@ -45,8 +49,9 @@ def sweep(
     *,
     metric: str | None = None,
     fixed: Sequence[str] = (),
+    command: Command | None = None,
 ) -> dict[str, Any]:
-    """Train every variant of a recipe that is not trained yet, and compare them.
+    """Train every variant of a recipe that is not trained yet, as far as the metric, and compare them.
 
     Args:
         recipe: what is varied.
@@ -57,12 +62,14 @@ def sweep(
         console: where progress is shown.
         metric: `phase.corpus`; None for bits per byte at the end of the last phase that reads text.
         fixed: what `--set` was given, `path=value`; these fields may not be varied.
+        command: what the recipe comes from; None where it was made in Python.
 
     Returns:
         what `results.json` holds.
 
     Raises:
-        RecipeError: a path, a value, a combination or the metric does not fit; nothing was written.
+        RecipeError: a path, a value, a combination or the metric does not fit, or a field cannot change the metric;
+            nothing was written.
         RunError: the folder holds something else.
     """
     if seeds < 1:
@@ -70,10 +77,11 @@ def sweep(
     overs = settled(recipe, overs, fixed)
     chosen = choose(recipe, metric)
     for variant in variants(recipe, overs, [recipe.seed]):
-        refuse_missing(variant.recipe)
         choose(variant.recipe, chosen.name)
+        refuse_missing(variant.recipe.until(chosen.phase))
+    refuse_without_effect(recipe, overs, chosen)
     (machine or Machine()).settled()
-    walk = _Walk(recipe, folder, machine, chosen, console)
+    walk = _Walk(recipe, folder, machine, chosen, console, command)
     walk.open(overs, [recipe.seed + place for place in range(seeds)])
     return walk.all()
 
@@ -81,9 +89,17 @@ def sweep(
 class _Walk:
     """One process at work on a sweep."""
 
-    def __init__(self, recipe: Recipe, folder: Path, machine: Machine | None, metric: Metric, console: Console):
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        machine: Machine | None,
+        metric: Metric,
+        console: Console,
+        command: Command | None,
+    ):
         self._recipe, self._folder, self._machine = recipe, folder, machine
-        self._metric, self._console = metric, console
+        self._metric, self._console, self._command = metric, console, command
         self._counted: dict[str, dict[str, int]] = {}
 
     def open(self, overs: Sequence[Over], seeds: Sequence[int]) -> None:
@@ -129,7 +145,8 @@ class _Walk:
 
     def _train(self, variant: Variant) -> bool:
         """Train a variant to its end; False if another process has it."""
-        folder = self._folder / variant.name
+        folder, until = self._folder / variant.name, self._metric.phase
+        command = self._command and self._command.then(variant.recipe, overrides=variant.overrides)
         try:
             with RunFolder(folder) as run:
                 begun = (run.read("run.json") or {}).get("machine") is not None
@@ -138,11 +155,12 @@ class _Walk:
                 with _alone(self._folder / ".tokens"):
                     with RunFolder(folder) as run:
                         link_prepared(run, variant.recipe, self._donors(variant))
-                    timeline.data(variant.recipe, folder, console)
+                    timeline.data(variant.recipe, folder, console, command, until=until)
                 self._say(
                     f"{variant.name} {'goes on where it began' if begun else 'begins'}, see {folder / 'train.log'}"
                 )
-                timeline.train(variant.recipe, folder, None if begun else self._machine, console)
+                machine = None if begun else self._machine
+                timeline.train(variant.recipe, folder, machine, console, command, until=until)
         except InUseError:
             return False
         except DivergenceError as error:
@@ -193,10 +211,10 @@ class _Walk:
         return sum(self._cost(one)["operations"] for one in self._grid()[1] if outcomes[one.name].is_over)
 
     def _cost(self, variant: Variant) -> dict[str, int]:
-        """Steps, tokens and operations of a variant, counted once a setting: the seed changes none of them."""
+        """Steps, tokens and operations until the metric, counted once a setting: the seed changes none of them."""
         name = variant.setting.name
         if name not in self._counted:
-            totals = plan(variant.recipe)["totals"]
+            totals = plan(variant.recipe.until(self._metric.phase))["totals"]
             self._counted[name] = {key: totals[key] for key in ("steps", "tokens", "operations")}
         return self._counted[name]
 

@@ -1,0 +1,109 @@
+"""The command that a run comes from, a recipe's name and the options that change it: a card says it again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from lilliput.base.errors import LilliputError
+from lilliput.base.files import hash_of
+from lilliput.base.rundir import RunFolder
+from lilliput.base.spec import from_plain, override_all, to_plain
+from lilliput.recipe import Recipe, load_recipe
+from lilliput.shrink import shrink
+from lilliput.sources import with_sources
+
+FILE = "command.json"
+"""In a run folder: the command, and the hash of the recipe that it makes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """`lilliput run RECIPE` and its options, as they were typed."""
+
+    recipe: str
+    """By name, or a Python file."""
+    shrink: bool = False
+    overrides: tuple[str, ...] = ()
+    """Of --set."""
+    sources: tuple[str, ...] = ()
+    """Of --source."""
+    machine: str | None = None
+    """By name, or a Python file."""
+
+    def make(self) -> Recipe:
+        """The recipe that it stands for.
+
+        Raises:
+            LilliputError: an option has no value.
+            RecipeError: a name, a field or a value does not exist.
+            DataError: a source is no file.
+        """
+        if Path(self.recipe).is_dir():
+            raise LilliputError(
+                f"the folder {self.recipe} is no run, it has no recipe.json",
+                where="the command line",
+                hint="give the folder that `lilliput run` made, or a recipe by name (`lilliput recipe list`)",
+            )
+        return changed(self._unchanged, self.shrink, self.overrides, self.sources)
+
+    def then(
+        self, recipe: Recipe, *, shrunk: bool = False, overrides: Sequence[str] = (), sources: Sequence[str] = ()
+    ) -> "Command | None":
+        """This command with later options too, which say the last word; None unless it then stands for `recipe`."""
+        longer = replace(
+            self,
+            shrink=self.shrink or shrunk,
+            overrides=_latest(self.overrides, overrides),
+            sources=_latest(self.sources, sources),
+        )
+        try:
+            made = changed(self._unchanged, longer.shrink, longer.overrides, longer.sources)
+        except LilliputError:  # the recipe's file, or a source, is not where it was
+            return None
+        return longer if to_plain(made) == to_plain(recipe) else None
+
+    @cached_property
+    def _unchanged(self) -> Recipe:
+        """Loaded once: a file's own specs would be of other types the second time."""
+        return load_recipe(self.recipe)
+
+
+def write_command(run: RunFolder, command: Command, recipe: Recipe) -> None:
+    """Note in an open run which command its recipe comes from; the machine is noted with its settings, `run.json`."""
+    run.write(FILE, {"recipe": hash_of(to_plain(recipe)), "command": to_plain(replace(command, machine=None))})
+
+
+def read_command(run: RunFolder, recipe: Recipe) -> Command | None:
+    """The command that a run's recipe comes from; None where none is known, as of a run that was begun in Python.
+
+    Its machine is the one that was named when training began: commands after that go on where it did.
+    """
+    noted = run.read(FILE)
+    if noted is None or noted["recipe"] != hash_of(to_plain(recipe)):
+        return None
+    return replace(from_plain(noted["command"], where=FILE), machine=(run.read("run.json") or {}).get("machine_name"))
+
+
+def changed(recipe: Recipe, shrunk: bool, overrides: Sequence[str], sources: Sequence[str]) -> Recipe:
+    """A recipe as --shrink, --set and --source change it: shrunk first, so that no option is undone by it."""
+    recipe = shrink(recipe) if shrunk else recipe
+    recipe = override_all(recipe, [_pair(one, "--set", "seed=1") for one in overrides])
+    given: dict[str, list[str]] = {}
+    for one in sources:
+        corpus, path = _pair(one, "--source", "fineweb-edu=texts/*.jsonl")
+        given.setdefault(corpus, []).append(path)
+    return with_sources(recipe, {corpus: tuple(paths) for corpus, paths in given.items()})
+
+
+def _latest(before: Sequence[str], after: Sequence[str]) -> tuple[str, ...]:
+    """`name=value` texts without the earlier ones whose names come again."""
+    again = {text.partition("=")[0] for text in after}
+    return (*(text for text in before if text.partition("=")[0] not in again), *after)
+
+
+def _pair(text: str, option: str, example: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise LilliputError(f"{text!r} sets nothing", where=option, hint=f"write e.g. {option} {example}")
+    return name, value

@@ -1,0 +1,112 @@
+"""The command that a card prints makes the model again, wherever it is typed."""
+
+import re
+import shlex
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+from card_records import record_of
+from tiny_commands import lilliput, workshop
+
+from lilliput.base.files import read_json, sha256
+from lilliput.base.rundir import RunFolder
+from lilliput.base.spec import from_plain, override, to_plain
+from lilliput.command import Command, read_command
+from lilliput.publish.again import again
+from lilliput.publish.card import card
+from lilliput.publish.record import Part
+
+WEIGHTS = "releases/tiny-base/model.safetensors"
+
+
+def shown(run: Path) -> list[str]:
+    """The words of the command on the card of a run's base release."""
+    card = (run / "releases" / "tiny-base" / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"^```sh\n(.+)\n```$", card.partition("## Make it again")[2], flags=re.M)
+    assert found, card[-900:]
+    return shlex.split(found.group(1))
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A workshop with a folder of plain texts, and a run of it, small, changed, and published twice."""
+    folder = workshop(tmp_path_factory.mktemp("shop"))
+    (folder / "plain").mkdir()
+    for number in range(150):
+        (folder / "plain" / f"{number:03d}.txt").write_text(tiny.sentences(number))
+    sources = ("--source", f"texts={folder / 'plain'}", "--source", f"texts={folder / 'texts' / 'a.jsonl'}")
+    settings = ("tokenizer.vocab=300", "model.vocab=300", "seed=3", "timeline.pretrain.optimizer.lr=2e-2")
+    changes = [word for setting in settings for word in ("--set", setting)]
+    lilliput("train", "mine.py", "--shrink", *changes, *sources, "--out", "run", "--machine", "small.py", folder=folder)
+    lilliput("publish", "run", "--set", "timeline.tiny-base.dtype=F32", "--set", "seed=3", folder=folder)
+    return folder
+
+
+def test_the_command_on_a_card_makes_the_same_weights_in_another_place(shop, tmp_path):
+    words = shown(shop / "run")
+    assert words[:4] == ["lilliput", "run", "mine.py", "--shrink"]
+    for name in ("mine.py", "small.py", "texts/a.jsonl"):
+        shutil.copy(shop / name, tmp_path)
+    shutil.copytree(shop / "plain", tmp_path / "plain")
+    lilliput(*words[1:], folder=tmp_path)
+    run = tmp_path / "runs" / "tiny-shrunk"
+    assert sha256(run / WEIGHTS) == sha256(shop / "run" / WEIGHTS)
+    assert shown(run) == words, "and the new card says the same"
+
+
+def test_every_option_is_on_the_card_and_no_folder_of_this_machine(shop):
+    words = shown(shop / "run")
+    said = [" ".join(words[place : place + 2]) for place in range(4, len(words), 2)]
+    assert said == [
+        "--set tokenizer.vocab=300",
+        "--set model.vocab=300",
+        "--set timeline.pretrain.optimizer.lr=2e-2",
+        "--set timeline.tiny-base.dtype=F32",
+        "--set seed=3",
+        "--source texts=plain",
+        "--source texts=a.jsonl",
+        "--machine small.py",
+    ]
+    text = (shop / "run" / "releases" / "tiny-base" / "README.md").read_text(encoding="utf-8")
+    assert "`mine.py` is a recipe of its own" in text and "without the folders" in text
+    assert str(shop.parent) not in text
+
+
+def test_a_run_that_no_command_made_says_so(shop):
+    """As after a change in Python: the noted command is that of another recipe."""
+    run = RunFolder(shop / "run")
+    recipe = from_plain(read_json(shop / "run" / "recipe.json"))
+    noted = read_command(run, recipe)
+    assert noted is not None and noted.machine == "small.py", "of the command that began to train"
+    assert read_command(run, replace(recipe, seed=4)) is None
+    assert "no single command is known" in card(record_of(chat=False) | {"command": None})
+
+
+def test_later_options_say_the_last_word():
+    command = Command(recipe="quickstart", overrides=("seed=1", "timeline.pretrain.clip=0.5"))
+    later = override(command.make(), "seed", "2")
+    longer = command.then(later, overrides=["seed=2"])
+    assert longer is not None and longer.overrides == ("timeline.pretrain.clip=0.5", "seed=2")
+    assert command.then(later) is None, "a recipe that it does not make"
+    assert Command(recipe="gone.py").then(later) is None
+    shrunk = command.then(Command(recipe="quickstart", shrink=True).make(), shrunk=True)
+    assert shrunk is None, "shrinking after --set is not shrinking before it"
+
+
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        (["a=texts/*.jsonl", "b=../b.txt"], ["a=texts/*.jsonl", "b=../b.txt"]),
+        (["a=/home/me/texts", "b=~/b.txt"], ["a=texts", "b=b.txt"]),
+        (["a=/home/me/one/part.jsonl", "b=/home/me/two/part.jsonl"], ["a=one/part.jsonl", "b=two/part.jsonl"]),
+        (["a=/home/me/**/*.jsonl", "b=/home/me/x/"], ["a=**/*.jsonl", "b=x"]),
+        (["a=/home/me/x", "b=/home/me/x"], ["a=x", "b=x"]),
+    ],
+)
+def test_paths_are_as_short_as_tells_them_apart(sources, expected):
+    found = again(Part(to_plain(Command(recipe="quickstart", sources=tuple(sources)))))
+    assert found is not None and found["recipe"] is None
+    assert shlex.split(found["line"])[4::2] == expected and found["shortened"] == (sources != expected)
