@@ -72,6 +72,18 @@ def data(recipe: Recipe, folder: Path, console: Console) -> None:
         Preparation(opened, recipe, console).everything()
 
 
+def verify(recipe: Recipe, folder: Path, console: Console) -> None:
+    """The same, and hash every token file again, changed since the last time or not.
+
+    Raises:
+        DataError: one differs from its index.
+    """
+    with _opened(recipe, folder, console) as opened:
+        preparation = Preparation(opened, recipe, console)
+        preparation.forget()
+        preparation.everything()
+
+
 def train(recipe: Recipe, folder: Path, machine: Machine | None, console: Console) -> None:
     """Do everything up to the weights of the last phase, and release nothing."""
     refuse_missing(recipe)

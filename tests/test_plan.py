@@ -11,6 +11,7 @@ from rich.console import Console
 from test_model import ODIN, SLM, mtlm
 
 from lilliput.base.errors import LilliputError, MachineError
+from lilliput.base.figures import duration, number, operations, price, size
 from lilliput.base.units import Steps, Tokens
 from lilliput.growth.stack import Stack
 from lilliput.growth.tokens import AddTokens
@@ -20,7 +21,6 @@ from lilliput.optim.ema import Ema, NoEma
 from lilliput.optim.normuon import NorMuon
 from lilliput.optim.optimizer import set_multiplier, state_tensors
 from lilliput.plan import Tariff, plan, show
-from lilliput.plan.figures import duration, number, operations, price, size
 from lilliput.plan.measure import Cost, Measured, Pass
 from lilliput.plan.memory import held_bytes
 from lilliput.publish.layouts.hgrn2 import HGRN2Layout

@@ -4,6 +4,7 @@ run.json           format, lilliput version, settled machine (from the beginning
 recipe.json        the recipe as data
 environment.json   versions and hardware of the last process that worked here
 parts/             one record a part: its inputs and their hash, whether it is done, what came out
+verified.json      which token files were hashed, and how to tell that they have not changed since
 tokenizer/  shards/<corpus>/  phases/<nn-name>/  releases/<name>/  evals/<name>/
 """
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lilliput.plan.figures import duration, energy, number, operations, price, size
+from lilliput.base.figures import duration, energy, number, operations, price, size
 
 HELD = ("weights", "gradients", "optimizer", "average")
 
