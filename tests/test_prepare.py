@@ -24,6 +24,7 @@ from lilliput.data.joined import Joined
 from lilliput.data.lane import Lane
 from lilliput.data.pinned import pinned
 from lilliput.data.split import Split
+from lilliput.plan import plan
 from lilliput.prepare import Preparation
 from lilliput.recipe import Recipe
 from lilliput.runs import remove, shards, spare
@@ -169,6 +170,8 @@ def test_cleaning_asks_before_it_takes_what_was_begun(recipe, tmp_path) -> None:
     assert spare(folder) == []
     (one,) = shards(folder)
     assert one.name == f"shards/{begun.name}" and "goes on" in one.why and one.size > 10_000
+    (texts,) = plan(recipe, folder=folder)["corpora"]
+    assert texts["there"] == sum(file.stat().st_size for file in begun.glob("*.bin")) and texts["estimated"]
     assert remove(folder, [one]) == one.size and not begun.exists()
 
 
