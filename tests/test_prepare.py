@@ -181,4 +181,6 @@ def test_streams_stay_at_the_commit_that_they_began_with() -> None:
     curated = Curated(source=Joined(sources=(Files(paths=("x",)), stream)), filters=())
     at = pinned(curated, [[], ["a/b", COMMIT]])
     assert at.source.sources == (Files(paths=("x",)), replace(stream, revision=COMMIT))
+    folder = HubText(dataset="/no/longer/there", licence="mit")
+    assert pinned(folder, [["/no/longer/there/train.parquet", 9, 9]]) == folder
     assert at.source.sources[1].identity() == ["a/b", COMMIT], "nobody is asked"

@@ -182,8 +182,8 @@ class _Place(NamedTuple):
         return Files(paths=(self.dataset,)).identity() if self._is_local else [self.dataset, self._commit()]
 
     def commit_of(self, identity: Any) -> str | None:
-        """The commit in an identity of this place; a folder has none."""
-        return self.revision if self._is_local else identity[1]
+        """The commit in an identity of this place; the files of a folder, which may be away by now, have none."""
+        return identity[1] if identity[:1] == [self.dataset] else self.revision
 
     def rows(
         self, columns: tuple[str, ...], optional: str, most: int | None, after: dict[str, Any] | None = None
