@@ -2,30 +2,52 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from rich.console import Console
 from tokenizers import Tokenizer
 
-from lilliput.base.errors import DataError
+from lilliput.base.errors import DataError, RunError
+from lilliput.base.figures import duration, size
+from lilliput.base.progress import Progress
 from lilliput.base.rundir import RunFolder
 from lilliput.base.spec import to_plain
+from lilliput.base.verified import Verified
 from lilliput.data.chats import ChatRows, write_chats
 from lilliput.data.conversations import ChatCorpus, Conversation
-from lilliput.data.documents import Corpus, Document, TextHash
-from lilliput.data.shards import INDEX, Shards, write_shards
+from lilliput.data.documents import TextHash
+from lilliput.data.encoding import Encoding
+from lilliput.data.index import INDEX
+from lilliput.data.pinned import pinned
+from lilliput.data.shards import SHARD_TOKENS, Shards, write_shards
 from lilliput.recipe import Recipe, Release
 from lilliput.tokenizer.bpe import load_tokenizer, save_tokenizer, tokenizer_hash
 from lilliput.tokenizer.specials import vocabulary_size
 from lilliput.train.phase import Phase
 
+VERIFIED = "verified.json"
+"""Which token files of the run were hashed, and how to tell that they have not changed since."""
+
 
 class Preparation:
-    """Makes a recipe's tokenizer and token files on demand, each once."""
+    """Makes a recipe's tokenizer and token files on demand, each once.
 
-    def __init__(self, run: RunFolder, recipe: Recipe, console: Console):
-        self._run, self._recipe, self._console = run, recipe, console
+    Args:
+        run: the open run.
+        recipe: what to make.
+        console: where progress is shown.
+        shard_tokens: of a token file.
+    """
+
+    def __init__(self, run: RunFolder, recipe: Recipe, console: Console, shard_tokens: int = SHARD_TOKENS):
+        self._run, self._recipe, self._console, self._shard_tokens = run, recipe, console, shard_tokens
         self._opened: dict[str, Shards | ChatRows] = {}
+        self._known = self._verified_before()
+
+    def forget(self) -> None:
+        """Hash every token file again, as if none had been."""
+        self._remember({})
 
     def everything(self) -> Tokenizer:
         """The tokenizer, and the token files of all corpora that the timeline reads; returns the tokenizer."""
@@ -50,7 +72,7 @@ class Preparation:
 
         def make(folder: Path) -> dict[str, Any]:
             with self._console.status("tokenizer: reading the corpora"):
-                tokenizer = recipe.tokenizer.train(self._training_texts())
+                tokenizer = recipe.tokenizer.train(self._training_texts(inputs["corpora"]))
             save_tokenizer(tokenizer, folder, recipe.tokenizer.specials)
             return {"sha256": tokenizer_hash(tokenizer), "vocab": vocabulary_size(tokenizer)}
 
@@ -68,28 +90,17 @@ class Preparation:
         return self._opened[name]
 
     def _tokens(self, name: str, tokenizer: Tokenizer) -> Shards | ChatRows:
-        corpus: Any = self._recipe.corpora[name]
-        chat = hasattr(corpus, "conversations")
+        chat = hasattr(self._recipe.corpora[name], "conversations")
         length = self._row_length(name) if chat else 0
-        key, end = tokenizer_hash(tokenizer), self._recipe.tokenizer.specials.end
+        key = tokenizer_hash(tokenizer)
         before = self._run.record(f"shards/{name}").get("from", {}).get("corpus")
         inputs = {"corpus": self._identity(name, before), "tokenizer": key, "split": to_plain(self._recipe.split)}
+        corpus: Any = self._corpus(name, inputs["corpus"])
 
         def make(folder: Path) -> dict[str, Any]:
-            hashing: Any = _HashingChats(corpus) if chat else _Hashing(corpus)
-            with self._console.status(f"{name}: encoding") as status:
-                if chat:
-                    index = write_chats(hashing, tokenizer, self._recipe.split, folder, length, end)
-                else:
-                    index = write_shards(
-                        hashing,
-                        tokenizer,
-                        self._recipe.split,
-                        folder,
-                        progress=lambda done: status.update(f"{name}: {done:,} documents encoded"),
-                        end=end,
-                    )
-            return {"text_sha256": hashing.texts.hex(), "index_sha256": index["sha256"], "sides": index["sides"]}
+            if chat:
+                return self._write_chats(name, corpus, tokenizer, folder, length)
+            return self._write_texts(name, corpus, tokenizer, folder, inputs)
 
         made = self._run.part(f"shards/{name}", inputs | ({"length": length} if chat else {}), make, _has_index)
         sides = made["sides"]
@@ -98,15 +109,72 @@ class Preparation:
             for side in ("train", "heldout")
         ]
         self._say(f"{name}: {'; '.join(parts)}; text {made['text_sha256'][:12]}")
-        folder = self._run.path / "shards" / name
-        opened = ChatRows(folder, key) if chat else Shards(folder, key)
+        if made.get("dropped"):
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in made["dropped"].items())
+            self._say(f"{name}: dropped by filters: {reasons}")
+        opened = self._open(name, key, chat)
         if opened.index["sha256"] != made["index_sha256"]:
             raise DataError(
                 "the token files are not those that this run made",
-                where=str(folder),
+                where=str(opened.folder),
                 hint="put its own back, or delete the folder: they are then written again",
             )
         return opened
+
+    def _write_texts(
+        self, name: str, corpus: Any, tokenizer: Tokenizer, folder: Path, inputs: dict[str, Any]
+    ) -> dict[str, Any]:
+        with Progress(self._console, name, "encoding") as shown:
+            made = write_shards(
+                corpus,
+                tokenizer,
+                self._recipe.split,
+                folder,
+                shard_tokens=self._shard_tokens,
+                progress=_Told(shown),
+                end=self._recipe.tokenizer.specials.end,
+                inputs=inputs,
+            )
+        index = made.index
+        outputs = {"text_sha256": made.text, "index_sha256": index["sha256"], "sides": index["sides"]}
+        return outputs | ({"dropped": made.dropped} if made.dropped else {})
+
+    def _write_chats(
+        self, name: str, corpus: ChatCorpus, tokenizer: Tokenizer, folder: Path, length: int
+    ) -> dict[str, Any]:
+        hashing, end = _HashingChats(corpus), self._recipe.tokenizer.specials.end
+        with self._console.status(f"{name}: encoding"):
+            index = write_chats(hashing, tokenizer, self._recipe.split, folder, length, end)
+        return {"text_sha256": hashing.texts.hex(), "index_sha256": index["sha256"], "sides": index["sides"]}
+
+    def _open(self, name: str, key: str, chat: bool) -> Shards | ChatRows:
+        """The token files of a corpus, after those that have changed since they were hashed are hashed again."""
+        folder = self._run.path / "shards" / name
+        with Progress(self._console, name, "opening its token files") as shown:
+            begun = perf_counter()
+
+            def told(done: int, total: int) -> None:
+                speed = done / max(perf_counter() - begun, 1e-9)
+                left = f"{size(speed)}/s, {duration((total - done) / speed)} left"
+                shown.show(f"{size(done)} of {size(total)} of token files compared with their hashes, {left}")
+
+            verified = Verified(self._run.path, self._known, told)
+            try:
+                return ChatRows(folder, key, verified) if chat else Shards(folder, key, verified)
+            finally:
+                self._remember(verified.plain())
+
+    def _remember(self, known: dict[str, Any]) -> None:
+        if known != self._known:
+            self._run.write_sealed(VERIFIED, {"files": known})
+            self._known = known
+
+    def _verified_before(self) -> dict[str, Any]:
+        try:
+            return (self._run.read(VERIFIED) or {"files": {}})["files"]
+        except RunError as error:
+            self._say(f"{VERIFIED}: {error.what}; every token file is hashed again")
+            return {}
 
     def _row_length(self, name: str) -> int:
         """Tokens of the longest rows that a phase takes from a corpus; of any phase, where only releases read it."""
@@ -114,10 +182,10 @@ class Preparation:
         readers = [phase for phase in phases if name in phase.data.corpora] or phases
         return max(stage.objective.row_length(phase.length) for phase in readers for stage in phase.stages)
 
-    def _training_texts(self) -> Iterator[str]:
+    def _training_texts(self, identities: dict[str, Any]) -> Iterator[str]:
         empty = True
         for name in self._recipe.tokenizer_corpora:
-            corpus: Any = self._recipe.corpora[name]
+            corpus = self._corpus(name, identities[name])
             for document in corpus.documents():
                 if not self._recipe.split.is_heldout(document.group):
                     empty = empty and not document.text.strip()
@@ -147,6 +215,10 @@ class Preparation:
             self._say(f"{name}: the corpus is out of reach, what was made of it is taken as it is ({error.what})")
             content = before["content"]
         return {"spec": spec, "content": content}
+
+    def _corpus(self, name: str, identity: dict[str, Any]) -> Any:
+        """A corpus as it was when it had that identity."""
+        return pinned(self._recipe.corpora[name], identity["content"])
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -178,19 +250,32 @@ def _has_index(folder: Path, outputs: Any) -> bool:
 _SHOWN = ("bytes", "documents", "conversations", "rows", "tokens")
 
 
-class _Hashing:
-    """A corpus that hashes its documents as they go by."""
+class _Told:
+    """Shows what is told of an encoding: at first what is there already, then how far it is."""
 
-    def __init__(self, corpus: Corpus):
-        self._corpus, self.texts = corpus, TextHash()
+    def __init__(self, shown: Progress):
+        self._shown, self._begun = shown, False
 
-    def identity(self) -> Any:
-        return self._corpus.identity()
+    def __call__(self, encoding: Encoding) -> None:
+        if not self._begun and encoding.kept:
+            self._shown.say(f"{encoding.kept:,} documents are encoded already, in {encoding.shards:,} closed files")
+        for name in encoding.damaged if not self._begun else ():
+            self._shown.say(f"the file {name} is damaged, what it stands for is encoded again")
+        self._begun = True
+        self._shown.show(_how_far(encoding))
 
-    def documents(self) -> Iterator[Document]:
-        for document in self._corpus.documents():
-            self.texts.add(document.id, document.text)
-            yield document
+
+def _how_far(encoding: Encoding) -> str:
+    if encoding.documents < encoding.kept:
+        return f"{encoding.documents:,} of {encoding.kept:,} documents read again, not encoded again"
+    parts = [f"{encoding.documents:,} documents encoded"]
+    if encoding.speed is not None:
+        parts.append(f"{size(encoding.speed)}/s")
+    if encoding.share is not None:
+        parts.append(f"{100 * encoding.share:.0f}% of the corpus")
+    if encoding.left is not None:
+        parts.append(f"{duration(encoding.left)} left")
+    return ", ".join(parts)
 
 
 class _HashingChats:

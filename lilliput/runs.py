@@ -9,6 +9,7 @@ from typing import Any
 from lilliput.base.errors import LilliputError
 from lilliput.base.files import PARTIAL, read_json, unsealed
 from lilliput.base.rundir import RunFolder
+from lilliput.data.begun import begun_folders
 from lilliput.publish.readme import edited
 
 
@@ -82,7 +83,11 @@ def spare(folder: Path) -> list[Removable]:
 
 def shards(folder: Path) -> list[Removable]:
     """The token files: they can be written again from the corpora, in time."""
-    return [_removable(folder, path, "written again when needed") for path in sorted((folder / "shards").glob("*"))]
+    begun = begun_folders(folder / "shards")
+    return [
+        _removable(folder, path, "begun; encoding goes on from them" if path in begun else "written again when needed")
+        for path in sorted((folder / "shards").glob("*"))
+    ]
 
 
 def since(folder: Path, part: str) -> list[Removable]:

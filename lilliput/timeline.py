@@ -85,6 +85,18 @@ def data(
         _prepare(Preparation(opened, recipe, console), recipe, until)
 
 
+def verify(recipe: Recipe, folder: Path, console: Console, command: Command | None = None) -> None:
+    """The same, and hash every token file again, changed since the last time or not.
+
+    Raises:
+        DataError: one differs from its index.
+    """
+    with _opened(recipe, folder, command) as opened:
+        preparation = Preparation(opened, recipe, console)
+        preparation.forget()
+        preparation.everything()
+
+
 def train(
     recipe: Recipe,
     folder: Path,

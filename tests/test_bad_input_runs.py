@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 from tiny_commands import Running, contents, lilliput, refused, trained, workshop
 
-from lilliput.base.files import sha256
+from lilliput.base import verified
+from lilliput.base.files import sealed, sha256, write_json
 from lilliput.base.rundir import RunFolder
+from lilliput.base.verified import Verified
+from lilliput.data.shards import Shards
 
 WEIGHTS = "releases/tiny-base/model.safetensors"
 LONG = ("--set", "timeline.pretrain.tokens=12800", "--set", "timeline.pretrain.save_every=10")
@@ -291,12 +294,44 @@ def test_a_changed_byte_of_a_record_or_a_token_file_is_named(shop, run):
         error = refused("run", "run", folder=shop, where=name.removesuffix(".json"))
         assert "damaged" in error or "differs" in error or "cannot be read" in error
         (run / name).write_bytes(good)
-    before = {name: data for name, data in contents(run).items() if name != "environment.json"}
+    noted = ("environment.json", "verified.json")  # of the last process, and of when files were changed
+    before = {name: data for name, data in contents(run).items() if name not in noted}
     lilliput("run", "run", folder=shop)
-    assert {name: data for name, data in contents(run).items() if name != "environment.json"} == before
+    assert {name: data for name, data in contents(run).items() if name not in noted} == before
     shutil.rmtree(run / "releases")
     flip(run / "parts" / "phases.00-pretrain.json", 100)
     assert "is damaged" in lilliput("runs", "run", folder=shop).out
+
+
+def test_a_disk_that_loses_bits_is_found_out(shop, run, monkeypatch):
+    """Times of change do not tell. Training stops at the block, `--verify` names the file; no damaged record counts."""
+    monkeypatch.setattr(verified, "RECENT", -60.0)
+    name = "shards/texts/train-00000.bin"
+    remembered = Verified(run)
+    Shards(run / "shards" / "texts", verified=remembered)
+
+    def note(**changes):
+        files = remembered.plain()
+        write_json(run / "verified.json", sealed({"files": files | {name: files[name] | changes}}))
+        return (run / "verified.json").read_bytes()
+
+    before = note()
+    lilliput("data", "run", folder=shop)
+    assert (run / "verified.json").read_bytes() == before, "nothing was hashed"
+    assert "as they were written" in lilliput("data", "run", "--verify", folder=shop).out
+    flip(run / name)
+    about = (run / name).stat()
+    note(stamp=[about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino])
+    lilliput("clean", "run", "--from", "phases/00-pretrain", "--yes", folder=shop)
+    lilliput("data", "run", folder=shop)
+    refused("train", "run", folder=shop, says="train-00000.bin has changed since it was verified", where=name)
+    record = (run / "verified.json").read_bytes()
+    for command in (("data", "run", "--verify"), ("data", "run")):
+        refused(*command, folder=shop, says="train-00000.bin differs from the index", where=name)
+    (run / "verified.json").write_bytes(record)
+    flip(run / "verified.json", 60)
+    ended = lilliput("data", "run", folder=shop, expected=1)
+    assert "verified.json: the file is damaged" in ended.out and "train-00000.bin differs" in ended.err
 
 
 def test_a_changed_byte_of_a_release_is_refused_by_name(shop, run):

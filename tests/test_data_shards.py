@@ -10,8 +10,9 @@ from tokenizers import Tokenizer
 from lilliput.base.errors import DataError
 from lilliput.base.files import sha256
 from lilliput.data.batch import segments_of
-from lilliput.data.documents import Document
-from lilliput.data.shards import SIDES, Shards, write_shards
+from lilliput.data.documents import Document, corpus_hash
+from lilliput.data.index import SIDES
+from lilliput.data.shards import Shards, write_shards
 from lilliput.data.split import Split
 from lilliput.tokenizer.bpe import BPE, END, tokenizer_hash
 
@@ -123,7 +124,7 @@ def test_large_vocabularies_take_four_bytes(vocab: int, dtype: str, tokenizer, t
     large = Tokenizer.from_str(tokenizer.to_str())
     large.add_tokens([f"<extra {number}>" for number in range(vocab - large.get_vocab_size())])
     corpus = Listed(listed=(Document(f"a <extra {vocab - 401}> b", "only", "only"),))
-    index = write_shards(corpus, large, Split(share=0), tmp_path / "large")
+    index = write_shards(corpus, large, Split(share=0), tmp_path / "large").index
     assert (index["vocab"], index["dtype"]) == (vocab, dtype)
     stream = Shards(tmp_path / "large", tokenizer_hash(large)).stream("train")
     tokens = stream.read(0, len(stream))
@@ -162,9 +163,10 @@ def test_another_tokenizer_is_refused_by_name(folder, tokenizer) -> None:
 
 def test_the_same_corpus_gives_the_same_bytes(corpus, tokenizer, folder, tmp_path) -> None:
     done = []
-    index = write_shards(corpus, tokenizer, SPLIT, tmp_path / "again", shard_tokens=500, progress=done.append)
-    assert done[-1] == 120
-    assert index == json.loads((folder / "index.json").read_text()) == Shards(folder).index
+    made = write_shards(corpus, tokenizer, SPLIT, tmp_path / "again", shard_tokens=500, progress=done.append)
+    assert done[-1].documents == 120
+    assert made.text == corpus_hash(corpus.documents()) and made.dropped == {}
+    assert made.index == json.loads((folder / "index.json").read_text()) == Shards(folder).index
     for path in folder.iterdir():
         assert sha256(path) == sha256(tmp_path / "again" / path.name)
 

@@ -1,6 +1,7 @@
 """Local files, the split, conversations and curation: real files, every error path."""
 
 import gzip
+import hashlib
 import json
 import lzma
 from pathlib import Path
@@ -11,7 +12,7 @@ from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.data.conversations import ChatFiles, Message
 from lilliput.data.curate import Clean, Curated, Curation, Exact, Length, MostlyText, SeenParagraphs
-from lilliput.data.documents import Document, Files, corpus_hash
+from lilliput.data.documents import Document, Files, TextHash, corpus_hash
 from lilliput.data.split import Split
 
 ROWS = [
@@ -147,7 +148,11 @@ def test_corpus_hash_depends_on_ids_texts_order_and_their_borders() -> None:
     assert base == corpus_hash(iter([one, two])) == corpus_hash([Document("ab", "1", "other"), two])
     others = ([two, one], [one], [Document("a", "1", "g"), two], [Document("b", "1a", "g"), two], [one, two, two])
     assert len({base, *map(corpus_hash, others)}) == 6
-    assert corpus_hash([one]) == "d842e68e1311d9fe30f9285cbce21301058f7e025e942285d7b8ce0abc594d35"
+    parts = b"".join(len(part).to_bytes(8, "little") + part for part in (b"1", b"ab"))
+    assert corpus_hash([one]) == hashlib.sha256(hashlib.sha256().digest() + parts).hexdigest()
+    texts = TextHash(corpus_hash([one]))
+    texts.add(two.id, two.text)
+    assert texts.hex() == base, "it goes on from what was hashed before"
 
 
 def test_split_holds_out_its_share_by_group_and_salt() -> None:

@@ -1,8 +1,11 @@
 """The plan: the cards' figures, bytes that are really held, prices, and tables that fit the terminal."""
 
+import gzip
 import json
+import random
 from dataclasses import replace
 from io import StringIO
+from pathlib import Path
 
 import pytest
 import tiny
@@ -11,7 +14,17 @@ from rich.console import Console
 from test_model import ODIN, SLM, mtlm
 
 from lilliput.base.errors import LilliputError, MachineError
+from lilliput.base.figures import duration, number, operations, price, size
+from lilliput.base.rundir import RunFolder
 from lilliput.base.units import Steps, Tokens
+from lilliput.data.arithmetic import Arithmetic
+from lilliput.data.chats import Chats
+from lilliput.data.curate import Curated, Length
+from lilliput.data.documents import Files
+from lilliput.data.hub import HubChats, HubText
+from lilliput.data.joined import Joined, JoinedChats
+from lilliput.data.mixture import Mixture
+from lilliput.data.split import Split
 from lilliput.growth.stack import Stack
 from lilliput.growth.tokens import AddTokens
 from lilliput.objectives.language import NextBag
@@ -20,13 +33,14 @@ from lilliput.optim.ema import Ema, NoEma
 from lilliput.optim.normuon import NorMuon
 from lilliput.optim.optimizer import set_multiplier, state_tensors
 from lilliput.plan import Tariff, plan, show
-from lilliput.plan.figures import duration, number, operations, price, size
 from lilliput.plan.measure import Cost, Measured, Pass
 from lilliput.plan.memory import held_bytes
+from lilliput.prepare import Preparation
 from lilliput.publish.layouts.hgrn2 import HGRN2Layout
 from lilliput.publish.layouts.llama import LlamaLayout
 from lilliput.publish.layouts.qwen3 import Qwen3Layout
 from lilliput.recipe import Release, load_recipe, names
+from lilliput.shrink import TEXT
 from lilliput.tokenizer.bpe import BPE
 from lilliput.tokenizer.chatml import CHATML
 from lilliput.train.checkpoint import Checkpoint, Progress, save
@@ -239,6 +253,98 @@ def test_every_recipe_has_a_plan_that_fits(name):
     text = shown(json.loads(json.dumps(made)))
     assert max(len(line) for line in text.splitlines()) <= 100 and "…" not in text
     assert all(entry["name"] in text for entry in made["phases"] + made["releases"])
+
+
+def test_streams_are_sized_by_their_budgets_and_nobody_is_asked(recipe):
+    stream = HubText(dataset="a/b", licence="odc-by", config="c", tokens=Tokens(8e9))
+    two = JoinedChats(
+        sources=(
+            HubChats(dataset="a/chats", licence="mit", split="test"),
+            HubChats(dataset="b/chats", licence="apache-2.0"),
+        )
+    )
+    small = HubText(dataset="d/e", licence="odc-by", bytes=400)
+    mixed = Mixture(weights={"texts": 3.0, "small": 1.0})
+    sft = tiny.pretraining(name="sft", data=Chats(corpus="chats"))
+    timeline = (tiny.pretraining(data=mixed), tiny.pretraining(), sft)
+    corpora = {"texts": stream, "small": small, "chats": two, "not read": stream}
+    made = plan(replace(recipe(), corpora=corpora, timeline=timeline))
+    texts, small, chats = made["corpora"]
+    each = made["phases"][0]["tokens"]
+    assert texts == {
+        "name": "texts",
+        "source": "a/b, c",
+        "licences": ["odc-by"],
+        "tokens_read": 1.75 * each,
+        "passes": 1.75 * each / 10e9,
+        "text_bytes": 40_000_000_000,
+        "token_file_bytes": 20_000_000_000,
+        "estimated": True,
+        "there": 0,
+    }
+    assert small["passes"] == 0.25 * each / 100
+    assert chats["source"] == "a/chats, test; b/chats" and chats["licences"] == ["mit", "apache-2.0"]
+    assert (chats["tokens_read"], chats["passes"], chats["text_bytes"]) == (each, None, None)
+    assert made["totals"]["token_file_bytes"] is None
+    text = shown(made)
+    for words in ("37.3 GiB", "~18.6 GiB", "apache-2.0", "a/chats, test;", "~ is an estimate"):
+        assert words in text, words
+
+
+def test_local_texts_are_estimated_from_their_beginning(recipe, tmp_path):
+    draw = random.Random(0)
+    texts = [f"{tiny.sentences(n)} {draw.randbytes(150 + n % 300).hex()} é" for n in range(9_000)]
+    size = sum(len(text.encode()) for text in texts)
+    rows = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    (tmp_path / "plain.jsonl").write_text(rows)
+    (tmp_path / "packed.jsonl.gz").write_bytes(gzip.compress(rows.encode(), 1))
+    (tmp_path / "short.jsonl").write_text(rows[: rows.index("\n", 90_000) + 1])
+
+    def estimate(corpus):
+        (made,) = plan(replace(recipe(timeline=(tiny.pretraining(),)), corpora={"texts": corpus}))["corpora"]
+        return made["text_bytes"]
+
+    plain, packed, short = (
+        Files(paths=(str(tmp_path / name),)) for name in ("plain.jsonl", "packed.jsonl.gz", "short.jsonl")
+    )
+    assert estimate(plain) == pytest.approx(size, rel=0.02)
+    assert estimate(packed) == pytest.approx(size, rel=0.2)
+    assert estimate(short) == sum(len(document.text.encode()) for document in short.documents()), "it is read whole"
+    assert estimate(Joined(sources=(short, short))) == 2 * estimate(short)
+    half = Curated(source=plain, filters=(Length(at_most=900),))
+    assert estimate(half) == pytest.approx(sum(len(each.text.encode()) for each in half.documents()), rel=0.2)
+    assert estimate(Arithmetic(count=2_000)) == pytest.approx(2_000 * 185, rel=0.1)
+    for unknown in (Files(paths=("nowhere",)), HubText(dataset="a/b", licence="mit", rows=9), Joined(sources=(TEXT,))):
+        assert estimate(unknown) is None
+
+
+def test_what_is_encoded_is_known(recipe, tmp_path):
+    """Until the texts, the tokenizer or the split are others."""
+    mine = recipe(timeline=tiny.recipe(tmp_path).timeline[:5])
+    with RunFolder(tmp_path / "run") as run:
+        Preparation(run, mine, Console(file=StringIO())).everything()
+    texts, chats = plan(mine, folder=tmp_path / "run")["corpora"]
+    shards = tmp_path / "run" / "shards"
+    for corpus in (texts, chats):
+        on_disk = sum(file.stat().st_size for file in (shards / corpus["name"]).glob("*.bin"))
+        assert corpus["there"] == corpus["token_file_bytes"] == on_disk and not corpus["estimated"]
+    sides = json.loads((shards / "texts" / "index.json").read_text())["sides"]
+    assert texts["passes"] == texts["tokens_read"] / sides["train"]["tokens"]
+    assert texts["text_bytes"] == sides["train"]["bytes"] + sides["heldout"]["bytes"]
+    rows = json.loads((shards / "chats" / "index.json").read_text())["sides"]["train"]["rows"]
+    assert chats["passes"] == chats["tokens_read"] / (128 * rows) and chats["text_bytes"] is None
+    assert "~" not in shown(plan(mine, folder=tmp_path / "run"))
+    others = (
+        replace(mine, split=Split(share=0.3)),
+        replace(mine, tokenizer=BPE(vocab=290)),
+        replace(mine, corpora=mine.corpora | {"texts": Curated(source=mine.corpora["texts"], filters=())}),
+    )
+    for other in others:
+        assert plan(other, folder=tmp_path / "run")["corpora"][0]["estimated"]
+    Path(mine.corpora["texts"].paths[0]).touch()
+    assert plan(mine, folder=tmp_path / "run")["corpora"][0]["estimated"], "the run would encode it again"
+    Path(mine.corpora["texts"].paths[0]).unlink()
+    assert not plan(mine, folder=tmp_path / "run")["corpora"][0]["estimated"], "the run would take it as it is"
 
 
 CARDS = {

@@ -37,7 +37,7 @@ def write_bytes(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
     except OSError as error:  # a full disk: it names no file, and half of ours should not fill it further
         partial.unlink(missing_ok=True)
-        _name(error, path)
+        name_file(error, path)
         raise
     os.replace(partial, path)
     _sync_folder(path.parent)
@@ -93,24 +93,29 @@ def new_folder(path: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
-        for path_inside in partial.rglob("*"):
-            _sync(path_inside) if path_inside.is_file() else _sync_folder(path_inside)
-        _sync_folder(partial)
-        replaced = path.with_name(path.name + ".replaced" + PARTIAL)
-        shutil.rmtree(replaced, ignore_errors=True)
-        if path.exists():
-            os.rename(path, replaced)
-        os.rename(partial, path)
-        _sync_folder(path.parent)
-        shutil.rmtree(replaced, ignore_errors=True)
+        replace_folder(partial, path)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, OSError):
-            _name(error, path)
+            name_file(error, path)
         raise
 
 
-def _name(error: OSError, path: Path) -> None:
+def replace_folder(new: Path, path: Path) -> None:
+    """Put a folder in the place of another one, or of none, after every file in it is fsynced."""
+    for path_inside in new.rglob("*"):
+        _sync(path_inside) if path_inside.is_file() else _sync_folder(path_inside)
+    _sync_folder(new)
+    replaced = path.with_name(path.name + ".replaced" + PARTIAL)
+    shutil.rmtree(replaced, ignore_errors=True)
+    if path.exists():
+        os.rename(path, replaced)
+    os.rename(new, path)
+    _sync_folder(path.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def name_file(error: OSError, path: Path) -> None:
     """Say which file an error is about: that of a full disk names none."""
     if error.filename is None:
         error.filename = str(path)

@@ -4,7 +4,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -68,14 +68,17 @@ def data(
     overrides: SetOption = [],  # noqa: B006
     sources: SourceOption = [],  # noqa: B006
     shrink: ShrinkOption = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Hash every token file again, also those that look unchanged.")
+    ] = False,
 ) -> None:
-    """Write the token files of a recipe's corpora, after its tokenizer."""
+    """Write the token files of a recipe's corpora, after its tokenizer. Run again to go on after an interruption."""
     from lilliput import timeline
 
     aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink)
     with interruptible():
-        timeline.data(aim.recipe, aim.folder, console, aim.command)
-    _say(f"the token files are in {aim.folder / 'shards'}")
+        (timeline.verify if verify else timeline.data)(aim.recipe, aim.folder, console, aim.command)
+    _say(f"the token files are in {aim.folder / 'shards'}{', and as they were written' if verify else ''}")
 
 
 @app.command()

@@ -114,7 +114,7 @@ def plan(
         where = where.settled()
         with console.status("probing") if not as_json else nullcontext() as status:
             costs = measure(aim.recipe, where, status.update if status else lambda line: None)
-    made = make(aim.recipe, where, costs=costs, tariff=tariff)
+    made = make(aim.recipe, where, costs=costs, tariff=tariff, folder=aim.folder)
     if as_json:
         print(json.dumps(made, indent=2))
     else:

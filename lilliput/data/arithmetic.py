@@ -6,9 +6,9 @@ side: `arithmetic_items` draws from there only, the corpus skips them.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from lilliput.base.errors import RecipeError
 from lilliput.data.documents import Document
@@ -33,6 +33,7 @@ class Arithmetic:
     lines: int = 12
     """Lines a document."""
     seed: int = 0
+    goes_on: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("count", "lines"):
@@ -46,7 +47,11 @@ class Arithmetic:
 
     def documents(self) -> Iterator[Document]:
         """Yield the documents; each is drawn on its own, so the first ones do not depend on their number."""
-        for number in range(self.count):
+        return (document for document, _ in self.marked())
+
+    def marked(self, after: int | None = None) -> Iterator[tuple[Document, int]]:
+        """The same with marks: how many there were."""
+        for number in range(after or 0, self.count):
             draw = random.Random(f"arithmetic/{self.seed}/{number}")
             lines: list[str] = []
             while len(lines) < self.lines:
@@ -55,7 +60,11 @@ class Arithmetic:
                 if not is_evaluation(expression):
                     lines.append(f"{expression.text} = {expression.value}")
             name = f"arithmetic/{self.seed}/{number}"
-            yield Document("\n".join(lines), name, name)
+            yield Document("\n".join(lines), name, name), number + 1
+
+    def gauge(self) -> Callable[[int], float]:
+        """What tells how far a mark is."""
+        return lambda mark: mark / self.count
 
 
 def arithmetic_items(count: int, seed: int) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Conversations, encoded once and packed whole into rows of one length, with the assistant's tokens marked.
 
-A side is three `.bin` files of the layout in `shards.py`, each [rows, length]: tokens (uint16 or uint32), weight
+A side is three `.bin` files of the layout in `index.py`, each [rows, length]: tokens (uint16 or uint32), weight
 (uint8, 1 where an assistant answers for the token) and segments (uint16, number of the conversation within the row).
 What a row has left over is the end token at weight 0, a segment of its own.
 """
@@ -20,18 +20,10 @@ from tokenizers import Tokenizer
 
 from lilliput.base.errors import DataError
 from lilliput.base.files import new_folder
+from lilliput.base.verified import Verified
 from lilliput.data.batch import Batch, Cursor
 from lilliput.data.conversations import ChatCorpus, Conversation, Message
-from lilliput.data.shards import (
-    SIDES,
-    Side,
-    new_index,
-    open_index,
-    open_numbers,
-    seal_index,
-    write_header,
-    write_numbers,
-)
+from lilliput.data.index import SIDES, Side, header, in_bytes, new_index, open_index, seal_index
 from lilliput.data.split import Split
 from lilliput.tokenizer.bpe import END
 from lilliput.tokenizer.chatml import encode_messages
@@ -98,18 +90,20 @@ class ChatRows:
     Args:
         folder: the folder.
         tokenizer_hash: the tokenizer that the ids must be of; None accepts any.
+        verified: knows which files need not be hashed again.
 
     Raises:
         DataError: a file is missing or differs from the index, or the ids are of another tokenizer.
     """
 
-    def __init__(self, folder: Path, tokenizer_hash: str | None = None):
+    def __init__(self, folder: Path, tokenizer_hash: str | None = None, verified: Verified | None = None):
         self.folder = folder
-        self.index = open_index(folder, "conversations", tokenizer_hash)
+        opened = open_index(folder, "conversations", tokenizer_hash, verified)
+        self.index = opened.index
         self.length: int = self.index["length"]
         dtypes = dict(zip(_ARRAYS, _dtypes(self.index), strict=True))
         self._arrays = {
-            (side, array): open_numbers(folder / _file_name(side, array), dtypes[array]).reshape(-1, self.length)
+            (side, array): opened.numbers(_file_name(side, array), dtypes[array])
             for side in SIDES
             for array in _ARRAYS
             if self.count(side)
@@ -121,7 +115,7 @@ class ChatRows:
 
     def take(self, side: Side, places: Sequence[int] | np.ndarray) -> Batch:
         """The rows at these places, each below `count(side)`."""
-        tokens, weight, segments = (self._arrays[side, array][places] for array in _ARRAYS)
+        tokens, weight, segments = (self._arrays[side, array].rows(places, self.length) for array in _ARRAYS)
         return Batch(
             tokens=torch.from_numpy(tokens.astype(np.int64)),
             weight=torch.from_numpy(weight.astype(np.float32)),
@@ -262,7 +256,7 @@ class _Writer:
     def __enter__(self) -> "_Writer":
         for array, dtype in zip(_ARRAYS, _dtypes(self._index), strict=True):
             self._files.append(open(self._folder / _file_name(self._side, array), "wb"))
-            write_header(self._files[-1], dtype, self._index["tokenizer"])
+            self._files[-1].write(header(dtype, self._index["tokenizer"]))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -306,7 +300,7 @@ class _Writer:
                 tokens[first:after], weight[first:after], segments[first:after] = ids, mask, number
                 first = after
             for file, numbers, dtype in zip(self._files, (tokens, weight, segments), _dtypes(self._index), strict=True):
-                write_numbers(file, numbers, dtype)
+                file.write(in_bytes(numbers, dtype))
             self.counts["rows"] += 1
         self._window.clear()
 

@@ -9,13 +9,17 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 from lilliput.data.documents import Corpus, Document
+from lilliput.data.marks import Gauge, Item, Mark, gauge, goes_on, marked
 
 Verdict = Document | str
 """The document to keep, or the reason for dropping it."""
 
 
 class Filter(Protocol):
-    """One filter; a frozen keyword-only spec, so what it remembers lives in what `begin` returns."""
+    """One filter; a frozen keyword-only spec, so what it remembers lives in what `begin` returns.
+
+    A filter that remembers nothing, and judges each document alone, may say so: `remembers: ClassVar[bool] = False`.
+    """
 
     name: ClassVar[str]
 
@@ -37,17 +41,28 @@ class Curation:
     def run(self, documents: Iterable[Document]) -> Iterator[Document]:
         """Yield what every filter keeps; each run starts with empty memories and counts."""
         self.counts.clear()
-        steps = [(filter_.name, filter_.begin()) for filter_ in self.filters]
+        judge = self.begin()
         for document in documents:
+            verdict = judge(document)
+            if isinstance(verdict, str):
+                self.counts[verdict] += 1
+            else:
+                self.counts["kept"] += 1
+                yield verdict
+
+    def begin(self) -> Callable[[Document], Verdict]:
+        """All filters as one, remembering nothing yet, whose reasons begin with the name of a filter."""
+        steps = [(filter_.name, filter_.begin()) for filter_ in self.filters]
+
+        def judge(document: Document) -> Verdict:
             for name, step in steps:
                 verdict = step(document)
                 if isinstance(verdict, str):
-                    self.counts[f"{name}: {verdict}"] += 1
-                    break
+                    return f"{name}: {verdict}"
                 document = verdict
-            else:
-                self.counts["kept"] += 1
-                yield document
+            return document
+
+        return judge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +76,24 @@ class Curated:
         """What the source's documents depend on."""
         return self.source.identity()
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether the source does and no filter has to have seen what came before."""
+        return goes_on(self.source) and not any(getattr(filter_, "remembers", True) for filter_ in self.filters)
+
     def documents(self) -> Iterator[Document]:
         """The source's documents that the filters keep, in its order."""
-        return Curation(self.filters).run(self.source.documents())
+        return (item for item, _ in self.marked() if not isinstance(item, str))
+
+    def marked(self, after: Mark | None = None) -> Iterator[tuple[Item, Mark]]:
+        """The same, and the reasons for dropping the others, with the marks of the source."""
+        judge = Curation(self.filters).begin()
+        for item, mark in marked(self.source, after):
+            yield item if isinstance(item, str) else judge(item), mark
+
+    def gauge(self) -> Gauge:
+        """That of the source."""
+        return gauge(self.source)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +101,7 @@ class Clean:
     """Unicode NFC, plain newlines, no trailing spaces or control characters, at most two blank lines in a row."""
 
     name: ClassVar[str] = "clean"
+    remembers: ClassVar[bool] = False
 
     def begin(self) -> Callable[[Document], Verdict]:
         """A function of one document that remembers nothing."""
@@ -82,6 +113,7 @@ class Length:
     """Documents of at least and at most so many characters."""
 
     name: ClassVar[str] = "length"
+    remembers: ClassVar[bool] = False
 
     at_least: int = 1
     at_most: int = 10_000_000
@@ -102,6 +134,7 @@ class MostlyText:
     """Documents that are mostly words: letters of any script and white space, not tables, digits and signs."""
 
     name: ClassVar[str] = "mostly text"
+    remembers: ClassVar[bool] = False
 
     letters: float = 0.6
     """Least share of letters and white space among the characters."""

@@ -8,11 +8,11 @@ import io
 import json
 import lzma
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, ClassVar, Protocol
 
 from lilliput.base.errors import DataError
 from lilliput.base.files import PARTIAL
@@ -60,6 +60,7 @@ class Files:
     or the pattern that it was found by: wherever that lies, the same documents are held out."""
     group: str | None = None
     """Column of the held-out group; None: every document is a group of its own."""
+    goes_on: ClassVar[bool] = True
 
     def identity(self) -> list[Any]:
         """Size and time of change of every file."""
@@ -71,16 +72,33 @@ class Files:
         Raises:
             DataError: a file is missing, damaged, not UTF-8, not JSON or without the text column, or none has a row.
         """
-        empty = True
-        for path, name in named_files(self.paths):
-            for document in self._of_rows(path) if holds_rows(path) else (_whole(path, name),):
+        return (document for document, _ in self.marked())
+
+    def marked(self, after: list[Any] | None = None) -> Iterator[tuple[Document, list[Any]]]:
+        """The same with marks: the file's place, the record's number, and how much of the file is read."""
+        first, number, _ = after or (0, 0, 0.0)
+        empty = after is None
+        for place, (path, name) in enumerate(named_files(self.paths)):
+            if place < first:
+                continue
+            for document, record, share in self._of_file(path, name, number if place == first else 0):
                 empty = False
-                yield document
+                yield document, [place, record, share]
         if empty:
             raise nothing_in(self.paths)
 
-    def _of_rows(self, path: Path) -> Iterator[Document]:
-        for number, row in rows(path):
+    def gauge(self) -> Callable[[list[Any]], float]:
+        """What tells how far a mark is, by the bytes of the files."""
+        sizes = [path.stat().st_size for path in files_of(self.paths)]
+        before = [0, *accumulate(sizes)]
+        return lambda mark: (before[mark[0]] + mark[2] * sizes[mark[0]]) / max(1, before[-1])
+
+    def _of_file(self, path: Path, file: str, after: int) -> Iterator[tuple[Document, int, float]]:
+        if not holds_rows(path):
+            if after == 0:
+                yield _whole(path, file), 1, 1.0
+            return
+        for number, row, share in _rows(path, after):
             text = column(row, self.text, path=path, number=number)
             if not isinstance(text, str):
                 raise DataError(
@@ -90,24 +108,29 @@ class Files:
                 )
             name = row_id(row, self.id, path=path, number=number)
             group = name if self.group is None else str(column(row, self.group, path=path, number=number))
-            yield Document(text, name, group)
+            yield Document(text, name, group), number, share
 
 
 class TextHash:
-    """SHA-256 over texts in order; corpora with the same hash train the same model."""
+    """SHA-256 over texts in order; corpora with the same hash train the same model.
 
-    def __init__(self) -> None:
-        self._digest = hashlib.sha256()
+    Each step hashes the one before together with its own texts, so that it goes on from what `hex` said.
+    """
+
+    def __init__(self, so_far: str = hashlib.sha256().hexdigest()):
+        self._digest = bytes.fromhex(so_far)
 
     def add(self, *parts: str) -> None:
         """Take in the next parts; where one ends and the next begins counts too."""
+        step = hashlib.sha256(self._digest)
         for part in parts:
             data = part.encode("utf-8", "surrogatepass")
-            self._digest.update(len(data).to_bytes(8, "little") + data)
+            step.update(len(data).to_bytes(8, "little") + data)
+        self._digest = step.digest()
 
     def hex(self) -> str:
         """The hash so far, in hex."""
-        return self._digest.hexdigest()
+        return self._digest.hex()
 
 
 def corpus_hash(documents: Iterable[Document]) -> str:
@@ -165,7 +188,7 @@ def rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         DataError: the file is damaged, not UTF-8 or not JSON; the record number is named.
     """
-    yield from _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
+    return ((number, row) for number, row, _ in _rows(path))
 
 
 def column(row: dict[str, Any], name: str, *, path: Path, number: int) -> Any:
@@ -205,13 +228,20 @@ def _is_hidden(relative: Path) -> bool:
 def _whole(path: Path, name: str) -> Document:
     """A plain text file as one document."""
     number, chunks = 0, []
-    for number, line in _lines(path):
+    for number, line, _ in _lines(path):
         chunks.append(_decode(line, path, number, "line"))
     return Document("".join(chunks), name, name)
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in _lines(path):
+def _rows(path: Path, after: int = 0) -> Iterator[tuple[int, dict[str, Any], float]]:
+    """The same from the record `after` on, without parsing those before it, and how much of the file is read then."""
+    return _parquet_rows(path, after) if path.suffix == ".parquet" else _json_rows(path, after)
+
+
+def _json_rows(path: Path, after: int) -> Iterator[tuple[int, dict[str, Any], float]]:
+    for number, line, share in _lines(path):
+        if number <= after:
+            continue
         text = _decode(line, path, number, "record")
         if not text.strip():
             continue
@@ -229,48 +259,59 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 where=f"{path}, record {number}",
                 hint='write each line as {"text": ...}',
             )
-        yield number, row
+        yield number, row, share
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _parquet_rows(path: Path, after: int) -> Iterator[tuple[int, dict[str, Any], float]]:
     import pyarrow as arrow
     import pyarrow.parquet as parquet
 
     number = 0
     try:
         with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=1024):
-                for number, row in enumerate(batch.to_pylist(), number + 1):  # noqa: B020
-                    yield number, row
+            about = file.metadata
+            for group in range(about.num_row_groups):
+                if number + about.row_group(group).num_rows <= after:
+                    number += about.row_group(group).num_rows
+                    continue
+                for batch in file.iter_batches(batch_size=1024, row_groups=[group]):
+                    for number, row in enumerate(batch.to_pylist(), number + 1):  # noqa: B020
+                        if number > after:
+                            yield number, row, number / about.num_rows
     except (arrow.ArrowInvalid, OSError) as error:
         raise _damaged(path, number + 1, error) from error
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines from 1, undoing the compression as they come, without a byte order mark."""
+def _lines(path: Path) -> Iterator[tuple[int, bytes, float]]:
+    """Numbered lines from 1, without a byte order mark, and how much of the file is read after each.
+
+    Compression is undone as they come.
+    """
     number = 0
     try:
-        with _open(path) as file:
+        with open(path, "rb") as raw, _plain(raw, path.suffix) as file:
+            size = path.stat().st_size or 1
             for number, line in enumerate(file, 1):
-                yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+                yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, raw.tell() / size
     except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
         raise _damaged(path, number + 1, error) from error
 
 
-def _open(path: Path) -> BinaryIO | io.BufferedReader:
-    match path.suffix:
+def _plain(raw: io.BufferedReader, suffix: str) -> Any:
+    """A file without the compression that its suffix tells of."""
+    match suffix:
         case ".gz":
-            return io.BufferedReader(gzip.open(path, "rb"))  # type: ignore[arg-type]
+            return io.BufferedReader(gzip.GzipFile(fileobj=raw))  # type: ignore[arg-type]
         case ".bz2":
-            return io.BufferedReader(bz2.open(path, "rb"))
+            return io.BufferedReader(bz2.BZ2File(raw))
         case ".xz":
-            return io.BufferedReader(lzma.open(path, "rb"))
+            return io.BufferedReader(lzma.LZMAFile(raw))
         case ".zst":
             import pyarrow as arrow
 
-            return io.BufferedReader(arrow.input_stream(str(path), compression="zstd"))
+            return io.BufferedReader(arrow.input_stream(raw, compression="zstd"))
         case _:
-            return open(path, "rb")
+            return raw
 
 
 def _decode(line: bytes, path: Path, number: int, unit: str) -> str:

@@ -6,11 +6,11 @@ Rows come in the order of the repository's files at one commit, so the first so 
 import difflib
 import re
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.hub import hub_trouble, is_transient
@@ -50,6 +50,7 @@ class HubText:
     """Stop after the text that reaches this many UTF-8 bytes."""
     rows: int | None = None
     """Stop after this many rows."""
+    goes_on: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_budgets("HubText", tokens=self.tokens and int(self.tokens), bytes=self.bytes, rows=self.rows)
@@ -58,18 +59,28 @@ class HubText:
         """The commit, or the files of a folder."""
         return self._place.identity()
 
+    def at(self, identity: Any) -> "HubText":
+        """The same at the commit of an identity."""
+        return replace(self, revision=self._place.commit_of(identity))
+
     def documents(self) -> Iterator[Document]:
         """Yield the documents in the order of the files and of their rows.
 
         Raises:
             DataError: the dataset, its config, split or column is not there, the hub is out of reach, or no row is.
         """
-        left = min(
-            float("inf") if self.bytes is None else self.bytes,
-            float("inf") if self.tokens is None else int(self.tokens) * BYTES_PER_TOKEN,
-        )
+        return (document for document, _ in self.marked())
+
+    def marked(self, after: dict[str, Any] | None = None) -> Iterator[tuple[Document, dict[str, Any]]]:
+        """The same with marks: the row's number, the stream's state after it, and the UTF-8 bytes of texts so far.
+
+        Going on, files that lie before the mark are not fetched again.
+        """
+        size, most = after["bytes"] if after else 0, self.most_bytes
         columns = (self.text,) if self.group is None else (self.text, self.group)
-        for number, row in self._place.rows(columns, self.id, self.rows):
+        if most is not None and size >= most:
+            return
+        for number, row, state in self._place.rows(columns, self.id, self.rows, after):
             text = row[self.text]
             if text is None:
                 continue
@@ -78,10 +89,28 @@ class HubText:
                     f"column {self.text!r} of row {number} is {text!r:.60}, not text", "name another column"
                 )
             name = self._place.id_of(row, self.id, number)
-            yield Document(text, name, name if self.group is None else str(row[self.group]))
-            left -= len(text.encode("utf-8", "surrogatepass"))
-            if left <= 0:
+            size += len(text.encode("utf-8", "surrogatepass"))
+            yield Document(text, name, name if self.group is None else str(row[self.group])), state | {"bytes": size}
+            if most is not None and size >= most:
                 return
+
+    def gauge(self) -> Callable[[dict[str, Any]], float | None]:
+        """What tells how far a mark is, by the budget that is nearest to being reached."""
+
+        def share(mark: dict[str, Any]) -> float | None:
+            most = self.most_bytes
+            parts = [mark["bytes"] / most] if most is not None else []
+            parts += [mark["row"] / self.rows] if self.rows is not None else []
+            return max(parts, default=None)
+
+        return share
+
+    @property
+    def most_bytes(self) -> int | None:
+        """The budget in UTF-8 bytes of text; None where only rows are counted, or nothing is."""
+        budgets = [] if self.bytes is None else [self.bytes]
+        budgets += [] if self.tokens is None else [int(self.tokens) * BYTES_PER_TOKEN]
+        return min(budgets, default=None)
 
     @property
     def _place(self) -> "_Place":
@@ -115,13 +144,17 @@ class HubChats:
         """The commit, or the files of a folder."""
         return self._place.identity()
 
+    def at(self, identity: Any) -> "HubChats":
+        """The same at the commit of an identity."""
+        return replace(self, revision=self._place.commit_of(identity))
+
     def conversations(self) -> Iterator[Conversation]:
         """Yield the conversations in the order of the files and of their rows.
 
         Raises:
             DataError: as for `HubText`, or a row holds no such list.
         """
-        for number, row in self._place.rows((self.messages,), self.id, self.rows):
+        for number, row, _ in self._place.rows((self.messages,), self.id, self.rows):
             name = self._place.id_of(row, self.id, number)
             yield Conversation(messages_of(row[self.messages], f"{self._place}, row {number}"), name, name)
 
@@ -148,20 +181,36 @@ class _Place(NamedTuple):
     def identity(self) -> Any:
         return Files(paths=(self.dataset,)).identity() if self._is_local else [self.dataset, self._commit()]
 
-    def rows(self, columns: tuple[str, ...], optional: str, most: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Rows with their numbers from 1, of these columns and of an optional one.
+    def commit_of(self, identity: Any) -> str | None:
+        """The commit in an identity of this place; the files of a folder, which may be away by now, have none."""
+        return identity[1] if identity[:1] == [self.dataset] else self.revision
 
-        Each row comes once, in order, however often the network fails: reading goes on from the state after the last.
+    def rows(
+        self, columns: tuple[str, ...], optional: str, most: int | None, after: dict[str, Any] | None = None
+    ) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
+        """Rows with their numbers from 1, of these columns and of an optional one, each with the state after it.
+
+        Each row comes once, in order, however often the network fails: reading goes on from the state after the last,
+        or from that of `after`. The state of another version of the library means nothing: then all rows are read, and
+        those up to `after` passed over.
         """
-        state, number, attempt = None, 0, 0
+        import datasets
+
+        version, number, attempt = datasets.__version__, after["row"] if after else 0, 0
+        state = after["state"] if after and after["datasets"] == version else None
         while most is None or number < most:
             try:
                 dataset = self._open(columns, optional)
+                passed = 0
                 if state is not None:
                     dataset.load_state_dict(state)
+                    passed = number
                 for row in dataset:
-                    number, attempt, state = number + 1, 0, dataset.state_dict()  # a copy of 2 microseconds
-                    yield number, row
+                    passed += 1
+                    if passed <= number:
+                        continue
+                    number, attempt, state = passed, 0, dataset.state_dict()  # a copy of 2 microseconds
+                    yield number, row, {"row": number, "state": state, "datasets": version}
                     if number == most:
                         return
             except Exception as error:  # the libraries below raise what their own libraries do

@@ -7,6 +7,7 @@ from typing import Any
 from lilliput.base.errors import RecipeError
 from lilliput.data.conversations import ChatCorpus, Conversation
 from lilliput.data.documents import Corpus, Document
+from lilliput.data.marks import Gauge, Item, Mark, goes_on, marked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +27,25 @@ class Joined:
         """What the documents of each source depend on."""
         return [source.identity() for source in self.sources]
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether every source does."""
+        return all(map(goes_on, self.sources))
+
     def documents(self) -> Iterator[Document]:
         """Every document of every source."""
-        for place, source in enumerate(self.sources):
-            for document in source.documents():
-                yield replace(document, id=f"{place}/{document.id}")
+        return (item for item, _ in self.marked() if not isinstance(item, str))
+
+    def marked(self, after: Mark | None = None) -> Iterator[tuple[Item, Mark]]:
+        """The same, and why filters dropped others, with marks: the place of the source, and its own mark."""
+        first, within = after or (0, None)
+        for place, source in enumerate(self.sources[first:], first):
+            for item, mark in marked(source, within if place == first else None):
+                yield item if isinstance(item, str) else replace(item, id=f"{place}/{item.id}"), [place, mark]
+
+    def gauge(self) -> Gauge:
+        """Nothing: how the sources compare in size is not known."""
+        return lambda mark: None
 
 
 @dataclass(frozen=True, kw_only=True)

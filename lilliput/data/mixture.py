@@ -142,7 +142,7 @@ class _Passes:
             pieces.append(piece)
             position += len(piece)
             count -= len(piece)
-        return np.concatenate(pieces)
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def _find_first(self, number: int) -> int:
         """Where a pass begins: the first at 0, the others at the first document after a fixed random position."""

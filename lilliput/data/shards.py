@@ -1,46 +1,49 @@
 """Token files: a corpus, encoded once, as flat arrays of ids on disk.
 
-A folder holds `train-00000.bin`, ..., `heldout-00000.bin`, ..., the held-out texts and `index.json`, which has the
-SHA-256 of every other file and of itself. A `.bin` file is a header of 64 bytes, then numbers, little-endian:
-
-    bytes  0-7    magic, "LILLIPUT"
-    bytes  8-11   format version, uint32
-    bytes 12-15   bytes per number, uint32: 1, 2 or 4 for uint8, uint16, uint32
-    bytes 16-47   SHA-256 of the tokenizer
-    bytes 48-63   zero
-
-The files of one side, joined, are one stream of documents, each of them the end token and then its tokens; which one
-that is, depends on the tokenizer, and the index has its id.
+A folder holds `train-00000.bin`, ..., `heldout-00000.bin`, ..., the held-out texts and the index, in the layout of
+`index.py`. The files of one side, joined, are one stream of documents, each of them the end token and then its tokens;
+which one that is, depends on the tokenizer, and the index has its id.
 """
 
 import json
-import struct
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from lilliput.base.errors import DataError
-from lilliput.base.files import hash_of, new_folder, read_json, sha256, write_json
+from lilliput.base.files import hash_of
+from lilliput.base.spec import to_plain
+from lilliput.base.verified import Verified
+from lilliput.data.begun import Begun
 from lilliput.data.documents import Corpus, Document
+from lilliput.data.encoding import Clock, Encoding
+from lilliput.data.index import SIDES, Numbers, Side, header, in_bytes, new_index, open_index, seal_index
+from lilliput.data.lane import Lane, Position, Reading
+from lilliput.data.marks import Item, Mark, goes_on, marked
 from lilliput.data.split import Split
-from lilliput.tokenizer.bpe import END, END_ID, literal, tokenizer_hash
-from lilliput.tokenizer.specials import id_of, vocabulary_size
+from lilliput.tokenizer.bpe import END, literal
 
-Side = Literal["train", "heldout"]
-SIDES: tuple[Side, Side] = ("train", "heldout")
 HELDOUT_TEXTS = "heldout.txt.jsonl"
-INDEX = "index.json"
+SHARD_TOKENS = 100_000_000
+"""Of a file: some 200 MB, and a minute or two of encoding, which is what a kill costs."""
 
-_FORMAT = 1
-_HEADER = struct.Struct("<8sII32s16x")
-_MAGIC = b"LILLIPUT"
-_BATCH_DOCUMENTS = 1_024
+_BATCH_ITEMS = 1_024
 _BATCH_CHARACTERS = 4_000_000
-_REWRITE = 'delete the folder and write it again with "lilliput run RECIPE"'
+
+
+class Encoded(NamedTuple):
+    """What became of a corpus."""
+
+    index: dict[str, Any]
+    """`tokenizer`, `vocab`, `end`, `dtype`; `files` with tokens and documents of each; `sides` with tokens, documents
+    and UTF-8 bytes of the texts of each; `sha256` over all of it."""
+    text: str
+    """`TextHash` of the documents."""
+    dropped: dict[str, int]
+    """How many documents filters dropped, by reason."""
 
 
 def write_shards(
@@ -48,10 +51,11 @@ def write_shards(
     tokenizer: Tokenizer,
     split: Split,
     folder: Path,
-    shard_tokens: int = 100_000_000,
-    progress: Callable[[int], None] | None = None,
+    shard_tokens: int = SHARD_TOKENS,
+    progress: Callable[[Encoding], None] = lambda encoding: None,
     end: str = END,
-) -> dict[str, Any]:
+    inputs: Any = None,
+) -> Encoded:
     """Encode a corpus into a folder, which appears whole or not at all; documents keep their order on each side.
 
     Args:
@@ -60,50 +64,57 @@ def write_shards(
         split: decides by a document's group which side it lands on.
         folder: is replaced if it is there.
         shard_tokens: a file is closed after the document that brings it to this many tokens.
-        progress: told how many documents are done.
+        progress: told how far it is, when it begins and after every batch of documents.
         end: the tokenizer's token that ends documents; what else the tokenizer puts before or after a text, stays.
-
-    Returns:
-        The index: `tokenizer`, `vocab`, `end`, `dtype`; `files` with tokens and documents of each; `sides` with tokens,
-        documents and UTF-8 bytes of the texts of each; `sha256` over all of it.
+        inputs: JSON value that decides, with the other arguments, what the documents are. Given one, closed files
+            outlive a kill, and the same call goes on from the first document that is in none; without, it begins anew.
 
     Raises:
-        DataError: no document is left to train on, or one is not text.
+        DataError: no document is left to train on, one is not text, or the corpus is not what it was before a kill.
     """
     encoder = literal(tokenizer)
     index = new_index("documents", tokenizer, end)
-    with new_folder(folder) as partial:
-        with ExitStack() as stack:
-            texts = stack.enter_context(open(partial / HELDOUT_TEXTS, "w", encoding="utf-8", newline="\n"))
-            writers = {side: stack.enter_context(_Writer(side, partial, index, shard_tokens)) for side in SIDES}
-            done = 0
-            for batch in _batches(corpus.documents()):
-                sizes = [_bytes_of(document) for document in batch]
-                encodings = encoder.encode_batch_fast([document.text for document in batch])
-                for document, size, encoding in zip(batch, sizes, encodings, strict=True):
-                    side = "heldout" if split.is_heldout(document.group) else "train"
-                    writers[side].add(encoding.ids, size)
-                    if side == "heldout":
-                        line = json.dumps({"id": document.id, "text": document.text})
-                        texts.write(line + "\n")
-                done += len(batch)
-                if progress is not None:
-                    progress(done)
-        if not writers["train"].files:
+    key = None if inputs is None else hash_of([inputs, index, to_plain(split), shard_tokens])
+    with Begun(folder, key) as begun:
+        lanes = _Lanes(begun.path, index, split, shard_tokens)
+        start = begun.open(lanes.by_name)
+        here = Reading(start if goes_on(corpus) else Position())
+        clock = Clock(corpus, begun.kept.items, begun.closed, tuple(begun.damaged), progress)
+        clock.told(here.items, here.mark, [])
+        for batch in _batches(marked(corpus, here.mark)):
+            places = ((place, item) for place, (item, _) in enumerate(batch, here.items) if not isinstance(item, str))
+            wanted = [document for place, document in places if lanes.encodes(document, place)]
+            sizes = [_bytes_of(document) for document in wanted]
+            encodings = encoder.encode_batch_fast([document.text for document in wanted])
+            tokens = zip((encoding.ids for encoding in encodings), sizes, strict=True)
+            for item, mark in batch:
+                closed = not isinstance(item, str) and lanes.add(here, item, tokens)
+                here.step(item, mark)
+                if here.items == begun.kept.items:
+                    begun.compare(here)
+                if closed:
+                    begun.keep(here)
+            clock.told(here.items, here.mark, sizes)
+        if here.items < begun.kept.items:
+            begun.compare(here)
+        lanes.close(here)
+        index["files"], index["sides"] = lanes.files(), lanes.totals()
+        if not index["sides"]["train"]["documents"]:
             raise DataError(
                 "no document is left to train on",
-                where=f"the corpus of {folder.name}: {done:,} documents, all of them held out or none there",
+                where=f"the corpus of {folder.name}: {here.items:,} documents, all of them held out or dropped",
                 hint="check the corpus and its filters, or hold out a smaller share",
             )
-        index["files"] = [file for side in SIDES for file in writers[side].files] + [{"name": HELDOUT_TEXTS}]
-        index["sides"] = {side: writers[side].totals() for side in SIDES}
-        return seal_index(partial, index)
+        index = seal_index(begun.path, index)
+        begun.finish()
+    made = here.position()
+    return Encoded(index, made.text, dict(made.dropped))
 
 
 class Stream:
     """The tokens of one side, end to end, as a circle; `end` begins each document."""
 
-    def __init__(self, parts: list[np.ndarray], end: int):
+    def __init__(self, parts: list[Numbers], end: int):
         self.end = end
         self._parts = parts
         self._starts = np.cumsum([0, *(len(part) for part in parts)])
@@ -119,7 +130,7 @@ class Stream:
             position = (start + filled) % len(self)
             place = int(np.searchsorted(self._starts, position, side="right")) - 1
             first = position - int(self._starts[place])
-            piece = self._parts[place][first : first + count - filled]
+            piece = self._parts[place].read(first, first + count - filled)
             tokens[filled : filled + len(piece)] = piece
             filled += len(piece)
         return tokens
@@ -131,14 +142,16 @@ class Shards:
     Args:
         folder: the folder.
         tokenizer_hash: the tokenizer that the ids must be of; None accepts any.
+        verified: knows which files need not be hashed again.
 
     Raises:
         DataError: a file is missing or differs from the index, or the ids are of another tokenizer.
     """
 
-    def __init__(self, folder: Path, tokenizer_hash: str | None = None):
+    def __init__(self, folder: Path, tokenizer_hash: str | None = None, verified: Verified | None = None):
         self.folder = folder
-        self.index = open_index(folder, "documents", tokenizer_hash)
+        self._opened = open_index(folder, "documents", tokenizer_hash, verified)
+        self.index = self._opened.index
         self.end: int = self.index["end"]
 
     def stream(self, side: Side) -> Stream:
@@ -154,7 +167,7 @@ class Shards:
                 where=str(self.folder),
                 hint="hold out a larger share: few groups can all land on one side",
             )
-        return Stream([open_numbers(self.folder / name, self.index["dtype"]) for name in names], self.end)
+        return Stream([self._opened.numbers(name, self.index["dtype"]) for name in names], self.end)
 
     def rows(self, side: Side, length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Every token but the first exactly once as a target, in order.
@@ -181,136 +194,79 @@ class Shards:
                 yield document["id"], document["text"]
 
 
-def new_index(kind: str, tokenizer: Tokenizer, end: str) -> dict[str, Any]:
-    """The beginning of an index: what is stored, by which tokenizer, and which of its tokens ends documents."""
-    vocab = vocabulary_size(tokenizer)
-    return {
-        "format": _FORMAT,
-        "kind": kind,
-        "tokenizer": tokenizer_hash(tokenizer),
-        "vocab": vocab,
-        "end": id_of(tokenizer, end, where="the token that ends documents"),
-        "dtype": "uint16" if vocab <= 2**16 else "uint32",
-    }
+class _Lanes:
+    """Where the documents of a corpus go: into token files by side, and those held out into the held-out texts too."""
 
+    def __init__(self, folder: Path, index: dict[str, Any], split: Split, shard_tokens: int):
+        head = header(index["dtype"], index["tokenizer"])
+        self._sides = {side: Lane(folder, (side + "-{:05}.bin").format, head, shard_tokens) for side in SIDES}
+        self._texts = Lane(folder, lambda number: HELDOUT_TEXTS)
+        self._split, self._dtype, self._end = split, index["dtype"], index["end"]
 
-def seal_index(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
-    """Write `index.json` with the SHA-256 of each of its `files` and, last, of itself; returns it."""
-    files = [file | {"sha256": sha256(folder / file["name"])} for file in index["files"]]
-    index = index | {"files": files}
-    index["sha256"] = hash_of(index)
-    write_json(folder / INDEX, index)
-    return index
+    @property
+    def by_name(self) -> dict[str, Lane]:
+        return {**self._sides, "texts": self._texts}
 
+    def encodes(self, document: Document, place: int) -> bool:
+        """Whether the tokens of the document at this place of the corpus are to be written."""
+        return self._sides[self._side(document)].wants(place)
 
-def open_index(folder: Path, kind: str, tokenizer: str | None) -> dict[str, Any]:
-    """Read `index.json` and compare every file with it.
+    def add(self, here: Reading, document: Document, tokens: Iterator[tuple[list[int], int]]) -> bool:
+        """Write the document that `here` comes next, of which `tokens` has ids and size if it is to be encoded.
 
-    Raises:
-        DataError: something is missing, damaged, of another kind or of another tokenizer than the hash given.
-    """
-    path = folder / INDEX
-    try:
-        index = read_json(path)
-        whole = hash_of({key: value for key, value in index.items() if key != "sha256"}) == index["sha256"]
-    except FileNotFoundError as error:
-        raise DataError("there are no tokens", where=str(path), hint='write them with "lilliput run RECIPE"') from error
-    except (ValueError, KeyError, AttributeError) as error:
-        raise DataError(f"the index cannot be read ({error})", where=str(path), hint=_REWRITE) from error
-    if not whole:
-        raise DataError("the index differs from its own hash", where=str(path), hint=_REWRITE)
-    if (index["format"], index["kind"]) != (_FORMAT, kind):
-        raise DataError(
-            f"the folder holds {index['kind']} in format {index['format']}, not {kind} in format {_FORMAT}",
-            where=str(path),
-            hint=_REWRITE,
-        )
-    if tokenizer not in (None, index["tokenizer"]):
-        raise DataError(
-            f"the ids are of the tokenizer {index['tokenizer']}, not of {tokenizer}",
-            where=str(path),
-            hint=f"{_REWRITE}, or use the tokenizer that wrote it",
-        )
-    for file in index["files"]:
-        name = folder / file["name"]
-        if not name.is_file():
-            raise DataError(f"the file {file['name']} is missing", where=str(name), hint=_REWRITE)
-        if sha256(name) != file["sha256"]:
-            raise DataError(f"the file {file['name']} differs from the index", where=str(name), hint=_REWRITE)
-    return {"end": END_ID} | index  # before there were other tokenizers than ours, no index had it
+        Returns:
+            whether a token file was closed.
+        """
+        side, closed = self._side(document), False
+        if self._sides[side].wants(here.items):
+            ids, size = next(tokens)
+            # A text cannot spell the end token; a tokenizer that adds it by itself would end the document twice.
+            numbers = [self._end, *(ids if self._end not in ids else (token for token in ids if token != self._end))]
+            closed = self._sides[side].add(here, in_bytes(numbers, self._dtype), len(numbers), size)
+        if side == "heldout" and self._texts.wants(here.items):
+            line = json.dumps({"id": document.id, "text": document.text}) + "\n"
+            self._texts.add(here, line.encode())
+        return closed
 
+    def close(self, here: Reading) -> None:
+        """Close all files; the held-out texts are there even if nothing is held out."""
+        if not self._texts.entries:
+            self._texts.begin(here)
+        for lane in self.by_name.values():
+            lane.close()
 
-def write_header(file: BinaryIO, dtype: str, tokenizer: str) -> None:
-    """Begin a `.bin` file of numbers of a dtype, by the tokenizer of a hash."""
-    file.write(_HEADER.pack(_MAGIC, _FORMAT, np.dtype(dtype).itemsize, bytes.fromhex(tokenizer)))
+    def files(self) -> list[dict[str, Any]]:
+        """The files as an index names them."""
+        numbers = [
+            {"name": file.name, "side": side, "tokens": file.tokens, "documents": file.documents, "sha256": file.sha256}
+            for side, lane in self._sides.items()
+            for file in lane.entries
+        ]
+        return [*numbers, *({"name": file.name, "sha256": file.sha256} for file in self._texts.entries)]
 
-
-def write_numbers(file: BinaryIO, numbers: Iterable[int] | np.ndarray, dtype: str) -> None:
-    """Append numbers to a `.bin` file."""
-    file.write(np.asarray(numbers, dtype=np.dtype(dtype).newbyteorder("<")).tobytes())
-
-
-def open_numbers(path: Path, dtype: str) -> np.ndarray:
-    """The numbers of a verified `.bin` file, [N], mapped into memory, read-only."""
-    with open(path, "rb") as file:
-        magic, version, size, _ = _HEADER.unpack(file.read(_HEADER.size))
-    assert (magic, version, size) == (_MAGIC, _FORMAT, np.dtype(dtype).itemsize), f"{path} differs from its index"
-    return np.memmap(path, dtype=np.dtype(dtype).newbyteorder("<"), mode="r", offset=_HEADER.size)
-
-
-class _Writer:
-    """The files of one side, opened one after another."""
-
-    def __init__(self, side: Side, folder: Path, index: dict[str, Any], shard_tokens: int):
-        self.files: list[dict[str, Any]] = []
-        self.bytes = 0
-        self._side, self._folder, self._index, self._shard_tokens = side, folder, index, shard_tokens
-        self._file: BinaryIO | None = None
-
-    def __enter__(self) -> "_Writer":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._close()
-
-    def add(self, ids: list[int], size: int) -> None:
-        """Append a document of `size` UTF-8 bytes."""
-        if self._file is None:
-            name = f"{self._side}-{len(self.files):05}.bin"
-            self._file = open(self._folder / name, "wb")  # noqa: SIM115, the next file closes it
-            write_header(self._file, self._index["dtype"], self._index["tokenizer"])
-            self.files.append({"name": name, "side": self._side, "tokens": 0, "documents": 0})
-        # A text cannot spell the end token; a tokenizer that adds it by itself would end the document twice.
-        end = self._index["end"]
-        tokens = [end, *ids] if end not in ids else [end, *(token for token in ids if token != end)]
-        write_numbers(self._file, tokens, self._index["dtype"])
-        self.files[-1]["tokens"] += len(tokens)
-        self.files[-1]["documents"] += 1
-        self.bytes += size
-        if self.files[-1]["tokens"] >= self._shard_tokens:
-            self._close()
-
-    def totals(self) -> dict[str, int]:
+    def totals(self) -> dict[str, dict[str, int]]:
+        """Tokens, documents and bytes of text by side."""
         return {
-            "tokens": sum(file["tokens"] for file in self.files),
-            "documents": sum(file["documents"] for file in self.files),
-            "bytes": self.bytes,
+            side: {
+                "tokens": sum(file.tokens for file in lane.entries),
+                "documents": sum(file.documents for file in lane.entries),
+                "bytes": sum(file.text for file in lane.entries),
+            }
+            for side, lane in self._sides.items()
         }
 
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+    def _side(self, document: Document) -> Side:
+        return "heldout" if self._split.is_heldout(document.group) else "train"
 
 
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """Enough documents at a time to keep every core busy, few enough to fit in memory."""
-    batch: list[Document] = []
+def _batches(items: Iterable[tuple[Item, Mark]]) -> Iterator[list[tuple[Item, Mark]]]:
+    """Enough at a time to keep every core busy, few enough to fit in memory."""
+    batch: list[tuple[Item, Mark]] = []
     characters = 0
-    for document in documents:
-        batch.append(document)
-        characters += len(document.text)
-        if len(batch) == _BATCH_DOCUMENTS or characters >= _BATCH_CHARACTERS:
+    for item, mark in items:
+        batch.append((item, mark))
+        characters += 0 if isinstance(item, str) else len(item.text)
+        if len(batch) == _BATCH_ITEMS or characters >= _BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0
     if batch:

@@ -2,12 +2,14 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lilliput.base.errors import MachineError
 from lilliput.missing import missing_parts
 from lilliput.model import ModelSpec
 from lilliput.plan.along import along, at_first
+from lilliput.plan.corpora import corpora, shares
 from lilliput.plan.measure import Cost
 from lilliput.plan.memory import held_bytes
 from lilliput.plan.tariff import Tariff
@@ -27,21 +29,24 @@ def plan(
     *,
     costs: Mapping[int, Cost] | None = None,
     tariff: Tariff = Tariff(),
+    folder: Path | None = None,
 ) -> dict[str, Any]:
-    """Everything that can be said of a run before it.
+    """Everything that can be said of a run before it, without asking anybody over a network.
 
     Args:
         recipe: what would be done.
         machine: where; it decides how a step is split into micro-batches.
         costs: what `probe` measured there, by place in the timeline; None where nobody looked.
         tariff: what an hour there costs.
+        folder: the run folder, whose token files are known; None where there is none.
 
     Returns:
-        JSON values: `model`, its parameters at first; `phases`, `growths` and `releases`, one a timeline entry with its
-        `place` and `name`; `totals` over the timeline; `not_built`, the parts that nobody has built. Bytes, tokens,
-        positions and operations (floating point, forward and backward through every layer, 3 times the forward pass)
-        are exact. What was probed is None elsewhere: `activations`, `workspace` and `peak` of a phase's `memory`, and
-        its `cost`, extrapolated from the `passes` and `updates` that were run.
+        JSON values: `model`, its parameters at first; `corpora` (see `lilliput.plan.corpora`); `phases`, `growths` and
+        `releases`, one a timeline entry with its `place` and `name`; `totals` over the timeline; `not_built`, the parts
+        that nobody has built. Bytes of models, tokens, positions and operations (floating point, forward and backward
+        through every layer, 3 times the forward pass) are exact. What was probed is None elsewhere: `activations`,
+        `workspace` and `peak` of a phase's `memory`, and its `cost`, extrapolated from the `passes` and `updates` that
+        were run.
 
     Raises:
         MachineError: there is a tariff for hours that nobody measured.
@@ -54,25 +59,30 @@ def plan(
         )
     costs = costs or {}
     phases, growths, releases = [], [], []
+    read: Counter[str] = Counter()
     for place, entry, before, after in along(recipe):
         match entry:
             case Phase():
                 counted = _phase(entry, before, machine, costs.get(place), tariff)
                 phases.append({"place": place, "name": entry.name} | counted)
+                for name, share in shares(entry).items():
+                    read[name] += share * counted["tokens"]
             case Release():
                 releases.append({"place": place, "name": entry.name} | _release(entry, before))
             case _:
                 grown = {"before": _parameters(before), "after": _parameters(after)}
                 growths.append({"place": place, "name": type(entry).__name__} | grown)
+    texts = corpora(recipe, read, folder)
     return {
         "recipe": recipe.name,
         "about": recipe.about,
         "machine": machine.device,
         "model": {"parameters": _parameters(at_first(recipe))},
+        "corpora": texts,
         "phases": phases,
         "growths": growths,
         "releases": releases,
-        "totals": _totals(phases, releases, tariff),
+        "totals": _totals(phases, releases, texts, tariff),
         "not_built": missing_parts(recipe),
     }
 
@@ -162,12 +172,16 @@ def _cost(cost: Cost, stages: list[dict[str, int]], rows: int, tariff: Tariff) -
     } | tariff.bill(seconds)
 
 
-def _totals(phases: list[dict[str, Any]], releases: list[dict[str, Any]], tariff: Tariff) -> dict[str, Any]:
+def _totals(
+    phases: list[dict[str, Any]], releases: list[dict[str, Any]], texts: list[dict[str, Any]], tariff: Tariff
+) -> dict[str, Any]:
     totals: dict[str, Any] = {
         key: sum(phase[key] for phase in phases) for key in ("steps", "tokens", "positions", "operations")
     }
     totals["checkpoint_bytes"] = sum(phase["checkpoints"]["bytes"] for phase in phases)
     totals["download_bytes"] = sum(release["download_bytes"] for release in releases)
+    sizes = [text["token_file_bytes"] for text in texts]
+    totals["token_file_bytes"] = None if None in sizes else sum(sizes)
     costs = [phase["cost"] for phase in phases if phase["cost"] is not None]
     if not costs:
         return totals | {"cost": None}

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lilliput.plan.figures import duration, energy, number, operations, price, size
+from lilliput.base.figures import duration, energy, number, operations, price, size
 
 HELD = ("weights", "gradients", "optimizer", "average")
 
@@ -25,6 +25,10 @@ EXTRAPOLATED = (
     "Extrapolated from what was run: passes (forward and backward) over so many rows of a step, and updates of the "
     "weights. Steps alone: data, held-out measurements, checkpoints and evaluations come on top."
 )
+ROUGHLY = (
+    "Tokens that the phases read, and token files on disk. ~ is an estimate at four bytes of text a token, by the "
+    "budgets of streams and the first documents of local texts; what is encoded in the run folder is known."
+)
 UNKNOWN = "How long it takes is known once --probe has measured it here."
 
 
@@ -32,6 +36,10 @@ def show(console: Console, plan: dict[str, Any]) -> None:
     """Print what `lilliput.plan.plan` made: models, phases, memory, time and price where measured, what is missing."""
     console.print(Text.assemble((plan["recipe"], "bold"), f"  {plan['about']}"))
     console.print(_models(plan))
+    if plan["corpora"]:
+        console.print(_corpora(plan))
+        if any(corpus["estimated"] and corpus["text_bytes"] for corpus in plan["corpora"]):
+            _note(console, ROUGHLY)
     if plan["phases"]:
         console.print(_phases(plan))
         _note(console, OPERATIONS)
@@ -81,6 +89,39 @@ def _state(state: dict[str, int]) -> str:
     if "fp16" in state:
         return f"{size(state['fp16'])} in fp16"
     return f"{size(state['bf16_per_token'])} a token,\n{size(state['bf16_at_context'])} at {state['context']:,}"
+
+
+def _corpora(plan: dict[str, Any]) -> Table:
+    table = _table("corpora", "tokens", "passes", "text", "on disk")
+    table.add_column("source", overflow="fold")
+    table.add_column("licence", overflow="fold")
+    for corpus in plan["corpora"]:
+        about = "~" if corpus["estimated"] else ""
+        passes, text = corpus["passes"], corpus["text_bytes"]
+        table.add_row(
+            Text(corpus["name"]),
+            number(corpus["tokens_read"]),
+            "?" if passes is None else f"{about}{passes:,.{1 if passes >= 0.1 or not passes else 2}f}",
+            "?" if text is None else f"{about}{size(text)}",
+            _token_files(corpus),
+            Text(corpus["source"]),
+            Text(",\n".join(corpus["licences"]) or "?"),
+        )
+    together = plan["totals"]["token_file_bytes"]
+    if len(plan["corpora"]) > 1 and together is not None:
+        about = "~" if any(corpus["estimated"] for corpus in plan["corpora"]) else ""
+        table.add_section()
+        table.add_row("in all", number(plan["totals"]["tokens"]), "", "", f"{about}{size(together)}")
+    return table
+
+
+def _token_files(corpus: dict[str, Any]) -> str:
+    """How large they are, or will be; of those that are being written also how much is there."""
+    there, expected = corpus["there"], corpus["token_file_bytes"]
+    if not corpus["estimated"]:
+        return size(expected)
+    awaited = "?" if expected is None else f"~{size(expected)}"
+    return f"{size(there)} of\n{awaited}" if there else awaited
 
 
 def _phases(plan: dict[str, Any]) -> Table:

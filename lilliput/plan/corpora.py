@@ -1,0 +1,212 @@
+"""The corpora of a timeline: where they come from, what the phases read of them, and how large they are.
+
+Nobody is asked over a network and no corpus is read whole. What is encoded in the run folder is known, local texts are
+estimated from their beginning, streams from their budgets; of the rest nothing is said.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lilliput.base.errors import LilliputError
+from lilliput.base.rundir import RunFolder
+from lilliput.base.spec import to_plain
+from lilliput.data.arithmetic import Arithmetic
+from lilliput.data.begun import BEGUN, begun_folders
+from lilliput.data.conversations import ChatFiles
+from lilliput.data.curate import Curated
+from lilliput.data.documents import Files
+from lilliput.data.hub import HubChats, HubText
+from lilliput.data.installed import Installed
+from lilliput.data.joined import Joined, JoinedChats
+from lilliput.data.marks import gauge, marked
+from lilliput.data.mixture import Mixture
+from lilliput.data.questions import DocumentationQuestions
+from lilliput.data.teacher import Teacher
+from lilliput.recipe import Recipe, Release
+from lilliput.train.phase import Phase
+
+BYTES_PER_TOKEN = 4
+"""Of text, where nothing is encoded yet: English in tokenizers of a few thousand to a hundred thousand ids."""
+SAMPLE = {Files: 4_000_000, Arithmetic: 50_000}
+"""Bytes of text that a corpus is estimated from: enough to see past what decompression reads ahead, in a moment."""
+
+
+class _Size(NamedTuple):
+    """Of a corpus; None for what is not known."""
+
+    tokens: int | None = None
+    """Those that a pass over the training side reads."""
+    text: int | None = None
+    files: int | None = None
+    """Bytes of the token files."""
+
+
+def corpora(recipe: Recipe, read: Mapping[str, float], folder: Path | None) -> list[dict[str, Any]]:
+    """The corpora that the timeline names, in the recipe's order.
+
+    Args:
+        recipe: whose.
+        read: tokens that the phases read, by corpus.
+        folder: the run folder; None where there is none.
+
+    Returns:
+        JSON values: `name`, `source`, `licences`, `tokens_read`; `passes` over the training side, `text_bytes` and
+        `token_file_bytes`, None where unknown; `estimated`, whether these three are; `there`, the bytes of token files
+        that exist, closed ones of an encoding that was interrupted too.
+    """
+    named = {name for entry in recipe.timeline for name in _named(entry)}
+    rows = []
+    for name in (name for name in recipe.corpora if name in named):
+        corpus: Any = recipe.corpora[name]
+        encoded = _encoded(recipe, name, folder)
+        size = encoded or _estimated(corpus, 2 if recipe.tokenizer.vocab <= 2**16 else 4)
+        tokens = round(read.get(name, 0))
+        rows.append(
+            {
+                "name": name,
+                "source": source(corpus),
+                "licences": licences(corpus),
+                "tokens_read": tokens,
+                "passes": tokens / size.tokens if size.tokens else None,
+                "text_bytes": size.text,
+                "token_file_bytes": size.files,
+                "estimated": encoded is None,
+                "there": size.files if encoded else _begun(name, folder),
+            }
+        )
+    return rows
+
+
+def shares(phase: Phase) -> dict[str, float]:
+    """The share of a phase's tokens that comes from each corpus."""
+    if not isinstance(phase.data, Mixture):
+        return {name: 1 / len(phase.data.corpora) for name in phase.data.corpora}
+    whole = sum(phase.data.weights.values())
+    return {name: weight / whole for name, weight in phase.data.weights.items()}
+
+
+def licences(spec: Any) -> list[str]:
+    """What a corpus, or those within it, say of their licence; each once."""
+    if isinstance(spec, tuple):
+        own, parts = [], list(spec)
+    elif is_dataclass(spec):
+        own, parts = [getattr(spec, "licence", None)], [getattr(spec, field.name) for field in fields(spec)]
+    else:
+        return []
+    told = [licence for licence in own if isinstance(licence, str)]
+    return list(dict.fromkeys([*told, *(licence for part in parts for licence in licences(part))]))
+
+
+def source(corpus: Any) -> str:
+    """Where a corpus comes from, in a few words."""
+    match corpus:
+        case HubText() | HubChats():
+            parts = [corpus.dataset, corpus.config, None if corpus.split == "train" else corpus.split]
+            return ", ".join(part for part in parts if part)
+        case Files() | ChatFiles():
+            return ", ".join(corpus.paths)
+        case Curated():
+            return f"{source(corpus.source)}, filtered"
+        case Joined() | JoinedChats():
+            return "; ".join(map(source, corpus.sources))
+        case Installed():
+            count = len(corpus.distributions)
+            return f"documentation of {count} packages{' and Python' if corpus.python else ''}"
+        case DocumentationQuestions():
+            return f"questions about the {source(corpus.source)}"
+        case Arithmetic():
+            return f"{corpus.count:,} generated documents"
+        case Teacher():
+            return f"replies of {corpus.model}"
+    return type(corpus).__name__
+
+
+def _named(entry: Any) -> tuple[str, ...]:
+    if isinstance(entry, Phase):
+        return entry.data.corpora
+    if isinstance(entry, Release):
+        return (entry.heldout, entry.chat) if entry.chat else (entry.heldout,)
+    return ()
+
+
+def _encoded(recipe: Recipe, name: str, folder: Path | None) -> _Size | None:
+    """The size of token files that a run would take as they are; None if it would write them."""
+    if folder is None:
+        return None
+    try:
+        run = RunFolder(folder)
+        record, tokenizer = run.record(f"shards/{name}"), run.record("tokenizer")
+    except LilliputError:  # damaged: the run will say so
+        return None
+    mine = to_plain(recipe.tokenizer)
+    if not record.get("done") or not tokenizer.get("done"):
+        return None
+    begun, corpus = record["from"], recipe.corpora[name]
+    learned = tokenizer["from"]["tokenizer"]
+    same = begun["corpus"]["spec"] == to_plain(corpus) and begun["split"] == to_plain(recipe.split)
+    if not same or {key: learned.get(key) for key in mine} != mine or _changed(corpus, begun["corpus"]["content"]):
+        return None
+    sides = record["outputs"]["sides"]
+    files = sum(file.stat().st_size for file in (folder / "shards" / name).glob("*.bin"))
+    if "length" in begun:  # conversations; the first token of a row is no target
+        size = _Size((begun["length"] - 1) * sides["train"]["rows"], None, files)
+    else:
+        size = _Size(sides["train"]["tokens"], sum(side["bytes"] for side in sides.values()), files)
+    return size if files else None
+
+
+def _changed(corpus: Any, content: Any) -> bool:
+    """Whether local files are others than those that were encoded. Files that are away are taken for what they were."""
+    if isinstance(corpus, Curated):
+        return _changed(corpus.source, content)
+    try:
+        return isinstance(corpus, Files | ChatFiles) and corpus.identity() != content
+    except LilliputError:
+        return False
+
+
+def _begun(name: str, folder: Path | None) -> int:
+    if folder is None:
+        return 0
+    begun = [path for path in begun_folders(folder / "shards") if path.name.startswith(name + BEGUN)]
+    return sum(file.stat().st_size for path in begun for file in path.glob("*.bin"))
+
+
+def _estimated(corpus: Any, width: int) -> _Size:
+    text = _text_bytes(corpus)
+    if text is None:
+        return _Size()
+    tokens = text // BYTES_PER_TOKEN
+    return _Size(tokens, text, tokens * width)
+
+
+def _text_bytes(corpus: Any) -> int | None:
+    """UTF-8 bytes of text, roughly."""
+    innermost = corpus
+    while isinstance(innermost, Curated):
+        innermost = innermost.source
+    match innermost:
+        case HubText():
+            return innermost.most_bytes
+        case Joined():
+            parts = [_text_bytes(one) for one in innermost.sources]
+            return None if None in parts else sum(part for part in parts if part is not None)
+        case Files() | Arithmetic():
+            return _sampled(corpus, SAMPLE[type(innermost)])
+    return None
+
+
+def _sampled(corpus: Any, enough: int) -> int | None:
+    """From the first documents, and how much of the corpus they are; None where there is nothing to be read."""
+    size = 0
+    try:
+        for item, mark in marked(corpus):
+            size += 0 if isinstance(item, str) else len(item.text.encode("utf-8", "surrogatepass"))
+            if size >= enough:
+                share = gauge(corpus)(mark)
+                return round(size / share) if share else None
+    except LilliputError:
+        return None
+    return size
