@@ -7,7 +7,6 @@ each time, at last until it ends by itself; compares the hashes.
 """
 
 import argparse
-import json
 import random
 import subprocess
 import sys
@@ -25,7 +24,7 @@ def hashes(run: Path) -> dict[str, str]:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--recipe", default="quickstart")
     arguments.add_argument("--kills", type=int, default=5)
     arguments.add_argument("--seed", type=int, default=0)
@@ -34,7 +33,7 @@ def main() -> None:
     given = arguments.parse_args()
     with TemporaryDirectory() as temporary:
         result = compare(given.recipe, given.kills, given.seed, given.work or Path(temporary))
-    print(json.dumps(result, indent=2))
+    show(result)
     if given.out:
         write_json(given.out, result)
     sys.exit(0 if result["equal"] else 1)
@@ -69,6 +68,14 @@ def compare(recipe: str, kills: int, seed: int, work: Path) -> dict:
         "equal": expected == found and bool(expected),
         "environment": environment(),
     }
+
+
+def show(result: dict) -> None:
+    killed_after = ", ".join(f"{seconds} s" for seconds in result["killed_after_seconds"])
+    print(f"{result['recipe']}: straight in {result['straight_seconds']} s, killed after {killed_after}")
+    for name in sorted(result["straight"] | result["killed"]):
+        straight, killed = (result[way].get(name, "no weights") for way in ("straight", "killed"))
+        print(f"  {'equal ' if straight == killed else 'DIFFER'} {name:24} {straight[:16]}  {killed[:16]}")
 
 
 if __name__ == "__main__":

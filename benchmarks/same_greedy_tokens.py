@@ -1,6 +1,6 @@
 """Do transformers, without Lilliput, and `lilliput generate` write the same greedy tokens?
 
-    python benchmarks/same_greedy_tokens.py RUN [--questions 100] [--most 64]
+    python benchmarks/same_greedy_tokens.py RUN [--questions 100] [--most 64] [--out FILE.json]
 
 RUN is a run folder with an instruct release. Its held-out questions are answered by our own decoder, and by
 `AutoModelForCausalLM.from_pretrained(...)` with the chat template in a process that cannot import lilliput; then one
@@ -14,6 +14,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from lilliput.base.environment import environment
+from lilliput.base.files import write_json
 from lilliput.generate.decode import stream
 from lilliput.publish.load import load
 from lilliput.tokenizer.chatml import render
@@ -39,10 +41,11 @@ print(json.dumps({"remote": remote, "class": type(model).__name__, "replies": re
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("run", type=Path)
     arguments.add_argument("--questions", type=int, default=100)
     arguments.add_argument("--most", type=int, default=64)
+    arguments.add_argument("--out", type=Path)
     given = arguments.parse_args()
     folder = max((given.run / "releases").glob("*-instruct"))
     lines = (given.run / "shards" / "questions" / "heldout.jsonl").read_text(encoding="utf-8").splitlines()
@@ -67,6 +70,10 @@ def main() -> None:
     print(f"{folder.name}: {theirs['class']}, remote code {'used' if theirs['remote'] else 'not needed'}")
     print(f"the same greedy tokens: {equal} of {len(questions)} replies")
     print(f"sampled with repetition penalty 1.3: {theirs['sampled']!r}")
+    if given.out:
+        found = {"release": folder.name, "class": theirs["class"], "remote_code": theirs["remote"], "equal": equal}
+        found |= {"replies": len(questions), "most": given.most, "sampled": theirs["sampled"]}
+        write_json(given.out, found | {"environment": environment()})
     sys.exit(0 if equal == len(questions) else 1)
 
 

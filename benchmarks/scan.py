@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 if "cpu" in sys.argv:
@@ -31,7 +32,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
-from lilliput.ops.gated_scan import Backend, gated_scan, reset_at_documents
+from lilliput.ops.gated_scan import Backend, fla, gated_scan, reset_at_documents
 from lilliput.ops.gated_scan import triton as kernels
 from lilliput.ops.gated_scan.triton_tiles import Tiles
 
@@ -155,7 +156,7 @@ class Clock:
 
 
 def competitors(
-    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, fla: bool
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, with_fla: bool
 ) -> Iterator[tuple[str, Callable[[], Tensor]]]:
     """Each as a function of the same leaves."""
     yield "lilliput", lambda: gated_scan(q, k, v, log_decay, None, Backend.TRITON)[0]
@@ -169,19 +170,17 @@ def competitors(
                 return F.scaled_dot_product_attention(*heads_first, is_causal=True)
 
         yield f"SDPA {name}", attend
-    if fla:
-        from fla.ops.gla import chunk_gla
-
-        yield "fla chunk_gla", lambda: chunk_gla(q, k, v, log_decay)[0]
+    if with_fla:
+        yield "fla chunk_gla", lambda: gated_scan(q, k, v, log_decay, None, Backend.FLA)[0]
 
 
-def compare(shape: tuple[int, int], clock: Clock, fla: bool) -> dict[str, dict[str, float]]:
+def compare(shape: tuple[int, int], clock: Clock, with_fla: bool) -> dict[str, dict[str, float]]:
     """Milliseconds forward, and forward and backward, of everybody at one shape."""
     dtype = torch.bfloat16 if clock.device == "cuda" else torch.float16
     q, k, v, z = draw(*shape, dtype, clock.device)
     leaves = [x.requires_grad_() for x in (q, k, v, F.logsigmoid(z))]
     result = {}
-    for name, call in competitors(*leaves, fla):
+    for name, call in competitors(*leaves, with_fla):
         began = time.perf_counter()
         try:
             outputs = call()
@@ -256,6 +255,8 @@ def main() -> None:
     arguments.add_argument("--out", type=Path)
     arguments.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     given = arguments.parse_args()
+    if given.fla:
+        fla.require(torch.device(given.device))  # now, not when the rest is measured
     began = time.perf_counter()
     clock = Clock(given.device)
     on_gpu = given.device == "cuda"
@@ -263,6 +264,8 @@ def main() -> None:
 
     shipped = kernels.tiles_for(torch.bfloat16, torch.device(given.device))
     result: dict = {"environment": environment(), "tiles": str(shipped), "parity": {}, "kernels": {}, "compare": {}}
+    if given.fla:
+        result["fla-core"] = version("fla-core")
     print("shipped:", shipped)
     if on_gpu:
         result["device"] = torch.cuda.get_device_name()

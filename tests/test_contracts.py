@@ -21,6 +21,7 @@ from lilliput.recipe import load_machine, load_recipe, names
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "lilliput").rglob("*.py"))
+BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PINS = read_pins((ROOT / "constraints.txt").read_text(encoding="utf-8"))
 DRAWERS = {"utils", "util", "helpers", "helper", "common", "misc"}
@@ -58,7 +59,18 @@ def test_licence_is_there():
     assert PROJECT["license"] == "Apache-2.0"
 
 
-def test_wheel_holds_every_file_of_the_package(tmp_path: Path):
+@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.name)
+def test_a_benchmark_asks_one_question_and_writes_what_it_found(path: Path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    docstring = ast.get_docstring(tree) or ""
+    assert docstring.partition("\n")[0].endswith("?"), "the first line of the docstring is the question"
+    assert "--out FILE.json" in docstring and f"benchmarks/{path.name}" in docstring, "then how to ask it"
+    calls = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert any(call.startswith(("options.add_argument('--out'", "arguments.add_argument('--out'")) for call in calls)
+    assert "environment()" in calls, "a figure names its versions and machine"
+
+
+def test_wheel_holds_every_file_of_the_package_and_the_benchmarks(tmp_path: Path):
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     made = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
     assert made.returncode == 0, made.stdout + made.stderr
@@ -66,8 +78,9 @@ def test_wheel_holds_every_file_of_the_package(tmp_path: Path):
     shipped = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     paths = [path.relative_to(ROOT) for path in (ROOT / "lilliput").rglob("*") if path.is_file()]
     left_out = re.compile(r"(^|/)(\.|__pycache__/)")
-    assert shipped == {path.as_posix() for path in paths if not left_out.search(path.as_posix())}
-    assert {"lilliput/recipes/quickstart.py", "lilliput/machines/cpu.py"} <= shipped
+    package = {path.as_posix() for path in paths if not left_out.search(path.as_posix())}
+    assert shipped == package | {f"lilliput/benchmarks/{path.name}" for path in BENCHMARKS}
+    assert {"lilliput/recipes/quickstart.py", "lilliput/machines/cpu.py", "lilliput/benchmarks/loss.py"} <= shipped
 
 
 @pytest.mark.parametrize("name", names("lilliput.recipes"))

@@ -2,7 +2,7 @@
 
 HGRN2 (arXiv 2404.07904) with k = 1 - exp g; the chunked form is that of GLA (arXiv 2312.06635). `naive` is the
 specification; every other backend, `chunked` in plain PyTorch and `triton` in kernels for GPUs, is tested against it,
-values and gradients.
+values and gradients. `fla` is somebody else's, to compare with.
 
 Shapes: B rows, L positions, H heads, K key channels, V value channels.
 """
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lilliput.base.errors import MachineError
 from lilliput.ops.gated_scan.chunked import chunked
+from lilliput.ops.gated_scan.fla import by_fla
 from lilliput.ops.gated_scan.naive import naive
 
 RESET = -40.0
@@ -25,12 +26,13 @@ TRITON_HERE = find_spec("triton") is not None
 
 
 class Backend(Enum):
-    """Which implementation runs; `AUTO` picks the fastest one for the input."""
+    """Which implementation runs; `AUTO` picks the fastest of ours for the input, never `FLA`."""
 
     AUTO = "auto"
     NAIVE = "naive"
     CHUNKED = "chunked"
     TRITON = "triton"
+    FLA = "fla"
 
 
 def gated_scan(
@@ -55,12 +57,14 @@ def gated_scan(
         o [B, L, H, V] in the dtype of q, and S after the row [B, H, K, V] in the dtype of log_decay.
 
     Raises:
-        MachineError: `Backend.TRITON` was asked for, and cannot run here or not on such inputs.
+        MachineError: `Backend.TRITON` or `Backend.FLA` was asked for, and cannot run here or not on such inputs.
     """
     if backend is Backend.AUTO:
         backend = _fastest(q, v, log_decay)
     if backend is Backend.TRITON:
         return _fused(q, k, v, log_decay, state)
+    if backend is Backend.FLA:
+        return by_fla(q, k, v, log_decay, state)
     with torch.autocast(q.device.type, enabled=False):  # which products are narrow, the scan says itself
         return (naive if backend is Backend.NAIVE else chunked)(q, k, v, log_decay, state)
 

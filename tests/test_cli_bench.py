@@ -1,0 +1,78 @@
+"""`lilliput bench`: what it lists, and that a script runs as Python alone would run it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_commands
+
+ROOT = Path(__file__).parents[1]
+ECHO = '''"""What does a script see?"""
+
+import json, os, sys
+
+settings = {name: os.environ.get(name) for name in ("OMP_WAIT_POLICY", "LILLIPUT_TEST", "PYTHONPATH")}
+print(json.dumps([sys.argv, sys.path[0], settings]))
+sys.exit(7)
+'''
+
+
+@pytest.fixture
+def installed(tmp_path):
+    """The package as a wheel lays it out, with one benchmark more."""
+    shutil.copytree(ROOT / "lilliput", tmp_path / "lilliput", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "benchmarks", tmp_path / "lilliput" / "benchmarks")
+    (tmp_path / "lilliput" / "benchmarks" / "echo.py").write_text(ECHO)
+    return tmp_path
+
+
+def test_every_script_is_listed_with_its_question():
+    code = "import sys; sys.argv = ['lilliput', 'bench']; from lilliput.cli import app; app(standalone_mode=False)"
+    code += "; assert not {'torch', 'numpy', 'transformers'} & set(sys.modules), 'a listing imports nothing heavy'"
+    listing = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert listing.returncode == 0, listing.stderr
+    lines = dict(line.split("  ", 1) for line in listing.stdout.splitlines())
+    assert {name.strip() for name in lines} == {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
+    assert all(question.strip().endswith("?") for question in lines.values())
+
+
+@pytest.mark.parametrize("arguments", [["--help", "-h", "--", "a b", "", "--device=cpu"], []])
+def test_a_script_runs_as_python_alone_would_run_it(installed, arguments):
+    script = installed / "lilliput" / "benchmarks" / "echo.py"
+    environment = os.environ | {"PYTHONPATH": str(installed), "LILLIPUT_TEST": "1"}
+    environment.pop("OMP_WAIT_POLICY")
+    ways = [[sys.executable, str(script)], [sys.executable, "-m", "lilliput", "bench", "echo"]]
+    alone, ours = (
+        subprocess.run([*way, *arguments], cwd=installed, env=environment, capture_output=True, text=True)
+        for way in ways
+    )
+    assert ours.returncode == alone.returncode == 7, ours.stderr
+    assert ours.stdout == alone.stdout and json.loads(ours.stdout)[0] == [str(script), *arguments]
+
+
+def test_a_checkout_measures_itself(tmp_path):
+    code = "import lilliput, sys; sys.exit(lilliput.__file__)"
+    shutil.copytree(ROOT / "lilliput", tmp_path / "lilliput", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "echo.py").write_text(code)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "lilliput", "bench", "echo"]
+    found = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert found.stderr.strip() == str(tmp_path / "lilliput" / "__init__.py")
+
+
+def test_steps_are_timed_on_a_processor(tmp_path):
+    words = ["step", "slm-10m", "--steps", 12, "--device", "cpu", "--out", tmp_path / "step.json"]
+    assert "slm-10m" in tiny_commands.lilliput("bench", *words, folder=tmp_path).out
+    found = json.loads((tmp_path / "step.json").read_text())
+    assert found["environment"]["packages"]["torch"] and "slm-10m" in found["results"]
+
+
+def test_an_unknown_name_gets_the_nearest_ones(tmp_path):
+    tiny_commands.refused("bench", "scan-gird", folder=tmp_path, says="nearest names: scan_grid", where="bench")
+    everything = tiny_commands.refused("bench", "xyz", "--help", folder=tmp_path, says="nearest names: attention")
+    assert "step" in everything

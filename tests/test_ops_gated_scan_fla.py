@@ -1,0 +1,52 @@
+"""fla-core's scan as a backend: on a GPU equal to the naive recurrence, elsewhere refused."""
+
+from importlib.util import find_spec
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_ops_gated_scan_triton import DEVICE, draw, furthest, run
+
+from lilliput.base.errors import MachineError
+from lilliput.ops.gated_scan import Backend, gated_scan
+
+HERE = find_spec("fla") is not None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not HERE, reason="fla-core is not installed (pip install 'fla-core>=0.6')")
+@pytest.mark.parametrize("begins_empty", [False, True])
+@pytest.mark.parametrize("documents", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-3), (torch.float16, 2e-2), (torch.bfloat16, 2e-2)])
+def test_fla_equals_the_naive_form(dtype, tolerance, documents, begins_empty):
+    inputs = [*draw(150)[:4], None] if begins_empty else draw(150)
+    segments = torch.arange(150, device=DEVICE).div(60, rounding_mode="floor")[None] if documents else None
+    found = run(Backend.FLA, inputs, dtype, segments=segments)
+    assert found[0].dtype == dtype and found[1].dtype == torch.float32
+    assert furthest(found, run(Backend.NAIVE, inputs, segments=segments)) < tolerance
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not HERE, reason="fla-core is not installed (pip install 'fla-core>=0.6')")
+def test_fp64_is_refused():
+    with pytest.raises(MachineError, match=r"does not take torch\.float64"):
+        run(Backend.FLA, draw(20))
+
+
+@pytest.mark.skipif(HERE, reason="fla-core is installed")
+def test_without_fla_the_error_says_what_to_install():
+    with pytest.raises(MachineError, match="fla-core is not installed") as refusal:
+        on_a_cpu()
+    assert "pip install 'fla-core" in refusal.value.hint and "Backend.FLA" in refusal.value.where
+
+
+def test_a_processor_is_refused_before_fla_is_imported(tmp_path, monkeypatch):
+    (tmp_path / "fla.py").write_text("raise AssertionError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MachineError, match="cannot run on the device cpu"):
+        on_a_cpu()
+
+
+def on_a_cpu():
+    q, k, v, z, state = (x.detach().float().cpu() for x in draw(20))
+    return gated_scan(q, k, v, F.logsigmoid(z), state, Backend.FLA)
