@@ -1,4 +1,4 @@
-"""What it costs to start on token files, and to compare blocks with their checksums while they are read.
+"""What does it cost to start on token files, and to compare blocks with their checksums while they are read?
 
     python benchmarks/token_files.py [--gigabytes 4] [--repeats 15] [--work FOLDER] [--out FILE.json]
 
