@@ -49,14 +49,16 @@ class LaunchedPasses:
     def __init__(self, objectives: Sequence[nn.Module], precision: Precision, device: torch.device):
         self._objectives, self._precision, self.device = objectives, precision, device
 
-    def __call__(self, stage: int, batches: Sequence[Batch], charged: float, generator: torch.Generator) -> Parts:
+    def __call__(
+        self, stage: int, batches: Sequence[Batch], charged: float | Tensor, generator: torch.Generator
+    ) -> Parts:
         parts: Parts = {}
         for batch in batches:
             losses = self.differentiate(stage, batch.to(self.device), charged, generator)
             parts = _added(parts, losses.parts)
         return parts
 
-    def differentiate(self, stage: int, batch: Batch, charged: Any, generator: torch.Generator) -> Losses:
+    def differentiate(self, stage: int, batch: Batch, charged: float | Tensor, generator: torch.Generator) -> Losses:
         """Of one micro-batch, on the device."""
         with self._precision.cast():
             losses = self._objectives[stage](batch, charged, generator)
@@ -83,7 +85,9 @@ class GraphedPasses:
         whole = all(bool((batch.weight != 0).all()) for batch in batches)
         if not whole or self._precision.looks or not kinds <= self._seen:
             self._seen |= kinds
-            return self._launched(stage, batches, charged, generator)
+            # In a tensor here, too: a number would be divided by in fp64, and continued runs are to be equal to the bit.
+            number = torch.tensor(charged, dtype=torch.float32, device=self._launched.device)
+            return self._launched(stage, batches, number, generator)
         if not self._gradients:
             self._gradients = [torch.zeros_like(parameter) for parameter in self._parameters]
         torch._foreach_zero_(self._gradients)
