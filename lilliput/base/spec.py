@@ -6,7 +6,7 @@ the registry: whatever a recipe imports can be stored and loaded again, and noth
 
 import difflib
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from math import inf
 from typing import Any, NamedTuple, TypeVar
@@ -168,6 +168,17 @@ def check_range(where: str, low: float, below: float, **numbers: float) -> None:
         if not low <= number < below:
             most = f" and less than {below:g}" if below < inf else ""
             raise RecipeError(f"{name} cannot be {number}", where=where, hint=f"give at least {low:g}{most}")
+
+
+def check_choice(where: str, choices: Collection[str], **values: str) -> None:
+    """Refuse names that are none of `choices`.
+
+    Raises:
+        RecipeError: one is not; it is named.
+    """
+    for name, value in values.items():
+        if value not in choices:
+            raise RecipeError(f"{name} cannot be {value!r}", where=where, hint=f"one of: {', '.join(choices)}")
 
 
 def _spec_type(name: str, where: str) -> type:
