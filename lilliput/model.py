@@ -75,6 +75,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.spec = spec
         self.embedding = nn.Embedding(spec.vocab, spec.width)
+        self.shared = spec.mixer.shared(spec.width, spec.layers)
         self.layers = nn.ModuleList(
             Block(spec.width, layer, spec.mixer, spec.ffn, spec.norm, spec.gate) for layer in range(spec.layers)
         )
@@ -102,8 +103,8 @@ class LanguageModel(nn.Module):
         Returns:
             the stream after those layers [B, L, D].
         """
-        for block in self.layers[layers]:
-            x = block(x, segments)
+        for block, shared in zip(self.layers[layers], self._rows(layers), strict=True):
+            x = block(x, segments, *shared)
         return x
 
     def advance(
@@ -120,10 +121,15 @@ class LanguageModel(nn.Module):
             the stream after those layers [B, L, D], and their states after those positions.
         """
         after = []
-        for place, block in enumerate(self.layers[layers]):
-            x, state = cast(Block, block).advance(x, None if states is None else states[place])
+        for place, (block, shared) in enumerate(zip(self.layers[layers], self._rows(layers), strict=True)):
+            x, state = cast(Block, block).advance(x, None if states is None else states[place], *shared)
             after.append(state)
         return x, after
+
+    def _rows(self, layers: slice) -> list[tuple[Tensor, ...]]:
+        """What each layer of a slice is handed of what mixers share."""
+        every = [()] * self.spec.layers if self.shared is None else [(row,) for row in self.shared()]
+        return every[layers]
 
     def head(self, x: Tensor) -> Tensor:
         """Residual stream [B, L, D] -> logits [B, L, V]."""

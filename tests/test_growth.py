@@ -66,13 +66,29 @@ def test_copies_have_storage_of_their_own(model):
     assert len(set(places)) == len(places)
 
 
-def test_a_stack_is_the_trunk_run_twice(model):
+@pytest.mark.parametrize("name", ["gqa", "hgrn2", "odin", "horizons"])
+def test_a_stack_is_the_trunk_run_twice(name):
+    model = SPECS[name].build(seed=1)
     x = model.embed(ROWS[..., None])
     twice = model.run(model.run(x))
     assert torch.equal(grown(model, times=2)(ROWS), model.head(twice))
 
 
+@pytest.mark.parametrize(("order", "originals"), [("stack", [0, 1, 0, 1]), ("interleaved", [0, 0, 1, 1])])
+def test_lower_bounds_rise_over_the_new_depth(order, originals):
+    spec = replace(HGRN2_SPEC, mixer=replace(HGRN2_SPEC.mixer, lower_bounds=True))
+    base = spec.build(seed=1)
+    torch.nn.init.normal_(base.shared.bound_logits)
+    stacked = grown(base, times=2, order=order).shared
+    assert torch.equal(stacked.bound_logits, base.shared.bound_logits[originals])
+    share = base.shared.bound_logits.softmax(dim=0)[originals] / 2
+    assert torch.allclose(stacked(), share.cumsum(dim=0) - share[0])
+    assert (stacked().diff(dim=0) > 0).all()
+
+
 def test_silent_copies_compute_what_the_model_computed(model):
+    if model.shared is not None:
+        torch.nn.init.normal_(model.shared.bound_logits)
     assert torch.allclose(grown(model, times=3, order="zero")(ROWS), model(ROWS), atol=1e-6)
 
 

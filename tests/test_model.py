@@ -45,6 +45,7 @@ def mtlm(layers, inner):
     [
         (ODIN, 138_449_696, 113_283_872),
         (replace(ODIN, vocab=32_770), 138_451_232, 113_283_872),
+        (replace(ODIN, mixer=replace(ODIN.mixer, lower_bounds=True)), 138_461_984, 113_296_160),
         (SLM, 9_968_640, 7_871_488),
         (mtlm(12, 1_280), 88_296_192, 88_296_192 - 32_000 * 768),
         (mtlm(24, 1_280), 152_015_616, 152_015_616 - 32_000 * 768),
@@ -86,15 +87,25 @@ def test_empty_state_is_the_beginning(model):
     assert torch.allclose(model.advance(x, states=states)[0], model.run(x), atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["gqa", "hgrn2", "horizons"])
+@pytest.mark.parametrize("name", ["gqa", "hgrn2", "horizons", "options"])
 def test_documents_of_a_row_do_not_see_each_other(name):
-    # (Not with a rotation inside HGRN2: its scores depend on absolute positions, see methods in nn/hgrn2.py.)
-    model = SPECS[name].build(seed=1).double()
+    first, second = apart(SPECS[name])
+    assert first < 1e-10 and second < 1e-10
+
+
+def test_scores_of_a_recurrence_depend_on_distance_alone_where_gates_are_tied():
+    loose = replace(SPECS["options"], mixer=replace(SPECS["options"].mixer, rope_tie_gate=False))
+    first, second = apart(loose)
+    assert first < 1e-10 and second > 1e-6
+
+
+def apart(spec):
+    """How far two documents in one row are from the same in rows of their own."""
+    model = spec.build(seed=1).double()
     text = tokens()
     segments = torch.tensor([[0] * 31 + [1] * 44] * 2)
     packed = model.head(model.run(model.embed(text[..., None]), segments=segments))
-    assert torch.allclose(packed[:, :31], model(text[:, :31]), atol=1e-10)
-    assert torch.allclose(packed[:, 31:], model(text[:, 31:]), atol=1e-10)
+    return [(packed[:, part] - model(text[:, part])).abs().max().item() for part in (slice(0, 31), slice(31, None))]
 
 
 def test_causal_to_the_bit(model):

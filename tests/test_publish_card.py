@@ -4,12 +4,16 @@ import copy
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import yaml
 from card_records import DIGESTS, HGRN, PHASES, QWEN, record_of
 
 from lilliput.base.errors import ExportError
+from lilliput.nn.ffn import SwiGLU2
+from lilliput.nn.hgrn2 import HGRN2
+from lilliput.nn.rope import EvenLayers
 from lilliput.publish.card import card
 from lilliput.publish.export import Generation
 from lilliput.publish.layouts.hgrn2 import HGRN2Layout
@@ -136,6 +140,19 @@ def test_attention_is_counted_by_the_token():
     assert facts["Memory of a text"].startswith("768 numbers for each of its tokens")  # 6 layers x 2 x 2 heads x 32
     assert facts["Architecture"].startswith("`Qwen3ForCausalLM`") and facts["Vocabulary"] == "4,096 tokens"
     assert "head a matrix of its own" in facts["Feed-forward, norm, head"]
+
+
+def test_what_names_leave_open_is_said_where_it_is_unusual():
+    mixer = HGRN2(heads=3, rope=EvenLayers(pairs="interleaved"), rope_tie_gate=True, lower_bounds=True)
+    model = replace(HGRN, mixer=mixer, ffn=SwiGLU2(inner=512, square="product"))
+    text = card(record_of(chat=False, model=model))
+    facts = dict(rows(text, "Facts"))
+    assert facts["Mixer"] == (
+        "HGRN2 recurrence (3 heads of width 64, rotary positions in every other layer (theta 10,000) of neighbouring "
+        "channels, gates tied where channels turn together, learned lower bounds of the forget gates)"
+    )
+    assert "SwiGLU2 feed-forward of inner width 512, its product squared;" in facts["Feed-forward, norm, head"]
+    assert "`configuration_hgrn2_lm.py`, `modeling_hgrn2_lm.py` and `scan_hgrn2_lm.py`" in text
 
 
 def test_training_is_what_the_phases_measured(record):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_releases import HGRN, LLAMA, QWEN3, RELEASES
+from tiny_releases import HGRN, LLAMA, QWEN3, RELEASES, hugging_face
 
 from lilliput.base.errors import ExportError
 from lilliput.base.spec import from_plain, to_plain
@@ -18,25 +18,6 @@ from lilliput.publish.layouts.llama import LlamaLayout
 from lilliput.publish.layouts.qwen3 import Qwen3Layout
 
 
-def hugging_face_skeleton(layout, spec):
-    """The exported architecture on the meta device."""
-    from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
-
-    from lilliput.publish.remote.configuration_hgrn2_lm import HGRN2LMConfig
-    from lilliput.publish.remote.modeling_hgrn2_lm import HGRN2LMForCausalLM
-
-    config = layout.config(spec)
-    kinds = {
-        "qwen3": (Qwen3Config, Qwen3ForCausalLM),
-        "llama": (LlamaConfig, LlamaForCausalLM),
-        "hgrn2_lm": (HGRN2LMConfig, HGRN2LMForCausalLM),
-    }
-    config_kind, model_kind = kinds[config["model_type"]]
-    assert config["architectures"] == [model_kind.__name__]
-    with torch.device("meta"):
-        return model_kind(config_kind(**config))
-
-
 @pytest.mark.parametrize("name", RELEASES)
 def test_names_are_a_bijection_onto_the_parameters_of_the_architecture(name):
     spec, layout = RELEASES[name]
@@ -45,8 +26,19 @@ def test_names_are_a_bijection_onto_the_parameters_of_the_architecture(name):
     native = {key: value.shape for key, value in spec.skeleton().named_parameters()}
     assert names.keys() == native.keys()
     assert len(set(names.values())) == len(names)
-    theirs = {key: value.shape for key, value in hugging_face_skeleton(layout, spec).named_parameters()}
+    with torch.device("meta"):
+        theirs = {key: value.shape for key, value in hugging_face(layout, spec).named_parameters()}
     assert {names[key]: shape for key, shape in native.items()} == theirs
+
+
+@pytest.mark.parametrize("name", RELEASES)
+def test_rows_change_places_only_where_neighbours_turn_and_the_architecture_turns_halves(name):
+    spec, layout = RELEASES[name]
+    orders, native = layout.orders(spec), dict(spec.skeleton().named_parameters())
+    assert bool(orders) == name.endswith("interleaved")
+    for parameter, order in orders.items():
+        assert torch.equal(order.sort().values, torch.arange(len(native[parameter]))), parameter
+        assert order[:8].tolist() == [0, 2, 4, 6, 1, 3, 5, 7]
 
 
 def test_ungated_models_have_no_gates_in_the_table():
@@ -76,7 +68,8 @@ def test_the_remote_code_needs_torch_and_transformers_only():
                 assert {name.name.split(".")[0] for name in node.names} <= {"math", "torch", "transformers"}
             if isinstance(node, ast.ImportFrom):
                 module = node.module if node.level == 0 else "." + node.module
-                assert module.split(".")[0] in ("torch", "transformers") or module == ".configuration_hgrn2_lm"
+                own = (".configuration_hgrn2_lm", ".scan_hgrn2_lm")
+                assert module.split(".")[0] in ("torch", "transformers") or module in own
 
 
 REFUSED = {

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_releases import HGRN, RELEASES, VOCAB, awake, offline, rows, tokenizer
+from tiny_releases import HGRN, OTHERWISE, RELEASES, VOCAB, awake, offline, rows, tokenizer
 
 from lilliput.nn.block import ScalarGate, Ungated
 from lilliput.nn.ffn import SwiGLU, SwiGLU2
@@ -77,7 +77,7 @@ def test_every_option_gives_the_native_logits(rope, norm, output_norm, gate, ffn
 @pytest.mark.parametrize("length", [1, 15, 16, 70])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_the_copy_of_the_scan_is_faithful(scale, length, dtype):
-    from lilliput.publish.remote.modeling_hgrn2_lm import gated_scan as remote_scan
+    from lilliput.publish.remote.scan_hgrn2_lm import gated_scan as remote_scan
 
     generator = torch.Generator().manual_seed(length)
     q, k, v, z = (torch.randn(2, length, 3, 8, generator=generator) for _ in range(4))
@@ -92,7 +92,7 @@ def test_the_copy_of_the_scan_is_faithful(scale, length, dtype):
 @torch.no_grad()
 def test_steep_decays_stay_exact():
     model = steep()
-    close(remote_of(model)(rows(2, 70)).logits, model(rows(2, 70)), rtol=1e-6)
+    close(remote_of(model)(rows(2, 70)).logits, model(rows(2, 70)), rtol=1e-5)  # some processors round 3e-6 apart
 
 
 def padded(lengths, side):
@@ -124,9 +124,10 @@ def test_a_padded_batch_equals_single_rows(spec, lengths, side):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("spec", [STEEP, OTHERWISE])
 @torch.no_grad()
-def test_decoding_goes_on_after_a_padded_prefill(side):
-    remote = remote_of(awake(STEEP))
+def test_decoding_goes_on_after_a_padded_prefill(spec, side):
+    remote = remote_of(awake(spec))
     lengths = (2, 17, 30)
     tokens, mask, places = padded(lengths, side)
     state = remote(tokens, attention_mask=mask, use_cache=True).past_key_values
@@ -142,7 +143,7 @@ def test_decoding_goes_on_after_a_padded_prefill(side):
 @pytest.mark.parametrize("prefill", [1, 9, 33])
 @torch.no_grad()
 def test_cached_decoding_equals_one_pass(prefill):
-    for model in (awake(HGRN), steep()):
+    for model in (awake(HGRN), awake(OTHERWISE), steep()):
         remote, tokens = remote_of(model), rows(2, 40)
         step = remote(tokens[:, :prefill], use_cache=True)
         parts = [step.logits]
@@ -223,15 +224,15 @@ def save(model, tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("name", ["hgrn2", "hgrn2-untied"])
+@pytest.mark.parametrize("name", ["hgrn2", "hgrn2-untied", "hgrn2-options"])
 def test_saved_again_it_is_the_same_with_its_code(name, tmp_path, offline):
     from transformers import AutoModelForCausalLM
 
     model = awake(RELEASES[name][0])
     first = AutoModelForCausalLM.from_pretrained(save(model, tmp_path), trust_remote_code=True)
     first.save_pretrained(tmp_path / "again")
-    assert (tmp_path / "again" / "modeling_hgrn2_lm.py").is_file()
-    assert (tmp_path / "again" / "configuration_hgrn2_lm.py").is_file()
+    for file in LAYOUT.remote_files:
+        assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()
     second = AutoModelForCausalLM.from_pretrained(tmp_path / "again", trust_remote_code=True)
     tied = second.lm_head.weight.data_ptr() == second.model.embed_tokens.weight.data_ptr()
     assert tied == model.spec.tie_embeddings
@@ -315,6 +316,7 @@ def test_the_usual_switches_work():
 def test_the_config_refuses_what_the_code_does_not_know():
     from lilliput.publish.remote.configuration_hgrn2_lm import HGRN2LMConfig
 
-    for wrong in ({"ffn": "relu"}, {"gate": "vector"}, {"rope_layers": "odd"}, {"norm_offset": 2}, {"num_heads": 7}):
+    wrongs = [{"ffn": "relu"}, {"gate": "vector"}, {"rope_layers": "odd"}, {"rope_pairs": "thirds"}]
+    for wrong in (*wrongs, {"norm_offset": 2}, {"num_heads": 7}):
         with pytest.raises(ValueError):
             HGRN2LMConfig(**wrong)

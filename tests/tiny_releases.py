@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.norm import RMSNorm, ZeroCentredRMSNorm
 from lilliput.nn.rope import EvenLayers, Everywhere
 from lilliput.publish.layouts.hgrn2 import HGRN2Layout
+from lilliput.publish.layouts.layout import Layout
 from lilliput.publish.layouts.llama import LlamaLayout
 from lilliput.publish.layouts.qwen3 import Qwen3Layout
 from lilliput.tokenizer.bpe import BPE
@@ -46,13 +48,33 @@ HGRN = ModelSpec(
     norm=ZeroCentredRMSNorm(eps=1e-5),
     gate=ScalarGate(),
 )
+OTHERWISE = replace(
+    HGRN,
+    mixer=replace(
+        HGRN.mixer, rope=EvenLayers(pairs="interleaved"), rope_tie_gate=True, lower_bounds=True, horizons=(2.0, 40.0)
+    ),
+    ffn=SwiGLU2(inner=48, square="product"),
+    gate=ScalarGate(first=1.0),
+)
+"""Whatever model cards leave open, otherwise than we read them."""
+
+
+def neighbours(spec: ModelSpec) -> ModelSpec:
+    """The same attention, with channels 2j and 2j + 1 turning together."""
+    assert isinstance(spec.mixer, GQA)
+    return replace(spec, mixer=replace(spec.mixer, rope=Everywhere(theta=spec.mixer.rope.theta, pairs="interleaved")))
+
+
 RELEASES = {
     "qwen3": (QWEN3, Qwen3Layout(context=64)),
     "qwen3-untied": (replace(QWEN3, tie_embeddings=False), Qwen3Layout(context=64)),
     "llama": (LLAMA, LlamaLayout(context=64)),
     "llama-tied": (replace(LLAMA, tie_embeddings=True), LlamaLayout(context=64)),
+    "qwen3-interleaved": (neighbours(QWEN3), Qwen3Layout(context=64)),
+    "llama-interleaved": (neighbours(LLAMA), LlamaLayout(context=64)),
     "hgrn2": (HGRN, HGRN2Layout(context=64)),
     "hgrn2-horizons": (replace(HGRN, mixer=replace(HGRN.mixer, horizons=(2.0, 40.0))), HGRN2Layout(context=64)),
+    "hgrn2-options": (OTHERWISE, HGRN2Layout(context=64)),
     "hgrn2-untied": (replace(HGRN, tie_embeddings=False), HGRN2Layout(context=64)),
 }
 
@@ -65,6 +87,24 @@ def awake(spec: ModelSpec, seed: int = 0) -> LanguageModel:
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator) * (0.3 if parameter.dim() < 2 else 0.15))
     return model
+
+
+def hugging_face(layout: Layout, spec: ModelSpec) -> Any:
+    """The exported architecture in transformers, with first weights of its own."""
+    from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+    from lilliput.publish.remote.configuration_hgrn2_lm import HGRN2LMConfig
+    from lilliput.publish.remote.modeling_hgrn2_lm import HGRN2LMForCausalLM
+
+    config = layout.config(spec)
+    kinds: dict[str, Any] = {
+        "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+        "llama": (LlamaConfig, LlamaForCausalLM),
+        "hgrn2_lm": (HGRN2LMConfig, HGRN2LMForCausalLM),
+    }
+    config_kind, model_kind = kinds[config["model_type"]]
+    assert config["architectures"] == [model_kind.__name__]
+    return model_kind(config_kind(**config))
 
 
 def rows(count: int, length: int, seed: int = 0) -> torch.Tensor:

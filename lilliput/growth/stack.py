@@ -4,7 +4,8 @@
     interleaved   0 0 1 1 2 2       each layer followed by its copy
     zero          0 1 2  . . .      whole copies that add nothing to the stream yet
 
-Only `zero` computes at first what the model computed before; the paper's largest speed-up is that of `stack`.
+Only `zero` computes at first what the model computed before; the paper's largest speed-up is that of `stack`. What all
+layers share, such as lower bounds of gates that rise with the depth, is spread over the new depth.
 """
 
 from dataclasses import dataclass, replace
@@ -81,6 +82,8 @@ class Stack:
         with torch.no_grad():
             for name, parameter in grown.named_parameters():
                 stem, _, rest = name.partition(".")
+                if stem == "shared":
+                    continue
                 if stem != "layers":
                     parameter.copy_(old[name])
                     continue
@@ -88,4 +91,6 @@ class Stack:
                 parameter.copy_(old[f"layers.{originals[int(layer)]}.{rest}"])
                 if self.order == "zero" and int(layer) >= model.spec.layers and rest.endswith(RESIDUAL_OUTPUTS):
                     parameter.zero_()
+        if grown.shared is not None and model.shared is not None:
+            grown.shared.deepen(model.shared, originals, keep=self.order == "zero")
         return grown

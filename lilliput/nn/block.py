@@ -10,6 +10,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from lilliput.base.spec import check_range
 from lilliput.nn.ffn import FFNSpec
 from lilliput.nn.mixer import Mixer, MixerSpec, State
 from lilliput.nn.norm import NormSpec
@@ -33,21 +34,28 @@ class Ungated:
 
 @dataclass(frozen=True, kw_only=True)
 class ScalarGate:
-    """Branches join times sigmoid(a), one learned number each, 1/2 at first."""
+    """Branches join times sigmoid(a), one learned number each."""
+
+    first: float = 0.0
+    """a at first; sigmoid(0) is 1/2."""
+
+    def __post_init__(self) -> None:
+        check_range("ScalarGate", -20, 20, first=self.first)  # beyond, sigmoid is flat in fp32
 
     def build(self) -> nn.Module:
-        return ScalarGateLayer()
+        return ScalarGateLayer(self.first)
 
 
 class ScalarGateLayer(nn.Module):
     """sigmoid(a) * x."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: float) -> None:
         super().__init__()
+        self.first = first
         self.logit = nn.Parameter(torch.empty(()))
 
     def reset_parameters(self) -> None:
-        nn.init.zeros_(self.logit)
+        nn.init.constant_(self.logit, self.first)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.sigmoid(self.logit) * x
@@ -65,13 +73,13 @@ class Block(nn.Module):
         self.ffn = ffn.build(width)
         self.ffn_gate = gate.build()
 
-    def forward(self, x: Tensor, segments: Tensor | None) -> Tensor:
-        """Whole rows: [B, L, D] and document numbers [B, L] -> [B, L, D]."""
-        return self._joined(x, cast(Mixer, self.mixer).mix(self.mixer_norm(x), segments))
+    def forward(self, x: Tensor, segments: Tensor | None, *shared: Tensor) -> Tensor:
+        """Whole rows: [B, L, D], document numbers [B, L] and what mixers share -> [B, L, D]."""
+        return self._joined(x, cast(Mixer, self.mixer).mix(self.mixer_norm(x), segments, *shared))
 
-    def advance(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+    def advance(self, x: Tensor, state: State | None, *shared: Tensor) -> tuple[Tensor, State]:
         """The next positions of rows: [B, L, D] and the mixer's state -> [B, L, D] and the state after them."""
-        mixed, state = cast(Mixer, self.mixer).advance(self.mixer_norm(x), state)
+        mixed, state = cast(Mixer, self.mixer).advance(self.mixer_norm(x), state, *shared)
         return self._joined(x, mixed), state
 
     def _joined(self, x: Tensor, mixed: Tensor) -> Tensor:

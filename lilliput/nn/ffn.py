@@ -1,14 +1,15 @@
 """Gated feed-forward layers. Shape: [B, L, D] -> [B, L, D] through an inner width."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lilliput.base.spec import check_range
+from lilliput.base.spec import check_choice, check_range
 from lilliput.ops.project import project
 
 
@@ -35,36 +36,59 @@ class SwiGLU:
         check_range("SwiGLU", 1, inf, inner=self.inner)
 
     def build(self, width: int) -> nn.Module:
-        return GatedFFN(width, self.inner, F.silu)
+        return GatedFFN(width, self.inner, _silu)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SwiGLU2:
-    """down(silu(gate x)^2 * up x); the square overflows fp16 beyond 255, so the product is made in fp32."""
+    """SwiGLU with a square; that overflows fp16 beyond 255, so squares and products are made in fp32."""
 
     inner: int
+    square: Literal["silu", "product", "relu"] = "silu"
+    """What is squared, as the name alone does not say: down(silu(gate x)^2 * up x), down((silu(gate x) * up x)^2) or
+    down(relu(gate x)^2 * up x)."""
 
     def __post_init__(self) -> None:
         check_range("SwiGLU2", 1, inf, inner=self.inner)
+        check_choice("SwiGLU2", SQUARES, square=self.square)
 
     def build(self, width: int) -> nn.Module:
-        return GatedFFN(width, self.inner, _squared_silu)
+        return GatedFFN(width, self.inner, SQUARES[self.square])
 
 
-def _squared_silu(x: Tensor) -> Tensor:
-    return F.silu(x if x.dtype == torch.float64 else x.float()).square()
+def _silu(gate: Tensor, up: Tensor) -> Tensor:
+    return F.silu(gate) * up
+
+
+def _squared_silu(gate: Tensor, up: Tensor) -> Tensor:
+    return F.silu(_wide(gate)).square() * up
+
+
+def _squared_product(gate: Tensor, up: Tensor) -> Tensor:
+    return (F.silu(_wide(gate)) * up).square()
+
+
+def _squared_relu(gate: Tensor, up: Tensor) -> Tensor:
+    return F.relu(_wide(gate)).square() * up
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+SQUARES = {"silu": _squared_silu, "product": _squared_product, "relu": _squared_relu}
 
 
 class GatedFFN(nn.Module):
-    """down(activation(gate x) * up x), without biases."""
+    """down(gated(gate x, up x)), without biases; `gated` is a product of the two."""
 
-    def __init__(self, width: int, inner: int, activation):
+    def __init__(self, width: int, inner: int, gated: Callable[[Tensor, Tensor], Tensor]):
         super().__init__()
         self.gate = nn.Linear(width, inner, bias=False)
         self.up = nn.Linear(width, inner, bias=False)
         self.down = nn.Linear(inner, width, bias=False)
-        self.activation = activation
+        self.gated = gated
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = project(x, self.gate.weight, self.up.weight).chunk(2, dim=-1)
-        return self.down(self.activation(gate) * up)
+        return self.down(self.gated(gate, up))

@@ -43,6 +43,9 @@ class GQA:
                 hint="choose kv_heads so that it divides heads",
             )
 
+    def shared(self, width: int, layers: int) -> None:
+        return None
+
     def build(self, width: int, layer: int) -> nn.Module:
         return GQAMixer(self, width, layer)
 
@@ -87,6 +90,10 @@ class GQAMixer(nn.Module):
             k, v = torch.cat((state.keys, k), dim=1), torch.cat((state.values, v), dim=1)
         return self.output(attend(q, k, v, None, self.spec.cap).flatten(-2)), KeysAndValues(k, v)
 
+    @property
+    def waits(self) -> bool:
+        return False
+
     def _projected(self, x: Tensor) -> Tensor:
         return project(x, self.query.weight, self.key.weight, self.value.weight)
 
@@ -98,7 +105,9 @@ class GQAMixer(nn.Module):
     def _settings(self) -> dict[str, Any]:
         """How the projection becomes heads."""
         gains = (self.query_norm.weight, self.key_norm.weight) if self.spec.qk_norm else None
-        return {"gains": gains, "eps": self.spec.eps, "theta": self.spec.rope.theta if self.turns else None}
+        rope = self.spec.rope
+        theta = rope.theta if self.turns else None
+        return {"gains": gains, "eps": self.spec.eps, "theta": theta, "pairs": rope.pairs}
 
     def empty_state(self, rows: int) -> KeysAndValues:
         empty = self.key.weight.new_zeros(rows, 0, self.spec.kv_heads, self.spec.head_width)

@@ -3,6 +3,8 @@
     q = silu(W_q x)    f = sigmoid(W_f x [+ b])    k = 1 - f    v = W_i x
     S_t = diag(f_t) S_{t-1} + k_t (x) v_t    o_t = K^{-1/2} q_t^T S_t    y = W_o norm(o)
 
+With lower bounds f = l + (1 - l) sigmoid(W_f x [+ b]), where l is the layer's row of nn/lower_bounds.py.
+
 Shapes: B rows, L positions, D model width, H heads of width D / H for keys and values alike.
 """
 
@@ -15,11 +17,12 @@ from torch import Tensor, nn
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.spec import check_range
+from lilliput.nn.lower_bounds import LowerBounds
 from lilliput.nn.norm import NormSpec, RMSNorm
 from lilliput.nn.rope import Nowhere, Rope
 from lilliput.ops.gated_scan import gated_scan
 from lilliput.ops.project import project
-from lilliput.ops.recurrence import gates, recurrence
+from lilliput.ops.recurrence import gates, kernels_take, recurrence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,22 +31,42 @@ class HGRN2:
 
     heads: int
     rope: Rope = Nowhere()
-    """Rotation of queries and keys, after the gate has made the key."""
+    """Rotation of queries and keys, after the gate has made the key. Channels that turn together and forget apart
+    make a score depend on both positions, not on their distance alone."""
+    rope_tie_gate: bool = False
+    """Where queries and keys turn, the two channels of a pair forget alike, and scores depend on distance alone."""
     output_norm: NormSpec = RMSNorm()
     """Over the full width, before the output projection."""
     horizons: tuple[float, float] | None = None
     """Positions over which a channel forgets 1 - 1/e of what it held, at first: from the first to the last number,
     spread evenly in their logarithm over a head's channels, by a learned bias of the forget gate (the official code
     has one, the cards do not). None: no bias, and every channel begins by forgetting half at each position."""
+    lower_bounds: bool = False
+    """Whether forget gates have learned lower bounds that rise from layer to layer (nn/lower_bounds.py)."""
 
     def __post_init__(self) -> None:
         check_range("HGRN2", 1, math.inf, heads=self.heads)
+        if self.rope_tie_gate and isinstance(self.rope, Nowhere):
+            raise RecipeError(
+                "gates cannot be tied where nothing turns",
+                where="HGRN2(rope_tie_gate=True, rope=Nowhere())",
+                hint="leave rope_tie_gate out, or give a rotation such as EvenLayers()",
+            )
         if self.horizons and not 1 < self.horizons[0] <= self.horizons[1]:
             raise RecipeError(
                 f"horizons of {self.horizons} positions do not rise from above 1",
                 where="HGRN2(horizons=)",
                 hint="give two numbers such as (2.0, 200.0), or None for no bias",
             )
+
+    def shared(self, width: int, layers: int) -> LowerBounds | None:
+        if self.lower_bounds and layers == 1:
+            raise RecipeError(
+                "the first layer has no lower bound, and there is no other",
+                where="HGRN2(lower_bounds=True) with ModelSpec(layers=1)",
+                hint="leave lower_bounds out, or give more layers",
+            )
+        return LowerBounds(width, layers) if self.lower_bounds else None
 
     def build(self, width: int, layer: int) -> nn.Module:
         if width % self.heads:
@@ -97,15 +120,23 @@ class HGRN2Mixer(nn.Module):
         self.forget_bias = HorizonBias(width, spec.heads, spec.horizons) if spec.horizons else None
         self.norm = spec.output_norm.build(width)
 
-    def mix(self, x: Tensor, segments: Tensor | None) -> Tensor:
-        mixed = recurrence(self._projected(x), self.spec.heads, segments=segments, **self._settings)
+    def mix(self, x: Tensor, segments: Tensor | None, bound: Tensor | None = None) -> Tensor:
+        mixed = recurrence(self._projected(x), self.spec.heads, bound=bound, segments=segments, **self._settings)
         return self.output(self.norm(mixed))
 
-    def advance(self, x: Tensor, state: Recurrent | None) -> tuple[Tensor, Recurrent]:
+    def advance(self, x: Tensor, state: Recurrent | None, bound: Tensor | None = None) -> tuple[Tensor, Recurrent]:
         memory, first = (None, 0) if state is None else state
-        scanned = gates(self._projected(x), self.spec.heads, first=first, **self._settings)
+        scanned = gates(self._projected(x), self.spec.heads, bound=bound, first=first, **self._settings)
         mixed, memory = gated_scan(*scanned, memory)
         return self.output(self.norm(mixed.flatten(-2))), Recurrent(memory, first + x.shape[1])
+
+    @property
+    def waits(self) -> bool:
+        """Unless the kernels run, the scan reads back from a device how far channels decay."""
+        width = self.query.weight.shape[0] // self.spec.heads
+        rope = self.spec.rope
+        plain = not self.spec.lower_bounds and not (self.turns and (self.spec.rope_tie_gate or rope.pairs != "half"))
+        return not (plain and kernels_take(width))
 
     def _projected(self, x: Tensor) -> Tensor:
         return project(x, self.query.weight, self.forget.weight, self.input.weight)
@@ -113,8 +144,9 @@ class HGRN2Mixer(nn.Module):
     @property
     def _settings(self) -> dict[str, Any]:
         """How the projection becomes what the scan reads."""
-        bias = None if self.forget_bias is None else self.forget_bias.weight
-        return {"bias": bias, "theta": self.spec.rope.theta if self.turns else None}
+        bias, rope = None if self.forget_bias is None else self.forget_bias.weight, self.spec.rope
+        turn = {"theta": rope.theta, "pairs": rope.pairs, "tie": self.spec.rope_tie_gate} if self.turns else {}
+        return {"bias": bias} | turn
 
     def empty_state(self, rows: int) -> Recurrent:
         head = self.query.weight.shape[0] // self.spec.heads

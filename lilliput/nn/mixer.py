@@ -3,7 +3,8 @@
 A mixer is three methods; its spec is a frozen dataclass in the same file. Shapes: B rows, L positions, D model width.
 """
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol, Self
 
 from torch import Tensor, nn
 
@@ -14,24 +15,26 @@ State = Any
 class Mixer(Protocol):
     """Mixes positions causally."""
 
-    def mix(self, x: Tensor, segments: Tensor | None) -> Tensor:
+    def mix(self, x: Tensor, segments: Tensor | None, *shared: Tensor) -> Tensor:
         """Mix whole rows, whose states nobody wants: for training and evaluation.
 
         Args:
             x: normalised residual stream, [B, L, D].
             segments: document numbers [B, L]; positions of different documents do not see each other.
+            shared: the layer's row of what all layers have in common; nothing where they have nothing in common.
 
         Returns:
             what to add to the stream, [B, L, D].
         """
         ...
 
-    def advance(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+    def advance(self, x: Tensor, state: State | None, *shared: Tensor) -> tuple[Tensor, State]:
         """Mix the next positions of rows, going on from `state`.
 
         Args:
             x: normalised residual stream, [B, L, D].
             state: what the previous call returned, or None at the beginning of a row.
+            shared: as in `mix`.
 
         Returns:
             what to add to the stream, [B, L, D], and the state after them.
@@ -42,9 +45,39 @@ class Mixer(Protocol):
         """The state before the first position of `rows` rows."""
         ...
 
+    @property
+    def waits(self) -> bool:
+        """Whether `mix` reads numbers back from a device, so that it cannot be recorded in a graph."""
+        ...
+
+
+class Shared(Protocol):
+    """Parameters that the mixers of all layers read: an `nn.Module` of the model.
+
+    A layer is handed its row and does not look it up: compiled layers would be compiled once for each place.
+    """
+
+    def __call__(self) -> Tensor:
+        """One row for each layer, [layers, ...]."""
+        ...
+
+    def deepen(self, shallow: Self, originals: Sequence[int], keep: bool) -> None:
+        """Take over the values of a shallower model.
+
+        Args:
+            shallow: that model's.
+            originals: which of its layers each layer is made from.
+            keep: whether layers that were there (the first ones) must read what they read before.
+        """
+        ...
+
 
 class MixerSpec(Protocol):
     """The shape of a mixer, as recipes write it."""
+
+    def shared(self, width: int, layers: int) -> Shared | None:
+        """What all layers of a model have in common; None for nothing."""
+        ...
 
     def build(self, width: int, layer: int) -> nn.Module:
         """A mixer for layer `layer` (from 0) of a model of width `width`; an `nn.Module` that is a `Mixer`."""

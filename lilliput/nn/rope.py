@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from lilliput.base.spec import check_choice
+from lilliput.ops.rotate import PAIRS, Pairs
+
 
 class Rope(Protocol):
     """Which layers turn, and how fast, as recipes write it."""
@@ -10,6 +13,11 @@ class Rope(Protocol):
     @property
     def theta(self) -> float:
         """Base of the frequencies."""
+        ...
+
+    @property
+    def pairs(self) -> Pairs:
+        """Which channels of a head turn together."""
         ...
 
     def applies(self, layer: int) -> bool:
@@ -22,6 +30,11 @@ class Everywhere:
     """Rotation in every layer."""
 
     theta: float = 10_000.0
+    pairs: Pairs = "half"
+    """Channel j turns with j + D/2, or (`interleaved`) 2j with 2j + 1; the fused kernels turn halves only."""
+
+    def __post_init__(self) -> None:
+        check_choice("Everywhere", PAIRS, pairs=self.pairs)
 
     def applies(self, layer: int) -> bool:
         return True
@@ -32,6 +45,11 @@ class EvenLayers:
     """Rotation in layers 0, 2, 4, ...; the others see no positions."""
 
     theta: float = 10_000.0
+    pairs: Pairs = "half"
+    """As in `Everywhere`."""
+
+    def __post_init__(self) -> None:
+        check_choice("EvenLayers", PAIRS, pairs=self.pairs)
 
     def applies(self, layer: int) -> bool:
         return layer % 2 == 0
@@ -42,6 +60,10 @@ class Nowhere:
     """No rotation: the mixer itself knows the order."""
 
     theta: float = 10_000.0
+
+    @property
+    def pairs(self) -> Pairs:
+        return "half"
 
     def applies(self, layer: int) -> bool:
         return False

@@ -1,21 +1,42 @@
-"""Rotation of channel pairs by their position (RoPE, arXiv 2104.09864): channel j turns with j + D/2.
+"""Rotation of channel pairs by their position (RoPE, arXiv 2104.09864): pair j at position p by p theta^(-2j/D).
 
 Shapes: B rows, L positions, H heads, D head width.
 """
 
 from functools import cache
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+Pairs = Literal["half", "interleaved"]
+"""Which channels of a head are pair j: j and j + D/2, or 2j and 2j + 1. What a model of one kind computes, one of the
+other kind computes with its channels in another order."""
+PAIRS: dict[str, tuple[tuple[int, int], int]] = {"half": ((2, -1), -2), "interleaved": ((-1, 2), -1)}
+"""How the channels of a head unfold, and the axis along which the two of a pair then lie."""
 
-def rotate(x: Tensor, theta: float, first: int = 0) -> Tensor:
+
+def rotate(x: Tensor, theta: float, first: int = 0, pairs: Pairs = "half") -> Tensor:
     """Turn [B, L, H, D] as positions first, first + 1, ...; angles in fp32 (fp64 for fp64), result in x's dtype."""
     wide = x.dtype if x.dtype == torch.float64 else torch.float32
     angle = angles(theta, x.shape[-1] // 2, first, x.shape[1], x.device, wide)[:, None, :]  # [L, 1, D/2]
     cos, sin = angle.cos(), angle.sin()
-    one, two = x.to(wide).split(x.shape[-1] // 2, dim=-1)
-    return torch.cat((one * cos - two * sin, two * cos + one * sin), dim=-1).to(x.dtype)
+    unfolded, axis = PAIRS[pairs]
+    one, two = x.to(wide).unflatten(-1, unfolded).unbind(axis)
+    return torch.stack((one * cos - two * sin, two * cos + one * sin), dim=axis).flatten(-2).to(x.dtype)
+
+
+def tied(x: Tensor, pairs: Pairs) -> Tensor:
+    """Both channels of each pair of [..., D] at their mean."""
+    unfolded, axis = PAIRS[pairs]
+    paired = x.unflatten(-1, unfolded)
+    return paired.mean(axis, keepdim=True).expand_as(paired).flatten(-2)
+
+
+def order_as_halves(width: int, pairs: Pairs) -> Tensor:
+    """The channels [D] of a head, ordered so that what turned in `pairs` turns alike in halves."""
+    unfolded, axis = PAIRS[pairs]
+    return torch.arange(width).unflatten(0, unfolded).movedim(axis, 0).flatten()
 
 
 def angles(theta: float, half: int, first: int, length: int, device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -8,7 +8,8 @@ from lilliput.model import LanguageModel
 
 
 class Role(Enum):
-    """By name and rank, never by rank alone: an embedding is two-dimensional but no matrix."""
+    """By name and rank, never by rank alone: an embedding is two-dimensional but no matrix, nor are the rows of
+    numbers, one a layer, that mixers share."""
 
     MATRIX = "matrix"
     EMBEDDING = "embedding"
@@ -29,7 +30,7 @@ def _role(name: str, parameter: nn.Parameter) -> Role:
         return Role.EMBEDDING
     if name == "output.weight":
         return Role.HEAD
-    if parameter.ndim < 2:
+    if parameter.ndim < 2 or name.startswith("shared."):
         return Role.VECTOR
     assert parameter.ndim == 2 and name.startswith("layers."), f"no role for {name} of shape {tuple(parameter.shape)}"
     return Role.MATRIX

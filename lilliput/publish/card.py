@@ -25,6 +25,8 @@ ROPES = {
     "EvenLayers": "rotary positions in every other layer (theta {:,.0f})",
     "Everywhere": "rotary positions (theta {:,.0f})",
 }
+SQUARES = {"silu": "", "product": ", its product squared", "relu": ", with a squared ReLU"}
+"""What the name SwiGLU2 leaves open, where it is not what is meant most."""
 NOTHING = "—"
 """In a cell of a table where there is nothing to say."""
 SIDES = {"train": "training", "heldout": "held out"}
@@ -135,7 +137,7 @@ def _facts(run: Part, shape: ModelSpec) -> dict[str, str]:
         "mixer": _mixer(model["mixer"], shape.width),
         "layers": f"{shape.layers:,}",
         "width": f"{shape.width:,}",
-        "ffn": f"{model['ffn'].kind} feed-forward of inner width {model['ffn']['inner']:,}",
+        "ffn": _ffn(model["ffn"]),
         "norm": model["norm"].kind + gated,
         "head": "tied to the embedding" if model["tie_embeddings"] else "a matrix of its own",
         "vocabulary": f"{shape.vocab:,}",
@@ -151,11 +153,20 @@ def _mixer(mixer: Part, width: int) -> str:
     if mixer.kind not in ("HGRN2", "GQA"):
         return source(mixer.plain, width=float("inf"))
     rope = ROPES[mixer["rope"].kind].format(mixer["rope"]["theta"])
+    if mixer["rope"].plain.get("pairs") == "interleaved":
+        rope += " of neighbouring channels"
     if mixer.kind == "HGRN2":
-        return f"HGRN2 recurrence ({mixer['heads']} heads of width {width // mixer['heads']}, {rope})"
+        gates = ", gates tied where channels turn together" if mixer["rope_tie_gate"] else ""
+        gates += ", learned lower bounds of the forget gates" if mixer["lower_bounds"] else ""
+        return f"HGRN2 recurrence ({mixer['heads']} heads of width {width // mixer['heads']}, {rope}{gates})"
     norm = "QK-norm, " if mixer["qk_norm"] else ""
     heads = f"{mixer['heads']} query heads, {mixer['kv_heads']} key-value heads, width {mixer['head_width']}"
     return f"grouped-query attention ({heads}, {norm}{rope})"
+
+
+def _ffn(ffn: Part) -> str:
+    square = SQUARES[ffn["square"]] if ffn.kind == "SwiGLU2" else ""
+    return f"{ffn.kind} feed-forward of inner width {ffn['inner']:,}{square}"
 
 
 def _state(shape: ModelSpec) -> dict[str, Any]:

@@ -133,6 +133,7 @@ def export(
     weights = rounded_weights(model, dtype)
     names = layout.names(spec)
     assert names.keys() == weights.keys() and len(set(names.values())) == len(names), "a layout's names are a bijection"
+    weights |= {name: weights[name][order] for name, order in layout.orders(spec).items()}
     exported = {names[name]: weights[name] for name in sorted(names, key=names.__getitem__)}
 
     begin, pad = (tokenizer.token_to_id(token) for token in (specials.begin, specials.pad))

@@ -77,6 +77,10 @@ def read_weights(folder: Path, spec: ModelSpec, layout: Layout) -> LanguageModel
         model.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         raise RunError(f"a weight has another shape than the model ({error})", where=str(folder), hint=HINT) from error
+    with torch.no_grad():
+        for name, order in layout.orders(spec).items():
+            weight = model.get_parameter(name)
+            weight.copy_(weight[order.argsort()])
     return model
 
 

@@ -29,7 +29,8 @@ model = ModelSpec(
     vocab=32_000,
     width=768,
     layers=12,
-    # The public code turns neighbouring channels, we turn channel j with j + 32: the same model, its channels renamed.
+    # The public code turns neighbouring channels (pairs="interleaved"), we turn channel j with j + 32, as kernels do:
+    # the same model, its channels renamed.
     mixer=GQA(heads=12, kv_heads=12, head_width=64, rope=Everywhere(theta=10_000.0)),
     ffn=SwiGLU(inner=2_048),  # our choice: the shape that comes closest to 200 million
     norm=RMSNorm(eps=1e-6),

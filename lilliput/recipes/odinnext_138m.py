@@ -41,10 +41,23 @@ model = ModelSpec(
     vocab=32_768,
     width=768,
     layers=16,
-    mixer=HGRN2(heads=6, rope=EvenLayers(theta=100_000.0), output_norm=ZeroCentredRMSNorm()),
-    ffn=SwiGLU2(inner=2_048),
+    mixer=HGRN2(
+        heads=6,
+        rope=EvenLayers(
+            theta=100_000.0,
+            pairs="half",  # our choice: the fused kernels turn halves, and both pairings can learn the same functions
+        ),
+        rope_tie_gate=False,  # our choice: the card changes nothing about the gates of layers that turn
+        # Our choice: 768 of a layer's parameters, as the card counts them, are the weights of this norm or else lower
+        # bounds of the forget gates, and it mentions no bounds.
+        output_norm=ZeroCentredRMSNorm(),
+        lower_bounds=False,
+    ),
+    # Our choice: the card writes SwiGLU with a square and not of what. A published table defines the name like this;
+    # squares of the whole product were found to diverge.
+    ffn=SwiGLU2(inner=2_048, square="silu"),
     norm=ZeroCentredRMSNorm(),
-    gate=ScalarGate(),
+    gate=ScalarGate(first=0.0),  # our choice: every branch joins at half
 )
 
 terms = (CrossEntropy(), ZLoss(weight=1e-4))

@@ -38,9 +38,10 @@ class Passes(Protocol):
 
 
 def passes_of(how: str, objectives: Sequence[nn.Module], precision: Precision, model: nn.Module) -> Passes:
-    """Those that `Machine.compile` names."""
+    """Those that `Machine.compile` names; a model that waits for its device cannot be recorded."""
     launched = LaunchedPasses(objectives, precision, next(model.parameters()).device)
-    return GraphedPasses(launched, precision, model) if how == "graphs" else launched
+    waits = any(getattr(module, "waits", False) for module in model.modules())
+    return GraphedPasses(launched, precision, model) if how == "graphs" and not waits else launched
 
 
 class LaunchedPasses:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lilliput.ops.attend import attend
 from lilliput.ops.attention.heads import heads as heads
+from lilliput.ops.rotate import Pairs
 
 TRITON_HERE = find_spec("triton") is not None
 
@@ -33,6 +34,7 @@ def attention(
     gains: tuple[Tensor, Tensor] | None = None,
     eps: float = 1e-6,
     theta: float | None = None,
+    pairs: Pairs = "half",
     segments: Tensor | None = None,
     cap: float | None = None,
     backend: Backend = Backend.AUTO,
@@ -40,17 +42,20 @@ def attention(
     """Each position of a row reads its own document up to itself.
 
     Args:
-        projected, shared, width, gains, eps, theta: see `heads`.
+        projected, shared, width, gains, eps, theta, pairs: see `heads`.
         segments, cap: see `attend`.
-        backend: one of `Backend`.
+        backend: one of `Backend`; `TRITON` turns channels in halves only.
 
     Returns:
         [B, L, H D] in the dtype of `projected`.
     """
+    built = theta is None or pairs == "half"
     if backend is Backend.AUTO:
-        backend = Backend.TRITON if TRITON_HERE and projected.is_cuda and _fits(projected, width) else Backend.COMPOSED
+        fits = built and TRITON_HERE and projected.is_cuda and _fits(projected, width)
+        backend = Backend.TRITON if fits else Backend.COMPOSED
     if backend is Backend.COMPOSED:
-        return attend(*heads(projected, shared, width, gains, eps, theta), segments, cap).flatten(-2)
+        return attend(*heads(projected, shared, width, gains, eps, theta, pairs), segments, cap).flatten(-2)
+    assert built, "the kernels turn channels in halves only"
     from lilliput.ops.attention.triton import fused
 
     return fused(projected, shared, width, gains, eps, theta, segments, cap)

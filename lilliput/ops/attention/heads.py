@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lilliput.ops.rotate import rotate
+from lilliput.ops.rotate import Pairs, rotate
 
 
 def heads(
@@ -17,6 +17,7 @@ def heads(
     gains: tuple[Tensor, Tensor] | None = None,
     eps: float = 1e-6,
     theta: float | None = None,
+    pairs: Pairs = "half",
     first: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Split a projection into heads, norm and rotate those of queries and keys.
@@ -28,6 +29,7 @@ def heads(
         gains: weights [D] of the norms of queries and keys; None for no norm.
         eps: of the norms.
         theta: base of the rotation's frequencies; None for no rotation.
+        pairs: which channels turn together.
         first: position of the row's beginning.
 
     Returns:
@@ -38,7 +40,7 @@ def heads(
     if gains is not None:
         queries, keys = (_norm(x, gain, eps) for x, gain in zip((queries, keys), gains, strict=True))
     if theta is not None:
-        queries, keys = rotate(queries, theta, first), rotate(keys, theta, first)
+        queries, keys = (rotate(x, theta, first, pairs) for x in (queries, keys))
     return queries, keys, values
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lilliput.ops.gated_scan import gated_scan
 from lilliput.ops.recurrence.gates import gates as gates
+from lilliput.ops.rotate import Pairs
 
 TRITON_HERE = find_spec("triton") is not None
 
@@ -30,26 +31,41 @@ def recurrence(
     heads: int,
     *,
     bias: Tensor | None = None,
+    bound: Tensor | None = None,
     theta: float | None = None,
+    pairs: Pairs = "half",
+    tie: bool = False,
     segments: Tensor | None = None,
     backend: Backend = Backend.AUTO,
 ) -> Tensor:
     """Run the recurrence over whole rows, from an empty state.
 
     Args:
-        projected, heads, bias, theta, segments: see `gates`.
-        backend: one of `Backend`.
+        projected, heads, bias, bound, theta, pairs, tie, segments: see `gates`.
+        backend: one of `Backend`; `TRITON` has no bound, no ties, and turns channels in halves only.
 
     Returns:
         [B, L, H K] in the dtype of `projected`.
     """
+    built = bound is None and not tie and (theta is None or pairs == "half")
     if backend is Backend.AUTO:
-        backend = Backend.TRITON if TRITON_HERE and projected.is_cuda and _fits(projected, heads) else Backend.COMPOSED
+        fits = built and TRITON_HERE and projected.is_cuda and _fits(projected, heads)
+        backend = Backend.TRITON if fits else Backend.COMPOSED
     if backend is Backend.COMPOSED:
-        return gated_scan(*gates(projected, heads, bias, theta, 0, segments))[0].flatten(-2)
+        return gated_scan(*gates(projected, heads, bias, bound, theta, pairs, tie, 0, segments))[0].flatten(-2)
+    assert built, "the kernels have no bound, no ties, and turn channels in halves only"
     from lilliput.ops.recurrence.triton import fused
 
     return fused(projected, heads, bias, theta, segments)
+
+
+def kernels_take(width: int) -> bool:
+    """Whether the kernels take heads of such a width, in the precisions that models are trained in."""
+    if not TRITON_HERE:
+        return False
+    from lilliput.ops.gated_scan.triton import WIDTHS
+
+    return width in WIDTHS
 
 
 def _fits(projected: Tensor, heads: int) -> bool:

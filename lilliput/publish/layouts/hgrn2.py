@@ -1,8 +1,10 @@
-"""HGRN2LMForCausalLM: the one architecture that ships its code, two self-contained files beside the weights."""
+"""HGRN2LMForCausalLM: the one architecture that ships its code, three self-contained files beside the weights."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from lilliput.model import ModelSpec
 from lilliput.nn.block import ScalarGate, Ungated
@@ -33,24 +35,28 @@ GATE_NAMES = {
     "layers.{}.ffn_gate.logit": "model.layers.{}.ffn_gate.logit",
 }
 BIAS_NAME = {"layers.{}.mixer.forget_bias.weight": "model.layers.{}.mixer.f_bias"}
+BOUND_NAME = {"shared.bound_logits": "model.lower_bounds"}
 HEAD_NAME = {"output.weight": "lm_head.weight"}
 
 ROPES = {Nowhere: "none", EvenLayers: "even", Everywhere: "all"}
-FFNS = {SwiGLU: "swiglu", SwiGLU2: "swiglu2"}
+SQUARES = {"silu": "swiglu2", "product": "swiglu2_product", "relu": "reglu2"}
 GATES = {Ungated: "none", ScalarGate: "scalar"}
 NORM_OFFSETS = {RMSNorm: 0, ZeroCentredRMSNorm: 1}
 
 
 @dataclass(frozen=True, kw_only=True)
 class HGRN2Layout:
-    """An HGRN2 mixer with any of our rotations, norms, gates and feed-forward layers."""
+    """An HGRN2 mixer with any of our rotations, norms, gates and feed-forward layers.
+
+    The config does not say at which values gates and their biases began: the weights hold what became of them.
+    """
 
     context: int
     """Not a limit: the state is as large after a million tokens as after one."""
 
     @property
     def remote_files(self) -> tuple[Path, ...]:
-        return (REMOTE / "configuration_hgrn2_lm.py", REMOTE / "modeling_hgrn2_lm.py")
+        return tuple(REMOTE / f"{part}_hgrn2_lm.py" for part in ("configuration", "modeling", "scan"))
 
     def fits(self, spec: ModelSpec) -> None:
         self.config(spec)
@@ -60,6 +66,7 @@ class HGRN2Layout:
         rope = exactly(self, "mixer.rope", mixer.rope, *ROPES)
         norm = exactly(self, "norm", spec.norm, RMSNorm, ZeroCentredRMSNorm)
         output_norm = exactly(self, "mixer.output_norm", mixer.output_norm, RMSNorm, ZeroCentredRMSNorm)
+        ffn = exactly(self, "ffn", spec.ffn, SwiGLU, SwiGLU2)
         return {
             "architectures": ["HGRN2LMForCausalLM"],
             "auto_map": {
@@ -67,12 +74,13 @@ class HGRN2Layout:
                 "AutoModel": "modeling_hgrn2_lm.HGRN2LMModel",
                 "AutoModelForCausalLM": "modeling_hgrn2_lm.HGRN2LMForCausalLM",
             },
-            "ffn": FFNS[type(exactly(self, "ffn", spec.ffn, *FFNS))],
+            "ffn": SQUARES[ffn.square] if isinstance(ffn, SwiGLU2) else "swiglu",
             "forget_bias": mixer.horizons is not None,
             "gate": GATES[type(exactly(self, "gate", spec.gate, *GATES))],
             "hidden_size": spec.width,
             "initializer_range": spec.init.std,
-            "intermediate_size": spec.ffn.inner,
+            "intermediate_size": ffn.inner,
+            "lower_bounds": mixer.lower_bounds,
             "max_position_embeddings": self.context,
             "model_type": "hgrn2_lm",
             "norm_eps": norm.eps,
@@ -82,14 +90,21 @@ class HGRN2Layout:
             "output_norm_eps": output_norm.eps,
             "output_norm_offset": NORM_OFFSETS[type(output_norm)],
             "rope_layers": ROPES[type(rope)],
+            "rope_pairs": rope.pairs,
             "rope_theta": rope.theta,
+            "rope_tie_gate": mixer.rope_tie_gate,
             "tie_word_embeddings": spec.tie_embeddings,
             "use_cache": True,
             "vocab_size": spec.vocab,
         }
 
     def names(self, spec: ModelSpec) -> dict[str, str]:
+        mixer = exactly(self, "mixer", spec.mixer, HGRN2)
         gates = GATE_NAMES if type(spec.gate) is ScalarGate else {}
-        bias = BIAS_NAME if exactly(self, "mixer", spec.mixer, HGRN2).horizons else {}
+        bias = BIAS_NAME if mixer.horizons else {}
+        bounds = BOUND_NAME if mixer.lower_bounds else {}
         head = {} if spec.tie_embeddings else HEAD_NAME
-        return expand(NAMES | bias | gates | head, spec.layers)
+        return expand(NAMES | bias | bounds | gates | head, spec.layers)
+
+    def orders(self, spec: ModelSpec) -> dict[str, Tensor]:
+        return {}

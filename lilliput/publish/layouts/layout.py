@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar
 
+from torch import Tensor
+
 from lilliput.base.errors import ExportError
 from lilliput.model import ModelSpec
 
@@ -33,6 +35,10 @@ class Layout(Protocol):
 
     def names(self, spec: ModelSpec) -> dict[str, str]:
         """Native parameter name -> exported name, one to one over all parameters of the model."""
+        ...
+
+    def orders(self, spec: ModelSpec) -> dict[str, Tensor]:
+        """Native parameter name -> which of its rows each exported row is, for parameters whose rows change places."""
         ...
 
 

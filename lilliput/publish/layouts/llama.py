@@ -4,9 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from lilliput.model import ModelSpec
 from lilliput.publish.layouts.layout import expand, refuse
-from lilliput.publish.layouts.qwen3 import HEAD_NAME, TRANSFORMER_NAMES, transformer_config, transformer_parts
+from lilliput.publish.layouts.qwen3 import (
+    HEAD_NAME,
+    TRANSFORMER_NAMES,
+    transformer_config,
+    transformer_orders,
+    transformer_parts,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,3 +44,6 @@ class LlamaLayout:
 
     def names(self, spec: ModelSpec) -> dict[str, str]:
         return expand(TRANSFORMER_NAMES | ({} if spec.tie_embeddings else HEAD_NAME), spec.layers)
+
+    def orders(self, spec: ModelSpec) -> dict[str, Tensor]:
+        return transformer_orders(self, spec)

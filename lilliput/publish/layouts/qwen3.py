@@ -4,12 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from lilliput.model import ModelSpec
 from lilliput.nn.block import Ungated
 from lilliput.nn.ffn import SwiGLU
 from lilliput.nn.gqa import GQA
 from lilliput.nn.norm import RMSNorm
 from lilliput.nn.rope import Everywhere
+from lilliput.ops.rotate import order_as_halves
 from lilliput.publish.layouts.layout import Layout, exactly, expand, refuse
 
 TRANSFORMER_NAMES = {
@@ -64,6 +68,9 @@ class Qwen3Layout:
         head = {} if spec.tie_embeddings else HEAD_NAME
         return expand(TRANSFORMER_NAMES | QK_NORM_NAMES | head, spec.layers)
 
+    def orders(self, spec: ModelSpec) -> dict[str, Tensor]:
+        return transformer_orders(self, spec)
+
 
 def transformer_parts(layout: Layout, spec: ModelSpec) -> tuple[GQA, Everywhere, RMSNorm]:
     """The mixer, its rotation and the norm; whatever neither Qwen3 nor Llama has is refused."""
@@ -98,4 +105,18 @@ def transformer_config(layout: Layout, spec: ModelSpec) -> dict[str, Any]:
         "tie_word_embeddings": spec.tie_embeddings,
         "use_cache": True,
         "vocab_size": spec.vocab,
+    }
+
+
+def transformer_orders(layout: Layout, spec: ModelSpec) -> dict[str, Tensor]:
+    """Both turn halves: what we turn as neighbours is exported with the channels of queries and keys in that order."""
+    mixer, rope, _ = transformer_parts(layout, spec)
+    if rope.pairs == "half":
+        return {}
+    of_head = order_as_halves(mixer.head_width, rope.pairs)
+    heads = {"query": mixer.heads, "key": mixer.kv_heads} | ({"query_norm": 1, "key_norm": 1} if mixer.qk_norm else {})
+    return {
+        f"layers.{layer}.mixer.{name}.weight": torch.cat([head * mixer.head_width + of_head for head in range(count)])
+        for layer in range(spec.layers)
+        for name, count in heads.items()
     }

@@ -12,14 +12,19 @@ class HGRN2LMConfig(PreTrainedConfig):
         num_hidden_layers: layers, each a recurrence and a feed-forward layer.
         num_heads: heads of the recurrence; a row's state is hidden_size^2 / num_heads numbers a layer.
         intermediate_size: inner width of the feed-forward layers.
-        ffn: "swiglu", down(silu(gate) * up), or "swiglu2", down(silu(gate)^2 * up).
+        ffn: "swiglu", down(silu(gate) * up); "swiglu2", down(silu(gate)^2 * up); "swiglu2_product",
+            down((silu(gate) * up)^2); or "reglu2", down(relu(gate)^2 * up).
         norm_eps: of the layer norms and the final norm.
         norm_offset: 0 or 1; the gain of those norms is offset + weight.
         output_norm_eps: of the norm between recurrence and output projection.
         output_norm_offset: its offset.
         gate: "none", or "scalar": each branch times the sigmoid of one number before it joins the stream.
+        forget_bias: whether forget gates have a bias.
+        lower_bounds: whether forget gates have learned lower bounds that rise from layer to layer.
         rope_theta: base of the rotation of queries and keys.
         rope_layers: which layers rotate: "none", "even" (0, 2, ...) or "all".
+        rope_pairs: which channels of a head turn together: "half", j with j + K/2, or "interleaved", 2j with 2j + 1.
+        rope_tie_gate: whether channels that turn together forget alike.
         max_position_embeddings: tokens the model was trained to read at once; not a limit.
         initializer_range: standard deviation of fresh matrices.
         use_cache: whether the state is returned when the model is not in training.
@@ -44,8 +49,11 @@ class HGRN2LMConfig(PreTrainedConfig):
         output_norm_offset: int = 0,
         gate: str = "none",
         forget_bias: bool = False,
+        lower_bounds: bool = False,
         rope_theta: float = 10_000.0,
         rope_layers: str = "none",
+        rope_pairs: str = "half",
+        rope_tie_gate: bool = False,
         max_position_embeddings: int = 2_048,
         initializer_range: float = 0.02,
         use_cache: bool = True,
@@ -56,11 +64,12 @@ class HGRN2LMConfig(PreTrainedConfig):
         **kwargs,
     ):
         for name, value, known in (
-            ("ffn", ffn, ("swiglu", "swiglu2")),
+            ("ffn", ffn, ("swiglu", "swiglu2", "swiglu2_product", "reglu2")),
             ("norm_offset", norm_offset, (0, 1)),
             ("output_norm_offset", output_norm_offset, (0, 1)),
             ("gate", gate, ("none", "scalar")),
             ("rope_layers", rope_layers, ("none", "even", "all")),
+            ("rope_pairs", rope_pairs, ("half", "interleaved")),
         ):
             if value not in known:
                 raise ValueError(f"{name} is one of {known}, not {value!r}")
@@ -78,8 +87,11 @@ class HGRN2LMConfig(PreTrainedConfig):
         self.output_norm_offset = output_norm_offset
         self.gate = gate
         self.forget_bias = forget_bias
+        self.lower_bounds = lower_bounds
         self.rope_theta = rope_theta
         self.rope_layers = rope_layers
+        self.rope_pairs = rope_pairs
+        self.rope_tie_gate = rope_tie_gate
         self.max_position_embeddings = max_position_embeddings
         self.initializer_range = initializer_range
         self.use_cache = use_cache

@@ -1,18 +1,17 @@
 """HGRN2 (arXiv 2404.07904) as a language model for transformers 5: a gated linear recurrence.
 
-    q = silu(W_q x)    f = sigmoid(W_f x)    k = 1 - f    v = W_i x
+    q = silu(W_q x)    f = l + (1 - l) sigmoid(W_f x)    k = 1 - f    v = W_i x
     S_t = diag(f_t) S_{t-1} + k_t (x) v_t    o_t = K^{-1/2} q_t^T S_t    y = W_o norm(o)
 
-This file and its configuration travel with the weights and need torch and transformers only. It repeats, on purpose,
-the recurrence that the model was trained with; a test of the training code holds the two copies together.
+The lower bound l is 0 unless the configuration says otherwise. This file, its configuration and the scan travel with
+the weights and need torch and transformers only. They repeat, on purpose, what the model was trained with; tests of the
+training code hold the copies together.
 
 Positions where `attention_mask` is 0 write nothing and forget nothing (k = 0, log f = 0) and do not count for the
 rotation, on whichever side and at any batch size, so a padded row has the state of the row alone.
 
 Shapes: B rows, L positions, D model width, H heads, K = V = D / H channels of a head.
 """
-
-import math
 
 import torch
 import torch.nn.functional as F
@@ -23,9 +22,10 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from transformers.utils import can_return_tuple
 
 from .configuration_hgrn2_lm import HGRN2LMConfig
+from .scan_hgrn2_lm import gated_scan
 
-CHUNK_LENGTHS = (64, 32, 16)
-SAFE_RANGE = 120.0
+PAIRS = {"half": ((2, -1), -2), "interleaved": ((-1, 2), -1)}
+"""How the channels of a head unfold into pairs, and the axis along which the two of a pair then lie."""
 
 
 def wide_dtype(x: Tensor) -> torch.dtype:
@@ -33,89 +33,24 @@ def wide_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def gated_scan(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """q, k, log_decay [B, L, H, K], v [B, L, H, V], S before the row [B, H, K, V] -> o [B, L, H, V], S after the row.
-
-    log_decay and S are fp32 (or fp64); q, k and v may be narrower.
-    """
-    return step_by_step(q, k, v, log_decay, state) if q.shape[1] < 16 else by_chunks(q, k, v, log_decay, state)
-
-
-def step_by_step(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """The recurrence as it is written."""
-    wide = log_decay.dtype
-    outputs = []
-    for t in range(q.shape[1]):
-        written = k[:, t].to(wide)[..., None] * v[:, t].to(wide)[..., None, :]
-        state = log_decay[:, t].exp()[..., None] * state + written
-        outputs.append(q.shape[-1] ** -0.5 * torch.einsum("bhk,bhkv->bhv", q[:, t].to(wide), state))
-    return torch.stack(outputs, dim=1).to(q.dtype), state
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, pairs: str) -> Tensor:
+    """Turn the pairs of channels of [B, L, H, K]; cos and sin are [B, L, 1, K/2]."""
+    unfolded, axis = PAIRS[pairs]
+    one, two = x.to(cos.dtype).unflatten(-1, unfolded).unbind(axis)
+    return torch.stack((one * cos - two * sin, two * cos + one * sin), dim=axis).flatten(-2).to(x.dtype)
 
 
-def by_chunks(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """The same by matrix products over chunks (GLA, arXiv 2312.06635), exact at any decay.
-
-    Scores inside a chunk factor into e^{G_i - r} and e^{r - G_j}, G being the running sum of log decays and r half of
-    -SAFE_RANGE: normal numbers while G stays above -SAFE_RANGE. The longest safe chunk length is taken, and chunks too
-    steep for the shortest get their scores pair by pair.
-    """
-    positions, width = q.shape[1], q.shape[-1]
-    wide = log_decay.dtype
-    narrow = torch.float32 if q.dtype == torch.float16 else q.dtype  # fp16 cannot hold e^60
-    length = longest_safe(log_decay)
-    padding = -positions % length
-    q_chunks, k_chunks, v_chunks, g_chunks = (split_chunks(x, length, padding) for x in (q, k, v, log_decay))
-
-    decayed = g_chunks.cumsum(dim=-2)  # [B, H, N, C, K]
-    total = decayed[..., -1:, :]
-    steep = (-total > SAFE_RANGE).any(dim=-1, keepdim=True)
-    centred = torch.where(steep, 0.0, decayed + SAFE_RANGE / 2)
-    left = q_chunks.to(wide) * (centred.exp() * width**-0.5)
-    right = k_chunks.to(wide) * (-centred).exp()
-    scores = (left.to(narrow) @ right.to(narrow).mT).tril()
-    from_start, to_end = left * math.exp(-SAFE_RANGE / 2), right * centred[..., -1:, :].exp()
-    if steep.any():
-        pick = steep[..., 0, 0]
-        q_, k_, d_ = q_chunks[pick].to(wide) * width**-0.5, k_chunks[pick].to(wide), decayed[pick]
-        scores = scores.index_put((pick,), pair_by_pair(q_, k_, d_).to(narrow))
-        from_start = from_start.index_put((pick,), q_ * d_.exp())
-        to_end = to_end.index_put((pick,), k_ * (d_[:, -1:] - d_).exp())
-
-    v_chunks = v_chunks.to(narrow)
-    written = (to_end.to(narrow).mT @ v_chunks).to(wide)
-    entering = []
-    for fresh, keep in zip(written.unbind(2), total.exp().mT.unbind(2), strict=True):
-        entering.append(state)
-        state = torch.addcmul(fresh, keep, state)
-    outputs = scores @ v_chunks + from_start.to(narrow) @ torch.stack(entering, dim=2).to(narrow)
-    return outputs.permute(0, 2, 3, 1, 4).flatten(1, 2)[:, :positions].to(q.dtype), state
+def tied(x: Tensor, pairs: str) -> Tensor:
+    """Both channels of each pair of [..., K] at their mean."""
+    unfolded, axis = PAIRS[pairs]
+    paired = x.unflatten(-1, unfolded)
+    return paired.mean(axis, keepdim=True).expand_as(paired).flatten(-2)
 
 
-def longest_safe(log_decay: Tensor) -> int:
-    """The longest chunk length at which no channel of any chunk decays by more than SAFE_RANGE."""
-    for length in CHUNK_LENGTHS:
-        sums = split_chunks(log_decay.detach(), length, -log_decay.shape[1] % length).sum(dim=-2)
-        if sums.amin() >= -SAFE_RANGE:
-            return length
-    return CHUNK_LENGTHS[-1]
-
-
-def split_chunks(x: Tensor, length: int, padding: int) -> Tensor:
-    """[B, L, H, .] -> [B, H, N, C, .]; the padding has k = v = log f = 0 and leaves the state as it is."""
-    return F.pad(x, (0, 0, 0, 0, 0, padding)).unflatten(1, (-1, length)).permute(0, 3, 1, 2, 4)
-
-
-def pair_by_pair(q: Tensor, k: Tensor, decayed: Tensor) -> Tensor:
-    """Scores [M, C, C] of steep chunks [M, C, K], one exponential for each pair and channel."""
-    difference = decayed[:, :, None] - decayed[:, None]
-    seen = torch.ones(difference.shape[1:3], dtype=torch.bool, device=q.device).tril()
-    return torch.einsum("mik,mjk,mijk->mij", q, k, difference.masked_fill(~seen[..., None], -torch.inf).exp())
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn channel j of [B, L, H, K] together with channel j + K/2; cos and sin are [B, L, 1, K/2]."""
-    one, two = x.to(cos.dtype).chunk(2, dim=-1)
-    return torch.cat((one * cos - two * sin, two * cos + one * sin), dim=-1).to(x.dtype)
+def bounded(log_decay: Tensor, bound: Tensor) -> Tensor:
+    """log(l + (1 - l) f) from log f and l."""
+    least = bound.clamp(min=torch.finfo(bound.dtype).tiny).log()
+    return torch.logaddexp(least, torch.log1p(-bound) + log_decay).clamp(max=0)
 
 
 class HGRN2LMCache(Cache):
@@ -185,6 +120,7 @@ class HGRN2LMMixer(nn.Module):
     def __init__(self, config: HGRN2LMConfig):
         super().__init__()
         self.num_heads, width = config.num_heads, config.hidden_size
+        self.pairs, self.tie = config.rope_pairs, config.rope_tie_gate
         self.q_proj = nn.Linear(width, width, bias=False)
         self.f_proj = nn.Linear(width, width, bias=False)
         self.f_bias = nn.Parameter(torch.zeros(width)) if config.forget_bias else None  # apart, to be added in fp32
@@ -193,7 +129,12 @@ class HGRN2LMMixer(nn.Module):
         self.norm = HGRN2LMRMSNorm(width, config.output_norm_eps, config.output_norm_offset)
 
     def forward(
-        self, x: Tensor, memory: Tensor | None, turn: tuple[Tensor, Tensor] | None, real: Tensor | None
+        self,
+        x: Tensor,
+        memory: Tensor | None,
+        turn: tuple[Tensor, Tensor] | None,
+        real: Tensor | None,
+        bound: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         q, z, v = (
             projection(x).unflatten(-1, (self.num_heads, -1)) for projection in (self.q_proj, self.f_proj, self.i_proj)
@@ -201,11 +142,15 @@ class HGRN2LMMixer(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             z = z.to(wide_dtype(z))
             z = z if self.f_bias is None else z + self.f_bias.to(z.dtype).view(self.num_heads, -1)
-            log_decay = F.logsigmoid(z)
-            k = torch.sigmoid(-z).to(q.dtype)
-            q = F.silu(q)
+            bound = None if bound is None else bound.to(z.dtype).view(self.num_heads, -1)
+            if self.tie and turn is not None:
+                z, bound = tied(z, self.pairs), None if bound is None else tied(bound, self.pairs)
+            log_decay, k = F.logsigmoid(z), torch.sigmoid(-z)
+            if bound is not None:
+                log_decay, k = bounded(log_decay, bound), (1 - bound) * k
+            q, k = F.silu(q), k.to(q.dtype)
             if turn is not None:
-                q, k = rotate(q, *turn), rotate(k, *turn)
+                q, k = rotate(q, *turn, self.pairs), rotate(k, *turn, self.pairs)
             if real is not None:
                 log_decay, k = (y.masked_fill(~real[..., None, None], 0.0) for y in (log_decay, k))
             if memory is None:
@@ -215,20 +160,22 @@ class HGRN2LMMixer(nn.Module):
 
 
 class HGRN2LMFFN(nn.Module):
-    """down(silu(gate) * up), or with the square of silu(gate), made in fp32 because it overflows fp16."""
+    """down(silu(gate) * up), or one with a square, made in fp32 because it overflows fp16."""
 
     def __init__(self, config: HGRN2LMConfig):
         super().__init__()
-        self.squared = config.ffn == "swiglu2"
+        self.kind = config.ffn
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_proj(x), self.up_proj(x)
-        if not self.squared:
+        if self.kind == "swiglu":
             return self.down_proj(F.silu(gate) * up)
-        return self.down_proj((F.silu(gate.to(wide_dtype(gate))).square() * up).to(up.dtype))
+        gate = (F.relu if self.kind == "reglu2" else F.silu)(gate.to(wide_dtype(gate)))
+        squared = (gate * up).square() if self.kind == "swiglu2_product" else gate.square() * up
+        return self.down_proj(squared.to(up.dtype))
 
 
 class HGRN2LMLayer(GradientCheckpointingLayer):
@@ -246,9 +193,14 @@ class HGRN2LMLayer(GradientCheckpointingLayer):
         self.ffn_gate = gate()
 
     def forward(
-        self, x: Tensor, memory: Tensor | None, turn: tuple[Tensor, Tensor] | None, real: Tensor | None
+        self,
+        x: Tensor,
+        memory: Tensor | None,
+        turn: tuple[Tensor, Tensor] | None,
+        real: Tensor | None,
+        bound: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        mixed, memory = self.mixer(self.mixer_norm(x), memory, turn if self.turns else None, real)
+        mixed, memory = self.mixer(self.mixer_norm(x), memory, turn if self.turns else None, real, bound)
         x = x + self.mixer_gate(mixed)
         return x + self.ffn_gate(self.ffn(self.ffn_norm(x))), memory
 
@@ -286,6 +238,8 @@ class HGRN2LMModel(HGRN2LMPreTrainedModel):
     def __init__(self, config: HGRN2LMConfig):
         super().__init__(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        shape = (config.num_hidden_layers, config.hidden_size)
+        self.lower_bounds = nn.Parameter(torch.zeros(shape)) if config.lower_bounds else None
         self.layers = nn.ModuleList(HGRN2LMLayer(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = HGRN2LMRMSNorm(config.hidden_size, config.norm_eps, config.norm_offset)
         self.gradient_checkpointing = False
@@ -328,15 +282,22 @@ class HGRN2LMModel(HGRN2LMPreTrainedModel):
         steps = torch.arange(1, length + 1, device=x.device).expand(rows, -1) if real is None else real.cumsum(dim=1)
         turn = self.angles(first[:, None] + steps - 1, x)
 
-        streams = []
+        bounds, streams = self.bounds(), []
         for place, layer in enumerate(self.layers):
             if keep_streams:
                 streams.append(x)
-            x, cache.memories[place] = layer(x, cache.memories[place], turn, real)
+            x, cache.memories[place] = layer(x, cache.memories[place], turn, real, bounds[place])
         cache.positions, cache.seen = first + steps[:, -1], cache.seen + length
         x = self.norm(x)
         streams = (*streams, x) if keep_streams else None
         return BaseModelOutputWithPast(x, past_key_values=cache if use_cache else None, hidden_states=streams)
+
+    def bounds(self) -> list[Tensor | None]:
+        """Lower bounds [D] of each layer's forget gates, which rise with the layers; None for a model without."""
+        if self.lower_bounds is None:
+            return [None] * len(self.layers)
+        share = self.lower_bounds.to(wide_dtype(self.lower_bounds)).softmax(dim=0)
+        return list((share.cumsum(dim=0) - share[0]).clamp(max=1 - torch.finfo(share.dtype).eps))
 
     def angles(self, positions: Tensor, x: Tensor) -> tuple[Tensor, Tensor] | None:
         """cos and sin [B, L, 1, K/2] of the rotation at positions [B, L]; None for a model that never turns."""
