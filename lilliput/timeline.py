@@ -28,11 +28,12 @@ from lilliput.recipe import Recipe, Release
 from lilliput.release import Publisher
 from lilliput.tokenizer.bpe import tokenizer_hash
 from lilliput.train.checkpoint import write_tensors
-from lilliput.train.heldout import measurer
-from lilliput.train.loop import Measure, train_phase
+from lilliput.train.heldout import Measure, measurer
+from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase, Plan
-from lilliput.train.watch import Watch, plot_loss
+from lilliput.train.picture import plot_loss
+from lilliput.train.watch import Watch
 
 
 def run(recipe: Recipe, folder: Path, machine: Machine | None, console: Console, items: Items = Hub()) -> list[Path]:
@@ -252,7 +253,15 @@ class _Walk:
             self.machine,
             folder=folder / "checkpoints",
             seed=self._seed(place),
-            watch=lambda step: Watch(metrics, self._console, phase.name, plan.steps, step, bytes_per_token),
+            watch=lambda step: Watch(
+                metrics,
+                self._console,
+                phase.name,
+                plan.steps,
+                step,
+                bytes_per_token,
+                device=self.machine.device,
+            ),
             measure=measure,
             report=self._say,
         )
