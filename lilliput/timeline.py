@@ -26,6 +26,7 @@ from lilliput.model import copy_weights
 from lilliput.prepare import Preparation
 from lilliput.recipe import Recipe, Release
 from lilliput.release import Publisher
+from lilliput.report.page import REPORT, write_report
 from lilliput.tokenizer.bpe import tokenizer_hash
 from lilliput.train.checkpoint import write_tensors
 from lilliput.train.heldout import Measure, measurer
@@ -195,6 +196,7 @@ class _Walk:
                         releases.append(
                             publisher.publish(entry, line, lineage=lineage, phases=phases, heldout=heldout, chats=chats)
                         )
+                        self._report()
                 case _:
                     line = entry.grow(line, self._seed(place))
                     past = {"before": hash_of(past), "growth": to_plain(entry), "seed": self._seed(place)}
@@ -261,6 +263,7 @@ class _Walk:
                 step,
                 bytes_per_token,
                 device=self.machine.device,
+                after=self._report,
             ),
             measure=measure,
             report=self._say,
@@ -274,6 +277,13 @@ class _Walk:
                 "average": sha256(partial / "average.safetensors"),
                 "steps": plan.steps,
             }
+
+    def _report(self) -> None:
+        """Bring the page of the run up to date, which no training is worth being stopped for."""
+        try:
+            write_report(self._run.path)
+        except (LilliputError, OSError) as error:
+            self._say(f"no {REPORT}: {error}")
 
     def _after(
         self, place: int, phase: Phase, line: Line, past: dict[str, Any], inputs: dict[str, Any], made: dict[str, Any]
