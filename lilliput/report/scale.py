@@ -75,7 +75,7 @@ def short(value: float, digits: int = 4) -> str:
     for size, letter in UNITS:
         if abs(value) >= size:
             return f"{float(f'{value / size:.{digits}g}'):.{max(digits, 4)}g}{letter}"
-    return f"{value:.{digits}g}" if abs(value) < 100 else f"{value:g}"
+    return f"{value:g}"
 
 
 def _read(text: str) -> float:
