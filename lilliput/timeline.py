@@ -4,7 +4,7 @@ Each entry's inputs are the hash of everything before it, so an entry is done ag
 has changed: the recipe, the text, the tokenizer or the machine. Only training is never thrown away unasked.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -34,10 +34,18 @@ from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase, Plan
 from lilliput.train.picture import plot_loss
+from lilliput.train.sinks.sink import Feed, Shown, check_sinks
 from lilliput.train.watch import Watch
 
 
-def run(recipe: Recipe, folder: Path, machine: Machine | None, console: Console, items: Items = Hub()) -> list[Path]:
+def run(
+    recipe: Recipe,
+    folder: Path,
+    machine: Machine | None,
+    console: Console,
+    items: Items = Hub(),
+    sinks: Sequence[str] = (),
+) -> list[Path]:
     """Do everything the recipe's timeline says.
 
     Args:
@@ -46,17 +54,20 @@ def run(recipe: Recipe, folder: Path, machine: Machine | None, console: Console,
         machine: where; None for the machine the run began on, else whatever is here.
         console: where progress is shown.
         items: where the questions of evaluation suites come from.
+        sinks: names of other programs that are shown the numbers of training.
 
     Returns:
         the folders of the releases, in order.
 
     Raises:
+        LilliputError: a sink is not there.
         RecipeError: the recipe needs a part that is not built.
         RunError: a phase in the folder was trained from something else.
     """
     refuse_missing(recipe)
+    check_sinks(sinks)
     with _opened(recipe, folder, console) as opened:
-        walk = _Walk(opened, recipe, _settle(opened, machine), console)
+        walk = _Walk(opened, recipe, _settle(opened, machine), console, sinks)
         publisher = Publisher(opened, recipe, walk.machine, console, items)
         publisher.check()
         return walk.along(walk.train, publisher)
@@ -74,11 +85,12 @@ def data(recipe: Recipe, folder: Path, console: Console) -> None:
         Preparation(opened, recipe, console).everything()
 
 
-def train(recipe: Recipe, folder: Path, machine: Machine | None, console: Console) -> None:
+def train(recipe: Recipe, folder: Path, machine: Machine | None, console: Console, sinks: Sequence[str] = ()) -> None:
     """Do everything up to the weights of the last phase, and release nothing."""
     refuse_missing(recipe)
+    check_sinks(sinks)
     with _opened(recipe, folder, console) as opened:
-        walk = _Walk(opened, recipe, _settle(opened, machine), console)
+        walk = _Walk(opened, recipe, _settle(opened, machine), console, sinks)
         walk.along(walk.train, None)
 
 
@@ -166,8 +178,10 @@ def _settle(opened: RunFolder, machine: Machine | None) -> Machine:
 class _Walk:
     """One walk along a timeline."""
 
-    def __init__(self, opened: RunFolder, recipe: Recipe, machine: Machine, console: Console):
-        self.machine = machine
+    def __init__(
+        self, opened: RunFolder, recipe: Recipe, machine: Machine, console: Console, sinks: Sequence[str] = ()
+    ):
+        self.machine, self._sinks = machine, sinks
         self._run, self._recipe, self._console = opened, recipe, console
         self._preparation = Preparation(opened, recipe, console)
 
@@ -248,14 +262,10 @@ class _Walk:
         reader, bytes_per_token = phase.data.open(tokens), phase.data.bytes_per_token(tokens)
         self._say(f"{phase.name}: {int(phase.tokens):,} tokens to read, {reader.tokens_available:,} there")
         metrics = folder / "metrics.jsonl"
-        average = train_phase(
-            line.model,
-            phase,
-            reader,
-            self.machine,
-            folder=folder / "checkpoints",
-            seed=self._seed(place),
-            watch=lambda step: Watch(
+
+        def watch(step: int) -> Watch:
+            shown = Shown(run=self._run.path, recipe=self._recipe.name, phase=folder.name, step=step)
+            return Watch(
                 metrics,
                 self._console,
                 phase.name,
@@ -264,7 +274,17 @@ class _Walk:
                 bytes_per_token,
                 device=self.machine.device,
                 after=self._report,
-            ),
+                feed=Feed(self._sinks, shown, self._say),
+            )
+
+        average = train_phase(
+            line.model,
+            phase,
+            reader,
+            self.machine,
+            folder=folder / "checkpoints",
+            seed=self._seed(place),
+            watch=watch,
             measure=measure,
             report=self._say,
         )

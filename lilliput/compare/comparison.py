@@ -55,7 +55,9 @@ def _levels(curves: tuple[HeldOut, HeldOut]) -> list[float | None]:
 
 
 def _row(curves: tuple[HeldOut, HeldOut], level: float | None) -> dict[str, Any]:
-    tokens, seconds = ([_over(curve, what) for curve in curves] for what in ("tokens", "seconds"))
+    first, second = curves
+    tokens = _over(first, "tokens"), _over(second, "tokens")
+    seconds = _over(first, "seconds"), _over(second, "seconds")
     return {
         "value": lowest_in_common(*tokens) if level is None else level,
         "tokens": _equal(at_equal(*tokens, level)),

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from lilliput.base.errors import DivergenceError
 from lilliput.train.memory import peak_memory
 from lilliput.train.metrics import keep_until, note_incident
+from lilliput.train.sinks.sink import Feed
 
 WINDOW = 50
 """Steps over which the shown speed and loss are averaged."""
@@ -32,6 +33,7 @@ class Watch:
         step: it begins at, 0 for the first time.
         bytes_per_token: of its text; None where bits per byte are no measure.
         device: whose peak memory is recorded; None for no memory.
+        feed: of other programs that are shown the same lines.
         after: called after each measurement, and when training ends however it ends.
     """
 
@@ -46,9 +48,11 @@ class Watch:
         *,
         device: str | None = None,
         after: Callable[[], None] = lambda: None,
+        feed: Feed | None = None,
     ):
         self._path, self._console, self._name, self._steps, self._step = path, console, name, steps, step
         self._bytes_per_token, self._device, self._after = bytes_per_token, device, after
+        self._feed = feed or Feed()
         if path.exists() and path.stat().st_size:
             note_incident(path, step, "resumed", "training went on from the last checkpoint")
         keep_until(path, step)
@@ -74,6 +78,7 @@ class Watch:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._bar.stop()
         self._file.close()
+        self._feed.close()
         if isinstance(error, DivergenceError):
             note_incident(self._path, self._step, "diverged", error.what)
         self._after()
@@ -115,3 +120,4 @@ class Watch:
     def _write(self, line: dict[str, Any]) -> None:
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
+        self._feed.see(line)
