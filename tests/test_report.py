@@ -14,7 +14,9 @@ import tiny_commands
 from lilliput.report.chart import Chart, Curve
 from lilliput.report.curves import MOST, charts, thin
 from lilliput.report.page import duration, write_report
+from lilliput.report.records import PhaseRecord
 from lilliput.report.scale import Scale, labels, scale_over, short
+from lilliput.train.metrics import measured_of, steps_of
 
 STEPS = 12
 UNITS = {"texts": "bits per byte", "chats": "nats per answer token"}
@@ -38,6 +40,18 @@ def lines(steps: int, **changes):
         {"step": step, "tokens": 32 * step, "cross_entropy": 4.0 / step} | each | changes
         for step in range(1, steps + 1)
     ]
+
+
+def charted(lines, incidents=()):
+    record = PhaseRecord(
+        name="a",
+        planned=100,
+        parameters=1,
+        steps=steps_of(lines),
+        measured=measured_of(lines),
+        incidents=list(incidents),
+    )
+    return charts("a", record, UNITS)
 
 
 def drawn(key, made):
@@ -69,7 +83,7 @@ def test_long_curves_are_thinned_and_peaks_stay():
     values[4_321] = 50.0
     assert len(thin(values, max)) == MOST and max(thin(values, max)) == 50.0
     assert thin([1.0, 2.0], max) == [1.0, 2.0]
-    loss = drawn("loss", charts("a", lines(10 * MOST), [], UNITS))
+    loss = drawn("loss", charted(lines(10 * MOST)))
     assert {curve["points"] for curve in loss["curves"]} == {MOST}
 
 
@@ -84,7 +98,7 @@ def test_corpora_are_drawn_by_unit_and_live_weights_beside_the_average():
         {"step": 4, "texts": 2.0, "texts/live": 2.1, "chats": 3.0},
         {"step": 8, "texts": 1.9, "texts/live": 2.0},
     ]
-    made = charts("a", lines(8) + measured, [], UNITS)
+    made = charted(lines(8) + measured)
     by_unit = {chart.unit: [curve.name for curve in chart.curves] for chart in made if chart.title == "Held out"}
     assert [curve["colour"] for curve in drawn("heldout", made)["curves"]] == [0, 0], "of one corpus"
     assert by_unit == {"bits per byte": ["texts", "texts, live weights"], "nats per answer token": ["chats"]}
@@ -94,7 +108,7 @@ def test_incidents_and_skipped_steps_are_marked():
     steps = lines(8, loss_scale=1024.0, skipped=0)
     steps[4]["skipped"], steps[5]["skipped"] = 2, 2
     steps[6]["skipped"] = steps[7]["skipped"] = 2
-    made = charts("a", steps, [{"step": 3, "incident": "resumed", "what": "again"}], UNITS)
+    made = charted(steps, [{"step": 3, "incident": "resumed", "what": "again"}])
     assert [(mark["kind"], round(mark["at"])) for mark in drawn("loss", made)["marks"]] == [
         ("resumed", 37),
         ("skipped", 62),

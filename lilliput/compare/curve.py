@@ -8,7 +8,6 @@ from lilliput.base.errors import RunError
 from lilliput.base.rundir import RunFolder
 from lilliput.recipe import Release, unknown
 from lilliput.report.records import TEXT, PhaseRecord, RunRecord, read_run
-from lilliput.train.metrics import measured_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +47,7 @@ class Asked:
     def corpora(self) -> list[str]:
         """Texts that it was measured on, the one that a release is judged by first."""
         units = self.run.units
-        measured = {name for phase in self.phases() for line in measured_of(phase.lines) for name in line}
+        measured = {name for phase in self.phases() for line in phase.measured for name in line}
         texts = [name for name in units if name in measured and units[name] == TEXT]
         judged = {entry.heldout for entry in self.run.recipe.timeline if isinstance(entry, Release)}
         return sorted(texts, key=lambda name: name not in judged)
@@ -67,7 +66,7 @@ class Asked:
                 here[line["step"]] = (tokens + line["tokens"], seconds + clock)
             points += [
                 Point(step=step, tokens=here[step][0], seconds=here[step][1], value=line[corpus])
-                for line in measured_of(phase.lines)
+                for line in phase.measured
                 if corpus in line and (step := line["step"]) in here
             ]
             tokens, seconds = tokens + phase.tokens, seconds + clock

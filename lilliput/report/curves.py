@@ -6,7 +6,8 @@ from itertools import pairwise
 from statistics import fmean
 
 from lilliput.report.chart import Chart, Curve, Mark
-from lilliput.train.metrics import LIVE, Line, measured_of, steps_of
+from lilliput.report.records import PhaseRecord
+from lilliput.train.metrics import LIVE, Line
 from lilliput.train.picture import WINDOW
 
 MOST = 600
@@ -16,19 +17,18 @@ SKIPS_SHOWN = 60
 """Marks of skipped steps at most, the last ones."""
 
 
-def charts(key: str, lines: list[Line], incidents: list[Line], units: Mapping[str, str]) -> list[Chart]:
+def charts(key: str, phase: PhaseRecord, units: Mapping[str, str]) -> list[Chart]:
     """The charts of a phase, those for which there are numbers.
 
     Args:
         key: of the phase, unique on the page.
-        lines: of its metrics.
-        incidents: what happened to it.
+        phase: its steps, its measurements and what happened to it.
         units: of held-out numbers, by corpus.
     """
-    steps = steps_of(lines)
+    steps = phase.steps
     if not steps:
         return []
-    marks, window = _marks(steps, incidents), max(2, min(WINDOW, len(steps) // 20))
+    marks, window = _marks(steps, phase.incidents), max(2, min(WINDOW, len(steps) // 20))
     found = [
         Chart(
             key=f"{key}-loss",
@@ -41,7 +41,7 @@ def charts(key: str, lines: list[Line], incidents: list[Line], units: Mapping[st
             marks=marks,
             steady=0.02,
         ),
-        *_heldout(key, steps, measured_of(lines), units, marks),
+        *_heldout(key, steps, phase.measured, units, marks),
         Chart(
             key=f"{key}-gradient",
             title="Gradient norm",

@@ -10,7 +10,7 @@ from lilliput.base.files import write_text
 from lilliput.report.curves import charts
 from lilliput.report.records import TEXT, PhaseRecord, RunRecord, read_run
 from lilliput.report.scale import short
-from lilliput.train.metrics import measured_of, released
+from lilliput.train.metrics import released
 
 REPORT = "report.html"
 
@@ -68,7 +68,7 @@ def _facts(run: RunRecord) -> dict[str, Any]:
 
 
 def _charts(phase: PhaseRecord, number: int, units: dict[str, str]) -> list[dict[str, Any]]:
-    return [chart.drawn() for chart in charts(f"{phase.name}-{number}", phase.lines, phase.incidents, units)]
+    return [chart.drawn() for chart in charts(f"{phase.name}-{number}", phase, units)]
 
 
 def _phase(phase: PhaseRecord, number: int, units: dict[str, str]) -> dict[str, Any]:
@@ -139,8 +139,7 @@ def _rows(run: RunRecord) -> list[tuple[str, str]]:
 
 
 def _last_heldout(phase: PhaseRecord) -> dict[str, float]:
-    measured = measured_of(phase.lines)
-    return released(measured[-1]) if measured else {}
+    return released(phase.measured[-1]) if phase.measured else {}
 
 
 def _score(score: dict[str, Any]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from lilliput.base.errors import LilliputError, RunError
 from lilliput.base.files import read_json, unsealed
 from lilliput.base.spec import from_plain
 from lilliput.recipe import Recipe, Release
-from lilliput.train.metrics import INCIDENTS, Line, read_growing, steps_of
+from lilliput.train.metrics import INCIDENTS, Line, measured_of, read_growing, steps_of
 from lilliput.train.phase import Phase, Plan
 
 TEXT, ANSWERS = "bits per byte", "nats per answer token"
@@ -22,12 +22,9 @@ class PhaseRecord:
     planned: int
     """Steps."""
     parameters: int
-    lines: list[Line]
+    steps: list[Line]
+    measured: list[Line]
     incidents: list[Line]
-
-    @property
-    def steps(self) -> list[Line]:
-        return steps_of(self.lines)
 
     @property
     def tokens(self) -> int:
@@ -93,11 +90,13 @@ def _phases(folder: Path, recipe: Recipe) -> Any:
     for place, entry in enumerate(recipe.timeline):
         if isinstance(entry, Phase):
             inside = folder / "phases" / f"{place:02d}-{entry.name}"
+            lines = read_growing(inside / "metrics.jsonl")
             yield PhaseRecord(
                 name=entry.name,
                 planned=Plan(entry).steps,
                 parameters=shape.skeleton().parameter_counts()["total"] if shape else 0,
-                lines=read_growing(inside / "metrics.jsonl"),
+                steps=steps_of(lines),
+                measured=measured_of(lines),
                 incidents=read_growing(inside / INCIDENTS),
             )
         elif not isinstance(entry, Release) and shape:

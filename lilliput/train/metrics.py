@@ -45,7 +45,7 @@ def read_metrics(path: Path) -> list[Line]:
 def read_growing(path: Path) -> list[Line]:
     """The same while another process writes there: nothing where there is no file, and no last line that is torn."""
     data = path.read_bytes() if path.is_file() else b""
-    whole = data[: data.rfind(b"\n") + 1]
+    whole = data[: data.rfind(b"\n") + 1].decode(errors="replace")
     found = []
     for line in whole.splitlines():
         try:
