@@ -32,7 +32,7 @@ from lilliput.publish.readme import card_of, edited, write_card
 from lilliput.recipe import Recipe, Release
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, has_chatml
 from lilliput.train.machine import Machine
-from lilliput.train.watch import read_metrics
+from lilliput.train.metrics import measured_of, read_metrics, released, steps_of
 
 PARITY_ROWS, PARITY_LENGTH = 2, 67
 """Of held-out text; 67 is no multiple of any chunk length."""
@@ -148,15 +148,14 @@ class Publisher:
     def _phase(self, name: str) -> dict[str, Any]:
         """A phase as its metrics tell it."""
         lines = read_metrics(self._run.path / name / "metrics.jsonl")
-        steps = [line for line in lines if "tokens_per_second" in line]
-        measured = [line for line in lines if "tokens_per_second" not in line]
+        steps, measured = steps_of(lines), measured_of(lines)
         return {
             "name": name.rpartition("/")[2].partition("-")[2],
             "steps": steps[-1]["step"],
             "tokens": steps[-1]["tokens"],
             "seconds": sum(line["seconds"] for line in steps),
             "loss": steps[-1]["cross_entropy"],
-            "heldout": {name: value for name, value in measured[-1].items() if name != "step"} if measured else {},
+            "heldout": released(measured[-1]) if measured else {},
         }
 
     def _say(self, line: str) -> None:

@@ -4,7 +4,7 @@ Each entry's inputs are the hash of everything before it, so an entry is done ag
 has changed: the recipe, the text, the tokenizer or the machine. Only training is never thrown away unasked.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,13 +29,16 @@ from lilliput.model import copy_weights
 from lilliput.prepare import Preparation
 from lilliput.recipe import Recipe, Release
 from lilliput.release import Publisher
+from lilliput.report.page import REPORT, write_report
 from lilliput.tokenizer.bpe import tokenizer_hash
 from lilliput.train.checkpoint import write_tensors
-from lilliput.train.heldout import measurer
-from lilliput.train.loop import Measure, train_phase
+from lilliput.train.heldout import Measure, measurer
+from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase, Plan
-from lilliput.train.watch import Watch, plot_loss
+from lilliput.train.picture import plot_loss
+from lilliput.train.sinks.sink import Feed, Shown, check_sinks
+from lilliput.train.watch import Watch
 
 
 def run(
@@ -45,6 +48,8 @@ def run(
     console: Console,
     items: Items = Hub(),
     command: Command | None = None,
+    *,
+    sinks: Sequence[str] = (),
 ) -> list[Path]:
     """Do everything the recipe's timeline says.
 
@@ -55,17 +60,20 @@ def run(
         console: where progress is shown.
         items: where the questions of evaluation suites come from.
         command: what the recipe comes from, for the cards; None where it was made in Python.
+        sinks: names of other programs that are shown the numbers of training.
 
     Returns:
         the folders of the releases, in order.
 
     Raises:
+        LilliputError: a sink is not there.
         RecipeError: the recipe needs a part that is not built.
         RunError: a phase in the folder was trained from something else.
     """
     refuse_missing(recipe)
+    check_sinks(sinks)
     with _opened(recipe, folder, command) as opened:
-        walk = _Walk(opened, recipe, _settle(opened, machine, command), console)
+        walk = _Walk(opened, recipe, _settle(opened, machine, command), console, sinks)
         publisher = Publisher(opened, recipe, walk.machine, console, items)
         publisher.check()
         return walk.along(walk.train, publisher)
@@ -105,6 +113,7 @@ def train(
     command: Command | None = None,
     *,
     until: str | None = None,
+    sinks: Sequence[str] = (),
 ) -> None:
     """Do everything up to the weights of the last phase, and release nothing.
 
@@ -115,10 +124,12 @@ def train(
         console: where progress is shown.
         command: see `run`.
         until: the last phase to train; None for all.
+        sinks: see `run`.
     """
     refuse_missing(recipe.until(until) if until else recipe)
+    check_sinks(sinks)
     with _opened(recipe, folder, command) as opened:
-        walk = _Walk(opened, recipe, _settle(opened, machine, command), console)
+        walk = _Walk(opened, recipe, _settle(opened, machine, command), console, sinks)
         walk.along(walk.train, None, until)
 
 
@@ -228,8 +239,10 @@ def _settle(opened: RunFolder, machine: Machine | None, command: Command | None)
 class _Walk:
     """One walk along a timeline."""
 
-    def __init__(self, opened: RunFolder, recipe: Recipe, machine: Machine, console: Console):
-        self.machine = machine
+    def __init__(
+        self, opened: RunFolder, recipe: Recipe, machine: Machine, console: Console, sinks: Sequence[str] = ()
+    ):
+        self.machine, self._sinks = machine, sinks
         self._run, self._recipe, self._console = opened, recipe, console
         self._preparation = Preparation(opened, recipe, console)
 
@@ -256,6 +269,7 @@ class _Walk:
                         releases.append(
                             publisher.publish(entry, line, lineage=lineage, phases=phases, heldout=heldout, chats=chats)
                         )
+                        self._report()
                 case _:
                     line = entry.grow(line, self._seed(place))
                     past = {"before": hash_of(past), "growth": to_plain(entry), "seed": self._seed(place)}
@@ -307,6 +321,21 @@ class _Walk:
         reader, bytes_per_token = phase.data.open(tokens), phase.data.bytes_per_token(tokens)
         self._say(f"{phase.name}: {int(phase.tokens):,} tokens to read, {reader.tokens_available:,} there")
         metrics = folder / "metrics.jsonl"
+
+        def watch(step: int) -> Watch:
+            shown = Shown(run=self._run.path, recipe=self._recipe.name, phase=folder.name, step=step)
+            return Watch(
+                metrics,
+                self._console,
+                phase.name,
+                plan.steps,
+                step,
+                bytes_per_token,
+                device=self.machine.device,
+                after=self._report,
+                feed=Feed(self._sinks, shown, self._say),
+            )
+
         average = train_phase(
             line.model,
             phase,
@@ -314,7 +343,7 @@ class _Walk:
             self.machine,
             folder=folder / "checkpoints",
             seed=self._seed(place),
-            watch=lambda step: Watch(metrics, self._console, phase.name, plan.steps, step, bytes_per_token),
+            watch=watch,
             measure=measure,
             report=self._say,
         )
@@ -327,6 +356,13 @@ class _Walk:
                 "average": sha256(partial / "average.safetensors"),
                 "steps": plan.steps,
             }
+
+    def _report(self) -> None:
+        """Bring the page of the run up to date, which no training is worth being stopped for."""
+        try:
+            write_report(self._run.path)
+        except (LilliputError, OSError) as error:
+            self._say(f"no {REPORT}: {error}")
 
     def _after(
         self, place: int, phase: Phase, line: Line, past: dict[str, Any], inputs: dict[str, Any], made: dict[str, Any]

@@ -22,8 +22,8 @@ from lilliput.recipe import Release, load_recipe, names
 from lilliput.shrink import QUESTIONS, SPLIT, TEXT, shrink
 from lilliput.timeline import run
 from lilliput.train.machine import Machine
+from lilliput.train.metrics import read_metrics
 from lilliput.train.phase import Phase, Plan
-from lilliput.train.watch import read_metrics
 
 RUNNABLE = [name for name in names("lilliput.recipes") if not missing_parts(load_recipe(name))]
 

@@ -1,5 +1,6 @@
 """The loop: resume to the bit, micro-batches, checkpoints that are whole, plans that follow from tokens."""
 
+import math
 from dataclasses import replace
 from io import StringIO
 
@@ -15,12 +16,15 @@ from lilliput.data.shards import Shards, write_shards
 from lilliput.data.split import Split
 from lilliput.objectives.language import NextBag
 from lilliput.optim.adamw import AdamW
+from lilliput.optim.ema import Ema, NoEma
 from lilliput.tokenizer.bpe import BPE
 from lilliput.train import checkpoint, loop
+from lilliput.train.gradients import Gradients
 from lilliput.train.heldout import measurer
 from lilliput.train.machine import Machine
+from lilliput.train.metrics import measured_of, read_metrics, released, steps_of
 from lilliput.train.phase import Plan, Stage
-from lilliput.train.watch import Watch, read_metrics
+from lilliput.train.watch import Watch
 
 MACHINE = Machine(device="cpu", precision="fp32", threads=1)
 
@@ -99,6 +103,51 @@ def test_the_loss_falls_and_the_record_says_so(shards, tmp_path):
     assert steps[-1]["cross_entropy"] < 0.8 * steps[0]["cross_entropy"]
     measured = [line["texts"] for line in metrics if "texts" in line]
     assert len(measured) == 2 and measured[1] < measured[0]
+
+
+def test_norms_by_role_make_up_the_norm_and_are_taken_before_clipping(shards, tmp_path):
+    _, _, metrics = train(shards, tmp_path, phase=tiny.pretraining(steps=3, clip=1e-3))
+    for line in steps_of(metrics):
+        parts = [value for name, value in line.items() if name.startswith("grad_norm/")]
+        assert len(parts) >= 3 and math.hypot(*parts) == pytest.approx(line["grad_norm"], rel=1e-5)
+
+
+def test_clipping_is_that_of_torch_to_the_bit():
+    model, twin = tiny.HGRN2_SPEC.build(seed=0), tiny.HGRN2_SPEC.build(seed=0)
+    for place, (one, other) in enumerate(zip(model.parameters(), twin.parameters(), strict=True)):
+        if place != 2:  # a layer may be left out of a step
+            one.grad = torch.randn_like(one)
+            other.grad = one.grad.clone()
+    assert torch.equal(Gradients(model).clip(0.5), torch.nn.utils.clip_grad_norm_(twin.parameters(), 0.5))
+    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+        assert one.grad is other.grad is None or torch.equal(one.grad, other.grad)
+
+
+def test_live_weights_are_measured_besides_the_average(shards, tmp_path):
+    _, _, metrics = train(shards, tmp_path / "average", phase=tiny.pretraining(steps=6, ema=Ema(decay=0.9)))
+    (last,) = measured_of(metrics)[-1:]
+    assert set(last) == {"step", "texts", "texts/live"} and last["texts"] != last["texts/live"]
+    assert released(last) == {"texts": last["texts"]}
+    _, _, metrics = train(shards, tmp_path / "alone", phase=tiny.pretraining(steps=6, ema=NoEma()))
+    assert set(measured_of(metrics)[-1]) == {"step", "texts"}
+
+
+def test_incidents_stay_beside_the_metrics(shards, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(shards, tmp_path, stop=5)
+    phase = replace(tiny.pretraining(), optimizer=AdamW(lr=1e30))
+    with pytest.raises(RunError, match="is not finite"):
+        train(shards, tmp_path, phase=phase)
+    found = read_metrics(tmp_path / "incidents.jsonl")
+    assert (found[0]["incident"], found[0]["step"]) == ("resumed", 4)
+    assert found[-1]["incident"] == "diverged" and "not finite" in found[-1]["what"]
+
+
+def test_the_peak_of_memory_is_that_of_this_process(tmp_path):
+    with Watch(tmp_path / "metrics.jsonl", Console(file=StringIO()), "one", 1, 0, None, device="cpu") as watch:
+        watch.see(1, 8, 8, {"cross_entropy": 1.0})
+    (line,) = read_metrics(tmp_path / "metrics.jsonl")
+    assert 50e6 < line["peak_memory"] < 100e9
 
 
 def test_micro_batches_change_nothing_but_rounding(shards, tmp_path):

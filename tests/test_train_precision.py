@@ -128,7 +128,7 @@ def test_a_skipped_step_changes_nothing_but_the_scale():
     before = everything()
     assert not step()
     assert all(torch.equal(value, before[name]) for name, value in everything().items())
-    assert scaled.numbers() | {"headroom": 0} == {"loss_scale": 2.0**9, "skipped": 1, "headroom": 0}
+    assert scaled.numbers().items() >= {"loss_scale": 2.0**9, "skipped": 1}.items()
     assert step()
     assert not torch.equal(model.embedding.weight, before["embedding.weight"])
 
@@ -187,7 +187,8 @@ def test_wide_precisions_add_nothing():
             theirs.step()
         for optimizer in (ours, theirs):
             optimizer.zero_grad()
-    assert same(model, twin) and wide.numbers() == wide.tensors() == {}
+    assert same(model, twin) and wide.tensors() == {}
+    assert all(name.startswith("grad_norm/") for name in wide.numbers())
 
 
 WIDE_OPS = {

@@ -9,14 +9,15 @@ import typer
 from rich.console import Console
 
 from lilliput.base.errors import LilliputError, RunError
-from lilliput.cli import bench, evaluate, folders, models, pipeline, recipes, sweep
+from lilliput.cli import bench, evaluate, folders, models, pipeline, recipes, sweep, watching
 
 app = typer.Typer(
     help="The small-language-model foundry: raw text to a published small language model.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for commands in (pipeline.app, models.app, evaluate.app, recipes.app, sweep.app, folders.app, bench.app):
+COMMANDS = (pipeline, models, evaluate, recipes, sweep, watching, folders, bench)
+for commands in (module.app for module in COMMANDS):
     app.registered_commands += commands.registered_commands
     app.registered_groups += commands.registered_groups
 

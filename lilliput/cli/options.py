@@ -56,6 +56,10 @@ MachineOption = Annotated[
         autocompletion=_machines,
     ),
 ]
+SinkOption = Annotated[
+    list[str],
+    typer.Option("--sink", metavar="NAME", help="Show the numbers of training to tensorboard, trackio or wandb too."),
+]
 ItemsOption = Annotated[
     Path | None,
     typer.Option("--eval-data", metavar="FOLDER", help="Local files of the evaluation sets; the hub unless told."),

@@ -14,6 +14,7 @@ from lilliput.cli.options import (
     OutOption,
     SetOption,
     ShrinkOption,
+    SinkOption,
     SourceOption,
     TargetArgument,
 )
@@ -32,6 +33,7 @@ def run_command(
     sources: SourceOption = [],  # noqa: B006
     shrink: ShrinkOption = False,
     eval_data: ItemsOption = None,
+    sinks: SinkOption = [],  # noqa: B006
 ) -> None:
     """Do everything a recipe says: tokenizer, data, training, releases. Run again to go on after an interruption."""
     from lilliput.evals.items import items_of
@@ -39,7 +41,9 @@ def run_command(
 
     aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, machine=machine)
     with interruptible():
-        releases = run(aim.recipe, aim.folder, _machine(machine), console, items_of(eval_data), aim.command)
+        releases = run(
+            aim.recipe, aim.folder, _machine(machine), console, items_of(eval_data), aim.command, sinks=sinks
+        )
     for release in releases:
         show_release(release, aim.folder)
 
@@ -89,13 +93,14 @@ def train(
     overrides: SetOption = [],  # noqa: B006
     sources: SourceOption = [],  # noqa: B006
     shrink: ShrinkOption = False,
+    sinks: SinkOption = [],  # noqa: B006
 ) -> None:
     """Train every phase of a recipe, after its token files, and publish nothing."""
     from lilliput import timeline
 
     aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, machine=machine)
     with interruptible():
-        timeline.train(aim.recipe, aim.folder, _machine(machine), console, aim.command)
+        timeline.train(aim.recipe, aim.folder, _machine(machine), console, aim.command, sinks=sinks)
     _say(f"trained; lilliput publish {aim.folder} makes the releases")
 
 

@@ -21,11 +21,12 @@ def roles(model: LanguageModel) -> dict[Role, dict[str, nn.Parameter]]:
     """Parameters by role and name; the union is exactly `model.named_parameters()`."""
     found: dict[Role, dict[str, nn.Parameter]] = {role: {} for role in Role}
     for name, parameter in model.named_parameters():
-        found[_role(name, parameter)][name] = parameter
+        found[role_of(name, parameter)][name] = parameter
     return found
 
 
-def _role(name: str, parameter: nn.Parameter) -> Role:
+def role_of(name: str, parameter: nn.Parameter) -> Role:
+    """The role of one parameter of a language model."""
     if name == "embedding.weight":
         return Role.EMBEDDING
     if name == "output.weight":

@@ -12,8 +12,8 @@ from lilliput.base.rundir import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.recipe import Recipe, Release, unknown
 from lilliput.sweep.grid import Over, Variant, variants
+from lilliput.train.metrics import read_metrics
 from lilliput.train.phase import Phase
-from lilliput.train.watch import read_metrics
 
 FAILURE = "failure.json"
 """In the folder of a variant that diverged: why. It would again, so it is not tried again while the file is there."""

@@ -13,15 +13,17 @@ from lilliput.data.chats import ChatRows
 from lilliput.data.shards import Shards
 from lilliput.model import LanguageModel
 from lilliput.ops.bag_loss import bag_loss
+from lilliput.optim.ema import Average, NoAverage
 from lilliput.train.machine import Machine
+from lilliput.train.metrics import LIVE
+
+Measure = Callable[[LanguageModel], dict[str, float]]
 
 MOST = 65_536
 """Positions measured of each corpus, always the same ones: a glance during training, not the released score."""
 
 
-def measurer(
-    tokens: Mapping[str, Shards | ChatRows], length: int, machine: Machine
-) -> Callable[[LanguageModel], dict[str, float]]:
+def measurer(tokens: Mapping[str, Shards | ChatRows], length: int, machine: Machine) -> Measure:
     """A function that measures a model on the held-out side of each corpus, by name.
 
     Raises:
@@ -45,6 +47,13 @@ def measurer(
         }
 
     return measure
+
+
+def on_both(measure: Measure, model: LanguageModel, average: Average | NoAverage) -> dict[str, float]:
+    """Numbers of the averaged weights, and those of live ones as `<corpus>/live`; alone where there is no average."""
+    live = {f"{name}{LIVE}": value for name, value in measure(model).items()} if average.tensors else {}
+    with average.applied(model):
+        return measure(model) | live
 
 
 def bits_per_byte(model: LanguageModel, shards: Shards, length: int, machine: Machine) -> float:

@@ -14,13 +14,12 @@ from lilliput.train import checkpoint
 from lilliput.train.checkpoint import Checkpoint
 from lilliput.train.checkpoint import Progress as Reached
 from lilliput.train.compiled import compiled
+from lilliput.train.heldout import Measure, on_both
 from lilliput.train.machine import Machine
 from lilliput.train.passes import passes_of
 from lilliput.train.phase import Phase, Plan, Reader
 from lilliput.train.precision import Precision, precision_of
 from lilliput.train.watch import Watch
-
-Measure = Callable[[LanguageModel], dict[str, float]]
 
 
 def train_phase(
@@ -45,7 +44,7 @@ def train_phase(
         folder: where checkpoints live.
         seed: of the phase's randomness; with the cursor it decides everything.
         watch: makes the observer, given the step that training begins at.
-        measure: held-out numbers of a model, taken with averaged weights where there is an average.
+        measure: held-out numbers of a model, taken with averaged and with live weights where there is an average.
         report: told of damaged checkpoints that were passed over.
 
     Returns:
@@ -96,8 +95,7 @@ def train_phase(
             numbers |= {"grad_norm": float(norm), "lr": multiplier} | precision.numbers()
             observer.see(step + 1, reached.tokens, read, numbers)
             if plan.is_due(phase.measure_every, step + 1):
-                with average.applied(model):
-                    observer.measured(step + 1, measure(model))
+                observer.measured(step + 1, on_both(measure, model, average))
             if plan.is_due(phase.save_every, step + 1):
                 machine.exchange.settle(model)
                 _save(folder, reached, model, optimizer, average, precision)

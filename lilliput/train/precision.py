@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lilliput.base.errors import DivergenceError
+from lilliput.train.gradients import Gradients
 from lilliput.train.headroom import Headroom, looking
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -96,7 +97,7 @@ class WidePrecision:
     """fp32, or bf16, which has the range of fp32."""
 
     def __init__(self, device: str, precision: str, model: nn.Module):
-        self._device, self._precision, self._model = device, precision, model
+        self._device, self._precision, self._gradients = device, precision, Gradients(model)
 
     @property
     def looks(self) -> bool:
@@ -109,7 +110,7 @@ class WidePrecision:
         loss.backward()
 
     def clip(self, most: float) -> Tensor:
-        return nn.utils.clip_grad_norm_(self._model.parameters(), most)
+        return self._gradients.clip(most)
 
     def step(self, optimizer: torch.optim.Optimizer, norm: Tensor, where: str) -> bool:
         if not norm.isfinite():
@@ -123,7 +124,7 @@ class WidePrecision:
         return True
 
     def numbers(self) -> dict[str, float]:
-        return {}
+        return self._gradients.numbers()
 
     def tensors(self) -> dict[str, Tensor]:
         return {}
@@ -162,7 +163,7 @@ class ScaledPrecision:
     """fp16 with a scaled loss."""
 
     def __init__(self, device: str, model: nn.Module):
-        self._device, self._model = device, model
+        self._device, self._model, self._gradients = device, model, Gradients(model)
         self._scaling = Scaling()
         # What losses are multiplied by is read on the device, so that a recorded pass follows it.
         self._factor = torch.tensor(self._scaling.scale, device=device)
@@ -181,9 +182,8 @@ class ScaledPrecision:
         (loss * self._factor).backward()
 
     def clip(self, most: float) -> Tensor:
-        gradients = [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
-        torch._foreach_mul_(gradients, 1 / self._scaling.scale)
-        return nn.utils.clip_grad_norm_(self._model.parameters(), most)
+        torch._foreach_mul_(self._gradients.all(), 1 / self._scaling.scale)
+        return self._gradients.clip(most)
 
     def step(self, optimizer: torch.optim.Optimizer, norm: Tensor, where: str) -> bool:
         taken = bool(norm.isfinite())
@@ -200,7 +200,7 @@ class ScaledPrecision:
 
     def numbers(self) -> dict[str, float]:
         seen, self._seen = self._seen, None
-        found = {"loss_scale": self._scaling.scale, "skipped": self._scaling.skipped}
+        found = {"loss_scale": self._scaling.scale, "skipped": self._scaling.skipped} | self._gradients.numbers()
         return found | ({"headroom": seen.value()} if seen else {})
 
     def tensors(self) -> dict[str, Tensor]:

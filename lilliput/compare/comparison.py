@@ -1,0 +1,141 @@
+"""A comparison of two runs as a JSON value: levels that both reached, what each spent, and what one should know."""
+
+from dataclasses import asdict
+from typing import Any
+
+from lilliput.base.errors import RecipeError
+from lilliput.compare.curve import Asked, HeldOut, asked, common_corpus
+from lilliput.compare.equal import FEWEST, Curve, Equal, at_equal, lowest_in_common, noise
+from lilliput.report.records import TEXT
+from lilliput.train.heldout import MOST
+
+BETWEEN = 3
+"""Levels besides the lowest one that both came to."""
+
+
+def compare(first: str, second: str, *, corpus: str | None = None, at: float | None = None) -> dict[str, Any]:
+    """Tokens and time to equal held-out bits per byte.
+
+    Args:
+        first: a run folder, or `folder:phase`.
+        second: another, or another phase.
+        corpus: whose held-out text; the one that the first run's release is judged by, unless told.
+        at: bits per byte to look at; the lowest that both came to, and some above it, unless told.
+
+    Raises:
+        RunError: there is no such run, or they were not measured on the same text.
+        RecipeError: there is no such phase, text or level.
+    """
+    if at is not None and not at > 0:
+        raise RecipeError(f"no model comes to {at} bits per byte", where="--at", hint="give a number above 0")
+    one, other = asked(first), asked(second)
+    text = common_corpus(one, other, corpus)
+    curves = one.heldout(text), other.heldout(text)
+    rows = [_row(curves, level) for level in (_levels(curves) if at is None else [at])]
+    return {
+        "corpus": text,
+        "unit": TEXT,
+        "runs": [_plain(curve) for curve in curves],
+        "levels": rows,
+        "equal": any(row["tokens"]["ratio"] is not None for row in rows),
+        "says": _verdict(curves, rows[0]),
+        "notes": _notes(one, other, curves, text),
+    }
+
+
+def _over(curve: HeldOut, what: str) -> Curve:
+    return [(getattr(point, what), point.value) for point in curve.points]
+
+
+def _levels(curves: tuple[HeldOut, HeldOut]) -> list[float | None]:
+    """None for the lowest value in common, then some above it that both came through."""
+    low = lowest_in_common(_over(curves[0], "tokens"), _over(curves[1], "tokens"))
+    high = min(curve.points[0].value for curve in curves)
+    return [None, *(low + part * (high - low) / (BETWEEN + 1) for part in range(1, BETWEEN + 1) if high > low)]
+
+
+def _row(curves: tuple[HeldOut, HeldOut], level: float | None) -> dict[str, Any]:
+    first, second = curves
+    tokens = _over(first, "tokens"), _over(second, "tokens")
+    seconds = _over(first, "seconds"), _over(second, "seconds")
+    return {
+        "value": lowest_in_common(*tokens) if level is None else level,
+        "tokens": _equal(at_equal(*tokens, level)),
+        "seconds": _equal(at_equal(*seconds, level)),
+    }
+
+
+def _equal(found: Equal) -> dict[str, Any]:
+    return {
+        "spent": list(found.spent),
+        "ratio": found.ratio,
+        "interval": None if found.interval is None else list(found.interval),
+    }
+
+
+def _plain(curve: HeldOut) -> dict[str, Any]:
+    return {
+        "name": curve.name,
+        "recipe": curve.run.recipe.name,
+        "finished": curve.finished,
+        "noise": noise(_over(curve, "tokens")),
+        "points": [asdict(point) for point in curve.points],
+    }
+
+
+def _verdict(curves: tuple[HeldOut, HeldOut], row: dict[str, Any]) -> str:
+    """The result in a sentence."""
+    value, (first, second) = row["value"], curves
+    if row["tokens"]["ratio"] is not None:
+        parts = [
+            f"{row[what]['ratio']:.2f} of the {what} {_bounds(row[what]['interval'])}" for what in ("tokens", "seconds")
+        ]
+        return f"to reach {value:.4f} bits per byte {second.name} needs {' and '.join(parts)} that {first.name} needs"
+    for curve in curves:
+        if min(point.value for point in curve.points) > value:
+            low = min(point.value for point in curve.points)
+            return f"they never reach equal bits per byte: {curve.name} does not come to {value:.4f}, only to {low:.4f}"
+    early = next(curve for curve in curves if curve.points[0].value <= value)
+    begun = early.points[0]
+    return (
+        f"they are never measured at equal bits per byte: {early.name} is at {begun.value:.4f} at its first "
+        f"measurement, after {begun.tokens:,} tokens, so below {value:.4f} already; measure more often (measure_every)"
+    )
+
+
+def _bounds(interval: list[float | None] | None) -> str:
+    if interval is None:
+        return "(no interval)"
+    low, high = ("beyond what was measured" if end is None else f"{end:.2f}" for end in interval)
+    return f"({low} to {high})"
+
+
+def _notes(one: Asked, other: Asked, curves: tuple[HeldOut, HeldOut], text: str) -> list[str]:
+    """What limits the result."""
+    counts = [len(curve.points) for curve in curves]
+    notes = [
+        f"measured {counts[0]} and {counts[1]} times; between measurements values are interpolated over the logarithm "
+        "of what was spent, so a phase's measure_every decides how fine this can be",
+    ]
+    if min(counts) < FEWEST:
+        notes.append(f"no intervals: they need {FEWEST} measurements of each run to tell how noisy one is")
+    else:
+        notes.append(
+            "intervals: 95%, from how far measurements lie from the line between their neighbours; they hold for these "
+            "two runs, not for other seeds (lilliput sweep has those)"
+        )
+    notes.append(
+        "while a learning rate is still high, a run is worse than one that ends there: levels above the lowest compare "
+        "runs on their way"
+    )
+    if one.text(text)["tokenizer"] != other.text(text)["tokenizer"]:
+        notes.append(f"tokenizers differ: each was measured on the text of its own first {MOST:,} held-out positions")
+    if _machine(one) != _machine(other):
+        notes.append(f"machines differ, so do not compare seconds: {_machine(one)}; {_machine(other)}")
+    notes += [f"{curve.name} is still training" for curve in curves if not curve.finished]
+    return notes
+
+
+def _machine(each: Asked) -> str:
+    machine, environment = each.run.machine or {}, each.run.environment
+    return f"{environment.get('processor')}, {machine.get('device')}, {machine.get('precision')}"

@@ -1,0 +1,122 @@
+"""Held-out bits per byte of a run over the tokens it read and the seconds it trained."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lilliput.base.errors import RunError
+from lilliput.base.rundir import RunFolder
+from lilliput.recipe import Release, unknown
+from lilliput.report.records import TEXT, PhaseRecord, RunRecord, read_run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A measurement."""
+
+    step: int
+    """Of its phase."""
+    tokens: int
+    """Text tokens read since the comparison begins: in all phases of a whole run, or in one."""
+    seconds: float
+    """Of training steps since then, without measurements and pauses."""
+    value: float
+    """Bits per byte."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """What a run, or a phase of one, was measured at."""
+
+    name: str
+    """As it was asked for."""
+    run: RunRecord
+    points: tuple[Point, ...]
+    """In order, one at least."""
+    finished: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A run, or a phase of one, as the command line has it: `runs/a` or `runs/a:pretrain`."""
+
+    name: str
+    run: RunRecord
+    phase: str | None
+
+    def corpora(self) -> list[str]:
+        """Texts that it was measured on, the one that a release is judged by first."""
+        units = self.run.units
+        measured = {name for phase in self.phases() for line in phase.measured for name in line}
+        texts = [name for name in units if name in measured and units[name] == TEXT]
+        judged = {entry.heldout for entry in self.run.recipe.timeline if isinstance(entry, Release)}
+        return sorted(texts, key=lambda name: name not in judged)
+
+    def phases(self) -> list[PhaseRecord]:
+        """Those that are compared."""
+        return [phase for phase in self.run.phases if self.phase in (None, phase.name)]
+
+    def heldout(self, corpus: str) -> HeldOut:
+        """Its curve on a text that it was measured on."""
+        tokens, seconds, points = 0, 0.0, []
+        for phase in self.phases():
+            clock, here = 0.0, {}
+            for line in phase.steps:
+                clock += line["seconds"]
+                here[line["step"]] = (tokens + line["tokens"], seconds + clock)
+            points += [
+                Point(step=step, tokens=here[step][0], seconds=here[step][1], value=line[corpus])
+                for line in phase.measured
+                if corpus in line and (step := line["step"]) in here
+            ]
+            tokens, seconds = tokens + phase.tokens, seconds + clock
+        finished = all(phase.steps and phase.steps[-1]["step"] == phase.planned for phase in self.phases())
+        return HeldOut(name=self.name, run=self.run, points=tuple(points), finished=finished)
+
+    def text(self, corpus: str) -> dict[str, Any]:
+        """Which text there is, what of it is held out, and how it is cut into tokens."""
+        record = RunFolder(self.run.folder).record(f"shards/{corpus}")
+        begun, made = record.get("from", {}), record.get("outputs", {})
+        return {"text": made.get("text_sha256"), "split": begun.get("split"), "tokenizer": begun.get("tokenizer")}
+
+
+def asked(name: str) -> Asked:
+    """A run by its folder, or one of its phases after a colon.
+
+    Raises:
+        RunError: there is no such run.
+        RecipeError: it has no such phase.
+    """
+    folder, colon, phase = (name, "", "") if Path(name).is_dir() else name.rpartition(":")
+    run = read_run(Path(folder or name))
+    names = [each.name for each in run.phases]
+    if colon and phase not in names:
+        raise unknown("phase", phase, names, f"{name}, a run of {run.recipe.name!r}")
+    return Asked(name=name, run=run, phase=phase or None)
+
+
+def common_corpus(first: Asked, second: Asked, corpus: str | None) -> str:
+    """The text that both were measured on: the one of a name, else the one that the first run's release is judged by.
+
+    Raises:
+        RecipeError: one of them was not measured on it.
+        RunError: there is none yet, or what the two hold out of it is not the same.
+    """
+    both = [name for name in first.corpora() if name in second.corpora()]
+    if corpus is not None and corpus not in both:
+        raise unknown("text", corpus, both or ["none yet"], f"--heldout, for {first.name} and {second.name}")
+    if not both:
+        raise RunError(
+            "the runs were not both measured in bits per byte of one text",
+            where=f"{first.name} and {second.name}",
+            hint="train both to their first measurement; the recipe's `measure_every` says how often there is one",
+        )
+    chosen = corpus or both[0]
+    one, other = first.text(chosen), second.text(chosen)
+    if any(one[key] != other[key] for key in ("text", "split")):
+        raise RunError(
+            f"the held-out text of {chosen!r} is not the same in both runs",
+            where=f"{first.name} and {second.name}",
+            hint="compare runs of the same text and the same split, or another text with --heldout",
+        )
+    return chosen

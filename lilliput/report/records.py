@@ -1,0 +1,114 @@
+"""What a run folder says about its run, read while another process may be writing there."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lilliput.base.errors import LilliputError, RunError
+from lilliput.base.files import read_json, unsealed
+from lilliput.base.spec import from_plain
+from lilliput.recipe import Recipe, Release
+from lilliput.train.metrics import INCIDENTS, Line, measured_of, read_growing, steps_of
+from lilliput.train.phase import Phase, Plan
+
+TEXT, ANSWERS = "bits per byte", "nats per answer token"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseRecord:
+    """One phase, as far as it is."""
+
+    name: str
+    planned: int
+    """Steps."""
+    parameters: int
+    steps: list[Line]
+    measured: list[Line]
+    incidents: list[Line]
+
+    @property
+    def tokens(self) -> int:
+        """Text tokens read."""
+        return self.steps[-1]["tokens"] if self.steps else 0
+
+    @property
+    def seconds(self) -> float:
+        """Of training steps, without measurements and pauses."""
+        return sum(line["seconds"] for line in self.steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """A run."""
+
+    folder: Path
+    recipe: Recipe
+    machine: dict[str, Any] | None
+    """Settled; None before training."""
+    environment: dict[str, Any]
+    phases: list[PhaseRecord]
+    releases: list[tuple[str, list[dict[str, Any]]]]
+    """Names of those that were evaluated, with their scores."""
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Of held-out numbers, by corpus."""
+        corpora: dict[str, Any] = dict(self.recipe.corpora)
+        return {name: ANSWERS if hasattr(corpus, "conversations") else TEXT for name, corpus in corpora.items()}
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Everything that a run folder says.
+
+    Raises:
+        RunError: it is no run, or a file in it is damaged.
+    """
+    if not (folder / "recipe.json").is_file():
+        raise RunError(
+            "the folder is no run, it has no recipe.json",
+            where=str(folder),
+            hint="give a folder that `lilliput run` or `lilliput train` made; `lilliput runs` lists them",
+        )
+    recipe = from_plain(_read(folder / "recipe.json"), where=str(folder / "recipe.json"))
+    releases = [entry.name for entry in recipe.timeline if isinstance(entry, Release)]
+    scores = [(name, folder / "evals" / f"{name}.json") for name in releases]
+    return RunRecord(
+        folder=folder,
+        recipe=recipe,
+        machine=(_read(folder / "run.json") or {}).get("machine"),
+        environment=_read(folder / "environment.json") or {},
+        phases=list(_phases(folder, recipe)),
+        releases=[(name, _read(path)["scores"]) for name, path in scores if path.is_file()],
+    )
+
+
+def _phases(folder: Path, recipe: Recipe) -> Any:
+    try:
+        shape = recipe.model.shape
+    except (AttributeError, LilliputError):  # a checkpoint that is not here any more
+        shape = None
+    for place, entry in enumerate(recipe.timeline):
+        if isinstance(entry, Phase):
+            inside = folder / "phases" / f"{place:02d}-{entry.name}"
+            lines = read_growing(inside / "metrics.jsonl")
+            yield PhaseRecord(
+                name=entry.name,
+                planned=Plan(entry).steps,
+                parameters=shape.skeleton().parameter_counts()["total"] if shape else 0,
+                steps=steps_of(lines),
+                measured=measured_of(lines),
+                incidents=read_growing(inside / INCIDENTS),
+            )
+        elif not isinstance(entry, Release) and shape:
+            shape = entry.shape(shape)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return unsealed(read_json(path)) if path.is_file() else None
+    except ValueError as error:
+        raise RunError(
+            f"the file is damaged ({error})",
+            where=str(path),
+            hint="put it back from a copy, or let the run write it again: lilliput run " + str(path.parent),
+        ) from error

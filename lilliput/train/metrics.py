@@ -1,0 +1,91 @@
+"""`metrics.jsonl`, the record of a phase, and `incidents.jsonl` beside it.
+
+A line a step:         step, tokens, seconds, tokens_per_second, losses by term, grad_norm, grad_norm/<role>, lr, ...
+A line a measurement:  step, and held-out numbers by corpus: of the averaged weights where there is an average, which
+                       are those a release has, and then `<corpus>/live` of the weights that are trained
+A line an incident:    step, incident, what
+
+Metrics are a function of the step, but for what a clock or the memory said: a run that was killed and continued has
+those of one that was not. Incidents are what really happened, and stay.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from lilliput.base.errors import RunError
+from lilliput.base.files import write_text
+
+Line = dict[str, Any]
+INCIDENTS = "incidents.jsonl"
+LIVE = "/live"
+"""After the name of a corpus that was measured on live weights, where those of the average bear the name alone."""
+
+
+def read_metrics(path: Path) -> list[Line]:
+    """The lines of a `metrics.jsonl`, in order.
+
+    Raises:
+        RunError: one of them is damaged.
+    """
+    lines = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            lines.append(json.loads(line))
+        except ValueError as error:
+            raise RunError(
+                f"the line is damaged ({error})",
+                where=f"{path}, line {number}",
+                hint="put the file back from a copy, or remove the line: the card and the plot go without it",
+            ) from error
+    return lines
+
+
+def read_growing(path: Path) -> list[Line]:
+    """The same while another process writes there: nothing where there is no file, and no last line that is torn."""
+    data = path.read_bytes() if path.is_file() else b""
+    whole = data[: data.rfind(b"\n") + 1].decode(errors="replace")
+    found = []
+    for line in whole.splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            return read_metrics(path)  # says which line it is
+    return found
+
+
+def steps_of(lines: list[Line]) -> list[Line]:
+    """The lines of steps."""
+    return [line for line in lines if "tokens_per_second" in line]
+
+
+def measured_of(lines: list[Line]) -> list[Line]:
+    """The lines of measurements on held-out data."""
+    return [line for line in lines if "tokens_per_second" not in line]
+
+
+def released(measured: Line) -> dict[str, float]:
+    """The numbers of a measurement by corpus, of the weights that a release has."""
+    return {name: value for name, value in measured.items() if name != "step" and not name.endswith(LIVE)}
+
+
+def keep_until(path: Path, step: int) -> None:
+    """Drop what an interrupted run wrote beyond the checkpoint it continues from."""
+    if path.exists():
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+        write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def note_incident(metrics: Path, step: int, incident: str, what: str) -> None:
+    """Note what happened to a phase after step `step`, beside its metrics: `resumed`, `diverged`."""
+    with open(metrics.with_name(INCIDENTS), "a", encoding="utf-8") as file:
+        file.write(json.dumps({"step": step, "incident": incident, "what": what}, ensure_ascii=False) + "\n")
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of metrics; infinity for the torn last line of a killed process."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError):
+        return math.inf
