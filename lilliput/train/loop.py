@@ -6,18 +6,20 @@ from pathlib import Path
 import torch
 
 from lilliput.data.batch import Batch, Cursor
-from lilliput.model import LanguageModel, copy_weights
+from lilliput.model import LanguageModel
 from lilliput.objectives.objective import charged, step_generator
-from lilliput.optim.ema import Average, NoAverage
-from lilliput.optim.optimizer import load_state_tensors, set_multiplier, state_tensors
+from lilliput.optim.optimizer import set_multiplier
 from lilliput.train import checkpoint
 from lilliput.train.checkpoint import Checkpoint
 from lilliput.train.checkpoint import Progress as Reached
 from lilliput.train.compiled import compiled
+from lilliput.train.leaving import Leaving
 from lilliput.train.machine import Machine
 from lilliput.train.passes import passes_of
 from lilliput.train.phase import Phase, Plan, Reader
-from lilliput.train.precision import Precision, precision_of
+from lilliput.train.precision import precision_of
+from lilliput.train.saver import Saver
+from lilliput.train.state import State
 from lilliput.train.watch import Watch
 
 Measure = Callable[[LanguageModel], dict[str, float]]
@@ -46,7 +48,7 @@ def train_phase(
         seed: of the phase's randomness; with the cursor it decides everything.
         watch: makes the observer, given the step that training begins at.
         measure: held-out numbers of a model, taken with averaged weights where there is an average.
-        report: told of damaged checkpoints that were passed over.
+        report: told of damaged checkpoints that were passed over, and where a signal made it leave.
 
     Returns:
         the averaged weights by name, empty where the phase keeps no average.
@@ -57,7 +59,12 @@ def train_phase(
     average = phase.ema.build(model)
     precision = precision_of(machine.device, machine.precision, model)
     passes = passes_of(machine.compile, objectives, precision, model)
-    reached = _resume(checkpoint.newest(folder, report), model, optimizer, average, precision)
+    state = State(model=model, optimizer=optimizer, average=average, precision=precision)
+    reached = Reached()
+    found = checkpoint.newest(folder, report)
+    if found is not None:
+        state.load(found.tensors)
+        reached = found.progress
 
     def step_batches(stage: int, cursor: Cursor) -> tuple[list[Batch], float, Cursor]:
         """The micro-batches of a step, the sum of their target weights, and the cursor after them."""
@@ -69,7 +76,12 @@ def train_phase(
         return batches, sum(charged(batch, objective.tokens_per_position) for batch in batches), cursor
 
     ahead = None
-    with compiled(model, machine.compile), watch(reached.step) as observer:
+    with (
+        compiled(model, machine.compile),
+        Leaving() as leaving,
+        Saver(folder) as saver,
+        watch(reached.step) as observer,
+    ):
         while reached.step < plan.steps:
             step = reached.step
             stage = plan.stage(step)
@@ -98,41 +110,12 @@ def train_phase(
             if plan.is_due(phase.measure_every, step + 1):
                 with average.applied(model):
                     observer.measured(step + 1, measure(model))
-            if plan.is_due(phase.save_every, step + 1):
+            saver.check()
+            if plan.is_due(phase.save_every, step + 1) or leaving.asked:
                 machine.exchange.settle(model)
-                _save(folder, reached, model, optimizer, average, precision)
+                saver.save(Checkpoint(progress=reached, tensors=state.tensors()))
+            if leaving.asked and reached.step < plan.steps:
+                saver.wait()
+                report(f"step {reached.step:,} of {plan.steps:,} is saved; it goes on from there")
+                leaving.leave()
     return average.tensors
-
-
-def _save(
-    folder: Path,
-    reached: Reached,
-    model: LanguageModel,
-    optimizer: torch.optim.Optimizer,
-    average: Average | NoAverage,
-    precision: Precision,
-) -> None:
-    tensors = {
-        "weights": dict(model.named_parameters()),
-        "average": average.tensors,
-        "optimizer": state_tensors(optimizer, model),
-        "precision": precision.tensors(),
-    }
-    checkpoint.save(folder, Checkpoint(progress=reached, tensors=tensors))
-
-
-def _resume(
-    found: Checkpoint | None,
-    model: LanguageModel,
-    optimizer: torch.optim.Optimizer,
-    average: Average | NoAverage,
-    precision: Precision,
-) -> Reached:
-    if found is None:
-        return Reached()
-    copy_weights(model, found.tensors["weights"])
-    load_state_tensors(optimizer, model, dict(found.tensors["optimizer"]))
-    for name, value in average.tensors.items():
-        value.copy_(found.tensors["average"][name])
-    precision.load(dict(found.tensors.get("precision", {})))
-    return found.progress
