@@ -29,6 +29,7 @@ from lilliput.release import Publisher
 from lilliput.tokenizer.bpe import tokenizer_hash
 from lilliput.train.checkpoint import write_tensors
 from lilliput.train.heldout import measurer
+from lilliput.train.incidents import read_incidents
 from lilliput.train.loop import Measure, train_phase
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase, Plan
@@ -264,6 +265,7 @@ class _Walk:
                 "weights": sha256(partial / "weights.safetensors"),
                 "average": sha256(partial / "average.safetensors"),
                 "steps": plan.steps,
+                "incidents": read_incidents(folder / "checkpoints"),
             }
 
     def _after(

@@ -1,7 +1,7 @@
 """Checkpoints: a folder of safetensors and a manifest with their hashes, whole or absent, the last ones kept.
 
 step-000120/
-  weights.safetensors  average.safetensors  optimizer.safetensors  precision.safetensors
+  weights.safetensors  average.safetensors  optimizer.safetensors  precision.safetensors  guard.safetensors
   optimizer-1.safetensors ...  what does not fit in a file of `SHARD` bytes
   manifest.json        format, step, cursor, tokens, sha256 of each file and of itself
 """
@@ -44,7 +44,7 @@ class Checkpoint:
 
     progress: Progress
     tensors: Mapping[str, Mapping[str, Tensor]]
-    """`weights`, `average`, `optimizer` and `precision`, each by name."""
+    """`weights`, `average`, `optimizer`, `precision` and `guard`, each by name."""
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:

@@ -1,6 +1,7 @@
 """The loop: loss, exchange, step, advance. Everything else is built before it or watches it."""
 
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from lilliput.train import checkpoint
 from lilliput.train.checkpoint import Checkpoint
 from lilliput.train.checkpoint import Progress as Reached
 from lilliput.train.compiled import compiled
+from lilliput.train.incidents import Incident, Incidents
 from lilliput.train.leaving import Leaving
 from lilliput.train.machine import Machine
 from lilliput.train.passes import passes_of
@@ -48,10 +50,45 @@ def train_phase(
         seed: of the phase's randomness; with the cursor it decides everything.
         watch: makes the observer, given the step that training begins at.
         measure: held-out numbers of a model, taken with averaged weights where there is an average.
-        report: told of damaged checkpoints that were passed over, and where a signal made it leave.
+        report: told of damaged checkpoints that were passed over, of incidents, and where a signal made it leave.
 
     Returns:
         the averaged weights by name, empty where the phase keeps no average.
+
+    Raises:
+        DivergenceError: training leaves the numbers that can be computed with, and going back does not help.
+    """
+    incidents = Incidents(folder)
+    with compiled(model, machine.compile), Leaving() as leaving:
+        while True:
+            try:
+                return _stretch(model, phase, reader, machine, folder, seed, watch, measure, report, incidents, leaving)
+            except Incident as incident:
+                model.zero_grad()
+                last = checkpoint.newest(folder, report)
+                assert last is not None, "a stretch begins with one"
+                incidents.add(incident, last.progress, phase.guard.most, f"phase {phase.name!r}, {folder}")
+                back = f"back to step {last.progress.step:,}, on from there without the text since"
+                report(f"step {incident.step:,}: {incident.why}; {back}")
+
+
+def _stretch(
+    model: LanguageModel,
+    phase: Phase,
+    reader: Reader,
+    machine: Machine,
+    folder: Path,
+    seed: int,
+    watch: Callable[[int], Watch],
+    measure: Measure,
+    report: Callable[[str], None],
+    incidents: Incidents,
+    leaving: Leaving,
+) -> dict[str, torch.Tensor]:
+    """From the newest checkpoint to the end of the phase, or to an incident.
+
+    Raises:
+        Incident: a step was not taken; the weights are those before it.
     """
     plan = Plan(phase)
     objectives = [stage.objective.build(model) for stage in phase.stages]
@@ -59,16 +96,17 @@ def train_phase(
     average = phase.ema.build(model)
     precision = precision_of(machine.device, machine.precision, model)
     passes = passes_of(machine.compile, objectives, precision, model)
-    state = State(model=model, optimizer=optimizer, average=average, precision=precision)
-    reached = Reached()
+    guard = phase.guard.build(phase.clip)
+    state = State(model=model, optimizer=optimizer, average=average, precision=precision, guard=guard)
     found = checkpoint.newest(folder, report)
+    reached = Reached() if found is None else found.progress
     if found is not None:
         state.load(found.tensors)
-        reached = found.progress
 
     def step_batches(stage: int, cursor: Cursor) -> tuple[list[Batch], float, Cursor]:
         """The micro-batches of a step, the sum of their target weights, and the cursor after them."""
         objective, batches = phase.stages[stage].objective, []
+        cursor = incidents.skip(cursor)
         for rows in machine.micro_rows(plan.rows, phase.length):
             length = objective.row_length(phase.length)
             batch, cursor = reader.read(cursor, rows, length, objective.tokens_per_position)
@@ -76,12 +114,9 @@ def train_phase(
         return batches, sum(charged(batch, objective.tokens_per_position) for batch in batches), cursor
 
     ahead = None
-    with (
-        compiled(model, machine.compile),
-        Leaving() as leaving,
-        Saver(folder) as saver,
-        watch(reached.step) as observer,
-    ):
+    with Saver(folder) as saver, watch(reached.step) as observer:
+        if found is None:
+            saver.save(Checkpoint(progress=reached, tensors=state.tensors()))
         while reached.step < plan.steps:
             step = reached.step
             stage = plan.stage(step)
@@ -96,6 +131,11 @@ def train_phase(
             ahead = step_batches(stage, cursor) if goes_on else None  # while the device computes
             machine.exchange.share(model)
             norm = precision.clip(phase.clip)
+            numbers = {name: float(value) for name, value in parts.items()} | {"grad_norm": float(norm)}
+            if isfinite(numbers["grad_norm"]) or not precision.skips:
+                why = guard.judge(stage, numbers["cross_entropy"], numbers["grad_norm"])
+                if why is not None:
+                    raise Incident(why, step + 1, cursor)
             taken = precision.step(optimizer, norm, f"step {step + 1} of phase {phase.name!r}, {folder}")
             optimizer.zero_grad()
             read = plan.rows * phase.length * size
@@ -104,8 +144,7 @@ def train_phase(
                 continue
             average.update(model, step + 1)
 
-            numbers = {name: float(value) for name, value in parts.items()}
-            numbers |= {"grad_norm": float(norm), "lr": multiplier} | precision.numbers()
+            numbers |= {"lr": multiplier} | precision.numbers() | incidents.numbers(step + 1)
             observer.see(step + 1, reached.tokens, read, numbers)
             if plan.is_due(phase.measure_every, step + 1):
                 with average.applied(model):

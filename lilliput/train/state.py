@@ -9,6 +9,7 @@ from torch import Tensor
 from lilliput.model import LanguageModel, copy_weights
 from lilliput.optim.ema import Average, NoAverage
 from lilliput.optim.optimizer import load_state_tensors, state_tensors
+from lilliput.train.guard import Judge, NoJudge
 from lilliput.train.precision import Precision
 
 
@@ -20,6 +21,7 @@ class State:
     optimizer: torch.optim.Optimizer
     average: Average | NoAverage
     precision: Precision
+    guard: Judge | NoJudge
 
     def tensors(self) -> dict[str, Mapping[str, Tensor]]:
         """Itself, where it lies: whoever keeps them copies them."""
@@ -28,6 +30,7 @@ class State:
             "average": self.average.tensors,
             "optimizer": state_tensors(self.optimizer, self.model),
             "precision": self.precision.tensors(),
+            "guard": self.guard.tensors(),
         }
 
     def load(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -37,3 +40,4 @@ class State:
         for name, value in self.average.tensors.items():
             value.copy_(tensors["average"][name])
         self.precision.load(dict(tensors.get("precision", {})))
+        self.guard.load(dict(tensors.get("guard", {})))
