@@ -133,6 +133,8 @@ class Publisher:
             "release": to_plain(release) | {name: value for name, value in made.items() if name != "environment"},
             "recipe": self._run.read("recipe.json"),
             "machine": run["machine"],
+            "made_with": run.get("made_with"),
+            "changes": run.get("changes", []),
             "environment": made["environment"],
             "corpora": {name: part["outputs"] for name, part in parts.items() if part},
             "phases": [self._phase(name) for name in phases],

@@ -18,7 +18,7 @@ from lilliput.base.environment import environment
 from lilliput.base.errors import LilliputError, RunError
 from lilliput.base.files import hash_of, new_folder, sha256, write_bytes
 from lilliput.base.rundir import FORMAT, RunFolder, differences
-from lilliput.base.spec import from_plain, to_plain
+from lilliput.base.spec import to_plain
 from lilliput.evals.items import Hub, Items
 from lilliput.growth.growth import Line
 from lilliput.missing import refuse_missing
@@ -33,10 +33,19 @@ from lilliput.train.incidents import read_incidents
 from lilliput.train.loop import Measure, train_phase
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase, Plan
+from lilliput.train.promise import keep, settle
 from lilliput.train.watch import Watch, plot_loss
 
 
-def run(recipe: Recipe, folder: Path, machine: Machine | None, console: Console, items: Items = Hub()) -> list[Path]:
+def run(
+    recipe: Recipe,
+    folder: Path,
+    machine: Machine | None,
+    console: Console,
+    items: Items = Hub(),
+    *,
+    allow_change: bool = False,
+) -> list[Path]:
     """Do everything the recipe's timeline says.
 
     Args:
@@ -45,17 +54,18 @@ def run(recipe: Recipe, folder: Path, machine: Machine | None, console: Console,
         machine: where; None for the machine the run began on, else whatever is here.
         console: where progress is shown.
         items: where the questions of evaluation suites come from.
+        allow_change: whether training may go on on another machine, or with other versions, than it began with.
 
     Returns:
         the folders of the releases, in order.
 
     Raises:
         RecipeError: the recipe needs a part that is not built.
-        RunError: a phase in the folder was trained from something else.
+        RunError: a phase in the folder was trained from something else, or would go on to other bits.
     """
     refuse_missing(recipe)
     with _opened(recipe, folder, console) as opened:
-        walk = _Walk(opened, recipe, _settle(opened, machine), console)
+        walk = _Walk(opened, recipe, machine, console, allow_change=allow_change)
         publisher = Publisher(opened, recipe, walk.machine, console, items)
         publisher.check()
         return walk.along(walk.train, publisher)
@@ -73,11 +83,13 @@ def data(recipe: Recipe, folder: Path, console: Console) -> None:
         Preparation(opened, recipe, console).everything()
 
 
-def train(recipe: Recipe, folder: Path, machine: Machine | None, console: Console) -> None:
+def train(
+    recipe: Recipe, folder: Path, machine: Machine | None, console: Console, *, allow_change: bool = False
+) -> None:
     """Do everything up to the weights of the last phase, and release nothing."""
     refuse_missing(recipe)
     with _opened(recipe, folder, console) as opened:
-        walk = _Walk(opened, recipe, _settle(opened, machine), console)
+        walk = _Walk(opened, recipe, machine, console, allow_change=allow_change)
         walk.along(walk.train, None)
 
 
@@ -93,7 +105,7 @@ def publish(recipe: Recipe, folder: Path, console: Console, items: Items = Hub()
     with _opened(recipe, folder, console) as opened:
         if (opened.read("run.json") or {}).get("machine") is None:
             raise _untrained("this run", folder)
-        walk = _Walk(opened, recipe, _settle(opened, None), console)
+        walk = _Walk(opened, recipe, None, console)
         publisher = Publisher(opened, recipe, walk.machine, console, items)
         publisher.check()
         return walk.along(walk.trained, publisher)
@@ -142,32 +154,22 @@ def _seed(recipe: Recipe, place: int) -> int:
     return (recipe.seed << 8) + place
 
 
-def _settle(opened: RunFolder, machine: Machine | None) -> Machine:
-    """The machine of the run: settled when training begins and frozen from then on, because weights depend on it."""
-    record = opened.read("run.json")
-    assert record is not None
-    if record["machine"] is None:
-        settled = (machine or Machine()).settled()
-        opened.write_sealed("run.json", record | {"machine": to_plain(settled)})
-    else:
-        settled = from_plain(record["machine"], where="run.json")
-        if machine is not None and machine.settled() != settled:
-            raise RunError(
-                f"the run began on {settled}, not on {machine.settled()}",
-                where=str(opened.path),
-                hint="leave --machine out to go on as it began, or begin another run with --out",
-            )
-        settled = settled.settled()
-    settled.prepare()
-    return settled
-
-
 class _Walk:
     """One walk along a timeline."""
 
-    def __init__(self, opened: RunFolder, recipe: Recipe, machine: Machine, console: Console):
-        self.machine = machine
+    def __init__(
+        self,
+        opened: RunFolder,
+        recipe: Recipe,
+        machine: Machine | None,
+        console: Console,
+        *,
+        allow_change: bool = False,
+    ):
+        self.machine = settle(opened, machine, allow_change=allow_change)
+        self.machine.prepare()
         self._run, self._recipe, self._console = opened, recipe, console
+        self._allow_change = allow_change
         self._preparation = Preparation(opened, recipe, console)
 
     def along(self, phase: Any, publisher: Publisher | None) -> list[Path]:
@@ -211,6 +213,8 @@ class _Walk:
         measure = measurer(tokens, phase.length, self.machine)  # refuses what cannot be measured before anything begins
 
         def make(folder: Path) -> dict[str, Any]:
+            for change in keep(self._run, self.machine, name, allow_change=self._allow_change):
+                self._say(f"{phase.name}: goes on although {change}")
             return self._train(folder, place, phase, line, tokens, measure)
 
         made = self._run.lasting_part(name, inputs, make, whole=_is_whole)
@@ -234,9 +238,14 @@ class _Walk:
             "before": past,
             "phase": to_plain(phase),
             "seed": self._seed(place),
-            "machine": to_plain(self.machine),
+            "machine": self._began_on(),
             "tokens": {name: opened.index["sha256"] for name, opened in tokens.items()},
         }
+
+    def _began_on(self) -> Any:
+        record = self._run.read("run.json")
+        assert record is not None
+        return record["machine"]
 
     def _train(
         self, folder: Path, place: int, phase: Phase, line: Line, tokens: dict[str, Any], measure: Measure

@@ -56,6 +56,10 @@ MachineOption = Annotated[
         autocompletion=_machines,
     ),
 ]
+ChangeOption = Annotated[
+    bool,
+    typer.Option("--allow-change", help="Go on on another machine or with other versions, and note it in the run."),
+]
 ItemsOption = Annotated[
     Path | None,
     typer.Option("--eval-data", metavar="FOLDER", help="Local files of the evaluation sets; the hub unless told."),

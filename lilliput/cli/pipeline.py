@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from lilliput.cli.options import (
+    ChangeOption,
     ItemsOption,
     MachineOption,
     OutOption,
@@ -28,6 +29,7 @@ def run_command(
     recipe: TargetArgument,
     out: OutOption = None,
     machine: MachineOption = None,
+    allow_change: ChangeOption = False,
     overrides: SetOption = [],  # noqa: B006, typer reads it
     sources: SourceOption = [],  # noqa: B006
     shrink: ShrinkOption = False,
@@ -39,7 +41,9 @@ def run_command(
 
     aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink)
     with interruptible():
-        releases = run(aim.recipe, aim.folder, _machine(machine), console, items_of(eval_data))
+        releases = run(
+            aim.recipe, aim.folder, _machine(machine), console, items_of(eval_data), allow_change=allow_change
+        )
     for release in releases:
         show_release(release, aim.folder)
 
@@ -83,6 +87,7 @@ def train(
     recipe: TargetArgument,
     out: OutOption = None,
     machine: MachineOption = None,
+    allow_change: ChangeOption = False,
     overrides: SetOption = [],  # noqa: B006
     sources: SourceOption = [],  # noqa: B006
     shrink: ShrinkOption = False,
@@ -92,7 +97,7 @@ def train(
 
     aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink)
     with interruptible():
-        timeline.train(aim.recipe, aim.folder, _machine(machine), console)
+        timeline.train(aim.recipe, aim.folder, _machine(machine), console, allow_change=allow_change)
     _say(f"trained; lilliput publish {aim.folder} makes the releases")
 
 
