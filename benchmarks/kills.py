@@ -3,9 +3,9 @@
     python benchmarks/kills.py [--minutes 10] [--seed 0] [--out RESULT]     writes RESULT.json and RESULT.md
 
 A small timeline (two stages, an average, growths, instruction tuning) is run straight, which counts the boundaries:
-every write, fsync, rename and removal, and every end of a step. Then it is begun again and again and killed before one of
-them, each in turn and shuffled, or every fifth time at a random moment from outside; killed a second time where it goes on,
-let end, and its weights are compared.
+every write, fsync, rename and removal, and every end of a step. Then it is begun again and again and killed before one
+of them, each in turn and shuffled, or every fifth time at a random moment from outside; killed a second time where it
+goes on, let end, and its weights are compared.
 """
 
 import argparse

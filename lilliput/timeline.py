@@ -4,7 +4,8 @@ Each entry's inputs are the hash of everything before it, so an entry is done ag
 has changed: the recipe, the text, the tokenizer or the machine. Only training is never thrown away unasked.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,13 +28,16 @@ from lilliput.prepare import Preparation
 from lilliput.recipe import Recipe, Release
 from lilliput.release import Publisher
 from lilliput.tokenizer.bpe import tokenizer_hash
+from lilliput.train.all_reduce import RANK, AllReduce
 from lilliput.train.checkpoint import write_tensors
+from lilliput.train.exchange import OneWorker, Workers
 from lilliput.train.heldout import measurer
 from lilliput.train.incidents import read_incidents
 from lilliput.train.loop import Measure, train_phase
 from lilliput.train.machine import Machine
-from lilliput.train.phase import Phase, Plan
+from lilliput.train.phase import Phase, Plan, Reader
 from lilliput.train.promise import keep, settle
+from lilliput.train.unwatched import Unwatched
 from lilliput.train.watch import Watch, plot_loss
 
 
@@ -64,10 +68,8 @@ def run(
         RunError: a phase in the folder was trained from something else, or would go on to other bits.
     """
     refuse_missing(recipe)
-    with _opened(recipe, folder, console) as opened:
-        walk = _Walk(opened, recipe, machine, console, allow_change=allow_change)
-        publisher = Publisher(opened, recipe, walk.machine, console, items)
-        publisher.check()
+    with _walking(recipe, folder, machine, console, allow_change) as walk:
+        publisher = walk.publisher(items)
         return walk.along(walk.train, publisher)
 
 
@@ -88,8 +90,7 @@ def train(
 ) -> None:
     """Do everything up to the weights of the last phase, and release nothing."""
     refuse_missing(recipe)
-    with _opened(recipe, folder, console) as opened:
-        walk = _Walk(opened, recipe, machine, console, allow_change=allow_change)
+    with _walking(recipe, folder, machine, console, allow_change) as walk:
         walk.along(walk.train, None)
 
 
@@ -105,10 +106,30 @@ def publish(recipe: Recipe, folder: Path, console: Console, items: Items = Hub()
     with _opened(recipe, folder, console) as opened:
         if (opened.read("run.json") or {}).get("machine") is None:
             raise _untrained("this run", folder)
-        walk = _Walk(opened, recipe, None, console)
-        publisher = Publisher(opened, recipe, walk.machine, console, items)
-        publisher.check()
-        return walk.along(walk.trained, publisher)
+        settled = settle(opened, None)
+        settled.prepare()
+        walk = _Walk(opened, recipe, settled, console)
+        return walk.along(walk.trained, walk.publisher(items))
+
+
+@contextmanager
+def _walking(
+    recipe: Recipe, folder: Path, machine: Machine | None, console: Console, allow_change: bool
+) -> Iterator["_Walk | _Beside"]:
+    """The walk of this process: that of the first worker, which holds the run, or that of one beside it."""
+    if os.environ.get(RANK, "0") != "0":
+        run = RunFolder(folder)  # read, never written
+        settled = machine.settled() if machine else settle(run, None)
+        if isinstance(settled.exchange, AllReduce):
+            settled.prepare()
+            with settled.exchange.join(settled.device) as workers:
+                yield _Beside(run, recipe, settled, Console(quiet=True), workers)
+            return
+    with _opened(recipe, folder, console) as opened:
+        settled = settle(opened, machine, allow_change=allow_change)
+        settled.prepare()
+        with settled.exchange.join(settled.device) as workers:
+            yield _Walk(opened, recipe, settled, console, workers, allow_change=allow_change)
 
 
 @contextmanager
@@ -161,16 +182,22 @@ class _Walk:
         self,
         opened: RunFolder,
         recipe: Recipe,
-        machine: Machine | None,
+        machine: Machine,
         console: Console,
+        workers: Workers = OneWorker(),
         *,
         allow_change: bool = False,
     ):
-        self.machine = settle(opened, machine, allow_change=allow_change)
-        self.machine.prepare()
+        self.machine, self.workers = machine, workers
         self._run, self._recipe, self._console = opened, recipe, console
         self._allow_change = allow_change
         self._preparation = Preparation(opened, recipe, console)
+
+    def publisher(self, items: Items) -> Publisher | None:
+        """Who makes releases on this walk, having looked whether it can."""
+        publisher = Publisher(self._run, self._recipe, self.machine, self._console, items)
+        publisher.check()
+        return publisher
 
     def along(self, phase: Any, publisher: Publisher | None) -> list[Path]:
         """Walk, with `train` or `trained` for the phases; without a publisher nothing is released.
@@ -178,7 +205,8 @@ class _Walk:
         All texts are read first: one that is damaged is not found after a week of training.
         """
         recipe = self._recipe
-        tokenizer = self._preparation.everything()
+        with self._first():
+            tokenizer = self._preparation.everything()
         model = recipe.model.build(recipe.seed).to(self.machine.device)
         line = Line(model=model, tokenizer=tokenizer, average={})
         past = {"model": recipe.model.identity(), "seed": recipe.seed, "tokenizer": tokenizer_hash(tokenizer)}
@@ -217,8 +245,15 @@ class _Walk:
                 self._say(f"{phase.name}: goes on although {change}")
             return self._train(folder, place, phase, line, tokens, measure)
 
-        made = self._run.lasting_part(name, inputs, make, whole=_is_whole)
+        with self._first():
+            made = self._run.lasting_part(name, inputs, make, whole=_is_whole)
         return self._after(place, phase, line, past, inputs, made)
+
+    @contextmanager
+    def _first(self) -> Iterator[None]:
+        """What the first worker does before the others look at it."""
+        yield
+        self.workers.wait()
 
     def trained(self, place: int, phase: Phase, line: Line, past: dict[str, Any]) -> tuple[Line, dict[str, Any]]:
         """The line after a phase that is trained already.
@@ -255,16 +290,14 @@ class _Walk:
         reader, bytes_per_token = phase.data.open(tokens), phase.data.bytes_per_token(tokens)
         self._say(f"{phase.name}: {int(phase.tokens):,} tokens to read, {reader.tokens_available:,} there")
         metrics = folder / "metrics.jsonl"
-        average = train_phase(
-            line.model,
+        average = self._through(
+            folder,
+            place,
             phase,
+            line,
             reader,
-            self.machine,
-            folder=folder / "checkpoints",
-            seed=self._seed(place),
-            watch=lambda step: Watch(metrics, self._console, phase.name, plan.steps, step, bytes_per_token),
-            measure=measure,
-            report=self._say,
+            measure,
+            lambda step: Watch(metrics, self._console, phase.name, plan.steps, step, bytes_per_token),
         )
         plot_loss(metrics, folder / "loss.png", phase.name, bytes_per_token)
         with new_folder(folder / "final") as partial:
@@ -276,6 +309,29 @@ class _Walk:
                 "steps": plan.steps,
                 "incidents": read_incidents(folder / "checkpoints"),
             }
+
+    def _through(
+        self,
+        folder: Path,
+        place: int,
+        phase: Phase,
+        line: Line,
+        reader: Reader,
+        measure: Measure,
+        watch: Callable[[int], Any],
+    ) -> dict[str, Any]:
+        return train_phase(
+            line.model,
+            phase,
+            reader,
+            self.machine,
+            folder=folder / "checkpoints",
+            seed=self._seed(place),
+            watch=watch,
+            measure=measure,
+            report=self._say,
+            workers=self.workers,
+        )
 
     def _after(
         self, place: int, phase: Phase, line: Line, past: dict[str, Any], inputs: dict[str, Any], made: dict[str, Any]
@@ -291,6 +347,31 @@ class _Walk:
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+class _Beside(_Walk):
+    """The walk of a worker that is not the first: it trains along, and reads what that one has written."""
+
+    def publisher(self, items: Items) -> None:
+        return None
+
+    @contextmanager
+    def _first(self) -> Iterator[None]:
+        self.workers.wait()
+        yield
+
+    def train(self, place: int, phase: Phase, line: Line, past: dict[str, Any]) -> tuple[Line, dict[str, Any]]:
+        name = _folder(place, phase)
+        tokens = {corpus: self._preparation.tokens(corpus, line.tokenizer) for corpus in phase.data.corpora}
+        inputs = self._inputs(place, phase, past, tokens)
+        if self._run.made(name, inputs, _is_whole) is None:
+            measure = measurer(tokens, phase.length, self.machine)
+            reader = phase.data.open(tokens)
+            self._through(self._run.path / name, place, phase, line, reader, measure, lambda step: Unwatched())
+        with self._first():
+            made = self._run.made(name, inputs, _is_whole)
+        assert made is not None, "the first worker has just written it"
+        return self._after(place, phase, line, past, inputs, made)
 
 
 def _folder(place: int, phase: Phase) -> str:

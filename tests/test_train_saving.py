@@ -83,6 +83,13 @@ def test_a_second_signal_ends_the_process_at_once(which, code):
     assert (ended.returncode, ended.stdout, ended.stderr) == (code, "True\n", "")
 
 
+def test_an_echo_is_no_second_signal():
+    with Leaving(echo=60.0) as leaving:
+        for _ in range(3):
+            signal.raise_signal(signal.SIGTERM)
+        assert leaving.asked
+
+
 def test_elsewhere_than_in_the_main_thread_signals_are_left_alone():
     meant, found = signal.getsignal(signal.SIGTERM), []
 

@@ -52,7 +52,7 @@ MachineOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|FILE",
-        help="A machine by name (here, cpu, one-gpu, mac) or Python file.",
+        help="A machine by name (here, cpu, one-gpu, mac, two-cpus) or Python file.",
         autocompletion=_machines,
     ),
 ]

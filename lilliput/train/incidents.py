@@ -34,8 +34,9 @@ class Incident(Exception):
 class Incidents:
     """Those of a phase, in order, and the windows of text that they left out."""
 
-    def __init__(self, folder: Path):
-        self._path = folder / FILE
+    def __init__(self, folder: Path, *, writes: bool = True):
+        """Of checkpoints in a folder; one that does not write knows them all the same."""
+        self._path, self._writes = folder / FILE, writes
         self.records = read_incidents(folder)
 
     def skip(self, cursor: Cursor) -> Cursor:
@@ -70,7 +71,8 @@ class Incidents:
             "to": incident.cursor.to_plain(),
         }
         self.records = [*self.records, record]
-        write_json(self._path, sealed({"incidents": self.records}))
+        if self._writes:
+            write_json(self._path, sealed({"incidents": self.records}))
 
 
 def read_incidents(folder: Path) -> Sequence[dict[str, Any]]:

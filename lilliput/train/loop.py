@@ -14,6 +14,7 @@ from lilliput.train import checkpoint
 from lilliput.train.checkpoint import Checkpoint
 from lilliput.train.checkpoint import Progress as Reached
 from lilliput.train.compiled import compiled
+from lilliput.train.exchange import OneWorker, Workers
 from lilliput.train.incidents import Incident, Incidents
 from lilliput.train.leaving import Leaving
 from lilliput.train.machine import Machine
@@ -38,6 +39,7 @@ def train_phase(
     watch: Callable[[int], Watch],
     measure: Measure,
     report: Callable[[str], None],
+    workers: Workers = OneWorker(),
 ) -> dict[str, torch.Tensor]:
     """Train `model` in place through a phase, from its newest checkpoint on.
 
@@ -51,6 +53,7 @@ def train_phase(
         watch: makes the observer, given the step that training begins at.
         measure: held-out numbers of a model, taken with averaged weights where there is an average.
         report: told of damaged checkpoints that were passed over, of incidents, and where a signal made it leave.
+        workers: of the machine's exchange, joined; only the first one writes.
 
     Returns:
         the averaged weights by name, empty where the phase keeps no average.
@@ -58,13 +61,16 @@ def train_phase(
     Raises:
         DivergenceError: training leaves the numbers that can be computed with, and going back does not help.
     """
-    incidents = Incidents(folder)
-    with compiled(model, machine.compile), Leaving() as leaving:
+    incidents = Incidents(folder, writes=workers.rank == 0)
+    with compiled(model, machine.compile), Leaving(echo=float(workers.count > 1)) as leaving:
         while True:
             try:
-                return _stretch(model, phase, reader, machine, folder, seed, watch, measure, report, incidents, leaving)
+                return _stretch(
+                    model, phase, reader, machine, folder, seed, watch, measure, report, workers, incidents, leaving
+                )
             except Incident as incident:
                 model.zero_grad()
+                workers.wait()  # the last checkpoint is written by now
                 last = checkpoint.newest(folder, report)
                 assert last is not None, "a stretch begins with one"
                 incidents.add(incident, last.progress, phase.guard.most, f"phase {phase.name!r}, {folder}")
@@ -82,6 +88,7 @@ def _stretch(
     watch: Callable[[int], Watch],
     measure: Measure,
     report: Callable[[str], None],
+    workers: Workers,
     incidents: Incidents,
     leaving: Leaving,
 ) -> dict[str, torch.Tensor]:
@@ -95,7 +102,7 @@ def _stretch(
     optimizer = phase.optimizer.build(model)
     average = phase.ema.build(model)
     precision = precision_of(machine.device, machine.precision, model)
-    passes = passes_of(machine.compile, objectives, precision, model)
+    passes = passes_of(machine.compile, objectives, precision, model, workers)
     guard = phase.guard.build(phase.clip)
     state = State(model=model, optimizer=optimizer, average=average, precision=precision, guard=guard)
     found = checkpoint.newest(folder, report)
@@ -104,17 +111,18 @@ def _stretch(
         state.load(found.tensors)
 
     def step_batches(stage: int, cursor: Cursor) -> tuple[list[Batch], float, Cursor]:
-        """The micro-batches of a step, the sum of their target weights, and the cursor after them."""
-        objective, batches = phase.stages[stage].objective, []
+        """This worker's micro-batches of a step, the target weights of the whole step, and the cursor after it."""
+        objective, batches, whole = phase.stages[stage].objective, [], 0.0
         cursor = incidents.skip(cursor)
-        for rows in machine.micro_rows(plan.rows, phase.length):
+        for worker, rows in machine.shares(plan.rows, phase.length, workers.count):
             length = objective.row_length(phase.length)
             batch, cursor = reader.read(cursor, rows, length, objective.tokens_per_position)
-            batches.append(batch)
-        return batches, sum(charged(batch, objective.tokens_per_position) for batch in batches), cursor
+            whole += charged(batch, objective.tokens_per_position)
+            batches += [batch] if worker == workers.rank else []
+        return batches, whole, cursor
 
     ahead = None
-    with Saver(folder) as saver, watch(reached.step) as observer:
+    with Saver(folder, writes=workers.rank == 0) as saver, watch(reached.step) as observer:
         if found is None:
             saver.save(Checkpoint(progress=reached, tensors=state.tensors()))
         while reached.step < plan.steps:
@@ -125,13 +133,14 @@ def _stretch(
             set_multiplier(optimizer, multiplier)
             generator = step_generator(seed, step, torch.device(machine.device))
 
-            batches, mine, cursor = ahead or step_batches(stage, reached.cursor)
-            parts = passes(stage, batches, machine.exchange.total(mine), generator)
+            batches, whole, cursor = ahead or step_batches(stage, reached.cursor)
+            parts = passes(stage, batches, whole, generator)
             goes_on = step + 1 < plan.steps and plan.stage(step + 1) == stage
             ahead = step_batches(stage, cursor) if goes_on else None  # while the device computes
-            machine.exchange.share(model)
             norm = precision.clip(phase.clip)
-            numbers = {name: float(value) for name, value in parts.items()} | {"grad_norm": float(norm)}
+            numbers = {name: float(value) for name, value in parts.items()} | {"leaving": float(leaving.asked)}
+            numbers = workers.sum(numbers) | {"grad_norm": float(norm)}
+            told = numbers.pop("leaving") > 0
             if isfinite(numbers["grad_norm"]) or not precision.skips:
                 why = guard.judge(stage, numbers["cross_entropy"], numbers["grad_norm"])
                 if why is not None:
@@ -150,10 +159,9 @@ def _stretch(
                 with average.applied(model):
                     observer.measured(step + 1, measure(model))
             saver.check()
-            if plan.is_due(phase.save_every, step + 1) or leaving.asked:
-                machine.exchange.settle(model)
+            if plan.is_due(phase.save_every, step + 1) or told:
                 saver.save(Checkpoint(progress=reached, tensors=state.tensors()))
-            if leaving.asked and reached.step < plan.steps:
+            if told and reached.step < plan.steps:
                 saver.wait()
                 report(f"step {reached.step:,} of {plan.steps:,} is saved; it goes on from there")
                 leaving.leave()

@@ -14,8 +14,9 @@ class Saver:
     A kill while one is written leaves the one before it. What goes wrong on the disk is raised by the next call.
     """
 
-    def __init__(self, folder: Path):
-        self._folder = folder
+    def __init__(self, folder: Path, *, writes: bool = True):
+        """Into a folder; one that does not write does nothing, beside a worker that does."""
+        self._folder, self._writes = folder, writes
         self._writing: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -34,6 +35,8 @@ class Saver:
         Raises:
             RunError, OSError: that one could not be written.
         """
+        if not self._writes:
+            return
         self.wait()
         tensors = {
             kind: {name: _on_host(value) for name, value in its.items()} for kind, its in checkpoint.tensors.items()
