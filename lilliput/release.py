@@ -139,6 +139,8 @@ class Publisher:
             "recipe": self._run.read("recipe.json"),
             "command": command and to_plain(command),
             "machine": run["machine"],
+            "made_with": run.get("made_with"),
+            "changes": run.get("changes", []),
             "environment": made["environment"],
             "corpora": {name: part["outputs"] for name, part in parts.items() if part},
             "phases": [self._phase(name) for name in phases],

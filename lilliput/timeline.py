@@ -4,41 +4,31 @@ Each entry's inputs are the hash of everything before it, so an entry is done ag
 has changed: the recipe, the text, the tokenizer or the machine. Only training is never thrown away unasked.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from safetensors.torch import load_file
-from tokenizers import Tokenizer
 
 from lilliput import __version__
 from lilliput.base.environment import environment
 from lilliput.base.errors import LilliputError, RunError
-from lilliput.base.files import hash_of, new_folder, sha256, write_bytes
+from lilliput.base.files import write_bytes
 from lilliput.base.rundir import FORMAT, RunFolder, differences
-from lilliput.base.spec import from_plain, to_plain
+from lilliput.base.spec import to_plain
 from lilliput.command import FILE as COMMAND_FILE
 from lilliput.command import Command, write_command
 from lilliput.evals.items import Hub, Items
-from lilliput.growth.growth import Line
 from lilliput.missing import refuse_missing
-from lilliput.model import copy_weights
 from lilliput.prepare import Preparation
-from lilliput.recipe import Recipe, Release
-from lilliput.release import Publisher
-from lilliput.report.page import REPORT, write_report
-from lilliput.tokenizer.bpe import tokenizer_hash
-from lilliput.train.checkpoint import write_tensors
-from lilliput.train.heldout import Measure, measurer
-from lilliput.train.loop import train_phase
+from lilliput.recipe import Recipe
+from lilliput.train.all_reduce import RANK, AllReduce
 from lilliput.train.machine import Machine
-from lilliput.train.phase import Phase, Plan
-from lilliput.train.picture import plot_loss
-from lilliput.train.sinks.sink import Feed, Shown, check_sinks
-from lilliput.train.watch import Watch
+from lilliput.train.phase import Phase
+from lilliput.train.promise import settle
+from lilliput.train.sinks.sink import check_sinks
+from lilliput.walk import Beside, Walk, phase_folder, phase_seed, prepare, untrained
 
 
 def run(
@@ -50,6 +40,7 @@ def run(
     command: Command | None = None,
     *,
     sinks: Sequence[str] = (),
+    allow_change: bool = False,
 ) -> list[Path]:
     """Do everything the recipe's timeline says.
 
@@ -61,6 +52,7 @@ def run(
         items: where the questions of evaluation suites come from.
         command: what the recipe comes from, for the cards; None where it was made in Python.
         sinks: names of other programs that are shown the numbers of training.
+        allow_change: whether training may go on on another machine, or with other versions, than it began with.
 
     Returns:
         the folders of the releases, in order.
@@ -68,14 +60,12 @@ def run(
     Raises:
         LilliputError: a sink is not there.
         RecipeError: the recipe needs a part that is not built.
-        RunError: a phase in the folder was trained from something else.
+        RunError: a phase in the folder was trained from something else, or would go on to other bits.
     """
     refuse_missing(recipe)
     check_sinks(sinks)
-    with _opened(recipe, folder, command) as opened:
-        walk = _Walk(opened, recipe, _settle(opened, machine, command), console, sinks)
-        publisher = Publisher(opened, recipe, walk.machine, console, items)
-        publisher.check()
+    with _walking(recipe, folder, machine, console, command, sinks, allow_change) as walk:
+        publisher = walk.publisher(items)
         return walk.along(walk.train, publisher)
 
 
@@ -90,7 +80,7 @@ def data(
 ) -> None:
     """Learn the tokenizer and write the token files of every corpus that the timeline reads, or phases until one."""
     with _opened(recipe, folder, command) as opened:
-        _prepare(Preparation(opened, recipe, console), recipe, until)
+        prepare(Preparation(opened, recipe, console), recipe, until)
 
 
 def verify(recipe: Recipe, folder: Path, console: Console, command: Command | None = None) -> None:
@@ -114,6 +104,7 @@ def train(
     *,
     until: str | None = None,
     sinks: Sequence[str] = (),
+    allow_change: bool = False,
 ) -> None:
     """Do everything up to the weights of the last phase, and release nothing.
 
@@ -124,12 +115,11 @@ def train(
         console: where progress is shown.
         command: see `run`.
         until: the last phase to train; None for all.
-        sinks: see `run`.
+        sinks, allow_change: see `run`.
     """
     refuse_missing(recipe.until(until) if until else recipe)
     check_sinks(sinks)
-    with _opened(recipe, folder, command) as opened:
-        walk = _Walk(opened, recipe, _settle(opened, machine, command), console, sinks)
+    with _walking(recipe, folder, machine, console, command, sinks, allow_change) as walk:
         walk.along(walk.train, None, until)
 
 
@@ -143,31 +133,41 @@ def publish(
     """
     refuse_missing(recipe)
     if not (folder / "run.json").is_file():
-        raise _untrained("this run", folder)
+        raise untrained("this run", folder)
     with _opened(recipe, folder, command) as opened:
         if (opened.read("run.json") or {}).get("machine") is None:
-            raise _untrained("this run", folder)
-        walk = _Walk(opened, recipe, _settle(opened, None, command), console)
-        publisher = Publisher(opened, recipe, walk.machine, console, items)
-        publisher.check()
-        return walk.along(walk.trained, publisher)
+            raise untrained("this run", folder)
+        settled = settle(opened, None)
+        settled.prepare()
+        walk = Walk(opened, recipe, settled, console)
+        return walk.along(walk.trained, walk.publisher(items))
 
 
-def _prepare(preparation: Preparation, recipe: Recipe, until: str | None) -> Tokenizer:
-    """Make the token files first of all: a damaged text is not found after a week of training.
-
-    Files are those of the whole recipe also where the walk ends early, so that it can be taken up again.
-    """
-    if until is None:
-        return preparation.everything()
-    tokenizer = first = preparation.tokenizer()
-    for entry in recipe.until(until).timeline:
-        if isinstance(entry, Phase):
-            for name in entry.data.corpora:
-                preparation.tokens(name, tokenizer)
-        elif not isinstance(entry, Release):
-            tokenizer = entry.retokenize(tokenizer)
-    return first
+@contextmanager
+def _walking(
+    recipe: Recipe,
+    folder: Path,
+    machine: Machine | None,
+    console: Console,
+    command: Command | None,
+    sinks: Sequence[str],
+    allow_change: bool,
+) -> Iterator[Walk]:
+    """The walk of this process: that of the first worker, which holds the run, or that of one beside it."""
+    if os.environ.get(RANK, "0") != "0":
+        run = RunFolder(folder)  # read, never written
+        settled = machine.settled() if machine else settle(run, None)
+        if isinstance(settled.exchange, AllReduce):
+            settled.prepare()
+            with settled.exchange.join(settled.device) as workers:
+                yield Beside(run, recipe, settled, Console(quiet=True), workers)
+            return
+    with _opened(recipe, folder, command) as opened:
+        named = command and command.machine
+        settled = settle(opened, machine, named=named, allow_change=allow_change)
+        settled.prepare()
+        with settled.exchange.join(settled.device) as workers:
+            yield Walk(opened, recipe, settled, console, workers, sinks=sinks, allow_change=allow_change)
 
 
 @contextmanager
@@ -194,9 +194,9 @@ def _refuse_change(opened: RunFolder, recipe: Recipe) -> None:
     """Refuse a recipe that would have trained a phase otherwise, before anything the phase rests on is replaced."""
     begun = []
     for place, entry in enumerate(recipe.timeline):
-        if isinstance(entry, Phase) and opened.record(_folder(place, entry)).get("from"):
-            begun.append(_folder(place, entry))
-            opened.refuse_change(begun[-1], {"phase": to_plain(entry), "seed": _seed(recipe, place)})
+        if isinstance(entry, Phase) and opened.record(phase_folder(place, entry)).get("from"):
+            begun.append(phase_folder(place, entry))
+            opened.refuse_change(begun[-1], {"phase": to_plain(entry), "seed": phase_seed(recipe, place)})
     tokenizer = opened.record("tokenizer").get("from")
     if begun and tokenizer:
         changed = differences(
@@ -209,190 +209,3 @@ def _refuse_change(opened: RunFolder, recipe: Recipe) -> None:
                 where=str(opened.path),
                 hint=f"begin another run with --out, or give it up: lilliput clean {opened.path} --from {begun[0]}",
             )
-
-
-def _seed(recipe: Recipe, place: int) -> int:
-    return (recipe.seed << 8) + place
-
-
-def _settle(opened: RunFolder, machine: Machine | None, command: Command | None) -> Machine:
-    """The machine of the run: settled when training begins and frozen from then on, because weights depend on it."""
-    record = opened.read("run.json")
-    assert record is not None
-    if record["machine"] is None:
-        settled = (machine or Machine()).settled()
-        named = command and command.machine
-        opened.write_sealed("run.json", record | {"machine": to_plain(settled), "machine_name": named})
-    else:
-        settled = from_plain(record["machine"], where="run.json")
-        if machine is not None and machine.settled() != settled:
-            raise RunError(
-                f"the run began on {settled}, not on {machine.settled()}",
-                where=str(opened.path),
-                hint="leave --machine out to go on as it began, or begin another run with --out",
-            )
-        settled = settled.settled()
-    settled.prepare()
-    return settled
-
-
-class _Walk:
-    """One walk along a timeline."""
-
-    def __init__(
-        self, opened: RunFolder, recipe: Recipe, machine: Machine, console: Console, sinks: Sequence[str] = ()
-    ):
-        self.machine, self._sinks = machine, sinks
-        self._run, self._recipe, self._console = opened, recipe, console
-        self._preparation = Preparation(opened, recipe, console)
-
-    def along(self, phase: Any, publisher: Publisher | None, until: str | None = None) -> list[Path]:
-        """Walk, with `train` or `trained` for the phases; without a publisher nothing is released."""
-        recipe = self._recipe
-        entries = (recipe.until(until) if until else recipe).timeline
-        tokenizer = _prepare(self._preparation, recipe, until)
-        model = recipe.model.build(recipe.seed).to(self.machine.device)
-        line = Line(model=model, tokenizer=tokenizer, average={})
-        past = {"model": recipe.model.identity(), "seed": recipe.seed, "tokenizer": tokenizer_hash(tokenizer)}
-        releases: list[Path] = []
-        phases: list[str] = []
-        for place, entry in enumerate(entries):
-            match entry:
-                case Phase():
-                    line, past = phase(place, entry, line, past)
-                    phases.append(_folder(place, entry))
-                case Release():
-                    if publisher is not None:
-                        heldout = self._preparation.tokens(entry.heldout, line.tokenizer)
-                        chats = self._preparation.tokens(entry.chat, line.tokenizer) if entry.chat else None
-                        lineage = hash_of(past)
-                        releases.append(
-                            publisher.publish(entry, line, lineage=lineage, phases=phases, heldout=heldout, chats=chats)
-                        )
-                        self._report()
-                case _:
-                    line = entry.grow(line, self._seed(place))
-                    past = {"before": hash_of(past), "growth": to_plain(entry), "seed": self._seed(place)}
-                    self._say(
-                        f"{place:02d} {type(entry).__name__}: {line.model.parameter_counts()['total']:,} parameters"
-                    )
-        return releases
-
-    def train(self, place: int, phase: Phase, line: Line, past: dict[str, Any]) -> tuple[Line, dict[str, Any]]:
-        """The line after a phase, trained now as far as it is not."""
-        name = _folder(place, phase)
-        tokens = {corpus: self._preparation.tokens(corpus, line.tokenizer) for corpus in phase.data.corpora}
-        inputs = self._inputs(place, phase, past, tokens)
-        measure = measurer(tokens, phase.length, self.machine)  # refuses what cannot be measured before anything begins
-
-        def make(folder: Path) -> dict[str, Any]:
-            return self._train(folder, place, phase, line, tokens, measure)
-
-        made = self._run.lasting_part(name, inputs, make, whole=_is_whole)
-        return self._after(place, phase, line, past, inputs, made)
-
-    def trained(self, place: int, phase: Phase, line: Line, past: dict[str, Any]) -> tuple[Line, dict[str, Any]]:
-        """The line after a phase that is trained already.
-
-        Raises:
-            RunError: it is not.
-        """
-        tokens = {corpus: self._preparation.tokens(corpus, line.tokenizer) for corpus in phase.data.corpora}
-        inputs = self._inputs(place, phase, past, tokens)
-        made = self._run.made(_folder(place, phase), inputs, _is_whole)
-        if made is None:
-            raise _untrained(f"the phase {phase.name!r}", self._run.path)
-        return self._after(place, phase, line, past, inputs, made)
-
-    def _inputs(self, place: int, phase: Phase, past: dict[str, Any], tokens: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "before": past,
-            "phase": to_plain(phase),
-            "seed": self._seed(place),
-            "machine": to_plain(self.machine),
-            "tokens": {name: opened.index["sha256"] for name, opened in tokens.items()},
-        }
-
-    def _train(
-        self, folder: Path, place: int, phase: Phase, line: Line, tokens: dict[str, Any], measure: Measure
-    ) -> dict[str, Any]:
-        folder.mkdir(parents=True, exist_ok=True)
-        plan = Plan(phase)
-        reader, bytes_per_token = phase.data.open(tokens), phase.data.bytes_per_token(tokens)
-        self._say(f"{phase.name}: {int(phase.tokens):,} tokens to read, {reader.tokens_available:,} there")
-        metrics = folder / "metrics.jsonl"
-
-        def watch(step: int) -> Watch:
-            shown = Shown(run=self._run.path, recipe=self._recipe.name, phase=folder.name, step=step)
-            return Watch(
-                metrics,
-                self._console,
-                phase.name,
-                plan.steps,
-                step,
-                bytes_per_token,
-                device=self.machine.device,
-                after=self._report,
-                feed=Feed(self._sinks, shown, self._say),
-            )
-
-        average = train_phase(
-            line.model,
-            phase,
-            reader,
-            self.machine,
-            folder=folder / "checkpoints",
-            seed=self._seed(place),
-            watch=watch,
-            measure=measure,
-            report=self._say,
-        )
-        plot_loss(metrics, folder / "loss.png", phase.name, bytes_per_token)
-        with new_folder(folder / "final") as partial:
-            write_tensors(partial / "weights.safetensors", dict(line.model.named_parameters()))
-            write_tensors(partial / "average.safetensors", average)
-            return {
-                "weights": sha256(partial / "weights.safetensors"),
-                "average": sha256(partial / "average.safetensors"),
-                "steps": plan.steps,
-            }
-
-    def _report(self) -> None:
-        """Bring the page of the run up to date, which no training is worth being stopped for."""
-        try:
-            write_report(self._run.path)
-        except (LilliputError, OSError) as error:
-            self._say(f"no {REPORT}: {error}")
-
-    def _after(
-        self, place: int, phase: Phase, line: Line, past: dict[str, Any], inputs: dict[str, Any], made: dict[str, Any]
-    ) -> tuple[Line, dict[str, Any]]:
-        final = self._run.path / _folder(place, phase) / "final"
-        copy_weights(line.model, load_file(final / "weights.safetensors"))
-        average = load_file(final / "average.safetensors", device=str(self.machine.device))
-        self._say(f"{place:02d} {phase.name}: {made['steps']:,} steps, weights {made['weights'][:12]}")
-        return replace(line, average=average), {"before": hash_of(past), "inputs": hash_of(inputs)}
-
-    def _seed(self, place: int) -> int:
-        return _seed(self._recipe, place)
-
-    def _say(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _folder(place: int, phase: Phase) -> str:
-    return f"phases/{place:02d}-{phase.name}"
-
-
-def _is_whole(folder: Path, made: dict[str, Any]) -> bool:
-    """Whether a phase's last weights are what was written; if not, they are made again from its last checkpoint."""
-    files = {name: folder / "final" / f"{name}.safetensors" for name in ("weights", "average")}
-    return all(file.is_file() and sha256(file) == made[name] for name, file in files.items())
-
-
-def _untrained(what: str, folder: Path) -> RunError:
-    return RunError(
-        f"{what} is not trained as the recipe says",
-        where=str(folder),
-        hint=f"train first, publishing never does: lilliput train {folder}",
-    )

@@ -22,6 +22,7 @@ WEIGHTS = "releases/tiny-base/model.safetensors"
 LONG = ("--set", "timeline.pretrain.tokens=12800", "--set", "timeline.pretrain.save_every=10")
 """A hundred steps: long enough to be met in the middle."""
 METRICS = "phases/00-pretrain/metrics.jsonl"
+CHECKPOINTS = "phases/00-pretrain/checkpoints"
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def test_a_full_disk_stops_a_run_and_room_lets_it_go_on(shop, disk):
     lilliput("tokenizer", shop / "mine.py", "--out", run, folder=shop)
     moments = [
         (("data", run), 30_000, "shards/texts"),
-        (("train", run, "--machine", "small.py"), 100_000, "checkpoints/step-000004"),
+        (("train", run, "--machine", "small.py"), 100_000, "checkpoints/step-000000"),
         (("publish", run), 40_000, WEIGHTS.rpartition("/")[0]),
     ]
     for command, room, where in moments:
@@ -182,7 +183,7 @@ def test_one_process_at_a_time_works_on_a_run(shop, long):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_training_at_once_and_the_same_command_goes_on(shop, long, number, code):
+def test_a_signal_ends_training_after_the_step_and_the_same_command_goes_on(shop, long, number, code):
     command = ("train", "mine.py", "--machine", "small.py", "--out", number.name, *LONG)
     running = Running(*command, folder=shop)
     running.wait_for(shop / number.name / METRICS, 30)
@@ -190,8 +191,9 @@ def test_a_signal_ends_training_at_once_and_the_same_command_goes_on(shop, long,
     ended = running.end(seconds=10)
     assert ended.code == code and not ended.err
     assert "the same command goes on" in ended.out and not trained(shop / number.name)
-    steps = [path.name for path in (shop / number.name / "phases/00-pretrain/checkpoints").iterdir()]
-    assert "step-000020" in steps
+    seen = json.loads((shop / number.name / METRICS).read_text().splitlines()[-1])["step"]
+    assert 30 <= seen < 100 and f"step {seen} of 100 is saved" in ended.out
+    assert (shop / number.name / CHECKPOINTS / f"step-{seen:06d}").is_dir(), "nothing is done twice"
     lilliput(*command, folder=shop)
     assert trained(shop / number.name) == long
 
@@ -233,9 +235,6 @@ def test_what_a_part_replaces_outlives_a_kill_and_a_failure(tmp_path):
         (tmp_path / "p" / "file").unlink()
         assert opened.part("p", 3, lambda folder: "new") == "new"
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {".lock", "p.json"}
-
-
-CHECKPOINTS = "phases/00-pretrain/checkpoints"
 
 
 def unfinished(run: Path) -> None:

@@ -15,6 +15,10 @@ SEAL = "sha256"
 """Where a JSON object has its own hash."""
 
 
+def boundary(what: str, path: Path) -> None:
+    """Called before everything that changes a disk: nothing here, a kill in the tests that put one in its place."""
+
+
 def sha256(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with open(path, "rb") as file:
@@ -30,15 +34,18 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write a whole file or leave the old one untouched."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + PARTIAL)
+    boundary("write", path)
     try:
         with open(partial, "wb") as file:
             file.write(data)
             file.flush()
+            boundary("fsync", path)
             os.fsync(file.fileno())
     except OSError as error:  # a full disk: it names no file, and half of ours should not fill it further
         partial.unlink(missing_ok=True)
         name_file(error, path)
         raise
+    boundary("rename", path)
     os.replace(partial, path)
     _sync_folder(path.parent)
 
@@ -79,6 +86,7 @@ def unsealed(value: Any) -> Any:
 
 def move(path: Path, to: Path) -> None:
     """Rename a file or a folder, lastingly; needs no room on the disk."""
+    boundary("rename", path)
     os.rename(path, to)
     _sync_folder(path.parent)
     if to.parent != path.parent:
@@ -109,7 +117,9 @@ def replace_folder(new: Path, path: Path) -> None:
     replaced = path.with_name(path.name + ".replaced" + PARTIAL)
     shutil.rmtree(replaced, ignore_errors=True)
     if path.exists():
+        boundary("rename", path)
         os.rename(path, replaced)
+    boundary("rename", new)
     os.rename(new, path)
     _sync_folder(path.parent)
     shutil.rmtree(replaced, ignore_errors=True)
@@ -122,6 +132,7 @@ def name_file(error: OSError, path: Path) -> None:
 
 
 def _sync(path: Path, mode: int = os.O_RDWR) -> None:
+    boundary("fsync", path)
     handle = os.open(path, mode)
     try:
         os.fsync(handle)

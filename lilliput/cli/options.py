@@ -52,13 +52,17 @@ MachineOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|FILE",
-        help="A machine by name (here, cpu, one-gpu, mac) or Python file.",
+        help="A machine by name (here, cpu, one-gpu, mac, two-cpus) or Python file.",
         autocompletion=_machines,
     ),
 ]
 SinkOption = Annotated[
     list[str],
     typer.Option("--sink", metavar="NAME", help="Show the numbers of training to tensorboard, trackio or wandb too."),
+]
+ChangeOption = Annotated[
+    bool,
+    typer.Option("--allow-change", help="Go on on another machine or with other versions, and note it in the run."),
 ]
 ItemsOption = Annotated[
     Path | None,

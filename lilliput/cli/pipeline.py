@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from lilliput.cli.options import (
+    ChangeOption,
     ItemsOption,
     MachineOption,
     OutOption,
@@ -29,6 +30,7 @@ def run_command(
     recipe: TargetArgument,
     out: OutOption = None,
     machine: MachineOption = None,
+    allow_change: ChangeOption = False,
     overrides: SetOption = [],  # noqa: B006, typer reads it
     sources: SourceOption = [],  # noqa: B006
     shrink: ShrinkOption = False,
@@ -42,7 +44,14 @@ def run_command(
     aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, machine=machine)
     with interruptible():
         releases = run(
-            aim.recipe, aim.folder, _machine(machine), console, items_of(eval_data), aim.command, sinks=sinks
+            aim.recipe,
+            aim.folder,
+            _machine(machine),
+            console,
+            items_of(eval_data),
+            aim.command,
+            sinks=sinks,
+            allow_change=allow_change,
         )
     for release in releases:
         show_release(release, aim.folder)
@@ -90,6 +99,7 @@ def train(
     recipe: TargetArgument,
     out: OutOption = None,
     machine: MachineOption = None,
+    allow_change: ChangeOption = False,
     overrides: SetOption = [],  # noqa: B006
     sources: SourceOption = [],  # noqa: B006
     shrink: ShrinkOption = False,
@@ -100,7 +110,9 @@ def train(
 
     aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, machine=machine)
     with interruptible():
-        timeline.train(aim.recipe, aim.folder, _machine(machine), console, aim.command, sinks=sinks)
+        timeline.train(
+            aim.recipe, aim.folder, _machine(machine), console, aim.command, sinks=sinks, allow_change=allow_change
+        )
     _say(f"trained; lilliput publish {aim.folder} makes the releases")
 
 

@@ -123,7 +123,7 @@ def _phase(phase: Phase, spec: ModelSpec, machine: Machine, cost: Cost | None, t
     parameters = _parameters(spec)
     micro = machine.micro_rows(steps.rows, phase.length)
     held = held_bytes(phase, spec)
-    saves = sum(steps.is_due(phase.save_every, step) for step in range(1, steps.steps + 1))
+    saves = 1 + sum(steps.is_due(phase.save_every, step) for step in range(1, steps.steps + 1))  # one before any step
     return {
         "parameters": parameters,
         "steps": steps.steps,

@@ -1,11 +1,12 @@
 """Checkpoints: a folder of safetensors and a manifest with their hashes, whole or absent, the last ones kept.
 
 step-000120/
-  weights.safetensors  average.safetensors  optimizer.safetensors  precision.safetensors
+  weights.safetensors  average.safetensors  optimizer.safetensors  precision.safetensors  guard.safetensors
+  optimizer-1.safetensors ...  what does not fit in a file of `SHARD` bytes
   manifest.json        format, step, cursor, tokens, sha256 of each file and of itself
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lilliput.base import files
 from lilliput.base.errors import RunError
 from lilliput.base.files import new_folder, read_json, sealed, sha256, unsealed, write_json
 from lilliput.data.batch import Cursor
@@ -21,6 +23,9 @@ from lilliput.data.batch import Cursor
 FORMAT = 1
 KEPT = 2
 """Checkpoints on disk: the last one, and the one to fall back on should it be damaged."""
+
+SHARD = 2**29
+"""Bytes of a file at most, unless one tensor is larger: what is copied on the way to the disk stays small."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +44,7 @@ class Checkpoint:
 
     progress: Progress
     tensors: Mapping[str, Mapping[str, Tensor]]
-    """`weights`, `average`, `optimizer` and `precision`, each by name."""
+    """`weights`, `average`, `optimizer`, `precision` and `guard`, each by name."""
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
@@ -47,7 +52,8 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     path = folder / f"step-{checkpoint.progress.step:06d}"
     with new_folder(path) as partial:
         for name, tensors in checkpoint.tensors.items():
-            write_tensors(partial / f"{name}.safetensors", tensors)
+            for number, shard in enumerate(_shards(tensors)):
+                write_tensors(partial / (f"{name}-{number}.safetensors" if number else f"{name}.safetensors"), shard)
         manifest = {
             "format": FORMAT,
             "step": checkpoint.progress.step,
@@ -66,6 +72,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         RunError: the disk is full, or refuses for another reason.
     """
+    files.boundary("write", path)
     try:
         save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
     except SafetensorError as error:  # not an OSError, whatever the disk said
@@ -99,7 +106,9 @@ def newest(folder: Path, report: Callable[[str], None]) -> Checkpoint | None:
 
 def remove(path: Path) -> None:
     """Remove a checkpoint; interrupted, it leaves one without a manifest, which counts as none."""
+    files.boundary("remove", path)
     (path / "manifest.json").unlink(missing_ok=True)
+    files.boundary("remove", path)
     for file in path.iterdir():
         file.unlink()
     path.rmdir()
@@ -119,10 +128,29 @@ def _load(path: Path) -> Checkpoint:
             progress=Progress(
                 step=manifest["step"], cursor=Cursor.from_plain(manifest["cursor"]), tokens=manifest["tokens"]
             ),
-            tensors={Path(name).stem: load_file(path / name) for name in manifest["files"]},
+            tensors=_joined(path, manifest["files"]),
         )
     except (OSError, ValueError, KeyError) as error:
         raise _damaged(path, str(error)) from error
+
+
+def _shards(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """In order, as many to a file as fit; one file where there are none."""
+    shard: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        if shard and sum(other.nbytes for other in shard.values()) + value.nbytes > SHARD:
+            yield shard
+            shard = {}
+        shard[name] = value
+    yield shard
+
+
+def _joined(path: Path, names: Iterable[str]) -> dict[str, dict[str, Tensor]]:
+    """The tensors of all files of a kind together."""
+    tensors: dict[str, dict[str, Tensor]] = {}
+    for name in names:
+        tensors.setdefault(Path(name).stem.partition("-")[0], {}).update(load_file(path / name))
+    return tensors
 
 
 def _damaged(path: Path, why: str) -> RunError:

@@ -1,24 +1,45 @@
-"""The seam between workers: what happens to gradients after backward and before the step."""
+"""The seam between workers: who reads which rows of a step, and how their gradients become those of the whole step."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import nn
 
 
+class Workers(Protocol):
+    """The processes that train one model, seen from one of them. The first one, of rank 0, is the one that writes."""
+
+    rank: int
+    count: int
+
+    def wrap(self, objective: nn.Module) -> nn.Module:
+        """An objective after whose backward pass gradients are those of all workers; calls under `no_sync` wait."""
+        ...
+
+    def sum(self, numbers: dict[str, float]) -> dict[str, float]:
+        """The same numbers, added up over all workers: equal to the bit everywhere."""
+        ...
+
+    def wait(self) -> None:
+        """Until all workers are here."""
+        ...
+
+
 class ExchangeSpec(Protocol):
     """An exchange as machine files write it."""
 
-    def share(self, model: nn.Module) -> None:
-        """After backward, before the step: make gradients those of the whole step."""
+    def settled(self) -> "ExchangeSpec":
+        """The same with the number of workers that are here."""
         ...
 
-    def total(self, charged: float) -> float:
-        """The sum of `charged` over all workers."""
-        ...
+    def join(self, device: str) -> AbstractContextManager[Workers]:
+        """The workers, for the length of a `with` block.
 
-    def settle(self, model: nn.Module) -> None:
-        """Before weights are saved: make all workers' weights equal."""
+        Raises:
+            MachineError: they are not here.
+        """
         ...
 
 
@@ -26,9 +47,24 @@ class ExchangeSpec(Protocol):
 class Alone:
     """One worker: nothing to exchange."""
 
-    def share(self, model: nn.Module) -> None: ...
+    def settled(self) -> "Alone":
+        return self
 
-    def total(self, charged: float) -> float:
-        return charged
+    @contextmanager
+    def join(self, device: str) -> Iterator["OneWorker"]:
+        yield OneWorker()
 
-    def settle(self, model: nn.Module) -> None: ...
+
+class OneWorker:
+    """Itself."""
+
+    rank = 0
+    count = 1
+
+    def wrap(self, objective: nn.Module) -> nn.Module:
+        return objective
+
+    def sum(self, numbers: dict[str, float]) -> dict[str, float]:
+        return numbers
+
+    def wait(self) -> None: ...

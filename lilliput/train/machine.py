@@ -28,8 +28,10 @@ class Machine:
     """Positions of a micro-batch at most, where rows are `auto`."""
     compile: Literal["auto", "off", "blocks", "graphs"] = "auto"
     """While a model is trained, whether its layers are compiled, each by itself, and whether whole passes over them are
-    replayed as CUDA graphs besides; `auto` is `graphs` on CUDA where there is Triton to compile for it, else `off`."""
+    replayed as CUDA graphs besides; `auto` is `graphs` on CUDA where there is Triton to compile for it (`blocks` where
+    workers exchange gradients), else `off`."""
     exchange: ExchangeSpec = Alone()
+    """Who shares gradients: `AllReduce()` for the workers that torchrun starts."""
 
     def __post_init__(self) -> None:
         if self.precision not in ("auto", *PRECISIONS):
@@ -37,6 +39,12 @@ class Machine:
                 f"the precision {self.precision!r} is not built",
                 where="the machine's `precision`",
                 hint=f"one of: auto, {', '.join(PRECISIONS)}",
+            )
+        if self.compile == "graphs" and not isinstance(self.exchange, Alone):
+            raise MachineError(
+                "passes that exchange gradients cannot be replayed as graphs",
+                where="the machine's `compile`",
+                hint="`blocks` compiles layers all the same; `auto` takes what there is",
             )
 
     def settled(self) -> "Machine":
@@ -51,8 +59,11 @@ class Machine:
         threads = torch.get_num_threads() if self.threads == "auto" else self.threads
         compiles = self.compile
         if compiles == "auto":
-            compiles = "graphs" if device.startswith("cuda") and find_spec("triton") else "off"
-        return replace(self, device=device, precision=precision, threads=threads, compile=compiles)
+            compiles = "off"
+            if device.startswith("cuda") and find_spec("triton"):
+                compiles = "graphs" if isinstance(self.exchange, Alone) else "blocks"
+        exchange = self.exchange.settled()
+        return replace(self, device=device, precision=precision, threads=threads, compile=compiles, exchange=exchange)
 
     def prepare(self) -> None:
         """Set the process up for this (settled) machine."""
@@ -70,6 +81,21 @@ class Machine:
         most = max(1, self.positions // length) if self.rows == "auto" else self.rows
         parts = -(-rows // most)
         return [rows // parts + (part < rows % parts) for part in range(parts)]
+
+    def shares(self, rows: int, length: int, workers: int) -> list[tuple[int, int]]:
+        """The micro-batches of a step in the order of its rows, as (rank of the worker, rows).
+
+        Raises:
+            MachineError: a worker would have nothing to do.
+        """
+        if rows < workers:
+            raise MachineError(
+                f"a step of {rows} rows cannot be shared by {workers} workers",
+                where="the machine's `exchange`",
+                hint="start fewer workers, or give the phase larger batches",
+            )
+        mine = [rows // workers + (rank < rows % workers) for rank in range(workers)]
+        return [(rank, part) for rank, share in enumerate(mine) for part in self.micro_rows(share, length)]
 
 
 def _best_device() -> str:

@@ -5,7 +5,7 @@ to run them. A graph launches a whole pass at once, on the same addresses each t
 first one lay, and gradients are found where the first ones were.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lilliput.data.batch import Batch
 from lilliput.objectives.objective import Losses
+from lilliput.train.exchange import Workers
 from lilliput.train.precision import Precision
 
 Parts = dict[str, Tensor]
@@ -37,8 +38,12 @@ class Passes(Protocol):
         ...
 
 
-def passes_of(how: str, objectives: Sequence[nn.Module], precision: Precision, model: nn.Module) -> Passes:
-    """Those that `Machine.compile` names; a model that waits for its device cannot be recorded."""
+def passes_of(
+    how: str, objectives: Sequence[nn.Module], precision: Precision, model: nn.Module, workers: Workers
+) -> Passes:
+    """Those that `Machine.compile` names; launched for several workers, and for models that wait for their device."""
+    if workers.count > 1:
+        return SharedPasses(objectives, precision, next(model.parameters()).device, workers)
     launched = LaunchedPasses(objectives, precision, next(model.parameters()).device)
     waits = any(getattr(module, "waits", False) for module in model.modules())
     return GraphedPasses(launched, precision, model) if how == "graphs" and not waits else launched
@@ -47,7 +52,9 @@ def passes_of(how: str, objectives: Sequence[nn.Module], precision: Precision, m
 class LaunchedPasses:
     """Operation by operation, on any device."""
 
-    def __init__(self, objectives: Sequence[nn.Module], precision: Precision, device: torch.device):
+    def __init__(
+        self, objectives: Sequence[nn.Module] | Mapping[int, nn.Module], precision: Precision, device: torch.device
+    ):
         self._objectives, self._precision, self.device = objectives, precision, device
 
     def __call__(
@@ -65,6 +72,22 @@ class LaunchedPasses:
             losses = self._objectives[stage](batch, charged, generator)
         self._precision.backward(losses.total)
         return losses
+
+
+class SharedPasses:
+    """Those of one of several workers: the last micro-batch of a step, and no other, exchanges gradients."""
+
+    def __init__(self, objectives: Sequence[nn.Module], precision: Precision, device: torch.device, workers: Workers):
+        self._objectives, self._precision, self._device, self._workers = objectives, precision, device, workers
+        self._stage: int | None = None
+
+    def __call__(self, stage: int, batches: Sequence[Batch], charged: float, generator: torch.Generator) -> Parts:
+        if stage != self._stage:
+            self._stage, self._module = stage, self._workers.wrap(self._objectives[stage])
+            self._launched = LaunchedPasses({stage: self._module}, self._precision, self._device)
+        with self._module.no_sync():  # type: ignore[operator]
+            parts = self._launched(stage, batches[:-1], charged, generator)
+        return _added(parts, self._launched(stage, batches[-1:], charged, generator))
 
 
 class GraphedPasses:

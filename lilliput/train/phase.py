@@ -18,6 +18,7 @@ from lilliput.objectives.objective import Objective
 from lilliput.optim.ema import EmaSpec, NoEma
 from lilliput.optim.optimizer import OptimizerSpec
 from lilliput.optim.schedule import Schedule, WarmupStableDecay
+from lilliput.train.guard import Guard, GuardSpec
 
 
 class Reader(Protocol):
@@ -76,6 +77,8 @@ class Phase:
     ema: EmaSpec = NoEma()
     clip: float = 1.0
     """Largest global l2 norm of the gradient."""
+    guard: GuardSpec = Guard()
+    """What counts as a step that must not be taken."""
     save_every: Steps = Steps(100)
     measure_every: Share = Share(0.25)
     """How often held-out bits per byte are measured; the last measurement is at the end."""

@@ -47,6 +47,11 @@ class Precision(Protocol):
         """Whether the next forward pass is looked at, so that it has to run operation by operation."""
         ...
 
+    @property
+    def skips(self) -> bool:
+        """Whether `step` skips a gradient that is not finite, instead of raising."""
+        ...
+
     def cast(self) -> AbstractContextManager:
         """The context of one forward pass of training."""
         ...
@@ -95,6 +100,8 @@ def precision_of(device: str, precision: str, model: nn.Module) -> Precision:
 
 class WidePrecision:
     """fp32, or bf16, which has the range of fp32."""
+
+    skips = False
 
     def __init__(self, device: str, precision: str, model: nn.Module):
         self._device, self._precision, self._gradients = device, precision, Gradients(model)
@@ -161,6 +168,8 @@ class Scaling:
 
 class ScaledPrecision:
     """fp16 with a scaled loss."""
+
+    skips = True
 
     def __init__(self, device: str, model: nn.Module):
         self._device, self._model, self._gradients = device, model, Gradients(model)

@@ -1,0 +1,93 @@
+"""Data parallel: every worker has the whole model and a share of the rows; gradients are added up once a step.
+
+PyTorch's DistributedDataParallel around the objective, whose forward returns the losses; processes are started by
+torchrun. Losses are shares of the whole step already, so gradients are summed and not averaged.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, Literal
+
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lilliput.base.errors import MachineError
+from lilliput.base.spec import check_range
+
+RANK = "RANK"
+"""Where torchrun says which worker a process is."""
+PATIENCE = timedelta(days=1)
+"""How long workers wait for one that evaluates, or writes a week's release."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AllReduce:
+    """As many workers as torchrun starts, over NCCL on CUDA and gloo elsewhere. All of them see one run folder."""
+
+    workers: int | Literal["auto"] = "auto"
+    """`auto` is how many there are when the run begins."""
+    compress: bool = False
+    """Whether gradients travel in fp16, half the bytes, over a slow link."""
+
+    def __post_init__(self) -> None:
+        if self.workers != "auto":
+            check_range("AllReduce", 1, float("inf"), workers=self.workers)
+
+    def settled(self) -> "AllReduce":
+        return replace(self, workers=int(os.environ.get("WORLD_SIZE", 1))) if self.workers == "auto" else self
+
+    @contextmanager
+    def join(self, device: str) -> Iterator["AllWorkers"]:
+        here = int(os.environ.get("WORLD_SIZE", 0))
+        if here != self.workers:
+            raise MachineError(
+                f"the machine has {self.workers} workers, and {here or 'none'} of them were started together",
+                where="the machine's `exchange`",
+                hint=f"torchrun --nproc-per-node {self.workers} -m lilliput ...; or go on with others: --allow-change",
+            )
+        if device.startswith("cuda"):
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = "nccl" if device.startswith("cuda") else "gloo"
+        distributed.init_process_group(backend, timeout=PATIENCE)
+        try:
+            yield AllWorkers(device, self.compress)
+        finally:
+            distributed.destroy_process_group()
+
+
+class AllWorkers:
+    """The workers of a process group."""
+
+    def __init__(self, device: str, compress: bool):
+        self.rank, self.count = distributed.get_rank(), distributed.get_world_size()
+        self._device, self._hook = device, added_in_fp16 if compress else added
+
+    def wrap(self, objective: nn.Module) -> nn.Module:
+        wrapped = DistributedDataParallel(objective)
+        wrapped.register_comm_hook(None, self._hook)
+        return wrapped
+
+    def sum(self, numbers: dict[str, float]) -> dict[str, float]:
+        together = torch.tensor(list(numbers.values()), dtype=torch.float64, device=self._device)
+        distributed.all_reduce(together)
+        return dict(zip(numbers, together.tolist(), strict=True))
+
+    def wait(self) -> None:
+        distributed.barrier()
+
+
+def added(group: Any, bucket: distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """Gradients of a bucket, summed over the workers."""
+    work = distributed.all_reduce(bucket.buffer(), async_op=True)
+    return work.get_future().then(lambda done: done.value()[0])  # type: ignore[union-attr]
+
+
+def added_in_fp16(group: Any, bucket: distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """The same, halving what travels."""
+    buffer = bucket.buffer()
+    work = distributed.all_reduce(buffer.half(), async_op=True)
+    return work.get_future().then(lambda done: buffer.copy_(done.value()[0]))  # type: ignore[union-attr]

@@ -1,0 +1,94 @@
+"""What a phase does about a step that its guard refused: back to the last checkpoint, and on without the text since.
+
+The step itself is only where it showed: the weights were led there by the text before it, too. So all that was read
+since the checkpoint is left out. `checkpoints/incidents.json` has what happened, written before anything goes on:
+whoever reads the text where an incident's window begins reads where it ends, in this process and in every later one.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lilliput.base.errors import DivergenceError, RunError
+from lilliput.base.files import read_json, sealed, unsealed, write_json
+from lilliput.data.batch import Cursor
+from lilliput.train.checkpoint import Progress
+
+FILE = "incidents.json"
+
+
+class Incident(Exception):
+    """A step that was not taken.
+
+    Args:
+        why: what is wrong with it.
+        step: it, from 1.
+        cursor: after its text.
+    """
+
+    def __init__(self, why: str, step: int, cursor: Cursor):
+        super().__init__(why)
+        self.why, self.step, self.cursor = why, step, cursor
+
+
+class Incidents:
+    """Those of a phase, in order, and the windows of text that they left out."""
+
+    def __init__(self, folder: Path, *, writes: bool = True):
+        """Of checkpoints in a folder; one that does not write knows them all the same."""
+        self._path, self._writes = folder / FILE, writes
+        self.records = read_incidents(folder)
+
+    def skip(self, cursor: Cursor) -> Cursor:
+        """Where to read on: behind the last window that begins here, if one does."""
+        windows = {Cursor.from_plain(record["from"]): Cursor.from_plain(record["to"]) for record in self.records}
+        return windows.get(cursor, cursor)
+
+    def numbers(self, step: int) -> dict[str, float]:
+        """What to record of step `step` (from 1): how many of them it comes after, if any."""
+        count = sum(record["back_to"] < step for record in self.records)
+        return {"incidents": count} if count else {}
+
+    def add(self, incident: Incident, back: Progress, most: int, where: str) -> None:
+        """Note one that leads back to a checkpoint.
+
+        Raises:
+            DivergenceError: it is the `most`-th that leads there, and is not noted: the same would happen again.
+        """
+        again = sum(record["back_to"] == back.step for record in self.records) + 1
+        if again >= most:
+            raise DivergenceError(
+                f"{incident.why}; it is incident {again} after the checkpoint of step {back.step}",
+                where=f"step {incident.step} of {where}",
+                hint="the checkpoint is whole; look at the loss before that step, and begin the phase again with a "
+                "lower learning rate",
+            )
+        record = {
+            "step": incident.step,
+            "why": incident.why,
+            "back_to": back.step,
+            "from": back.cursor.to_plain(),
+            "to": incident.cursor.to_plain(),
+        }
+        self.records = [*self.records, record]
+        if self._writes:
+            write_json(self._path, sealed({"incidents": self.records}))
+
+
+def read_incidents(folder: Path) -> Sequence[dict[str, Any]]:
+    """The incidents of a phase whose checkpoints are in a folder: `step`, `why`, `back_to`, `from` and `to` of each.
+
+    Raises:
+        RunError: the record of them is damaged.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return []
+    try:
+        return unsealed(read_json(path))["incidents"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"the record of incidents is damaged ({error})",
+            where=str(path),
+            hint="put it back from a copy; without it text that was left out would be read",
+        ) from error

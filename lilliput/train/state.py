@@ -1,0 +1,43 @@
+"""All that a phase changes while it trains, as named tensors and back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lilliput.model import LanguageModel, copy_weights
+from lilliput.optim.ema import Average, NoAverage
+from lilliput.optim.optimizer import load_state_tensors, state_tensors
+from lilliput.train.guard import Judge, NoJudge
+from lilliput.train.precision import Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What goes on changing; where the data is read and how far the phase has come is `Progress`."""
+
+    model: LanguageModel
+    optimizer: torch.optim.Optimizer
+    average: Average | NoAverage
+    precision: Precision
+    guard: Judge | NoJudge
+
+    def tensors(self) -> dict[str, Mapping[str, Tensor]]:
+        """Itself, where it lies: whoever keeps them copies them."""
+        return {
+            "weights": dict(self.model.named_parameters()),
+            "average": self.average.tensors,
+            "optimizer": state_tensors(self.optimizer, self.model),
+            "precision": self.precision.tensors(),
+            "guard": self.guard.tensors(),
+        }
+
+    def load(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Go on from what `tensors` gave; of an optimizer that has not stepped yet."""
+        copy_weights(self.model, tensors["weights"])
+        load_state_tensors(self.optimizer, self.model, dict(tensors["optimizer"]))
+        for name, value in self.average.tensors.items():
+            value.copy_(tensors["average"][name])
+        self.precision.load(dict(tensors.get("precision", {})))
+        self.guard.load(dict(tensors.get("guard", {})))

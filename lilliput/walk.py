@@ -1,0 +1,294 @@
+"""One walk along a timeline: phases trained, models grown, releases made, each as far as it is not there yet.
+
+The first worker writes; those beside it train along and read what it has written.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+
+from lilliput.base.errors import LilliputError, RunError
+from lilliput.base.files import hash_of, new_folder, sha256
+from lilliput.base.rundir import RunFolder
+from lilliput.base.spec import to_plain
+from lilliput.evals.items import Items
+from lilliput.growth.growth import Line
+from lilliput.model import copy_weights
+from lilliput.prepare import Preparation
+from lilliput.recipe import Recipe, Release
+from lilliput.release import Publisher
+from lilliput.report.page import REPORT, write_report
+from lilliput.tokenizer.bpe import tokenizer_hash
+from lilliput.train.checkpoint import write_tensors
+from lilliput.train.exchange import OneWorker, Workers
+from lilliput.train.heldout import Measure, measurer
+from lilliput.train.incidents import read_incidents
+from lilliput.train.loop import train_phase
+from lilliput.train.machine import Machine
+from lilliput.train.phase import Phase, Plan, Reader
+from lilliput.train.picture import plot_loss
+from lilliput.train.promise import keep
+from lilliput.train.sinks.sink import Feed, Shown
+from lilliput.train.unwatched import Unwatched
+from lilliput.train.watch import Watch
+
+
+def prepare(preparation: Preparation, recipe: Recipe, until: str | None) -> Tokenizer:
+    """Make the token files first of all: a damaged text is not found after a week of training.
+
+    Files are those of the whole recipe also where the walk ends early, so that it can be taken up again.
+    """
+    if until is None:
+        return preparation.everything()
+    tokenizer = first = preparation.tokenizer()
+    for entry in recipe.until(until).timeline:
+        if isinstance(entry, Phase):
+            for name in entry.data.corpora:
+                preparation.tokens(name, tokenizer)
+        elif not isinstance(entry, Release):
+            tokenizer = entry.retokenize(tokenizer)
+    return first
+
+
+class Walk:
+    """One walk along a timeline."""
+
+    def __init__(
+        self,
+        opened: RunFolder,
+        recipe: Recipe,
+        machine: Machine,
+        console: Console,
+        workers: Workers = OneWorker(),
+        *,
+        sinks: Sequence[str] = (),
+        allow_change: bool = False,
+    ):
+        self.machine, self.workers = machine, workers
+        self._run, self._recipe, self._console = opened, recipe, console
+        self._sinks, self._allow_change = sinks, allow_change
+        self._preparation = Preparation(opened, recipe, console)
+
+    def publisher(self, items: Items) -> Publisher | None:
+        """Who makes releases on this walk, having looked whether it can."""
+        publisher = Publisher(self._run, self._recipe, self.machine, self._console, items)
+        publisher.check()
+        return publisher
+
+    def along(self, phase: Any, publisher: Publisher | None, until: str | None = None) -> list[Path]:
+        """Walk, with `train` or `trained` for the phases; without a publisher nothing is released."""
+        recipe = self._recipe
+        entries = (recipe.until(until) if until else recipe).timeline
+        with self._first():
+            tokenizer = prepare(self._preparation, recipe, until)
+        model = recipe.model.build(recipe.seed).to(self.machine.device)
+        line = Line(model=model, tokenizer=tokenizer, average={})
+        past = {"model": recipe.model.identity(), "seed": recipe.seed, "tokenizer": tokenizer_hash(tokenizer)}
+        releases: list[Path] = []
+        phases: list[str] = []
+        for place, entry in enumerate(entries):
+            match entry:
+                case Phase():
+                    line, past = phase(place, entry, line, past)
+                    phases.append(phase_folder(place, entry))
+                case Release():
+                    if publisher is not None:
+                        heldout = self._preparation.tokens(entry.heldout, line.tokenizer)
+                        chats = self._preparation.tokens(entry.chat, line.tokenizer) if entry.chat else None
+                        lineage = hash_of(past)
+                        releases.append(
+                            publisher.publish(entry, line, lineage=lineage, phases=phases, heldout=heldout, chats=chats)
+                        )
+                        self._report()
+                case _:
+                    line = entry.grow(line, self._seed(place))
+                    past = {"before": hash_of(past), "growth": to_plain(entry), "seed": self._seed(place)}
+                    self._say(
+                        f"{place:02d} {type(entry).__name__}: {line.model.parameter_counts()['total']:,} parameters"
+                    )
+        return releases
+
+    def train(self, place: int, phase: Phase, line: Line, past: dict[str, Any]) -> tuple[Line, dict[str, Any]]:
+        """The line after a phase, trained now as far as it is not."""
+        name = phase_folder(place, phase)
+        tokens = {corpus: self._preparation.tokens(corpus, line.tokenizer) for corpus in phase.data.corpora}
+        inputs = self._inputs(place, phase, past, tokens)
+        measure = measurer(tokens, phase.length, self.machine)  # refuses what cannot be measured before anything begins
+
+        def make(folder: Path) -> dict[str, Any]:
+            for change in keep(self._run, self.machine, name, allow_change=self._allow_change):
+                self._say(f"{phase.name}: goes on although {change}")
+            return self._train(folder, place, phase, line, tokens, measure)
+
+        with self._first():
+            made = self._run.lasting_part(name, inputs, make, whole=_is_whole)
+        return self._after(place, phase, line, past, inputs, made)
+
+    @contextmanager
+    def _first(self) -> Iterator[None]:
+        """What the first worker does before the others look at it."""
+        yield
+        self.workers.wait()
+
+    def trained(self, place: int, phase: Phase, line: Line, past: dict[str, Any]) -> tuple[Line, dict[str, Any]]:
+        """The line after a phase that is trained already.
+
+        Raises:
+            RunError: it is not.
+        """
+        tokens = {corpus: self._preparation.tokens(corpus, line.tokenizer) for corpus in phase.data.corpora}
+        inputs = self._inputs(place, phase, past, tokens)
+        made = self._run.made(phase_folder(place, phase), inputs, _is_whole)
+        if made is None:
+            raise untrained(f"the phase {phase.name!r}", self._run.path)
+        return self._after(place, phase, line, past, inputs, made)
+
+    def _inputs(self, place: int, phase: Phase, past: dict[str, Any], tokens: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "before": past,
+            "phase": to_plain(phase),
+            "seed": self._seed(place),
+            "machine": self._began_on(),
+            "tokens": {name: opened.index["sha256"] for name, opened in tokens.items()},
+        }
+
+    def _began_on(self) -> Any:
+        record = self._run.read("run.json")
+        assert record is not None
+        return record["machine"]
+
+    def _train(
+        self, folder: Path, place: int, phase: Phase, line: Line, tokens: dict[str, Any], measure: Measure
+    ) -> dict[str, Any]:
+        folder.mkdir(parents=True, exist_ok=True)
+        plan = Plan(phase)
+        reader, bytes_per_token = phase.data.open(tokens), phase.data.bytes_per_token(tokens)
+        self._say(f"{phase.name}: {int(phase.tokens):,} tokens to read, {reader.tokens_available:,} there")
+        metrics = folder / "metrics.jsonl"
+
+        def watch(step: int) -> Watch:
+            shown = Shown(run=self._run.path, recipe=self._recipe.name, phase=folder.name, step=step)
+            return Watch(
+                metrics,
+                self._console,
+                phase.name,
+                plan.steps,
+                step,
+                bytes_per_token,
+                device=self.machine.device,
+                after=self._report,
+                feed=Feed(self._sinks, shown, self._say),
+            )
+
+        average = self._through(folder, place, phase, line, reader, measure, watch)
+        plot_loss(metrics, folder / "loss.png", phase.name, bytes_per_token)
+        with new_folder(folder / "final") as partial:
+            write_tensors(partial / "weights.safetensors", dict(line.model.named_parameters()))
+            write_tensors(partial / "average.safetensors", average)
+            return {
+                "weights": sha256(partial / "weights.safetensors"),
+                "average": sha256(partial / "average.safetensors"),
+                "steps": plan.steps,
+                "incidents": read_incidents(folder / "checkpoints"),
+            }
+
+    def _through(
+        self,
+        folder: Path,
+        place: int,
+        phase: Phase,
+        line: Line,
+        reader: Reader,
+        measure: Measure,
+        watch: Callable[[int], Any],
+    ) -> dict[str, Any]:
+        return train_phase(
+            line.model,
+            phase,
+            reader,
+            self.machine,
+            folder=folder / "checkpoints",
+            seed=self._seed(place),
+            watch=watch,
+            measure=measure,
+            report=self._say,
+            workers=self.workers,
+        )
+
+    def _report(self) -> None:
+        """Bring the page of the run up to date, which no training is worth being stopped for."""
+        try:
+            write_report(self._run.path)
+        except (LilliputError, OSError) as error:
+            self._say(f"no {REPORT}: {error}")
+
+    def _after(
+        self, place: int, phase: Phase, line: Line, past: dict[str, Any], inputs: dict[str, Any], made: dict[str, Any]
+    ) -> tuple[Line, dict[str, Any]]:
+        final = self._run.path / phase_folder(place, phase) / "final"
+        copy_weights(line.model, load_file(final / "weights.safetensors"))
+        average = load_file(final / "average.safetensors", device=str(self.machine.device))
+        self._say(f"{place:02d} {phase.name}: {made['steps']:,} steps, weights {made['weights'][:12]}")
+        return replace(line, average=average), {"before": hash_of(past), "inputs": hash_of(inputs)}
+
+    def _seed(self, place: int) -> int:
+        return phase_seed(self._recipe, place)
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+class Beside(Walk):
+    """The walk of a worker that is not the first: it trains along, and reads what that one has written."""
+
+    def publisher(self, items: Items) -> None:
+        return None
+
+    @contextmanager
+    def _first(self) -> Iterator[None]:
+        self.workers.wait()
+        yield
+
+    def train(self, place: int, phase: Phase, line: Line, past: dict[str, Any]) -> tuple[Line, dict[str, Any]]:
+        name = phase_folder(place, phase)
+        tokens = {corpus: self._preparation.tokens(corpus, line.tokenizer) for corpus in phase.data.corpora}
+        inputs = self._inputs(place, phase, past, tokens)
+        if self._run.made(name, inputs, _is_whole) is None:
+            measure = measurer(tokens, phase.length, self.machine)
+            reader = phase.data.open(tokens)
+            self._through(self._run.path / name, place, phase, line, reader, measure, lambda step: Unwatched())
+        with self._first():
+            made = self._run.made(name, inputs, _is_whole)
+        assert made is not None, "the first worker has just written it"
+        return self._after(place, phase, line, past, inputs, made)
+
+
+def phase_folder(place: int, phase: Phase) -> str:
+    """The part of a run that a phase is."""
+    return f"phases/{place:02d}-{phase.name}"
+
+
+def _is_whole(folder: Path, made: dict[str, Any]) -> bool:
+    """Whether a phase's last weights are what was written; if not, they are made again from its last checkpoint."""
+    files = {name: folder / "final" / f"{name}.safetensors" for name in ("weights", "average")}
+    return all(file.is_file() and sha256(file) == made[name] for name, file in files.items())
+
+
+def untrained(what: str, folder: Path) -> RunError:
+    """The error of what should be trained and is not."""
+    return RunError(
+        f"{what} is not trained as the recipe says",
+        where=str(folder),
+        hint=f"train first, publishing never does: lilliput train {folder}",
+    )
+
+
+def phase_seed(recipe: Recipe, place: int) -> int:
+    """Of the randomness of one entry of the timeline."""
+    return (recipe.seed << 8) + place

@@ -1,0 +1,184 @@
+"""Data parallel: two processes over gloo train what one would, exchange once a step, and one goes on after them."""
+
+import os
+import signal
+import socket
+from dataclasses import replace
+from io import StringIO
+from multiprocessing import get_context
+
+import pytest
+import tiny
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from lilliput import timeline
+from lilliput.base.errors import MachineError, RunError
+from lilliput.base.files import read_json
+from lilliput.recipe import load_machine
+from lilliput.train import all_reduce
+from lilliput.train.all_reduce import AllReduce
+from lilliput.train.machine import Machine
+from lilliput.train.watch import Watch, read_metrics
+
+ONE = Machine(device="cpu", precision="fp32", threads=1, rows=2)
+TWO = replace(ONE, exchange=AllReduce(workers=2))
+SFT = "phases/02-sft"
+PRETRAIN = "phases/00-pretrain"
+
+_forks = get_context("forkserver")
+_forks.set_forkserver_preload(["test_train_workers", "torch._dynamo"])
+
+
+def recipe(work):
+    whole = tiny.recipe(work / "data", tiny.HGRN2_SPEC)
+    growths = tuple(entry for entry in whole.timeline if type(entry).__name__ != "Release")
+    return replace(whole, timeline=growths[:1] + growths[2:])
+
+
+def worker(work, run, machine, rank, port, killed_after, signalled_after, told):
+    """One of two workers; tells what it exchanged, by step."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    seen, add, exchanged = Watch.see, all_reduce.added, []
+
+    def see(self, step, *numbers):
+        seen(self, step, *numbers)
+        if step == killed_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if step == signalled_after:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def added(group, bucket):
+        exchanged.append(bucket.buffer().numel())
+        return add(group, bucket)
+
+    Watch.see, all_reduce.added = see, added
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(143))
+    timeline.train(recipe(work), run, machine, Console(file=StringIO()))
+    told.send(exchanged)
+
+
+def together(work, run, machine=TWO, killed_after=None, signalled_after=None):
+    """What each worker exchanged, or the exit codes where not all ended by themselves."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pipes = [_forks.Pipe(duplex=False) for _ in range(2)]
+    processes = [
+        _forks.Process(
+            target=worker, args=(work, run, machine, rank, port, killed_after, signalled_after, pipe[1]), daemon=True
+        )
+        for rank, pipe in enumerate(pipes)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        process.kill()
+    codes = [process.exitcode for process in processes]
+    return [pipe[0].recv() for pipe in pipes] if codes == [0, 0] else codes
+
+
+def alone(work, run, machine=ONE, **how):
+    timeline.train(recipe(work), run, machine, Console(file=StringIO()), **how)
+
+
+def weights(run):
+    return {
+        f"{phase}/{name}": value
+        for phase in (PRETRAIN, SFT)
+        for name, value in load_file(run / phase / "final" / "weights.safetensors").items()
+    }
+
+
+def far(one, other):
+    """The largest difference of two runs' weights."""
+    others = weights(other)
+    return max(float((value - others[name]).abs().max()) for name, value in weights(one).items())
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A folder with a run by one process, in as many micro-batches as two workers have together."""
+    work = tmp_path_factory.mktemp("workers")
+    alone(work, work / "one")
+    return work
+
+
+@pytest.fixture(scope="module")
+def two(straight):
+    """What two workers exchanged, with one micro-batch each a step."""
+    return together(straight, straight / "two")
+
+
+def once_a_step(run):
+    """The numbers of an exchange a step: as many as the phase has parameters."""
+    exchanged = []
+    for phase in (PRETRAIN, SFT):
+        steps = [line for line in read_metrics(run / phase / "metrics.jsonl") if "cross_entropy" in line]
+        sizes = load_file(run / phase / "final" / "weights.safetensors").values()
+        exchanged += [sum(value.numel() for value in sizes)] * len(steps)
+    return exchanged
+
+
+def numbers(run, until):
+    lines = read_metrics(run / PRETRAIN / "metrics.jsonl")[:until]
+    return [value for line in lines for name, value in line.items() if "second" not in name]
+
+
+def test_two_workers_train_what_one_does_and_exchange_once_a_step(straight, two):
+    assert two == [once_a_step(straight / "two")] * 2 and len(two[0]) > 12
+    assert far(straight / "one", straight / "two") < 1e-5
+    assert numbers(straight / "two", 99) == pytest.approx(numbers(straight / "one", 99), rel=1e-5)
+
+
+def test_only_the_last_of_several_micro_batches_exchanges(straight):
+    exchanged = together(straight, straight / "many", replace(TWO, rows=1))
+    assert exchanged == [once_a_step(straight / "many")] * 2
+    early = 4  # later, steps as long as these tests take have made more of what was rounded otherwise
+    assert numbers(straight / "many", early) == pytest.approx(numbers(straight / "one", early), rel=1e-5)
+
+
+def test_one_goes_on_where_two_were_killed(straight):
+    codes = together(straight, straight / "killed", killed_after=7)
+    assert codes[0] == -signal.SIGKILL
+    with pytest.raises(RunError, match="machine.exchange.type was"):
+        alone(straight, straight / "killed")
+    alone(straight, straight / "killed", allow_change=True)
+    assert far(straight / "one", straight / "killed") < 1e-5, "the same rows in the same order"
+    (change,) = read_json(straight / "killed" / "run.json")["changes"]
+    assert change["phase"] == PRETRAIN
+
+
+def test_a_signal_to_one_worker_stops_both_after_the_same_step(straight, two):
+    assert together(straight, straight / "told", signalled_after=5) == [143, 1], "as their handlers have it"
+    saved = sorted(path.name for path in (straight / "told" / PRETRAIN / "checkpoints").iterdir())
+    assert saved[-1] == "step-000006"
+    assert together(straight, straight / "told")[0] == once_a_step(straight / "told")[6:]
+    assert far(straight / "two", straight / "told") == 0, "as many workers end in the same bits"
+
+
+def test_gradients_may_travel_in_half_the_bytes(straight, two):
+    together(straight, straight / "half", replace(TWO, exchange=AllReduce(workers=2, compress=True)))
+    assert numbers(straight / "half", 4) == pytest.approx(numbers(straight / "one", 4), rel=1e-2)
+    assert far(straight / "one", straight / "half") > 0, "something was rounded"
+
+
+def test_workers_that_are_not_there_are_missed(straight, monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(MachineError, match="has 2 workers, and none") as error:
+        alone(straight, straight / "missing", TWO)
+    assert "torchrun --nproc-per-node 2" in error.value.hint
+    with pytest.raises(MachineError, match="cannot be replayed as graphs"):
+        Machine(compile="graphs", exchange=AllReduce())
+    assert load_machine("two-cpus").exchange == AllReduce(workers=2)
+
+
+def test_rows_are_shared_in_their_order():
+    assert Machine(rows=2).shares(8, 100, 2) == [(0, 2), (0, 2), (1, 2), (1, 2)]
+    assert Machine(rows=4).shares(5, 100, 2) == [(0, 3), (1, 2)]
+    with pytest.raises(MachineError, match="a step of 1 rows cannot be shared by 2 workers"):
+        Machine().shares(1, 100, 2)

@@ -1,0 +1,78 @@
+"""A small timeline in processes that are killed: at a boundary between two effects on the disk, or whenever."""
+
+import os
+import signal
+from dataclasses import replace
+from io import StringIO
+from multiprocessing import get_context
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import tiny
+from rich.console import Console
+
+from lilliput import timeline
+from lilliput.base import files
+from lilliput.base.files import sha256
+from lilliput.train.machine import Machine
+from lilliput.train.watch import Watch
+
+MACHINE = Machine(device="cpu", precision="fp32", threads=1)
+
+_forks = get_context("forkserver")
+_forks.set_forkserver_preload(["tiny_kills", "torch._dynamo"])
+
+
+def walk(work: str, run: str, kill_at: int | None, told: Any) -> None:
+    """Text to the weights of two phases, of stages, growths and an average; killed before the n-th boundary, from 1.
+
+    A boundary is a write, an fsync, a rename or a removal, or the end of a step. Sends how many there were.
+    """
+    count = 0
+
+    def boundary(what: str, path: Path) -> None:
+        nonlocal count
+        count += 1
+        if count == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def see(self: Watch, *numbers: Any) -> None:
+        seen(self, *numbers)
+        boundary("step", Path())
+
+    seen, Watch.see = Watch.see, see  # type: ignore[method-assign]
+    files.boundary = boundary
+    recipe = tiny.recipe(Path(work) / "data", tiny.GQA_SPEC)
+    steps = [entry for entry in recipe.timeline if type(entry).__name__ != "Release"]
+    timeline.train(replace(recipe, timeline=tuple(steps)), Path(run), MACHINE, Console(file=StringIO()))
+    told.send(count)
+
+
+def finished(work: Path, run: Path, kill_at: int | None = None, after: float | None = None) -> int | None:
+    """The boundaries that a process met, or None where it was killed: before one of them, or after some seconds."""
+    ours, theirs = _forks.Pipe(duplex=False)
+    process = _forks.Process(target=walk, args=(str(work), str(run), kill_at, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    if after is not None:
+        process.join(after)
+        process.kill()
+    process.join(300)
+    if process.exitcode == 0:
+        return ours.recv()
+    assert process.exitcode == -signal.SIGKILL, f"exit code {process.exitcode}"
+    return None
+
+
+def trained(run: Path) -> dict[str, str]:
+    """Hashes of the last weights of every phase."""
+    return {path.parents[1].name: sha256(path) for path in sorted(run.glob("phases/*/final/weights.safetensors"))}
+
+
+def killed(work: Path, run: Path, kill_at: int | None, after: float | None, draw: Random, boundaries: int) -> int:
+    """Kill a run that begins, kill it once more where it goes on, and let it end; how often it was killed."""
+    kills = finished(work, run, kill_at, after) is None
+    kills += finished(work, run, draw.randrange(1, boundaries), None) is None
+    assert finished(work, run) is not None
+    return kills
