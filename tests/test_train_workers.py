@@ -19,6 +19,7 @@ from lilliput.base.files import read_json
 from lilliput.recipe import load_machine
 from lilliput.train import all_reduce
 from lilliput.train.all_reduce import AllReduce
+from lilliput.train.incidents import read_incidents
 from lilliput.train.machine import Machine
 from lilliput.train.watch import Watch, read_metrics
 
@@ -37,7 +38,7 @@ def recipe(work):
     return replace(whole, timeline=growths[:1] + growths[2:])
 
 
-def worker(work, run, machine, rank, port, killed_after, signalled_after, told):
+def worker(work, run, machine, rank, port, killed_after, signalled_after, struck_at, told):
     """One of two workers; tells what it exchanged, by step."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -52,6 +53,8 @@ def worker(work, run, machine, rank, port, killed_after, signalled_after, told):
             os.kill(os.getpid(), signal.SIGTERM)
 
     def added(group, bucket):
+        if rank == 1 and len(exchanged) + 1 == struck_at:
+            bucket.buffer().fill_(torch.inf)
         exchanged.append(bucket.buffer().numel())
         return add(group, bucket)
 
@@ -61,16 +64,15 @@ def worker(work, run, machine, rank, port, killed_after, signalled_after, told):
     told.send(exchanged)
 
 
-def together(work, run, machine=TWO, killed_after=None, signalled_after=None):
+def together(work, run, machine=TWO, killed_after=None, signalled_after=None, struck_at=None):
     """What each worker exchanged, or the exit codes where not all ended by themselves."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     pipes = [_forks.Pipe(duplex=False) for _ in range(2)]
+    what = (killed_after, signalled_after, struck_at)
     processes = [
-        _forks.Process(
-            target=worker, args=(work, run, machine, rank, port, killed_after, signalled_after, pipe[1]), daemon=True
-        )
+        _forks.Process(target=worker, args=(work, run, machine, rank, port, *what, pipe[1]), daemon=True)
         for rank, pipe in enumerate(pipes)
     ]
     for process in processes:
@@ -159,6 +161,13 @@ def test_a_signal_to_one_worker_stops_both_after_the_same_step(straight, two):
     assert saved[-1] == "step-000006"
     assert together(straight, straight / "told")[0] == once_a_step(straight / "told")[6:]
     assert far(straight / "two", straight / "told") == 0, "as many workers end in the same bits"
+
+
+def test_what_strikes_one_worker_is_an_incident_of_both(straight, two):
+    exchanged = together(straight, straight / "struck", struck_at=7)
+    (incident,) = read_incidents(straight / "struck" / PRETRAIN / "checkpoints")
+    assert (incident["step"], incident["back_to"]) == (7, 4)
+    assert len(exchanged[0]) == len(exchanged[1]) == len(two[0]) + 3, "steps 5 to 7 twice"
 
 
 def test_gradients_may_travel_in_half_the_bytes(straight, two):

@@ -161,6 +161,7 @@ def _stretch(
                 saver.save(Checkpoint(progress=reached, tensors=state.tensors()))
             if told and reached.step < plan.steps:
                 saver.wait()
+                workers.wait()  # where one leaves, torchrun ends the others
                 report(f"step {reached.step:,} of {plan.steps:,} is saved; it goes on from there")
                 leaving.leave()
     return average.tensors
