@@ -140,7 +140,7 @@ def test_incidents_stay_beside_the_metrics(shards, tmp_path):
         train(shards, tmp_path, phase=phase)
     found = read_metrics(tmp_path / "incidents.jsonl")
     assert (found[0]["incident"], found[0]["step"]) == ("resumed", 4)
-    assert found[-1]["incident"] == "diverged" and "not finite" in found[-1]["what"]
+    assert found[-1]["incident"] == "set back" and "not finite" in found[-1]["what"]
 
 
 def test_the_peak_of_memory_is_that_of_this_process(tmp_path):

@@ -78,7 +78,7 @@ def keep_until(path: Path, step: int) -> None:
 
 
 def note_incident(metrics: Path, step: int, incident: str, what: str) -> None:
-    """Note what happened to a phase after step `step`, beside its metrics: `resumed`, `diverged`."""
+    """Note what happened to a phase after step `step`, beside its metrics: `resumed`, `diverged`, `set back`."""
     with open(metrics.with_name(INCIDENTS), "a", encoding="utf-8") as file:
         file.write(json.dumps({"step": step, "incident": incident, "what": what}, ensure_ascii=False) + "\n")
 

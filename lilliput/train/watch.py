@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lilliput.base.errors import DivergenceError
+from lilliput.train.incidents import Incident
 from lilliput.train.memory import peak_memory
 from lilliput.train.metrics import keep_until, note_incident
 from lilliput.train.sinks.sink import Feed
@@ -81,6 +82,8 @@ class Watch:
         self._feed.close()
         if isinstance(error, DivergenceError):
             note_incident(self._path, self._step, "diverged", error.what)
+        if isinstance(error, Incident):
+            note_incident(self._path, self._step, "set back", error.why)
         self._after()
 
     def see(self, step: int, tokens: int, read: int, numbers: dict[str, float]) -> None:
