@@ -1,10 +1,10 @@
 """Does a residual stream in bf16 cost quality, against one in fp32?
 
-    python benchmarks/stream.py TOKENS.npy [--steps N] [--seeds N] [--out FILE.json] [--device cpu]
+    python benchmarks/stream.py TOKENS.npy [--steps N] [--seeds N] [--held N] [--out FILE.json] [--device cpu]
 
 TOKENS.npy holds uint16 ids below 8,192 of real text, documents one after the other, each begun by id 0. SLM-10M trains
-on all but the last 1,048,576 of them, the same tokens in the same order with either stream; the held-out cross-entropy
-is of those last ones. AdamW at the card's rate, steps of 131,072 positions.
+on all but the last 1,024 rows of them, the same tokens in the same order with either stream; the held-out cross-entropy
+is of those rows. AdamW at the card's rate, steps of 131,072 positions.
 """
 
 import argparse
@@ -31,7 +31,6 @@ from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Stage
 
-HELD = 2**20
 LENGTH = 1024
 
 
@@ -76,7 +75,7 @@ class Quiet:
     def measured(self, *_: object) -> None: ...
 
 
-def arm(tokens: np.ndarray, machine: Machine, steps: int, rows: int, seed: int) -> dict[str, float]:
+def arm(tokens: np.ndarray, held: np.ndarray, machine: Machine, steps: int, rows: int, seed: int) -> dict[str, float]:
     phase = replace(
         pretrain,
         tokens=Tokens(steps * rows * LENGTH),
@@ -92,7 +91,7 @@ def arm(tokens: np.ndarray, machine: Machine, steps: int, rows: int, seed: int) 
         train_phase(
             model,
             phase,
-            Rows(tokens[:-HELD], seed),
+            Rows(tokens, seed),
             machine,
             folder=Path(folder),
             seed=seed,
@@ -101,8 +100,7 @@ def arm(tokens: np.ndarray, machine: Machine, steps: int, rows: int, seed: int) 
             report=print,
         )
     seconds = time.perf_counter() - begun
-    held = tokens[-HELD:]
-    parts = (held[begin : begin + 64 * LENGTH].reshape(-1, LENGTH) for begin in range(0, HELD, 64 * LENGTH))
+    parts = (held[begin : begin + 64 * LENGTH].reshape(-1, LENGTH) for begin in range(0, len(held), 64 * LENGTH))
     nats, count = summed(model, (batch_of(part) for part in parts), replace(machine, precision="fp32"))
     return {"seed": seed, "held_out_nats": round(nats / count, 5), "seconds": round(seconds, 1)}
 
@@ -112,16 +110,18 @@ def main() -> None:
     options.add_argument("tokens", type=Path)
     options.add_argument("--steps", type=int, default=300)
     options.add_argument("--rows", type=int, default=128)
+    options.add_argument("--held", type=int, default=1024, help="rows held out, the last ones")
     options.add_argument("--seeds", type=int, default=1)
     options.add_argument("--device", default="cuda")
     options.add_argument("--out", type=Path)
     chosen = options.parse_args()
     tokens = np.load(chosen.tokens)
+    tokens, held = np.split(tokens, [len(tokens) - chosen.held * LENGTH])
     machine = Machine(device=chosen.device, precision="bf16", rows=chosen.rows).settled()
     narrow, results = lilliput.model.stream_precision, {}
     for name, precision in (("bf16", narrow), ("fp32", lambda weight: weight.dtype)):
         lilliput.model.stream_precision = precision
-        results[name] = [arm(tokens, machine, chosen.steps, chosen.rows, seed) for seed in range(chosen.seeds)]
+        results[name] = [arm(tokens, held, machine, chosen.steps, chosen.rows, seed) for seed in range(chosen.seeds)]
         mean = statistics.mean(result["held_out_nats"] for result in results[name])
         print(f"stream in {name}: held-out {mean:.4f} nats a token; {results[name]}", flush=True)
         if chosen.out:
