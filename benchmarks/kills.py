@@ -1,6 +1,6 @@
 """Does a run that is killed, wherever, end in the weights of one that is not?
 
-    python benchmarks/kills.py [--minutes 10] [--seed 0] [--out RESULT]     writes RESULT.json and RESULT.md
+    python benchmarks/kills.py [--minutes 10] [--seed 0] [--out FILE.json]         also writes FILE.md beside it
 
 A small timeline (two stages, an average, growths, instruction tuning) is run straight, which counts the boundaries:
 every write, fsync, rename and removal, and every end of a step. Then it is begun again and again and killed before one

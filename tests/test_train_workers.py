@@ -21,7 +21,8 @@ from lilliput.train import all_reduce
 from lilliput.train.all_reduce import AllReduce
 from lilliput.train.incidents import read_incidents
 from lilliput.train.machine import Machine
-from lilliput.train.watch import Watch, read_metrics
+from lilliput.train.metrics import read_metrics
+from lilliput.train.watch import Watch
 
 ONE = Machine(device="cpu", precision="fp32", threads=1, rows=2)
 TWO = replace(ONE, exchange=AllReduce(workers=2))
