@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lilliput.base.spec import check_choice, check_range
-from lilliput.ops.project import project
+from lilliput.ops.project import projections
 
 
 class FFNSpec(Protocol):
@@ -90,5 +90,5 @@ class GatedFFN(nn.Module):
         self.gated = gated
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = project(x, self.gate.weight, self.up.weight).chunk(2, dim=-1)
+        gate, up = projections(x, self.gate.weight, self.up.weight)
         return self.down(self.gated(gate, up))

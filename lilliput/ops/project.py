@@ -1,4 +1,4 @@
-"""Several projections of one input, side by side. Shapes: D input channels, E_i outputs."""
+"""Several projections of one input, as one product where that is faster. Shapes: D input channels, E_i outputs."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,18 @@ TOGETHER = 1024
 
 
 def project(x: Tensor, *weights: Tensor) -> Tensor:
-    """Project x [..., D] by each weight [E_i, D], to [..., sum of E_i]; one product, where that is faster."""
-    if x.is_cuda and x.numel() >= TOGETHER * x.shape[-1]:
+    """Project x [..., D] by each weight [E_i, D], side by side: [..., sum of E_i]."""
+    if _as_one(x):
         return F.linear(x, torch.cat(weights))
     return torch.cat([F.linear(x, weight) for weight in weights], dim=-1)
+
+
+def projections(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+    """The same, each by itself [..., E_i]; views of one tensor where it is one product."""
+    if _as_one(x):
+        return project(x, *weights).split([len(weight) for weight in weights], dim=-1)
+    return tuple(F.linear(x, weight) for weight in weights)
+
+
+def _as_one(x: Tensor) -> bool:
+    return x.is_cuda and x.numel() >= TOGETHER * x.shape[-1]
