@@ -32,6 +32,7 @@ from lilliput.optim.normuon import VARIANTS, NorMuon
 from lilliput.optim.optimizer import set_multiplier
 from lilliput.optim.roles import Role, roles
 from lilliput.recipes import mtlm1_200m, odinnext_138m, slm_10m
+from lilliput.train.compiled import compiled
 from lilliput.train.precision import autocast
 
 REPEATS = {"cuda": 30, "cpu": 5}
@@ -152,9 +153,10 @@ def step_milliseconds(model: LanguageModel, card: Card, device: str, precision: 
             loss = task(batch, total, generator).total
         loss.backward()
 
-    for _ in range(3):
-        run()
-    return milliseconds(run, device) * card.positions / (card.rows * card.length)
+    with compiled(model, "blocks" if device == "cuda" else "off"):  # as a phase runs them
+        for _ in range(3):
+            run()
+        return milliseconds(run, device) * card.positions / (card.rows * card.length)
 
 
 def compare(card: Card, device: str, precision: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import tiny
 import torch
 from rich.console import Console
 from test_train import same, shards, train  # noqa: F401, shards is a fixture
+from test_train_guard import PHASE, ROWS, Spoilt
 
 import lilliput
 from lilliput.base.files import sha256
@@ -17,10 +18,15 @@ from lilliput.optim.muon import Muon
 from lilliput.optim.normuon import VARIANTS, NorMuon
 from lilliput.optim.optimizer import set_multiplier
 from lilliput.timeline import run
+from lilliput.train.incidents import read_incidents
 from lilliput.train.machine import Machine
 from lilliput.train.precision import autocast
 
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype feature"),
+    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated"),  # by PyTorch 2.11, imported by itself
+]
 
 CUDA = Machine(device="cuda", precision="bf16", threads=1)
 
@@ -51,6 +57,32 @@ def test_resume_is_exact_to_the_bit(shards, tmp_path, name, optimizer, stop, pre
     resumed, other_average, _ = train(shards, tmp_path / "resumed", **settings)
     assert same(straight, resumed)
     assert all(torch.equal(average[key], other_average[key]) for key in average)
+
+
+@pytest.mark.parametrize(("how", "precision"), [("noise", "bf16"), ("nan", "bf16"), ("noise", "fp16")])
+def test_spoilt_text_is_left_out_to_the_bit(shards, tmp_path, how, precision):  # noqa: F811
+    """Of step 11, in replayed graphs: back to step 8, and on behind it, killed on the way or not."""
+    settings = {
+        "phase": replace(PHASE, data=Spoilt(how, 10 * ROWS + 5)),
+        "machine": replace(CUDA, precision=precision),
+    }
+    straight, _, metrics = train(shards, tmp_path / "straight", **settings)
+    (incident,) = read_incidents(tmp_path / "straight" / "checkpoints")
+    assert (incident["step"], incident["back_to"]) == (11, 8)
+    assert ("jumped" if how == "noise" else "not finite") in incident["why"]
+    assert [line["step"] for line in metrics if "cross_entropy" in line] == list(range(1, 25))
+    with pytest.raises(KeyboardInterrupt):
+        train(shards, tmp_path / "killed", stop=14, **settings)
+    assert same(straight, train(shards, tmp_path / "killed", **settings)[0])
+
+
+def test_text_that_is_no_text_is_skipped_in_fp16(shards, tmp_path):  # noqa: F811
+    """Its gradients are not finite at any scale of the loss: the step is not taken, and nothing else is lost."""
+    settings = {"phase": replace(PHASE, data=Spoilt("nan", 10 * ROWS + 5)), "machine": replace(CUDA, precision="fp16")}
+    model, _, metrics = train(shards, tmp_path, **settings)
+    assert [line["skipped"] for line in metrics if "skipped" in line][-1] == 1
+    assert not read_incidents(tmp_path / "checkpoints")
+    assert all(value.isfinite().all() for value in model.parameters())
 
 
 @pytest.mark.parametrize("name", tiny.SPECS)

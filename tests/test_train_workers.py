@@ -65,15 +65,15 @@ def worker(work, run, machine, rank, port, killed_after, signalled_after, struck
     told.send(exchanged)
 
 
-def together(work, run, machine=TWO, killed_after=None, signalled_after=None, struck_at=None):
+def together(work, run, machine=TWO, killed_after=None, signalled_after=None, struck_at=None, processes_of=_forks):
     """What each worker exchanged, or the exit codes where not all ended by themselves."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    pipes = [_forks.Pipe(duplex=False) for _ in range(2)]
+    pipes = [processes_of.Pipe(duplex=False) for _ in range(2)]
     what = (killed_after, signalled_after, struck_at)
     processes = [
-        _forks.Process(target=worker, args=(work, run, machine, rank, port, *what, pipe[1]), daemon=True)
+        processes_of.Process(target=worker, args=(work, run, machine, rank, port, *what, pipe[1]), daemon=True)
         for rank, pipe in enumerate(pipes)
     ]
     for process in processes:

@@ -56,13 +56,13 @@ def on_both(measure: Measure, model: LanguageModel, average: Average | NoAverage
         return measure(model) | live
 
 
-def bits_per_byte(model: LanguageModel, shards: Shards, length: int, machine: Machine) -> float:
+def bits_per_byte(model: LanguageModel, shards: Shards, length: int, machine: Machine, most: int = MOST) -> float:
     """Nats of every held-out token over ln 2, over the text's UTF-8 bytes (in proportion, where not all are measured).
 
     Every token is predicted once, from the tokens of its own document that its row of `length` positions holds.
     """
     side = shards.index["sides"]["heldout"]
-    rows = islice(shards.rows("heldout", length), max(1, MOST // length))
+    rows = islice(shards.rows("heldout", length), max(1, most // length))
     nats, tokens = summed(model, _row_batches(rows, max(1, machine.positions // length), shards.end), machine)
     # The very first token of the stream has nothing before it and is no target.
     return nats / math.log(2) / (side["bytes"] * tokens / (side["tokens"] - 1))

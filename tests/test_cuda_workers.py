@@ -1,0 +1,62 @@
+"""Data parallel over NCCL: two GPUs train what one does, exchange once a step, and one goes on after them."""
+
+from dataclasses import replace
+from multiprocessing import get_context
+
+import pytest
+import torch
+from test_train_workers import PRETRAIN, alone, far, numbers, once_a_step, together, weights
+
+from lilliput.base.files import read_json
+from lilliput.train.all_reduce import AllReduce
+from lilliput.train.machine import Machine
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are not two CUDA devices"),
+    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated"),
+]
+
+ONE = Machine(device="cuda", precision="fp32", threads=1, rows=2, compile="off")
+TWO = replace(ONE, exchange=AllReduce(workers=2))
+SPAWN = get_context("spawn")  # a process that has met CUDA cannot be forked
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A folder with a run by one GPU, in as many micro-batches as two have together, and one by two."""
+    work = tmp_path_factory.mktemp("workers")
+    alone(work, work / "one", ONE)
+    return work, together(work, work / "two", TWO, processes_of=SPAWN)
+
+
+def test_two_gpus_train_what_one_does_and_exchange_once_a_step(straight):
+    work, exchanged = straight
+    assert exchanged == [once_a_step(work / "two")] * 2 and len(exchanged[0]) > 12
+    largest = max(float(value.abs().max()) for value in weights(work / "one").values())
+    assert far(work / "one", work / "two") < 1e-5 * max(1.0, largest)
+    assert numbers(work / "two", 99) == pytest.approx(numbers(work / "one", 99), rel=1e-5)
+
+
+def test_two_gpus_end_in_the_same_bits_again(straight):
+    work, _ = straight
+    together(work, work / "again", TWO, processes_of=SPAWN)
+    assert far(work / "two", work / "again") == 0
+
+
+def test_one_gpu_goes_on_where_two_were_killed(straight):
+    work, _ = straight
+    together(work, work / "killed", TWO, killed_after=7, processes_of=SPAWN)
+    alone(work, work / "killed", ONE, allow_change=True)
+    assert far(work / "one", work / "killed") < 1e-5, "the same rows in the same order"
+    (change,) = read_json(work / "killed" / "run.json")["changes"]
+    assert change["phase"] == PRETRAIN
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_compiled_layers_exchange_once_a_step_in_any_precision(straight, precision):
+    work, _ = straight
+    run = work / precision
+    exchanged = together(work, run, replace(TWO, precision=precision, compile="blocks"), processes_of=SPAWN)
+    assert exchanged == [once_a_step(run)] * 2
+    assert numbers(run, 4) == pytest.approx(numbers(work / "one", 4), rel=3e-2)
