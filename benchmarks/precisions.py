@@ -99,8 +99,8 @@ def main() -> None:
                 print(
                     f"{name:18} {what:28} fp32 {each['means']['fp32']:.4f}, seeds {each['seeds']:.4f}"
                     + "".join(
-                        f"; {precision} {each[precision]['difference']:+.4f} (± {each[precision]['standard_error']:.4f})"
-                        for precision in PRECISIONS[1:]
+                        f"; {kind} {each[kind]['difference']:+.4f} (± {each[kind]['standard_error']:.4f})"
+                        for kind in PRECISIONS[1:]
                     ),
                     flush=True,
                 )
