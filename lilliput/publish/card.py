@@ -12,6 +12,7 @@ import jinja2
 from lilliput.base.spec import to_plain
 from lilliput.model import ModelSpec
 from lilliput.publish.again import again
+from lilliput.publish.course import course
 from lilliput.publish.markdown import cell, code, fenced, literal, prose, source
 from lilliput.publish.record import Part, Timeline, refusal
 
@@ -37,8 +38,9 @@ def card(record: dict[str, Any]) -> str:
 
     Args:
         record: JSON values alone: `release` (as the recipe writes it, with `sha256`, `bytes`, `parameters` and
-            `parity`), `recipe`, `command` (that it comes from, or None), `machine`, `environment`, `corpora`, `phases`,
-            and `evaluation` with `scores`, `samples`, `baselines` and `versions`.
+            `parity`), `recipe`, `command` (that it comes from, or None), `machine`, `made_with`, `changes` (of these
+            two), `environment`, `corpora`, `phases`, and `evaluation` with `scores`, `samples`, `baselines` and
+            `versions`.
 
     Returns:
         Markdown with YAML front matter.
@@ -72,6 +74,7 @@ def card(record: dict[str, Any]) -> str:
         at_chance=_at_chance(run),
         comparison=_comparison(run),
         training=_training(run, timeline),
+        course=course(run),
         data=_data(run, timeline.corpora()),
         machine=_machine(run),
         versions={key: environment[key] for key in ("lilliput", "python")} | {"commit": environment.optional("commit")},
