@@ -195,7 +195,7 @@ def test_wide_precisions_add_nothing():
 
 WIDE_OPS = {
     "_log_softmax", "_softmax", "cos", "cumsum", "exp", "log", "log_sigmoid_backward", "log_sigmoid_forward",
-    "logsumexp", "pow", "rsqrt", "sin",
+    "logsumexp", "pow", "rsqrt", "sin", "tanh",
 }  # fmt: skip
 
 

@@ -1,12 +1,44 @@
-"""What happened on the way, for the card: what training was made with, what changed, which steps were taken back."""
+"""How training went, for the card: what phases cost and where they ended, and what happened on the way."""
 
 from typing import Any
 
-from lilliput.publish.record import Part
+from lilliput.publish.markdown import NOTHING
+from lilliput.publish.record import Part, Timeline
+
+
+def training(run: Part, timeline: Timeline) -> dict[str, Any]:
+    """What the phases cost and where they ended."""
+    parameters = run["release"]["parameters"]["total"]
+
+    def cost(phase: Any) -> dict[str, str]:
+        return {
+            "steps": f"{phase['steps']:,}",
+            "tokens": f"{phase['tokens']:,}",
+            "per_parameter": f"{phase['tokens'] / parameters:,.2f}",
+            "time": _duration(phase["seconds"]),
+        }
+
+    def heldout(phase: Part) -> str:
+        values = []
+        for name, value in phase["heldout"].items():
+            is_text = "bytes" in run["corpora"][name]["sides"]["heldout"]
+            values.append(f"{name} {value:.4f} {'bits per byte' if is_text else 'nats per token'}")
+        return "; ".join(values) or NOTHING
+
+    phases = run["phases"]
+    sums = {key: sum(phase[key] for phase in phases) for key in ("steps", "tokens", "seconds")}
+    return {
+        "phases": [
+            cost(phase) | {"name": phase["name"], "loss": f"{phase['loss']:.4f}", "heldout": heldout(phase)}
+            for phase in phases
+        ],
+        "together": cost(sums),
+        "length": f"{max((phase['length'] for phase in timeline.phases), default=0):,}",
+    }
 
 
 def course(run: Part) -> dict[str, Any]:
-    """How the training of a record went.
+    """What happened on the way.
 
     Returns:
         `made_with` in words (None where the record is of a run that did not note it), `changes` as pairs of a phase and
@@ -62,3 +94,11 @@ def _left_out(incident: Part, corpora: Part) -> list[str]:
         for name, count in read
         if count
     ]
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
