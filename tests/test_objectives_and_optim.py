@@ -159,6 +159,8 @@ def test_the_average_follows_its_formula():
     with average.applied(model):
         assert torch.allclose(model.norm.weight, expected)
     assert torch.equal(model.norm.weight, torch.full_like(first, 3.0))
+    average.update(model, step=1_000)
+    assert torch.allclose(average.tensors["norm.weight"], 0.5 * expected + 0.5 * 3.0), "the warm-up is over"
     with NoEma().build(model).applied(model):
         assert torch.equal(model.norm.weight, torch.full_like(first, 3.0))
 
