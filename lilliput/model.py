@@ -13,12 +13,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from lilliput.base.spec import check_range, to_plain
+from lilliput.base.spec import check_cap, check_range, to_plain
 from lilliput.nn.block import Block, GateSpec, Ungated
 from lilliput.nn.ffn import FFNSpec
-from lilliput.nn.initialise import Normal
+from lilliput.nn.initialise import InitSpec, Normal
 from lilliput.nn.mixer import MixerSpec, State
 from lilliput.nn.norm import NormSpec, RMSNorm
+from lilliput.ops.soft_cap import soft_cap
 
 ALL = slice(None)
 
@@ -36,10 +37,13 @@ class ModelSpec:
     gate: GateSpec = Ungated()
     tie_embeddings: bool = True
     """Whether the head is the embedding itself."""
-    init: Normal = Normal()
+    init: InitSpec = Normal()
+    logit_cap: float | None = None
+    """Soft-cap of the logits, c * tanh(z / c) in fp32, in training and ever after; None for none."""
 
     def __post_init__(self) -> None:
         check_range("ModelSpec", 1, inf, vocab=self.vocab, width=self.width, layers=self.layers)
+        check_cap("ModelSpec", logit_cap=self.logit_cap)
 
     @property
     def shape(self) -> "ModelSpec":
@@ -47,8 +51,9 @@ class ModelSpec:
         return self
 
     def identity(self) -> Any:
-        """What decides the first weights besides the seed, as a JSON value."""
-        return to_plain(self)
+        """What decides the model besides the seed, as a JSON value; that of one without a cap does not mention it."""
+        plain = to_plain(self)
+        return plain if self.logit_cap else {key: value for key, value in plain.items() if key != "logit_cap"}
 
     def build(self, seed: int) -> "LanguageModel":
         """A model with its first weights, a function of the spec and the seed."""
@@ -132,8 +137,9 @@ class LanguageModel(nn.Module):
         return every[layers]
 
     def head(self, x: Tensor) -> Tensor:
-        """Residual stream [B, L, D] -> logits [B, L, V]."""
-        return nn.functional.linear(self.norm(x), self.head_weight)
+        """Residual stream [B, L, D] -> logits [B, L, V]; in fp32 where they are capped."""
+        logits = nn.functional.linear(self.norm(x), self.head_weight)
+        return logits if self.spec.logit_cap is None else soft_cap(logits, self.spec.logit_cap)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Token ids [B, L] -> logits [B, L, V]: the three verbs in a row, for evaluation and parity."""

@@ -140,7 +140,7 @@ class Publisher:
             "command": command and to_plain(command),
             "machine": run["machine"],
             "made_with": run.get("made_with"),
-            "changes": run.get("changes", []),
+            "changes": [change for change in run.get("changes", []) if change["phase"] in phases],
             "environment": made["environment"],
             "corpora": {name: part["outputs"] for name, part in parts.items() if part},
             "phases": [self._phase(name) for name in phases],
@@ -148,7 +148,7 @@ class Publisher:
         }
 
     def _phase(self, name: str) -> dict[str, Any]:
-        """A phase as its metrics tell it."""
+        """A phase as its metrics and its own record tell it."""
         lines = read_metrics(self._run.path / name / "metrics.jsonl")
         steps, measured = steps_of(lines), measured_of(lines)
         return {
@@ -158,6 +158,7 @@ class Publisher:
             "seconds": sum(line["seconds"] for line in steps),
             "loss": steps[-1]["cross_entropy"],
             "heldout": released(measured[-1]) if measured else {},
+            "incidents": self._run.record(name)["outputs"].get("incidents", []),
         }
 
     def _say(self, line: str) -> None:

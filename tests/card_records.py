@@ -84,8 +84,17 @@ PHASES = [
         "seconds": 201.4,
         "loss": 3.40721,
         "heldout": {"docs": 1.87},
+        "incidents": [],
     },
-    {"name": "sft", "steps": 73, "tokens": 299_008, "seconds": 48.6, "loss": 2.51312, "heldout": {"questions": 2.4477}},
+    {
+        "name": "sft",
+        "steps": 73,
+        "tokens": 299_008,
+        "seconds": 48.6,
+        "loss": 2.51312,
+        "heldout": {"questions": 2.4477},
+        "incidents": [],
+    },
 ]
 
 
@@ -109,6 +118,8 @@ def record_of(chat, model=HGRN, layout=HGRN2Layout(context=2_048)):
         "recipe": to_plain(recipe),
         "command": to_plain(Command(recipe="garden.py", overrides=("seed=1",), machine="cpu")),
         "machine": to_plain(Machine(device="cpu", precision="bf16", threads=2)),
+        "made_with": {"lilliput": "0.1.0", "torch": "2.13.0", "processor": "AVX512"},
+        "changes": [],
         "environment": {
             "lilliput": "0.1.0",
             "commit": "3f2a1bc",

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import HGRN2_SPEC, SPECS
+from tiny import GQA_SPEC, HGRN2_SPEC, SPECS
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.spec import from_plain, to_plain
@@ -13,6 +13,7 @@ from lilliput.nn.block import ScalarGate
 from lilliput.nn.ffn import SwiGLU, SwiGLU2
 from lilliput.nn.gqa import GQA
 from lilliput.nn.hgrn2 import HGRN2
+from lilliput.nn.initialise import Normal, UnscaledNormal
 from lilliput.nn.norm import RMSNorm, ZeroCentredRMSNorm
 from lilliput.nn.rope import EvenLayers, Everywhere
 from lilliput.ops.rotate import rotate
@@ -136,6 +137,21 @@ def test_first_weights_depend_on_seed_and_name_alone(model):
     deeper = replace(spec, layers=4).build(seed=1)
     assert torch.equal(deeper.layers[0].ffn.up.weight, again.layers[0].ffn.up.weight)
     assert deeper.layers[0].ffn.down.weight.std() < again.layers[0].ffn.down.weight.std()
+
+
+def test_matrices_that_write_to_the_stream_begin_smaller_unless_told_otherwise():
+    """So the stream is no more than twice as large after any depth; without the scale it grows with it."""
+    deep = replace(GQA_SPEC, width=64, layers=16, ffn=SwiGLU(inner=128))
+    growths = []
+    for init in (Normal(std=0.04), UnscaledNormal(std=0.04)):
+        model = replace(deep, init=init).build(seed=1)
+        stds = [model.layers[3].get_submodule(name).weight.std() for name in ("mixer.output", "ffn.down", "ffn.up")]
+        scale = (2 * 16) ** 0.5 if isinstance(init, Normal) else 1.0
+        expected = torch.tensor([0.04 / scale, 0.04 / scale, 0.04])
+        assert torch.allclose(torch.stack(stds), expected, rtol=0.05)
+        x = model.embed(torch.randint(0, 300, (2, 32, 1), generator=torch.Generator().manual_seed(3)))
+        growths.append((model.run(x).var() / x.var()).item())
+    assert growths[0] < 2 < growths[1]
 
 
 def test_norms_begin_as_plain_rms_norms():

@@ -82,6 +82,25 @@ def test_z_loss_is_the_mean_squared_log_sum_exp(model):
     assert torch.allclose(found.total, found.parts["cross_entropy"] + 0.5 * found.parts["z_loss"], atol=1e-12)
 
 
+def test_capped_logits_stay_below_their_cap_and_are_what_is_charged():
+    spec = replace(tiny.GQA_SPEC, logit_cap=0.3)
+    model, free = spec.build(seed=0).double(), tiny.GQA_SPEC.build(seed=0).double()
+    for each in (model, free):
+        with torch.no_grad():
+            each.norm.weight.mul_(30)
+    one = batch()
+    logits, plain = model(one.tokens[:, :-1]), free(one.tokens[:, :-1])
+    assert plain.abs().max() > 1 and torch.allclose(logits, 0.3 * torch.tanh(plain / 0.3), atol=1e-12)
+    for terms in ((CrossEntropy(),), (CrossEntropy(), ZLoss(weight=0.5))):
+        expected = F.cross_entropy(logits.flatten(0, 1), one.tokens[:, 1:].flatten())
+        expected = expected + 0.5 * logits.logsumexp(-1).square().mean() * (len(terms) - 1)
+        assert torch.allclose(losses(NextBag(terms=terms), model, one).total, expected, atol=1e-12)
+    assert "logit_cap" not in tiny.GQA_SPEC.identity() and spec.identity()["logit_cap"] == 0.3
+    for wrong in (lambda: replace(spec, logit_cap=0.0), lambda: replace(spec.mixer, cap=-1.0)):
+        with pytest.raises(RecipeError, match="cap cannot be"):
+            wrong()
+
+
 def test_a_bag_of_tokens_is_the_mean_of_its_cross_entropies(model):
     one = batch(length=12)
     inputs, targets = bags(one.tokens, 3)
@@ -140,6 +159,8 @@ def test_the_average_follows_its_formula():
     with average.applied(model):
         assert torch.allclose(model.norm.weight, expected)
     assert torch.equal(model.norm.weight, torch.full_like(first, 3.0))
+    average.update(model, step=1_000)
+    assert torch.allclose(average.tensors["norm.weight"], 0.5 * expected + 0.5 * 3.0), "the warm-up is over"
     with NoEma().build(model).applied(model):
         assert torch.equal(model.norm.weight, torch.full_like(first, 3.0))
 

@@ -92,6 +92,9 @@ REFUSED = {
         replace(LLAMA, mixer=GQA(heads=5, kv_heads=5, head_width=8)),
         "width",
     ),
+    "capped logits as qwen3": (Qwen3Layout(context=8), replace(QWEN3, logit_cap=30.0), "logit_cap"),
+    "capped logits as llama": (LlamaLayout(context=8), replace(LLAMA, logit_cap=30.0), "logit_cap"),
+    "capped scores as qwen3": (Qwen3Layout(context=8), replace(QWEN3, mixer=replace(QWEN3.mixer, cap=50.0)), "mixer"),
     "a strange gate": (HGRN2Layout(context=8), replace(HGRN, gate=RMSNorm()), "gate"),
 }
 

@@ -52,6 +52,7 @@ def test_releases_are_whole(done):
         assert card.startswith("---\n") and evaluation["weights"] == sha256(release / "model.safetensors")
         for score in evaluation["scores"]:
             assert score["task"] in card
+        assert "Training began and ended on `cpu`" in card and "No step had to be taken back." in card
         assert (release / "loss.png").read_bytes().startswith(b"\x89PNG")
         assert sha256(release / "model.safetensors")[:12] in screen
     tasks = [score["metric"] for score in read_json(folder / "evals" / "tiny-instruct.json")["scores"]]

@@ -15,6 +15,7 @@ from lilliput.data.documents import Files
 from lilliput.data.shards import Shards, write_shards
 from lilliput.data.split import Split
 from lilliput.objectives.language import NextBag
+from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.ema import Ema, NoEma
 from lilliput.tokenizer.bpe import BPE
@@ -188,6 +189,24 @@ def test_another_seed_or_stage_is_another_run(shards, tmp_path):
     stages = (Stage(share=1.0, objective=NextBag()),)
     other, _, _ = train(shards, tmp_path / "b", phase=replace(tiny.pretraining(), stages=stages))
     assert not same(one, other), "the z-loss of the first stage must matter"
+
+
+def test_a_term_ends_with_its_stage_and_the_rest_goes_on(shards, tmp_path):
+    """A z-loss of the first 40%: text, schedule and moments go on as where it never ends."""
+    charged = NextBag(terms=(CrossEntropy(), ZLoss(weight=0.1)))
+    stages = (Stage(share=0.4, objective=charged), Stage(share=0.6, objective=NextBag()))
+    model, _, metrics = train(shards, tmp_path / "ends", phase=tiny.pretraining(steps=10, stages=stages))
+    steps = steps_of(metrics)
+    assert [line["step"] for line in steps if "z_loss" in line] == [1, 2, 3, 4]
+    all_along = (Stage(share=1.0, objective=charged),)
+    longer, _, others = train(shards, tmp_path / "goes on", phase=tiny.pretraining(steps=10, stages=all_along))
+    others = steps_of(others)
+    assert all(
+        line[name] == other[name] for name in ("lr", "tokens") for line, other in zip(steps, others, strict=True)
+    )
+    equal = [line["cross_entropy"] == other["cross_entropy"] for line, other in zip(steps, others, strict=True)]
+    assert equal == [True] * 5 + [False] * 5, "the fifth update is the first one without it"
+    assert not same(model, longer)
 
 
 def test_checkpoints_are_rotated_and_hashed(shards, tmp_path):

@@ -21,6 +21,6 @@ def test_a_run_that_is_killed_twice_ends_in_the_same_weights(straight, tmp_path,
     work, boundaries = straight
     draw = Random(part)
     place = draw.randrange(part * boundaries // 6, (part + 1) * boundaries // 6) + 1
-    assert tiny_kills.killed(work, tmp_path / "run", place, None, draw, boundaries) >= 1
+    assert any(tiny_kills.killed(work, tmp_path / "run", place, None, draw, boundaries))
     expected = tiny_kills.trained(work / "straight")
     assert len(expected) == 2 and tiny_kills.trained(tmp_path / "run") == expected

@@ -6,6 +6,7 @@ import pytest
 import tiny
 import torch
 from test_train import MACHINE, Interrupted, same, shards, train  # noqa: F401, shards is a fixture
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lilliput.base.errors import DivergenceError
@@ -13,6 +14,7 @@ from lilliput.data.batch import Batch
 from lilliput.objectives.language import NextBag
 from lilliput.objectives.objective import charged
 from lilliput.objectives.terms import CrossEntropy, ZLoss
+from lilliput.ops import project
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.normuon import NorMuon
 from lilliput.optim.optimizer import set_multiplier, state_tensors
@@ -193,7 +195,7 @@ def test_wide_precisions_add_nothing():
 
 WIDE_OPS = {
     "_log_softmax", "_softmax", "cos", "cumsum", "exp", "log", "log_sigmoid_backward", "log_sigmoid_forward",
-    "logsumexp", "pow", "rsqrt", "sin",
+    "logsumexp", "pow", "rsqrt", "sin", "tanh",
 }  # fmt: skip
 
 
@@ -232,13 +234,33 @@ def test_headroom_is_what_is_left_above_the_largest_activation():
     with torch.no_grad():
         layers[0].weight.fill_(0.0).fill_diagonal_(250.0)
         layers[1].weight.fill_(2.0)
-    with looking(layers) as headroom:
+    with looking() as headroom:
         layers(torch.tensor([[-1.0, 0.5, 0.0, 0.0]]))
     assert headroom.value() == pytest.approx(65_504 / 250)
-    with looking(layers) as headroom, autocast("cpu", "fp16"):
+    with looking() as headroom, autocast("cpu", "fp16"):
         layers(torch.tensor([[300.0, 0.0, 0.0, 0.0]]))
     assert headroom.value() == 0.0
-    assert not layers[0]._forward_hooks
+    layers(torch.tensor([[1e6, 0.0, 0.0, 0.0]]))
+    assert headroom.largest() == torch.inf, "nothing is seen any more"
+
+
+@pytest.mark.parametrize("as_one", [False, True], ids=["apart", "as one"])
+@pytest.mark.parametrize("name", ["gqa", "odin"])
+def test_headroom_sees_every_matrix_of_a_layer(monkeypatch, name, as_one):
+    """Also those that several projections are one product of, as on a GPU."""
+    monkeypatch.setattr(project, "_as_one", lambda x: as_one)
+    matrices = [
+        name for name, module in tiny.SPECS[name].skeleton().layers.named_modules() if isinstance(module, nn.Linear)
+    ]
+    assert len(matrices) == 2 * 7
+    with looking() as usual:
+        loss(tiny.SPECS[name].build(seed=0))
+    for matrix in matrices:
+        model = tiny.SPECS[name].build(seed=0)
+        with torch.no_grad(), looking() as headroom:
+            model.layers.get_submodule(matrix).weight.mul_(1e9)
+            loss(model)
+        assert headroom.largest() > 1e4 * usual.largest(), matrix
 
 
 def test_gpus_without_bf16_get_fp16(monkeypatch):

@@ -14,7 +14,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from lilliput import timeline
-from lilliput.base.errors import MachineError, RunError
+from lilliput.base.errors import MachineError, RecipeError, RunError
 from lilliput.base.files import read_json
 from lilliput.recipe import load_machine
 from lilliput.train import all_reduce
@@ -171,10 +171,16 @@ def test_what_strikes_one_worker_is_an_incident_of_both(straight, two):
     assert len(exchanged[0]) == len(exchanged[1]) == len(two[0]) + 3, "steps 5 to 7 twice"
 
 
-def test_gradients_may_travel_in_half_the_bytes(straight, two):
-    together(straight, straight / "half", replace(TWO, exchange=AllReduce(workers=2, compress=True)))
-    assert numbers(straight / "half", 4) == pytest.approx(numbers(straight / "one", 4), rel=1e-2)
-    assert far(straight / "one", straight / "half") > 0, "something was rounded"
+@pytest.mark.parametrize(("narrow", "tolerance"), [("fp16", 1e-2), ("bf16", 2e-2)])
+def test_gradients_may_travel_in_half_the_bytes(straight, two, narrow, tolerance):
+    together(straight, straight / narrow, replace(TWO, exchange=AllReduce(workers=2, compress=narrow)))
+    assert numbers(straight / narrow, 4) == pytest.approx(numbers(straight / "one", 4), rel=tolerance)
+    assert far(straight / "one", straight / narrow) > 0, "something was rounded"
+
+
+def test_gradients_do_not_travel_in_what_nobody_knows():
+    with pytest.raises(RecipeError, match="compress cannot be 'int8'"):
+        AllReduce(compress="int8")
 
 
 def test_workers_that_are_not_there_are_missed(straight, monkeypatch):

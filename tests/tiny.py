@@ -57,6 +57,7 @@ OPTIONS_SPEC = replace(
     mixer=HGRN2(heads=2, rope=EvenLayers(pairs="interleaved"), rope_tie_gate=True, lower_bounds=True),
     ffn=SwiGLU2(inner=48, square="product"),
     gate=ScalarGate(first=1.0),
+    logit_cap=0.4,
 )
 """OdinNext with what its card leaves open read otherwise."""
 SPECS = {

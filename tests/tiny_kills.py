@@ -3,6 +3,7 @@
 import os
 import signal
 from dataclasses import replace
+from importlib.util import find_spec
 from io import StringIO
 from multiprocessing import get_context
 from pathlib import Path
@@ -13,6 +14,7 @@ import tiny
 from rich.console import Console
 
 from lilliput import timeline
+from lilliput import walk as walks
 from lilliput.base import files
 from lilliput.base.files import sha256
 from lilliput.train.machine import Machine
@@ -21,7 +23,7 @@ from lilliput.train.watch import Watch
 MACHINE = Machine(device="cpu", precision="fp32", threads=1)
 
 _forks = get_context("forkserver")
-_forks.set_forkserver_preload(["tiny_kills", "torch._dynamo"])
+_forks.set_forkserver_preload(["tiny_kills", "torch._dynamo", "matplotlib.figure", "matplotlib.backends.backend_agg"])
 
 
 def walk(work: str, run: str, kill_at: int | None, told: Any) -> None:
@@ -43,6 +45,8 @@ def walk(work: str, run: str, kill_at: int | None, told: Any) -> None:
 
     seen, Watch.see = Watch.see, see  # type: ignore[method-assign]
     files.boundary = boundary
+    if find_spec("matplotlib") is None:  # the picture of a loss decides nothing
+        walks.plot_loss = lambda *drawn: None
     recipe = tiny.recipe(Path(work) / "data", tiny.GQA_SPEC)
     steps = [entry for entry in recipe.timeline if type(entry).__name__ != "Release"]
     timeline.train(replace(recipe, timeline=tuple(steps)), Path(run), MACHINE, Console(file=StringIO()))
@@ -70,9 +74,15 @@ def trained(run: Path) -> dict[str, str]:
     return {path.parents[1].name: sha256(path) for path in sorted(run.glob("phases/*/final/weights.safetensors"))}
 
 
-def killed(work: Path, run: Path, kill_at: int | None, after: float | None, draw: Random, boundaries: int) -> int:
-    """Kill a run that begins, kill it once more where it goes on, and let it end; how often it was killed."""
-    kills = finished(work, run, kill_at, after) is None
-    kills += finished(work, run, draw.randrange(1, boundaries), None) is None
-    assert finished(work, run) is not None
-    return kills
+def killed(
+    work: Path, run: Path, kill_at: int | None, after: float | None, draw: Random, boundaries: int
+) -> tuple[bool, bool]:
+    """Kill a run that begins, kill it once more where it goes on, and let it end; whether each of the two was killed.
+
+    It is not where it ends before: after more seconds than it needs, or at once where it was killed at its end.
+    """
+    first = finished(work, run, kill_at, after) is None
+    left = boundaries - (kill_at or 0)  # at least: what came after the last checkpoint is done again
+    second = finished(work, run, draw.randint(1, max(1, left))) is None
+    assert finished(work, run) is not None, "killed by nobody"
+    return first, second

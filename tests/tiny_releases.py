@@ -55,6 +55,7 @@ OTHERWISE = replace(
     ),
     ffn=SwiGLU2(inner=48, square="product"),
     gate=ScalarGate(first=1.0),
+    logit_cap=2.0,
 )
 """Whatever model cards leave open, otherwise than we read them."""
 

@@ -170,6 +170,17 @@ def check_range(where: str, low: float, below: float, **numbers: float) -> None:
             raise RecipeError(f"{name} cannot be {number}", where=where, hint=f"give at least {low:g}{most}")
 
 
+def check_cap(where: str, **caps: float | None) -> None:
+    """Refuse soft-caps of a spec that are not above 0; None is no cap.
+
+    Raises:
+        RecipeError: one is not; it is named.
+    """
+    for name, cap in caps.items():
+        if cap is not None and not 0 < cap < inf:
+            raise RecipeError(f"{name} cannot be {cap}", where=where, hint="give a number above 0, or None for no cap")
+
+
 def check_choice(where: str, choices: Collection[str], **values: str) -> None:
     """Refuse names that are none of `choices`.
 

@@ -1,7 +1,7 @@
 """First weights: one rule a kind of parameter, each drawn from a seed of its own, the same on every device."""
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
@@ -12,6 +12,19 @@ RESIDUAL_OUTPUTS = ("mixer.output.weight", "ffn.down.weight")
 """Names (by suffix) of the matrices that write to the residual stream."""
 
 
+class InitSpec(Protocol):
+    """First weights as recipes write them."""
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the embedding, and of most matrices."""
+        ...
+
+    def initialise(self, model: nn.Module, layers: int, seed: int) -> None:
+        """Fill every parameter of `model` in place; norms and gates know their own neutral value."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Normal:
     """Matrices and embeddings from N(0, std^2); those that write to the stream divided by sqrt(2 layers) (GPT-2)."""
@@ -19,14 +32,27 @@ class Normal:
     std: float = 0.02
 
     def initialise(self, model: nn.Module, layers: int, seed: int) -> None:
-        """Fill every parameter of `model` in place; norms and gates know their own neutral value."""
-        for name, module in model.named_modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                key = f"{name}.weight"
-                std = self.std / (2 * layers) ** 0.5 if key.endswith(RESIDUAL_OUTPUTS) else self.std
-                fill_normal(module.weight, std, f"{seed}/{key}")
-            elif next(module.parameters(recurse=False), None) is not None:
-                cast(Any, module).reset_parameters()
+        fill(model, seed, std=self.std, outputs=self.std / (2 * layers) ** 0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnscaledNormal:
+    """All matrices and embeddings from N(0, std^2), those that write to the stream, too, however deep it is."""
+
+    std: float = 0.02
+
+    def initialise(self, model: nn.Module, layers: int, seed: int) -> None:
+        fill(model, seed, std=self.std, outputs=self.std)
+
+
+def fill(model: nn.Module, seed: int, *, std: float, outputs: float) -> None:
+    """Draw matrices with one standard deviation, those that write to the stream with another; reset what is left."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            key = f"{name}.weight"
+            fill_normal(module.weight, outputs if key.endswith(RESIDUAL_OUTPUTS) else std, f"{seed}/{key}")
+        elif next(module.parameters(recurse=False), None) is not None:
+            cast(Any, module).reset_parameters()
 
 
 def fill_normal(tensor: torch.Tensor, std: float, key: str) -> None:

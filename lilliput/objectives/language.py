@@ -50,7 +50,8 @@ class NextBagModule(nn.Module):
         documents, _ = bags(batch.segments, size)
         weight = bags(batch.weight, size)[1] * is_target(batch.segments, size) / size
         hidden = self.spec.route(self.model, self.model.embed(inputs), targets, documents[..., -1], generator)
-        loss, lse = bag_loss(self.model.norm(hidden), self.model.head_weight, targets, weight)
+        cap = self.model.spec.logit_cap
+        loss, lse = bag_loss(self.model.norm(hidden), self.model.head_weight, targets, weight, cap=cap)
         charge = weight.sum(dim=-1)
         sums = {term.name: term(loss, lse, charge) * (size / charged) for term in self.spec.terms}
         total = torch.stack([term.weight * sums[term.name] for term in self.spec.terms]).sum()

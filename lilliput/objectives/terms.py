@@ -37,7 +37,15 @@ class CrossEntropy:
 
 @dataclass(frozen=True, kw_only=True)
 class ZLoss:
-    """The squared log-sum-exp of the logits (PaLM, arXiv 2204.02311): keeps them from drifting."""
+    """The squared log-sum-exp of the logits (PaLM, arXiv 2204.02311): keeps them from drifting.
+
+    One that ends after 40% of a phase is a stage of its own, as optimizer, schedule and text go on across stages:
+
+        stages=(
+            Stage(share=0.4, objective=NextBag(terms=(CrossEntropy(), ZLoss()))),
+            Stage(share=0.6, objective=NextBag()),
+        )
+    """
 
     name: str = "z_loss"
     weight: float = 1e-4

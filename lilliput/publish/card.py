@@ -12,7 +12,8 @@ import jinja2
 from lilliput.base.spec import to_plain
 from lilliput.model import ModelSpec
 from lilliput.publish.again import again
-from lilliput.publish.markdown import cell, code, fenced, literal, prose, source
+from lilliput.publish.course import course, training
+from lilliput.publish.markdown import NOTHING, cell, code, fenced, literal, prose, source
 from lilliput.publish.record import Part, Timeline, refusal
 
 TEMPLATE = "card.md.jinja"
@@ -27,8 +28,6 @@ ROPES = {
 }
 SQUARES = {"silu": "", "product": ", its product squared", "relu": ", with a squared ReLU"}
 """What the name SwiGLU2 leaves open, where it is not what is meant most."""
-NOTHING = "—"
-"""In a cell of a table where there is nothing to say."""
 SIDES = {"train": "training", "heldout": "held out"}
 
 
@@ -37,8 +36,9 @@ def card(record: dict[str, Any]) -> str:
 
     Args:
         record: JSON values alone: `release` (as the recipe writes it, with `sha256`, `bytes`, `parameters` and
-            `parity`), `recipe`, `command` (that it comes from, or None), `machine`, `environment`, `corpora`, `phases`,
-            and `evaluation` with `scores`, `samples`, `baselines` and `versions`.
+            `parity`), `recipe`, `command` (that it comes from, or None), `machine`, `made_with`, `changes` (of these
+            two), `environment`, `corpora`, `phases`, and `evaluation` with `scores`, `samples`, `baselines` and
+            `versions`.
 
     Returns:
         Markdown with YAML front matter.
@@ -71,7 +71,8 @@ def card(record: dict[str, Any]) -> str:
         averages=[_average(average) for average in run["evaluation"]["averages"]],
         at_chance=_at_chance(run),
         comparison=_comparison(run),
-        training=_training(run, timeline),
+        training=training(run, timeline),
+        course=course(run),
         data=_data(run, timeline.corpora()),
         machine=_machine(run),
         versions={key: environment[key] for key in ("lilliput", "python")} | {"commit": environment.optional("commit")},
@@ -139,7 +140,7 @@ def _facts(run: Part, shape: ModelSpec) -> dict[str, str]:
         "width": f"{shape.width:,}",
         "ffn": _ffn(model["ffn"]),
         "norm": model["norm"].kind + gated,
-        "head": "tied to the embedding" if model["tie_embeddings"] else "a matrix of its own",
+        "head": _head(model),
         "vocabulary": f"{shape.vocab:,}",
         "context": f"{release['layout']['context']:,}",
         "dtype": release["dtype"],
@@ -167,6 +168,12 @@ def _mixer(mixer: Part, width: int) -> str:
 def _ffn(ffn: Part) -> str:
     square = SQUARES[ffn["square"]] if ffn.kind == "SwiGLU2" else ""
     return f"{ffn.kind} feed-forward of inner width {ffn['inner']:,}{square}"
+
+
+def _head(model: Part) -> str:
+    cap = model.optional("logit_cap")
+    capped = "" if cap is None else f", its logits bent below {cap:g} (soft-cap)"
+    return ("tied to the embedding" if model["tie_embeddings"] else "a matrix of its own") + capped
 
 
 def _state(shape: ModelSpec) -> dict[str, Any]:
@@ -220,37 +227,6 @@ def _comparison(run: Part) -> dict[str, Any] | None:
         "beaten_by": order[: order.index("model")],
         "documents": f"{heldout['documents']:,}",
         "bytes": f"{heldout['bytes']:,}",
-    }
-
-
-def _training(run: Part, timeline: Timeline) -> dict[str, Any]:
-    """What the phases cost and where they ended."""
-    parameters = run["release"]["parameters"]["total"]
-
-    def cost(phase: Any) -> dict[str, str]:
-        return {
-            "steps": f"{phase['steps']:,}",
-            "tokens": f"{phase['tokens']:,}",
-            "per_parameter": f"{phase['tokens'] / parameters:,.2f}",
-            "time": _duration(phase["seconds"]),
-        }
-
-    def heldout(phase: Part) -> str:
-        values = []
-        for name, value in phase["heldout"].items():
-            is_text = "bytes" in run["corpora"][name]["sides"]["heldout"]
-            values.append(f"{name} {value:.4f} {'bits per byte' if is_text else 'nats per token'}")
-        return "; ".join(values) or NOTHING
-
-    phases = run["phases"]
-    sums = {key: sum(phase[key] for phase in phases) for key in ("steps", "tokens", "seconds")}
-    return {
-        "phases": [
-            cost(phase) | {"name": phase["name"], "loss": f"{phase['loss']:.4f}", "heldout": heldout(phase)}
-            for phase in phases
-        ],
-        "together": cost(sums),
-        "length": f"{max((phase['length'] for phase in timeline.phases), default=0):,}",
     }
 
 
@@ -331,11 +307,3 @@ def _short(count: int) -> str:
 
 def _size(count: int) -> str:
     return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours:,} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"

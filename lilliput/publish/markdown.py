@@ -6,6 +6,8 @@ from typing import Any
 
 WIDTH = 110
 """Columns of quoted Python."""
+NOTHING = "—"
+"""In a cell of a table where there is nothing to say."""
 
 
 def fenced(text: str, language: str = "") -> str:

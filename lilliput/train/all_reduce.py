@@ -5,7 +5,7 @@ torchrun. Losses are shares of the whole step already, so gradients are summed a
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -16,12 +16,15 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lilliput.base.errors import MachineError
-from lilliput.base.spec import check_range
+from lilliput.base.spec import check_choice, check_range
 
 RANK = "RANK"
 """Where torchrun says which worker a process is."""
 PATIENCE = timedelta(days=1)
 """How long workers wait for one that evaluates, or writes a week's release."""
+
+NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""What gradients can travel in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +33,12 @@ class AllReduce:
 
     workers: int | Literal["auto"] = "auto"
     """`auto` is how many there are when the run begins."""
-    compress: bool = False
-    """Whether gradients travel in fp16, half the bytes, over a slow link."""
+    compress: Literal["none", "bf16", "fp16"] = "none"
+    """What gradients travel in over a slow link, in half the bytes. bf16 has the range of fp32 and 8 bits of precision;
+    fp16 has 11, and what passes its range is a step that is not finite."""
 
     def __post_init__(self) -> None:
+        check_choice("AllReduce", ("none", *NARROW), compress=self.compress)
         if self.workers != "auto":
             check_range("AllReduce", 1, float("inf"), workers=self.workers)
 
@@ -62,9 +67,9 @@ class AllReduce:
 class AllWorkers:
     """The workers of a process group."""
 
-    def __init__(self, device: str, compress: bool):
+    def __init__(self, device: str, compress: str):
         self.rank, self.count = distributed.get_rank(), distributed.get_world_size()
-        self._device, self._hook = device, added_in_fp16 if compress else added
+        self._device, self._hook = device, added_in(NARROW[compress]) if compress in NARROW else added
 
     def wrap(self, objective: nn.Module) -> nn.Module:
         wrapped = DistributedDataParallel(objective)
@@ -86,8 +91,12 @@ def added(group: Any, bucket: distributed.GradBucket) -> torch.futures.Future[to
     return work.get_future().then(lambda done: done.value()[0])  # type: ignore[union-attr]
 
 
-def added_in_fp16(group: Any, bucket: distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
-    """The same, halving what travels."""
-    buffer = bucket.buffer()
-    work = distributed.all_reduce(buffer.half(), async_op=True)
-    return work.get_future().then(lambda done: buffer.copy_(done.value()[0]))  # type: ignore[union-attr]
+def added_in(narrow: torch.dtype) -> Callable[..., torch.futures.Future[torch.Tensor]]:
+    """The same, with what travels rounded to 16 bits."""
+
+    def added_narrow(group: Any, bucket: distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
+        buffer = bucket.buffer()
+        work = distributed.all_reduce(buffer.to(narrow), async_op=True)
+        return work.get_future().then(lambda done: buffer.copy_(done.value()[0]))  # type: ignore[union-attr]
+
+    return added_narrow

@@ -1,25 +1,41 @@
 """How far the activations of a model are from what fp16 cannot hold."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 LARGEST = 65_504.0
 """The largest number of fp16."""
 
 
-class Headroom:
-    """What was seen of a forward pass."""
+class Headroom(TorchFunctionMode):
+    """What was seen of a forward pass: every product with a weight, whoever makes it (a module, `ops/project.py`)."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._largest: list[Tensor] = []
 
-    def see(self, module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Sequence[type],
+        arguments: Sequence[Any] = (),
+        keywords: Mapping[str, Any] | None = None,
+    ) -> Any:
+        result = function(*arguments, **(keywords or {}))
+        if function is F.linear:
+            self._see(arguments[0], result)
+        return result
+
+    def _see(self, *activations: Tensor) -> None:
         """Take in what a matrix was multiplied with, and their product."""
-        for x in (*inputs, outputs):
+        for x in activations:
             self._largest.append(torch.linalg.vector_norm(x.detach(), torch.inf, dtype=torch.float32))
 
     def largest(self) -> float:
@@ -33,13 +49,7 @@ class Headroom:
 
 
 @contextmanager
-def looking(model: nn.Module) -> Iterator[Headroom]:
-    """See what goes into and out of the products of `model` in a `with` block, where compiled code runs eagerly."""
-    headroom = Headroom()
-    hooks = [module.register_forward_hook(headroom.see) for module in model.modules() if isinstance(module, nn.Linear)]
-    try:
-        with torch.compiler.set_stance("force_eager"):
-            yield headroom
-    finally:
-        for hook in hooks:
-            hook.remove()
+def looking() -> Iterator[Headroom]:
+    """See what goes into and out of products with weights in a `with` block, where compiled code runs eagerly."""
+    with torch.compiler.set_stance("force_eager"), Headroom() as headroom:
+        yield headroom

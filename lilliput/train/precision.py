@@ -183,7 +183,7 @@ class ScaledPrecision:
     def cast(self) -> Iterator[None]:
         with ExitStack() as stack:
             if self.looks:
-                self.looks, self._seen = False, stack.enter_context(looking(self._model))
+                self.looks, self._seen = False, stack.enter_context(looking())
             stack.enter_context(autocast(self._device, "fp16"))
             yield
 

@@ -46,7 +46,7 @@ NORM_OFFSETS = {RMSNorm: 0, ZeroCentredRMSNorm: 1}
 
 @dataclass(frozen=True, kw_only=True)
 class HGRN2Layout:
-    """An HGRN2 mixer with any of our rotations, norms, gates and feed-forward layers.
+    """An HGRN2 mixer with any of our rotations, norms, gates and feed-forward layers, and a cap of logits.
 
     The config does not say at which values gates and their biases began: the weights hold what became of them.
     """
@@ -80,6 +80,7 @@ class HGRN2Layout:
             "hidden_size": spec.width,
             "initializer_range": spec.init.std,
             "intermediate_size": ffn.inner,
+            "logit_cap": spec.logit_cap,
             "lower_bounds": mixer.lower_bounds,
             "max_position_embeddings": self.context,
             "model_type": "hgrn2_lm",

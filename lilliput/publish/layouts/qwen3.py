@@ -78,6 +78,8 @@ def transformer_parts(layout: Layout, spec: ModelSpec) -> tuple[GQA, Everywhere,
     rope = exactly(layout, "mixer.rope", mixer.rope, Everywhere)
     if mixer.cap is not None:
         refuse(layout, "mixer", mixer, "GQA(cap=None)")
+    if spec.logit_cap is not None:
+        refuse(layout, "logit_cap", spec.logit_cap, "logit_cap=None")
     exactly(layout, "ffn", spec.ffn, SwiGLU)
     exactly(layout, "gate", spec.gate, Ungated)
     return mixer, rope, exactly(layout, "norm", spec.norm, RMSNorm)

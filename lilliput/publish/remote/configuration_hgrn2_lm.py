@@ -21,6 +21,7 @@ class HGRN2LMConfig(PreTrainedConfig):
         gate: "none", or "scalar": each branch times the sigmoid of one number before it joins the stream.
         forget_bias: whether forget gates have a bias.
         lower_bounds: whether forget gates have learned lower bounds that rise from layer to layer.
+        logit_cap: bound of the logits, c tanh(z / c); None leaves them as they are.
         rope_theta: base of the rotation of queries and keys.
         rope_layers: which layers rotate: "none", "even" (0, 2, ...) or "all".
         rope_pairs: which channels of a head turn together: "half", j with j + K/2, or "interleaved", 2j with 2j + 1.
@@ -50,6 +51,7 @@ class HGRN2LMConfig(PreTrainedConfig):
         gate: str = "none",
         forget_bias: bool = False,
         lower_bounds: bool = False,
+        logit_cap: float | None = None,
         rope_theta: float = 10_000.0,
         rope_layers: str = "none",
         rope_pairs: str = "half",
@@ -88,6 +90,7 @@ class HGRN2LMConfig(PreTrainedConfig):
         self.gate = gate
         self.forget_bias = forget_bias
         self.lower_bounds = lower_bounds
+        self.logit_cap = logit_cap
         self.rope_theta = rope_theta
         self.rope_layers = rope_layers
         self.rope_pairs = rope_pairs

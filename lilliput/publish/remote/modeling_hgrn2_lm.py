@@ -351,6 +351,9 @@ class HGRN2LMForCausalLM(HGRN2LMPreTrainedModel, GenerationMixin):
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(outputs.last_hidden_state[:, kept])
+        cap = self.config.logit_cap
+        if cap is not None:
+            logits = cap * torch.tanh(logits.to(wide_dtype(logits)) / cap)
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
