@@ -2,6 +2,8 @@
 
 import json
 import os
+import sqlite3
+import subprocess
 import sys
 
 import pytest
@@ -64,3 +66,40 @@ def test_tensorboard_has_the_numbers_of_the_metrics(desk):
     for name in ("cross_entropy", "grad_norm/matrix", "texts", "texts/live", "tokens"):
         told = [(event.step, event.value) for event in events.Scalars(name)]
         assert told == [(line["step"], pytest.approx(line[name])) for line in lines if name in line], name
+
+
+FEED_TWICE = """
+import sys
+from pathlib import Path
+
+from lilliput.train.sinks.sink import Feed, Shown
+
+for start in (0, 3):
+    said = []
+    feed = Feed([sys.argv[1]], Shown(run=Path("run"), recipe="tiny", phase="00-pretrain", step=start), said.append)
+    for step in range(start + 1, start + 4):
+        feed.see({"step": step, "cross_entropy": 6.0 / step})
+    feed.close()
+    assert not said, said
+"""
+
+
+def fed_twice(name, folder):
+    """A phase that is left after three steps and goes on for three, shown to the package itself; nothing is sent."""
+    pytest.importorskip(name)
+    (folder / "run").mkdir()
+    offline = {"WANDB_MODE": "offline", "TRACKIO_DIR": str(folder / "trackio"), "HOME": str(folder)}
+    subprocess.run([sys.executable, "-c", FEED_TWICE, name], cwd=folder, env=os.environ | offline, check=True)
+
+
+def test_trackio_has_one_run_of_a_phase_that_went_on(tmp_path):
+    fed_twice("trackio", tmp_path)
+    told = sqlite3.connect(tmp_path / "trackio" / "tiny.db").execute("SELECT run_name, step, metrics FROM metrics")
+    rows = [(name, step, json.loads(numbers)["cross_entropy"]) for name, step, numbers in told]
+    assert rows == [("run-00-pretrain", step, 6.0 / step) for step in range(1, 7)]
+
+
+def test_wandb_goes_on_with_the_same_run(tmp_path):
+    fed_twice("wandb", tmp_path)
+    kept = [path.name for path in (tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb")]
+    assert len(kept) == 2 and len(set(kept)) == 1, "two files of one id"
