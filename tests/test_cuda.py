@@ -25,7 +25,9 @@ from lilliput.train.precision import autocast
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype feature"),
-    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated"),  # by PyTorch 2.11, imported by itself
+    # PyTorch 2.11 warns of what it does itself while it compiles.
+    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated"),
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
 ]
 
 CUDA = Machine(device="cuda", precision="bf16", threads=1)
@@ -59,13 +61,10 @@ def test_resume_is_exact_to_the_bit(shards, tmp_path, name, optimizer, stop, pre
     assert all(torch.equal(average[key], other_average[key]) for key in average)
 
 
-@pytest.mark.parametrize(("how", "precision"), [("noise", "bf16"), ("nan", "bf16"), ("noise", "fp16")])
-def test_spoilt_text_is_left_out_to_the_bit(shards, tmp_path, how, precision):  # noqa: F811
+@pytest.mark.parametrize("how", ["noise", "nan"])
+def test_spoilt_text_is_left_out_to_the_bit(shards, tmp_path, how):  # noqa: F811
     """Of step 11, in replayed graphs: back to step 8, and on behind it, killed on the way or not."""
-    settings = {
-        "phase": replace(PHASE, data=Spoilt(how, 10 * ROWS + 5)),
-        "machine": replace(CUDA, precision=precision),
-    }
+    settings = {"phase": replace(PHASE, data=Spoilt(how, 10 * ROWS + 5)), "machine": CUDA}
     straight, _, metrics = train(shards, tmp_path / "straight", **settings)
     (incident,) = read_incidents(tmp_path / "straight" / "checkpoints")
     assert (incident["step"], incident["back_to"]) == (11, 8)
@@ -78,9 +77,13 @@ def test_spoilt_text_is_left_out_to_the_bit(shards, tmp_path, how, precision):  
 
 def test_text_that_is_no_text_is_skipped_in_fp16(shards, tmp_path):  # noqa: F811
     """Its gradients are not finite at any scale of the loss: the step is not taken, and nothing else is lost."""
-    settings = {"phase": replace(PHASE, data=Spoilt("nan", 10 * ROWS + 5)), "machine": replace(CUDA, precision="fp16")}
-    model, _, metrics = train(shards, tmp_path, **settings)
-    assert [line["skipped"] for line in metrics if "skipped" in line][-1] == 1
+    machine = replace(CUDA, precision="fp16")
+    _, _, untouched = train(shards, tmp_path / "untouched", phase=PHASE, machine=machine)
+    model, _, metrics = train(
+        shards, tmp_path, phase=replace(PHASE, data=Spoilt("nan", 10 * ROWS + 5)), machine=machine
+    )
+    one, other = ([line["skipped"] for line in each if "skipped" in line][-1] for each in (untouched, metrics))
+    assert other == one + 1
     assert not read_incidents(tmp_path / "checkpoints")
     assert all(value.isfinite().all() for value in model.parameters())
 

@@ -14,7 +14,6 @@ from lilliput.train.machine import Machine
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are not two CUDA devices"),
-    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated"),
 ]
 
 ONE = Machine(device="cuda", precision="fp32", threads=1, rows=2, compile="off")

@@ -6,6 +6,7 @@ import socket
 from dataclasses import replace
 from io import StringIO
 from multiprocessing import get_context
+from multiprocessing.connection import wait
 
 import pytest
 import tiny
@@ -78,9 +79,13 @@ def together(work, run, machine=TWO, killed_after=None, signalled_after=None, st
     ]
     for process in processes:
         process.start()
+    wait([process.sentinel for process in processes], 120)
     for process in processes:
-        process.join(120)
+        # As torchrun does: where one is gone, NCCL lets the other wait for ever.
+        process.join(20 if any(each.exitcode for each in processes) else 120)
         process.kill()
+    for process in processes:
+        process.join()
     codes = [process.exitcode for process in processes]
     return [pipe[0].recv() for pipe in pipes] if codes == [0, 0] else codes
 

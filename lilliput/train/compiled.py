@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch._dynamo.config as dynamo
 import torch._functorch.config as functorch
 
 from lilliput.model import LanguageModel
@@ -20,13 +21,15 @@ instead of 11.3 at SLM-10M's 128 x 1,024 in 58.4 ms instead of 57.1 (one H100, 2
 def compiled(model: LanguageModel, how: str) -> Iterator[None]:
     """Compile layers, if `how` (of `Machine.compile`) says so, for the length of a `with` block.
 
-    Layer by layer: layers of one shape share one compilation, and any route over them stays ordinary Python.
+    Layer by layer: layers of one shape share one compilation, and any route over them stays ordinary Python. Under DDP
+    PyTorch would cut each of them where buckets of gradients end, and compile them one by one until it gives up: two
+    H100s were slower than one (SLM-10M, 2026-11-25, `benchmarks/workers.py`).
     """
     parts = [*model.layers, model.norm] if how in ("blocks", "graphs") else []
     for part in parts:
         part.compile(dynamic=False)
     try:
-        with functorch.patch(RECOMPUTED):
+        with functorch.patch(RECOMPUTED), dynamo.patch(optimize_ddp=False):
             yield
     finally:
         for part in parts:
