@@ -4,8 +4,8 @@
 
 Values and gradients against the naive form in fp64, twice to the bit; then medians of event times and peak memory of a
 bf16 product with an fp32 head, at the shapes of SLM-10M and OdinNext; where the time of one forward and backward pass
-goes; and with --sweep the same for other sizes of the buffer of logits and of a program's tile. On a processor: the
-same in Triton's interpreter, tiny.
+goes; and with --sweep the same for other sizes of the buffer of logits, of a program's tile and of a warp's part. On a
+processor: the same in Triton's interpreter, tiny.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from lilliput.base.environment import environment
 from lilliput.base.files import write_json
 from lilliput.ops.bag_loss import Backend, bag_loss
 from lilliput.ops.bag_loss import triton as kernels
+from lilliput.ops.bag_loss.price import Price
 
 SHAPES = {
     "cuda": {"SLM-10M, 128 x 1024": (131_072, 256, 8192), "OdinNext, 32 x 2048": (65_536, 768, 32_768)},
@@ -36,7 +37,10 @@ SHAPES = {
 }
 """Positions, width and vocabulary."""
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 1.5e-2}
-NAMES = ("loss", "lse", "d hidden", "d head")
+NAMES = ("total", "loss", "lse", "d hidden", "d head")
+PRICE = Price(cross_entropy=1.0, z=0.01)
+UPSTREAM = 0.3
+"""What the total is multiplied with, so that gradients that are made before it is known are rounded twice."""
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Hidden states [P, D], head [V, D] and targets [P] -> the mean cross-entropy."""
 
@@ -52,7 +56,7 @@ def draw(shape: tuple[int, int, int], dtype: torch.dtype, device: str) -> tuple[
 
 
 def errors(dtype: torch.dtype, bag: int, cap: float | None, padding: int, device: str) -> dict[str, float | bool]:
-    """||a - b|| / ||b|| of both outputs and both gradients, and whether a second run is equal to the bit."""
+    """||a - b|| / ||b|| of all outputs and both gradients, and whether a second run is equal to the bit."""
     shape = (1021, 256, 8193) if device == "cuda" else (33, 16, 75)
     hidden, head, _ = draw(shape, dtype, device)
     targets = torch.randint(shape[2] - padding, (1, shape[0], bag), device=device)
@@ -62,9 +66,9 @@ def errors(dtype: torch.dtype, bag: int, cap: float | None, padding: int, device
 
     def run(backend: Backend, dtype: torch.dtype, narrow: torch.dtype) -> list[Tensor]:
         leaves = hidden.detach().to(dtype)[None].requires_grad_(), head.detach().to(narrow).to(dtype).requires_grad_()
-        settings = {"cap": cap, "vocab": shape[2] - padding, "backend": backend}
-        loss, lse = bag_loss(*leaves, targets, weight, **settings)
-        return [loss, lse, *torch.autograd.grad((loss + 0.01 * lse.square()).sum(), leaves)]
+        settings = {"price": PRICE, "cap": cap, "vocab": shape[2] - padding, "backend": backend}
+        charges = bag_loss(*leaves, targets, weight, **settings)
+        return [*charges, *torch.autograd.grad(UPSTREAM * charges.total, leaves)]
 
     ones, others = (run(Backend.TRITON, dtype, dtype) for _ in range(2))
     exact = run(Backend.NAIVE, torch.float64, dtype)
@@ -82,7 +86,7 @@ def ours(backend: Backend, like: Tensor, charged: float = 1.0) -> Loss:
     count = float(weight.sum())
 
     def mean(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
-        return bag_loss(hidden[None], head, targets[None, :, None], weight, backend=backend)[0].sum() / count
+        return bag_loss(hidden[None], head, targets[None, :, None], weight, backend=backend).total / count
 
     return mean
 
@@ -174,14 +178,17 @@ def spent(shape: tuple[int, int, int]) -> dict[str, float]:
 
 
 def sweep(shape: tuple[int, int, int], device: str) -> dict[str, dict[str, float]]:
-    """The same work with other buffers and tiles than those shipped."""
-    inputs, shipped = draw(shape, torch.bfloat16, device), (kernels.BUFFER, kernels.LARGEST_TILE)
-    cuts = [(mebibytes, shipped[1]) for mebibytes in (16, 32, 64, 128, 256)] + [(64, 4096), (64, 2048), (64, 16_384)]
+    """The same work with other buffers, tiles and warps than those shipped."""
+    shipped = kernels.BUFFER, kernels.LARGEST_TILE, kernels.PER_WARP
+    inputs = draw(shape, torch.bfloat16, device)
+    cuts = [(mebibytes, *shipped[1:]) for mebibytes in (16, 64, 128, 256, 512)]
+    cuts += [(256, tile, warp) for tile, warp in product((2048, 4096, 8192, 16_384), (512, 1024))]
     result = {}
-    for mebibytes, tile in cuts:
-        kernels.BUFFER, kernels.LARGEST_TILE = mebibytes * 2**20, tile
-        result[f"buffer {mebibytes} MiB, tile {tile}"] = measure(ours(Backend.TRITON, inputs[2]), inputs, device)
-    kernels.BUFFER, kernels.LARGEST_TILE = shipped
+    for mebibytes, tile, warp in cuts:
+        kernels.BUFFER, kernels.LARGEST_TILE, kernels.PER_WARP = mebibytes * 2**20, tile, warp
+        name = f"{mebibytes} MiB, tile {tile}, warp {warp}"
+        result[name] = measure(ours(Backend.TRITON, inputs[2]), inputs, device)
+    kernels.BUFFER, kernels.LARGEST_TILE, kernels.PER_WARP = shipped
     return result
 
 

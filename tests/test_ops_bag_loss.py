@@ -14,15 +14,18 @@ import torch.nn.functional as F
 
 from lilliput.base.errors import MachineError
 from lilliput.ops.bag_loss import Backend, bag_loss
+from lilliput.ops.bag_loss.price import Price
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or its products are not deterministic
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NO_TRITON = pytest.mark.skipif(find_spec("triton") is None, reason="there is no Triton")
 TRITON = pytest.param(Backend.TRITON, marks=NO_TRITON)
 ROWS, LENGTH, WIDTH, VOCAB = 2, 12, 20, 45
+PRICE = Price(cross_entropy=1.5, z=0.05)
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 PRECISIONS = [
     *product([Backend.NAIVE, Backend.CHUNKED], [torch.float64, torch.float32, torch.bfloat16]),
+    (Backend.CHUNKED, torch.float16),
     pytest.param(Backend.TRITON, torch.float32, marks=NO_TRITON),
     pytest.param(Backend.TRITON, torch.bfloat16, marks=NO_TRITON),
     pytest.param(Backend.TRITON, torch.float16, marks=NO_TRITON),
@@ -53,17 +56,21 @@ def draw(dtype, bag, *, vocab=VOCAB):
     return hidden.requires_grad_(), head.requires_grad_(), targets, weight
 
 
-def charge(inputs, **settings):
-    """Both outputs and the gradients of both inputs, of a total that depends on both outputs everywhere."""
-    loss, lse = bag_loss(*inputs, **settings)
-    total = (loss * torch.linspace(1, 2, LENGTH, device=DEVICE)).sum() + 0.1 * (lse.square() + lse).sum()
-    return loss, lse, *torch.autograd.grad(total, inputs[:2])
+def charge(inputs, price=PRICE, upstream=0.3, **settings):
+    """Everything that is returned, and the gradients of both inputs."""
+    charges = bag_loss(*inputs, price=price, **settings)
+    assert not charges.loss.requires_grad and not charges.lse.requires_grad
+    return *charges, *torch.autograd.grad(upstream * charges.total, inputs[:2])
 
 
 def exact(inputs, **settings):
     hidden, head, *rest = inputs
     doubled = [tensor.detach().double().requires_grad_() for tensor in (hidden, head)]
     return charge([*doubled, *rest], backend=Backend.NAIVE, **settings)
+
+
+def constant(tensor):
+    return tensor.detach().clone()
 
 
 def distance(one, other):
@@ -80,12 +87,87 @@ def test_every_backend_is_the_exact_loss_and_gradients(backend, dtype, bag, cap,
     found, expected = charge(inputs, backend=backend, **settings), exact(inputs, **settings)
     for here, there in zip(found, expected, strict=True):
         assert distance(here, there) < TOLERANCE[dtype]
-    loss, lse, grad_hidden, grad_head = found
-    assert loss.dtype == lse.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    total, loss, lse, grad_hidden, grad_head = found
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    assert total.dtype == loss.dtype == lse.dtype == wide and total.shape == ()
     assert grad_hidden.dtype == dtype and grad_head.dtype == inputs[1].dtype
     # Positions without weight, and rows of the head without a token, are not there at all.
     assert not any(tensor[1, 10:].any() for tensor in (loss, lse, grad_hidden))
     assert vocab is None or not grad_head[vocab:].any()
+
+
+@pytest.mark.parametrize("cap", [None, 5.0], ids=["", "capped"])
+@pytest.mark.parametrize("price", [Price(cross_entropy=1.0), Price(z=1.0), Price()], ids=str)
+@pytest.mark.parametrize("backend", [Backend.CHUNKED, TRITON])
+def test_prices_may_be_anything(backend, price, cap):
+    inputs = draw(torch.float32, 2)
+    found = charge(inputs, price, backend=backend, cap=cap)
+    expected = exact(inputs, price=price, cap=cap)
+    for here, there in zip(found, expected, strict=True):
+        assert (here.double() - there).norm() <= TOLERANCE[torch.float32] * there.norm()
+
+
+@pytest.mark.parametrize("backend", [Backend.CHUNKED, TRITON])
+def test_what_is_constant_has_no_gradient_and_changes_no_other(backend):
+    hidden, head, *rest = draw(torch.float32, 2)
+    _, _, _, *both = charge((hidden, head, *rest), backend=backend)
+    for leaves, leaf, expected in (
+        ((hidden, constant(head)), hidden, both[0]),
+        ((constant(hidden), head), head, both[1]),
+    ):
+        total = bag_loss(*leaves, *rest, price=PRICE, backend=backend).total
+        assert torch.equal(torch.autograd.grad(0.3 * total, leaf)[0], expected)
+    for leaves in ((constant(hidden), constant(head)), (hidden, head)):
+        with torch.set_grad_enabled(leaves[0] is not hidden):
+            assert not bag_loss(*leaves, *rest, price=PRICE, backend=backend).total.requires_grad
+
+
+@pytest.mark.parametrize("backend", [TRITON])
+def test_gradients_that_nobody_will_ask_for_are_not_made(backend, monkeypatch):
+    module = importlib.import_module("lilliput.ops.bag_loss.triton")
+    made, make = [], module.make
+    monkeypatch.setattr(module, "make", lambda *inputs: made.append(make(*inputs)) or made[-1])
+    hidden, head, targets, weight = draw(torch.float32, 2)
+    with torch.no_grad():
+        bag_loss(hidden, head, targets, weight, backend=backend)
+    bag_loss(constant(hidden), head, targets, weight, backend=backend)
+    assert [[grad.numel() for grad in one[2:]] for one in made] == [[0, 0], [0, head.numel()]]
+
+
+@pytest.mark.parametrize("backend", [Backend.CHUNKED, TRITON])
+def test_the_upstream_gradient_is_multiplied_in_each_time(backend):
+    hidden, head, targets, weight = draw(torch.float32, 1)
+    total = bag_loss(hidden, head, targets, weight, price=PRICE, backend=backend).total
+    upstream = torch.tensor(2.0**-3, device=DEVICE)
+    once, twice = (
+        torch.autograd.grad(total, (hidden, head), factor, retain_graph=True) for factor in (1 + 0 * upstream, upstream)
+    )
+    assert all(torch.equal(one * upstream, other) for one, other in zip(once, twice, strict=True))
+
+
+@pytest.mark.parametrize("backend", [Backend.CHUNKED, TRITON])
+def test_fp16_keeps_small_gradients(backend):
+    """Of a millionth, where fp16 has four bits; the scale of the loss comes too late for them."""
+    hidden, head, targets, weight = draw(torch.float16, 1)
+    inputs = hidden, head, targets, 1e-6 * weight
+    found = charge(inputs, upstream=2.0**16, backend=backend)
+    for here, there in zip(found, exact(inputs, upstream=2.0**16), strict=True):
+        assert distance(here, there) < TOLERANCE[torch.float16]
+
+
+@pytest.mark.parametrize("backend", [TRITON])
+def test_fp16_has_room_for_sums_over_positions(backend):
+    """All of them push one row of the head the same way, in the units of fp16 beyond its range."""
+    hidden, head, targets, weight = draw(torch.float16, 1)
+    inputs = (
+        (2 + hidden.detach().abs()).requires_grad_(),
+        head,
+        torch.full_like(targets, 3),
+        torch.full_like(weight, 5.0),
+    )
+    settings = {"price": Price(cross_entropy=1.5), "upstream": 2.0**-3}
+    for here, there in zip(charge(inputs, backend=backend, **settings), exact(inputs, **settings), strict=True):
+        assert distance(here, there) < TOLERANCE[torch.float16]
 
 
 @pytest.mark.parametrize("backend", [Backend.CHUNKED, TRITON])
@@ -105,20 +187,21 @@ def test_a_batch_without_any_weight_costs_nothing(backend):
 def test_the_naive_loss_is_cross_entropy_over_the_tokens_of_the_head(cap):
     hidden, head, targets, _ = draw(torch.float64, 3, vocab=37)
     weight = torch.full(targets.shape, 1 / 3, device=DEVICE, dtype=torch.float64)
-    loss, lse = bag_loss(hidden, head, targets, weight, cap=cap, vocab=37, backend=Backend.NAIVE)
+    total, loss, lse = bag_loss(hidden, head, targets, weight, price=PRICE, cap=cap, vocab=37, backend=Backend.NAIVE)
     logits = F.linear(hidden, head[:37])
     logits = logits if cap is None else cap * torch.tanh(logits / cap)
     each = [F.cross_entropy(logits.mT, targets[..., s], reduction="none") for s in range(3)]
     assert torch.allclose(loss, torch.stack(each).mean(dim=0), atol=1e-12)
     assert torch.allclose(lse, logits.exp().sum(dim=-1).log(), atol=1e-12)
+    assert torch.allclose(total, 1.5 * loss.sum() + 0.05 * lse.square().sum(), atol=1e-12)
 
 
 @pytest.mark.parametrize("backend", [Backend.CHUNKED, TRITON])
 def test_under_autocast_the_product_has_its_precision(backend):
     hidden, head, targets, weight = draw(torch.float32, 1)
     with torch.autocast(DEVICE, dtype=torch.bfloat16):
-        loss, _ = bag_loss(hidden, head, targets, weight, backend=backend)
-    narrow, _ = bag_loss(hidden.bfloat16(), head, targets, weight, backend=backend)
+        loss = bag_loss(hidden, head, targets, weight, backend=backend).loss
+    narrow = bag_loss(hidden.bfloat16(), head, targets, weight, backend=backend).loss
     assert torch.equal(loss, narrow) and loss.dtype == torch.float32
 
 
@@ -126,16 +209,16 @@ def test_under_autocast_the_product_has_its_precision(backend):
 def test_a_target_that_is_no_token_makes_the_loss_nan_where_it_has_weight(backend):
     hidden, head, targets, weight = draw(torch.float32, 2)
     targets[0, 1, 0], targets[1, 2, 1] = -100, VOCAB  # the first one without weight
-    loss, lse = bag_loss(hidden, head, targets, weight, backend=backend)
-    assert loss.isnan().nonzero().tolist() == [[1, 2]] and not lse.isnan().any()
+    total, loss, lse = bag_loss(hidden, head, targets, weight, backend=backend)
+    assert loss.isnan().nonzero().tolist() == [[1, 2]] and not lse.isnan().any() and total.isnan()
 
 
 @pytest.mark.parametrize("backend", [TRITON])
 def test_the_fused_loss_passes_the_checks_of_operators(backend):
     module = importlib.import_module("lilliput.ops.bag_loss.triton")
     hidden, head, targets, weight = (tensor.flatten(0, -2) for tensor in draw(torch.float32, 2))
-    inputs = (hidden.detach().requires_grad_(), head.detach().requires_grad_(), targets, weight, None)
-    torch.library.opcheck(module.forward, inputs)
+    for wanted in ((True, True), (False, True), (False, False)):
+        torch.library.opcheck(module.make, (hidden.detach(), head.detach(), targets, weight, 1.0, 1e-4, None, *wanted))
 
 
 def test_kernels_asked_for_where_there_are_none_say_so():
@@ -145,5 +228,26 @@ def test_kernels_asked_for_where_there_are_none_say_so():
 
 def test_a_device_without_the_kernels_takes_the_chunked_form():
     hidden, head, targets, weight = (tensor.cpu() for tensor in draw(torch.bfloat16, 1))
-    auto, chunked = (bag_loss(hidden, head, targets, weight, backend=b)[0] for b in (Backend.AUTO, Backend.CHUNKED))
+    auto, chunked = (bag_loss(hidden, head, targets, weight, backend=b).loss for b in (Backend.AUTO, Backend.CHUNKED))
     assert torch.equal(auto, chunked)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_recorded_pass_is_the_launched_one_to_the_bit(dtype):
+    """Upstream gradients are read on the device, and the host waits for nothing where all is charged."""
+    hidden, head, targets, weight = draw(dtype, 2)
+    weight, factor = torch.rand_like(weight) + 0.1, torch.tensor(0.3, device=DEVICE)
+
+    def grads():
+        total = bag_loss(hidden, head, targets, weight, price=PRICE, backend=Backend.TRITON).total
+        return total, *torch.autograd.grad(total * factor, (hidden, head))
+
+    grads()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        recorded = grads()
+    for factor_now in (0.3, 17.0):
+        factor.fill_(factor_now)
+        graph.replay()
+        assert all(torch.equal(one, other) for one, other in zip(recorded, grads(), strict=True))

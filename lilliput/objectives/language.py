@@ -14,7 +14,7 @@ from lilliput.model import LanguageModel
 from lilliput.objectives.bag import bags, is_target
 from lilliput.objectives.objective import Losses
 from lilliput.objectives.route import FullDepth, Route
-from lilliput.objectives.terms import CrossEntropy, Term
+from lilliput.objectives.terms import CrossEntropy, Term, price_of
 from lilliput.ops.bag_loss import bag_loss
 
 
@@ -50,9 +50,13 @@ class NextBagModule(nn.Module):
         documents, _ = bags(batch.segments, size)
         weight = bags(batch.weight, size)[1] * is_target(batch.segments, size) / size
         hidden = self.spec.route(self.model, self.model.embed(inputs), targets, documents[..., -1], generator)
-        cap = self.model.spec.logit_cap
-        loss, lse = bag_loss(self.model.norm(hidden), self.model.head_weight, targets, weight, cap=cap)
-        charge = weight.sum(dim=-1)
-        sums = {term.name: term(loss, lse, charge) * (size / charged) for term in self.spec.terms}
-        total = torch.stack([term.weight * sums[term.name] for term in self.spec.terms]).sum()
-        return Losses(total, {name: value.detach() for name, value in sums.items()})
+        total, loss, lse = bag_loss(
+            self.model.norm(hidden),
+            self.model.head_weight,
+            targets,
+            weight,
+            cap=self.model.spec.logit_cap,
+            price=price_of(self.spec.terms),
+        )
+        charge, share = weight.sum(dim=-1), size / charged
+        return Losses(total * share, {term.name: term.price.of(loss, lse, charge) * share for term in self.spec.terms})

@@ -1,9 +1,10 @@
-"""What a position is charged for. Each term maps cross-entropies and log-sum-exps [B, L] to a weighted sum."""
+"""What a position is charged for. Each term has a price; what is trained on is the sum of all, each by its weight."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from torch import Tensor
+from lilliput.ops.bag_loss.price import Price
 
 
 class Term(Protocol):
@@ -16,11 +17,12 @@ class Term(Protocol):
 
     @property
     def weight(self) -> float:
-        """What its sum is multiplied by."""
+        """What it is multiplied by in the total."""
         ...
 
-    def __call__(self, loss: Tensor, lse: Tensor, charge: Tensor) -> Tensor:
-        """Cross-entropy, log-sum-exp and weight of each position, all [B, L] -> a scalar sum in nats."""
+    @property
+    def price(self) -> Price:
+        """What it is of a position, before its weight."""
         ...
 
 
@@ -31,8 +33,9 @@ class CrossEntropy:
     name: str = "cross_entropy"
     weight: float = 1.0
 
-    def __call__(self, loss: Tensor, lse: Tensor, charge: Tensor) -> Tensor:
-        return loss.sum()
+    @property
+    def price(self) -> Price:
+        return Price(cross_entropy=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,5 +53,15 @@ class ZLoss:
     name: str = "z_loss"
     weight: float = 1e-4
 
-    def __call__(self, loss: Tensor, lse: Tensor, charge: Tensor) -> Tensor:
-        return (lse.square() * charge).sum()
+    @property
+    def price(self) -> Price:
+        return Price(z=1.0)
+
+
+def price_of(terms: Iterable[Term]) -> Price:
+    """What all terms together are of a position."""
+    prices = [(term.weight, term.price) for term in terms]
+    return Price(
+        cross_entropy=sum(weight * price.cross_entropy for weight, price in prices),
+        z=sum(weight * price.z for weight, price in prices),
+    )

@@ -97,13 +97,13 @@ def summed(model: LanguageModel, batches: Iterator[Batch], machine: Machine) -> 
         with torch.no_grad(), machine.cast(), torch.compiler.set_stance("force_eager"):
             x = model.embed(here.tokens[:, :-1, None])
             hidden = model.run(x, segments=here.segments[:, :-1])
-            loss, _ = bag_loss(
+            charges = bag_loss(
                 model.norm(hidden),
                 model.head_weight,
                 here.tokens[:, 1:, None],
                 here.weight[:, 1:, None],
                 cap=model.spec.logit_cap,
             )
-        nats += float(loss.cpu().double().sum())  # MPS has no fp64
+        nats += float(charges.loss.cpu().double().sum())  # MPS has no fp64
         tokens += float(batch.weight[:, 1:].sum())
     return nats, tokens

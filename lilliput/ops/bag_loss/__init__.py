@@ -1,14 +1,16 @@
 """Linear head and cross-entropy against a bag of targets, with one log-sum-exp a position.
 
-    z = head h  (or cap tanh(z / cap));   loss = sum_s w_s (logsumexp z - z[u_s])
+    z = head h  (or cap tanh(z / cap));   loss = sum_s w_s (logsumexp z - z[u_s]);   total = sum of their prices
 
 With one target of weight 1 this is ordinary next-token cross-entropy; with S targets it is the multi-hot loss of token
 superposition (arXiv 2605.06546). `naive` is the specification; every other backend is tested against it, values and
-gradients. Shapes: B rows, L positions, S tokens in a bag, D width, V vocabulary.
+gradients. Only the total can be differentiated: its gradients are known as soon as a position's log-sum-exp is, so that
+`triton` makes them in the forward pass. Shapes: B rows, L positions, S tokens in a bag, D width, V vocabulary.
 """
 
 from enum import Enum
 from importlib.util import find_spec
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from torch import Tensor
 from lilliput.base.errors import MachineError
 from lilliput.ops.bag_loss.chunked import chunked
 from lilliput.ops.bag_loss.naive import naive
+from lilliput.ops.bag_loss.price import Price
 
 TRITON_HERE = find_spec("triton") is not None
 """Builds of PyTorch for CUDA and ROCm bring it; it is imported with the first loss that could use it."""
@@ -30,16 +33,28 @@ class Backend(Enum):
     TRITON = "triton"
 
 
+class BagLoss(NamedTuple):
+    """What rows cost, in natural logarithms, fp32 (fp64 for fp64 input)."""
+
+    total: Tensor
+    """The sum of the prices of all positions, a scalar to differentiate."""
+    loss: Tensor
+    """[B, L], constant; 0 where all weights are 0."""
+    lse: Tensor
+    """The log-sum-exp of the logits [B, L], constant; 0 where all weights are 0."""
+
+
 def bag_loss(
     hidden: Tensor,
     head: Tensor,
     targets: Tensor,
     weight: Tensor,
     *,
+    price: Price = Price(cross_entropy=1.0),
     cap: float | None = None,
     vocab: int | None = None,
     backend: Backend = Backend.AUTO,
-) -> tuple[Tensor, Tensor]:
+) -> BagLoss:
     """Charge every position for its bag of targets.
 
     Args:
@@ -47,13 +62,13 @@ def bag_loss(
         head: [V, D].
         targets: token ids [B, L, S].
         weight: [B, L, S], constants; 0 leaves a target out. A position of zeros alone costs nothing.
+        price: what is summed up in the total.
         cap: bound of the logits, c tanh(z / c) in fp32 (Gemma 2, arXiv 2408.00118); None leaves them as they are.
         vocab: rows of the head that stand for tokens; the rest is padding, of no probability and no gradient.
         backend: one of `Backend`.
 
     Returns:
-        loss [B, L] and logsumexp [B, L], natural logarithms, fp32 (fp64 for fp64 input); both are 0, and constants,
-        where all weights are 0.
+        the total, and the loss and log-sum-exp of each position.
 
     Raises:
         MachineError: `Backend.TRITON` was asked for, and is not installed or does not take fp64.
@@ -65,15 +80,17 @@ def bag_loss(
         hidden = hidden.to(torch.get_autocast_dtype(kind))
     if vocab is not None:
         head = head[:vocab]
+    weight = weight.to(torch.promote_types(hidden.dtype, torch.float32))
     rows, length, _ = hidden.shape
     inputs = hidden.flatten(0, 1), head, targets.flatten(0, 1), weight.flatten(0, 1)
     if backend is Backend.AUTO:
         backend = _fastest(hidden)
     if backend is Backend.TRITON:
-        loss, lse = _fused(*inputs, cap)
+        total, loss, lse = _fused(*inputs, price, cap)
     else:
         loss, lse = (naive if backend is Backend.NAIVE else chunked)(*inputs, cap)
-    return loss.view(rows, length), lse.view(rows, length)
+        total = price.of(loss, lse, inputs[3].sum(dim=-1))
+    return BagLoss(total, loss.detach().view(rows, length), lse.detach().view(rows, length))
 
 
 def _fastest(hidden: Tensor) -> Backend:
@@ -81,7 +98,9 @@ def _fastest(hidden: Tensor) -> Backend:
     return Backend.TRITON if fits else Backend.CHUNKED
 
 
-def _fused(hidden: Tensor, head: Tensor, targets: Tensor, weight: Tensor, cap: float | None) -> tuple[Tensor, Tensor]:
+def _fused(
+    hidden: Tensor, head: Tensor, targets: Tensor, weight: Tensor, price: Price, cap: float | None
+) -> tuple[Tensor, Tensor, Tensor]:
     if not TRITON_HERE or hidden.dtype == torch.float64:
         why = "they have no fp64" if TRITON_HERE else "Triton is not installed"
         raise MachineError(
@@ -91,4 +110,4 @@ def _fused(hidden: Tensor, head: Tensor, targets: Tensor, weight: Tensor, cap: f
         )
     from lilliput.ops.bag_loss.triton import fused
 
-    return fused(hidden, head, targets, weight, cap)
+    return fused(hidden, head, targets, weight, price, cap)

@@ -24,7 +24,10 @@ def chunked(hidden: Tensor, head: Tensor, targets: Tensor, weight: Tensor, cap: 
 
 
 class _Chunked(torch.autograd.Function):
-    """Logits are made again in the backward pass: one more product instead of a [positions, V] tensor kept."""
+    """Logits are made again in the backward pass: one more product instead of a [positions, V] tensor kept.
+
+    `triton` spares that product; on a processor that would save too little to change every weight (docs/log.md).
+    """
 
     @staticmethod
     def forward(
