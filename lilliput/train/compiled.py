@@ -1,7 +1,7 @@
 """A model whose layers are compiled, each by itself, while it is trained."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch._functorch.config as functorch
 
@@ -15,6 +15,10 @@ RECOMPUTED = {
 """Products, attention and scans are kept for the backward pass, and what lies between them is made again: 8.0 GiB
 instead of 11.3 at SLM-10M's 128 x 1,024 in 58.4 ms instead of 57.1 (one H100, 2026-11-25, `benchmarks/step.py`)."""
 
+SHAPES = 64
+"""Shapes that a layer is compiled for at most, of all micro-batches that were tried; beyond that it would run eagerly,
+without a word."""
+
 
 @contextmanager
 def compiled(model: LanguageModel, how: str) -> Iterator[None]:
@@ -23,11 +27,16 @@ def compiled(model: LanguageModel, how: str) -> Iterator[None]:
     Layer by layer: layers of one shape share one compilation, and any route over them stays ordinary Python.
     """
     parts = [*model.layers, model.norm] if how in ("blocks", "graphs") else []
-    for part in parts:
-        part.compile(dynamic=False)
-    try:
-        with functorch.patch(RECOMPUTED):
-            yield
-    finally:
+    with ExitStack() as settings:
+        settings.enter_context(functorch.patch(RECOMPUTED))
+        if parts:
+            import torch._dynamo.config as dynamo  # takes seconds
+
+            settings.enter_context(dynamo.patch(recompile_limit=SHAPES))
         for part in parts:
-            part._compiled_call_impl = None
+            part.compile(dynamic=False)
+        try:
+            yield
+        finally:
+            for part in parts:
+                part._compiled_call_impl = None

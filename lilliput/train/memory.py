@@ -1,8 +1,15 @@
-"""The most memory that training has taken so far."""
+"""The memory of a device: the most that training has taken so far, how much there is, and that it ran out."""
 
+import gc
+import os
 import sys
 
 import torch
+
+from lilliput.base.figures import size
+
+SIGNS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
+"""Of errors of other types that mean the same: of MPS, the processor, kernels that are loaded, handles of libraries."""
 
 
 def peak_memory(device: str) -> int | None:
@@ -17,3 +24,33 @@ def peak_memory(device: str) -> int | None:
         return None
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, or one that it came from: a recording that fails hides the first."""
+    one: BaseException | None = error
+    while one is not None:
+        if isinstance(one, torch.OutOfMemoryError) or any(sign in str(one).lower() for sign in SIGNS):
+            return True
+        one = one.__cause__ or one.__context__
+    return False
+
+
+def give_back(device: str) -> None:
+    """Hand what nobody holds any more back to the device; cycles of frames and tensors hold no longer."""
+    gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+
+
+def told(device: str) -> str:
+    """How much memory there is, for an error about too little of it."""
+    if device.startswith("cuda"):
+        free, total = torch.cuda.mem_get_info(device)
+        share = torch.cuda.get_per_process_memory_fraction(device)
+        held = torch.cuda.memory_allocated(device)
+        bound = f", of which this process may have {share:.0%}" if share < 1 else ""
+        return f"{size(total)}{bound}; {size(free)} are free, and {size(held)} are held besides such a pass"
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return f"{size(os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))} in all"
+    return "nobody tells how much there is"
