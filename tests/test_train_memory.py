@@ -1,4 +1,4 @@
-"""Memory that runs out: micro-batches become smaller, steps are made again, and the record of it leads to equal bits."""
+"""Memory that runs out: micro-batches become smaller, steps are made again, and the record leads to equal bits."""
 
 import json
 from dataclasses import replace
@@ -13,13 +13,15 @@ from lilliput.base.files import read_json
 from lilliput.base.units import Steps
 from lilliput.objectives.language import NextBag
 from lilliput.optim.ema import Average
-from lilliput.train import heldout
+from lilliput.train import checkpoint, heldout
 from lilliput.train.machine import Machine
 from lilliput.train.memory import ran_out
 from lilliput.train.micro_batches import read_rows
 from lilliput.train.phase import Stage
 
 FINDS = replace(MACHINE, rows="memory")
+PHASE = tiny.pretraining(steps=6, save_every=Steps(2))
+ONE_STAGE = replace(PHASE, stages=(Stage(share=1.0, objective=NextBag()),))
 
 
 class Narrow:
@@ -46,71 +48,75 @@ def fields(folder):
     return [(one["from"], one["stage"], one["rows"]) for one in read_rows(folder / "checkpoints")]
 
 
-@pytest.mark.parametrize(("fit", "found"), [(4, 4), (3, 2), (2, 2), (1, 1)])
+def trained(shards, folder, spec=tiny.HGRN2_SPEC, machine=FINDS, phase=PHASE, **how):  # noqa: F811
+    """The weights of a model, live and averaged."""
+    model, average, _ = train(shards, folder, spec=spec, machine=machine, phase=phase, **how)
+    return [*model.parameters(), *average.values()]
+
+
+def equal(ones, others):
+    return all(torch.equal(one, other) for one, other in zip(ones, others, strict=True))
+
+
+@pytest.mark.parametrize(("fit", "found"), [(3, 2), (1, 1)])
 def test_a_run_ends_in_the_weights_of_one_that_was_told_what_it_found(shards, tmp_path, fit, found):  # noqa: F811
-    straight, average, _ = train(shards, tmp_path / "told", machine=replace(MACHINE, rows=found))
-    model, other, _ = train(shards, tmp_path / "found", machine=FINDS, spec=Narrow(fit))
-    assert same(straight, model) and all(torch.equal(average[key], other[key]) for key in average)
-    assert fields(tmp_path / "found") == [(0, 0, found), (6, 1, found)], "each stage finds its own"
+    told = trained(shards, tmp_path / "told", machine=replace(MACHINE, rows=found))
+    assert equal(told, trained(shards, tmp_path / "found", Narrow(fit)))
+    assert fields(tmp_path / "found") == [(0, 0, found), (3, 1, found)], "each stage finds its own"
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_what_looks_at_activations_looks_again(shards, tmp_path, precision):  # noqa: F811
-    machine = replace(MACHINE, precision=precision)
-    straight, _, metrics = train(shards, tmp_path / "told", machine=replace(machine, rows=1))
-    model, _, others = train(shards, tmp_path / "found", machine=replace(machine, rows="memory"), spec=Narrow(1))
-    assert same(straight, model)
+def test_what_looks_at_activations_looks_again(shards, tmp_path):  # noqa: F811
+    machine, phase = replace(MACHINE, precision="fp16"), tiny.pretraining(steps=3)
+    straight, _, metrics = train(shards, tmp_path / "told", machine=replace(machine, rows=1), phase=phase)
+    model, _, others = train(
+        shards, tmp_path / "found", machine=replace(machine, rows="memory"), phase=phase, spec=Narrow(1)
+    )
+    assert same(straight, model) and metrics[0]["headroom"] > 1
     assert [line.get("headroom") for line in metrics] == [line.get("headroom") for line in others]
 
 
-@pytest.mark.parametrize("stop", [1, 5, 9, 11])
+@pytest.mark.parametrize("stop", [1, 9])
 def test_a_run_that_is_killed_tries_nothing_again(shards, tmp_path, stop):  # noqa: F811
-    straight, _, metrics = train(shards, tmp_path / "straight", machine=FINDS, spec=Narrow(2))
+    straight = trained(shards, tmp_path / "straight", Narrow(2))
     with pytest.raises(KeyboardInterrupt):
-        train(shards, tmp_path / "killed", machine=FINDS, spec=Narrow(2), stop=stop)
-    before = fields(tmp_path / "killed")
+        trained(shards, tmp_path / "killed", Narrow(2), stop=stop)
+    known, reached = len(fields(tmp_path / "killed")), checkpoint.newest(tmp_path / "killed" / "checkpoints", print)
     narrow = Narrow(2)
-    model, _, _ = train(shards, tmp_path / "killed", machine=FINDS, spec=narrow)
-    assert same(straight, model) and fields(tmp_path / "killed") == fields(tmp_path / "straight")
-    if len(before) == 2:
-        saved = max(step for step in (0, 4, 8) if step < stop - 2)
-        assert narrow.passes == 2 * (12 - saved), "two passes a step and none that failed"
+    assert equal(straight, trained(shards, tmp_path / "killed", narrow))
+    assert fields(tmp_path / "killed") == fields(tmp_path / "straight") == [(0, 0, 2), (3, 1, 2)]
+    assert narrow.passes == 2 * (6 - reached.progress.step) + 2 - known, "two a step, and one that failed a stage"
 
 
-@pytest.mark.parametrize("stop", [14, 30])
+@pytest.mark.parametrize("stop", [14, 20])
 def test_later_steps_may_be_split_otherwise_and_are_so_again(shards, tmp_path, stop):  # noqa: F811
     """From step 3 on, which takes nine reads to find, no pass has more than one row."""
-    phase = tiny.pretraining(stages=(Stage(share=1.0, objective=NextBag()),))
-    straight, _, _ = train(shards, tmp_path / "straight", phase=phase, machine=FINDS, spec=Narrow(1, begin=2))
+    straight = trained(shards, tmp_path / "straight", Narrow(1, begin=2), phase=ONE_STAGE)
     assert fields(tmp_path / "straight") == [(0, 0, 4), (2, 0, 1)]
     with pytest.raises(KeyboardInterrupt):
-        train(shards, tmp_path / "killed", phase=phase, machine=FINDS, spec=Narrow(1, begin=2), stop=stop)
-    # Whoever goes on before that step has memory enough, and splits later ones all the same.
-    for damaged in (tmp_path / "killed" / "checkpoints").glob("step-00000[1-9]"):
-        (damaged / "manifest.json").unlink()
-    model, _, _ = train(shards, tmp_path / "killed", phase=phase, machine=FINDS)
-    assert same(straight, model) and fields(tmp_path / "killed") == [(0, 0, 4), (2, 0, 1)]
+        trained(shards, tmp_path / "killed", Narrow(1, begin=2), phase=ONE_STAGE, stop=stop)
+    for later in (tmp_path / "killed" / "checkpoints").glob("step-00000[1-9]"):
+        (later / "manifest.json").unlink()
+    # Whoever goes on from before that step has memory enough, and splits later ones all the same.
+    assert equal(straight, trained(shards, tmp_path / "killed", phase=ONE_STAGE))
+    assert fields(tmp_path / "killed") == [(0, 0, 4), (2, 0, 1)]
 
 
 def test_where_an_update_runs_out_training_goes_back(shards, tmp_path, monkeypatch):  # noqa: F811
-    """At step 7 of 12; its rows are halved from the checkpoint of step 4 on."""
+    """At step 4 of 6; its rows are halved from the checkpoint of step 2 on."""
     update, calls = Average.update, iter(range(100))
 
     def once(self, model, step):
-        if next(calls) == 6:
+        if next(calls) == 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
         update(self, model, step)
 
     monkeypatch.setattr(Average, "update", once)
-    phase = tiny.pretraining(stages=(Stage(share=1.0, objective=NextBag()),))
-    train(shards, tmp_path / "back", phase=phase, machine=FINDS)
-    assert fields(tmp_path / "back") == [(0, 0, 4), (4, 0, 2)]
-    monkeypatch.undo()
-    (tmp_path / "again" / "checkpoints").mkdir(parents=True)
+    back = trained(shards, tmp_path / "back", phase=ONE_STAGE)
+    assert fields(tmp_path / "back") == [(0, 0, 4), (2, 0, 2)]
     record = (tmp_path / "back" / "checkpoints" / "rows.json").read_bytes()
+    (tmp_path / "again" / "checkpoints").mkdir(parents=True)
     (tmp_path / "again" / "checkpoints" / "rows.json").write_bytes(record)
-    one, other = (train(shards, tmp_path / name, phase=phase, machine=FINDS)[0] for name in ("back", "again"))
-    assert same(one, other), "the weights where training went back are those of the record"
+    assert equal(back, trained(shards, tmp_path / "again", phase=ONE_STAGE))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +124,9 @@ def test_where_an_update_runs_out_training_goes_back(shards, tmp_path, monkeypat
     [(FINDS, "one row", "shorter rows"), (replace(MACHINE, rows=2), "2 rows", '"memory", which finds them')],
 )
 def test_where_nothing_can_be_smaller_it_says_how_much_there_was(shards, tmp_path, machine, rows, hint):  # noqa: F811
-    with pytest.raises(MachineError, match=f"memory ran out in a pass over {rows} of 32 positions .*cpu: .*GiB") as error:
+    with pytest.raises(
+        MachineError, match=f"memory ran out in a pass over {rows} of 32 positions .*cpu: .*GiB"
+    ) as error:
         train(shards, tmp_path, machine=machine, spec=Narrow(0))
     assert "step 1 of phase 'pretrain'" in error.value.where and hint in error.value.hint
     assert not read_rows(tmp_path / "checkpoints"), "nothing was found"
@@ -143,7 +151,7 @@ def test_a_measurement_is_taken_again(shards, tmp_path, monkeypatch):  # noqa: F
             raise torch.OutOfMemoryError("CUDA out of memory")
         return sum_(*arguments)
 
-    phase = tiny.pretraining(measure_every=Steps(6))
+    phase = tiny.pretraining(steps=4, measure_every=Steps(2))
     straight, _, metrics = train(shards, tmp_path / "straight", phase=phase)
     monkeypatch.setattr(heldout, "summed", once)
     model, _, others = train(shards, tmp_path / "again", phase=phase)
