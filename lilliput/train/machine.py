@@ -74,7 +74,7 @@ class Machine:
             compiles = "off"
             if device.startswith("cuda") and find_spec("triton"):
                 compiles = "graphs" if isinstance(self.exchange, Alone) else "blocks"
-        rows = "memory" if self.rows == "auto" and device.startswith("cuda") else self.rows
+        rows = "memory" if self.finds else self.rows
         return replace(
             self,
             device=device,
@@ -100,7 +100,8 @@ class Machine:
     @property
     def finds(self) -> bool:
         """Whether the rows of a micro-batch are found from memory."""
-        return self.rows == "memory"
+        device = _best_device() if self.device == "auto" else self.device
+        return self.rows == "memory" or (self.rows == "auto" and device.startswith("cuda"))
 
     def held_out_rows(self, length: int) -> int:
         """Rows of a held-out batch of `length` positions."""

@@ -124,7 +124,8 @@ class GraphedPasses:
         kinds = {(stage, batch.tokens.shape) for batch in batches}
         whole = all(bool((batch.weight != 0).all()) for batch in batches)
         if not whole or self._precision.looks or not kinds <= self._seen:
-            self._seen |= kinds
+            if not self._precision.looks:  # what is looked at runs eagerly: nothing is compiled by it
+                self._seen |= kinds
             # In a tensor here, too: a number would be divided by in fp64, and a continued run has to be equal.
             number = torch.tensor(charged, dtype=torch.float32, device=self._launched.device)
             return self._launched(stage, batches, number, generator)
