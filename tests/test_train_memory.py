@@ -159,6 +159,16 @@ def test_a_measurement_is_taken_again(shards, tmp_path, monkeypatch):  # noqa: F
     assert same(straight, model) and measured[0] == measured[1]
 
 
+def test_a_measurement_that_cannot_be_taken_says_so(shards, tmp_path, monkeypatch):  # noqa: F811
+    def never(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(heldout, "summed", never)
+    with pytest.raises(MachineError, match="memory ran out, not in a pass over rows") as error:
+        train(shards, tmp_path, phase=tiny.pretraining(steps=1))
+    assert "`positions`" in error.value.hint and "phase 'pretrain'" in error.value.where
+
+
 def test_a_damaged_record_is_named(tmp_path):
     (tmp_path / "rows.json").write_text(json.dumps({"rows": [], "sha256": "0"}))
     with pytest.raises(RunError, match="record of micro-batches is damaged") as error:

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 
 import torch
 
-from lilliput.base.errors import MachineError, RecipeError
+from lilliput.base.errors import RecipeError
 from lilliput.plan.along import along
 from lilliput.plan.cost import Cost
 from lilliput.plan.pieces import Pieces
 from lilliput.plan.steps import WholeSteps
 from lilliput.recipe import Recipe
 from lilliput.train.machine import Machine
-from lilliput.train.memory import ran_out
+from lilliput.train.memory import enough_memory
 from lilliput.train.phase import Phase
 
 
@@ -43,17 +43,10 @@ def probe(recipe: Recipe, machine: Machine, report: Callable[[str], None]) -> di
                 continue
             report(f"measuring a step of {stop.entry.name}")
             try:
-                costs[stop.place] = bench.cost(stop.entry, stop.before)
+                with enough_memory(machine.device, f"a step of {stop.entry.name}"):
+                    costs[stop.place] = bench.cost(stop.entry, stop.before)
             except RecipeError as error:
                 report(f"{stop.entry.name} cannot be measured: {error.what}")
-            except RuntimeError as error:
-                if not ran_out(error):
-                    raise
-                raise MachineError(
-                    f"a step of {stop.entry.name} does not fit into the memory of {machine.device}",
-                    where="the machine's `rows` and `positions`",
-                    hint="give a machine file with fewer",
-                ) from error
     return costs
 
 

@@ -19,7 +19,7 @@ from lilliput.train.heldout import Measure, on_both
 from lilliput.train.incidents import Incident, Incidents
 from lilliput.train.leaving import Leaving
 from lilliput.train.machine import Machine
-from lilliput.train.memory import give_back, ran_out
+from lilliput.train.memory import enough_memory, give_back, ran_out
 from lilliput.train.micro_batches import MicroBatches, NoRoom, applying
 from lilliput.train.passes import Parts, passes_of
 from lilliput.train.phase import Phase, Plan, Reader
@@ -69,7 +69,11 @@ def train_phase(
     """
     incidents = Incidents(folder, writes=workers.rank == 0)
     micro_batches = MicroBatches(machine, phase, folder, workers, report)
-    with compiled(model, machine.compile), Leaving(echo=float(workers.count > 1)) as leaving:
+    with (
+        compiled(model, machine.compile),
+        enough_memory(machine.device, f"phase {phase.name!r}, {folder}"),
+        Leaving(echo=float(workers.count > 1)) as leaving,
+    ):
         task = Task(
             model=model,
             phase=phase,

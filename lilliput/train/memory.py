@@ -3,9 +3,12 @@
 import gc
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
+from lilliput.base.errors import MachineError
 from lilliput.base.figures import size
 
 SIGNS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
@@ -41,6 +44,26 @@ def give_back(device: str) -> None:
     gc.collect()
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
+
+
+@contextmanager
+def enough_memory(device: str, where: str) -> Iterator[None]:
+    """Around what cannot do with less, and says so.
+
+    Raises:
+        MachineError: memory ran out.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not ran_out(error):
+            raise
+        raise MachineError(
+            f"memory ran out, not in a pass over rows of a step ({device}: {told(device)})",
+            where=where,
+            hint="close what else uses it, take a smaller model, or let the machine have fewer `positions`, which are those "
+            "of held-out batches, too; what was saved before is whole",
+        ) from error
 
 
 def told(device: str) -> str:
