@@ -81,7 +81,7 @@ class Machine:
             precision=precision,
             threads=threads,
             rows=rows,
-            positions=POSITIONS if self.positions == "auto" and rows == "auto" else self.positions,
+            positions=POSITIONS if self.positions == "auto" and rows != "memory" else self.positions,
             compile=compiles,
             exchange=self.exchange.settled(),
         )

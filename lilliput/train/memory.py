@@ -61,8 +61,8 @@ def enough_memory(device: str, where: str) -> Iterator[None]:
         raise MachineError(
             f"memory ran out, not in a pass over rows of a step ({device}: {told(device)})",
             where=where,
-            hint="close what else uses it, take a smaller model, or let the machine have fewer `positions`, which are those "
-            "of held-out batches, too; what was saved before is whole",
+            hint="close what else uses it, take a smaller model, or let the machine have fewer `positions`, which "
+            "held-out batches have, too; what was saved before is whole",
         ) from error
 
 
