@@ -9,7 +9,6 @@ fifth, and the most memory handed out (on CUDA; elsewhere nobody can tell), pred
 """
 
 import argparse
-import gc
 import statistics
 import tempfile
 import time
@@ -30,6 +29,7 @@ from lilliput.recipe import Recipe
 from lilliput.recipes import mtlm1_200m, odinnext_138m, slm_10m
 from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
+from lilliput.train.memory import give_back
 from lilliput.train.phase import Phase
 
 WARM = 5
@@ -77,14 +77,10 @@ def shaped(name: str, steps: int, small: bool) -> tuple[Recipe, ModelSpec, Phase
     return replace(recipe, model=spec, timeline=(phase,)), spec, phase
 
 
-def trained(spec: ModelSpec, phase: Phase, machine: Machine) -> dict[str, float | None]:
-    """Seconds and bytes of the steps of a phase."""
+def trained(spec: ModelSpec, phase: Phase, machine: Machine, others: int) -> dict[str, float | None]:
+    """Seconds of the steps of a phase, and bytes beside `others`."""
     on_cuda = machine.device.startswith("cuda")
-    gc.collect()
-    others = torch.cuda.memory_allocated() if on_cuda else 0
-    if on_cuda:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+    give_back(machine.device)
     watch = Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
         train_phase(
@@ -104,11 +100,11 @@ def trained(spec: ModelSpec, phase: Phase, machine: Machine) -> dict[str, float 
 
 def compared(name: str, machine: Machine, steps: int, small: bool) -> dict[str, Any]:
     recipe, spec, phase = shaped(name, steps, small)
-    begun = time.perf_counter()
+    begun, others = time.perf_counter(), torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
     (planned,) = plan(recipe, machine, costs=probe(recipe, machine, print))["phases"]
     probed = time.perf_counter() - begun
     predicted = {"seconds_per_step": planned["cost"]["seconds_per_step"], "peak": planned["memory"]["peak"]}
-    measured = trained(spec, phase, machine)
+    measured = trained(spec, phase, machine, others)
     ratios = {
         key: predicted[key] / measured[key] if predicted[key] and measured[key] else None  # type: ignore[operator]
         for key in predicted

@@ -26,6 +26,7 @@ from lilliput.plan.steps import WholeSteps
 from lilliput.tokenizer.bpe import BPE
 from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
+from lilliput.train.memory import give_back
 from lilliput.train.metrics import read_metrics
 from lilliput.train.passes import LaunchedPasses
 from lilliput.train.phase import Stage
@@ -175,10 +176,10 @@ def test_on_cuda_steps_cost_what_training_takes(tmp_path, rows):
     wide = replace(WIDER, width=256, ffn=SwiGLU(inner=768), layers=4)
     phase = tiny.pretraining(length=512, batch_tokens=8 * 512, tokens=Tokens(16 * 8 * 512), measure_every=Steps(99))
     recipe, machine = a_recipe(tmp_path, phase, spec=wide), Machine(device="cuda", rows=rows).settled()
+    before = torch.cuda.memory_allocated()
     (expected,) = plan(recipe, machine, costs=probe(recipe, machine, silently))["phases"]
     model = wide.build(seed=0).to("cuda")
-    before = torch.cuda.memory_allocated() - sum(parameter.nbytes for parameter in model.parameters())
-    torch.cuda.reset_peak_memory_stats()
+    give_back("cuda")
     with Watch(tmp_path / "metrics.jsonl", Console(file=StringIO()), "one", 16, 0, None) as watch:
         train_phase(
             model,

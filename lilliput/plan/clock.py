@@ -40,14 +40,8 @@ class Clock:
         """Bytes handed out now; None where the allocator does not tell."""
         return torch.cuda.memory_allocated(self._device) if self._device.type == "cuda" else None
 
-    def forget_peak(self) -> None:
-        """Count the peak from here on."""
-        if self._device.type == "cuda":
-            self._wait()
-            torch.cuda.reset_peak_memory_stats(self._device)
-
     def peak(self) -> int | None:
-        """Bytes handed out at most since then; None where the allocator does not tell."""
+        """Bytes handed out at most; None where the allocator does not tell."""
         return torch.cuda.max_memory_allocated(self._device) if self._device.type == "cuda" else None
 
     def _wait(self) -> None:

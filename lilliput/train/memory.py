@@ -40,10 +40,11 @@ def ran_out(error: BaseException) -> bool:
 
 
 def give_back(device: str) -> None:
-    """Hand what nobody holds any more back to the device; cycles of frames and tensors hold no longer."""
-    gc.collect()
+    """After something that did not fit: hand what nobody holds any more back, and count the peak without it."""
+    gc.collect()  # cycles of frames and tensors
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 @contextmanager
@@ -70,9 +71,9 @@ def told(device: str) -> str:
     """How much memory there is, for an error about too little of it."""
     if device.startswith("cuda"):
         free, total = torch.cuda.mem_get_info(device)
-        share = torch.cuda.get_per_process_memory_fraction(device)
+        share = torch.cuda.get_per_process_memory_fraction(torch.device(device).index)
         held = torch.cuda.memory_allocated(device)
-        bound = f", of which this process may have {share:.0%}" if share < 1 else ""
+        bound = f", of which this process may have {size(round(share * total))}" if share < 1 else ""
         return f"{size(total)}{bound}; {size(free)} are free, and {size(held)} are held besides such a pass"
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         return f"{size(os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))} in all"

@@ -50,9 +50,7 @@ def applying(step: int, stage: int) -> Iterator[None]:
 class MicroBatches:
     """Those of the steps of a phase."""
 
-    def __init__(
-        self, machine: Machine, phase: Phase, folder: Path, workers: Workers, report: Callable[[str], None] = print
-    ):
+    def __init__(self, machine: Machine, phase: Phase, folder: Path, workers: Workers, report: Callable[[str], None]):
         """As the record in a folder has them, so far; told to `report` where they become smaller."""
         self._machine, self._phase, self._workers, self._report = machine, phase, workers, report
         self._rows, self._path = Plan(phase).rows, folder / FILE
