@@ -31,6 +31,7 @@ from lilliput.train.heldout import Measure, measurer
 from lilliput.train.incidents import read_incidents
 from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
+from lilliput.train.micro_batches import read_rows
 from lilliput.train.phase import Phase, Plan, Reader
 from lilliput.train.picture import plot_loss
 from lilliput.train.promise import keep
@@ -196,6 +197,7 @@ class Walk:
                 "average": sha256(partial / "average.safetensors"),
                 "steps": plan.steps,
                 "incidents": read_incidents(folder / "checkpoints"),
+                "micro_batches": read_rows(folder / "checkpoints"),
             }
 
     def _through(

@@ -11,7 +11,11 @@ from test_train import same, shards, train  # noqa: F401, shards is a fixture
 from test_train_guard import PHASE, ROWS, Spoilt
 
 import lilliput
+from lilliput.base.errors import MachineError
 from lilliput.base.files import sha256
+from lilliput.base.units import Steps, Tokens
+from lilliput.nn.ffn import SwiGLU
+from lilliput.nn.gqa import GQA
 from lilliput.ops.orthogonalise import Backend, orthogonalise
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.muon import Muon
@@ -20,6 +24,8 @@ from lilliput.optim.optimizer import set_multiplier
 from lilliput.timeline import run
 from lilliput.train.incidents import read_incidents
 from lilliput.train.machine import Machine
+from lilliput.train.memory import give_back
+from lilliput.train.micro_batches import read_rows
 from lilliput.train.precision import autocast
 
 pytestmark = [
@@ -86,6 +92,71 @@ def test_text_that_is_no_text_is_skipped_in_fp16(shards, tmp_path):  # noqa: F81
     assert other == one + 1
     assert not read_incidents(tmp_path / "checkpoints")
     assert all(value.isfinite().all() for value in model.parameters())
+
+
+WIDE = replace(
+    tiny.GQA_SPEC,
+    width=256,
+    layers=4,
+    mixer=GQA(heads=4, kv_heads=2, head_width=64, qk_norm=True),
+    ffn=SwiGLU(inner=512),
+)
+"""Of activations that are much larger than anything that stays."""
+MANY_ROWS = tiny.pretraining(
+    length=512, batch_tokens=64 * 512, tokens=Tokens(6 * 64 * 512), save_every=Steps(2), measure_every=Steps(99)
+)
+
+
+@pytest.fixture
+def bound():
+    """Bounds the memory of this process to so many bytes, for the length of a test."""
+
+    def set_bound(most):
+        give_back("cuda")
+        torch.cuda.set_per_process_memory_fraction(min(1.0, most / torch.cuda.mem_get_info()[1]))
+
+    yield set_bound
+    torch.cuda.set_per_process_memory_fraction(1.0)
+    give_back("cuda")
+
+
+@pytest.mark.parametrize("how", ["off", "blocks", "graphs"])
+def test_rows_are_found_where_memory_runs_out(shards, tmp_path, bound, how):  # noqa: F811
+    """64 rows do not fit where 16 do, nearly; the weights are those of the rows that were found, killed or not."""
+    told = replace(CUDA, compile=how, rows=16)
+    found = replace(told, rows="memory")
+    settings = {"spec": WIDE, "phase": MANY_ROWS}
+    give_back("cuda")
+    torch.cuda.reset_peak_memory_stats()
+    train(shards, tmp_path / "told", machine=told, **settings)
+    bound(1.3 * torch.cuda.max_memory_reserved())
+    model, average, _ = train(shards, tmp_path / "found", machine=found, **settings)
+    with pytest.raises(KeyboardInterrupt):
+        train(shards, tmp_path / "killed", machine=found, stop=13, **settings)
+    resumed, _, _ = train(shards, tmp_path / "killed", machine=found, **settings)
+    bound(torch.cuda.mem_get_info()[1])
+    records = read_rows(tmp_path / "found" / "checkpoints")
+    assert all(one["rows"] < 64 for one in records) and {one["stage"] for one in records} == {0, 1}
+    (tmp_path / "again" / "checkpoints").mkdir(parents=True)
+    record = (tmp_path / "found" / "checkpoints" / "rows.json").read_bytes()
+    (tmp_path / "again" / "checkpoints" / "rows.json").write_bytes(record)
+    again, other_average, _ = train(shards, tmp_path / "again", machine=found, **settings)
+    assert same(model, again) and all(torch.equal(average[key], other_average[key]) for key in average)
+    if read_rows(tmp_path / "killed" / "checkpoints") == records:
+        assert same(model, resumed)
+    if len({one["rows"] for one in records}) == 1:
+        said = replace(told, rows=records[0]["rows"])
+        assert same(model, train(shards, tmp_path / "said", machine=said, **settings)[0])
+
+
+def test_where_one_row_does_not_fit_it_says_how_much_there_was(shards, tmp_path, bound):  # noqa: F811
+    torch.cuda.synchronize()
+    phase = replace(MANY_ROWS, length=16_384, batch_tokens=2 * 16_384, tokens=Tokens(2 * 2 * 16_384))
+    give_back("cuda")
+    bound(torch.cuda.memory_reserved() + 200 * 2**20)
+    with pytest.raises(MachineError, match="one row of 16,384 positions .*cuda: .* this process may have") as error:
+        train(shards, tmp_path, spec=WIDE, phase=phase, machine=replace(CUDA, rows="memory"))
+    assert "shorter rows" in error.value.hint
 
 
 @pytest.mark.parametrize("name", tiny.SPECS)

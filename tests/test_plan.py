@@ -33,7 +33,7 @@ from lilliput.optim.ema import Ema, NoEma
 from lilliput.optim.normuon import NorMuon
 from lilliput.optim.optimizer import set_multiplier, state_tensors
 from lilliput.plan import Tariff, plan, show
-from lilliput.plan.measure import Cost, Measured, Pass
+from lilliput.plan.cost import Cost, Measured, Pass
 from lilliput.plan.memory import held_bytes
 from lilliput.prepare import Preparation
 from lilliput.publish.layouts.hgrn2 import HGRN2Layout
@@ -161,9 +161,15 @@ def test_the_bytes_are_those_of_a_real_step(tmp_path, name, tied, optimizer, ema
     assert written < on_disk < written + names, "a checkpoint holds this and its tensors' names"
 
 
-def cost(seconds, *, rows=2, activations=1_000, workspace=None, update=None):
-    one = Pass(seconds=seconds, repeats=3, rows=rows, activations=activations, workspace=workspace)
-    return Cost(passes=(one, one), update=Measured(seconds=0.5, repeats=2, workspace=update))
+def cost(seconds, *, rows=2, activations=1_000):
+    one = Pass(seconds=seconds, repeats=3, rows=rows, activations=activations)
+    return Cost(passes=(one, one), update=Measured(seconds=0.5, repeats=2))
+
+
+def whole(seconds, *, rows=4, found=None, peak=None):
+    """The cost of whole steps."""
+    one = Pass(seconds=seconds, repeats=3, rows=rows, activations=None)
+    return Cost(passes=(one, one), update=None, rows=found, peak=peak)
 
 
 def test_time_follows_from_passes_and_updates(recipe):
@@ -180,11 +186,20 @@ def test_time_follows_from_passes_and_updates(recipe):
 def test_activations_are_scaled_to_the_micro_batch_and_added_to_what_is_held(recipe):
     (known, _) = plan(recipe(), Machine(rows=4), costs={0: cost(1.0), 4: cost(1.0)})["phases"]
     held = sum(known["memory"][part] for part in ("weights", "gradients", "optimizer", "average"))
-    assert known["memory"]["activations"] == 2_000 and known["memory"]["workspace"] is None
-    assert known["memory"]["peak"] == held + 2_000
-    (known, _) = plan(recipe(), Machine(rows=4), costs={0: cost(1.0, workspace=50, update=9_000)})["phases"]
-    assert known["memory"]["workspace"] == 100
-    assert known["memory"]["peak"] == held + 9_000, "the update needs more than the pass"
+    assert known["memory"]["activations"] == 2_000 and known["memory"]["peak"] == held + 2_000
+
+
+def test_whole_steps_are_taken_as_they_are(recipe):
+    machine = Machine(device="cpu", rows="memory")
+    (unknown, _) = plan(recipe(), machine)["phases"]
+    assert unknown["micro_batches"] == {"count": None, "rows": None}
+    (known, _) = plan(recipe(), machine, costs={0: whole(1.5, found=2, peak=5_000_000)})["phases"]
+    assert known["micro_batches"] == {"count": 2, "rows": 2}
+    assert known["cost"]["seconds_per_step"] == 1.5 and known["cost"]["updates"] is None
+    held = sum(known["memory"][part] for part in ("weights", "gradients", "optimizer", "average"))
+    assert known["memory"]["peak"] == 5_000_000 and known["memory"]["activations"] == 5_000_000 - held
+    (unseen, _) = plan(recipe(), machine, costs={0: whole(1.5)})["phases"]
+    assert unseen["memory"]["peak"] is None and unseen["memory"]["activations"] is None
 
 
 def test_prices_are_hours_times_what_was_said(recipe):
@@ -231,17 +246,24 @@ def test_the_tables_fit_a_hundred_columns(recipe):
     )
     timeline = (long, release("OdinNext-138M-Instruct", layout), AddTokens(tokens=CHATML), replace(long, name="sft"))
     tariff = Tariff(price_per_hour=2.5, watts=650, price_per_kwh=0.4, currency="EUR")
-    costs = {0: cost(19.8, rows=1, activations=2_345_678_901, workspace=2**29), 3: cost(1.0)}
+    costs = {0: cost(19.8, rows=1, activations=2_345_678_901), 3: cost(1.0)}
+    steps = {place: whole(19.8, rows=256, found=32, peak=98_765_432_109) for place in (0, 3)}
     for text in (
         shown(plan(recipe(ODIN, timeline), costs=costs, tariff=tariff)),
         shown(plan(recipe(ODIN, timeline), costs={3: costs[3]})),
         shown(plan(recipe(ODIN, timeline))),
+        shown(plan(recipe(ODIN, timeline), Machine(device="cuda"))),
+        shown(plan(recipe(ODIN, timeline), Machine(device="cuda"), costs=steps, tariff=tariff)),
         shown(plan(recipe(SLM, (release("slm", Qwen3Layout(context=32_768)),)))),
     ):
         assert max(len(line) for line in text.splitlines()) <= 100 and "…" not in text
     text = shown(plan(recipe(ODIN, timeline), costs=costs, tariff=tariff))
     words = ("138,449,696", "113,283,872", "3.0 MiB in fp16", "264.1 MiB in BF16", "256 x 2,048", "EUR", "kWh")
     for word in (*words, "bags of 4", "accelerated", "OdinNext-138M-Instruct", "3 x 1 of 256 rows", "Extrapolated"):
+        assert word in text, word
+    assert "what fits" in shown(plan(recipe(ODIN, timeline), Machine(device="cuda")))
+    text = shown(plan(recipe(ODIN, timeline), Machine(device="cuda"), costs=steps))
+    for word in ("32 rows", "92.0 GiB", "3 steps", "whole steps"):
         assert word in text, word
     assert "these 1 of 2" in shown(plan(recipe(ODIN, timeline), costs={3: costs[3]}))
     assert "--probe" in shown(plan(recipe(ODIN, timeline)))

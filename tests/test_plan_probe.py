@@ -2,13 +2,17 @@
 
 import statistics
 from dataclasses import replace
+from io import StringIO
 
 import pytest
 import tiny
 import torch
+from rich.console import Console
 from test_train import train
 
-from lilliput.base.units import Tokens
+from lilliput.base.units import Steps, Tokens
+from lilliput.data.batch import Cursor
+from lilliput.data.chats import Chats
 from lilliput.data.documents import Files
 from lilliput.data.shards import Shards, write_shards
 from lilliput.data.split import Split
@@ -16,10 +20,17 @@ from lilliput.nn.ffn import SwiGLU
 from lilliput.objectives.diffusion_blocks import DiffusionBlocks
 from lilliput.objectives.language import NextBag
 from lilliput.optim.normuon import NorMuon
-from lilliput.plan import clock, measure, plan, probe
+from lilliput.plan import clock, pieces, plan, probe
+from lilliput.plan.random_rows import RandomRows
+from lilliput.plan.steps import WholeSteps
 from lilliput.tokenizer.bpe import BPE
+from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
+from lilliput.train.memory import give_back
+from lilliput.train.metrics import read_metrics
+from lilliput.train.passes import LaunchedPasses
 from lilliput.train.phase import Stage
+from lilliput.train.watch import Watch
 
 MACHINE = Machine(device="cpu", precision="fp32", threads=1)
 WIDER = replace(tiny.HGRN2_SPEC, width=128, ffn=SwiGLU(inner=384))
@@ -75,7 +86,7 @@ def test_activations_grow_linearly_with_rows(tmp_path, quick, name, precision):
 
 
 def test_a_slow_machine_runs_one_row_and_the_rest_is_extrapolated(tmp_path, quick, monkeypatch):
-    monkeypatch.setattr(measure, "LONG_PASS", 0.0)
+    monkeypatch.setattr(pieces, "LONG_PASS", 0.0)
     recipe = a_recipe(tmp_path, tiny.pretraining())
     costs = probe(recipe, MACHINE, silently)
     (phase,) = plan(recipe, MACHINE, costs=costs)["phases"]
@@ -102,7 +113,7 @@ def test_threads_are_set_back_after_an_error(tmp_path, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(measure, "_random_batch", fail)
+    monkeypatch.setattr(pieces, "_random_batch", fail)
     with pytest.raises(KeyboardInterrupt):
         probe(a_recipe(tmp_path, tiny.pretraining()), replace(MACHINE, threads=2), silently)
     assert torch.get_num_threads() == 1
@@ -123,17 +134,66 @@ def test_a_phase_that_is_not_built_is_left_out_and_named(tmp_path, quick):
 def test_phases_that_differ_in_their_data_alone_are_measured_once(tmp_path, quick):
     recipe = a_recipe(tmp_path, tiny.pretraining(), tiny.pretraining(name="again", tokens=Tokens(4_096)))
     costs = probe(recipe, MACHINE, silently)
-    assert costs[0] == costs[1]
-    assert costs[0].passes[0].workspace is None, "the processor's allocator does not tell"
+    assert costs[0] == costs[1] and costs[0].peak is None, "the processor's allocator does not tell"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_whole_steps_find_rows_as_training_does(tmp_path, quick, monkeypatch, precision):
+    differentiate, heard = LaunchedPasses.differentiate, []
+
+    def narrowly(self, stage, batch, *arguments):
+        if len(batch.tokens) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return differentiate(self, stage, batch, *arguments)
+
+    monkeypatch.setattr(LaunchedPasses, "differentiate", narrowly)
+    machine = replace(MACHINE, rows="memory", precision=precision).settled()
+    steps = WholeSteps(machine, heard.append)
+    phase = tiny.pretraining()
+    cost = steps.cost(phase, WIDER)
+    assert (cost.rows, cost.peak, cost.update) == (2, None, None)
+    assert [(one.rows, one.repeats) for one in cost.passes] == [(4, 1), (4, 1)], "whole steps of each stage"
+    assert len(heard) == 2 and "4 rows of 32 positions do not fit" in heard[0]
+    assert steps.cost(replace(phase, name="again", tokens=Tokens(4_096)), WIDER) is cost
+    chats = steps.cost(replace(phase, data=Chats(corpus="chats")), WIDER)
+    assert chats is not cost, "answers alone are charged there"
+    (made,) = plan(a_recipe(tmp_path, phase), machine, costs={0: cost})["phases"]
+    assert made["micro_batches"] == {"count": 2, "rows": 2} and made["memory"]["peak"] is None
+
+
+def test_random_rows_hold_documents_and_are_charged_in_part():
+    reader = RandomRows(300, document=20, weight=0.5)
+    batch, cursor = reader.read(Cursor(), 4, 400)
+    assert batch.tokens.shape == (4, 400) and cursor == Cursor()
+    assert 10 < batch.segments.max() < 40 and 0.4 < batch.weight.mean() < 0.6
+    assert not RandomRows(300, document=None).read(cursor, 4, 400)[0].segments.any()
 
 
 @pytest.mark.gpu
-def test_cuda_tells_the_workspace_too(tmp_path):
-    recipe = a_recipe(tmp_path, tiny.pretraining())
-    machine = Machine(device="cuda")
-    (phase,) = plan(recipe, machine, costs=probe(recipe, machine, silently))["phases"]
-    memory = phase["memory"]
-    assert memory["workspace"] > 0
-    assert memory["peak"] >= sum(
-        memory[part] for part in ("weights", "gradients", "optimizer", "average", "activations")
-    )
+@pytest.mark.parametrize("rows", ["memory", 2])
+def test_on_cuda_steps_cost_what_training_takes(tmp_path, rows):
+    """Seconds within a factor, since so small a step is the host's; memory within a tenth."""
+    wide = replace(WIDER, width=256, ffn=SwiGLU(inner=768), layers=4)
+    phase = tiny.pretraining(length=512, batch_tokens=8 * 512, tokens=Tokens(16 * 8 * 512), measure_every=Steps(99))
+    recipe, machine = a_recipe(tmp_path, phase, spec=wide), Machine(device="cuda", rows=rows).settled()
+    before = torch.cuda.memory_allocated()
+    (expected,) = plan(recipe, machine, costs=probe(recipe, machine, silently))["phases"]
+    model = wide.build(seed=0).to("cuda")
+    give_back("cuda")
+    with Watch(tmp_path / "metrics.jsonl", Console(file=StringIO()), "one", 16, 0, None) as watch:
+        train_phase(
+            model,
+            phase,
+            RandomRows(wide.vocab),
+            machine,
+            folder=tmp_path / "checkpoints",
+            seed=0,
+            watch=lambda step: watch,
+            measure=lambda model: {},
+            report=silently,
+        )
+    peak = torch.cuda.max_memory_allocated() - before
+    real = statistics.median([line["seconds"] for line in read_metrics(tmp_path / "metrics.jsonl")[4:-1]])
+    assert expected["micro_batches"]["rows"] == (8 if rows == "memory" else 2)
+    assert expected["memory"]["peak"] == pytest.approx(peak, rel=0.1)
+    assert real / 2 < expected["cost"]["seconds_per_step"] < real * 2

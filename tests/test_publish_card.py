@@ -204,6 +204,9 @@ def test_parity_machine_and_command(record):
     )
     assert "```sh\nlilliput run garden.py --set seed=1 --machine cpu\n```" in text
     record["environment"]["commit"] = None
+    for given, said in ((64, "64 rows"), ("memory", "as many rows as fit into memory")):
+        record["machine"]["rows"] = given
+        assert dict(rows(card(record), "Machine and versions"))["Device"].endswith(f"micro-batches of at most {said}")
     assert dict(rows(card(record), "Machine and versions"))["Lilliput"] == "0.1.0, an installed package"
 
 

@@ -23,6 +23,8 @@ from lilliput.train.all_reduce import AllReduce
 from lilliput.train.incidents import read_incidents
 from lilliput.train.machine import Machine
 from lilliput.train.metrics import read_metrics
+from lilliput.train.micro_batches import read_rows
+from lilliput.train.passes import LaunchedPasses
 from lilliput.train.watch import Watch
 
 ONE = Machine(device="cpu", precision="fp32", threads=1, rows=2)
@@ -40,12 +42,18 @@ def recipe(work):
     return replace(whole, timeline=growths[:1] + growths[2:])
 
 
-def worker(work, run, machine, rank, port, killed_after, signalled_after, struck_at, told):
+def worker(work, run, machine, rank, port, killed_after, signalled_after, struck_at, narrow, told):
     """One of two workers; tells what it exchanged, by step."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     seen, add, exchanged = Watch.see, all_reduce.added, []
+    differentiate, passes = LaunchedPasses.differentiate, iter(range(1_000))
+
+    def narrowly(self, stage, batch, *arguments):
+        if rank == 1 and next(passes) >= narrow and len(batch.tokens) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return differentiate(self, stage, batch, *arguments)
 
     def see(self, step, *numbers):
         seen(self, step, *numbers)
@@ -61,18 +69,29 @@ def worker(work, run, machine, rank, port, killed_after, signalled_after, struck
         return add(group, bucket)
 
     Watch.see, all_reduce.added = see, added
+    if narrow is not None:
+        LaunchedPasses.differentiate = narrowly
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(143))
     timeline.train(recipe(work), run, machine, Console(file=StringIO()))
     told.send(exchanged)
 
 
-def together(work, run, machine=TWO, killed_after=None, signalled_after=None, struck_at=None, processes_of=_forks):
+def together(
+    work,
+    run,
+    machine=TWO,
+    killed_after=None,
+    signalled_after=None,
+    struck_at=None,
+    narrow=None,
+    processes_of=_forks,
+):
     """What each worker exchanged, or the exit codes where not all ended by themselves."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     pipes = [processes_of.Pipe(duplex=False) for _ in range(2)]
-    what = (killed_after, signalled_after, struck_at)
+    what = (killed_after, signalled_after, struck_at, narrow)
     processes = [
         processes_of.Process(target=worker, args=(work, run, machine, rank, port, *what, pipe[1]), daemon=True)
         for rank, pipe in enumerate(pipes)
@@ -122,6 +141,12 @@ def two(straight):
     return together(straight, straight / "two")
 
 
+@pytest.fixture(scope="module")
+def many(straight):
+    """The same with two micro-batches each."""
+    return together(straight, straight / "many", replace(TWO, rows=1))
+
+
 def once_a_step(run):
     """The numbers of an exchange a step: as many as the phase has parameters."""
     exchanged = []
@@ -143,11 +168,26 @@ def test_two_workers_train_what_one_does_and_exchange_once_a_step(straight, two)
     assert numbers(straight / "two", 99) == pytest.approx(numbers(straight / "one", 99), rel=1e-5)
 
 
-def test_only_the_last_of_several_micro_batches_exchanges(straight):
-    exchanged = together(straight, straight / "many", replace(TWO, rows=1))
-    assert exchanged == [once_a_step(straight / "many")] * 2
+def test_only_the_last_of_several_micro_batches_exchanges(straight, many):
+    assert many == [once_a_step(straight / "many")] * 2
     early = 4  # later, steps as long as these tests take have made more of what was rounded otherwise
     assert numbers(straight / "many", early) == pytest.approx(numbers(straight / "one", early), rel=1e-5)
+
+
+def test_workers_agree_on_the_rows_that_fit_everywhere(straight, many):
+    """Two rows fit on one of them; both take one, as if that had been said, and as the record has it."""
+    found = straight / "found"
+    assert together(straight, found, replace(TWO, rows="memory"), narrow=0) == [once_a_step(found)] * 2
+    assert far(straight / "many", found) == 0
+    for phase, stages in ((PRETRAIN, ((0, 0), (6, 1))), (SFT, ((0, 0), (3, 1)))):
+        records = read_rows(found / phase / "checkpoints")
+        assert [(one["from"], one["stage"], one["rows"]) for one in records] == [(*stage, 1) for stage in stages]
+
+
+def test_one_worker_that_runs_out_later_ends_both(straight):
+    """Nobody waits for it forever."""
+    assert together(straight, straight / "out", replace(TWO, rows="memory"), narrow=6) == [1, 1]
+    assert read_rows(straight / "out" / PRETRAIN / "checkpoints")[0]["rows"] == 2
 
 
 def test_one_goes_on_where_two_were_killed(straight):

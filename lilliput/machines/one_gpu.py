@@ -2,4 +2,4 @@
 
 from lilliput.train.machine import Machine
 
-machine = Machine(device="cuda", positions=65_536)
+machine = Machine(device="cuda")

@@ -36,16 +36,13 @@ class Clock:
             seconds.append(self.seconds(run))
         return seconds
 
-    def workspace(self, run: Callable[[], None]) -> int | None:
-        """Bytes handed out at most during a run, beyond those before it; None where the allocator does not tell."""
-        if self._device.type != "cuda":
-            return None
-        self._wait()
-        torch.cuda.reset_peak_memory_stats(self._device)
-        before = torch.cuda.memory_allocated(self._device)
-        run()
-        self._wait()
-        return torch.cuda.max_memory_allocated(self._device) - before
+    def allocated(self) -> int | None:
+        """Bytes handed out now; None where the allocator does not tell."""
+        return torch.cuda.memory_allocated(self._device) if self._device.type == "cuda" else None
+
+    def peak(self) -> int | None:
+        """Bytes handed out at most; None where the allocator does not tell."""
+        return torch.cuda.max_memory_allocated(self._device) if self._device.type == "cuda" else None
 
     def _wait(self) -> None:
         """Until the device has done what it was told."""

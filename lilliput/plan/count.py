@@ -10,7 +10,7 @@ from lilliput.missing import missing_parts
 from lilliput.model import ModelSpec
 from lilliput.plan.along import along, at_first
 from lilliput.plan.corpora import corpora, shares
-from lilliput.plan.measure import Cost
+from lilliput.plan.cost import Cost
 from lilliput.plan.memory import held_bytes
 from lilliput.plan.tariff import Tariff
 from lilliput.publish.export import DTYPES
@@ -44,9 +44,9 @@ def plan(
         JSON values: `model`, its parameters at first; `corpora` (see `lilliput.plan.corpora`); `phases`, `growths` and
         `releases`, one a timeline entry with its `place` and `name`; `totals` over the timeline; `not_built`, the parts
         that nobody has built. Bytes of models, tokens, positions and operations (floating point, forward and backward
-        through every layer, 3 times the forward pass) are exact. What was probed is None elsewhere: `activations`,
-        `workspace` and `peak` of a phase's `memory`, and its `cost`, extrapolated from the `passes` and `updates` that
-        were run.
+        through every layer, 3 times the forward pass) are exact. What was probed is None elsewhere: `activations` and
+        `peak` of a phase's `memory`, its `micro_batches` where they are found from memory, and its `cost`, extrapolated
+        from the `passes` and `updates` that were run; no updates mean that passes are whole steps.
 
     Raises:
         MachineError: there is a tariff for hours that nobody measured.
@@ -121,7 +121,8 @@ def _phase(phase: Phase, spec: ModelSpec, machine: Machine, cost: Cost | None, t
     tokens = sum(stage["tokens"] for stage in stages)
     positions = steps.steps * phase.batch_tokens
     parameters = _parameters(spec)
-    micro = machine.micro_rows(steps.rows, phase.length)
+    micro = machine.micro_rows(steps.rows, phase.length, cost and cost.rows)
+    known = cost is not None or not machine.finds
     held = held_bytes(phase, spec)
     saves = 1 + sum(steps.is_due(phase.save_every, step) for step in range(1, steps.steps + 1))  # one before any step
     return {
@@ -134,7 +135,7 @@ def _phase(phase: Phase, spec: ModelSpec, machine: Machine, cost: Cost | None, t
         "stages": stages,
         "operations": 3 * spec.flops(phase.length) * positions,
         "tokens_per_parameter": tokens / parameters["total"],
-        "micro_batches": {"count": len(micro), "rows": max(micro)},
+        "micro_batches": {"count": len(micro) if known else None, "rows": max(micro) if known else None},
         "checkpoints": {
             "kept": min(KEPT, saves),
             "bytes": min(KEPT, saves) * (held["weights"] + held["optimizer"] + held["average"]),
@@ -145,26 +146,25 @@ def _phase(phase: Phase, spec: ModelSpec, machine: Machine, cost: Cost | None, t
 
 
 def _measured_memory(held: dict[str, int], rows: int, cost: Cost | None) -> dict[str, Any]:
-    """What a micro-batch adds, scaled up to its `rows`; without the workspace where the allocator does not tell it."""
-    if cost is None:
-        return {"activations": None, "workspace": None, "peak": None}
-    largest = max(cost.passes, key=lambda one: (one.activations + (one.workspace or 0)) / one.rows)
-    activations = largest.activations * rows // largest.rows
-    workspace = None if largest.workspace is None else largest.workspace * rows // largest.rows
-    beyond = max(activations + (workspace or 0), cost.update.workspace or 0)
-    return {"activations": activations, "workspace": workspace, "peak": sum(held.values()) + beyond}
+    """What micro-batches of `rows` rows add: of whole steps all that comes on top, of pieces what passes keep."""
+    together = sum(held.values())
+    if cost is not None and cost.peak is not None:
+        return {"activations": cost.peak - together, "peak": cost.peak}
+    kept = [one.activations * rows // one.rows for one in cost.passes if one.activations] if cost else []
+    return {"activations": max(kept), "peak": together + max(kept)} if kept else {"activations": None, "peak": None}
 
 
 def _cost(cost: Cost, stages: list[dict[str, int]], rows: int, tariff: Tariff) -> dict[str, Any]:
-    """Seconds of the whole phase, from those of a few passes and updates."""
-    by_stage = [rows / one.rows * one.seconds + cost.update.seconds for one in cost.passes]
+    """Seconds of the whole phase, from those of a few passes and updates, or of a few steps."""
+    update = 0.0 if cost.update is None else cost.update.seconds
+    by_stage = [rows / one.rows * one.seconds + update for one in cost.passes]
     seconds = sum(stage["steps"] * each for stage, each in zip(stages, by_stage, strict=True))
     steps = sum(stage["steps"] for stage in stages)
     return {
         "passes": [
             {"count": one.repeats, "rows": one.rows, "of_rows": rows, "seconds": one.seconds} for one in cost.passes
         ],
-        "updates": {"count": cost.update.repeats, "seconds": cost.update.seconds},
+        "updates": cost.update and {"count": cost.update.repeats, "seconds": cost.update.seconds},
         "seconds_per_step": seconds / steps,
         "tokens_per_second": sum(stage["tokens"] for stage in stages) / seconds,
         "seconds": seconds,

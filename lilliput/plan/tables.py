@@ -13,17 +13,21 @@ HELD = ("weights", "gradients", "optimizer", "average")
 
 OPERATIONS = "Floating-point operations of forward and backward, through every layer."
 EXACT = (
-    "Exact, but without the activations and the workspace of a micro-batch, which --probe measures here. Checkpoints "
-    "are on the disk, the last two of a phase."
+    "Exact, but without the activations of a micro-batch, which --probe measures here. Checkpoints are on the disk, "
+    "the last two of a phase."
 )
-SCALED = "Activations and workspace are those of a micro-batch, measured here and scaled up to its rows."
+WHOLE = (
+    "The peak is that of whole steps, taken here as training takes them; activations are all of it that comes on top "
+    "of what stays: workspace, too."
+)
 AT_LEAST = (
     "Activations are those of a micro-batch, measured here and scaled up to its rows. The workspace of losses and "
     "updates cannot be seen on this device, so the peak is the least that is needed."
 )
+UNSEEN = "On this device nobody tells how much memory whole steps take."
 EXTRAPOLATED = (
-    "Extrapolated from what was run: passes (forward and backward) over so many rows of a step, and updates of the "
-    "weights. Steps alone: data, held-out measurements, checkpoints and evaluations come on top."
+    "Extrapolated from what was run: whole steps, or passes (forward and backward) over so many rows of one and "
+    "updates of the weights. Steps alone: data, held-out measurements, checkpoints and evaluations come on top."
 )
 ROUGHLY = (
     "Tokens that the phases read, and token files on disk. ~ is an estimate at four bytes of text a token, by the "
@@ -131,7 +135,7 @@ def _phases(plan: dict[str, Any]) -> Table:
             Text(phase["name"]),
             f"{phase['steps']:,}",
             f"{phase['rows']:,} x {phase['length']:,}",
-            _some(phase["micro_batches"]["rows"], "row"),
+            "what fits" if phase["micro_batches"]["rows"] is None else _some(phase["micro_batches"]["rows"], "row"),
             number(phase["tokens"]),
             f"{phase['tokens_per_parameter']:,.1f}",
             operations(phase["operations"]),
@@ -161,21 +165,23 @@ def _some(count: int, what: str) -> str:
 
 def _memory(plan: dict[str, Any]) -> Table:
     probed = plan["totals"]["cost"] is not None
-    table = _table("memory", *HELD, *(("activations", "workspace", "peak") if probed else ("together", "checkpoints")))
+    table = _table("memory", *HELD, *(("activations", "peak") if probed else ("together", "checkpoints")))
     for phase in plan["phases"]:
         memory = phase["memory"]
         held = [size(memory[part]) for part in HELD]
-        measured = [memory["activations"], memory["workspace"], memory["peak"]]
+        measured = [memory["activations"], memory["peak"]]
         last = measured if probed else [sum(memory[part] for part in HELD), phase["checkpoints"]["bytes"]]
         table.add_row(Text(phase["name"]), *held, *("?" if value is None else size(value) for value in last))
     return table
 
 
 def _about_memory(phases: list[dict[str, Any]]) -> str:
-    measured = [phase["memory"] for phase in phases if phase["cost"]]
+    measured = [phase for phase in phases if phase["cost"]]
     if not measured:
         return EXACT
-    return SCALED if all(memory["workspace"] is not None for memory in measured) else AT_LEAST
+    if any(phase["cost"]["updates"] for phase in measured):
+        return AT_LEAST
+    return UNSEEN if any(phase["memory"]["peak"] is None for phase in measured) else WHOLE
 
 
 def _time(plan: dict[str, Any]) -> Table:
@@ -205,6 +211,8 @@ def _time(plan: dict[str, Any]) -> Table:
 def _what_was_run(cost: dict[str, Any]) -> str:
     """Of a phase with several stages, the one that was run least."""
     least = min(cost["passes"], key=lambda one: one["count"] * one["rows"])
+    if not cost["updates"]:
+        return _some(least["count"], "step")
     passes = f"{least['count']} x {least['rows']:,} of {_some(least['of_rows'], 'row')}"
     return f"{passes},\n{_some(cost['updates']['count'], 'update')}"
 

@@ -263,10 +263,14 @@ def _licences(corpus: Any) -> list[str]:
 def _machine(run: Part) -> dict[str, str]:
     machine, environment = run["machine"], run["environment"]
     rows, positions = machine["rows"], machine["positions"]
+    if rows == "memory":
+        micro_batch = "as many rows as fit into memory"
+    else:
+        micro_batch = f"{positions:,} positions" if rows == "auto" else f"{rows:,} rows"
     return {
         **{key: str(machine[key]) for key in ("device", "precision", "threads")},
         **{key: str(environment[key]) for key in ("processor", "cores", "platform")},
-        "micro_batch": f"{positions:,} positions" if rows == "auto" else f"{rows:,} rows",
+        "micro_batch": micro_batch,
     }
 
 

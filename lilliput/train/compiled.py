@@ -1,9 +1,8 @@
 """A model whose layers are compiled, each by itself, while it is trained."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
-import torch._dynamo.config as dynamo
 import torch._functorch.config as functorch
 
 from lilliput.model import LanguageModel
@@ -16,6 +15,10 @@ RECOMPUTED = {
 """Products, attention and scans are kept for the backward pass, and what lies between them is made again: 8.0 GiB
 instead of 11.3 at SLM-10M's 128 x 1,024 in 58.4 ms instead of 57.1 (one H100, 2026-11-25, `benchmarks/step.py`)."""
 
+SHAPES = 64
+"""Shapes that a layer is compiled for at most, of all micro-batches that were tried; beyond that it would run eagerly,
+without a word."""
+
 
 @contextmanager
 def compiled(model: LanguageModel, how: str) -> Iterator[None]:
@@ -26,11 +29,16 @@ def compiled(model: LanguageModel, how: str) -> Iterator[None]:
     H100s were slower than one (SLM-10M, 2026-11-25, `benchmarks/workers.py`).
     """
     parts = [*model.layers, model.norm] if how in ("blocks", "graphs") else []
-    for part in parts:
-        part.compile(dynamic=False)
-    try:
-        with functorch.patch(RECOMPUTED), dynamo.patch(optimize_ddp=False):
-            yield
-    finally:
+    with ExitStack() as settings:
+        settings.enter_context(functorch.patch(RECOMPUTED))
+        if parts:
+            import torch._dynamo.config as dynamo  # takes seconds
+
+            settings.enter_context(dynamo.patch(recompile_limit=SHAPES, optimize_ddp=False))
         for part in parts:
-            part._compiled_call_impl = None
+            part.compile(dynamic=False)
+        try:
+            yield
+        finally:
+            for part in parts:
+                part._compiled_call_impl = None

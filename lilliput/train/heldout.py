@@ -63,7 +63,7 @@ def bits_per_byte(model: LanguageModel, shards: Shards, length: int, machine: Ma
     """
     side = shards.index["sides"]["heldout"]
     rows = islice(shards.rows("heldout", length), max(1, most // length))
-    nats, tokens = summed(model, _row_batches(rows, max(1, machine.positions // length), shards.end), machine)
+    nats, tokens = summed(model, _row_batches(rows, machine.held_out_rows(length), shards.end), machine)
     # The very first token of the stream has nothing before it and is no target.
     return nats / math.log(2) / (side["bytes"] * tokens / (side["tokens"] - 1))
 
@@ -71,7 +71,7 @@ def bits_per_byte(model: LanguageModel, shards: Shards, length: int, machine: Ma
 def nats_per_answer_token(model: LanguageModel, chats: ChatRows, machine: Machine) -> float:
     """Mean cross-entropy of the tokens that the assistant answers for."""
     rows = range(min(chats.count("heldout"), max(1, MOST // chats.length)))
-    size = max(1, machine.positions // chats.length)
+    size = machine.held_out_rows(chats.length)
     batches = (chats.take("heldout", list(rows[start : start + size])) for start in range(0, len(rows), size))
     nats, tokens = summed(model, batches, machine)
     return nats / tokens

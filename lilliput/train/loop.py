@@ -1,30 +1,35 @@
 """The loop: loss, exchange, step, advance. Everything else is built before it or watches it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
 import torch
 
-from lilliput.data.batch import Batch, Cursor
 from lilliput.model import LanguageModel
-from lilliput.objectives.objective import charged, step_generator
 from lilliput.optim.optimizer import set_multiplier
 from lilliput.train import checkpoint
 from lilliput.train.checkpoint import Checkpoint
 from lilliput.train.checkpoint import Progress as Reached
 from lilliput.train.compiled import compiled
 from lilliput.train.exchange import OneWorker, Workers
+from lilliput.train.fitting import Fitting
 from lilliput.train.heldout import Measure, on_both
 from lilliput.train.incidents import Incident, Incidents
 from lilliput.train.leaving import Leaving
 from lilliput.train.machine import Machine
-from lilliput.train.passes import passes_of
+from lilliput.train.memory import enough_memory, give_back, ran_out
+from lilliput.train.micro_batches import MicroBatches, NoRoom, applying
+from lilliput.train.passes import Parts, passes_of
 from lilliput.train.phase import Phase, Plan, Reader
 from lilliput.train.precision import precision_of
+from lilliput.train.reading import Reading
 from lilliput.train.saver import Saver
 from lilliput.train.state import State
 from lilliput.train.watch import Watch
+
+Report = Callable[[str], None]
 
 
 def train_phase(
@@ -37,7 +42,7 @@ def train_phase(
     seed: int,
     watch: Callable[[int], Watch],
     measure: Measure,
-    report: Callable[[str], None],
+    report: Report,
     workers: Workers = OneWorker(),
 ) -> dict[str, torch.Tensor]:
     """Train `model` in place through a phase, from its newest checkpoint on.
@@ -51,7 +56,8 @@ def train_phase(
         seed: of the phase's randomness; with the cursor it decides everything.
         watch: makes the observer, given the step that training begins at.
         measure: held-out numbers of a model, taken with averaged and with live weights where there is an average.
-        report: told of damaged checkpoints that were passed over, of incidents, and where a signal made it leave.
+        report: told of damaged checkpoints that were passed over, of incidents, of micro-batches that become smaller,
+            and where a signal made it leave.
         workers: of the machine's exchange, joined; only the first one writes.
 
     Returns:
@@ -59,109 +65,183 @@ def train_phase(
 
     Raises:
         DivergenceError: training leaves the numbers that can be computed with, and going back does not help.
+        MachineError: memory ran out, and micro-batches cannot be smaller.
     """
     incidents = Incidents(folder, writes=workers.rank == 0)
-    with compiled(model, machine.compile), Leaving(echo=float(workers.count > 1)) as leaving:
+    micro_batches = MicroBatches(machine, phase, folder, workers, report)
+    with (
+        compiled(model, machine.compile),
+        enough_memory(machine.device, f"phase {phase.name!r}, {folder}"),
+        Leaving(echo=float(workers.count > 1)) as leaving,
+    ):
+        task = Task(
+            model=model,
+            phase=phase,
+            reader=reader,
+            machine=machine,
+            folder=folder,
+            seed=seed,
+            report=report,
+            workers=workers,
+            incidents=incidents,
+            micro_batches=micro_batches,
+            leaving=leaving,
+        )
         while True:
             try:
-                return _stretch(
-                    model, phase, reader, machine, folder, seed, watch, measure, report, workers, incidents, leaving
-                )
+                return _to_the_end(task, watch, measure)
             except Incident as incident:
-                model.zero_grad()
-                workers.wait()  # the last checkpoint is written by now
-                last = checkpoint.newest(folder, report)
-                assert last is not None, "a stretch begins with one"
-                incidents.add(incident, last.progress, phase.guard.most, f"phase {phase.name!r}, {folder}")
-                back = f"back to step {last.progress.step:,}, on from there without the text since"
+                last = _last_checkpoint(task).progress
+                incidents.add(incident, last, phase.guard.most, f"phase {phase.name!r}, {folder}")
+                back = f"back to step {last.step:,}, on from there without the text since"
                 report(f"step {incident.step:,}: {incident.why}; {back}")
+            except NoRoom as refused:
+                if workers.count > 1:
+                    raise micro_batches.no_room(refused.step, refused.stage) from refused
+                last = _last_checkpoint(task).progress
+                micro_batches.halve(refused.step, refused.stage, since=last.step)
+            give_back(machine.device)
 
 
-def _stretch(
-    model: LanguageModel,
-    phase: Phase,
-    reader: Reader,
-    machine: Machine,
-    folder: Path,
-    seed: int,
-    watch: Callable[[int], Watch],
-    measure: Measure,
-    report: Callable[[str], None],
-    workers: Workers,
-    incidents: Incidents,
-    leaving: Leaving,
-) -> dict[str, torch.Tensor]:
-    """From the newest checkpoint to the end of the phase, or to an incident.
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a phase is trained from: the same, however often training goes back to a checkpoint."""
+
+    model: LanguageModel
+    phase: Phase
+    reader: Reader
+    machine: Machine
+    folder: Path
+    seed: int
+    report: Report
+    workers: Workers
+    incidents: Incidents
+    micro_batches: MicroBatches
+    leaving: Leaving
+
+
+class Training:
+    """A phase on its way, from the newest checkpoint on: all that changes, and the step that changes it."""
+
+    def __init__(self, task: Task):
+        model, phase, machine, workers = task.model, task.phase, task.machine, task.workers
+        self.task, self.plan = task, Plan(phase)
+        precision = precision_of(machine.device, machine.precision, model)
+        self.state = State(
+            model=model,
+            optimizer=phase.optimizer.build(model),
+            average=phase.ema.build(model),
+            precision=precision,
+            guard=phase.guard.build(phase.clip),
+        )
+        objectives = [stage.objective.build(model) for stage in phase.stages]
+        self.passes = passes_of(machine.compile, objectives, precision, model, workers)
+        self.reading = Reading(phase, task.reader, workers, task.incidents, task.micro_batches)
+        self.losses = Fitting(self.passes, self.state, self.reading, task.micro_batches, machine, workers, task.seed)
+        self.told = False
+        """Whether a signal told a worker, in the last step, to leave."""
+        found = checkpoint.newest(task.folder, task.report)
+        self.is_new = found is None
+        self.reached = Reached() if found is None else found.progress
+        if found is not None:
+            self.state.load(found.tensors)
+
+    def step(self) -> dict[str, float] | None:
+        """Loss, exchange, step, advance.
+
+        Returns:
+            the numbers of the step; None where it was skipped, which only takes its text.
+
+        Raises:
+            Incident: it must not be taken; the weights are those before it.
+            NoRoom: memory ran out where it was half taken.
+            MachineError: memory ran out, and micro-batches cannot be smaller.
+        """
+        phase, state, step = self.task.phase, self.state, self.reached.step
+        stage = self.plan.stage(step)
+        multiplier = phase.schedule(step, self.plan.steps)
+        set_multiplier(state.optimizer, multiplier)
+
+        rows, parts = self.losses(step, stage, self.reached.cursor)
+        if step + 1 < self.plan.steps and self.plan.stage(step + 1) == stage:
+            self.reading.read_ahead(step + 1, stage, rows.after)  # while the device computes
+        with applying(step, stage):
+            norm = state.precision.clip(phase.clip)
+            numbers = self._exchanged(parts) | {"grad_norm": float(norm)}
+            if isfinite(numbers["grad_norm"]) or not state.precision.skips:
+                why = state.guard.judge(stage, numbers["cross_entropy"], numbers["grad_norm"])
+                if why is not None:
+                    raise Incident(why, step + 1, rows.after)
+            where = f"step {step + 1} of phase {phase.name!r}, {self.task.folder}"
+            taken = state.precision.step(state.optimizer, norm, where)
+            state.optimizer.zero_grad()
+            if taken:
+                state.average.update(state.model, step + 1)
+        read = self.plan.rows * phase.length * phase.stages[stage].objective.tokens_per_position
+        self.reached = Reached(step=step + taken, cursor=rows.after, tokens=self.reached.tokens + read)
+        if not taken:
+            return None
+        return numbers | {"lr": multiplier} | state.precision.numbers() | self.task.incidents.numbers(step + 1)
+
+    def _exchanged(self, parts: Parts) -> dict[str, float]:
+        """The losses of all workers together."""
+        numbers = {name: float(value) for name, value in parts.items()}
+        numbers = self.task.workers.sum(numbers | {"leaving": float(self.task.leaving.asked)})
+        self.told = numbers.pop("leaving") > 0
+        return numbers
+
+    def measured(self, measure: Measure) -> dict[str, float]:
+        """Held-out numbers, for which recorded passes make room if they have to."""
+        try:
+            return on_both(measure, self.state.model, self.state.average)
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
+        self.passes.drop()
+        give_back(self.task.machine.device)
+        return on_both(measure, self.state.model, self.state.average)
+
+    def checkpoint(self) -> Checkpoint:
+        """All that it needs to go on from here."""
+        return Checkpoint(progress=self.reached, tensors=self.state.tensors())
+
+
+def _to_the_end(task: Task, watch: Callable[[int], Watch], measure: Measure) -> dict[str, torch.Tensor]:
+    """From the newest checkpoint to the end of the phase; the averaged weights there.
 
     Raises:
-        Incident: a step was not taken; the weights are those before it.
+        Incident: a step was not taken.
+        NoRoom: a step could not be taken.
     """
-    plan = Plan(phase)
-    objectives = [stage.objective.build(model) for stage in phase.stages]
-    optimizer = phase.optimizer.build(model)
-    average = phase.ema.build(model)
-    precision = precision_of(machine.device, machine.precision, model)
-    passes = passes_of(machine.compile, objectives, precision, model, workers)
-    guard = phase.guard.build(phase.clip)
-    state = State(model=model, optimizer=optimizer, average=average, precision=precision, guard=guard)
-    found = checkpoint.newest(folder, report)
-    reached = Reached() if found is None else found.progress
-    if found is not None:
-        state.load(found.tensors)
-
-    def step_batches(stage: int, cursor: Cursor) -> tuple[list[Batch], float, Cursor]:
-        """This worker's micro-batches of a step, the target weights of the whole step, and the cursor after it."""
-        objective, batches, whole = phase.stages[stage].objective, [], 0.0
-        cursor = incidents.skip(cursor)
-        for worker, rows in machine.shares(plan.rows, phase.length, workers.count):
-            length = objective.row_length(phase.length)
-            batch, cursor = reader.read(cursor, rows, length, objective.tokens_per_position)
-            whole += charged(batch, objective.tokens_per_position)
-            batches += [batch] if worker == workers.rank else []
-        return batches, whole, cursor
-
-    ahead = None
-    with Saver(folder, writes=workers.rank == 0) as saver, watch(reached.step) as observer:
-        if found is None:
-            saver.save(Checkpoint(progress=reached, tensors=state.tensors()))
-        while reached.step < plan.steps:
-            step = reached.step
-            stage = plan.stage(step)
-            size = phase.stages[stage].objective.tokens_per_position
-            multiplier = phase.schedule(step, plan.steps)
-            set_multiplier(optimizer, multiplier)
-            generator = step_generator(seed, step, torch.device(machine.device))
-
-            batches, whole, cursor = ahead or step_batches(stage, reached.cursor)
-            parts = passes(stage, batches, whole, generator)
-            goes_on = step + 1 < plan.steps and plan.stage(step + 1) == stage
-            ahead = step_batches(stage, cursor) if goes_on else None  # while the device computes
-            norm = precision.clip(phase.clip)
-            numbers = {name: float(value) for name, value in parts.items()} | {"leaving": float(leaving.asked)}
-            numbers = workers.sum(numbers) | {"grad_norm": float(norm)}
-            told = numbers.pop("leaving") > 0
-            if isfinite(numbers["grad_norm"]) or not precision.skips:
-                why = guard.judge(stage, numbers["cross_entropy"], numbers["grad_norm"])
-                if why is not None:
-                    raise Incident(why, step + 1, cursor)
-            taken = precision.step(optimizer, norm, f"step {step + 1} of phase {phase.name!r}, {folder}")
-            optimizer.zero_grad()
-            read = plan.rows * phase.length * size
-            reached = Reached(step=step + taken, cursor=cursor, tokens=reached.tokens + read)
-            if not taken:
+    training, phase, workers = Training(task), task.phase, task.workers
+    plan = training.plan
+    with Saver(task.folder, writes=workers.rank == 0) as saver, watch(training.reached.step) as observer:
+        if training.is_new:
+            saver.save(training.checkpoint())
+        while training.reached.step < plan.steps:
+            before = training.reached.tokens
+            numbers = training.step()
+            if numbers is None:
                 continue
-            average.update(model, step + 1)
-
-            numbers |= {"lr": multiplier} | precision.numbers() | incidents.numbers(step + 1)
-            observer.see(step + 1, reached.tokens, read, numbers)
-            if plan.is_due(phase.measure_every, step + 1):
-                observer.measured(step + 1, on_both(measure, model, average))
+            step, tokens = training.reached.step, training.reached.tokens
+            observer.see(step, tokens, tokens - before, numbers)
+            if plan.is_due(phase.measure_every, step):
+                observer.measured(step, training.measured(measure))
             saver.check()
-            if plan.is_due(phase.save_every, step + 1) or told:
-                saver.save(Checkpoint(progress=reached, tensors=state.tensors()))
-            if told and reached.step < plan.steps:
+            if plan.is_due(phase.save_every, step) or training.told:
+                saver.save(training.checkpoint())
+            if training.told and step < plan.steps:
                 saver.wait()
                 workers.wait()  # where one leaves, torchrun ends the others
-                report(f"step {reached.step:,} of {plan.steps:,} is saved; it goes on from there")
-                leaving.leave()
-    return average.tensors
+                task.report(f"step {step:,} of {plan.steps:,} is saved; it goes on from there")
+                task.leaving.leave()
+    return training.state.average.tensors
+
+
+def _last_checkpoint(task: Task) -> Checkpoint:
+    """Where training goes back to, with nothing left of the step that it did not take."""
+    task.model.zero_grad()
+    task.workers.wait()  # the last checkpoint is written by now
+    last = checkpoint.newest(task.folder, task.report)
+    assert last is not None, "training begins with one"
+    return last

@@ -3,13 +3,18 @@
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from math import inf
 from typing import Literal
 
 import torch
 
 from lilliput.base.errors import MachineError
+from lilliput.base.spec import check_choice, check_range
 from lilliput.train.exchange import Alone, ExchangeSpec
 from lilliput.train.precision import PRECISIONS, autocast
+
+POSITIONS = 16_384
+"""Of a micro-batch, where nobody says how many and no memory bounds them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +27,12 @@ class Machine:
     """Of matrix products; weights, gates, norms, losses and optimizer state are fp32 always."""
     threads: int | Literal["auto"] = "auto"
     """CPU threads of PyTorch; part of what makes a run reproducible to the bit."""
-    rows: int | Literal["auto"] = "auto"
-    """Rows of a micro-batch at most; `auto` is as many as fit `positions`."""
-    positions: int = 16_384
-    """Positions of a micro-batch at most, where rows are `auto`."""
+    rows: int | Literal["auto", "memory"] = "auto"
+    """Rows of a micro-batch at most; `memory` is as many as fit into memory, which is found in training; `auto` is that
+    on CUDA, and elsewhere as many as fit `positions`."""
+    positions: int | Literal["auto"] = "auto"
+    """Positions of a micro-batch at most, where rows are no number; `auto` is 16,384, or no bound where memory is one.
+    Held-out batches have as many, 16,384 where it is `auto`."""
     compile: Literal["auto", "off", "blocks", "graphs"] = "auto"
     """While a model is trained, whether its layers are compiled, each by itself, and whether whole passes over them are
     replayed as CUDA graphs besides; `auto` is `graphs` on CUDA where there is Triton to compile for it (`blocks` where
@@ -46,6 +53,11 @@ class Machine:
                 where="the machine's `compile`",
                 hint="`blocks` compiles layers all the same; `auto` takes what there is",
             )
+        for name, value, words in (("rows", self.rows, ("auto", "memory")), ("positions", self.positions, ("auto",))):
+            if isinstance(value, str):
+                check_choice("the machine", words, **{name: value})
+            else:
+                check_range("the machine", 1, inf, **{name: value})
 
     def settled(self) -> "Machine":
         """The same machine with every `auto` replaced by what it means here.
@@ -62,8 +74,17 @@ class Machine:
             compiles = "off"
             if device.startswith("cuda") and find_spec("triton"):
                 compiles = "graphs" if isinstance(self.exchange, Alone) else "blocks"
-        exchange = self.exchange.settled()
-        return replace(self, device=device, precision=precision, threads=threads, compile=compiles, exchange=exchange)
+        rows = "memory" if self.finds else self.rows
+        return replace(
+            self,
+            device=device,
+            precision=precision,
+            threads=threads,
+            rows=rows,
+            positions=POSITIONS if self.positions == "auto" and rows != "memory" else self.positions,
+            compile=compiles,
+            exchange=self.exchange.settled(),
+        )
 
     def prepare(self) -> None:
         """Set the process up for this (settled) machine."""
@@ -76,14 +97,34 @@ class Machine:
         """The context in which forward passes run."""
         return autocast(self.device, self.precision)
 
-    def micro_rows(self, rows: int, length: int) -> list[int]:
-        """Split a step's rows of `length` positions into micro-batches: their sizes, adding up to `rows`."""
-        most = max(1, self.positions // length) if self.rows == "auto" else self.rows
-        parts = -(-rows // most)
+    @property
+    def finds(self) -> bool:
+        """Whether the rows of a micro-batch are found from memory."""
+        device = _best_device() if self.device == "auto" else self.device
+        return self.rows == "memory" or (self.rows == "auto" and device.startswith("cuda"))
+
+    def held_out_rows(self, length: int) -> int:
+        """Rows of a held-out batch of `length` positions."""
+        return max(1, (POSITIONS if self.positions == "auto" else self.positions) // length)
+
+    def micro_rows(self, rows: int, length: int, most: int | None = None) -> list[int]:
+        """Split a worker's rows of `length` positions into micro-batches: their sizes, adding up to `rows`.
+
+        Args:
+            rows: of a step.
+            length: positions.
+            most: rows of a micro-batch at most; None for what the machine says, or begins with where it finds them.
+        """
+        parts = -(-rows // (most or self._most_rows(rows, length)))
         return [rows // parts + (part < rows % parts) for part in range(parts)]
 
-    def shares(self, rows: int, length: int, workers: int) -> list[tuple[int, int]]:
-        """The micro-batches of a step in the order of its rows, as (rank of the worker, rows).
+    def _most_rows(self, rows: int, length: int) -> int:
+        if isinstance(self.rows, int):
+            return self.rows
+        return rows if self.finds and self.positions == "auto" else self.held_out_rows(length)
+
+    def shares(self, rows: int, length: int, workers: int, most: int | None = None) -> list[tuple[int, int]]:
+        """The micro-batches of a step in the order of its rows, as (rank of the worker, rows); `most` as above.
 
         Raises:
             MachineError: a worker would have nothing to do.
@@ -95,7 +136,7 @@ class Machine:
                 hint="start fewer workers, or give the phase larger batches",
             )
         mine = [rows // workers + (rank < rows % workers) for rank in range(workers)]
-        return [(rank, part) for rank, share in enumerate(mine) for part in self.micro_rows(share, length)]
+        return [(rank, part) for rank, share in enumerate(mine) for part in self.micro_rows(share, length, most)]
 
 
 def _best_device() -> str:

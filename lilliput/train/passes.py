@@ -37,6 +37,10 @@ class Passes(Protocol):
         """
         ...
 
+    def drop(self) -> None:
+        """Give up what is kept from step to step to be faster: what was recorded, with its memory."""
+        ...
+
 
 def passes_of(
     how: str, objectives: Sequence[nn.Module], precision: Precision, model: nn.Module, workers: Workers
@@ -67,11 +71,17 @@ class LaunchedPasses:
         return parts
 
     def differentiate(self, stage: int, batch: Batch, charged: float | Tensor, generator: torch.Generator) -> Losses:
-        """Of one micro-batch, on the device."""
-        with self._precision.cast():
-            losses = self._objectives[stage](batch, charged, generator)
+        """Forward and backward of one micro-batch, on the device."""
+        losses = self.losses(stage, batch, charged, generator)
         self._precision.backward(losses.total)
         return losses
+
+    def losses(self, stage: int, batch: Batch, charged: float | Tensor, generator: torch.Generator) -> Losses:
+        """Forward alone."""
+        with self._precision.cast():
+            return self._objectives[stage](batch, charged, generator)
+
+    def drop(self) -> None: ...
 
 
 class SharedPasses:
@@ -82,12 +92,18 @@ class SharedPasses:
         self._stage: int | None = None
 
     def __call__(self, stage: int, batches: Sequence[Batch], charged: float, generator: torch.Generator) -> Parts:
+        parts = self.alone(stage, batches[:-1], charged, generator)
+        return _added(parts, self._launched(stage, batches[-1:], charged, generator))
+
+    def alone(self, stage: int, batches: Sequence[Batch], charged: float, generator: torch.Generator) -> Parts:
+        """The same, exchanging nothing: no worker waits for another."""
         if stage != self._stage:
             self._stage, self._module = stage, self._workers.wrap(self._objectives[stage])
             self._launched = LaunchedPasses({stage: self._module}, self._precision, self._device)
         with self._module.no_sync():  # type: ignore[operator]
-            parts = self._launched(stage, batches[:-1], charged, generator)
-        return _added(parts, self._launched(stage, batches[-1:], charged, generator))
+            return self._launched(stage, batches, charged, generator)
+
+    def drop(self) -> None: ...
 
 
 class GraphedPasses:
@@ -108,7 +124,8 @@ class GraphedPasses:
         kinds = {(stage, batch.tokens.shape) for batch in batches}
         whole = all(bool((batch.weight != 0).all()) for batch in batches)
         if not whole or self._precision.looks or not kinds <= self._seen:
-            self._seen |= kinds
+            if not self._precision.looks:  # what is looked at runs eagerly: nothing is compiled by it
+                self._seen |= kinds
             # In a tensor here, too: a number would be divided by in fp64, and a continued run has to be equal.
             number = torch.tensor(charged, dtype=torch.float32, device=self._launched.device)
             return self._launched(stage, batches, number, generator)
@@ -127,6 +144,13 @@ class GraphedPasses:
             parts = _added(parts, self._graphs[kind].replay(batch, charged))
         return parts
 
+    def drop(self) -> None:
+        for parameter in self._parameters:
+            parameter.grad = None
+        self._gradients = []
+        self._graphs, self._seen = {}, set()
+        self._pool = torch.cuda.graph_pool_handle()
+
 
 class _Graph:
     """A recorded pass, and where its inputs and results lie."""
@@ -134,8 +158,13 @@ class _Graph:
     def __init__(self, launched: LaunchedPasses, stage: int, batch: Batch, generator: torch.Generator, pool: Any):
         self._graph, self._batch = torch.cuda.CUDAGraph(), batch
         self._charged = torch.ones((), device=batch.tokens.device)
-        with torch.cuda.graph(self._graph, pool=pool):
-            self._parts = launched.differentiate(stage, batch, self._charged, generator).parts
+        stream = torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(self._graph, pool=pool):
+                self._parts = launched.differentiate(stage, batch, self._charged, generator).parts
+        except BaseException:
+            torch.cuda.set_stream(stream)  # a recording that cannot be ended, either, leaves its own
+            raise
 
     def replay(self, batch: Batch, charged: float) -> Parts:
         self._batch.tokens.copy_(batch.tokens, non_blocking=True)

@@ -60,6 +60,10 @@ class Precision(Protocol):
         """Add the gradients of a micro-batch."""
         ...
 
+    def again(self) -> None:
+        """The same step is made again from its first micro-batch on, as if there had been no passes yet."""
+        ...
+
     def clip(self, most: float) -> Tensor:
         """Make gradients those of the loss itself, of an l2 norm of `most` at most; their norm before that."""
         ...
@@ -115,6 +119,8 @@ class WidePrecision:
 
     def backward(self, loss: Tensor) -> None:
         loss.backward()
+
+    def again(self) -> None: ...
 
     def clip(self, most: float) -> Tensor:
         return self._gradients.clip(most)
@@ -189,6 +195,10 @@ class ScaledPrecision:
 
     def backward(self, loss: Tensor) -> None:
         (loss * self._factor).backward()
+
+    def again(self) -> None:
+        self._seen = None
+        self._follow()
 
     def clip(self, most: float) -> Tensor:
         torch._foreach_mul_(self._gradients.all(), 1 / self._scaling.scale)

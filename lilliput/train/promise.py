@@ -3,7 +3,8 @@
     machine     device, precision, threads, micro-batch, compilation, workers     `Machine`, settled
     made_with   versions of PyTorch and Lilliput, the kind of processor; on a GPU also Triton, CUDA and its name
 
-`run.json` has both. While neither changes, a run that was stopped and continued ends in the weights of one that was
+`run.json` has both; where the machine finds micro-batches from memory, `checkpoints/rows.json` of a phase has which.
+While neither changes, a run that was stopped and continued ends in the weights of one that was
 not, bit for bit. A change ends that promise, so it has to be asked for, and is noted with the phase that went on after
 it. A phase keeps its identity through a change: its inputs name the machine that the run began on.
 """

@@ -1,0 +1,33 @@
+"""Random tokens in place of a corpus: what a step costs hardly depends on the text."""
+
+import torch
+
+from lilliput.data.batch import Batch, Cursor, segments_of
+
+DOCUMENT = 700
+"""Tokens of a document on average; attention does not look beyond one."""
+
+
+class RandomRows:
+    """A reader of random tokens in documents of random lengths, of which the same batch is read again and again."""
+
+    tokens_available = 2**62
+
+    def __init__(self, vocab: int, *, document: int | None = DOCUMENT, weight: float = 1.0):
+        """Of so many ids, 0 begins a document; None for one document a row. `weight` is the share of tokens charged."""
+        self._vocab, self._document, self._weight = vocab, document, weight
+        self._batches: dict[tuple[int, int], Batch] = {}
+
+    def read(self, cursor: Cursor, rows: int, length: int, overlap: int = 1) -> tuple[Batch, Cursor]:
+        if (rows, length) not in self._batches:
+            self._batches[rows, length] = self._batch(rows, length)
+        return self._batches[rows, length], cursor
+
+    def _batch(self, rows: int, length: int) -> Batch:
+        draw = torch.Generator().manual_seed(0)
+        tokens = torch.randint(1, self._vocab, (rows, length), generator=draw)
+        if self._document is not None:
+            tokens[torch.rand(rows, length, generator=draw) < 1 / self._document] = 0
+        weight = (torch.rand(rows, length, generator=draw) < self._weight).float()
+        segments = torch.from_numpy(segments_of(tokens.numpy(), end=0))
+        return Batch(tokens=tokens, weight=weight, segments=segments)
