@@ -6,13 +6,15 @@ import torch
 
 
 class Tile(NamedTuple):
-    """What one program of a kernel takes at a time of the key and value channels, with how many warps, and how many
-    iterations of its loops it loads ahead."""
+    """What one program of a kernel takes at a time of the key and value channels, with how many warps, how many
+    iterations of its loops it loads ahead, and the registers a thread may have, if fewer than the compiler would take.
+    """
 
     keys: int
     values: int
     warps: int = 4
     stages: int = 1
+    registers: int | None = None
 
     def within(self, keys: int, values: int) -> "Tile":
         return self._replace(keys=min(self.keys, keys), values=min(self.values, values))
