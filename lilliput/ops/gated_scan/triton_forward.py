@@ -171,8 +171,8 @@ def outputs_kernel(
         weights = tl.trans(tl.load(score))
     else:
         sums = tl.zeros([C, C], tl.float32)
-        for tile in range(K // K_TILE):
-            channels = tile * K_TILE + tl.arange(0, K_TILE)
+        for part in range(K // K_TILE):
+            channels = part * K_TILE + tl.arange(0, K_TILE)
             query = tl.load(vectors(queries, first, head, heads * K, channels, K, C), mask=inside, other=0.0)
             key = tl.load(vectors(keys, first, head, heads * K, channels, K, C), mask=inside, other=0.0)
             decay = load_decay(vectors(log_decay, first, head, heads * K, channels, K, C), inside, EXACT)
@@ -187,8 +187,9 @@ def outputs_kernel(
 
     value = tl.load(vectors(values, first, head, value_stride, columns, V, C), mask=inside, other=0.0)
     output = tl.dot(weights, value, input_precision=PRECISION)
-    for tile in range(K // K_TILE):
-        channels = tile * K_TILE + tl.arange(0, K_TILE)
+    # Loaded ahead, states would take the room of a third program; spans, above, are small.
+    for part in tl.range(K // K_TILE, num_stages=1):
+        channels = part * K_TILE + tl.arange(0, K_TILE)
         decay = load_decay(vectors(log_decay, first, head, heads * K, channels, K, C), inside, EXACT)
         state = tl.load(received + number * K * V + (channels[:, None] * V + columns[None, :]))
         if REVERSE:

@@ -29,7 +29,12 @@ class Tiles(NamedTuple):
     gradients: Tile
 
 
-HOPPER = Tiles(64, states=Tile(64, 64, stages=3), outputs=Tile(64, 128), gradients=Tile(64, 32, stages=2))
+HOPPER = Tiles(
+    64,
+    states=Tile(64, 64, stages=2),
+    outputs=Tile(64, 128, stages=2, registers=168),
+    gradients=Tile(64, 64, stages=2),
+)
 """One H200, 2026-11-24, benchmarks/scan.py, bf16, [32, 2048, 6, 128]: 0.81 ms forward and 3.16 ms both ways, of which
 states took 0.27 and in reverse 0.27, outputs 0.55 and 0.23, gradients 1.55 with one stage. benchmarks/scan_grid.py then
 found 1.40 ms with two, and 1.46 to 3.49 ms for eleven other tiles. The first call takes 8.6 s, both ways 12.6 s. A
