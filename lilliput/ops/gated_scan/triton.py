@@ -108,9 +108,8 @@ class Launches:
             "C": self.tiles.chunk,
             "LEVELS": len(self.spans) - 2,
             "EXACT": exact,
-            # On matrix units three products of tf32 make one of fp32. With 16-bit q, k and v only the sum that is dg
-            # has fp32 operands, and needs them: where a document ends, what the state adds to dg cancels, and one
-            # product of tf32 left an error of 6e-3 of dg (fp16, H200, 2026-11-24). ROCm multiplies fp32 as it is.
+            # Of fp32 operands: on matrix units three products of tf32 make one. ROCm multiplies fp32 as it is; so does
+            # the interpreter, which would take the bits of bf16, whose parts `sum_on` sums otherwise, for integers.
             "PRECISION": "ieee" if torch.version.hip or knobs.runtime.interpret else "tf32x3",
         }
 

@@ -19,7 +19,7 @@ SIZES = ("positions", "heads")
 
 @triton.jit
 def of_program(TILES: tl.constexpr):
-    """The program's chunk or lane, in 64 bits, and its tile: those of one run side by side, and share what they read."""
+    """The program's chunk or lane, in 64 bits, and its tile: those of one chunk run together, and share reads."""
     return (tl.program_id(0) // TILES).to(tl.int64), tl.program_id(0) % TILES
 
 
