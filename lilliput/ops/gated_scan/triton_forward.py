@@ -188,7 +188,7 @@ def outputs_kernel(
     value = tl.load(vectors(values, first, head, value_stride, columns, V, C), mask=inside, other=0.0)
     output = tl.dot(weights, value, input_precision=PRECISION)
     # Loaded ahead, states would take the room of a third program; spans, above, are small.
-    for part in tl.range(K // K_TILE, num_stages=1):
+    for part in tl.range(K // K_TILE, num_stages=1):  # pyright: ignore[reportGeneralTypeIssues]
         channels = part * K_TILE + tl.arange(0, K_TILE)
         decay = load_decay(vectors(log_decay, first, head, heads * K, channels, K, C), inside, EXACT)
         state = tl.load(received + number * K * V + (channels[:, None] * V + columns[None, :]))
