@@ -35,8 +35,8 @@ HOPPER = Tiles(
     outputs=Tile(64, 128, stages=2, registers=168),
     gradients=Tile(64, 64, stages=2),
 )
-"""Chosen by what the compiler says of 128 channels in bf16 (Triton 3.6, sm_90), not yet by benchmarks/scan_grid.py: three
-programs of states and outputs share a multiprocessor, two of gradients. Fewer registers than a kernel needs, 168
+"""Chosen by what the compiler says of 128 channels in bf16 (Triton 3.6, sm_90), not yet by benchmarks/scan_grid.py:
+three programs of states and outputs share a multiprocessor, two of gradients. Fewer registers than a kernel needs, 168
 for gradients, make it wait for every product by itself. A tile is only to be shipped with its parity checked on the
 device: (32, 64) with 4 warps was wrong there (see `WIDTHS` in `triton`)."""
 OTHERS = Tiles(64, states=Tile(64, 64, stages=2), outputs=Tile(64, 128), gradients=Tile(64, 32))
