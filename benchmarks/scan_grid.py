@@ -25,13 +25,15 @@ from lilliput.base.files import write_json
 from lilliput.ops.gated_scan.triton_tiles import Tile, Tiles, tiles_for
 
 KERNELS = {
-    "gradients": "64,32,4,1 64,64,8,1 64,32,8,1 64,64,4,1 64,32,4,2 64,32,8,2 64,64,8,2 64,128,4,1 64,128,8,1 "
-    "64,64,4,2 128,64,8,1 128,128,8,1 32,32,4,1 32,64,8,1 32,64,4,1",
-    "outputs": "64,128,4,1 32,128,4,1 128,128,4,1 64,128,4,2 64,128,8,1 64,128,4,3 128,128,8,1 64,64,4,1",
-    "states": "64,64,4,3 64,64,4,1 64,64,4,2 64,64,4,4 64,128,4,2 64,128,4,3 128,64,8,2 128,128,8,2 64,128,8,3 "
-    "128,32,4,2 64,32,4,3",
+    "gradients": "64,64,4,2 64,64,4,1 64,32,4,2 64,128,4,1 64,32,4,1 64,64,4,1,168 64,64,4,2,168 64,64,4,3 64,64,8,2 "
+    "64,128,8,1 128,64,8,2",
+    "outputs": "64,128,4,2,168 64,128,4,2,128 64,128,4,2 64,128,4,1,168 64,128,4,3,168 64,128,4,1 128,128,4,2 "
+    "64,64,4,2,168 128,128,8,1",
+    "states": "64,64,4,2 64,64,4,2,128 64,64,4,3 64,128,8,2,128 128,64,4,2 64,128,4,2,168 64,128,4,2 128,64,8,2 "
+    "128,128,8,2 64,64,4,1",
 }
-"""Tiles of each kernel, the likeliest first: key and value channels, warps, iterations loaded ahead."""
+"""Tiles of each kernel, the likeliest first: key and value channels, warps, iterations loaded ahead, and registers of a
+thread where they are not the compiler's choice."""
 LENGTHS = (32, 128)
 """Other lengths of a chunk than the shipped one."""
 

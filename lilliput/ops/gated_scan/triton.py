@@ -108,10 +108,9 @@ class Launches:
             "C": self.tiles.chunk,
             "LEVELS": len(self.spans) - 2,
             "EXACT": exact,
-            # On matrix units three products of tf32 make one of fp32. With 16-bit q, k and v only the sum that is dg
-            # has fp32 operands, and needs them: where a document ends, what the state adds to dg cancels, and one
-            # product of tf32 left an error of 6e-3 of dg (fp16, H200, 2026-11-24). ROCm multiplies fp32 as it is.
-            "PRECISION": "ieee" if torch.version.hip else "tf32x3",
+            # Of fp32 operands: on matrix units three products of tf32 make one. ROCm multiplies fp32 as it is; so does
+            # the interpreter, which would take the bits of bf16, whose parts `sum_on` sums otherwise, for integers.
+            "PRECISION": "ieee" if torch.version.hip or knobs.runtime.interpret else "tf32x3",
         }
 
     def states(
@@ -121,7 +120,7 @@ class Launches:
         tile = self.tiles.states.within(self.K, self.V)
         received = v.new_empty(self.rows, self.heads, self.chunks, self.K, self.V)
         before = None if before is None else before.contiguous()
-        programs = (self.rows * self.heads, self.K // tile.keys, self.V // tile.values)
+        programs = self.rows * self.heads * (self.K // tile.keys) * (self.V // tile.values)
         tensors = (k, v, log_decay, self.spans, before, received, after, v.stride(1))
         self._launch(states_kernel, programs, tile, *tensors, self.scale if reverse else 1.0, REVERSE=reverse)
         return received
@@ -139,21 +138,23 @@ class Launches:
         reverse: bool,
     ) -> None:
         tile = self.tiles.outputs.within(self.K, self.V)
-        programs = (self.rows * self.heads * self.chunks, self.V // tile.values)
+        programs = self.rows * self.heads * self.chunks * (self.V // tile.values)
         tensors = (q, k, v, log_decay, self.spans, received, scores, outputs, v.stride(1), outputs.stride(1))
         self._launch(outputs_kernel, programs, tile, *tensors, self.scale, REVERSE=reverse)
 
     def gradients(self, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, *others: Tensor) -> None:
         """`others` are the states before chunks and after, the gradient of the outputs, and those to be made."""
         tile = self.tiles.gradients.within(self.K, self.V)
-        programs = (self.rows * self.heads * self.chunks, self.K // tile.keys)
+        programs = self.rows * self.heads * self.chunks * (self.K // tile.keys)
         tensors = (q, k, v, log_decay, self.spans, *others, v.stride(1))
         self._launch(gradients_kernel, programs, tile, *tensors, self.scale)
 
-    def _launch(self, kernel: Any, programs: tuple[int, ...], tile: Tile, *arguments: Any, **constants: Any) -> None:
+    def _launch(self, kernel: Any, programs: int, tile: Tile, *arguments: Any, **constants: Any) -> None:
         constants |= self.constants | {"K_TILE": tile.keys, "V_TILE": tile.values}
         options = {"num_warps": tile.warps, "num_stages": tile.stages}
-        kernel[programs](*arguments, self.positions, self.heads, **constants, **options)
+        if tile.registers is not None:
+            options["maxnreg"] = tile.registers
+        kernel[(programs,)](*arguments, self.positions, self.heads, **constants, **options)
 
 
 @cache

@@ -18,10 +18,16 @@ SIZES = ("positions", "heads")
 
 
 @triton.jit
-def of_chunk(positions, heads, C: tl.constexpr):
-    """The program's chunk: its first position among all rows', in 64 bits, its head, and what is in the row [C, 1]."""
+def of_program(TILES: tl.constexpr):
+    """The program's chunk or lane, in 64 bits, and its tile: those of one chunk run together, and share reads."""
+    return (tl.program_id(0) // TILES).to(tl.int64), tl.program_id(0) % TILES
+
+
+@triton.jit
+def of_chunk(number, positions, heads, C: tl.constexpr):
+    """The chunk's first position among all rows', its head, and which of its positions are in the row [C, 1]."""
     chunks = tl.cdiv(positions, C)
-    lane, n = tl.program_id(0) // chunks, tl.program_id(0) % chunks
+    lane, n = (number // chunks).to(tl.int32), (number % chunks).to(tl.int32)
     first = (lane // heads).to(tl.int64) * positions + n * C
     return first, lane % heads, n * C + tl.arange(0, C)[:, None] < positions
 
@@ -97,32 +103,36 @@ def states_kernel(
     EXACT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """S before every chunk, and after the last; in reverse, with q and dO for k and v, dS after every chunk."""
-    lane = tl.program_id(0)
-    head = lane % heads
-    channels = tl.program_id(1) * K_TILE + tl.arange(0, K_TILE)
-    columns = tl.program_id(2) * V_TILE + tl.arange(0, V_TILE)
-    entry = channels[:, None] * V + columns[None, :]
+    """S before every chunk, and after the last; in reverse, with q and dO for k and v, dS after every chunk.
+
+    The program's state is transposed: channels are then the columns of all products, and what a chunk keeps of each
+    comes as a product of ones, where a sum over positions would go from warp to warp.
+    """
+    lane, tile = of_program((K // K_TILE) * (V // V_TILE))
+    head = (lane % heads).to(tl.int32)
+    channels = tile % (K // K_TILE) * K_TILE + tl.arange(0, K_TILE)
+    columns = tile // (K // K_TILE) * V_TILE + tl.arange(0, V_TILE)
+    entry = channels[None, :] * V + columns[:, None]
     chunks = tl.cdiv(positions, C)
     span = load_span(spans, LEVELS + 1 if REVERSE else LEVELS, C)
+    everything = tl.full([V_TILE, C], 1.0, tl.float16)
 
-    state = tl.zeros([K_TILE, V_TILE], tl.float32)
+    state = tl.zeros([V_TILE, K_TILE], tl.float32)
     if before is not None:
-        state += tl.load(before + lane.to(tl.int64) * K * V + entry)
+        state += tl.load(before + lane * K * V + entry)
     for step in range(chunks):
         n = chunks - 1 - step if REVERSE else step
-        number = lane.to(tl.int64) * chunks + n
-        tl.store(received + number * K * V + entry, state.to(received.dtype.element_ty))
-        first = (lane // heads).to(tl.int64) * positions + n * C
+        tl.store(received + (lane * chunks + n) * K * V + entry, state.to(received.dtype.element_ty))
+        first = lane // heads * positions + n * C
         inside = n * C + tl.arange(0, C)[:, None] < positions
         key = tl.load(vectors(keys, first, head, heads * K, channels, K, C), mask=inside, other=0.0)
         value = tl.load(vectors(values, first, head, value_stride, columns, V, C), mask=inside, other=0.0)
         decay = load_decay(vectors(log_decay, first, head, heads * K, channels, K, C), inside, EXACT)
         written = (key.to(tl.float32) * decay_over(span, decay, EXACT) * scale).to(value.dtype)
-        kept = tl.exp2(tl.sum(decay, axis=0))
-        state = tl.dot(tl.trans(written), value, acc=state * kept[:, None], input_precision=PRECISION)
+        kept = state * decay_over(everything, decay, EXACT)
+        state = tl.dot(tl.trans(value), written, acc=kept, input_precision=PRECISION)
     if after is not None:
-        tl.store(after + lane.to(tl.int64) * K * V + entry, state)
+        tl.store(after + lane * K * V + entry, state)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -151,9 +161,9 @@ def outputs_kernel(
     PRECISION: tl.constexpr,
 ):
     """o of one chunk, and its scores; in reverse, with dO for v and dS after the chunk for S before it, dv."""
-    first, head, inside = of_chunk(positions, heads, C)
-    number = tl.program_id(0).to(tl.int64)
-    steps, columns = tl.arange(0, C), tl.program_id(1) * V_TILE + tl.arange(0, V_TILE)
+    number, tile = of_program(V // V_TILE)
+    first, head, inside = of_chunk(number, positions, heads, C)
+    steps, columns = tl.arange(0, C), tile * V_TILE + tl.arange(0, V_TILE)
     narrow = outputs.dtype.element_ty
     score = scores + number * C * C + (steps[:, None] * C + steps[None, :])
 
@@ -161,8 +171,8 @@ def outputs_kernel(
         weights = tl.trans(tl.load(score))
     else:
         sums = tl.zeros([C, C], tl.float32)
-        for tile in range(K // K_TILE):
-            channels = tile * K_TILE + tl.arange(0, K_TILE)
+        for part in range(K // K_TILE):
+            channels = part * K_TILE + tl.arange(0, K_TILE)
             query = tl.load(vectors(queries, first, head, heads * K, channels, K, C), mask=inside, other=0.0)
             key = tl.load(vectors(keys, first, head, heads * K, channels, K, C), mask=inside, other=0.0)
             decay = load_decay(vectors(log_decay, first, head, heads * K, channels, K, C), inside, EXACT)
@@ -177,8 +187,9 @@ def outputs_kernel(
 
     value = tl.load(vectors(values, first, head, value_stride, columns, V, C), mask=inside, other=0.0)
     output = tl.dot(weights, value, input_precision=PRECISION)
-    for tile in range(K // K_TILE):
-        channels = tile * K_TILE + tl.arange(0, K_TILE)
+    # Loaded ahead, states would take the room of a third program; spans, above, are small.
+    for part in tl.range(K // K_TILE, num_stages=1):  # pyright: ignore[reportGeneralTypeIssues]
+        channels = part * K_TILE + tl.arange(0, K_TILE)
         decay = load_decay(vectors(log_decay, first, head, heads * K, channels, K, C), inside, EXACT)
         state = tl.load(received + number * K * V + (channels[:, None] * V + columns[None, :]))
         if REVERSE:

@@ -6,13 +6,15 @@ import torch
 
 
 class Tile(NamedTuple):
-    """What one program of a kernel takes at a time of the key and value channels, with how many warps, and how many
-    iterations of its loops it loads ahead."""
+    """What one program of a kernel takes at a time of the key and value channels, with how many warps, how many
+    iterations of its loops it loads ahead, and the registers a thread may have, if fewer than the compiler would take.
+    """
 
     keys: int
     values: int
     warps: int = 4
     stages: int = 1
+    registers: int | None = None
 
     def within(self, keys: int, values: int) -> "Tile":
         return self._replace(keys=min(self.keys, keys), values=min(self.values, values))
@@ -27,12 +29,16 @@ class Tiles(NamedTuple):
     gradients: Tile
 
 
-HOPPER = Tiles(64, states=Tile(64, 64, stages=3), outputs=Tile(64, 128), gradients=Tile(64, 32, stages=2))
-"""One H200, 2026-11-24, benchmarks/scan.py, bf16, [32, 2048, 6, 128]: 0.81 ms forward and 3.16 ms both ways, of which
-states took 0.27 and in reverse 0.27, outputs 0.55 and 0.23, gradients 1.55 with one stage. benchmarks/scan_grid.py then
-found 1.40 ms with two, and 1.46 to 3.49 ms for eleven other tiles. The first call takes 8.6 s, both ways 12.6 s. A
-tile is only to be shipped with its parity checked on the device: (32, 64) with 4 warps is wrong there (see `WIDTHS` in
-`triton`)."""
+HOPPER = Tiles(
+    64,
+    states=Tile(64, 64, stages=2),
+    outputs=Tile(64, 128, stages=2, registers=168),
+    gradients=Tile(64, 64, stages=2),
+)
+"""Chosen by what the compiler says of 128 channels in bf16 (Triton 3.6, sm_90), not yet by benchmarks/scan_grid.py:
+three programs of states and outputs share a multiprocessor, two of gradients. Fewer registers than a kernel needs, 168
+for gradients, make it wait for every product by itself. A tile is only to be shipped with its parity checked on the
+device: (32, 64) with 4 warps was wrong there (see `WIDTHS` in `triton`)."""
 OTHERS = Tiles(64, states=Tile(64, 64, stages=2), outputs=Tile(64, 128), gradients=Tile(64, 32))
 SINGLE = Tiles(32, states=Tile(32, 32, stages=2), outputs=Tile(32, 128), gradients=Tile(32, 16))
 """fp32 operands take twice the room, and thrice that where three tf32 products make one."""
