@@ -1,13 +1,14 @@
 """How much sooner does NorMuon come to AdamW's bits per byte on real text, with as many trials each?
 
     python benchmarks/optimizer_race.py encode FILE.jsonl.xz... --to FOLDER      once, on any machine
-    python benchmarks/optimizer_race.py run FOLDER [--steps 400] [--out FILE.json] [--device cpu]
+    python benchmarks/optimizer_race.py run FOLDER [--steps 400] [--known FILE.json] [--out FILE.json] [--device cpu]
 
-The model of SLM-10M's card with its schedule, 131,072 tokens a step, bf16. Both optimizers are tried at the same four
-learning rates. AdamW's best one is trained with two more seeds; NorMuon's best one with three seeds and shorter
-schedules, each of which ends with its own decay. Where the held-out bits per byte that those end in pass through
-AdamW's is the number of steps that NorMuon needs, and with the median time of a step the time. Trials are shared by
-the GPUs there are; FILE.png is the picture. Bits per byte are means over the files.
+The model of SLM-10M's card with its schedule, 131,072 tokens a step, bf16. Both optimizers are tried at five learning
+rates, each twice the one before. The best one is trained with two more seeds: AdamW's as long as before, NorMuon's with
+shorter schedules, each of which ends with its own decay. Where the held-out bits per byte that those end in pass
+through AdamW's is the number of steps that NorMuon needs, and with the median time of a step the time. Trials are
+shared by the GPUs there are; those that the file of --known has are not trained again. Bits per byte are means over the
+files; FILE.png is the picture.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from typing import Any
 import torch
 
 from lilliput.base.environment import environment
-from lilliput.base.files import write_json
+from lilliput.base.files import read_json, write_json
 from lilliput.base.units import Share, Steps, Tokens
 from lilliput.data.documents import Files
 from lilliput.data.mixture import Mixture
@@ -42,9 +43,9 @@ from lilliput.train.heldout import bits_per_byte
 from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
 
-RATES = (1e-3, 2e-3, 4e-3, 8e-3)
+RATES = {"AdamW": (5e-4, 1e-3, 2e-3, 4e-3, 8e-3), "NorMuon": (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)}
 SEEDS = (0, 1, 2)
-SHORTER = (0.5, 0.7)
+SHORTER = (0.25, 0.35, 0.5, 0.7)
 """Schedules of NorMuon, as shares of AdamW's steps."""
 MEASUREMENTS = 10
 """Of held-out text in a trial."""
@@ -141,15 +142,28 @@ def _model(machine: Machine) -> Any:
     return replace(slm_10m.model, layers=2) if machine.device == "cpu" else slm_10m.model
 
 
-def race(pool: Any, folder: Path, machine: Machine, steps: int, rows: int) -> dict[str, Any]:
+def race(
+    pool: Any, folder: Path, machine: Machine, steps: int, rows: int, known: list[dict[str, Any]]
+) -> dict[str, Any]:
     """All trials, the second half of which depend on the first."""
+    there = {Trial(**{field.name: each[field.name] for field in fields(Trial)}): each for each in known}
 
     def run(trials: list[Trial]) -> list[dict[str, Any]]:
-        return list(pool.map(train, trials, *(itertools.repeat(each) for each in (folder, machine, rows))))
+        new = [trial for trial in trials if trial not in there]
+        there.update(
+            zip(new, pool.map(train, new, *(itertools.repeat(each) for each in (folder, machine, rows))), strict=True)
+        )
+        return [there[trial] for trial in trials]
 
     # In turns the other way round, so that either GPU sees both.
     names = itertools.cycle([*OPTIMIZERS, *reversed(OPTIMIZERS)])
-    swept = run([Trial(optimizer=next(names), rate=rate, steps=steps) for rate in RATES for _ in OPTIMIZERS])
+    places = [place for place in range(len(RATES["AdamW"])) for _ in OPTIMIZERS]
+    swept = run(
+        [
+            Trial(optimizer=name, rate=RATES[name][place], steps=steps)
+            for name, place in zip(names, places, strict=False)
+        ]
+    )
     best = {
         name: min((each for each in swept if each["optimizer"] == name), key=lambda each: each["bits_per_byte"])["rate"]
         for name in OPTIMIZERS
@@ -170,8 +184,9 @@ def equal(trials: list[dict[str, Any]], best: dict[str, float]) -> list[dict[str
     Interpolated over the logarithm of the steps; where even the shortest schedule ends lower, its length is told.
     """
     chosen = [each for each in trials if each["rate"] == best[each["optimizer"]]]
+    longest = [each for each in trials if each["steps"] == max(each["steps"] for each in trials)]
     milliseconds = {
-        name: statistics.median(each["step_seconds"] for each in chosen if each["optimizer"] == name) for name in best
+        name: statistics.median(each["step_seconds"] for each in longest if each["optimizer"] == name) for name in best
     }
     found = []
     for seed in SEEDS:
@@ -204,12 +219,12 @@ def _crossing(points: list[tuple[int, float]], level: float) -> float:
 
 
 def show(result: dict[str, Any]) -> None:
-    print(f"\n{'':10}" + "".join(f" {rate:>8.0e}" for rate in RATES) + "    ms a step")
     for name in OPTIMIZERS:
         trials = [each for each in result["trials"] if each["optimizer"] == name]
         first = {each["rate"]: each["bits_per_byte"] for each in reversed(trials) if each["seed"] == 0}
         step = statistics.median(each["step_seconds"] for each in trials)
-        print(f"{name:10}" + "".join(f" {first[rate]:8.4f}" for rate in RATES) + f" {1e3 * step:10.2f}")
+        ends = "".join(f"  {rate:g}: {first[rate]:.4f}" for rate in RATES[name])
+        print(f"{name}, bits per byte at rates of{ends}; {1e3 * step:.2f} ms a step")
     for each in result["equal"]:
         most = "at most " if each["at_most"] else ""
         print(
@@ -231,7 +246,9 @@ def draw(result: dict[str, Any], picture: Path) -> None:
     longest = max(each["steps"] for each in result["trials"])
     for name, colour in colours.items():
         trials = [each for each in result["trials"] if each["optimizer"] == name]
-        swept = [each for each in trials if each["steps"] == longest and each["seed"] == 0]
+        swept = sorted(
+            (each for each in trials if each["steps"] == longest and each["seed"] == 0), key=lambda each: each["rate"]
+        )
         sweep.plot(*zip(*((each["rate"], each["bits_per_byte"]) for each in swept), strict=True), "o-", color=colour)
         step = statistics.median(each["step_seconds"] for each in trials)
         for each in trials:
@@ -241,7 +258,8 @@ def draw(result: dict[str, Any], picture: Path) -> None:
                 curves.plot(seconds[-1], each["bits_per_byte"], "o", color=colour, markersize=4)
         curves.plot([], [], color=colour, label=f"{name}, {result['best'][name]:.0e}")
     sweep.set_xscale("log")
-    sweep.set_xticks(RATES, [f"{rate:g}" for rate in RATES])
+    rates = sorted({rate for each in RATES.values() for rate in each})
+    sweep.set_xticks(rates, [f"{rate:g}" for rate in rates])
     sweep.minorticks_off()
     sweep.set(xlabel="learning rate", ylabel="held-out bits per byte at the end", title="Trials")
     curves.set(xlabel="seconds of training", ylabel="held-out bits per byte", title="Best rates, every seed and length")
@@ -276,21 +294,23 @@ def main() -> None:
     running.add_argument("--steps", type=int, default=400)
     running.add_argument("--rows", type=int, default=128)
     running.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    running.add_argument("--known", type=Path)
     running.add_argument("--out", type=Path)
     given = arguments.parse_args()
     if given.verb == "encode":
         encode(given.files, given.to)
         sys.exit()
     machine = Machine(device=given.device, rows=given.rows).settled()
+    known = read_json(given.known)["trials"] if given.known else []
     if given.device == "cpu":
-        result = race(_Here, given.folder, machine, given.steps, given.rows)
+        result = race(_Here, given.folder, machine, given.steps, given.rows, known)
     else:
         spawn, count = get_context("spawn"), torch.cuda.device_count()
         numbers = spawn.SimpleQueue()
         for number in range(count):
             numbers.put(number)
         with ProcessPoolExecutor(count, spawn, _take_gpu, (numbers,)) as pool:
-            result = race(pool, given.folder, machine, given.steps, given.rows)
+            result = race(pool, given.folder, machine, given.steps, given.rows, known)
     show(result)
     if given.out:
         write_json(given.out, {"environment": environment(), "rows": given.rows, "steps": given.steps} | result)
