@@ -1,7 +1,7 @@
 """How much sooner does NorMuon come to AdamW's bits per byte on real text, with as many trials each?
 
-    python benchmarks/optimizer_race.py encode FILE.jsonl.xz... --to FOLDER      once, on any machine
-    python benchmarks/optimizer_race.py run FOLDER [--steps 400] [--known FILE.json] [--out FILE.json] [--device cpu]
+    python benchmarks/optimizer_race.py FOLDER --encode FILE.jsonl.xz...         once, on any machine
+    python benchmarks/optimizer_race.py FOLDER [--steps 400] [--known FILE.json] [--out FILE.json] [--device cpu]
 
 The model of SLM-10M's card with its schedule, 131,072 tokens a step, bf16. Both optimizers are tried at five learning
 rates, each twice the one before. The best one is trained with two more seeds: AdamW's as long as before, NorMuon's with
@@ -16,7 +16,6 @@ import itertools
 import math
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -285,21 +284,17 @@ class _Here:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = arguments.add_subparsers(dest="verb", required=True)
-    encoding = verbs.add_parser("encode")
-    encoding.add_argument("files", nargs="+")
-    encoding.add_argument("--to", type=Path, required=True)
-    running = verbs.add_parser("run")
-    running.add_argument("folder", type=Path)
-    running.add_argument("--steps", type=int, default=400)
-    running.add_argument("--rows", type=int, default=128)
-    running.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    running.add_argument("--known", type=Path)
-    running.add_argument("--out", type=Path)
+    arguments.add_argument("folder", type=Path)
+    arguments.add_argument("--encode", nargs="+", metavar="FILE")
+    arguments.add_argument("--steps", type=int, default=400)
+    arguments.add_argument("--rows", type=int, default=128)
+    arguments.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    arguments.add_argument("--known", type=Path)
+    arguments.add_argument("--out", type=Path)
     given = arguments.parse_args()
-    if given.verb == "encode":
-        encode(given.files, given.to)
-        sys.exit()
+    if given.encode:
+        encode(given.encode, given.folder)
+        return
     machine = Machine(device=given.device, rows=given.rows).settled()
     known = read_json(given.known)["trials"] if given.known else []
     if given.device == "cpu":
