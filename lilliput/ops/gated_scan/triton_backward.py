@@ -84,6 +84,9 @@ def gradients_kernel(
     steps = tl.arange(0, C)
     narrow = queries.dtype.element_ty
 
+    query = tl.load(vectors(queries, first, head, heads * K, channels, K, C), mask=inside, other=0.0)
+    key = tl.load(vectors(keys, first, head, heads * K, channels, K, C), mask=inside, other=0.0)
+    decay = load_decay(vectors(log_decay, first, head, heads * K, channels, K, C), inside, EXACT)
     grad_scores, mirrored = tl.zeros([C, C], tl.float32), tl.zeros([C, C], tl.float32)
     grad_query, grad_key = tl.zeros([C, K_TILE], tl.float32), tl.zeros([C, K_TILE], tl.float32)
     beyond = tl.zeros([K_TILE], tl.float32)
@@ -103,9 +106,6 @@ def gradients_kernel(
     itself = tl.sum(tl.where(own == other, grad_scores, 0.0), axis=1, keep_dims=True) * scale
     # Rounded here and not in every level: they are the same numbers in half of the registers.
     both = (tl.where(own > other, grad_scores, mirrored) * scale).to(narrow)
-    query = tl.load(vectors(queries, first, head, heads * K, channels, K, C), mask=inside, other=0.0)
-    key = tl.load(vectors(keys, first, head, heads * K, channels, K, C), mask=inside, other=0.0)
-    decay = load_decay(vectors(log_decay, first, head, heads * K, channels, K, C), inside, EXACT)
     beyond *= tl.exp2(tl.sum(decay, axis=0))
     grad_key *= decay_over(load_span(spans, LEVELS, C), decay, EXACT)
     beyond += tl.sum(key.to(tl.float32) * grad_key, axis=0)
