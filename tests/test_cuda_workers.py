@@ -54,8 +54,11 @@ def test_one_gpu_goes_on_where_two_were_killed(straight):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_compiled_layers_exchange_once_a_step_in_any_precision(straight, precision):
+    """Beside one GPU that rounds as they do: so small a model has gradients that bf16 changes by a tenth."""
     work, _ = straight
-    run = work / precision
-    exchanged = together(work, run, replace(TWO, precision=precision, compile="blocks"), processes_of=SPAWN)
-    assert exchanged == [once_a_step(run)] * 2
-    assert numbers(run, 4) == pytest.approx(numbers(work / "one", 4), rel=3e-2)
+    compiles = {"precision": precision, "compile": "blocks"}
+    alone(work, work / f"one-{precision}", replace(ONE, **compiles))
+    exchanged = together(work, work / precision, replace(TWO, **compiles), processes_of=SPAWN)
+    assert exchanged == [once_a_step(work / precision)] * 2
+    early = 2  # of rate 0, and of half of it
+    assert numbers(work / precision, early) == pytest.approx(numbers(work / f"one-{precision}", early), rel=1e-2)

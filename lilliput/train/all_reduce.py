@@ -55,9 +55,11 @@ class AllReduce:
                 hint=f"torchrun --nproc-per-node {self.workers} -m lilliput ...; or go on with others: --allow-change",
             )
         if device.startswith("cuda"):
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        backend = "nccl" if device.startswith("cuda") else "gloo"
-        distributed.init_process_group(backend, timeout=PATIENCE)
+            mine = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(mine)
+            distributed.init_process_group("nccl", timeout=PATIENCE, device_id=mine)
+        else:
+            distributed.init_process_group("gloo", timeout=PATIENCE)
         try:
             yield AllWorkers(device, self.compress)
         finally:
