@@ -98,20 +98,25 @@ class Stopwatch:
     def measured(self, step: int, numbers: dict[str, float]) -> None: ...
 
 
-def ours(name: str, machine: Machine, steps: int, profile: bool, whole: bool, small: bool) -> dict[str, Any]:
+def shaped(name: str, steps: int, small: bool, times: int = 1) -> tuple[ModelSpec, Phase]:
+    """A model, and a phase of so many steps, each of the shape's rows `times` over."""
     spec, phase, rows, length = SHAPES[name]
     if small:
         spec, rows, length = replace(spec, layers=2), 2, 128
-    phase = replace(
+    return spec, replace(
         phase,
-        tokens=Tokens(steps * rows * length),
+        tokens=Tokens(steps * times * rows * length),
         length=length,
-        batch_tokens=rows * length,
+        batch_tokens=times * rows * length,
         optimizer=ADAM,
         stages=(Stage(share=1.0, objective=NextBag()),),
         save_every=Steps(10**9),
         measure_every=Steps(10**9),
     )
+
+
+def ours(name: str, machine: Machine, steps: int, profile: bool, whole: bool, small: bool) -> dict[str, Any]:
+    spec, phase = shaped(name, steps, small)
     model = spec.build(seed=0).to(machine.device)
     watch = Stopwatch(torch.device(machine.device), steps, profile)
     with tempfile.TemporaryDirectory() as folder:
@@ -127,7 +132,7 @@ def ours(name: str, machine: Machine, steps: int, profile: bool, whole: bool, sm
             report=print,
         )
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    result = summary(watch.ends, rows * length, parameters, last=watch.losses[-1])
+    result = summary(watch.ends, phase.batch_tokens, parameters, last=watch.losses[-1])
     if watch.profiler:
         result["profile"] = profile_of(watch.profiler)
     return result

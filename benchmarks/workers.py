@@ -13,42 +13,26 @@ import subprocess
 import sys
 import tempfile
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from step import ADAM, SHAPES, Random, Stopwatch, summary
+from step import SHAPES, Random, Stopwatch, shaped, summary
 
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
-from lilliput.base.units import Steps, Tokens
-from lilliput.objectives.language import NextBag
 from lilliput.train.all_reduce import AllReduce
 from lilliput.train.exchange import Alone
 from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
-from lilliput.train.phase import Stage
 
 
 def worker(name: str, times: int, steps: int, device: str, count: int) -> None:
     """Train `times` the rows of a shape's step, and say how fast, from the first worker."""
-    spec, phase, rows, length = SHAPES[name]
-    if device == "cpu":
-        spec, rows, length = replace(spec, layers=2), 2, 128
-    rows *= times
-    phase = replace(
-        phase,
-        tokens=Tokens(steps * rows * length),
-        length=length,
-        batch_tokens=rows * length,
-        optimizer=ADAM,
-        stages=(Stage(share=1.0, objective=NextBag()),),
-        save_every=Steps(10**9),
-        measure_every=Steps(10**9),
-    )
+    spec, phase = shaped(name, steps, device == "cpu", times)
     exchange = AllReduce() if count > 1 else Alone()
     compiles = "off" if device == "cpu" else "blocks"
+    rows = phase.batch_tokens // phase.length  # of a pass: all of a worker's
     machine = Machine(device=device, precision="bf16", rows=rows, compile=compiles, exchange=exchange).settled()
     with machine.exchange.join(device) as workers:
         model = spec.build(seed=0).to(device)
@@ -68,7 +52,7 @@ def worker(name: str, times: int, steps: int, device: str, count: int) -> None:
             )
         if workers.rank == 0:
             parameters = sum(parameter.numel() for parameter in model.parameters())
-            print("RESULT", json.dumps(summary(watch.ends, rows * length, parameters, last=watch.losses[-1])))
+            print("RESULT", json.dumps(summary(watch.ends, phase.batch_tokens, parameters, last=watch.losses[-1])))
 
 
 def measured(name: str, times: int, steps: int, device: str, count: int) -> dict[str, Any]:

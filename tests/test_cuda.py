@@ -120,6 +120,10 @@ def bound():
     give_back("cuda")
 
 
+def losses(metrics):
+    return [(line["step"], line["cross_entropy"], line["grad_norm"]) for line in metrics if "grad_norm" in line]
+
+
 @pytest.mark.parametrize("how", ["off", "blocks", "graphs"])
 def test_rows_are_found_where_memory_runs_out(shards, tmp_path, bound, how):  # noqa: F811
     """64 rows do not fit where 16 do, nearly; the weights are those of the rows that were found, killed or not."""
@@ -130,7 +134,7 @@ def test_rows_are_found_where_memory_runs_out(shards, tmp_path, bound, how):  # 
     torch.cuda.reset_peak_memory_stats()
     train(shards, tmp_path / "told", machine=told, **settings)
     bound(1.3 * torch.cuda.max_memory_reserved())
-    model, average, _ = train(shards, tmp_path / "found", machine=found, **settings)
+    model, average, metrics = train(shards, tmp_path / "found", machine=found, **settings)
     with pytest.raises(KeyboardInterrupt):
         train(shards, tmp_path / "killed", machine=found, stop=13, **settings)
     resumed, _, _ = train(shards, tmp_path / "killed", machine=found, **settings)
@@ -140,7 +144,8 @@ def test_rows_are_found_where_memory_runs_out(shards, tmp_path, bound, how):  # 
     (tmp_path / "again" / "checkpoints").mkdir(parents=True)
     record = (tmp_path / "found" / "checkpoints" / "rows.json").read_bytes()
     (tmp_path / "again" / "checkpoints" / "rows.json").write_bytes(record)
-    again, other_average, _ = train(shards, tmp_path / "again", machine=found, **settings)
+    again, other_average, other_metrics = train(shards, tmp_path / "again", machine=found, **settings)
+    assert losses(metrics) == losses(other_metrics), records
     assert same(model, again) and all(torch.equal(average[key], other_average[key]) for key in average)
     if read_rows(tmp_path / "killed" / "checkpoints") == records:
         assert same(model, resumed)
