@@ -14,19 +14,25 @@ import lilliput
 from lilliput.base.errors import MachineError
 from lilliput.base.files import sha256
 from lilliput.base.units import Steps, Tokens
+from lilliput.data.batch import Cursor
 from lilliput.nn.ffn import SwiGLU
 from lilliput.nn.gqa import GQA
+from lilliput.objectives.language import NextBag
 from lilliput.ops.orthogonalise import Backend, orthogonalise
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.muon import Muon
 from lilliput.optim.normuon import VARIANTS, NorMuon
 from lilliput.optim.optimizer import set_multiplier
+from lilliput.plan.random_rows import RandomRows
 from lilliput.timeline import run
+from lilliput.train.compiled import compiled
+from lilliput.train.exchange import OneWorker
 from lilliput.train.incidents import read_incidents
 from lilliput.train.machine import Machine
 from lilliput.train.memory import give_back
 from lilliput.train.micro_batches import read_rows
-from lilliput.train.precision import autocast
+from lilliput.train.passes import passes_of
+from lilliput.train.precision import autocast, precision_of
 
 pytestmark = [
     pytest.mark.gpu,
@@ -118,6 +124,24 @@ def bound():
     yield set_bound
     torch.cuda.set_per_process_memory_fraction(1.0)
     give_back("cuda")
+
+
+def test_replayed_passes_are_launched_ones_to_the_bit():
+    """In several micro-batches, as many times as one likes: a run that goes on launches what the other replays."""
+    machine, reader = replace(CUDA, compile="graphs").settled(), RandomRows(300, document=60)
+    model = WIDE.build(seed=0).to("cuda")
+    batches = [reader.read(Cursor(), rows, 513)[0] for rows in (16, 8, 16)]
+    precision = precision_of("cuda", "bf16", model)
+    found = []
+    with compiled(model, machine.compile):
+        passes = passes_of(machine.compile, [NextBag().build(model)], precision, model, OneWorker())
+        for _ in range(4):  # the first is launched
+            parts = passes(0, batches, 40 * 512.0, torch.Generator("cuda"))
+            gradients = {name: one.grad.clone() for name, one in model.named_parameters()}
+            found.append(gradients | {name: value.clone() for name, value in parts.items()})
+            model.zero_grad()
+    for other in found[1:]:
+        assert [name for name, value in found[0].items() if not torch.equal(value, other[name])] == []
 
 
 def losses(metrics):
