@@ -14,7 +14,6 @@ files; FILE.png is the picture.
 import argparse
 import itertools
 import math
-import os
 import statistics
 import tempfile
 import time
@@ -272,7 +271,6 @@ def draw(result: dict[str, Any], picture: Path) -> None:
 
 def _take_gpu(numbers: Any) -> None:
     """Of a process of the pool: one GPU for itself."""
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     torch.cuda.set_device(numbers.get())
 
 

@@ -29,11 +29,11 @@ from torch import nn
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
 from lilliput.base.units import Steps, Tokens
-from lilliput.data.batch import Batch, Cursor, segments_of
 from lilliput.model import ModelSpec
 from lilliput.nn.gqa import GQA
 from lilliput.objectives.language import NextBag
 from lilliput.optim.adamw import AdamW
+from lilliput.plan.random_rows import DOCUMENT, RandomRows
 from lilliput.publish.layouts.llama import LlamaLayout
 from lilliput.publish.layouts.qwen3 import Qwen3Layout
 from lilliput.recipes import mtlm1_200m, odinnext_138m, slm_10m
@@ -41,8 +41,6 @@ from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase, Stage
 
-DOCUMENT = 700
-"""Tokens of a document on average."""
 WARM = 10
 ADAM = AdamW(lr=1e-4)
 SHAPES: dict[str, tuple[ModelSpec, Phase, int, int]] = {
@@ -51,25 +49,6 @@ SHAPES: dict[str, tuple[ModelSpec, Phase, int, int]] = {
     "odinnext-138m": (odinnext_138m.model, slm_10m.pretrain, 32, 2048),
 }
 """Model, a phase of it, rows and length of a step."""
-
-
-class Random:
-    """Random tokens in documents of random lengths, made once, read by reference."""
-
-    tokens_available = 2**62
-
-    def __init__(self, vocab: int, whole: bool):
-        self._vocab, self._whole, self._batch = vocab, whole, None
-
-    def read(self, cursor: Cursor, rows: int, length: int, overlap: int = 1) -> tuple[Batch, Cursor]:
-        if self._batch is None or self._batch.tokens.shape != (rows, length):
-            generator = torch.Generator().manual_seed(0)
-            tokens = torch.randint(1, self._vocab, (rows, length), generator=generator)
-            if not self._whole:
-                tokens[torch.rand(rows, length, generator=generator) < 1 / DOCUMENT] = 0
-            segments = torch.from_numpy(segments_of(tokens.numpy(), end=0))
-            self._batch = Batch(tokens=tokens, weight=torch.ones(rows, length), segments=segments)
-        return self._batch, cursor
 
 
 class Stopwatch:
@@ -123,7 +102,7 @@ def ours(name: str, machine: Machine, steps: int, profile: bool, whole: bool, sm
         train_phase(
             model,
             phase,
-            Random(spec.vocab, whole),
+            RandomRows(spec.vocab, document=None if whole else DOCUMENT),
             machine,
             folder=Path(folder),
             seed=0,

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from step import SHAPES, Random, Stopwatch, shaped, summary
+from step import SHAPES, Stopwatch, shaped, summary
 
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
+from lilliput.plan.random_rows import RandomRows
 from lilliput.train.all_reduce import AllReduce
 from lilliput.train.exchange import Alone
 from lilliput.train.loop import train_phase
@@ -41,7 +42,7 @@ def worker(name: str, times: int, steps: int, device: str, count: int) -> None:
             train_phase(
                 model,
                 phase,
-                Random(spec.vocab, whole=False),
+                RandomRows(spec.vocab),
                 machine,
                 folder=Path(folder),
                 seed=0,
