@@ -19,6 +19,7 @@ from lilliput.nn.ffn import FFNSpec
 from lilliput.nn.initialise import InitSpec, Normal
 from lilliput.nn.mixer import MixerSpec, State
 from lilliput.nn.norm import NormSpec, RMSNorm
+from lilliput.ops.bag_embedding import bag_embedding
 from lilliput.ops.soft_cap import soft_cap
 
 ALL = slice(None)
@@ -95,7 +96,8 @@ class LanguageModel(nn.Module):
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Token ids [B, L, S] -> mean embedding of each bag [B, L, D], in the precision of the stream."""
-        return self.embedding(tokens).mean(dim=2).to(stream_precision(self.embedding.weight))
+        weight = self.embedding.weight
+        return bag_embedding(tokens, weight, stream_precision(weight))
 
     def run(self, x: Tensor, layers: slice = ALL, segments: Tensor | None = None) -> Tensor:
         """Run a slice of the layers over whole rows, as in training.

@@ -1,7 +1,11 @@
 """What only a CUDA device can show: the whole line there, resuming to the bit, and the same numbers as on a CPU."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from io import StringIO
+from pathlib import Path
 
 import pytest
 import tiny
@@ -142,6 +146,29 @@ def test_replayed_passes_are_launched_ones_to_the_bit():
             model.zero_grad()
     for other in found[1:]:
         assert [name for name, value in found[0].items() if not torch.equal(value, other[name])] == []
+
+
+PROCESS = """
+import sys
+from pathlib import Path
+from lilliput.data.shards import Shards
+from test_cuda import CUDA, MANY_ROWS, WIDE, train
+shards = {"texts": Shards(Path(sys.argv[1]))}
+model, _, _ = train(shards, Path(sys.argv[2]), spec=WIDE, phase=MANY_ROWS, machine=CUDA)
+print(*(value for one in model.parameters() for value in one.detach().double().flatten()[:9].tolist()))
+"""
+
+
+def test_processes_that_compile_by_themselves_end_in_the_same_bits(shards, tmp_path):  # noqa: F811
+    """A run may go on after a reboot, when nothing that was compiled is left: nothing may depend on what was timed."""
+
+    def ends(name):
+        command = [sys.executable, "-c", PROCESS, str(shards["texts"].folder), str(tmp_path / name)]
+        there = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / name / "compiled")}
+        return subprocess.run(command, cwd=Path(__file__).parent, env=there, capture_output=True, check=True).stdout
+
+    one, other = ends("one"), ends("other")
+    assert one and one == other
 
 
 def losses(metrics):

@@ -15,6 +15,11 @@ RECOMPUTED = {
 """Products, attention and scans are kept for the backward pass, and what lies between them is made again: 8.0 GiB
 instead of 11.3 at SLM-10M's 128 x 1,024 in 58.4 ms instead of 57.1 (one H100, 2026-11-25, `benchmarks/step.py`)."""
 
+DETERMINISTIC = "deterministic"
+"""PyTorch's compiler times several ways to cut a sum and takes the fastest, so that a run that goes on in a fresh
+process may sum in another order. With this setting (PyTorch 2.10 and later) it takes the one that promises most, which
+costs less than 1%: 53.0, 118.5, 174.9 ms became 53.0, 119.4, 175.4 (one H100, 2026-11-26, `benchmarks/step.py`)."""
+
 SHAPES = 64
 """Shapes that a layer is compiled for at most, of all micro-batches that were tried; beyond that it would run eagerly,
 without a word."""
@@ -33,8 +38,11 @@ def compiled(model: LanguageModel, how: str) -> Iterator[None]:
         settings.enter_context(functorch.patch(RECOMPUTED))
         if parts:
             import torch._dynamo.config as dynamo  # takes seconds
+            import torch._inductor.config as inductor
 
             settings.enter_context(dynamo.patch(recompile_limit=SHAPES, optimize_ddp=False))
+            if hasattr(inductor, DETERMINISTIC):
+                settings.enter_context(inductor.patch({DETERMINISTIC: True}))
         for part in parts:
             part.compile(dynamic=False)
         try:
