@@ -21,6 +21,8 @@ COLUMNS = 64
 ROWS = 32
 """Positions, or places, of a program; with 64 the product of fp32 rows spills registers (sm_90, Triton 3.6)."""
 WARPS = 4
+TOGETHER = tl.constexpr(16)
+"""Parts of a row that are added at a time."""
 
 
 def embed(tokens: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
@@ -94,7 +96,6 @@ def joins_kernel(
     S: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
-    TOGETHER: tl.constexpr = 16,
 ):
     """The row of the token that begins in a piece, not the last one, and goes on in others."""
     piece = tl.program_id(0).to(tl.int64)
