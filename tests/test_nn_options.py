@@ -9,10 +9,11 @@ from tiny import HGRN2_SPEC, ODIN_SPEC, OPTIONS_SPEC
 
 from lilliput.base.errors import RecipeError
 from lilliput.nn.block import ScalarGate
-from lilliput.nn.ffn import SQUARES, SwiGLU2
+from lilliput.nn.ffn import SwiGLU2
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.lower_bounds import LowerBounds
 from lilliput.nn.rope import EvenLayers, Everywhere
+from lilliput.ops.feed_forward import gated
 from lilliput.ops.recurrence import gates
 from lilliput.ops.rotate import order_as_halves, rotate, tied
 from lilliput.optim.adamw import AdamW
@@ -40,7 +41,7 @@ def test_squares_are_what_they_are_called(square):
 @pytest.mark.parametrize("square", FORMS)
 def test_squares_do_not_overflow_half_precision(square):
     gate, up = torch.tensor([300.0], dtype=torch.float16), torch.tensor([2.0], dtype=torch.float16)
-    found = SQUARES[square](gate, up)
+    found = gated(gate, up, square)
     assert found.dtype == torch.float32
     assert torch.allclose(found.double(), FORMS[square](gate.double(), up.double()))
 

@@ -248,7 +248,7 @@ def test_headroom_is_what_is_left_above_the_largest_activation():
 @pytest.mark.parametrize("name", ["gqa", "odin"])
 def test_headroom_sees_every_matrix_of_a_layer(monkeypatch, name, as_one):
     """Also those that several projections are one product of, as on a GPU."""
-    monkeypatch.setattr(project, "_as_one", lambda x: as_one)
+    monkeypatch.setattr(project, "as_one", lambda x: as_one)
     matrices = [
         name for name, module in tiny.SPECS[name].skeleton().layers.named_modules() if isinstance(module, nn.Linear)
     ]

@@ -1,16 +1,13 @@
 """Gated feed-forward layers. Shape: [B, L, D] -> [B, L, D] through an inner width."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
-from typing import Literal, Protocol
+from typing import Protocol, get_args
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lilliput.base.spec import check_choice, check_range
-from lilliput.ops.project import projections
+from lilliput.ops.feed_forward import Square, feed_forward
 
 
 class FFNSpec(Protocol):
@@ -36,7 +33,7 @@ class SwiGLU:
         check_range("SwiGLU", 1, inf, inner=self.inner)
 
     def build(self, width: int) -> nn.Module:
-        return GatedFFN(width, self.inner, _silu)
+        return GatedFFN(width, self.inner)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,51 +41,27 @@ class SwiGLU2:
     """SwiGLU with a square; that overflows fp16 beyond 255, so squares and products are made in fp32."""
 
     inner: int
-    square: Literal["silu", "product", "relu"] = "silu"
+    square: Square = "silu"
     """What is squared, as the name alone does not say: down(silu(gate x)^2 * up x), down((silu(gate x) * up x)^2) or
     down(relu(gate x)^2 * up x)."""
 
     def __post_init__(self) -> None:
         check_range("SwiGLU2", 1, inf, inner=self.inner)
-        check_choice("SwiGLU2", SQUARES, square=self.square)
+        check_choice("SwiGLU2", get_args(Square), square=self.square)
 
     def build(self, width: int) -> nn.Module:
-        return GatedFFN(width, self.inner, SQUARES[self.square])
-
-
-def _silu(gate: Tensor, up: Tensor) -> Tensor:
-    return F.silu(gate) * up
-
-
-def _squared_silu(gate: Tensor, up: Tensor) -> Tensor:
-    return F.silu(_wide(gate)).square() * up
-
-
-def _squared_product(gate: Tensor, up: Tensor) -> Tensor:
-    return (F.silu(_wide(gate)) * up).square()
-
-
-def _squared_relu(gate: Tensor, up: Tensor) -> Tensor:
-    return F.relu(_wide(gate)).square() * up
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
-
-
-SQUARES = {"silu": _squared_silu, "product": _squared_product, "relu": _squared_relu}
+        return GatedFFN(width, self.inner, self.square)
 
 
 class GatedFFN(nn.Module):
-    """down(gated(gate x, up x)), without biases; `gated` is a product of the two."""
+    """down(gated(gate x, up x)), without biases; what `square` names is squared, see `lilliput.ops.feed_forward`."""
 
-    def __init__(self, width: int, inner: int, gated: Callable[[Tensor, Tensor], Tensor]):
+    def __init__(self, width: int, inner: int, square: Square | None = None):
         super().__init__()
         self.gate = nn.Linear(width, inner, bias=False)
         self.up = nn.Linear(width, inner, bias=False)
         self.down = nn.Linear(inner, width, bias=False)
-        self.gated = gated
+        self.square: Square | None = square
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = projections(x, self.gate.weight, self.up.weight)
-        return self.down(self.gated(gate, up))
+        return feed_forward(x, self.gate.weight, self.up.weight, self.down.weight, self.square)
