@@ -197,10 +197,10 @@ def _fla(spec: ModelSpec) -> tuple[str, nn.Module, Callable[..., Any], bool]:
 
 
 KINDS = (
+    ("ffn", ("gated_",)),
     ("attention", ("outputs_kernel", "grad_queries", "grad_keys", "deltas", "spans_kernel", "flash", "fmha", "sdpa")),
     ("scan", ("states_kernel", "gradients_kernel")),
     ("loss", ("charge_kernel", "differentiate")),
-    ("ffn", ("ffn_",)),
     ("products", ("gemm", "nvjet", "cutlass", "gemv", "cublas", "splitK", "splitk")),
     ("optimizer", ("multi_tensor", "foreach", "Adam", "lpnorm")),
     ("fused", ("triton_",)),

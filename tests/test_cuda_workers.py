@@ -14,6 +14,9 @@ from lilliput.train.machine import Machine
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are not two CUDA devices"),
+    # PyTorch 2.11 warns of what it does itself while it compiles.
+    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated"),
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
 ]
 
 ONE = Machine(device="cuda", precision="fp32", threads=1, rows=2, compile="off")

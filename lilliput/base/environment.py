@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "numpy", "tokenizers", "safetensors", "transformers", "lm_eval", "datasets")
+PACKAGES = ("torch", "triton", "numpy", "tokenizers", "safetensors", "transformers", "lm_eval", "datasets")
 
 
 def environment() -> dict[str, Any]:
-    """Versions of Python and the packages that decide numbers, the processor, and the git commit if there is one."""
+    """Versions of Python and the packages that decide numbers, the hardware, and the git commit if there is one."""
+    import torch
+
     import lilliput
 
     return {
@@ -23,6 +25,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
+        "accelerators": [torch.cuda.get_device_name(place) for place in range(torch.cuda.device_count())],
     }
 
 

@@ -123,17 +123,13 @@ class GraphedPasses:
     def __call__(self, stage: int, batches: Sequence[Batch], charged: float, generator: torch.Generator) -> Parts:
         kinds = {(stage, batch.tokens.shape) for batch in batches}
         whole = all(bool((batch.weight != 0).all()) for batch in batches)
+        self._begin_gradients()
         if not whole or self._precision.looks or not kinds <= self._seen:
             if not self._precision.looks:  # what is looked at runs eagerly: nothing is compiled by it
                 self._seen |= kinds
             # In a tensor here, too: a number would be divided by in fp64, and a continued run has to be equal.
             number = torch.tensor(charged, dtype=torch.float32, device=self._launched.device)
             return self._launched(stage, batches, number, generator)
-        if not self._gradients:
-            self._gradients = [torch.zeros_like(parameter) for parameter in self._parameters]
-        torch._foreach_zero_(self._gradients)
-        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
-            parameter.grad = gradient
         parts: Parts = {}
         for batch in batches:
             kind = (stage, batch.tokens.shape)
@@ -143,6 +139,14 @@ class GraphedPasses:
                 )
             parts = _added(parts, self._graphs[kind].replay(batch, charged))
         return parts
+
+    def _begin_gradients(self) -> None:
+        """From zero, of every parameter, where graphs expect it; launched steps would hold a second copy otherwise."""
+        if not self._gradients:
+            self._gradients = [torch.zeros_like(parameter) for parameter in self._parameters]
+        torch._foreach_zero_(self._gradients)
+        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
+            parameter.grad = gradient
 
     def drop(self) -> None:
         for parameter in self._parameters:
