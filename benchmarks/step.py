@@ -69,8 +69,8 @@ class Stopwatch:
     def __exit__(self, *_: object) -> None: ...
 
     def see(self, step: int, tokens: int, read: int, numbers: dict[str, float]) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
+        if self.profiler and step >= self.steps - 1 and self.device.type == "cuda":
+            torch.cuda.synchronize()  # the update of a step runs on while the next one begins
         if self.profiler and step == self.steps:
             self.profiler.stop()
         self.ends.append(time.perf_counter())
@@ -145,17 +145,17 @@ def peer(name: str, machine: Machine, steps: int) -> tuple[str, dict[str, Any]]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     run: Callable[..., Any] = torch.compile(loss_of, dynamic=False) if compiled else loss_of
     tokens = torch.randint(spec.vocab, (rows, length + 1), device=machine.device)
-    ends, loss = [], torch.zeros(())
+    ends, last = [], 0.0
     for _ in range(steps):
         with machine.cast():
             loss = run(model, tokens)
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), phase.clip)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), phase.clip)
+        last, _ = torch.stack([loss.detach(), norm]).tolist()  # read once a step, as ours
         optimizer.step()
         optimizer.zero_grad()
-        torch.cuda.synchronize()
         ends.append(time.perf_counter())
-    return who, summary(ends, rows * length, parameters, float(loss))
+    return who, summary(ends, rows * length, parameters, last)
 
 
 def _transformers(spec: ModelSpec, length: int) -> tuple[str, nn.Module, Callable[..., Any], bool]:
@@ -260,6 +260,8 @@ def main() -> None:
     options.add_argument("--device", default="cuda")
     options.add_argument("--out", type=Path)
     chosen = options.parse_args()
+    if chosen.profile and chosen.device == "cpu":
+        options.error("--profile says where the time of a GPU goes")
     machine = Machine(device=chosen.device, precision="bf16", rows=chosen.rows, compile=chosen.compile)
     results: dict[str, Any] = {}
     for name in chosen.shapes:

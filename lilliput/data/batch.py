@@ -26,6 +26,14 @@ class Batch:
             segments=self.segments.to(device, non_blocking=True),
         )
 
+    def bound_for(self, device: torch.device | str) -> "Batch":
+        """The same batch, still on the CPU, where a copy to the device does not make the host wait for it."""
+        if torch.device(device).type != "cuda":
+            return self
+        return Batch(
+            tokens=self.tokens.pin_memory(), weight=self.weight.pin_memory(), segments=self.segments.pin_memory()
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cursor:

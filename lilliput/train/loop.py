@@ -21,7 +21,7 @@ from lilliput.train.leaving import Leaving
 from lilliput.train.machine import Machine
 from lilliput.train.memory import enough_memory, give_back, ran_out
 from lilliput.train.micro_batches import MicroBatches, NoRoom, applying
-from lilliput.train.passes import Parts, passes_of
+from lilliput.train.passes import passes_of
 from lilliput.train.phase import Phase, Plan, Reader
 from lilliput.train.precision import precision_of
 from lilliput.train.reading import Reading
@@ -136,7 +136,7 @@ class Training:
         )
         objectives = [stage.objective.build(model) for stage in phase.stages]
         self.passes = passes_of(machine.compile, objectives, precision, model, workers)
-        self.reading = Reading(phase, task.reader, workers, task.incidents, task.micro_batches)
+        self.reading = Reading(phase, task.reader, machine.device, workers, task.incidents, task.micro_batches)
         self.losses = Fitting(self.passes, self.state, self.reading, task.micro_batches, machine, workers, task.seed)
         self.told = False
         """Whether a signal told a worker, in the last step, to leave."""
@@ -166,10 +166,11 @@ class Training:
         if step + 1 < self.plan.steps and self.plan.stage(step + 1) == stage:
             self.reading.read_ahead(step + 1, stage, rows.after)  # while the device computes
         with applying(step, stage):
-            norm = state.precision.clip(phase.clip)
-            numbers = self._exchanged(parts) | {"grad_norm": float(norm)}
-            if isfinite(numbers["grad_norm"]) or not state.precision.skips:
-                why = state.guard.judge(stage, numbers["cross_entropy"], numbers["grad_norm"])
+            read = _on_host(parts | state.precision.clip(phase.clip))
+            numbers = read | self._exchanged({name: read[name] for name in parts})
+            norm = numbers["grad_norm"]
+            if isfinite(norm) or not state.precision.skips:
+                why = state.guard.judge(stage, numbers["cross_entropy"], norm)
                 if why is not None:
                     raise Incident(why, step + 1, rows.after)
             where = f"step {step + 1} of phase {phase.name!r}, {self.task.folder}"
@@ -183,10 +184,9 @@ class Training:
             return None
         return numbers | {"lr": multiplier} | state.precision.numbers() | self.task.incidents.numbers(step + 1)
 
-    def _exchanged(self, parts: Parts) -> dict[str, float]:
+    def _exchanged(self, parts: dict[str, float]) -> dict[str, float]:
         """The losses of all workers together."""
-        numbers = {name: float(value) for name, value in parts.items()}
-        numbers = self.task.workers.sum(numbers | {"leaving": float(self.task.leaving.asked)})
+        numbers = self.task.workers.sum(parts | {"leaving": float(self.task.leaving.asked)})
         self.told = numbers.pop("leaving") > 0
         return numbers
 
@@ -204,6 +204,11 @@ class Training:
     def checkpoint(self) -> Checkpoint:
         """All that it needs to go on from here."""
         return Checkpoint(progress=self.reached, tensors=self.state.tensors())
+
+
+def _on_host(values: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Scalars as numbers, in one transfer: the only time in a step that the device has to have caught up."""
+    return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
 
 
 def _to_the_end(task: Task, watch: Callable[[int], Watch], measure: Measure) -> dict[str, torch.Tensor]:

@@ -110,7 +110,7 @@ class GraphedPasses:
     """As CUDA graphs, from the second step of a kind on: the first one compiles what is to be recorded.
 
     Steps with positions that are not charged are launched, because how much can be left out is different in each; and
-    so are those whose activations are looked at.
+    so are those whose activations are looked at. Every parameter has a gradient, of zeros where a route leaves it out.
     """
 
     def __init__(self, launched: LaunchedPasses, precision: Precision, model: nn.Module):

@@ -13,6 +13,7 @@ in every precision.
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Protocol
 
 import torch
@@ -64,16 +65,16 @@ class Precision(Protocol):
         """The same step is made again from its first micro-batch on, as if there had been no passes yet."""
         ...
 
-    def clip(self, most: float) -> Tensor:
-        """Make gradients those of the loss itself, of an l2 norm of `most` at most; their norm before that."""
+    def clip(self, most: float) -> dict[str, Tensor]:
+        """Make gradients those of the loss itself, of an l2 norm of `most` at most; see `Gradients.clip`."""
         ...
 
-    def step(self, optimizer: torch.optim.Optimizer, norm: Tensor, where: str) -> bool:
+    def step(self, optimizer: torch.optim.Optimizer, norm: float, where: str) -> bool:
         """Take the step, for all parameters or for none.
 
         Args:
             optimizer: of all parameters.
-            norm: of the gradients, from `clip`.
+            norm: of the gradients, `clip`'s `grad_norm`.
             where: the step, for the error.
 
         Returns:
@@ -122,11 +123,11 @@ class WidePrecision:
 
     def again(self) -> None: ...
 
-    def clip(self, most: float) -> Tensor:
+    def clip(self, most: float) -> dict[str, Tensor]:
         return self._gradients.clip(most)
 
-    def step(self, optimizer: torch.optim.Optimizer, norm: Tensor, where: str) -> bool:
-        if not norm.isfinite():
+    def step(self, optimizer: torch.optim.Optimizer, norm: float, where: str) -> bool:
+        if not isfinite(norm):
             raise DivergenceError(
                 "the gradient is not finite",
                 where=where,
@@ -137,7 +138,7 @@ class WidePrecision:
         return True
 
     def numbers(self) -> dict[str, float]:
-        return self._gradients.numbers()
+        return {}
 
     def tensors(self) -> dict[str, Tensor]:
         return {}
@@ -200,12 +201,12 @@ class ScaledPrecision:
         self._seen = None
         self._follow()
 
-    def clip(self, most: float) -> Tensor:
+    def clip(self, most: float) -> dict[str, Tensor]:
         torch._foreach_mul_(self._gradients.all(), 1 / self._scaling.scale)
         return self._gradients.clip(most)
 
-    def step(self, optimizer: torch.optim.Optimizer, norm: Tensor, where: str) -> bool:
-        taken = bool(norm.isfinite())
+    def step(self, optimizer: torch.optim.Optimizer, norm: float, where: str) -> bool:
+        taken = isfinite(norm)
         if taken:
             with autocast(self._device, "fp16"):
                 optimizer.step()
@@ -219,7 +220,7 @@ class ScaledPrecision:
 
     def numbers(self) -> dict[str, float]:
         seen, self._seen = self._seen, None
-        found = {"loss_scale": self._scaling.scale, "skipped": self._scaling.skipped} | self._gradients.numbers()
+        found = {"loss_scale": self._scaling.scale, "skipped": self._scaling.skipped}
         return found | ({"headroom": seen.value()} if seen else {})
 
     def tensors(self) -> dict[str, Tensor]:

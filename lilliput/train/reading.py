@@ -32,9 +32,15 @@ class Reading:
     """Of the steps of a phase."""
 
     def __init__(
-        self, phase: Phase, reader: Reader, workers: Workers, incidents: Incidents, micro_batches: MicroBatches
+        self,
+        phase: Phase,
+        reader: Reader,
+        device: str,
+        workers: Workers,
+        incidents: Incidents,
+        micro_batches: MicroBatches,
     ):
-        self._phase, self._reader, self._rank = phase, reader, workers.rank
+        self._phase, self._reader, self._device, self._rank = phase, reader, device, workers.rank
         self._incidents, self._micro_batches = incidents, micro_batches
         self._ahead: tuple[_Wanted, StepRows] | None = None
 
@@ -55,5 +61,5 @@ class Reading:
         for worker, rows in wanted.shares:
             batch, cursor = self._reader.read(cursor, rows, length, objective.tokens_per_position)
             whole += charged(batch, objective.tokens_per_position)
-            batches += [batch] if worker == self._rank else []
+            batches += [batch.bound_for(self._device)] if worker == self._rank else []
         return StepRows(batches, whole, cursor)
