@@ -28,9 +28,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
+from lilliput.ops import tuned
 from lilliput.ops.attend import Backend, attend
 from lilliput.ops.attend import triton as kernels
-from lilliput.ops.attend.triton_tiles import Tile, tiles_for
+from lilliput.ops.attend.triton_tiles import Tile, name_of, tiles_for
 
 SHAPES = {
     "cuda": {"SLM-10M": (128, 1024, 8, 2, 32), "Llama 194 M": (16, 2048, 12, 12, 64)},
@@ -221,10 +222,13 @@ def compile_one(name: str, *numbers: int) -> None:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--grid", action="store_true")
+    options.add_argument("--keep", action="store_true", help='the fastest tiles, for Machine(tiles="tuned") here')
     options.add_argument("--device", default="cuda")
     options.add_argument("--out", type=Path)
     options.add_argument("--compile", nargs="+", help=argparse.SUPPRESS)
     chosen = options.parse_args()
+    if chosen.keep and not chosen.grid:
+        options.error("--keep is of what --grid finds")
     if chosen.compile:
         compile_one(chosen.compile[0], *map(int, chosen.compile[1:]))
         return
@@ -248,6 +252,10 @@ def main() -> None:
             results[name]["grid"] = grid(inputs, device)
             for kernel, cut, time in results[name]["grid"]:
                 print(f"    {kernel:14} {cut} {time:.3f} ms", flush=True)
+            if chosen.keep:
+                best = {kernel: Tile(*cut) for kernel, cut, _ in reversed(results[name]["grid"])}
+                tiles = tiles_for(dtype, shape[-1])._replace(**best)
+                print(f"    kept in {tuned.keep(name_of(shape[-1]), tiles.kept(), device)}: {tiles}")
         if chosen.out:
             write_json(chosen.out, {"environment": environment(), "results": results})
 

@@ -1,10 +1,12 @@
 """Are the gated scan's kernels faster, and right, with their work cut in other ways?
 
-    python benchmarks/scan_grid.py [--kernel gradients] [--budget 200] [--out FILE.json] [--device cpu]
+    python benchmarks/scan_grid.py [--kernel gradients] [--budget 200] [--keep] [--out FILE.json] [--device cpu]
 
 A cut may be miscompiled, and an illegal access ends every later call of its process. So each cut is compiled and
 checked in a process of its own, several at a time; then those that are right are timed one after the other, and what
 is WRONG or fails is reported as such. What the budget of seconds does not reach is reported as left out.
+
+With --keep the fastest ones are checked together and kept for `Machine(tiles="tuned")` on this device.
 """
 
 import argparse
@@ -22,7 +24,8 @@ from scan import Case, Clock, cut_as, errors, is_right, one_by_one
 
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
-from lilliput.ops.gated_scan.triton_tiles import Tile, Tiles, tiles_for
+from lilliput.ops import tuned
+from lilliput.ops.gated_scan.triton_tiles import NAME, Tile, Tiles, tiles_for
 
 KERNELS = {
     "gradients": "64,64,4,2 64,64,4,1 64,32,4,2 64,128,4,1 64,32,4,1 64,64,4,1,168 64,64,4,2,168 64,64,4,3 64,64,8,2 "
@@ -88,6 +91,16 @@ def apart(what: str, name: str, tiles: Tiles, device: str, until: float) -> dict
     return json.loads(finished.stdout.splitlines()[-1])
 
 
+def fastest(shipped: Tiles, tried: list[tuple[str, Tiles]], found: list[dict]) -> Tiles:
+    """Of each kernel the tile that took least, with the chunk as shipped; the shipped one where none was measured."""
+    best, least = shipped, dict.fromkeys(KERNELS, float("inf"))
+    for (name, tiles), entry in zip(tried, found, strict=True):
+        took = sum(entry["times"].values()) if "times" in entry else float("inf")
+        if tiles.chunk == shipped.chunk and took < least[name]:
+            best, least[name] = best._replace(**{name: getattr(tiles, name)}), took
+    return best
+
+
 def say(name: str, tiles: Tiles, entry: dict) -> None:
     errors = entry.get("errors", {})
     furthest = f"errors up to {max(errors.values()):.1e}" if errors else ""
@@ -101,6 +114,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--kernel", choices=KERNELS)
     arguments.add_argument("--budget", type=float, default=200)
+    arguments.add_argument("--keep", action="store_true")
     arguments.add_argument("--out", type=Path)
     arguments.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     arguments.add_argument("--only", nargs=3, metavar=("WHAT", "KERNEL", "TILES"), help="one cut, in this process")
@@ -110,7 +124,8 @@ def main() -> None:
         print(json.dumps(check(tiles, given.device) if what == "check" else measure(name, tiles, given.device)))
         return
     began = time.monotonic()
-    tried = list(cuts(tiles_for(torch.bfloat16, torch.device(given.device)), given.kernel))
+    shipped = tiles_for(torch.bfloat16, torch.device(given.device))
+    tried = list(cuts(shipped, given.kernel))
     found: list[dict] = [{} for _ in tried]
     # Half of the time at most goes to checks, so that some of it is left to measure in.
     with ThreadPoolExecutor(max(1, min(8, (os.cpu_count() or 2) // 2))) as pool:
@@ -124,6 +139,12 @@ def main() -> None:
         if found[n].get("right"):
             found[n] |= apart("measure", *cut, given.device, began + given.budget)
             say(*cut, found[n])
+    if given.keep:
+        best = fastest(shipped, tried, found)
+        checked = apart("check", "all", best, given.device, time.monotonic() + given.budget)
+        if not checked.get("right"):
+            raise SystemExit(f"nothing is kept: {best} is not right, {checked}")
+        print(f"kept in {tuned.keep(NAME, best.kept(), given.device)}: {best}")
     if given.out:
         named = zip(tried, found, strict=True)
         entries = [{"kernel": name, "tiles": str(tiles), **entry} for (name, tiles), entry in named]

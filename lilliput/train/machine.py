@@ -10,6 +10,7 @@ import torch
 
 from lilliput.base.errors import MachineError
 from lilliput.base.spec import check_choice, check_range
+from lilliput.ops import tuned
 from lilliput.train.exchange import Alone, ExchangeSpec
 from lilliput.train.precision import PRECISIONS, autocast
 
@@ -37,6 +38,9 @@ class Machine:
     """While a model is trained, whether its layers are compiled, each by itself, and whether whole passes over them are
     replayed as CUDA graphs besides; `auto` is `graphs` on CUDA where there is Triton to compile for it (`blocks` where
     workers exchange gradients), else `off`."""
+    tiles: Literal["tuned"] | None = None
+    """How kernels cut their work: None as it is shipped for the device's class, `tuned` as it was measured on this one
+    and kept, see `lilliput.ops.tuned`."""
     exchange: ExchangeSpec = Alone()
     """Who shares gradients: `AllReduce()` for the workers that torchrun starts."""
 
@@ -53,6 +57,8 @@ class Machine:
                 where="the machine's `compile`",
                 hint="`blocks` compiles layers all the same; `auto` takes what there is",
             )
+        if self.tiles is not None:
+            check_choice("the machine", ("tuned",), tiles=self.tiles)
         for name, value, words in (("rows", self.rows, ("auto", "memory")), ("positions", self.positions, ("auto",))):
             if isinstance(value, str):
                 check_choice("the machine", words, **{name: value})
@@ -63,10 +69,12 @@ class Machine:
         """The same machine with every `auto` replaced by what it means here.
 
         Raises:
-            MachineError: the device is not there.
+            MachineError: the device is not there, or tiles are to be tuned ones and none were measured.
         """
         device = _best_device() if self.device == "auto" else self.device
         _check(device)
+        if self.tiles == "tuned":
+            tuned.kept(device)
         precision = _best_precision(device) if self.precision == "auto" else self.precision
         threads = torch.get_num_threads() if self.threads == "auto" else self.threads
         compiles = self.compile
@@ -88,6 +96,7 @@ class Machine:
 
     def prepare(self) -> None:
         """Set the process up for this (settled) machine."""
+        tuned.use(tuned.kept(self.device) if self.tiles == "tuned" else {})
         assert isinstance(self.threads, int)
         torch.set_num_threads(self.threads)
         # Sums inside of fp16 products are fp32, also where cuBLAS would split them and add the parts in fp16.

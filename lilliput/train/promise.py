@@ -1,7 +1,8 @@
 """What the bits of a run depend on besides its recipe and its text, frozen when training begins.
 
     machine     device, precision, threads, micro-batch, compilation, workers     `Machine`, settled
-    made_with   versions of PyTorch and Lilliput, the kind of processor; on a GPU also Triton, CUDA and its name
+    made_with   versions of PyTorch and Lilliput, the kind of processor; on a GPU also Triton, CUDA and its name, and
+                the tiles of kernels where they are tuned ones
 
 `run.json` has both; where the machine finds micro-batches from memory, `checkpoints/rows.json` of a phase has which.
 While neither changes, a run that was stopped and continued ends in the weights of one that was
@@ -9,6 +10,7 @@ not, bit for bit. A change ends that promise, so it has to be asked for, and is 
 it. A phase keeps its identity through a change: its inputs name the machine that the run began on.
 """
 
+import json
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -17,6 +19,7 @@ import torch
 from lilliput.base.errors import RunError
 from lilliput.base.rundir import RunFolder, differences
 from lilliput.base.spec import from_plain, to_plain
+from lilliput.ops import tuned
 from lilliput.train.machine import Machine
 
 
@@ -80,7 +83,9 @@ def made_with(machine: Machine) -> dict[str, str | None]:
     """What decides how this (settled) machine rounds, by name."""
     from lilliput import __version__
 
-    found = {"lilliput": __version__, "torch": torch.__version__}
+    found: dict[str, str | None] = {"lilliput": __version__, "torch": torch.__version__}
+    if machine.tiles is not None:
+        found["tiles"] = json.dumps(tuned.kept(machine.device), sort_keys=True)
     if machine.device.startswith("cuda"):
         return found | {
             "triton": _version("triton"),

@@ -1,0 +1,90 @@
+"""Cuts of kernels' work that were measured on the device at hand, for machines that ask for them.
+
+Kernels come with cuts for classes of devices (their `triton_tiles.py`), so that nothing is tried out on first use. On
+another device others may be faster: `lilliput bench scan_grid --keep` and `lilliput bench attention --grid --keep` try
+some, check what comes of each, and keep the fastest in a file of the user's cache, by device and version of Triton.
+`Machine(tiles="tuned")` takes them. Sums may then be made in another order, so a run records which they were.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lilliput.base.errors import MachineError
+from lilliput.base.files import read_json, write_json
+
+Cuts = dict[str, Any]
+"""JSON values by the kernels' name; what they mean is up to the kernels."""
+
+_used: Cuts = {}
+
+
+def use(cuts: Mapping[str, Any]) -> None:
+    """From now on kernels of this process take these cuts, and the shipped ones where there is none."""
+    _used.clear()
+    _used.update(cuts)
+
+
+def cut_of(name: str) -> Any | None:
+    """Of these kernels, among those in use; None for the shipped one."""
+    return _used.get(name)
+
+
+def keep(name: str, cut: Any, device: str) -> Path:
+    """Keep a cut, in place of an older one of the same kernels, device and Triton; the file that has it."""
+    file = _file()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    whole = _read(file)
+    whole.setdefault(_key(device), {})[name] = cut
+    write_json(file, whole)
+    return file
+
+
+def kept(device: str) -> Cuts:
+    """What was kept for a device.
+
+    Raises:
+        MachineError: nothing was, or it cannot be read.
+    """
+    file = _file()
+    found = _read(file).get(_key(device))
+    if not found:
+        raise MachineError(
+            f'tiles="tuned", but nothing was measured for {_key(device)}',
+            where=str(file),
+            hint="measure with `lilliput bench scan_grid --keep`, or leave `tiles` out of the machine",
+        )
+    return found
+
+
+def _read(file: Path) -> dict[str, Cuts]:
+    if not file.exists():
+        return {}
+    try:
+        whole = read_json(file)
+        assert isinstance(whole, dict) and all(isinstance(cuts, dict) for cuts in whole.values())
+    except (AssertionError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise MachineError(
+            f"measured tiles cannot be read: {error or 'no table of tables'}",
+            where=str(file),
+            hint="remove the file and measure again: `lilliput bench scan_grid --keep`",
+        ) from error
+    return whole
+
+
+def _file() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "lilliput" / "tiles.json"
+
+
+def _key(device: str) -> str:
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    try:
+        return f"{name}, Triton {version('triton')}"
+    except PackageNotFoundError:
+        return f"{name}, no Triton"

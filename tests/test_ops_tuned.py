@@ -1,0 +1,84 @@
+"""Cuts of kernels' work that were measured: kept by device, used where a machine asks for them, recorded by runs."""
+
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+from test_train_promise import MACHINE, train
+
+from lilliput.base.errors import MachineError, RecipeError, RunError
+from lilliput.base.files import read_json
+from lilliput.ops import tuned
+from lilliput.ops.attend import triton_tiles as attend
+from lilliput.ops.gated_scan import triton_tiles as scan
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """A cache of this test's own, and nothing in use after it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    yield tmp_path / "cache"
+    tuned.use({})
+
+
+def test_kernels_take_what_is_in_use_and_keep_their_chunk():
+    shipped = scan.tiles_for(torch.float16, CPU), attend.tiles_for(torch.float16, 32)
+    other = shipped[0]._replace(chunk=32, states=scan.Tile(32, 32, registers=128))
+    wide = shipped[1]._replace(outputs=attend.Tile(32, 32, 4, 1))
+    tuned.use({scan.NAME: other.kept(), attend.name_of(32): wide.kept()})
+    assert scan.tiles_for(torch.float16, CPU) == other._replace(chunk=shipped[0].chunk)
+    assert attend.tiles_for(torch.float16, 32) == wide
+    assert attend.tiles_for(torch.float16, 64) == shipped[1], "each width has its own"
+    assert scan.tiles_for(torch.float32, CPU) == scan.SINGLE
+    tuned.use({})
+    assert (scan.tiles_for(torch.float16, CPU), attend.tiles_for(torch.float16, 32)) == shipped
+
+
+def test_what_is_kept_is_found_again_by_device(cache):
+    tuned.keep("one", {"states": [1, 2]}, "cpu")
+    tuned.keep("other", [3], "cpu")
+    tuned.keep("one", {"states": [2, 2]}, "cpu")
+    assert tuned.kept("cpu") == {"one": {"states": [2, 2]}, "other": [3]}
+    (key,) = read_json(cache / "lilliput" / "tiles.json")
+    assert key.startswith("cpu, ")
+    with pytest.raises(MachineError, match="nothing was measured for mps"):
+        tuned.kept("mps")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"cpu": 3}', "\xff"])
+def test_a_damaged_file_is_named(cache, content):
+    (cache / "lilliput").mkdir(parents=True)
+    (cache / "lilliput" / "tiles.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(MachineError, match="measured tiles cannot be read") as error:
+        tuned.kept("cpu")
+    assert error.value.where.endswith("tiles.json")
+
+
+def test_a_machine_asks_for_what_was_measured_or_says_that_nothing_was():
+    machine = replace(MACHINE, tiles="tuned")
+    with pytest.raises(MachineError, match="nothing was measured for cpu") as error:
+        machine.settled()
+    assert "scan_grid --keep" in error.value.hint
+    tuned.keep(scan.NAME, {"states": [32, 32, 4, 1, None]}, "cpu")
+    machine.settled().prepare()
+    assert scan.tiles_for(torch.float16, CPU).states == scan.Tile(32, 32)
+    MACHINE.settled().prepare()
+    assert scan.tiles_for(torch.float16, CPU) == scan.OTHERS, "another machine of the process takes the shipped ones"
+    with pytest.raises(RecipeError, match="tiles cannot be 'fast'"):
+        replace(MACHINE, tiles="fast")
+
+
+def test_a_run_goes_on_with_the_tiles_that_it_began_with(tmp_path):
+    recipe = tiny.recipe(tmp_path / "data", tiny.GQA_SPEC)
+    recipe = replace(recipe, timeline=recipe.timeline[:1])
+    tuned.keep(scan.NAME, {"states": [32, 32, 4, 1, None]}, "cpu")
+    train(recipe, tmp_path / "run", replace(MACHINE, tiles="tuned"))
+    made_with = read_json(tmp_path / "run" / "run.json")["made_with"]
+    assert '"states": [32, 32, 4, 1, null]' in made_with["tiles"]
+    (tmp_path / "run" / "parts" / "phases.00-pretrain.json").unlink()
+    tuned.keep(scan.NAME, {"states": [64, 64, 4, 1, None]}, "cpu")
+    with pytest.raises(RunError, match="tiles"):
+        train(recipe, tmp_path / "run")
