@@ -255,7 +255,7 @@ def main() -> None:
             if chosen.keep:
                 best = {kernel: Tile(*cut) for kernel, cut, _ in reversed(results[name]["grid"])}
                 tiles = tiles_for(dtype, shape[-1])._replace(**best)
-                print(f"    kept in {tuned.keep(name_of(shape[-1]), tiles.kept(), device)}: {tiles}")
+                print(f"    kept in {tuned.keep(name_of(shape[-1]), tiles, device)}: {tiles}")
         if chosen.out:
             write_json(chosen.out, {"environment": environment(), "results": results})
 

@@ -119,6 +119,8 @@ def main() -> None:
     arguments.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     arguments.add_argument("--only", nargs=3, metavar=("WHAT", "KERNEL", "TILES"), help="one cut, in this process")
     given = arguments.parse_args()
+    if given.keep and given.kernel:
+        arguments.error("--keep is of all kernels: leave --kernel out")
     if given.only:
         what, name, tiles = given.only[0], given.only[1], tiles_of(given.only[2])
         print(json.dumps(check(tiles, given.device) if what == "check" else measure(name, tiles, given.device)))
@@ -144,7 +146,7 @@ def main() -> None:
         checked = apart("check", "all", best, given.device, time.monotonic() + given.budget)
         if not checked.get("right"):
             raise SystemExit(f"nothing is kept: {best} is not right, {checked}")
-        print(f"kept in {tuned.keep(NAME, best.kept(), given.device)}: {best}")
+        print(f"kept in {tuned.keep(NAME, best, given.device)}: {best}")
     if given.out:
         named = zip(tried, found, strict=True)
         entries = [{"kernel": name, "tiles": str(tiles), **entry} for (name, tiles), entry in named]

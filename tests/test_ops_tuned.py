@@ -14,6 +14,7 @@ from lilliput.ops.attend import triton_tiles as attend
 from lilliput.ops.gated_scan import triton_tiles as scan
 
 CPU = torch.device("cpu")
+OTHER = scan.OTHERS._replace(states=scan.Tile(32, 32))
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +29,9 @@ def test_kernels_take_what_is_in_use_and_keep_their_chunk():
     shipped = scan.tiles_for(torch.float16, CPU), attend.tiles_for(torch.float16, 32)
     other = shipped[0]._replace(chunk=32, states=scan.Tile(32, 32, registers=128))
     wide = shipped[1]._replace(outputs=attend.Tile(32, 32, 4, 1))
-    tuned.use({scan.NAME: other.kept(), attend.name_of(32): wide.kept()})
+    tuned.keep(scan.NAME, other, "cpu")
+    tuned.keep(attend.name_of(32), wide, "cpu")
+    tuned.use(tuned.kept("cpu"))
     assert scan.tiles_for(torch.float16, CPU) == other._replace(chunk=shipped[0].chunk)
     assert attend.tiles_for(torch.float16, 32) == wide
     assert attend.tiles_for(torch.float16, 64) == shipped[1], "each width has its own"
@@ -38,10 +41,13 @@ def test_kernels_take_what_is_in_use_and_keep_their_chunk():
 
 
 def test_what_is_kept_is_found_again_by_device(cache):
-    tuned.keep("one", {"states": [1, 2]}, "cpu")
-    tuned.keep("other", [3], "cpu")
-    tuned.keep("one", {"states": [2, 2]}, "cpu")
-    assert tuned.kept("cpu") == {"one": {"states": [2, 2]}, "other": [3]}
+    tuned.keep("one", attend.NARROW, "cpu")
+    tuned.keep("other", scan.OTHERS, "cpu")
+    tuned.keep("one", attend.WIDE, "cpu")
+    assert tuned.kept("cpu") == {
+        "one": {"outputs": [128, 64, 8, 3], "grad_queries": [128, 64, 8, 2], "grad_keys": [64, 64, 8, 1]},
+        "other": {name: list(getattr(scan.OTHERS, name)) for name in ("states", "outputs", "gradients")},
+    }
     (key,) = read_json(cache / "lilliput" / "tiles.json")
     assert key.startswith("cpu, ")
     with pytest.raises(MachineError, match="nothing was measured for mps"):
@@ -62,7 +68,7 @@ def test_a_machine_asks_for_what_was_measured_or_says_that_nothing_was():
     with pytest.raises(MachineError, match="nothing was measured for cpu") as error:
         machine.settled()
     assert "scan_grid --keep" in error.value.hint
-    tuned.keep(scan.NAME, {"states": [32, 32, 4, 1, None]}, "cpu")
+    tuned.keep(scan.NAME, OTHER, "cpu")
     machine.settled().prepare()
     assert scan.tiles_for(torch.float16, CPU).states == scan.Tile(32, 32)
     MACHINE.settled().prepare()
@@ -74,11 +80,11 @@ def test_a_machine_asks_for_what_was_measured_or_says_that_nothing_was():
 def test_a_run_goes_on_with_the_tiles_that_it_began_with(tmp_path):
     recipe = tiny.recipe(tmp_path / "data", tiny.GQA_SPEC)
     recipe = replace(recipe, timeline=recipe.timeline[:1])
-    tuned.keep(scan.NAME, {"states": [32, 32, 4, 1, None]}, "cpu")
+    tuned.keep(scan.NAME, OTHER, "cpu")
     train(recipe, tmp_path / "run", replace(MACHINE, tiles="tuned"))
     made_with = read_json(tmp_path / "run" / "run.json")["made_with"]
-    assert '"states": [32, 32, 4, 1, null]' in made_with["tiles"]
+    assert made_with["tiles"] == tuned.kept("cpu") and made_with["tiles"][scan.NAME]["states"] == [32, 32, 4, 1, None]
     (tmp_path / "run" / "parts" / "phases.00-pretrain.json").unlink()
-    tuned.keep(scan.NAME, {"states": [64, 64, 4, 1, None]}, "cpu")
-    with pytest.raises(RunError, match="tiles"):
+    tuned.keep(scan.NAME, scan.OTHERS, "cpu")
+    with pytest.raises(RunError, match="tiles.gated_scan.states"):
         train(recipe, tmp_path / "run")

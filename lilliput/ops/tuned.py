@@ -8,35 +8,50 @@ some, check what comes of each, and keep the fastest in a file of the user's cac
 
 import json
 import os
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 from lilliput.base.errors import MachineError
 from lilliput.base.files import read_json, write_json
 
-Cuts = dict[str, Any]
-"""JSON values by the kernels' name; what they mean is up to the kernels."""
+Tiles = TypeVar("Tiles", bound=NamedTuple)
+"""A tile, itself a named tuple, for each of some kernels; and numbers that they share."""
+Cuts = dict[str, dict[str, list[int | None]]]
+"""By a name for kernels that belong together, the numbers of each one's tile."""
 
 _used: Cuts = {}
 
 
-def use(cuts: Mapping[str, Any]) -> None:
+def use(cuts: Cuts) -> None:
     """From now on kernels of this process take these cuts, and the shipped ones where there is none."""
     _used.clear()
     _used.update(cuts)
 
 
-def cut_of(name: str) -> Any | None:
-    """Of these kernels, among those in use; None for the shipped one."""
-    return _used.get(name)
+def used() -> Cuts:
+    """Those in use."""
+    return dict(_used)
 
 
-def keep(name: str, cut: Any, device: str) -> Path:
-    """Keep a cut, in place of an older one of the same kernels, device and Triton; the file that has it."""
+def tiles(name: str, shipped: Tiles) -> Tiles:
+    """Of each kernel the tile in use, else the shipped one."""
+    found = _used.get(name, {})
+    return shipped._replace(**{kernel: type(getattr(shipped, kernel))(*tile) for kernel, tile in found.items()})
+
+
+def keep(name: str, measured: Any, device: str) -> Path:
+    """Keep tiles, in place of older ones of the same kernels, device and Triton.
+
+    Only tiles are kept: the length of a scan's chunk is a number, and stays as shipped, because sizes of tensors depend
+    on it, and with them what was compiled before.
+
+    Returns:
+        the file that has them.
+    """
+    cut = {kernel: list(tile) for kernel, tile in measured._asdict().items() if isinstance(tile, tuple)}
     file = _file()
     file.parent.mkdir(parents=True, exist_ok=True)
     whole = _read(file)

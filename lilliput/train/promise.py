@@ -10,7 +10,6 @@ not, bit for bit. A change ends that promise, so it has to be asked for, and is 
 it. A phase keeps its identity through a change: its inputs name the machine that the run began on.
 """
 
-import json
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -79,13 +78,13 @@ def keep(run: RunFolder, machine: Machine, phase: str, *, allow_change: bool = F
     return changed
 
 
-def made_with(machine: Machine) -> dict[str, str | None]:
-    """What decides how this (settled) machine rounds, by name."""
+def made_with(machine: Machine) -> dict[str, Any]:
+    """What decides how this (settled) machine rounds, by name; it is prepared for."""
     from lilliput import __version__
 
-    found: dict[str, str | None] = {"lilliput": __version__, "torch": torch.__version__}
+    found: dict[str, Any] = {"lilliput": __version__, "torch": torch.__version__}
     if machine.tiles is not None:
-        found["tiles"] = json.dumps(tuned.kept(machine.device), sort_keys=True)
+        found["tiles"] = tuned.used()
     if machine.device.startswith("cuda"):
         return found | {
             "triton": _version("triton"),

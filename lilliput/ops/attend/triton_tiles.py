@@ -1,6 +1,6 @@
 """How the kernels of attention cut their work: shipped, so that nothing is tried out on first use."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -23,14 +23,6 @@ class Tiles(NamedTuple):
     grad_queries: Tile
     grad_keys: Tile
 
-    def kept(self) -> dict[str, Any]:
-        """What is kept of them where they were measured."""
-        return {name: list(tile) for name, tile in self._asdict().items()}
-
-    def changed(self, kept: dict[str, Any]) -> "Tiles":
-        """The inverse; where some are missing, these."""
-        return self._replace(**{name: Tile(*tile) for name, tile in kept.items()})
-
 
 NARROW = Tiles(outputs=Tile(64, 64, 4, 3), grad_queries=Tile(64, 64, 4, 3), grad_keys=Tile(64, 64, 4, 1))
 """Heads of up to 64 channels, 16-bit. One H100, 2026-11-25, `benchmarks/attention.py --grid`, bf16, whole rows: 0.35,
@@ -45,8 +37,7 @@ SINGLE = Tiles(outputs=Tile(64, 32, 4, 2), grad_queries=Tile(64, 32, 4, 1), grad
 def tiles_for(dtype: torch.dtype, width: int) -> Tiles:
     if dtype == torch.float32:
         return SINGLE
-    shipped = NARROW if width <= 64 else WIDE
-    return shipped.changed(tuned.cut_of(name_of(width)) or {})
+    return tuned.tiles(name_of(width), NARROW if width <= 64 else WIDE)
 
 
 def name_of(width: int) -> str:

@@ -1,6 +1,6 @@
 """How the Triton kernels cut their work: shipped for classes of devices, so that nothing is tried out on first use."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -33,15 +33,6 @@ class Tiles(NamedTuple):
     outputs: Tile
     gradients: Tile
 
-    def kept(self) -> dict[str, Any]:
-        """What is kept of them: all but the chunk, on which the sizes of tensors depend, and with them what was
-        compiled."""
-        return {name: list(tile) for name, tile in zip(self._fields[1:], self[1:], strict=True)}
-
-    def changed(self, kept: dict[str, Any]) -> "Tiles":
-        """The inverse, with the chunk of these."""
-        return self._replace(**{name: Tile(*tile) for name, tile in kept.items()})
-
 
 HOPPER = Tiles(
     64,
@@ -63,5 +54,4 @@ def tiles_for(dtype: torch.dtype, device: torch.device) -> Tiles:
     if dtype == torch.float32:
         return SINGLE
     hopper = device.type == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(device)[0] == 9
-    shipped = HOPPER if hopper else OTHERS
-    return shipped.changed(tuned.cut_of(NAME) or {})
+    return tuned.tiles(NAME, HOPPER if hopper else OTHERS)
