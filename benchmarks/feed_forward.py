@@ -12,7 +12,6 @@ same in Triton's interpreter, tiny, without the compiler.
 
 import argparse
 import os
-import statistics
 import sys
 from collections.abc import Callable
 from itertools import product
@@ -25,6 +24,7 @@ if "cpu" in sys.argv:
 import torch
 import torch._functorch.config as functorch
 import torch.nn.functional as F
+from scan import Clock
 from torch import Tensor, nn
 
 from lilliput.base.environment import environment
@@ -103,48 +103,26 @@ def right(shape: Shape, device: str) -> bool:
     return fine
 
 
-class Clock:
-    """Medians of times of calls, each of which finds a cold L2 cache."""
+def both(clock: Clock, call: Layer, inputs: list[Tensor]) -> tuple[tuple[float, float], int]:
+    """Milliseconds of the forward pass alone and of it with gradients, and the bytes that it keeps for them."""
+    torch._dynamo.reset()
+    made = call if clock.device == "cpu" else torch.compile(call, dynamic=False, fullgraph=True)
+    grads: list[Tensor] = []
 
-    def __init__(self, device: str, repeats: int = 10):
-        self.device, self.repeats = device, repeats
-        self.sweep = torch.empty(2**28 if device == "cuda" else 1, dtype=torch.int8, device=device)
+    def forward() -> tuple[Tensor, ...]:
+        with autocast(clock.device, PRECISION[clock.device]):
+            return made(*inputs)
 
-    def milliseconds(self, call: Callable[[], object]) -> float:
-        if self.device == "cpu":
-            call()
-            return 0.0
-        times = []
-        for _ in range(3 + self.repeats):
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            self.sweep.zero_()
-            begin.record()
-            call()
-            end.record()
-            torch.cuda.synchronize()
-            times.append(begin.elapsed_time(end))
-        return statistics.median(times[3:])
+    def kept() -> Tensor:
+        outputs = forward()
+        grads.extend(torch.randn_like(one) for one in outputs)
+        return outputs[0]
 
-    def both(self, call: Layer, inputs: list[Tensor]) -> tuple[tuple[float, float], int]:
-        """Milliseconds of the forward pass alone and of it with gradients, and the bytes that it keeps for them."""
-        torch._dynamo.reset()
-        made = call if self.device == "cpu" else torch.compile(call, dynamic=False, fullgraph=True)
-        grads: list[Tensor] = []
-
-        def forward() -> tuple[Tensor, ...]:
-            with autocast(self.device, PRECISION[self.device]):
-                return made(*inputs)
-
-        def kept() -> Tensor:
-            outputs = forward()
-            grads.extend(torch.randn_like(one) for one in outputs)
-            return outputs[0]
-
-        with functorch.patch(RECOMPUTED):
-            _, bytes_kept = with_kept_bytes(kept, nn.ParameterList(inputs[1:4]))
-            run = [forward, lambda: torch.autograd.grad(forward(), inputs, grads)]
-            ahead, whole = (self.milliseconds(call) for call in run)
-        return (ahead, whole), bytes_kept
+    with functorch.patch(RECOMPUTED):
+        _, bytes_kept = with_kept_bytes(kept, nn.ParameterList(inputs[1:4]))
+        run = [forward, lambda: torch.autograd.grad(forward(), inputs, grads)]
+        ahead, whole = (clock.milliseconds(call) for call in run)
+    return (ahead, whole), bytes_kept
 
 
 def between(shape: Shape, device: str) -> dict[str, Callable[[], object]]:
@@ -176,7 +154,7 @@ def measure(clock: Clock, shape: Shape) -> dict[str, Any]:
     target = torch.empty_like(activation)
     a_pass = clock.milliseconds(lambda: target.copy_(activation.detach())) / 2
     moved = (AHEAD, AHEAD + BACK)
-    alone, _ = clock.both(products, [*inputs, activation])
+    alone, _ = both(clock, products, [*inputs, activation])
     entry: dict[str, Any] = {
         "right": right(shape, device),
         "MiB between products": [round(count * activation.nbytes / 2**20, 1) for count in moved],
@@ -186,7 +164,7 @@ def measure(clock: Clock, shape: Shape) -> dict[str, Any]:
         "kernels' least": [round(count * a_pass, 3) for count in (AHEAD, BACK)],
     }
     for who, how in (("compiler", Backend.COMPOSED), ("lilliput", Backend.TRITON)):
-        times, kept = clock.both(layer(how, square), inputs)
+        times, kept = both(clock, layer(how, square), inputs)
         entry[who] = {"ms": [round(time, 3) for time in times], "MiB kept": round(kept / 2**20, 1)}
     return entry
 

@@ -265,6 +265,8 @@ def main() -> None:
     machine = Machine(device=chosen.device, precision="bf16", rows=chosen.rows, compile=chosen.compile)
     results: dict[str, Any] = {}
     for name in chosen.shapes:
+        if chosen.device != "cpu":
+            torch.cuda.reset_peak_memory_stats()
         result = ours(name, machine.settled(), chosen.steps, chosen.profile, chosen.whole, small=chosen.device == "cpu")
         results[name] = {"lilliput": result}
         show(name, "lilliput", result)
