@@ -4,7 +4,7 @@
 
 Values and gradients against the naive form in fp64, twice to the bit; then medians of event times in bf16 at the shapes
 of SLM-10M and of the 194 M Llama, whole rows and documents of 700 positions on average; with --grid each kernel under
-other cuts of its work. On a processor: the same in Triton's interpreter, tiny.
+other cuts of its work, in documents. On a processor: the same in Triton's interpreter, tiny.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -145,51 +146,82 @@ def contenders(segments: Tensor, length: int):
     )
 
 
-CUTS = {
-    "outputs": [(128, 64, 4, 3), (64, 64, 4, 3), (64, 64, 4, 2), (128, 64, 8, 3), (64, 32, 4, 3), (128, 128, 8, 2)],
-    "grad_queries": [(128, 64, 4, 2), (64, 64, 4, 3), (64, 64, 4, 1), (128, 64, 8, 2), (64, 32, 4, 2), (128, 64, 8, 1)],
-    "grad_keys": [(32, 64, 4, 1), (64, 64, 4, 1), (32, 128, 8, 1), (64, 128, 8, 1), (32, 64, 4, 2), (32, 128, 8, 2)],
+CUTS: dict[str, list[tuple[int | None, ...]]] = {
+    "outputs": [
+        (64, 64, 4, 3),
+        (64, 64, 4, 2),
+        (64, 64, 4, 2, 96),
+        (64, 64, 4, 2, 128),
+        (64, 64, 4, 3, 128),
+        (64, 32, 4, 3),
+        (128, 64, 8, 3),
+        (128, 64, 4, 3),
+    ],
+    "grad_queries": [
+        (64, 64, 4, 3),
+        (64, 64, 4, 2),
+        (64, 64, 4, 2, 128),
+        (64, 64, 4, 2, 96),
+        (64, 64, 4, 1, 128),
+        (64, 32, 4, 3),
+        (128, 64, 8, 1),
+        (128, 64, 8, 2, 128),
+    ],
+    "grad_keys": [
+        (64, 64, 4, 1),
+        (64, 64, 4, 1, 168),
+        (64, 64, 4, 1, 128),
+        (64, 64, 4, 2, 168),
+        (64, 64, 4, 2, 128),
+        (32, 64, 4, 1),
+        (32, 64, 4, 1, 128),
+        (32, 64, 4, 1, 96),
+        (32, 64, 4, 2, 128),
+        (32, 128, 8, 1),
+        (64, 128, 8, 1, 128),
+    ],
 }
-"""Tiles to try: queries, keys, warps, stages."""
+"""Tiles to try: queries, keys, warps, stages, and registers of a thread where not the compiler's choice."""
 
 
-def grid(inputs: list[Tensor], device: str) -> list[tuple[str, tuple[int, ...], float]]:
-    """Milliseconds of every kernel under other tiles; those that are wrong or do not fit are said and left out."""
+def grid(inputs: list[Tensor], segments: Tensor, device: str) -> list[tuple[str, tuple[int | None, ...], float]]:
+    """Milliseconds of every kernel under other tiles, in documents; those that are wrong or do not fit are said and
+    left out."""
     q, k, v = (x.detach() for x in inputs)
-    outputs, sums = kernels.forward(q, k, v, None, None)
+    outputs, sums = kernels.forward(q, k, v, segments, None)
     grad = torch.randn_like(outputs)
-    gradients = kernels.backward(q, k, v, None, None, outputs, sums, grad)
+    gradients = kernels.backward(q, k, v, segments, None, outputs, sums, grad)
     original, shipped, found = kernels.tiles_for, tiles_for(q.dtype, q.shape[-1]), []
     for name, cuts in CUTS.items():
         for cut in cuts:
             kernels.tiles_for = lambda *_, name=name, cut=cut: shipped._replace(**{name: Tile(*cut)})
             try:
-                made = kernels.forward(q, k, v, None, None)[:1]
+                made = kernels.forward(q, k, v, segments, None)[:1]
                 if name != "outputs":
-                    made = kernels.backward(q, k, v, None, None, outputs, sums, grad)
+                    made = kernels.backward(q, k, v, segments, None, outputs, sums, grad)
                 right = (outputs,) if name == "outputs" else gradients
                 pairs = zip(made, right, strict=True)
                 if max(float((a.float() - b.float()).norm() / b.float().norm()) for a, b in pairs) > 1e-2:
                     print("    wrong:", name, cut)
                     continue
-                found.append((name, cut, round(kernel_milliseconds(name, q, k, v, outputs, sums, grad, device), 3)))
+                found.append((name, cut, round(kernel_milliseconds(name, q, k, v, segments, outputs, sums, grad), 3)))
             except Exception as error:  # noqa: BLE001: too much shared memory, mostly
                 print("    refused:", name, cut, str(error)[:60])
     kernels.tiles_for = original
     return sorted(found, key=lambda item: (item[0], item[2]))
 
 
-def kernel_milliseconds(name: str, *tensors: Any) -> float:
+def kernel_milliseconds(name: str, *tensors: Tensor) -> float:
     """Of one kernel alone, by the profiler."""
-    q, k, v, outputs, sums, grad, device = tensors
-    if device == "cpu":
+    q, k, v, segments, outputs, sums, grad = tensors
+    if not q.is_cuda:
         return 0.0
     with torch.profiler.profile() as profiler:
         for _ in range(5):
             if name == "outputs":
-                kernels.forward(q, k, v, None, None)
+                kernels.forward(q, k, v, segments, None)
             else:
-                kernels.backward(q, k, v, None, None, outputs, sums, grad)
+                kernels.backward(q, k, v, segments, None, outputs, sums, grad)
         torch.cuda.synchronize()
     times = [event.device_time / 1e3 for event in profiler.events() or () if event.name.startswith(f"{name}_kernel")]
     return statistics.median(times)
@@ -197,26 +229,25 @@ def kernel_milliseconds(name: str, *tensors: Any) -> float:
 
 def warm(shape: tuple[int, ...]) -> None:
     """Compile what the grid is about to try, several at a time: what one process compiles, others find on disk."""
-    jobs = [
-        subprocess.Popen(
-            [sys.executable, __file__, "--compile", name, *map(str, cut), str(shape[-1]), str(shape[2] // shape[3])]
-        )
+    heads = [str(shape[-1]), str(shape[2] // shape[3])]
+    commands = [
+        [sys.executable, __file__, "--compile", name, *map(str, cut), *heads]
         for name, cuts in CUTS.items()
         for cut in cuts
     ]
-    for job in jobs:
-        job.wait()
+    with ThreadPoolExecutor(os.cpu_count()) as several:
+        list(several.map(subprocess.run, commands))
 
 
 def compile_one(name: str, *numbers: int) -> None:
     *cut, width, group = numbers
     shipped = tiles_for(torch.bfloat16, width)
     kernels.tiles_for = lambda *_: shipped._replace(**{name: Tile(*cut)})
-    inputs, _ = draw((1, 256, 2 * group, 2, width), torch.bfloat16, "cuda", DOCUMENT)
+    inputs, segments = draw((1, 256, 2 * group, 2, width), torch.bfloat16, "cuda", DOCUMENT)
     with contextlib.suppress(Exception):  # the grid says what does not fit
-        outputs, sums = kernels.forward(*inputs, None, None)
+        outputs, sums = kernels.forward(*inputs, segments, None)
         if name != "outputs":
-            kernels.backward(*inputs, None, None, outputs, sums, torch.ones_like(outputs))
+            kernels.backward(*inputs, segments, None, outputs, sums, torch.ones_like(outputs))
 
 
 def main() -> None:
@@ -249,7 +280,7 @@ def main() -> None:
         if chosen.grid:
             if device == "cuda":
                 warm(shape)
-            results[name]["grid"] = grid(inputs, device)
+            results[name]["grid"] = grid(inputs, segments, device)
             for kernel, cut, time in results[name]["grid"]:
                 print(f"    {kernel:14} {cut} {time:.3f} ms", flush=True)
             if chosen.keep:

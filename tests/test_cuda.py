@@ -26,7 +26,7 @@ from lilliput.ops.orthogonalise import Backend, orthogonalise
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.muon import Muon
 from lilliput.optim.normuon import VARIANTS, NorMuon
-from lilliput.optim.optimizer import set_multiplier
+from lilliput.optim.optimizer import set_multiplier, state_tensors
 from lilliput.plan.random_rows import RandomRows
 from lilliput.timeline import run
 from lilliput.train.compiled import compiled
@@ -37,6 +37,7 @@ from lilliput.train.memory import give_back
 from lilliput.train.micro_batches import read_rows
 from lilliput.train.passes import passes_of
 from lilliput.train.precision import autocast, precision_of
+from lilliput.train.update import GraphedUpdate, update_of
 
 pytestmark = [
     pytest.mark.gpu,
@@ -146,6 +147,30 @@ def test_replayed_passes_are_launched_ones_to_the_bit():
             model.zero_grad()
     for other in found[1:]:
         assert [name for name, value in found[0].items() if not torch.equal(value, other[name])] == []
+
+
+def test_replayed_updates_are_launched_ones_to_the_bit():
+    """At rates that change, and where gradients come to lie elsewhere on the way."""
+    ends = {}
+    for how in ("blocks", "graphs"):
+        model = WIDE.build(seed=0).cuda()
+        optimizer = AdamW(lr=1e-2).build(model)
+        update, draw = update_of(how, optimizer, OneWorker()), torch.Generator("cuda").manual_seed(0)
+        assert isinstance(update, GraphedUpdate) == (how == "graphs")
+        moved = []
+        for step in range(9):
+            if step == 5:
+                moved = [parameter.grad for parameter in model.parameters()]
+                optimizer.zero_grad()
+            for parameter in model.parameters():
+                gradient = torch.randn(parameter.shape, generator=draw, device="cuda")
+                parameter.grad = gradient if parameter.grad is None else parameter.grad.copy_(gradient)
+            set_multiplier(optimizer, 1 / (1 + step))
+            update()
+        assert len(moved) == len(list(model.parameters()))
+        ends[how] = dict(model.named_parameters()) | state_tensors(optimizer, model)
+    launched, replayed = ends.values()
+    assert [name for name, value in launched.items() if not torch.equal(value, replayed[name])] == []
 
 
 PROCESS = """

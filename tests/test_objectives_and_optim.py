@@ -146,6 +146,27 @@ def test_adamw_decays_matrices_only_and_its_state_comes_back():
     assert len(saved) == 3 * len(list(model.parameters()))
 
 
+def test_a_rate_that_lies_on_a_device_stays_in_its_place():
+    """What was recorded reads it there; the numbers that come of it are those of rates in Python, rounded to fp32."""
+    ends = []
+    for on_device in (False, True):
+        model = tiny.GQA_SPEC.build(seed=0)
+        optimizer = AdamW(lr=1e-2).build(model)
+        places = []
+        if on_device:
+            for group in optimizer.param_groups:
+                group["lr"] = torch.tensor(group["lr"])
+                places.append(group["lr"])
+        for multiplier in (0.5, 0.25):
+            set_multiplier(optimizer, multiplier)
+            losses(NextBag(), model, batch()).total.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        assert all(group["lr"] is place for group, place in zip(optimizer.param_groups, places, strict=False))
+        ends.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+    assert torch.allclose(*ends, rtol=1e-6, atol=1e-8) and places == [pytest.approx(2.5e-3)] * len(places)
+
+
 def test_the_average_follows_its_formula():
     model = tiny.GQA_SPEC.build(seed=0)
     average = Ema(decay=0.5).build(model)

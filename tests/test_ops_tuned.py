@@ -27,14 +27,15 @@ def cache(tmp_path, monkeypatch):
 
 def test_kernels_take_what_is_in_use_and_keep_their_chunk():
     shipped = scan.tiles_for(torch.float16, CPU), attend.tiles_for(torch.float16, 32)
+    middle = attend.tiles_for(torch.float16, 64)
     other = shipped[0]._replace(chunk=32, states=scan.Tile(32, 32, registers=128))
-    wide = shipped[1]._replace(outputs=attend.Tile(32, 32, 4, 1))
+    wide = shipped[1]._replace(outputs=attend.Tile(32, 32, 4, 1, 128))
     tuned.keep(scan.NAME, other, "cpu")
     tuned.keep(attend.name_of(32), wide, "cpu")
     tuned.use(tuned.kept("cpu"))
     assert scan.tiles_for(torch.float16, CPU) == other._replace(chunk=shipped[0].chunk)
     assert attend.tiles_for(torch.float16, 32) == wide
-    assert attend.tiles_for(torch.float16, 64) == shipped[1], "each width has its own"
+    assert attend.tiles_for(torch.float16, 64) == middle, "each width has its own"
     assert scan.tiles_for(torch.float32, CPU) == scan.SINGLE
     tuned.use({})
     assert (scan.tiles_for(torch.float16, CPU), attend.tiles_for(torch.float16, 32)) == shipped
@@ -45,7 +46,7 @@ def test_what_is_kept_is_found_again_by_device(cache):
     tuned.keep("other", scan.OTHERS, "cpu")
     tuned.keep("one", attend.WIDE, "cpu")
     assert tuned.kept("cpu") == {
-        "one": {"outputs": [128, 64, 8, 3], "grad_queries": [128, 64, 8, 2], "grad_keys": [64, 64, 8, 1]},
+        "one": {name: list(getattr(attend.WIDE, name)) for name in ("outputs", "grad_queries", "grad_keys")},
         "other": {name: list(getattr(scan.OTHERS, name)) for name in ("states", "outputs", "gradients")},
     }
     (key,) = read_json(cache / "lilliput" / "tiles.json")

@@ -118,7 +118,7 @@ def test_a_skipped_step_changes_nothing_but_the_scale():
         with scaled.cast():
             total = loss(model)
         scaled.backward(total)
-        taken = scaled.step(optimizer, float(scaled.clip(1.0)["grad_norm"]), "here")
+        taken = scaled.step(optimizer.step, float(scaled.clip(1.0)["grad_norm"]), "here")
         optimizer.zero_grad()
         return taken
 
@@ -180,7 +180,7 @@ def test_wide_precisions_add_nothing():
         with wide.cast():
             total = loss(model)
         wide.backward(total)
-        assert wide.step(ours, float(wide.clip(1.0)["grad_norm"]), "here")
+        assert wide.step(ours.step, float(wide.clip(1.0)["grad_norm"]), "here")
         with torch.autocast("cpu", torch.bfloat16):
             total = loss(twin)
         total.backward()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import inf
+from typing import Any
 
 import torch
 
@@ -39,11 +40,15 @@ class AdamW:
             Role.VECTOR: {"peak": self.lr, "weight_decay": 0.0},
         }
         shared = {"betas": self.betas, "eps": self.eps}
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": list(by_name.values()), "role": role.value} | settings[role] | shared
             for role, by_name in roles(model).items()
             if by_name
         ]
         if self.cautious:
             return GroupedOptimizer(group | {"cautious": True} for group in groups)
-        return torch.optim.AdamW(groups, lr=self.lr, fused=True)
+        device = next(model.parameters()).device
+        on_cuda = device.type == "cuda"
+        if on_cuda:  # rates are read there, so that a recorded step follows them
+            groups = [group | {"lr": torch.tensor(group["peak"], device=device)} for group in groups]
+        return torch.optim.AdamW(groups, lr=self.lr, fused=True, capturable=on_cuda)

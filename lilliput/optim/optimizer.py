@@ -17,9 +17,13 @@ class OptimizerSpec(Protocol):
 
 
 def set_multiplier(optimizer: torch.optim.Optimizer, multiplier: float) -> None:
-    """Set every group's learning rate to its peak times `multiplier`."""
+    """Set every group's learning rate to its peak times `multiplier`; one that lies on a device stays where it is."""
     for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * multiplier
+        rate = group["peak"] * multiplier
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def state_tensors(optimizer: torch.optim.Optimizer, model: LanguageModel) -> dict[str, Tensor]:

@@ -86,7 +86,7 @@ class Pieces:
             parameter.grad = parameter.detach().clone()
 
         def run() -> None:
-            precision.step(optimizer, float(precision.clip(phase.clip)["grad_norm"]), f"an update of {phase.name}")
+            precision.step(optimizer.step, float(precision.clip(phase.clip)["grad_norm"]), f"an update of {phase.name}")
             average.update(model, 1)
 
         seconds = self._clock.repeated(run, run)

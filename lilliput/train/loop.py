@@ -27,6 +27,7 @@ from lilliput.train.precision import precision_of
 from lilliput.train.reading import Reading
 from lilliput.train.saver import Saver
 from lilliput.train.state import State
+from lilliput.train.update import update_of
 from lilliput.train.watch import Watch
 
 Report = Callable[[str], None]
@@ -136,6 +137,7 @@ class Training:
         )
         objectives = [stage.objective.build(model) for stage in phase.stages]
         self.passes = passes_of(machine.compile, objectives, precision, model, workers)
+        self.update = update_of(machine.compile, self.state.optimizer, workers)
         self.reading = Reading(phase, task.reader, machine.device, workers, task.incidents, task.micro_batches)
         self.losses = Fitting(self.passes, self.state, self.reading, task.micro_batches, machine, workers, task.seed)
         self.told = False
@@ -174,7 +176,7 @@ class Training:
                 if why is not None:
                     raise Incident(why, step + 1, rows.after)
             where = f"step {step + 1} of phase {phase.name!r}, {self.task.folder}"
-            taken = state.precision.step(state.optimizer, norm, where)
+            taken = state.precision.step(self.update, norm, where)
             state.optimizer.zero_grad()
             if taken:
                 state.average.update(state.model, step + 1)

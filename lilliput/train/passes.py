@@ -109,50 +109,61 @@ class SharedPasses:
 class GraphedPasses:
     """As CUDA graphs, from the second step of a kind on: the first one compiles what is to be recorded.
 
-    Steps with positions that are not charged are launched, because how much can be left out is different in each; and
-    so are those whose activations are looked at. Every parameter has a gradient, of zeros where a route leaves it out.
+    The first micro-batch of a step makes the gradients, always in the same place, and the others add to them. Steps
+    with positions that are not charged are launched, because how much can be left out is different in each; and so are
+    those whose activations are looked at.
     """
 
     def __init__(self, launched: LaunchedPasses, precision: Precision, model: nn.Module):
         self._launched, self._precision, self._parameters = launched, precision, list(model.parameters())
-        self._pool = torch.cuda.graph_pool_handle()
-        self._graphs: dict[tuple[int, torch.Size], _Graph] = {}
         self._seen: set[tuple[int, torch.Size]] = set()
-        self._gradients: list[Tensor] = []
+        self.drop()
 
     def __call__(self, stage: int, batches: Sequence[Batch], charged: float, generator: torch.Generator) -> Parts:
         kinds = {(stage, batch.tokens.shape) for batch in batches}
-        whole = all(bool((batch.weight != 0).all()) for batch in batches)
-        self._begin_gradients()
+        whole = all(bool(batch.weight.amin() > 0) for batch in batches)
         if not whole or self._precision.looks or not kinds <= self._seen:
             if not self._precision.looks:  # what is looked at runs eagerly: nothing is compiled by it
                 self._seen |= kinds
+            self._begin(stage)
             # In a tensor here, too: a number would be divided by in fp64, and a continued run has to be equal.
             number = torch.tensor(charged, dtype=torch.float32, device=self._launched.device)
             return self._launched(stage, batches, number, generator)
         parts: Parts = {}
-        for batch in batches:
-            kind = (stage, batch.tokens.shape)
-            if kind not in self._graphs:
-                self._graphs[kind] = _Graph(
-                    self._launched, stage, batch.to(self._launched.device), generator, self._pool
-                )
-            parts = _added(parts, self._graphs[kind].replay(batch, charged))
+        for place, batch in enumerate(batches):
+            graph = self._recorded(stage, batch, generator, adds=place > 0)
+            parts = _added(parts, graph.replay(batch, charged))
         return parts
 
-    def _begin_gradients(self) -> None:
-        """From zero, of every parameter, where graphs expect it; launched steps would hold a second copy otherwise."""
-        if not self._gradients:
-            self._gradients = [torch.zeros_like(parameter) for parameter in self._parameters]
-        torch._foreach_zero_(self._gradients)
+    def _begin(self, stage: int) -> None:
+        """Launched steps write to where recorded ones of their stage do: they would hold a second copy otherwise."""
+        if stage != self._stage:
+            self.drop()
+            return
+        torch._foreach_zero_([gradient for gradient in self._gradients if gradient is not None])
+        self._hand_out()
+
+    def _hand_out(self) -> None:
         for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
             parameter.grad = gradient
+
+    def _recorded(self, stage: int, batch: Batch, generator: torch.Generator, *, adds: bool) -> "_Graph":
+        kind = (batch.tokens.shape, adds)
+        if not adds and (stage != self._stage or kind not in self._graphs):
+            self.drop()  # other gradients are made now
+        elif not adds:
+            self._hand_out()
+        if kind not in self._graphs:
+            self._graphs[kind] = _Graph(self._launched, stage, batch.to(self._launched.device), generator, self._pool)
+            self._stage, self._gradients = stage, [parameter.grad for parameter in self._parameters]
+        return self._graphs[kind]
 
     def drop(self) -> None:
         for parameter in self._parameters:
             parameter.grad = None
-        self._gradients = []
-        self._graphs, self._seen = {}, set()
+        self._stage: int | None = None
+        self._gradients: list[Tensor | None] = []
+        self._graphs: dict[tuple[torch.Size, bool], _Graph] = {}
         self._pool = torch.cuda.graph_pool_handle()
 
 

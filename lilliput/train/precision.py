@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from lilliput.base.errors import DivergenceError
 from lilliput.train.gradients import Gradients
 from lilliput.train.headroom import Headroom, looking
+from lilliput.train.update import Update
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LARGEST_SCALE = 2.0**16
@@ -69,11 +70,11 @@ class Precision(Protocol):
         """Make gradients those of the loss itself, of an l2 norm of `most` at most; see `Gradients.clip`."""
         ...
 
-    def step(self, optimizer: torch.optim.Optimizer, norm: float, where: str) -> bool:
+    def step(self, update: Update, norm: float, where: str) -> bool:
         """Take the step, for all parameters or for none.
 
         Args:
-            optimizer: of all parameters.
+            update: of all parameters.
             norm: of the gradients, `clip`'s `grad_norm`.
             where: the step, for the error.
 
@@ -126,7 +127,7 @@ class WidePrecision:
     def clip(self, most: float) -> dict[str, Tensor]:
         return self._gradients.clip(most)
 
-    def step(self, optimizer: torch.optim.Optimizer, norm: float, where: str) -> bool:
+    def step(self, update: Update, norm: float, where: str) -> bool:
         if not isfinite(norm):
             raise DivergenceError(
                 "the gradient is not finite",
@@ -134,7 +135,7 @@ class WidePrecision:
                 hint="the checkpoints before it are whole; lower the learning rate and begin the phase again",
             )
         with self.cast():  # an optimizer that multiplies matrices does so in the machine's precision
-            optimizer.step()
+            update()
         return True
 
     def numbers(self) -> dict[str, float]:
@@ -205,11 +206,11 @@ class ScaledPrecision:
         torch._foreach_mul_(self._gradients.all(), 1 / self._scaling.scale)
         return self._gradients.clip(most)
 
-    def step(self, optimizer: torch.optim.Optimizer, norm: float, where: str) -> bool:
+    def step(self, update: Update, norm: float, where: str) -> bool:
         taken = isfinite(norm)
         if taken:
             with autocast(self._device, "fp16"):
-                optimizer.step()
+                update()
             self._scaling.take()
         else:
             self._scaling.skip()

@@ -141,6 +141,7 @@ class _Launches:
         kernel[programs](outputs, grad_outputs, deltas, self.length, self.heads, D=self.width, M=64)
 
     def __call__(self, kernel: Any, tile: Tile, programs: Any, *tensors: Tensor | None) -> None:
+        limits = {} if tile.registers is None else {"maxnreg": tile.registers}
         kernel[programs(tile)](
             *tensors,
             *self.strides,
@@ -157,6 +158,7 @@ class _Launches:
             PRECISION="ieee" if torch.version.hip else "tf32x3",
             num_warps=tile.warps,
             num_stages=tile.stages,
+            **limits,
         )
 
 

@@ -8,12 +8,14 @@ from lilliput.ops import tuned
 
 
 class Tile(NamedTuple):
-    """Queries and keys of a block, warps of a program, and how many blocks its loops load ahead."""
+    """Queries and keys of a block, warps of a program, how many blocks its loops load ahead, and the registers a thread
+    may have, if fewer than the compiler would take."""
 
     queries: int
     keys: int
     warps: int
     stages: int
+    registers: int | None = None
 
 
 class Tiles(NamedTuple):
@@ -24,10 +26,14 @@ class Tiles(NamedTuple):
     grad_keys: Tile
 
 
-NARROW = Tiles(outputs=Tile(64, 64, 4, 3), grad_queries=Tile(64, 64, 4, 3), grad_keys=Tile(64, 64, 4, 1))
-"""Heads of up to 64 channels, 16-bit. One H100, 2026-11-25, `benchmarks/attention.py --grid`, bf16, whole rows: 0.35,
-0.31 and 0.55 ms at [128, 1024, 8 and 2 heads of 32], 0.31, 0.30 and 0.60 ms at [16, 2048, 12 heads of 64]. Loading
-ahead costs the keys' gradients registers, and with them programs a multiprocessor: 0.93 ms with one stage more."""
+NARROW = Tiles(outputs=Tile(64, 64, 4, 2, 96), grad_queries=Tile(64, 64, 4, 3), grad_keys=Tile(64, 64, 4, 1, 128))
+"""Heads of up to 32 channels, 16-bit. One H100, 2026-11-26, `benchmarks/attention.py --grid`, bf16, documents: 0.27,
+0.25 and 0.44 ms at [128, 1024, 8 and 2 heads of 32]. Programs a multiprocessor decide: with the registers that the
+compiler would take for the keys' gradients there are two, which take 0.59 ms, with 168 three (0.48), with 128 four.
+Loading ahead costs registers, too: 0.91 ms with one stage more."""
+MIDDLE = Tiles(outputs=Tile(64, 64, 4, 3, 128), grad_queries=Tile(64, 64, 4, 3), grad_keys=Tile(32, 64, 4, 1, 128))
+"""Heads of 64 channels, 16-bit. 0.18, 0.18 and 0.34 ms at [16, 2048, 12 heads of 64]; the keys' gradients take 0.40
+with 64 queries and the registers that the compiler would take."""
 WIDE = Tiles(outputs=Tile(128, 64, 8, 3), grad_queries=Tile(128, 64, 8, 2), grad_keys=Tile(64, 64, 8, 1))
 """Heads of 128 channels, 16-bit."""
 SINGLE = Tiles(outputs=Tile(64, 32, 4, 2), grad_queries=Tile(64, 32, 4, 1), grad_keys=Tile(32, 64, 4, 1))
@@ -37,7 +43,7 @@ SINGLE = Tiles(outputs=Tile(64, 32, 4, 2), grad_queries=Tile(64, 32, 4, 1), grad
 def tiles_for(dtype: torch.dtype, width: int) -> Tiles:
     if dtype == torch.float32:
         return SINGLE
-    return tuned.tiles(name_of(width), NARROW if width <= 64 else WIDE)
+    return tuned.tiles(name_of(width), NARROW if width <= 32 else MIDDLE if width <= 64 else WIDE)
 
 
 def name_of(width: int) -> str:
