@@ -45,6 +45,7 @@ pytestmark = [
     # PyTorch 2.11 warns of what it does itself while it compiles.
     pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated"),
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
+    pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores for float32 matrix multiplication"),
 ]
 
 CUDA = Machine(device="cuda", precision="bf16", threads=1)

@@ -17,6 +17,7 @@ pytestmark = [
     # PyTorch 2.11 warns of what it does itself while it compiles.
     pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated"),
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
+    pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores for float32 matrix multiplication"),
 ]
 
 ONE = Machine(device="cuda", precision="fp32", threads=1, rows=2, compile="off")

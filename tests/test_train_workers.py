@@ -148,12 +148,12 @@ def many(straight):
 
 
 def once_a_step(run):
-    """The numbers of an exchange a step: as many as the phase has parameters."""
+    """The numbers of an exchange a step, taken or skipped: as many as the phase has parameters."""
     exchanged = []
     for phase in (PRETRAIN, SFT):
         steps = [line for line in read_metrics(run / phase / "metrics.jsonl") if "cross_entropy" in line]
         sizes = load_file(run / phase / "final" / "weights.safetensors").values()
-        exchanged += [sum(value.numel() for value in sizes)] * len(steps)
+        exchanged += [sum(value.numel() for value in sizes)] * int(len(steps) + steps[-1].get("skipped", 0))
     return exchanged
 
 
