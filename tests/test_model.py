@@ -88,6 +88,20 @@ def test_empty_state_is_the_beginning(model):
     assert torch.allclose(model.advance(x, states=states)[0], model.run(x), atol=1e-12)
 
 
+def test_a_gate_has_one_gradient_whatever_it_multiplies(model):
+    """The weight of a last product in whole rows, what comes of it in steps; the other gradients are the same, too."""
+
+    def gradients(run):
+        model.zero_grad()
+        model.head(run(model.embed(tokens()[..., None]))).logsumexp(-1).square().mean().backward()
+        return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+    whole, steps = gradients(model.run), gradients(lambda x: model.advance(x)[0])
+    assert any("gate.logit" in name for name in whole) == (type(model.spec.gate).__name__ == "ScalarGate")
+    for name, gradient in whole.items():
+        assert torch.allclose(gradient, steps[name], rtol=1e-9, atol=1e-12), name
+
+
 @pytest.mark.parametrize("name", ["gqa", "hgrn2", "horizons", "options"])
 def test_documents_of_a_row_do_not_see_each_other(name):
     first, second = apart(SPECS[name])

@@ -1,4 +1,7 @@
-"""Several projections of one input, as one product where that is faster. Shapes: D input channels, E_i outputs."""
+"""Products with weights: several projections of one input as one, and one that is multiplied by a number.
+
+Shapes: D input channels, E outputs.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +23,20 @@ def projections(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
     if as_one(x):
         return project(x, *weights).split([len(weight) for weight in weights], dim=-1)
     return tuple(F.linear(x, weight) for weight in weights)
+
+
+def product(x: Tensor, weight: Tensor, times: Tensor | None) -> Tensor:
+    """x [..., D] by a weight [E, D], times a number or 1: [..., E]."""
+    return F.linear(x, multiplied(weight, times))
+
+
+def multiplied(weight: Tensor, times: Tensor | None) -> Tensor:
+    """A weight times a number or 1: what a product with it is to be multiplied by.
+
+    The gradient of that number is a sum over all that it multiplies. Where this is the product, the product is kept and
+    read again, and its gradient is a tensor of its own. Where it is the weight, neither is there, and the sum is equal.
+    """
+    return weight if times is None else times * weight
 
 
 def as_one(x: Tensor) -> bool:
