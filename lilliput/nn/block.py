@@ -3,7 +3,7 @@
 x  = x + g_m * mixer(norm(x))
 x  = x + g_f * ffn(norm(x))
 
-In whole rows g multiplies the weight of the branch's last product instead (`lilliput.ops.project.multiplied`).
+A branch multiplies by its g itself, where it makes its last product (`lilliput.ops.project.product`).
 """
 
 from dataclasses import dataclass
@@ -84,17 +84,15 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, segments: Tensor | None, *shared: Tensor) -> Tensor:
         """Whole rows: [B, L, D], document numbers [B, L] and what mixers share -> [B, L, D]."""
-        times = self.mixer_gate()
-        x = x + cast(Mixer, self.mixer).mix(self.mixer_norm(x), segments, *shared, times=times)
-        return x + self.ffn(self.ffn_norm(x), self.ffn_gate())
+        mixer = cast(Mixer, self.mixer)
+        return self._joined(x, mixer.mix(self.mixer_norm(x), segments, *shared, times=self.mixer_gate()))
 
     def advance(self, x: Tensor, state: State | None, *shared: Tensor) -> tuple[Tensor, State]:
         """The next positions of rows: [B, L, D] and the mixer's state -> [B, L, D] and the state after them."""
-        mixed, state = cast(Mixer, self.mixer).advance(self.mixer_norm(x), state, *shared)
-        x = x + _multiplied(mixed, self.mixer_gate())
-        return x + _multiplied(self.ffn(self.ffn_norm(x)), self.ffn_gate()), state
+        mixer = cast(Mixer, self.mixer)
+        mixed, state = mixer.advance(self.mixer_norm(x), state, *shared, times=self.mixer_gate())
+        return self._joined(x, mixed), state
 
-
-def _multiplied(x: Tensor, times: Tensor | None) -> Tensor:
-    """A branch of a few positions, which are less to multiply than a weight."""
-    return x if times is None else times * x
+    def _joined(self, x: Tensor, mixed: Tensor) -> Tensor:
+        x = x + mixed
+        return x + self.ffn(self.ffn_norm(x), self.ffn_gate())

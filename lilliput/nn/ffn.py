@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from lilliput.base.spec import check_choice, check_range
 from lilliput.ops.feed_forward import Square, feed_forward
-from lilliput.ops.project import multiplied
 
 
 class FFNSpec(Protocol):
@@ -65,4 +64,4 @@ class GatedFFN(nn.Module):
         self.square: Square | None = square
 
     def forward(self, x: Tensor, times: Tensor | None = None) -> Tensor:
-        return feed_forward(x, self.gate.weight, self.up.weight, multiplied(self.down.weight, times), self.square)
+        return feed_forward(x, self.gate.weight, self.up.weight, self.down.weight, self.square, times=times)

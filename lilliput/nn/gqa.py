@@ -84,12 +84,15 @@ class GQAMixer(nn.Module):
         mixed = attention(self._projected(x), *self._shape, segments=segments, cap=self.spec.cap, **self._settings)
         return product(mixed, self.output.weight, times)
 
-    def advance(self, x: Tensor, state: KeysAndValues | None) -> tuple[Tensor, KeysAndValues]:
+    def advance(
+        self, x: Tensor, state: KeysAndValues | None, *, times: Tensor | None = None
+    ) -> tuple[Tensor, KeysAndValues]:
         first = 0 if state is None else state.keys.shape[1]
         q, k, v = heads(self._projected(x), *self._shape, first=first, **self._settings)
         if state is not None:
             k, v = torch.cat((state.keys, k), dim=1), torch.cat((state.values, v), dim=1)
-        return self.output(attend(q, k, v, None, self.spec.cap).flatten(-2)), KeysAndValues(k, v)
+        mixed = attend(q, k, v, None, self.spec.cap).flatten(-2)
+        return product(mixed, self.output.weight, times), KeysAndValues(k, v)
 
     @property
     def waits(self) -> bool:

@@ -126,11 +126,14 @@ class HGRN2Mixer(nn.Module):
         mixed = recurrence(self._projected(x), self.spec.heads, bound=bound, segments=segments, **self._settings)
         return product(self.norm(mixed), self.output.weight, times)
 
-    def advance(self, x: Tensor, state: Recurrent | None, bound: Tensor | None = None) -> tuple[Tensor, Recurrent]:
+    def advance(
+        self, x: Tensor, state: Recurrent | None, bound: Tensor | None = None, *, times: Tensor | None = None
+    ) -> tuple[Tensor, Recurrent]:
         memory, first = (None, 0) if state is None else state
         scanned = gates(self._projected(x), self.spec.heads, bound=bound, first=first, **self._settings)
         mixed, memory = gated_scan(*scanned, memory)
-        return self.output(self.norm(mixed.flatten(-2))), Recurrent(memory, first + x.shape[1])
+        mixed = product(self.norm(mixed.flatten(-2)), self.output.weight, times)
+        return mixed, Recurrent(memory, first + x.shape[1])
 
     @property
     def waits(self) -> bool:
