@@ -88,6 +88,21 @@ def test_empty_state_is_the_beginning(model):
     assert torch.allclose(model.advance(x, states=states)[0], model.run(x), atol=1e-12)
 
 
+def test_a_gate_has_one_gradient_whatever_it_multiplies(model, monkeypatch):
+    """What comes of a last product, or its weight, as in whole rows on a GPU; the other gradients are the same, too."""
+
+    def gradients():
+        model.zero_grad()
+        model(tokens()).logsumexp(-1).square().mean().backward()
+        return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+    multiplied = gradients()
+    assert any("gate.logit" in name for name in multiplied) == isinstance(model.spec.gate, ScalarGate)
+    monkeypatch.setattr("lilliput.ops.project.as_one", lambda _: True)
+    for name, gradient in gradients().items():
+        assert torch.allclose(gradient, multiplied[name], rtol=1e-9, atol=1e-12), name
+
+
 @pytest.mark.parametrize("name", ["gqa", "hgrn2", "horizons", "options"])
 def test_documents_of_a_row_do_not_see_each_other(name):
     first, second = apart(SPECS[name])

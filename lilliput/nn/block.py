@@ -2,6 +2,8 @@
 
 x  = x + g_m * mixer(norm(x))
 x  = x + g_f * ffn(norm(x))
+
+A branch multiplies by its g itself, where it makes its last product (`lilliput.ops.project.product`).
 """
 
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ class GateSpec(Protocol):
     """What a branch is multiplied by before it joins the stream."""
 
     def build(self) -> nn.Module:
-        """A module [B, L, D] -> [B, L, D]."""
+        """A module () -> one number, or None for 1."""
         ...
 
 
@@ -29,7 +31,7 @@ class Ungated:
     """Branches join as they are."""
 
     def build(self) -> nn.Module:
-        return nn.Identity()
+        return NoGate()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +48,15 @@ class ScalarGate:
         return ScalarGateLayer(self.first)
 
 
+class NoGate(nn.Module):
+    """Nothing to multiply by."""
+
+    def forward(self) -> None:
+        return None
+
+
 class ScalarGateLayer(nn.Module):
-    """sigmoid(a) * x."""
+    """sigmoid(a)."""
 
     def __init__(self, first: float) -> None:
         super().__init__()
@@ -57,8 +66,8 @@ class ScalarGateLayer(nn.Module):
     def reset_parameters(self) -> None:
         nn.init.constant_(self.logit, self.first)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.sigmoid(self.logit) * x
+    def forward(self) -> Tensor:
+        return torch.sigmoid(self.logit)
 
 
 class Block(nn.Module):
@@ -75,13 +84,15 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, segments: Tensor | None, *shared: Tensor) -> Tensor:
         """Whole rows: [B, L, D], document numbers [B, L] and what mixers share -> [B, L, D]."""
-        return self._joined(x, cast(Mixer, self.mixer).mix(self.mixer_norm(x), segments, *shared))
+        mixer = cast(Mixer, self.mixer)
+        return self._joined(x, mixer.mix(self.mixer_norm(x), segments, *shared, times=self.mixer_gate()))
 
     def advance(self, x: Tensor, state: State | None, *shared: Tensor) -> tuple[Tensor, State]:
         """The next positions of rows: [B, L, D] and the mixer's state -> [B, L, D] and the state after them."""
-        mixed, state = cast(Mixer, self.mixer).advance(self.mixer_norm(x), state, *shared)
+        mixer = cast(Mixer, self.mixer)
+        mixed, state = mixer.advance(self.mixer_norm(x), state, *shared, times=self.mixer_gate())
         return self._joined(x, mixed), state
 
     def _joined(self, x: Tensor, mixed: Tensor) -> Tensor:
-        x = x + self.mixer_gate(mixed)
-        return x + self.ffn_gate(self.ffn(self.ffn_norm(x)))
+        x = x + mixed
+        return x + self.ffn(self.ffn_norm(x), self.ffn_gate())

@@ -16,7 +16,7 @@ from lilliput.nn.norm import RMSNormLayer
 from lilliput.nn.rope import Everywhere, Rope
 from lilliput.ops.attend import attend
 from lilliput.ops.attention import attention, heads
-from lilliput.ops.project import project
+from lilliput.ops.project import product, project
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,16 +80,19 @@ class GQAMixer(nn.Module):
         self.query_norm = RMSNormLayer(spec.head_width, spec.eps, offset=0.0) if spec.qk_norm else nn.Identity()
         self.key_norm = RMSNormLayer(spec.head_width, spec.eps, offset=0.0) if spec.qk_norm else nn.Identity()
 
-    def mix(self, x: Tensor, segments: Tensor | None) -> Tensor:
+    def mix(self, x: Tensor, segments: Tensor | None, *, times: Tensor | None = None) -> Tensor:
         mixed = attention(self._projected(x), *self._shape, segments=segments, cap=self.spec.cap, **self._settings)
-        return self.output(mixed)
+        return product(mixed, self.output.weight, times)
 
-    def advance(self, x: Tensor, state: KeysAndValues | None) -> tuple[Tensor, KeysAndValues]:
+    def advance(
+        self, x: Tensor, state: KeysAndValues | None, *, times: Tensor | None = None
+    ) -> tuple[Tensor, KeysAndValues]:
         first = 0 if state is None else state.keys.shape[1]
         q, k, v = heads(self._projected(x), *self._shape, first=first, **self._settings)
         if state is not None:
             k, v = torch.cat((state.keys, k), dim=1), torch.cat((state.values, v), dim=1)
-        return self.output(attend(q, k, v, None, self.spec.cap).flatten(-2)), KeysAndValues(k, v)
+        mixed = attend(q, k, v, None, self.spec.cap).flatten(-2)
+        return product(mixed, self.output.weight, times), KeysAndValues(k, v)
 
     @property
     def waits(self) -> bool:

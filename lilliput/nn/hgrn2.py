@@ -21,7 +21,7 @@ from lilliput.nn.lower_bounds import LowerBounds
 from lilliput.nn.norm import NormSpec, RMSNorm
 from lilliput.nn.rope import Nowhere, Rope
 from lilliput.ops.gated_scan import gated_scan
-from lilliput.ops.project import project
+from lilliput.ops.project import product, project
 from lilliput.ops.recurrence import gates, kernels_take, recurrence
 
 
@@ -120,15 +120,20 @@ class HGRN2Mixer(nn.Module):
         self.forget_bias = HorizonBias(width, spec.heads, spec.horizons) if spec.horizons else None
         self.norm = spec.output_norm.build(width)
 
-    def mix(self, x: Tensor, segments: Tensor | None, bound: Tensor | None = None) -> Tensor:
+    def mix(
+        self, x: Tensor, segments: Tensor | None, bound: Tensor | None = None, *, times: Tensor | None = None
+    ) -> Tensor:
         mixed = recurrence(self._projected(x), self.spec.heads, bound=bound, segments=segments, **self._settings)
-        return self.output(self.norm(mixed))
+        return product(self.norm(mixed), self.output.weight, times)
 
-    def advance(self, x: Tensor, state: Recurrent | None, bound: Tensor | None = None) -> tuple[Tensor, Recurrent]:
+    def advance(
+        self, x: Tensor, state: Recurrent | None, bound: Tensor | None = None, *, times: Tensor | None = None
+    ) -> tuple[Tensor, Recurrent]:
         memory, first = (None, 0) if state is None else state
         scanned = gates(self._projected(x), self.spec.heads, bound=bound, first=first, **self._settings)
         mixed, memory = gated_scan(*scanned, memory)
-        return self.output(self.norm(mixed.flatten(-2))), Recurrent(memory, first + x.shape[1])
+        mixed = product(self.norm(mixed.flatten(-2)), self.output.weight, times)
+        return mixed, Recurrent(memory, first + x.shape[1])
 
     @property
     def waits(self) -> bool:

@@ -15,26 +15,29 @@ State = Any
 class Mixer(Protocol):
     """Mixes positions causally."""
 
-    def mix(self, x: Tensor, segments: Tensor | None, *shared: Tensor) -> Tensor:
+    def mix(self, x: Tensor, segments: Tensor | None, *shared: Tensor, times: Tensor | None = None) -> Tensor:
         """Mix whole rows, whose states nobody wants: for training and evaluation.
 
         Args:
             x: normalised residual stream, [B, L, D].
             segments: document numbers [B, L]; positions of different documents do not see each other.
             shared: the layer's row of what all layers have in common; nothing where they have nothing in common.
+            times: one number that the result is multiplied by; None for 1.
 
         Returns:
             what to add to the stream, [B, L, D].
         """
         ...
 
-    def advance(self, x: Tensor, state: State | None, *shared: Tensor) -> tuple[Tensor, State]:
+    def advance(
+        self, x: Tensor, state: State | None, *shared: Tensor, times: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         """Mix the next positions of rows, going on from `state`.
 
         Args:
             x: normalised residual stream, [B, L, D].
             state: what the previous call returned, or None at the beginning of a row.
-            shared: as in `mix`.
+            shared, times: as in `mix`.
 
         Returns:
             what to add to the stream, [B, L, D], and the state after them.

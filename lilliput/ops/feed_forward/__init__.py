@@ -9,12 +9,11 @@ Shapes: D channels of the stream, I inner ones.
 from enum import Enum
 from importlib.util import find_spec
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from lilliput.ops.feed_forward.gated import Square as Square
 from lilliput.ops.feed_forward.gated import gated as gated
-from lilliput.ops.project import as_one, project, projections
+from lilliput.ops.project import as_one, product, project, projections
 
 TRITON_HERE = find_spec("triton") is not None
 
@@ -34,6 +33,7 @@ def feed_forward(
     down: Tensor,
     square: Square | None = None,
     *,
+    times: Tensor | None = None,
     backend: Backend = Backend.AUTO,
 ) -> Tensor:
     """down(gated(gate x, up x)), each position by itself.
@@ -43,6 +43,7 @@ def feed_forward(
         gate, up: weights [I, D].
         down: weight [D, I].
         square: what is squared, see `gated`; None for nothing.
+        times: one number that the result is multiplied by; None for 1.
         backend: one of `Backend`.
 
     Returns:
@@ -52,10 +53,10 @@ def feed_forward(
         backend = Backend.TRITON if TRITON_HERE and as_one(x) and _fits(x) else Backend.COMPOSED
     if backend is Backend.COMPOSED:
         opening, content = projections(x, gate, up)
-        return F.linear(gated(opening, content, square), down)
+        return product(gated(opening, content, square), down, times)
     from lilliput.ops.feed_forward.triton import fused
 
-    return fused(project(x, gate, up), down, square)
+    return fused(project(x, gate, up), down if times is None else times * down, square)
 
 
 def _fits(x: Tensor) -> bool:
