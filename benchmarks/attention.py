@@ -156,6 +156,8 @@ CUTS: dict[str, list[tuple[int | None, ...]]] = {
         (64, 32, 4, 3),
         (128, 64, 8, 3),
         (128, 64, 4, 3),
+        (32, 32, 2, 2),
+        (64, 32, 2, 3),
     ],
     "grad_queries": [
         (64, 64, 4, 3),
@@ -166,6 +168,8 @@ CUTS: dict[str, list[tuple[int | None, ...]]] = {
         (64, 32, 4, 3),
         (128, 64, 8, 1),
         (128, 64, 8, 2, 128),
+        (32, 32, 2, 2),
+        (64, 32, 2, 2),
     ],
     "grad_keys": [
         (64, 64, 4, 1),
@@ -179,9 +183,12 @@ CUTS: dict[str, list[tuple[int | None, ...]]] = {
         (32, 64, 4, 2, 128),
         (32, 128, 8, 1),
         (64, 128, 8, 1, 128),
+        (32, 32, 2, 2),
+        (32, 64, 2, 1),
     ],
 }
-"""Tiles to try: queries, keys, warps, stages, and registers of a thread where not the compiler's choice."""
+"""Tiles to try: queries, keys, warps, stages, and registers of a thread where not the compiler's choice. Four warps
+wait for each of their products, which are Hopper's; two do not, with slower ones."""
 
 
 def grid(inputs: list[Tensor], segments: Tensor, device: str) -> list[tuple[str, tuple[int | None, ...], float]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from triton import knobs
 
 from lilliput.base.errors import MachineError
-from lilliput.ops.attend.triton_backward import deltas_kernel, grad_keys_kernel, grad_queries_kernel
+from lilliput.ops.attend.triton_backward import grad_keys_kernel, grad_queries_kernel
 from lilliput.ops.attend.triton_forward import outputs_kernel, spans_kernel
 from lilliput.ops.attend.triton_tiles import Tile, tiles_for
 
@@ -109,13 +109,10 @@ def gradients_of(
     launch = _Launches(q, k, v, begins, cap)
     grad_outputs, deltas = grad_outputs.contiguous(), torch.empty_like(sums)
     grad_q, grad_k, grad_v = (x.new_empty(x.shape) for x in (q, k, v))
+    read, given = (q, k, v, begins), (grad_outputs, sums, deltas)
     with torch.cuda.device_of(q):
-        launch.deltas(outputs, grad_outputs, deltas)
-        given = (grad_outputs, sums, deltas)
-        launch(grad_queries_kernel, launch.tiles.grad_queries, launch.over_queries, q, k, v, begins, *given, grad_q)
-        launch(
-            grad_keys_kernel, launch.tiles.grad_keys, launch.over_keys, q, k, v, begins, ends, *given, grad_k, grad_v
-        )
+        launch(grad_queries_kernel, launch.tiles.grad_queries, launch.over_queries, *read, outputs, *given, grad_q)
+        launch(grad_keys_kernel, launch.tiles.grad_keys, launch.over_keys, *read, ends, *given, grad_k, grad_v)
     return grad_q, grad_k, grad_v
 
 
@@ -134,11 +131,6 @@ class _Launches:
 
     def over_keys(self, tile: Tile) -> tuple[int, int]:
         return -(-self.length // tile.keys), self.rows * self.key_heads
-
-    def deltas(self, outputs: Tensor, grad_outputs: Tensor, deltas: Tensor) -> None:
-        kernel: Any = deltas_kernel
-        programs = -(-self.length // 64), self.rows * self.heads
-        kernel[programs](outputs, grad_outputs, deltas, self.length, self.heads, D=self.width, M=64)
 
     def __call__(self, kernel: Any, tile: Tile, programs: Any, *tensors: Tensor | None) -> None:
         limits = {} if tile.registers is None else {"maxnreg": tile.registers}

@@ -4,8 +4,9 @@ With weights P = exp(s - lse), dP_ij = dO_i . v_j and delta_i = O_i . dO_i:
 
     dS = P * (dP - delta) [* (1 - tanh^2) under a cap]    dQ = dS K    dK = dS^T Q    dV = P^T dO
 
-One kernel visits keys for a block of queries and makes dQ, another visits queries for a block of keys and makes dK and
-dV of a whole group of heads: every sum has one owner and one order, so that two runs are equal to the bit.
+One kernel visits keys for a block of queries and makes their deltas and dQ, the next one visits queries for a block of
+keys and makes dK and dV of a whole group of heads: every sum has one owner and one order, so that two runs are equal to
+the bit.
 """
 
 import triton
@@ -22,17 +23,6 @@ def weights_of(products, sums, scale, cap):
     else:
         bent = bend(products * scale, cap)
         return tl.exp2(bent * (cap * LOG2_E) - sums), 1.0 - bent * bent
-
-
-@triton.jit(do_not_specialize=["length"])
-def deltas_kernel(outputs, grad_outputs, deltas, length, heads, D: tl.constexpr, M: tl.constexpr):
-    """The sum of O * dO over channels, [B, H, L], of M queries of one head."""
-    row, head = tl.program_id(1) // heads, tl.program_id(1) % heads
-    at = tl.program_id(0) * M + tl.arange(0, M)
-    inside = at < length
-    output = block(outputs, row, head, at, length * heads * D, heads * D, inside, D).to(tl.float32)
-    grad = block(grad_outputs, row, head, at, length * heads * D, heads * D, inside, D).to(tl.float32)
-    tl.store(deltas + tl.program_id(1).to(tl.int64) * length + at, tl.sum(output * grad, axis=1), mask=inside)
 
 
 @triton.jit
@@ -83,6 +73,7 @@ def grad_queries_kernel(
     keys,
     values,
     begins,
+    outputs,
     grad_outputs,
     sums,
     deltas,
@@ -104,16 +95,18 @@ def grad_queries_kernel(
     DOCUMENTS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """dQ [B, L, H, D] of M queries of one head."""
+    """dQ [B, L, H, D] of M queries of one head, and their deltas [B, H, L]."""
     begin = (tl.num_programs(0) - 1 - tl.program_id(0)) * M
     row, head = tl.program_id(1) // heads, tl.program_id(1) % heads
     at = begin + tl.arange(0, M)
     inside = at < length
     query = block(queries, row, head, at, query_row, query_stride, inside, D)
     grad_output = block(grad_outputs, row, head, at, length * heads * D, heads * D, inside, D)
+    output = block(outputs, row, head, at, length * heads * D, heads * D, inside, D)
     of_head = tl.program_id(1).to(tl.int64) * length
     total = tl.load(sums + of_head + at, mask=inside, other=0.0)
-    delta = tl.load(deltas + of_head + at, mask=inside, other=0.0)
+    delta = tl.sum(output.to(tl.float32) * grad_output.to(tl.float32), axis=1)
+    tl.store(deltas + of_head + at, delta, mask=inside)
 
     start = tl.zeros([M], tl.int32)
     if DOCUMENTS:
