@@ -88,8 +88,8 @@ def test_empty_state_is_the_beginning(model):
     assert torch.allclose(model.advance(x, states=states)[0], model.run(x), atol=1e-12)
 
 
-def test_a_gate_has_one_gradient_whatever_it_multiplies(model, monkeypatch):
-    """What comes of a last product, or its weight, as in whole rows on a GPU; the other gradients are the same, too."""
+def test_gains_and_gates_have_one_gradient_whatever_they_multiply(model, monkeypatch):
+    """What goes into products or comes of them, or their weights, as in whole rows on a GPU."""
 
     def gradients():
         model.zero_grad()
@@ -98,7 +98,8 @@ def test_a_gate_has_one_gradient_whatever_it_multiplies(model, monkeypatch):
 
     multiplied = gradients()
     assert any("gate.logit" in name for name in multiplied) == isinstance(model.spec.gate, ScalarGate)
-    monkeypatch.setattr("lilliput.ops.project.as_one", lambda _: True)
+    for place in ("ops.project", "nn.norm"):
+        monkeypatch.setattr(f"lilliput.{place}.as_one", lambda _: True)
     for name, gradient in gradients().items():
         assert torch.allclose(gradient, multiplied[name], rtol=1e-9, atol=1e-12), name
 

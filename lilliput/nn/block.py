@@ -3,7 +3,8 @@
 x  = x + g_m * mixer(norm(x))
 x  = x + g_f * ffn(norm(x))
 
-A branch multiplies by its g itself, where it makes its last product (`lilliput.ops.project.product`).
+A branch multiplies by its g itself, where it makes its last product, and by the gains of its norm, where it makes its
+first ones (`lilliput.ops.project`).
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from lilliput.base.spec import check_range
 from lilliput.nn.ffn import FFNSpec
 from lilliput.nn.mixer import Mixer, MixerSpec, State
-from lilliput.nn.norm import NormSpec
+from lilliput.nn.norm import Norm, NormSpec
 
 
 class GateSpec(Protocol):
@@ -84,8 +85,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, segments: Tensor | None, *shared: Tensor) -> Tensor:
         """Whole rows: [B, L, D], document numbers [B, L] and what mixers share -> [B, L, D]."""
-        mixer = cast(Mixer, self.mixer)
-        return self._joined(x, mixer.mix(self.mixer_norm(x), segments, *shared, times=self.mixer_gate()))
+        mixer, (normed, gain) = cast(Mixer, self.mixer), cast(Norm, self.mixer_norm).parts(x)
+        return self._joined(x, mixer.mix(normed, segments, *shared, gain=gain, times=self.mixer_gate()))
 
     def advance(self, x: Tensor, state: State | None, *shared: Tensor) -> tuple[Tensor, State]:
         """The next positions of rows: [B, L, D] and the mixer's state -> [B, L, D] and the state after them."""
@@ -95,4 +96,5 @@ class Block(nn.Module):
 
     def _joined(self, x: Tensor, mixed: Tensor) -> Tensor:
         x = x + mixed
-        return x + self.ffn(self.ffn_norm(x), self.ffn_gate())
+        normed, gain = cast(Norm, self.ffn_norm).parts(x)
+        return x + self.ffn(normed, gain=gain, times=self.ffn_gate())

@@ -19,7 +19,7 @@ class FFNSpec(Protocol):
         ...
 
     def build(self, width: int) -> nn.Module:
-        """A layer [B, L, width] and a number to multiply by, None for 1 -> [B, L, width]."""
+        """A layer [B, L, width] -> [B, L, width]; `gain` and `times` as in `Mixer.mix`."""
         ...
 
 
@@ -63,5 +63,6 @@ class GatedFFN(nn.Module):
         self.down = nn.Linear(inner, width, bias=False)
         self.square: Square | None = square
 
-    def forward(self, x: Tensor, times: Tensor | None = None) -> Tensor:
-        return feed_forward(x, self.gate.weight, self.up.weight, self.down.weight, self.square, times=times)
+    def forward(self, x: Tensor, *, gain: Tensor | None = None, times: Tensor | None = None) -> Tensor:
+        weights = self.gate.weight, self.up.weight, self.down.weight
+        return feed_forward(x, *weights, self.square, gain=gain, times=times)

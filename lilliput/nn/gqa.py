@@ -80,8 +80,11 @@ class GQAMixer(nn.Module):
         self.query_norm = RMSNormLayer(spec.head_width, spec.eps, offset=0.0) if spec.qk_norm else nn.Identity()
         self.key_norm = RMSNormLayer(spec.head_width, spec.eps, offset=0.0) if spec.qk_norm else nn.Identity()
 
-    def mix(self, x: Tensor, segments: Tensor | None, *, times: Tensor | None = None) -> Tensor:
-        mixed = attention(self._projected(x), *self._shape, segments=segments, cap=self.spec.cap, **self._settings)
+    def mix(
+        self, x: Tensor, segments: Tensor | None, *, gain: Tensor | None = None, times: Tensor | None = None
+    ) -> Tensor:
+        projected = self._projected(x, gain)
+        mixed = attention(projected, *self._shape, segments=segments, cap=self.spec.cap, **self._settings)
         return product(mixed, self.output.weight, times)
 
     def advance(
@@ -98,8 +101,8 @@ class GQAMixer(nn.Module):
     def waits(self) -> bool:
         return False
 
-    def _projected(self, x: Tensor) -> Tensor:
-        return project(x, self.query.weight, self.key.weight, self.value.weight)
+    def _projected(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
+        return project(x, self.query.weight, self.key.weight, self.value.weight, gain=gain)
 
     @property
     def _shape(self) -> tuple[int, int]:

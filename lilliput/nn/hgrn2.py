@@ -10,7 +10,7 @@ Shapes: B rows, L positions, D model width, H heads of width D / H for keys and 
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lilliput.base.errors import RecipeError
 from lilliput.base.spec import check_range
 from lilliput.nn.lower_bounds import LowerBounds
-from lilliput.nn.norm import NormSpec, RMSNorm
+from lilliput.nn.norm import Norm, NormSpec, RMSNorm
 from lilliput.nn.rope import Nowhere, Rope
 from lilliput.ops.gated_scan import gated_scan
 from lilliput.ops.project import product, project
@@ -121,10 +121,17 @@ class HGRN2Mixer(nn.Module):
         self.norm = spec.output_norm.build(width)
 
     def mix(
-        self, x: Tensor, segments: Tensor | None, bound: Tensor | None = None, *, times: Tensor | None = None
+        self,
+        x: Tensor,
+        segments: Tensor | None,
+        bound: Tensor | None = None,
+        *,
+        gain: Tensor | None = None,
+        times: Tensor | None = None,
     ) -> Tensor:
-        mixed = recurrence(self._projected(x), self.spec.heads, bound=bound, segments=segments, **self._settings)
-        return product(self.norm(mixed), self.output.weight, times)
+        mixed = recurrence(self._projected(x, gain), self.spec.heads, bound=bound, segments=segments, **self._settings)
+        normed, gain = cast(Norm, self.norm).parts(mixed)
+        return product(normed, self.output.weight, times, gain=gain)
 
     def advance(
         self, x: Tensor, state: Recurrent | None, bound: Tensor | None = None, *, times: Tensor | None = None
@@ -143,8 +150,8 @@ class HGRN2Mixer(nn.Module):
         plain = not self.spec.lower_bounds and not (self.turns and (self.spec.rope_tie_gate or rope.pairs != "half"))
         return not (plain and kernels_take(width))
 
-    def _projected(self, x: Tensor) -> Tensor:
-        return project(x, self.query.weight, self.forget.weight, self.input.weight)
+    def _projected(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
+        return project(x, self.query.weight, self.forget.weight, self.input.weight, gain=gain)
 
     @property
     def _settings(self) -> dict[str, Any]:

@@ -15,13 +15,21 @@ State = Any
 class Mixer(Protocol):
     """Mixes positions causally."""
 
-    def mix(self, x: Tensor, segments: Tensor | None, *shared: Tensor, times: Tensor | None = None) -> Tensor:
+    def mix(
+        self,
+        x: Tensor,
+        segments: Tensor | None,
+        *shared: Tensor,
+        gain: Tensor | None = None,
+        times: Tensor | None = None,
+    ) -> Tensor:
         """Mix whole rows, whose states nobody wants: for training and evaluation.
 
         Args:
             x: normalised residual stream, [B, L, D].
             segments: document numbers [B, L]; positions of different documents do not see each other.
             shared: the layer's row of what all layers have in common; nothing where they have nothing in common.
+            gain: what the channels of x are still to be multiplied by, [D]; None for 1.
             times: one number that the result is multiplied by; None for 1.
 
         Returns:

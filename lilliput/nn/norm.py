@@ -6,12 +6,26 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from lilliput.ops.project import as_one
+
 
 class NormSpec(Protocol):
     """A norm as recipes write it."""
 
     def build(self, width: int) -> nn.Module:
-        """A norm over a last axis of `width`."""
+        """A norm over a last axis of `width`: an `nn.Module` that is a `Norm`."""
+        ...
+
+
+class Norm(Protocol):
+    """Two forms of one function."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x [..., D], normed and multiplied by the gain of each channel."""
+        ...
+
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """x [..., D], normed, and the gain [D] that is left for weights of products; None where x was multiplied."""
         ...
 
 
@@ -47,6 +61,17 @@ class RMSNormLayer(nn.Module):
         nn.init.constant_(self.weight, 1.0 - self.offset)
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x if x.dtype == torch.float64 else x.float()
-        gain = self.weight.to(wide.dtype) + self.offset
-        return nn.functional.rms_norm(wide, gain.shape, gain, self.eps).to(x.dtype)
+        return self._normed(x, self._gain(x))
+
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        return (self._normed(x, None), self._gain(x)) if as_one(x) else (self(x), None)
+
+    def _gain(self, x: Tensor) -> Tensor:
+        return self.weight.to(_wide(x).dtype) + self.offset
+
+    def _normed(self, x: Tensor, gain: Tensor | None) -> Tensor:
+        return nn.functional.rms_norm(_wide(x), self.weight.shape, gain, self.eps).to(x.dtype)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()

@@ -1,8 +1,9 @@
-"""Products with weights: several of one input as one, and one times a number, in the form that is faster.
+"""Products with weights: several of one input as one, and those with factors, in the form that is faster.
 
-The gradient of such a number is a sum over all that it multiplies. Where this is the product, the product is kept for
-it and read again, and the product's gradient is a tensor of its own. Where it is the weight, there is nothing of that,
-and the sum is equal but for rounding. A few positions are less to multiply than a weight.
+A factor is a gain of the input's channels or a number for all that comes out. Its gradient is a sum over all that it
+multiplies. Where this is what goes in or comes out, there is one more tensor to keep, to read and to sum over all
+positions. Where it is the weight there is none, and the sum is equal but for rounding. A few positions are less to
+multiply than a weight.
 
 Shapes: D input channels, E outputs.
 """
@@ -15,25 +16,31 @@ TOGETHER = 1024
 """Positions from which on a product is worth another form of its weights; a decode step would only copy them."""
 
 
-def project(x: Tensor, *weights: Tensor) -> Tensor:
-    """Project x [..., D] by each weight [E_i, D], side by side: [..., sum of E_i]."""
+def project(x: Tensor, *weights: Tensor, gain: Tensor | None = None) -> Tensor:
+    """Project x [..., D], times a gain [D] or 1, by each weight [E_i, D], side by side: [..., sum of E_i]."""
     if as_one(x):
-        return F.linear(x, torch.cat(weights))
-    return torch.cat([F.linear(x, weight) for weight in weights], dim=-1)
+        return F.linear(x, multiplied(torch.cat(weights), gain))
+    return torch.cat([F.linear(x, multiplied(weight, gain)) for weight in weights], dim=-1)
 
 
-def projections(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+def projections(x: Tensor, *weights: Tensor, gain: Tensor | None = None) -> tuple[Tensor, ...]:
     """The same, each by itself [..., E_i]; views of one tensor where it is one product."""
     if as_one(x):
-        return project(x, *weights).split([len(weight) for weight in weights], dim=-1)
-    return tuple(F.linear(x, weight) for weight in weights)
+        return project(x, *weights, gain=gain).split([len(weight) for weight in weights], dim=-1)
+    return tuple(F.linear(x, multiplied(weight, gain)) for weight in weights)
 
 
-def product(x: Tensor, weight: Tensor, times: Tensor | None = None) -> Tensor:
-    """x [..., D] by a weight [E, D], times a number or 1: [..., E]."""
-    if times is None:
-        return F.linear(x, weight)
-    return F.linear(x, times * weight) if as_one(x) else times * F.linear(x, weight)
+def product(x: Tensor, weight: Tensor, times: Tensor | None = None, *, gain: Tensor | None = None) -> Tensor:
+    """x [..., D], times a gain [D] or 1, by a weight [E, D], times a number or 1: [..., E]."""
+    weight = multiplied(weight, gain)
+    if times is None or as_one(x):
+        return F.linear(x, multiplied(weight, times))
+    return times * F.linear(x, weight)
+
+
+def multiplied(weight: Tensor, factor: Tensor | None) -> Tensor:
+    """A weight [E, D] times a gain [D], a number, or 1, in its dtype."""
+    return weight if factor is None else (factor * weight).to(weight.dtype)
 
 
 def as_one(x: Tensor) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lilliput.ops.feed_forward.gated import Square as Square
 from lilliput.ops.feed_forward.gated import gated as gated
-from lilliput.ops.project import as_one, product, project, projections
+from lilliput.ops.project import as_one, multiplied, product, project, projections
 
 TRITON_HERE = find_spec("triton") is not None
 
@@ -33,6 +33,7 @@ def feed_forward(
     down: Tensor,
     square: Square | None = None,
     *,
+    gain: Tensor | None = None,
     times: Tensor | None = None,
     backend: Backend = Backend.AUTO,
 ) -> Tensor:
@@ -43,6 +44,7 @@ def feed_forward(
         gate, up: weights [I, D].
         down: weight [D, I].
         square: what is squared, see `gated`; None for nothing.
+        gain: what the channels of x are still to be multiplied by, [D]; None for 1.
         times: one number that the result is multiplied by; None for 1.
         backend: one of `Backend`.
 
@@ -52,11 +54,11 @@ def feed_forward(
     if backend is Backend.AUTO:
         backend = Backend.TRITON if TRITON_HERE and as_one(x) and _fits(x) else Backend.COMPOSED
     if backend is Backend.COMPOSED:
-        opening, content = projections(x, gate, up)
+        opening, content = projections(x, gate, up, gain=gain)
         return product(gated(opening, content, square), down, times)
     from lilliput.ops.feed_forward.triton import fused
 
-    return fused(project(x, gate, up), down if times is None else times * down, square)
+    return fused(project(x, gate, up, gain=gain), multiplied(down, times), square)
 
 
 def _fits(x: Tensor) -> bool:
