@@ -15,6 +15,7 @@ from lilliput.data.batch import Batch
 from lilliput.objectives.objective import Losses
 from lilliput.train.exchange import Workers
 from lilliput.train.precision import Precision
+from lilliput.train.recording import recorded
 
 Parts = dict[str, Tensor]
 """Detached scalars by term, in nats a charged token, of a whole step."""
@@ -149,10 +150,11 @@ class GraphedPasses:
 
     def _recorded(self, stage: int, batch: Batch, generator: torch.Generator, *, adds: bool) -> "_Graph":
         kind = (batch.tokens.shape, adds)
-        if not adds and (stage != self._stage or kind not in self._graphs):
-            self.drop()  # other gradients are made now
-        elif not adds:
-            self._hand_out()
+        if not adds:
+            if stage == self._stage and kind in self._graphs:
+                self._hand_out()
+            else:
+                self.drop()  # other gradients are made now
         if kind not in self._graphs:
             self._graphs[kind] = _Graph(self._launched, stage, batch.to(self._launched.device), generator, self._pool)
             self._stage, self._gradients = stage, [parameter.grad for parameter in self._parameters]
@@ -171,15 +173,10 @@ class _Graph:
     """A recorded pass, and where its inputs and results lie."""
 
     def __init__(self, launched: LaunchedPasses, stage: int, batch: Batch, generator: torch.Generator, pool: Any):
-        self._graph, self._batch = torch.cuda.CUDAGraph(), batch
-        self._charged = torch.ones((), device=batch.tokens.device)
-        stream = torch.cuda.current_stream()
-        try:
-            with torch.cuda.graph(self._graph, pool=pool):
-                self._parts = launched.differentiate(stage, batch, self._charged, generator).parts
-        except BaseException:
-            torch.cuda.set_stream(stream)  # a recording that cannot be ended, either, leaves its own
-            raise
+        self._batch, self._charged = batch, torch.ones((), device=batch.tokens.device)
+        self._graph, self._parts = recorded(
+            lambda: launched.differentiate(stage, batch, self._charged, generator).parts, pool
+        )
 
     def replay(self, batch: Batch, charged: float) -> Parts:
         self._batch.tokens.copy_(batch.tokens, non_blocking=True)

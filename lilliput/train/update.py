@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lilliput.train.exchange import Workers
+from lilliput.train.recording import recorded
 
 
 class Update(Protocol):
@@ -42,7 +43,5 @@ class GraphedUpdate:
             self._optimizer.step()
             return
         if self._graph is None:
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
-                self._optimizer.step()
+            self._graph, _ = recorded(self._optimizer.step)
         self._graph.replay()
