@@ -90,7 +90,9 @@ def backward(
     grad_outputs: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v."""
-    return gradients_of(q, k, v, spans(segments), cap, outputs, sums, grad_outputs)
+    grads = q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+    gradients_of(q, k, v, spans(segments), cap, outputs, sums, grad_outputs, into=grads)
+    return grads
 
 
 def gradients_of(
@@ -102,18 +104,39 @@ def gradients_of(
     outputs: Tensor,
     sums: Tensor,
     grad_outputs: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The same, given what documents span."""
+    *,
+    into: tuple[Tensor, Tensor, Tensor],
+) -> None:
+    """The same, given what documents span; those of keys and values lie alike."""
     q, k, v = (_in_heads(x) for x in (q, k, v))
     begins, ends = documents
     launch = _Launches(q, k, v, begins, cap)
     grad_outputs, deltas = grad_outputs.contiguous(), torch.empty_like(sums)
-    grad_q, grad_k, grad_v = (x.new_empty(x.shape) for x in (q, k, v))
+    grad_q, grad_k, grad_v = into
+    assert grad_k.stride() == grad_v.stride()
     read, given = (q, k, v, begins), (grad_outputs, sums, deltas)
     with torch.cuda.device_of(q):
-        launch(grad_queries_kernel, launch.tiles.grad_queries, launch.over_queries, *read, outputs, *given, grad_q)
-        launch(grad_keys_kernel, launch.tiles.grad_keys, launch.over_keys, *read, ends, *given, grad_k, grad_v)
-    return grad_q, grad_k, grad_v
+        launch(
+            grad_queries_kernel,
+            launch.tiles.grad_queries,
+            launch.over_queries,
+            *read,
+            outputs,
+            *given,
+            grad_q,
+            grad_q.stride(1),
+        )
+        launch(
+            grad_keys_kernel,
+            launch.tiles.grad_keys,
+            launch.over_keys,
+            *read,
+            ends,
+            *given,
+            grad_k,
+            grad_v,
+            grad_k.stride(1),
+        )
 
 
 class _Launches:
@@ -132,10 +155,10 @@ class _Launches:
     def over_keys(self, tile: Tile) -> tuple[int, int]:
         return -(-self.length // tile.keys), self.rows * self.key_heads
 
-    def __call__(self, kernel: Any, tile: Tile, programs: Any, *tensors: Tensor | None) -> None:
+    def __call__(self, kernel: Any, tile: Tile, programs: Any, *arguments: Tensor | int | None) -> None:
         limits = {} if tile.registers is None else {"maxnreg": tile.registers}
         kernel[programs(tile)](
-            *tensors,
+            *arguments,
             *self.strides,
             self.width**-0.5,
             self.cap,

@@ -78,6 +78,7 @@ def grad_queries_kernel(
     sums,
     deltas,
     grad_queries,
+    grad_stride,
     query_row,
     query_stride,
     key_row,
@@ -95,7 +96,7 @@ def grad_queries_kernel(
     DOCUMENTS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """dQ [B, L, H, D] of M queries of one head, and their deltas [B, H, L]."""
+    """dQ [B, L, H, D] of M queries of one head, positions `grad_stride` apart, and their deltas [B, H, L]."""
     begin = (tl.num_programs(0) - 1 - tl.program_id(0)) * M
     row, head = tl.program_id(1) // heads, tl.program_id(1) % heads
     at = begin + tl.arange(0, M)
@@ -122,7 +123,7 @@ def grad_queries_kernel(
     grad = _visit_keys(*mine, grad, *others, (begin - shared) // N, plain, *settings, D, N, SHOW, PRECISION)
     grad = _visit_keys(*mine, grad, *others, some + own, masked, *settings, D, N, HIDE, PRECISION)
 
-    places = (row.to(tl.int64) * length + at)[:, None] * (heads * D) + head * D + tl.arange(0, D)[None, :]
+    places = (row.to(tl.int64) * length + at)[:, None] * grad_stride + head * D + tl.arange(0, D)[None, :]
     tl.store(grad_queries + places, (grad * scale).to(grad_queries.dtype.element_ty), mask=inside[:, None])
 
 
@@ -189,6 +190,7 @@ def grad_keys_kernel(
     deltas,
     grad_keys,
     grad_values,
+    grad_stride,
     query_row,
     query_stride,
     key_row,
@@ -206,7 +208,7 @@ def grad_keys_kernel(
     DOCUMENTS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """dK and dV [B, L, G, D] of N keys of one key head, over all query heads that read it."""
+    """dK and dV [B, L, G, D] of N keys of one key head, over all query heads that read it, positions apart alike."""
     begin = tl.program_id(0) * N  # early keys, which most queries see, begin
     shared_heads = heads // group
     row, shared_head = tl.program_id(1) // shared_heads, tl.program_id(1) % shared_heads
@@ -264,7 +266,7 @@ def grad_keys_kernel(
             PRECISION,
         )
 
-    stored = (row.to(tl.int64) * length + places)[:, None] * (shared_heads * D)
+    stored = (row.to(tl.int64) * length + places)[:, None] * grad_stride
     stored += shared_head * D + tl.arange(0, D)[None, :]
     tl.store(grad_keys + stored, (grad_key * scale).to(grad_keys.dtype.element_ty), mask=inside[:, None])
     tl.store(grad_values + stored, grad_value.to(grad_values.dtype.element_ty), mask=inside[:, None])

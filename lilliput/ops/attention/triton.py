@@ -15,8 +15,8 @@ from lilliput.ops.attend import triton as kernels
 from lilliput.ops.attention.triton_heads import backward_kernel, forward_kernel
 from lilliput.ops.rotate import turns
 
-TILE = 2048
-"""Numbers of a head that a program holds at a time."""
+TILE = 4096
+"""Numbers of heads that a program holds."""
 
 
 def fits(projected: Tensor, width: int) -> bool:
@@ -77,10 +77,12 @@ def backward(
     """Gradients of the projection, and of both gains [2, D]."""
     projected = projected.contiguous()
     ways = _Heads(projected, query_gain, key_gain, shared, width, eps, theta)
-    q, k, v = ways.forth()
     outputs, grad_outputs = (x.unflatten(-1, (-1, width)) for x in (outputs, grad_outputs.contiguous()))
-    grads = kernels.gradients_of(q, k, v, kernels.spans(segments), cap, outputs, sums, grad_outputs)
-    return ways.back(*grads)
+    grad = torch.empty_like(projected)
+    kernels.gradients_of(
+        *ways.forth(), kernels.spans(segments), cap, outputs, sums, grad_outputs, into=ways.apart(grad)
+    )
+    return grad, ways.back(grad)
 
 
 class _Heads:
@@ -100,24 +102,27 @@ class _Heads:
         self.rows, self.length, wide = projected.shape
         self.count, self.shared, self.width = wide // width - 2 * shared, shared, width
         self.eps, self.theta = eps, theta
-        self.positions = max(1, TILE // width)
-        self.programs = -(-self.rows * self.length // self.positions)
+        self.total = self.rows * self.length * (self.count + shared)
+        self.at_a_time = max(1, TILE // width)
+        self.programs = -(-self.total // self.at_a_time)
+
+    def apart(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [B, L, heads, D] as they lie in a projection."""
+        q, k, v = projected.unflatten(-1, (-1, self.width)).split([self.count, self.shared, self.shared], dim=2)
+        return q, k, v
 
     def forth(self) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys, and values as they lie."""
-        q, k = (
-            self.projected.new_empty(self.rows, self.length, number, self.width) for number in (self.count, self.shared)
-        )
-        self._launch(forward_kernel, q, k)
-        return q, k, self.projected[..., -self.shared * self.width :].unflatten(-1, (self.shared, self.width))
+        turned = self.projected.new_empty(self.rows, self.length, self.count + self.shared, self.width)
+        self._launch(forward_kernel, turned)
+        return turned[:, :, : self.count], turned[:, :, self.count :], self.apart(self.projected)[2]
 
-    def back(self, grad_q: Tensor, grad_k: Tensor, grad_v: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients of the projection and of both gains, from those of the heads."""
-        grad = torch.empty_like(self.projected)
-        # Of the gains, each program's part: one after the other, so that their sum has one order.
-        parts = self.projected.new_empty(self.programs, 2, self.width, dtype=torch.float32)
-        self._launch(backward_kernel, grad_q, grad_k, grad_v, grad, parts)
-        return grad, parts[0] if self.gains[0] is None else parts.sum(dim=0)
+    def back(self, grads: Tensor) -> Tensor:
+        """Turn gradients of heads, in the place of each, into the projection's, and return those of both gains."""
+        # Each program's part: one after the other, so that their sum has one order.
+        parts = grads.new_empty(self.programs, 2, self.width, dtype=torch.float32)
+        self._launch(backward_kernel, grads, parts)
+        return parts[0] if self.gains[0] is None else parts.sum(dim=0)
 
     def _launch(self, kernel: Any, *others: Tensor) -> None:
         device = self.projected.device
@@ -129,12 +134,12 @@ class _Heads:
                 table,
                 *others,
                 self.eps,
-                self.rows * self.length,
+                self.total,
                 self.length,
                 H=self.count,
                 G=self.shared,
                 D=self.width,
-                P=self.positions,
+                R=self.at_a_time,
                 NORM=self.gains[0] is not None,
                 TURN=self.theta is not None,
                 num_warps=4,

@@ -39,7 +39,7 @@ def log_sigmoid(x):
 @triton.jit
 def load_gates(projected, bias, at, head, inside, H: tl.constexpr, K: tl.constexpr):
     """Both halves [P, K/2] of a head's forget gates before their sigmoid."""
-    one, two = halves(projected, at, 3 * H, H + head, inside, K)
+    one, two = halves(projected, at * (3 * H) + H + head, inside, K)
     if bias is not None:
         half = head * K + tl.arange(0, K // 2)
         one += tl.load(bias + half)[None, :]
@@ -74,7 +74,7 @@ def gates_kernel(
     """q, k and decays [.., H, K] of P of `total` positions, which lie in rows of `length`, for one head."""
     at, head = tl.program_id(0).to(tl.int64) * P + tl.arange(0, P), tl.program_id(1)
     inside = at < total
-    one, two = halves(projected, at, 3 * H, head, inside, K)
+    one, two = halves(projected, at * (3 * H) + head, inside, K)
     one, two = one * sigmoid(one), two * sigmoid(two)
     three, four = load_gates(projected, bias, at, head, inside, H, K)
     reset = tl.zeros([P], tl.int1)
@@ -83,14 +83,14 @@ def gates_kernel(
     narrow: tl.constexpr = decays.dtype.element_ty == tl.float16
     decay_one = stored_decay(log_sigmoid(three), reset, RESET, narrow)
     decay_two = stored_decay(log_sigmoid(four), reset, RESET, narrow)
-    store_halves(decays, at, H, head, inside, decay_one, decay_two, K)
+    store_halves(decays, at * H + head, inside, decay_one, decay_two, K)
     three, four = sigmoid(-three), sigmoid(-four)
     if TURN:
         cos, sin = load_turns(table, at, length, inside, K)
         one, two = one * cos - two * sin, two * cos + one * sin
         three, four = three * cos - four * sin, four * cos + three * sin
-    store_halves(queries, at, H, head, inside, one, two, K)
-    store_halves(keys, at, H, head, inside, three, four, K)
+    store_halves(queries, at * H + head, inside, one, two, K)
+    store_halves(keys, at * H + head, inside, three, four, K)
 
 
 @triton.jit
@@ -120,19 +120,19 @@ def gradients_kernel(
     """Gradients of queries and forget gates before their activations, into their places [.., 3 H, K]."""
     at, head = tl.program_id(0).to(tl.int64) * P + tl.arange(0, P), tl.program_id(1)
     inside = at < total
-    one, two = halves(grad_queries, at, H, head, inside, K)
-    three, four = halves(grad_keys, at, H, head, inside, K)
+    one, two = halves(grad_queries, at * H + head, inside, K)
+    three, four = halves(grad_keys, at * H + head, inside, K)
     if TURN:
         cos, sin = load_turns(table, at, length, inside, K)
         one, two = one * cos + two * sin, two * cos - one * sin
         three, four = three * cos + four * sin, four * cos - three * sin
-    x, y = halves(projected, at, 3 * H, head, inside, K)
-    store_halves(grad_projected, at, 3 * H, head, inside, one * silu_slope(x), two * silu_slope(y), K)
+    x, y = halves(projected, at * (3 * H) + head, inside, K)
+    store_halves(grad_projected, at * (3 * H) + head, inside, one * silu_slope(x), two * silu_slope(y), K)
     x, y = load_gates(projected, bias, at, head, inside, H, K)
     x, y = sigmoid(-x), sigmoid(-y)  # k = 1 - f; dk/dz = -k f, and d log f / dz = k
-    one, two = halves(grad_decays, at, H, head, inside, K)
+    one, two = halves(grad_decays, at * H + head, inside, K)
     if segments is not None:
         reset = begins(segments, at, length, inside)
         one, two = tl.where(reset[:, None], 0.0, one), tl.where(reset[:, None], 0.0, two)
     one, two = x * (one - three * (1.0 - x)), y * (two - four * (1.0 - y))
-    store_halves(grad_projected, at, 3 * H, H + head, inside, one, two, K)
+    store_halves(grad_projected, at * (3 * H) + H + head, inside, one, two, K)
