@@ -15,6 +15,7 @@ from lilliput.train.headroom import looking
 
 pytest.importorskip("triton")
 from lilliput.ops.feed_forward import triton as kernels
+from lilliput.ops.feed_forward.triton_product import DTYPE
 
 SQUARES = (None, *get_args(Square))
 
@@ -28,8 +29,9 @@ def draw(inner, positions=37, width=24):
 
 
 def run(backend, dtype, inputs, square):
+    """Outputs and gradients; a fifth input is what the product is added to."""
     leaves = [x.to(dtype).requires_grad_() for x in inputs]
-    outputs = feed_forward(*leaves, square, backend=backend)
+    outputs = feed_forward(*leaves[:4], square, onto=leaves[4] if len(leaves) > 4 else None, backend=backend)
     weights = torch.linspace(-1, 1, outputs.numel(), dtype=torch.float64, device=DEVICE).view_as(outputs)
     return outputs, *torch.autograd.grad((outputs.double() * weights).sum(), leaves)
 
@@ -43,6 +45,17 @@ def test_kernels_equal_what_is_composed(inner, square, dtype, tolerance):
     ones, others = (run(Backend.TRITON, dtype, inputs, square) for _ in range(2))
     # The projection and the activation are rounded; a square counts that twice more.
     assert furthest(ones, exact) < 2 * tolerance
+    assert all(torch.equal(one, other) for one, other in zip(ones, others, strict=True))
+
+
+@pytest.mark.parametrize(("width", "inner", "streams"), [(64, 64, 0), (128, 72, 1), (256, 160, 1)])
+@pytest.mark.parametrize("square", SQUARES)
+def test_narrow_products_make_what_they_multiply(width, inner, streams, square):
+    inputs = [x.to(DTYPE).double() for x in draw(inner, positions=75, width=width)]
+    inputs += [torch.randn_like(inputs[0]).to(DTYPE).double()] * streams
+    exact = run(Backend.COMPOSED, torch.float64, inputs, square)
+    ones, others = (run(Backend.TRITON, DTYPE, inputs, square) for _ in range(2))
+    assert furthest(ones, exact) < (4e-2 if DTYPE == torch.bfloat16 else 1e-4)
     assert all(torch.equal(one, other) for one, other in zip(ones, others, strict=True))
 
 

@@ -97,4 +97,5 @@ class Block(nn.Module):
     def _joined(self, x: Tensor, mixed: Tensor) -> Tensor:
         x = x + mixed
         normed, gain = cast(Norm, self.ffn_norm).parts(x)
-        return x + self.ffn(normed, gain=gain, times=self.ffn_gate())
+        joined: Tensor = self.ffn(normed, gain=gain, times=self.ffn_gate(), onto=x)
+        return joined

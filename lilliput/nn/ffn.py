@@ -19,7 +19,7 @@ class FFNSpec(Protocol):
         ...
 
     def build(self, width: int) -> nn.Module:
-        """A layer [B, L, width] -> [B, L, width]; `gain` and `times` as in `Mixer.mix`."""
+        """A layer [B, L, width] -> [B, L, width], `gain` and `times` as in `Mixer.mix`, added to `onto` or nothing."""
         ...
 
 
@@ -63,6 +63,8 @@ class GatedFFN(nn.Module):
         self.down = nn.Linear(inner, width, bias=False)
         self.square: Square | None = square
 
-    def forward(self, x: Tensor, *, gain: Tensor | None = None, times: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, *, gain: Tensor | None = None, times: Tensor | None = None, onto: Tensor | None = None
+    ) -> Tensor:
         weights = self.gate.weight, self.up.weight, self.down.weight
-        return feed_forward(x, *weights, self.square, gain=gain, times=times)
+        return feed_forward(x, *weights, self.square, gain=gain, times=times, onto=onto)

@@ -16,7 +16,7 @@ import triton.language as tl
 
 @triton.jit
 def heads_here(total, H: tl.constexpr, G: tl.constexpr, R: tl.constexpr):
-    """Of this program's heads [R]: their numbers, positions, places within a position, and which of `total` there are."""
+    """Of this program's heads [R]: their numbers, positions, places at a position, and which of `total` there are."""
     number = tl.program_id(0) * R + tl.arange(0, R)
     return number, number // (H + G), number % (H + G), number < total
 

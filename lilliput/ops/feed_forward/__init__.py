@@ -35,9 +35,10 @@ def feed_forward(
     *,
     gain: Tensor | None = None,
     times: Tensor | None = None,
+    onto: Tensor | None = None,
     backend: Backend = Backend.AUTO,
 ) -> Tensor:
-    """down(gated(gate x, up x)), each position by itself.
+    """onto + times down(gated(gate gain x, up gain x)), each position by itself.
 
     Args:
         x: [..., D].
@@ -45,7 +46,8 @@ def feed_forward(
         down: weight [D, I].
         square: what is squared, see `gated`; None for nothing.
         gain: what the channels of x are still to be multiplied by, [D]; None for 1.
-        times: one number that the result is multiplied by; None for 1.
+        times: one number that the product is multiplied by; None for 1.
+        onto: what the product is added to, [..., D]; None for nothing.
         backend: one of `Backend`.
 
     Returns:
@@ -55,10 +57,11 @@ def feed_forward(
         backend = Backend.TRITON if TRITON_HERE and as_one(x) and _fits(x) else Backend.COMPOSED
     if backend is Backend.COMPOSED:
         opening, content = projections(x, gate, up, gain=gain)
-        return product(gated(opening, content, square), down, times)
+        made = product(gated(opening, content, square), down, times)
+        return made if onto is None else onto + made
     from lilliput.ops.feed_forward.triton import fused
 
-    return fused(project(x, gate, up, gain=gain), multiplied(down, times), square)
+    return fused(project(x, gate, up, gain=gain), multiplied(down, times), onto, square)
 
 
 def _fits(x: Tensor) -> bool:

@@ -1,8 +1,8 @@
-"""What lies between the products of a gated feed-forward layer as Triton kernels, for CUDA and ROCm devices.
+"""A gated feed-forward layer behind its first product as Triton kernels, for CUDA and ROCm devices.
 
 For the backward pass the projection is kept. One kernel reads it there, once, with the gradient of the activation, and
 writes the activation again, for the gradient of the weight, and the projection's gradient as one tensor. Products are
-PyTorch's, and anyone who watches or compiles sees them.
+PyTorch's, and anyone who watches or compiles sees them, but for one that is narrow (`triton_product`).
 
 `fused` goes into the compiler's graph whole. Where it follows autograd functions by itself, PyTorch 2.11 can make wrong
 gradients if the forward pass has two names for one tensor (pytorch/pytorch#180642), and a conversion to the precision
@@ -20,6 +20,7 @@ from triton import knobs
 
 from lilliput.ops.feed_forward.gated import Square
 from lilliput.ops.feed_forward.triton_gated import gated_gradients_kernel, gated_kernel
+from lilliput.ops.feed_forward.triton_product import fits, product, product_gradients
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 TILE = (16, 128)
@@ -29,10 +30,31 @@ WARPS = 4
 
 
 @torch.compiler.allow_in_graph
-def fused(projected: Tensor, down: Tensor, square: Square | None) -> Tensor:
-    """[..., 2 I] and [D, I] -> [..., D]; see `lilliput.ops.feed_forward.feed_forward`."""
-    # Cast where autograd sees it: the weight's gradient is rounded as that of any other product.
-    return _Between.apply(projected, down.to(projected.dtype), square)  # type: ignore[no-any-return]
+def fused(projected: Tensor, down: Tensor, onto: Tensor | None, square: Square | None) -> Tensor:
+    """[..., 2 I], [D, I] and [..., D] or None -> [..., D]; see `lilliput.ops.feed_forward.feed_forward`."""
+    down = down.to(projected.dtype)  # where autograd sees it: its gradient is rounded as that of any other product
+    if fits(projected, down):
+        return _Narrow.apply(projected, down, onto, square)  # type: ignore[no-any-return]
+    made: Tensor = _Between.apply(projected, down, square)
+    return made if onto is None else onto + made
+
+
+class _Narrow(torch.autograd.Function):
+    """The last product with the activation made in it, on top of a stream or nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, projected: Tensor, down: Tensor, onto: Tensor | None, square: Square | None) -> Tensor:
+        ctx.save_for_backward(projected, down)
+        ctx.square = square
+        return product(projected, down, onto, square)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:  # type: ignore[override]
+        projected, down = ctx.saved_tensors
+        narrow = grad.to(projected.dtype)
+        activation, grad_projected = product_gradients(projected, down, narrow, ctx.square)
+        grad_down = narrow.flatten(0, -2).T @ activation.flatten(0, -2)
+        return grad_projected, grad_down, grad if ctx.needs_input_grad[2] else None, None
 
 
 class _Between(torch.autograd.Function):
