@@ -55,7 +55,7 @@ def test_narrow_products_make_what_they_multiply(width, inner, streams, square):
     inputs += [torch.randn_like(inputs[0]).to(DTYPE).double()] * streams
     exact = run(Backend.COMPOSED, torch.float64, inputs, square)
     ones, others = (run(Backend.TRITON, DTYPE, inputs, square) for _ in range(2))
-    assert furthest(ones, exact) < (4e-2 if DTYPE == torch.bfloat16 else 1e-4)
+    assert furthest(ones, exact) < (1e-4 if DTYPE.itemsize == 4 else 4e-2)
     assert all(torch.equal(one, other) for one, other in zip(ones, others, strict=True))
 
 

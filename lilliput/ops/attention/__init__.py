@@ -1,7 +1,7 @@
 """Attention over whole rows, from the projection to what the output matrix reads.
 
-`composed` of `heads` and `attend` is the specification, on any device; `triton` does the same with the projection as
-all that is kept for the backward pass.
+`composed` of `heads` and `attend` is the specification, on any device; `triton` does the same where the projection
+lies, and keeps no more of it for the backward pass.
 
 Shapes: B rows, L positions, H query heads, G key heads, D head width.
 """
@@ -44,7 +44,7 @@ def attention(
     Args:
         projected, shared, width, gains, eps, theta, pairs: see `heads`.
         segments, cap: see `attend`.
-        backend: one of `Backend`; `TRITON` turns channels in halves only.
+        backend: one of `Backend`; `TRITON` turns channels in halves only, and writes into the projection.
 
     Returns:
         [B, L, H D] in the dtype of `projected`.

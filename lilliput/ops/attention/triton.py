@@ -1,8 +1,10 @@
 """Attention from the projection on as Triton kernels, for CUDA and ROCm devices.
 
-For the backward pass the projection is kept, the outputs and a log-sum-exp a query and head. Queries and keys are made
-from the projection again, which at SLM-10M's shape spares 80 MiB a layer. The projection's gradient is written
-as one tensor; values are read where they lie in it.
+Queries and keys are normed and turned where they lie in the projection, and what becomes of it is kept for the backward
+pass, with the outputs, a log-sum-exp a query and head, and 1 / rms a head. Turns can be undone, so that nothing is made
+again; and the projection's gradient is made in its place of those of queries, keys and values.
+
+Shapes: B rows, L positions, H query heads, G key heads, D head width.
 """
 
 from typing import Any
@@ -24,6 +26,7 @@ def fits(projected: Tensor, width: int) -> bool:
     return width in kernels.WIDTHS and projected.dtype in kernels.DTYPES
 
 
+@torch.compiler.allow_in_graph
 def fused(
     projected: Tensor,
     shared: int,
@@ -34,59 +37,101 @@ def fused(
     segments: Tensor | None,
     cap: float | None,
 ) -> Tensor:
-    """See `lilliput.ops.attention.attention`."""
-    assert fits(projected, width) and (projected.is_cuda or knobs.runtime.interpret)
+    """See `lilliput.ops.attention.attention`; it writes into the projection."""
     query_gain, key_gain = (None, None) if gains is None else (gain.float() for gain in gains)
-    return forward(projected, query_gain, key_gain, segments, shared, width, eps, theta, cap)[0]
+    return _Attention.apply(projected, query_gain, key_gain, segments, shared, width, eps, theta, cap)  # type: ignore[no-any-return]
 
 
-@torch.library.custom_op("lilliput::attention", mutates_args=())
-def forward(
+class _Attention(torch.autograd.Function):
+    """The projection goes in, and is what queries, keys and values are read from after."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        projected: Tensor,
+        query_gain: Tensor | None,
+        key_gain: Tensor | None,
+        segments: Tensor | None,
+        shared: int,
+        width: int,
+        eps: float,
+        theta: float | None,
+        cap: float | None,
+    ) -> Tensor:
+        scales = turn(projected, query_gain, key_gain, shared, width, eps, theta)
+        outputs, sums = attend(projected, segments, shared, width, cap)
+        ctx.save_for_backward(projected, query_gain, key_gain, scales, segments, outputs, sums)
+        ctx.settings = shared, width, theta, cap
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        grad, gains = differentiate(*ctx.saved_tensors, grad_outputs, *ctx.settings)
+        of_gains = (None, None) if ctx.saved_tensors[1] is None else gains.unbind()
+        return grad, *of_gains, *(None,) * 6
+
+
+@torch.library.custom_op("lilliput::turn", mutates_args=("projected",))
+def turn(
     projected: Tensor,
     query_gain: Tensor | None,
     key_gain: Tensor | None,
-    segments: Tensor | None,
     shared: int,
     width: int,
     eps: float,
     theta: float | None,
-    cap: float | None,
+) -> Tensor:
+    """Norm and turn the queries and keys of a projection [B, L, (H + 2 G) D]; 1 / rms of each, [B, L, H + G]."""
+    scales = _scales(projected, query_gain, shared, width)
+    _Heads(projected, query_gain, key_gain, shared, width, theta).launch(forward_kernel, scales, eps)
+    return scales
+
+
+@torch.library.custom_op("lilliput::attention", mutates_args=())
+def attend(
+    turned: Tensor, segments: Tensor | None, shared: int, width: int, cap: float | None
 ) -> tuple[Tensor, Tensor]:
-    """Outputs [B, L, H D], and log-sum-exps [B, H, L]."""
-    projected = projected.contiguous()
-    q, k, v = _Heads(projected, query_gain, key_gain, shared, width, eps, theta).forth()
-    outputs, sums = kernels.outputs_of(q, k, v, kernels.spans(segments), cap)
+    """Outputs [B, L, H D] and log-sum-exps [B, H, L], of what is turned [B, L, (H + 2 G) D]."""
+    outputs, sums = kernels.outputs_of(*_apart(turned, shared, width), kernels.spans(segments), cap)
     return outputs.flatten(-2), sums
 
 
 @torch.library.custom_op("lilliput::attention_gradients", mutates_args=())
-def backward(
-    projected: Tensor,
+def differentiate(
+    turned: Tensor,
     query_gain: Tensor | None,
     key_gain: Tensor | None,
+    scales: Tensor,
     segments: Tensor | None,
-    shared: int,
-    width: int,
-    eps: float,
-    theta: float | None,
-    cap: float | None,
     outputs: Tensor,
     sums: Tensor,
     grad_outputs: Tensor,
+    shared: int,
+    width: int,
+    theta: float | None,
+    cap: float | None,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the projection, and of both gains [2, D]."""
-    projected = projected.contiguous()
-    ways = _Heads(projected, query_gain, key_gain, shared, width, eps, theta)
     outputs, grad_outputs = (x.unflatten(-1, (-1, width)) for x in (outputs, grad_outputs.contiguous()))
-    grad = torch.empty_like(projected)
-    kernels.gradients_of(
-        *ways.forth(), kernels.spans(segments), cap, outputs, sums, grad_outputs, into=ways.apart(grad)
-    )
-    return grad, ways.back(grad)
+    grad, documents = torch.empty_like(turned), kernels.spans(segments)
+    heads, into = _apart(turned, shared, width), _apart(grad, shared, width)
+    kernels.gradients_of(*heads, documents, cap, outputs, sums, grad_outputs, into=into)
+    launches = _Heads(turned, query_gain, key_gain, shared, width, theta)
+    # Each program's part of the gains': one after the other, so that their sum has one order.
+    parts = turned.new_empty(launches.programs, 2, width, dtype=torch.float32)
+    launches.launch(backward_kernel, scales, grad, parts)
+    return grad, parts[0] if query_gain is None else parts.sum(dim=0)
+
+
+def _apart(projected: Tensor, shared: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values [B, L, heads, D] as they lie in a projection."""
+    whole = projected.unflatten(-1, (-1, width))
+    q, k, v = whole.split([whole.shape[2] - 2 * shared, shared, shared], dim=2)
+    return q, k, v
 
 
 class _Heads:
-    """Both ways between a projection and its heads."""
+    """Launches between a projection and its heads."""
 
     def __init__(
         self,
@@ -95,36 +140,18 @@ class _Heads:
         key_gain: Tensor | None,
         shared: int,
         width: int,
-        eps: float,
         theta: float | None,
     ):
-        self.projected, self.gains = projected, (query_gain, key_gain)
-        self.rows, self.length, wide = projected.shape
-        self.count, self.shared, self.width = wide // width - 2 * shared, shared, width
-        self.eps, self.theta = eps, theta
-        self.total = self.rows * self.length * (self.count + shared)
+        assert fits(projected, width) and (projected.is_cuda or knobs.runtime.interpret)
+        assert projected.is_contiguous(), "a copy would be turned instead"
+        self.projected, self.gains, self.width, self.theta = projected, (query_gain, key_gain), width, theta
+        rows, self.length, wide = projected.shape
+        self.heads, self.shared = wide // width - 2 * shared, shared
+        self.total = rows * self.length * (self.heads + shared)
         self.at_a_time = max(1, TILE // width)
         self.programs = -(-self.total // self.at_a_time)
 
-    def apart(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values [B, L, heads, D] as they lie in a projection."""
-        q, k, v = projected.unflatten(-1, (-1, self.width)).split([self.count, self.shared, self.shared], dim=2)
-        return q, k, v
-
-    def forth(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys, and values as they lie."""
-        turned = self.projected.new_empty(self.rows, self.length, self.count + self.shared, self.width)
-        self._launch(forward_kernel, turned)
-        return turned[:, :, : self.count], turned[:, :, self.count :], self.apart(self.projected)[2]
-
-    def back(self, grads: Tensor) -> Tensor:
-        """Turn gradients of heads, in the place of each, into the projection's, and return those of both gains."""
-        # Each program's part: one after the other, so that their sum has one order.
-        parts = grads.new_empty(self.programs, 2, self.width, dtype=torch.float32)
-        self._launch(backward_kernel, grads, parts)
-        return parts[0] if self.gains[0] is None else parts.sum(dim=0)
-
-    def _launch(self, kernel: Any, *others: Tensor) -> None:
+    def launch(self, kernel: Any, *others: Tensor | float) -> None:
         device = self.projected.device
         table = None if self.theta is None else turns(self.theta, self.width // 2, self.length, device)
         with torch.cuda.device_of(self.projected):
@@ -133,10 +160,9 @@ class _Heads:
                 *self.gains,
                 table,
                 *others,
-                self.eps,
                 self.total,
                 self.length,
-                H=self.count,
+                H=self.heads,
                 G=self.shared,
                 D=self.width,
                 R=self.at_a_time,
@@ -146,30 +172,24 @@ class _Heads:
             )
 
 
-@forward.register_fake
-def _(projected: Tensor, *settings: Any) -> tuple[Tensor, Tensor]:
-    shared, width = settings[3:5]
+def _scales(projected: Tensor, gain: Tensor | None, shared: int, width: int) -> Tensor:
     rows, length, wide = projected.shape
-    count = wide // width - 2 * shared
-    sums = projected.new_empty(rows, count, length, dtype=torch.float32)
-    return projected.new_empty(rows, length, count * width), sums
+    normed = 0 if gain is None else wide // width - shared
+    return projected.new_empty(rows, length, normed, dtype=torch.float32)
 
 
-@backward.register_fake
-def _(projected: Tensor, *settings: Any) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(projected), projected.new_empty(2, settings[4], dtype=torch.float32)
+@turn.register_fake
+def _(projected: Tensor, query_gain: Tensor | None, key_gain: Any, shared: int, width: int, *_: Any) -> Tensor:
+    return _scales(projected, query_gain, shared, width)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*inputs[:4], *output)
-    ctx.settings = inputs[4:]
+@attend.register_fake
+def _(turned: Tensor, segments: Tensor | None, shared: int, width: int, cap: float | None) -> tuple[Tensor, Tensor]:
+    rows, length, wide = turned.shape
+    heads = wide // width - 2 * shared
+    return turned.new_empty(rows, length, heads * width), turned.new_empty(rows, heads, length, dtype=torch.float32)
 
 
-def _differentiate(ctx: Any, grad_outputs: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    *tensors, outputs, sums = ctx.saved_tensors
-    grad, gains = backward(*tensors, *ctx.settings, outputs, sums, grad_outputs)
-    of_gains = (None, None) if tensors[1] is None else (gains[0], gains[1])
-    return grad, *of_gains, *(None,) * 6
-
-
-forward.register_autograd(_differentiate, setup_context=_keep)
+@differentiate.register_fake
+def _(turned: Tensor, *settings: Any) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(turned), turned.new_empty(2, settings[8], dtype=torch.float32)

@@ -13,6 +13,8 @@ Shapes: H query heads, G key heads and as many of values, D head width, R heads 
 import triton
 import triton.language as tl
 
+SMALLEST = tl.constexpr(2.0**-10)
+
 
 @triton.jit
 def heads_here(total, H: tl.constexpr, G: tl.constexpr, R: tl.constexpr):
@@ -46,18 +48,12 @@ def load_turns(table, at, length, inside, D: tl.constexpr):
 
 @triton.jit
 def gains_of(query_gain, key_gain, is_query, D: tl.constexpr):
-    """Both halves [R, D/2] of each head's gain."""
+    """Both halves [R, D/2] of each head's gain; a smaller one counts as SMALLEST, since it is divided by."""
     half = tl.arange(0, D // 2)
     one = tl.where(is_query, tl.load(query_gain + half)[None, :], tl.load(key_gain + half)[None, :])
     half += D // 2
-    return one, tl.where(is_query, tl.load(query_gain + half)[None, :], tl.load(key_gain + half)[None, :])
-
-
-@triton.jit
-def scale_of(one, two, eps, D: tl.constexpr):
-    """1 / rms of each head's vector, [R, 1]."""
-    squares = tl.sum(one * one, axis=1, keep_dims=True) + tl.sum(two * two, axis=1, keep_dims=True)
-    return tl.rsqrt(squares / D + eps)
+    two = tl.where(is_query, tl.load(query_gain + half)[None, :], tl.load(key_gain + half)[None, :])
+    return tl.where(tl.abs(one) < SMALLEST, SMALLEST, one), tl.where(tl.abs(two) < SMALLEST, SMALLEST, two)
 
 
 @triton.jit(do_not_specialize=["total", "length"])
@@ -66,7 +62,7 @@ def forward_kernel(
     query_gain,
     key_gain,
     table,
-    turned,
+    scales,
     eps,
     total,
     length,
@@ -77,28 +73,33 @@ def forward_kernel(
     NORM: tl.constexpr,
     TURN: tl.constexpr,
 ):
-    """`total` queries and keys [.., H + G, D], normed and turned, of positions that lie in rows of `length`."""
+    """Norm and turn `total` queries and keys of a projection [.., H + 2 G, D], in rows of `length`, where they lie.
+
+    Of each, 1 / rms goes into scales [.., H + G].
+    """
     number, at, head, inside = heads_here(total, H, G, R)
-    one, two = halves(projected, at * (H + 2 * G) + head, inside, D)
+    place = at * (H + 2 * G) + head
+    one, two = halves(projected, place, inside, D)
     if NORM:
-        scale = scale_of(one, two, eps, D)
+        scale = tl.rsqrt((tl.sum(one * one, axis=1) + tl.sum(two * two, axis=1)) / D + eps)
+        tl.store(scales + number, scale, mask=inside)
         gain, other_gain = gains_of(query_gain, key_gain, (head < H)[:, None], D)
-        one, two = one * scale * gain, two * scale * other_gain
+        one, two = one * scale[:, None] * gain, two * scale[:, None] * other_gain
     if TURN:
         cos, sin = load_turns(table, at, length, inside, D)
         one, two = one * cos - two * sin, two * cos + one * sin
-    store_halves(turned, number, inside, one, two, D)
+    store_halves(projected, place, inside, one, two, D)
 
 
 @triton.jit(do_not_specialize=["total", "length"])
 def backward_kernel(
-    projected,
+    turned,
     query_gain,
     key_gain,
     table,
+    scales,
     grads,
     grad_gains,
-    eps,
     total,
     length,
     H: tl.constexpr,
@@ -108,25 +109,31 @@ def backward_kernel(
     NORM: tl.constexpr,
     TURN: tl.constexpr,
 ):
-    """The projection's gradient where that of queries, keys and values lies, and a part of gains' [programs, 2, D]."""
-    _, at, head, inside = heads_here(total, H, G, R)
-    number = at * (H + 2 * G) + head
-    one, two = halves(grads, number, inside, D)
+    """The projection's gradient where that of queries, keys and values lies, and a part of gains' [programs, 2, D].
+
+    What was normed comes of what was turned: y turns back, and n is y / gain.
+    """
+    number, at, head, inside = heads_here(total, H, G, R)
+    place = at * (H + 2 * G) + head
+    one, two = halves(grads, place, inside, D)
+    cos, sin = 1.0, 0.0
     if TURN:
         cos, sin = load_turns(table, at, length, inside, D)
         one, two = one * cos + two * sin, two * cos - one * sin
     if NORM:
-        x, y = halves(projected, number, inside, D)
-        scale = scale_of(x, y, eps, D)
-        x, y = x * scale, y * scale
+        x, y = halves(turned, place, inside, D)
+        if TURN:
+            x, y = x * cos + y * sin, y * cos - x * sin
         is_query = (head < H)[:, None]
+        gain, other_gain = gains_of(query_gain, key_gain, is_query, D)
+        x, y = x / gain, y / other_gain
         mine = grad_gains + tl.program_id(0) * 2 * D + tl.arange(0, D // 2)
         tl.store(mine, tl.sum(tl.where(is_query, one * x, 0.0), axis=0))
         tl.store(mine + D // 2, tl.sum(tl.where(is_query, two * y, 0.0), axis=0))
         tl.store(mine + D, tl.sum(tl.where(is_query, 0.0, one * x), axis=0))
         tl.store(mine + D + D // 2, tl.sum(tl.where(is_query, 0.0, two * y), axis=0))
-        gain, other_gain = gains_of(query_gain, key_gain, is_query, D)
         one, two = one * gain, two * other_gain
-        along = (tl.sum(one * x, axis=1, keep_dims=True) + tl.sum(two * y, axis=1, keep_dims=True)) / D
-        one, two = (one - x * along) * scale, (two - y * along) * scale
-    store_halves(grads, number, inside, one, two, D)
+        along = (tl.sum(one * x, axis=1) + tl.sum(two * y, axis=1)) / D
+        scale = tl.load(scales + number, mask=inside, other=0.0)[:, None]
+        one, two = (one - x * along[:, None]) * scale, (two - y * along[:, None]) * scale
+    store_halves(grads, place, inside, one, two, D)

@@ -20,7 +20,7 @@ from triton import knobs
 
 from lilliput.ops.feed_forward.gated import Square
 from lilliput.ops.feed_forward.triton_gated import gated_gradients_kernel, gated_kernel
-from lilliput.ops.feed_forward.triton_product import fits, product, product_gradients
+from lilliput.ops.feed_forward.triton_product import fits, product
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 TILE = (16, 128)
@@ -32,46 +32,30 @@ WARPS = 4
 @torch.compiler.allow_in_graph
 def fused(projected: Tensor, down: Tensor, onto: Tensor | None, square: Square | None) -> Tensor:
     """[..., 2 I], [D, I] and [..., D] or None -> [..., D]; see `lilliput.ops.feed_forward.feed_forward`."""
-    down = down.to(projected.dtype)  # where autograd sees it: its gradient is rounded as that of any other product
-    if fits(projected, down):
-        return _Narrow.apply(projected, down, onto, square)  # type: ignore[no-any-return]
-    made: Tensor = _Between.apply(projected, down, square)
-    return made if onto is None else onto + made
+    # Cast where autograd sees it: the weight's gradient is rounded as that of any other product.
+    return _Behind.apply(projected, down.to(projected.dtype), onto, square)  # type: ignore[no-any-return]
 
 
-class _Narrow(torch.autograd.Function):
-    """The last product with the activation made in it, on top of a stream or nothing."""
+class _Behind(torch.autograd.Function):
+    """From a projection through the last product, and onto a stream; projection and weight are of one dtype."""
 
     @staticmethod
     def forward(ctx: Any, projected: Tensor, down: Tensor, onto: Tensor | None, square: Square | None) -> Tensor:
         ctx.save_for_backward(projected, down)
         ctx.square = square
-        return product(projected, down, onto, square)
+        if fits(projected, down):
+            return product(projected, down, onto, square)
+        made = F.linear(activate(projected, square), down)
+        return made if onto is None else onto + made
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:  # type: ignore[override]
         projected, down = ctx.saved_tensors
         narrow = grad.to(projected.dtype)
-        activation, grad_projected = product_gradients(projected, down, narrow, ctx.square)
-        grad_down = narrow.flatten(0, -2).T @ activation.flatten(0, -2)
-        return grad_projected, grad_down, grad if ctx.needs_input_grad[2] else None, None
-
-
-class _Between(torch.autograd.Function):
-    """From a projection through the last product; both of one dtype."""
-
-    @staticmethod
-    def forward(ctx: Any, projected: Tensor, down: Tensor, square: Square | None) -> Tensor:
-        ctx.save_for_backward(projected, down)
-        ctx.square = square
-        return F.linear(activate(projected, square), down)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
-        projected, down = ctx.saved_tensors
-        between = grad @ down
+        between = narrow @ down
         grad_projected = differentiate(projected, between, ctx.square)  # it is the activation from here on
-        return grad_projected, grad.flatten(0, -2).T @ between.flatten(0, -2), None
+        grad_down = narrow.flatten(0, -2).T @ between.flatten(0, -2)
+        return grad_projected, grad_down, grad if ctx.needs_input_grad[2] else None, None
 
 
 @torch.library.custom_op("lilliput::gated", mutates_args=())

@@ -35,13 +35,6 @@ def load_both(projected, at, channel, inside, INNER: tl.constexpr):
 
 
 @triton.jit
-def store_both(projected, at, channel, inside, gate, up, INNER: tl.constexpr):
-    pointers = projected + at * (2 * INNER) + channel
-    tl.store(pointers, gate.to(projected.dtype.element_ty), mask=inside)
-    tl.store(pointers + INNER, up.to(projected.dtype.element_ty), mask=inside)
-
-
-@triton.jit
 def opened(gate, SQUARE: tl.constexpr):
     """The gate behind its activation, and the slope of that; not a number stays so."""
     if SQUARE == "relu":
@@ -59,21 +52,6 @@ def product_of(opening, up, SQUARE: tl.constexpr):
     if SQUARE == "product":
         return opening * up * (opening * up)
     return opening * opening * up
-
-
-@triton.jit
-def differentiated(gate, up, d, SQUARE: tl.constexpr):
-    """The activation, and the gradients of gates and what they let through from that of the activation."""
-    opening, slope = opened(gate, SQUARE)
-    made = product_of(opening, up, SQUARE)
-    if SQUARE is None:
-        of_opening, of_up = d * up, d * opening
-    elif SQUARE == "product":
-        d *= 2.0 * opening * up
-        of_opening, of_up = d * up, d * opening
-    else:
-        of_opening, of_up = d * up * (2.0 * opening), d * (opening * opening)
-    return made, of_opening * slope, of_up
 
 
 @triton.jit(do_not_specialize=["total"])
@@ -109,6 +87,16 @@ def gated_gradients_kernel(
     at, channel, inside = places(total, INNER, ROWS, COLUMNS)
     gate, up = load_both(projected, at, channel, inside, INNER)
     d = tl.load(between + at * INNER + channel, mask=inside, other=0.0).to(tl.float32)
-    made, of_gate, of_up = differentiated(gate, up, d, SQUARE)
+    opening, slope = opened(gate, SQUARE)
+    made = product_of(opening, up, SQUARE)
     tl.store(between + at * INNER + channel, made.to(between.dtype.element_ty), mask=inside)
-    store_both(grad_projected, at, channel, inside, of_gate, of_up, INNER)
+    if SQUARE is None:
+        of_opening, of_up = d * up, d * opening
+    elif SQUARE == "product":
+        d *= 2.0 * opening * up
+        of_opening, of_up = d * up, d * opening
+    else:
+        of_opening, of_up = d * up * (2.0 * opening), d * (opening * opening)
+    pointers = grad_projected + at * (2 * INNER) + channel
+    tl.store(pointers, (of_opening * slope).to(grad_projected.dtype.element_ty), mask=inside)
+    tl.store(pointers + INNER, of_up.to(grad_projected.dtype.element_ty), mask=inside)
