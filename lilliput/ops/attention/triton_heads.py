@@ -4,8 +4,7 @@ A head lies in two halves of D/2 channels, which turn together:
 
     n = x / rms(x) * gain    one' = one cos - two sin    two' = two cos + one sin
 
-Heads are counted over all positions. A program has no loop, so that all it reads is on its way at the same time: one
-that took a position's heads in turn had three quarters of the bandwidth.
+Heads are counted over all positions. Programs that took a position's heads in turn had three quarters of the bandwidth.
 
 Shapes: H query heads, G key heads and as many of values, D head width, R heads of a program.
 """
@@ -92,6 +91,58 @@ def forward_kernel(
     store_halves(projected, place, inside, one, two, D)
 
 
+@triton.jit
+def _back(
+    program,
+    turned,
+    gain,
+    table,
+    scales,
+    grads,
+    grad_gain,
+    positions,
+    length,
+    BEGIN: tl.constexpr,
+    COUNT: tl.constexpr,
+    ALL: tl.constexpr,
+    SCALED: tl.constexpr,
+    D: tl.constexpr,
+    R: tl.constexpr,
+    TIMES: tl.constexpr,
+    NORM: tl.constexpr,
+    TURN: tl.constexpr,
+):
+    """Of the `COUNT` heads a position that begin at head `BEGIN` of `ALL`; the first `SCALED` ones have scales."""
+    gain_one, gain_two = 1.0, 1.0
+    if NORM:
+        gain_one, gain_two = load_gain(gain, D)
+    sum_one, sum_two = tl.zeros([R, D // 2], tl.float32), tl.zeros([R, D // 2], tl.float32)
+    for time in range(TIMES):
+        number = (program * TIMES + time) * R + tl.arange(0, R)
+        at, head, inside = number // COUNT, BEGIN + number % COUNT, number < positions * COUNT
+        one, two = halves(grads, at * ALL + head, inside, D)
+        cos, sin = 1.0, 0.0
+        if TURN:
+            cos, sin = load_turns(table, at, length, inside, D)
+            one, two = one * cos + two * sin, two * cos - one * sin
+        if NORM:
+            x, y = halves(turned, at * ALL + head, inside, D)
+            if TURN:
+                x, y = x * cos + y * sin, y * cos - x * sin
+            along_one, along_two = one * x, two * y  # as of n and a gradient times gain
+            sum_one += along_one
+            sum_two += along_two
+            along = ((tl.sum(along_one, axis=1) + tl.sum(along_two, axis=1)) / D)[:, None]
+            scale = tl.load(scales + at * SCALED + head, mask=inside, other=0.0).to(tl.float32)[:, None]
+            one = (one * gain_one - x * along / gain_one) * scale
+            two = (two * gain_two - y * along / gain_two) * scale
+        store_halves(grads, at * ALL + head, inside, one, two, D)
+    if NORM:
+        half = tl.arange(0, D // 2)[None, :]
+        tl.store(grad_gain + half, tl.sum(sum_one, axis=0)[None, :] / gain_one)
+        tl.store(grad_gain + D // 2 + half, tl.sum(sum_two, axis=0)[None, :] / gain_two)
+
+
 @triton.jit(do_not_specialize=["positions", "length"])
 def backward_kernel(
     turned,
@@ -107,36 +158,18 @@ def backward_kernel(
     G: tl.constexpr,
     D: tl.constexpr,
     R: tl.constexpr,
+    TIMES: tl.constexpr,
     NORM: tl.constexpr,
     TURN: tl.constexpr,
 ):
-    """The projection's gradient where that of queries, keys and values lies, and a part of gains' [programs, 2, D].
+    """The projection's gradient where that of queries, keys and values lies, and parts of the gains' [programs, D].
 
-    What was normed comes of what was turned: it turns back, and then is n times gain.
+    What was normed comes of what was turned: it turns back, and then is n times gain. A program takes R heads `TIMES`
+    over, of queries or, later ones, of keys.
     """
-    number, at, head, inside = heads_here(positions, H, G, R)
-    place = at * (H + 2 * G) + head
-    one, two = halves(grads, place, inside, D)
-    cos, sin = 1.0, 0.0
-    if TURN:
-        cos, sin = load_turns(table, at, length, inside, D)
-        one, two = one * cos + two * sin, two * cos - one * sin
-    if NORM:
-        x, y = halves(turned, place, inside, D)
-        if TURN:
-            x, y = x * cos + y * sin, y * cos - x * sin
-        is_query = (head < H)[:, None]
-        query_one, query_two = load_gain(query_gain, D)
-        key_one, key_two = load_gain(key_gain, D)
-        x *= tl.where(is_query, 1.0 / query_one, 1.0 / key_one)
-        y *= tl.where(is_query, 1.0 / query_two, 1.0 / key_two)
-        mine = grad_gains + tl.program_id(0) * 2 * D + tl.arange(0, D // 2)
-        tl.store(mine, tl.sum(tl.where(is_query, one * x, 0.0), axis=0))
-        tl.store(mine + D // 2, tl.sum(tl.where(is_query, two * y, 0.0), axis=0))
-        tl.store(mine + D, tl.sum(tl.where(is_query, 0.0, one * x), axis=0))
-        tl.store(mine + D + D // 2, tl.sum(tl.where(is_query, 0.0, two * y), axis=0))
-        one, two = one * tl.where(is_query, query_one, key_one), two * tl.where(is_query, query_two, key_two)
-        along = ((tl.sum(one * x, axis=1) + tl.sum(two * y, axis=1)) / D)[:, None]
-        scale = tl.load(scales + number, mask=inside, other=0.0).to(tl.float32)[:, None]
-        one, two = (one - x * along) * scale, (two - y * along) * scale
-    store_halves(grads, place, inside, one, two, D)
+    mine, of_queries = tl.program_id(0), tl.cdiv(positions * H, R * TIMES)
+    given = (table, scales, grads, grad_gains + mine * D, positions, length)
+    if mine < of_queries:
+        _back(mine, turned, query_gain, *given, 0, H, H + 2 * G, H + G, D, R, TIMES, NORM, TURN)
+    else:
+        _back(mine - of_queries, turned, key_gain, *given, H, G, H + 2 * G, H + G, D, R, TIMES, NORM, TURN)
