@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 
 SMALLEST = tl.constexpr(2.0**-10)
+FIRST = tl.constexpr(0)
 
 
 @triton.jit
@@ -139,8 +140,8 @@ def _back(
         store_halves(grads, at * ALL + head, inside, one, two, D)
     if NORM:
         half = tl.arange(0, D // 2)[None, :]
-        tl.store(grad_gain + half, tl.sum(sum_one, axis=0)[None, :] / gain_one)
-        tl.store(grad_gain + D // 2 + half, tl.sum(sum_two, axis=0)[None, :] / gain_two)
+        tl.store(grad_gain + half, tl.sum(sum_one / gain_one, axis=0, keep_dims=True))
+        tl.store(grad_gain + D // 2 + half, tl.sum(sum_two / gain_two, axis=0, keep_dims=True))
 
 
 @triton.jit(do_not_specialize=["positions", "length"])
@@ -170,6 +171,6 @@ def backward_kernel(
     mine, of_queries = tl.program_id(0), tl.cdiv(positions * H, R * TIMES)
     given = (table, scales, grads, grad_gains + mine * D, positions, length)
     if mine < of_queries:
-        _back(mine, turned, query_gain, *given, 0, H, H + 2 * G, H + G, D, R, TIMES, NORM, TURN)
+        _back(mine, turned, query_gain, *given, FIRST, H, H + 2 * G, H + G, D, R, TIMES, NORM, TURN)
     else:
         _back(mine - of_queries, turned, key_gain, *given, H, G, H + 2 * G, H + G, D, R, TIMES, NORM, TURN)
