@@ -12,7 +12,6 @@ Shapes: H query heads, G key heads and as many of values, D head width, R heads 
 import triton
 import triton.language as tl
 
-SMALLEST = tl.constexpr(2.0**-10)
 FIRST = tl.constexpr(0)
 
 
@@ -41,17 +40,16 @@ def load_turns(table, at, length, inside, D: tl.constexpr):
 
 @triton.jit
 def load_gain(gain, D: tl.constexpr):
-    """Both halves [1, D/2]; what is smaller counts as SMALLEST, since it is divided by."""
+    """Both halves [1, D/2]."""
     half = tl.arange(0, D // 2)
-    one, two = tl.load(gain + half)[None, :], tl.load(gain + D // 2 + half)[None, :]
-    return tl.where(tl.abs(one) < SMALLEST, SMALLEST, one), tl.where(tl.abs(two) < SMALLEST, SMALLEST, two)
+    return tl.load(gain + half)[None, :], tl.load(gain + D // 2 + half)[None, :]
 
 
 @triton.jit
-def heads_here(positions, H: tl.constexpr, G: tl.constexpr, R: tl.constexpr):
-    """Of this program's heads [R]: their numbers, positions, heads at a position, and which of them there are."""
-    number = tl.program_id(0) * R + tl.arange(0, R)
-    return number, number // (H + G), number % (H + G), number < positions * (H + G)
+def scale_of(one, two, eps, D: tl.constexpr):
+    """1 / rms of each head's vector, [R, 1]."""
+    squares = tl.sum(one * one, axis=1, keep_dims=True) + tl.sum(two * two, axis=1, keep_dims=True)
+    return tl.rsqrt(squares / D + eps)
 
 
 @triton.jit(do_not_specialize=["positions", "length"])
@@ -60,7 +58,7 @@ def forward_kernel(
     query_gain,
     key_gain,
     table,
-    scales,
+    turned,
     eps,
     positions,
     length,
@@ -68,91 +66,88 @@ def forward_kernel(
     G: tl.constexpr,
     D: tl.constexpr,
     R: tl.constexpr,
+    TURNED: tl.constexpr,
     NORM: tl.constexpr,
     TURN: tl.constexpr,
 ):
-    """Norm and turn queries and keys of a projection [.., H + 2 G, D], in rows of `length`, where they lie.
+    """Queries and keys of a projection [.., H + 2 G, D], in rows of `length`, normed and turned.
 
-    Of each, 1 / rms goes into scales [.., H + G].
+    They become the first of `TURNED` heads a position, which may be their own.
     """
-    number, at, head, inside = heads_here(positions, H, G, R)
-    place = at * (H + 2 * G) + head
-    one, two = halves(projected, place, inside, D)
+    number = tl.program_id(0) * R + tl.arange(0, R)
+    at, head, inside = number // (H + G), number % (H + G), number < positions * (H + G)
+    one, two = halves(projected, at * (H + 2 * G) + head, inside, D)
     if NORM:
-        scale = tl.rsqrt((tl.sum(one * one, axis=1) + tl.sum(two * two, axis=1)) / D + eps)
-        tl.store(scales + number, tl.minimum(scale, 65504.0).to(scales.dtype.element_ty), mask=inside)
+        scale = scale_of(one, two, eps, D)
         is_query = (head < H)[:, None]
         query_one, query_two = load_gain(query_gain, D)
         key_one, key_two = load_gain(key_gain, D)
-        one = one * scale[:, None] * tl.where(is_query, query_one, key_one)
-        two = two * scale[:, None] * tl.where(is_query, query_two, key_two)
+        one = one * scale * tl.where(is_query, query_one, key_one)
+        two = two * scale * tl.where(is_query, query_two, key_two)
     if TURN:
         cos, sin = load_turns(table, at, length, inside, D)
         one, two = one * cos - two * sin, two * cos + one * sin
-    store_halves(projected, place, inside, one, two, D)
+    store_halves(turned, at * TURNED + head, inside, one, two, D)
 
 
 @triton.jit
 def _back(
     program,
-    turned,
+    projected,
     gain,
     table,
-    scales,
     grads,
     grad_gain,
+    eps,
     positions,
     length,
     BEGIN: tl.constexpr,
     COUNT: tl.constexpr,
     ALL: tl.constexpr,
-    SCALED: tl.constexpr,
     D: tl.constexpr,
     R: tl.constexpr,
     TIMES: tl.constexpr,
     NORM: tl.constexpr,
     TURN: tl.constexpr,
 ):
-    """Of the `COUNT` heads a position that begin at head `BEGIN` of `ALL`; the first `SCALED` ones have scales."""
+    """Of the `COUNT` heads a position that begin at head `BEGIN` of `ALL`."""
     gain_one, gain_two = 1.0, 1.0
     if NORM:
         gain_one, gain_two = load_gain(gain, D)
     sum_one, sum_two = tl.zeros([R, D // 2], tl.float32), tl.zeros([R, D // 2], tl.float32)
     for time in range(TIMES):
         number = (program * TIMES + time) * R + tl.arange(0, R)
-        at, head, inside = number // COUNT, BEGIN + number % COUNT, number < positions * COUNT
-        one, two = halves(grads, at * ALL + head, inside, D)
-        cos, sin = 1.0, 0.0
+        at, inside = number // COUNT, number < positions * COUNT
+        place = at * ALL + BEGIN + number % COUNT
+        one, two = halves(grads, place, inside, D)
         if TURN:
             cos, sin = load_turns(table, at, length, inside, D)
             one, two = one * cos + two * sin, two * cos - one * sin
         if NORM:
-            x, y = halves(turned, at * ALL + head, inside, D)
-            if TURN:
-                x, y = x * cos + y * sin, y * cos - x * sin
-            along_one, along_two = one * x, two * y  # as of n and a gradient times gain
-            sum_one += along_one
-            sum_two += along_two
-            along = ((tl.sum(along_one, axis=1) + tl.sum(along_two, axis=1)) / D)[:, None]
-            scale = tl.load(scales + at * SCALED + head, mask=inside, other=0.0).to(tl.float32)[:, None]
-            one = (one * gain_one - x * along / gain_one) * scale
-            two = (two * gain_two - y * along / gain_two) * scale
-        store_halves(grads, at * ALL + head, inside, one, two, D)
+            x, y = halves(projected, place, inside, D)
+            scale = scale_of(x, y, eps, D)
+            x, y = x * scale, y * scale
+            sum_one += one * x
+            sum_two += two * y
+            one, two = one * gain_one, two * gain_two
+            along = (tl.sum(one * x, axis=1, keep_dims=True) + tl.sum(two * y, axis=1, keep_dims=True)) / D
+            one, two = (one - x * along) * scale, (two - y * along) * scale
+        store_halves(grads, place, inside, one, two, D)
     if NORM:
-        half = tl.arange(0, D // 2)[None, :]
-        tl.store(grad_gain + half, tl.sum(sum_one / gain_one, axis=0, keep_dims=True))
-        tl.store(grad_gain + D // 2 + half, tl.sum(sum_two / gain_two, axis=0, keep_dims=True))
+        half = tl.arange(0, D // 2)
+        tl.store(grad_gain + half, tl.sum(sum_one, axis=0))
+        tl.store(grad_gain + D // 2 + half, tl.sum(sum_two, axis=0))
 
 
 @triton.jit(do_not_specialize=["positions", "length"])
 def backward_kernel(
-    turned,
+    projected,
     query_gain,
     key_gain,
     table,
-    scales,
     grads,
     grad_gains,
+    eps,
     positions,
     length,
     H: tl.constexpr,
@@ -165,12 +160,11 @@ def backward_kernel(
 ):
     """The projection's gradient where that of queries, keys and values lies, and parts of the gains' [programs, D].
 
-    What was normed comes of what was turned: it turns back, and then is n times gain. A program takes R heads `TIMES`
-    over, of queries or, later ones, of keys.
+    A program takes R heads `TIMES` over, of queries or, later ones, of keys.
     """
     mine, of_queries = tl.program_id(0), tl.cdiv(positions * H, R * TIMES)
-    given = (table, scales, grads, grad_gains + mine * D, positions, length)
+    given = (table, grads, grad_gains + mine * D, eps, positions, length)
     if mine < of_queries:
-        _back(mine, turned, query_gain, *given, FIRST, H, H + 2 * G, H + G, D, R, TIMES, NORM, TURN)
+        _back(mine, projected, query_gain, *given, FIRST, H, H + 2 * G, D, R, TIMES, NORM, TURN)
     else:
-        _back(mine - of_queries, turned, key_gain, *given, H, G, H + 2 * G, H + G, D, R, TIMES, NORM, TURN)
+        _back(mine - of_queries, projected, key_gain, *given, H, G, H + 2 * G, D, R, TIMES, NORM, TURN)

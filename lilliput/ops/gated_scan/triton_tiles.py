@@ -42,7 +42,9 @@ HOPPER = Tiles(
 )
 """One H100, 2026-11-25, bf16, [32, 2048, 6, 128], caches cold: states 0.19 ms and in reverse the same, outputs 0.49 and
 0.23, gradients 0.79 (2026-11-26; with two stages 1.00); other tiles took 0.20 to 0.26, 0.76 to 0.97 both ways, and 1.02
-to 1.90. Three programs of states and outputs share a multiprocessor, two of gradients; with 168 registers those wait for every product by itself. A tile is only to be shipped with its parity checked on the device: (32, 64) with 4 warps was wrong there (see `WIDTHS` in `triton`)."""
+to 1.90. Three programs of states and outputs share a multiprocessor, two of gradients; with 168 registers those wait
+for every product by itself. A tile is only to be shipped with its parity checked on the device: (32, 64) with 4 warps
+was wrong there (see `WIDTHS` in `triton`)."""
 OTHERS = Tiles(64, states=Tile(64, 64, stages=2), outputs=Tile(64, 128), gradients=Tile(64, 32))
 SINGLE = Tiles(32, states=Tile(32, 32, stages=2), outputs=Tile(32, 128), gradients=Tile(32, 16))
 """fp32 operands take twice the room, and thrice that where three tf32 products make one."""
