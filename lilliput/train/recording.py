@@ -15,7 +15,6 @@ def recorded(run: Callable[[], Made], pool: Any = None) -> tuple[torch.cuda.CUDA
         run: reads and writes the same addresses whenever it is replayed.
         pool: of the memory that it takes, from `torch.cuda.graph_pool_handle`; None for one of its own.
     """
-    torch._C._cuda_clearCublasWorkspaces()  # 32 MiB a stream on Hopper; a recording has its own, in its own stream
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
     try:
         with torch.cuda.graph(graph, pool=pool):
