@@ -1,7 +1,6 @@
 """What a model is trained on, and how far the reading of it has come."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,6 @@ class Batch:
     segments: torch.Tensor
     """[B, T] int32: number of the token's document within its row, from 0 and never falling."""
 
-    @cached_property
-    def all_charged(self) -> bool:
-        """Whether every token counts where it is a target."""
-        return bool(self.weight.amin() > 0)
-
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
         return Batch(
@@ -33,17 +27,12 @@ class Batch:
         )
 
     def bound_for(self, device: torch.device | str) -> "Batch":
-        """The same batch, still on the CPU, where a copy to the device does not make the host wait for it.
-
-        What the host wants to know of it then is looked at now, and not between two steps, while the device waits.
-        """
+        """The same batch, still on the CPU, where a copy to the device does not make the host wait for it."""
         if torch.device(device).type != "cuda":
             return self
-        bound = Batch(
+        return Batch(
             tokens=self.tokens.pin_memory(), weight=self.weight.pin_memory(), segments=self.segments.pin_memory()
         )
-        _ = bound.all_charged
-        return bound
 
 
 @dataclass(frozen=True, kw_only=True)

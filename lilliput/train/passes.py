@@ -122,7 +122,8 @@ class GraphedPasses:
 
     def __call__(self, stage: int, batches: Sequence[Batch], charged: float, generator: torch.Generator) -> Parts:
         kinds = {(stage, batch.tokens.shape) for batch in batches}
-        if not all(batch.all_charged for batch in batches) or self._precision.looks or not kinds <= self._seen:
+        whole = all(bool(batch.weight.amin() > 0) for batch in batches)
+        if not whole or self._precision.looks or not kinds <= self._seen:
             if not self._precision.looks:  # what is looked at runs eagerly: nothing is compiled by it
                 self._seen |= kinds
             self._begin(stage)
