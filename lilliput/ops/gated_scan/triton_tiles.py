@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 
 from lilliput.ops import tuned
+from lilliput.ops.device_class import is_hopper
 
 NAME = "gated_scan"
 """Under which a cut that was measured is kept."""
@@ -53,5 +54,4 @@ SINGLE = Tiles(32, states=Tile(32, 32, stages=2), outputs=Tile(32, 128), gradien
 def tiles_for(dtype: torch.dtype, device: torch.device) -> Tiles:
     if dtype == torch.float32:
         return SINGLE
-    hopper = device.type == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(device)[0] == 9
-    return tuned.tiles(NAME, HOPPER if hopper else OTHERS)
+    return tuned.tiles(NAME, HOPPER if is_hopper(device) else OTHERS)
