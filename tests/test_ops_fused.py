@@ -76,19 +76,21 @@ def test_compiled_attention_keeps_the_projection_alone(norm):
     x, weight = torch.randn(2, 40, 24, device=DEVICE), torch.randn(4 * width, 24, device=DEVICE) / 5
     leaves = [x.requires_grad_(), weight.requires_grad_()]
     leaves += [torch.rand(width, device=DEVICE, requires_grad=True) for _ in range(2 if norm else 0)]
-    found = []
+    segments, found = documents(40), []
     with functorch.patch(RECOMPUTED):
         for backend in (AttentionBackend.COMPOSED, AttentionBackend.TRITON):
 
             def layer(x, weight, *gains, backend=backend):
-                return attention(F.linear(x, weight), 1, width, gains=gains or None, theta=100.0, backend=backend)
+                settings = {"gains": gains or None, "theta": 100.0, "segments": segments, "backend": backend}
+                return attention(F.linear(x, weight), 1, width, **settings)
 
             compiled = torch.compile(layer, backend="aot_eager_decomp_partition", fullgraph=True, dynamic=False)
             outputs, kept = with_kept_bytes(lambda compiled=compiled: compiled(*leaves), torch.nn.Module())
             found.append((kept, outputs, *torch.autograd.grad(outputs.sin().sum(), leaves)))
     positions, heads = 2 * 40, 2
     projection, outputs, sums = 4 * width, heads * width, heads
-    assert found[1][0] == sum(leaf.nbytes for leaf in leaves) + 4 * positions * (projection + outputs + sums)
+    given = sum(leaf.nbytes for leaf in leaves) + segments.nbytes
+    assert found[1][0] == given + 4 * positions * (projection + outputs + sums)
     assert furthest(found[1][1:], found[0][1:]) < 1e-4
 
 

@@ -130,8 +130,8 @@ class HGRN2Mixer(nn.Module):
         times: Tensor | None = None,
     ) -> Tensor:
         mixed = recurrence(self._projected(x, gain), self.spec.heads, bound=bound, segments=segments, **self._settings)
-        normed, gain = cast(Norm, self.norm).parts(mixed)
-        return product(normed, self.output.weight, times, gain=gain)
+        normed, of_norm = cast(Norm, self.norm).parts(mixed)
+        return product(normed, self.output.weight, times, gain=of_norm)
 
     def advance(
         self, x: Tensor, state: Recurrent | None, bound: Tensor | None = None, *, times: Tensor | None = None

@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 
 FIRST = tl.constexpr(0)
+"""Where the queries of a position begin among its heads."""
 
 
 @triton.jit
