@@ -6,7 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from lilliput.ops.project import as_one
+from lilliput.ops.normed import normed
+from lilliput.ops.project import as_one, of_products
 
 
 class NormSpec(Protocol):
@@ -25,7 +26,7 @@ class Norm(Protocol):
         ...
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """x [..., D], normed, and the gain [D] that is left for weights of products; None where x was multiplied."""
+        """x [..., D], normed for products, and the gain [D] left for their weights; None where x was multiplied."""
         ...
 
 
@@ -61,17 +62,9 @@ class RMSNormLayer(nn.Module):
         nn.init.constant_(self.weight, 1.0 - self.offset)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._normed(x, self._gain(x))
+        wide = x if x.dtype == torch.float64 else x.float()
+        gain = self.weight.to(wide.dtype) + self.offset
+        return nn.functional.rms_norm(wide, gain.shape, gain, self.eps).to(x.dtype)
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        return (self._normed(x, None), self._gain(x)) if as_one(x) else (self(x), None)
-
-    def _gain(self, x: Tensor) -> Tensor:
-        return self.weight.to(_wide(x).dtype) + self.offset
-
-    def _normed(self, x: Tensor, gain: Tensor | None) -> Tensor:
-        return nn.functional.rms_norm(_wide(x), self.weight.shape, gain, self.eps).to(x.dtype)
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
+        return (normed(x, self.eps, of_products(x)), self.weight + self.offset) if as_one(x) else (self(x), None)

@@ -43,6 +43,12 @@ def multiplied(weight: Tensor, factor: Tensor | None) -> Tensor:
     return weight if factor is None else (factor * weight).to(weight.dtype)
 
 
+def of_products(x: Tensor) -> torch.dtype:
+    """What products with x are made of here: its own precision, or that of an autocast region around."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
 def as_one(x: Tensor) -> bool:
     """Whether projections of x are one product, and numbers multiply its weight."""
     return x.is_cuda and x.numel() >= TOGETHER * x.shape[-1]
