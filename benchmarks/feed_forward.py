@@ -61,7 +61,7 @@ Layer = Callable[..., tuple[Tensor, ...]]
 
 def layer(how: Backend, square: Square | None) -> Layer:
     def call(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> tuple[Tensor]:
-        return (feed_forward(x, gate, up, down, square, backend=how),)
+        return (feed_forward(project(x, gate, up), down, square, backend=how),)
 
     return call
 

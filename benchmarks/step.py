@@ -197,7 +197,8 @@ def _fla(spec: ModelSpec) -> tuple[str, nn.Module, Callable[..., Any], bool]:
 
 
 KINDS = (
-    ("ffn", ("gated_",)),
+    ("stream", ("join_kernel", "begin_gradients")),
+    ("ffn", ("gated_", "product_kernel")),
     ("attention", ("outputs_kernel", "grad_queries", "grad_keys", "deltas", "spans_kernel", "flash", "fmha", "sdpa")),
     ("scan", ("states_kernel", "gradients_kernel")),
     ("loss", ("charge_kernel", "differentiate")),

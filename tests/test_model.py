@@ -98,7 +98,7 @@ def test_gains_and_gates_have_one_gradient_whatever_they_multiply(model, monkeyp
 
     multiplied = gradients()
     assert any("gate.logit" in name for name in multiplied) == isinstance(model.spec.gate, ScalarGate)
-    for place in ("ops.project", "nn.norm"):
+    for place in ("ops.project", "ops.normed"):
         monkeypatch.setattr(f"lilliput.{place}.as_one", lambda _: True)
     for name, gradient in gradients().items():
         assert torch.allclose(gradient, multiplied[name], rtol=1e-9, atol=1e-12), name

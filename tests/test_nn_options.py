@@ -14,6 +14,7 @@ from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.lower_bounds import LowerBounds
 from lilliput.nn.rope import EvenLayers, Everywhere
 from lilliput.ops.feed_forward import gated
+from lilliput.ops.project import project
 from lilliput.ops.recurrence import gates
 from lilliput.ops.rotate import order_as_halves, rotate, tied
 from lilliput.optim.adamw import AdamW
@@ -33,9 +34,9 @@ def normal(*shape, seed=0):
 @pytest.mark.parametrize("square", FORMS)
 def test_squares_are_what_they_are_called(square):
     layer = SwiGLU2(inner=12, square=square).build(8).double()
-    x = normal(2, 5, 8)
-    expected = layer.down(FORMS[square](layer.gate(x), layer.up(x)))
-    assert torch.allclose(layer(x), expected, atol=1e-14)
+    x, onto, times = normal(2, 5, 8), normal(2, 5, 8), normal(1)[0]
+    expected = onto + times * layer.down(FORMS[square](layer.gate(x), layer.up(x)))
+    assert torch.allclose(layer(project(x, *layer.weights), onto, times), expected, atol=1e-14)
 
 
 @pytest.mark.parametrize("square", FORMS)

@@ -8,7 +8,8 @@ import torch._functorch.config as functorch
 from test_ops_attend import DEVICE, TOLERANCES, furthest
 
 from lilliput.ops import project
-from lilliput.ops.feed_forward import Backend, Square, feed_forward, gated
+from lilliput.ops.feed_forward import Backend, Square, gated
+from lilliput.ops.feed_forward import feed_forward as behind
 from lilliput.plan.kept import with_kept_bytes
 from lilliput.train.compiled import RECOMPUTED
 from lilliput.train.headroom import looking
@@ -26,6 +27,10 @@ def draw(inner, positions=37, width=24):
     shapes = ((2, positions, width), (inner, width), (inner, width), (width, inner))
     drawn = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
     return [drawn[0].to(DEVICE), *((weight * weight.shape[1] ** -0.5).to(DEVICE) for weight in drawn[1:])]
+
+
+def feed_forward(x, gate, up, down, square=None, **settings):
+    return behind(project.project(x, gate, up), down, square, **settings)
 
 
 def run(backend, dtype, inputs, square):

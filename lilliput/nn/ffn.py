@@ -1,4 +1,4 @@
-"""Gated feed-forward layers. Shape: [B, L, D] -> [B, L, D] through an inner width."""
+"""Gated feed-forward layers, behind their first product. Shapes: B rows, L positions, D model width, I inner width."""
 
 from dataclasses import dataclass
 from math import inf
@@ -19,7 +19,20 @@ class FFNSpec(Protocol):
         ...
 
     def build(self, width: int) -> nn.Module:
-        """A layer [B, L, width] -> [B, L, width], `gain` and `times` as in `Mixer.mix`, added to `onto` or nothing."""
+        """An `nn.Module` that is a `FFN`."""
+        ...
+
+
+class FFN(Protocol):
+    """Makes of a projection, position by position, what is added to the stream."""
+
+    @property
+    def weights(self) -> tuple[Tensor, ...]:
+        """What the normed stream is multiplied by first, as of a `Mixer`."""
+        ...
+
+    def __call__(self, projected: Tensor, onto: Tensor, times: Tensor | None) -> Tensor:
+        """Both products side by side [B, L, 2 I] -> onto [B, L, D] + times (a number or 1) what the layer makes."""
         ...
 
 
@@ -63,8 +76,9 @@ class GatedFFN(nn.Module):
         self.down = nn.Linear(inner, width, bias=False)
         self.square: Square | None = square
 
-    def forward(
-        self, x: Tensor, *, gain: Tensor | None = None, times: Tensor | None = None, onto: Tensor | None = None
-    ) -> Tensor:
-        weights = self.gate.weight, self.up.weight, self.down.weight
-        return feed_forward(x, *weights, self.square, gain=gain, times=times, onto=onto)
+    @property
+    def weights(self) -> tuple[Tensor, ...]:
+        return self.gate.weight, self.up.weight
+
+    def forward(self, projected: Tensor, onto: Tensor, times: Tensor | None) -> Tensor:
+        return feed_forward(projected, self.down.weight, self.square, times=times, onto=onto)

@@ -16,7 +16,7 @@ from lilliput.nn.norm import RMSNormLayer
 from lilliput.nn.rope import Everywhere, Rope
 from lilliput.ops.attend import attend
 from lilliput.ops.attention import attention, heads
-from lilliput.ops.project import product, project
+from lilliput.ops.project import Product
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,29 +80,25 @@ class GQAMixer(nn.Module):
         self.query_norm = RMSNormLayer(spec.head_width, spec.eps, offset=0.0) if spec.qk_norm else nn.Identity()
         self.key_norm = RMSNormLayer(spec.head_width, spec.eps, offset=0.0) if spec.qk_norm else nn.Identity()
 
-    def mix(
-        self, x: Tensor, segments: Tensor | None, *, gain: Tensor | None = None, times: Tensor | None = None
-    ) -> Tensor:
-        projected = self._projected(x, gain)
-        mixed = attention(projected, *self._shape, segments=segments, cap=self.spec.cap, **self._settings)
-        return product(mixed, self.output.weight, times)
+    @property
+    def weights(self) -> tuple[Tensor, ...]:
+        return self.query.weight, self.key.weight, self.value.weight
 
-    def advance(
-        self, x: Tensor, state: KeysAndValues | None, *, times: Tensor | None = None
-    ) -> tuple[Tensor, KeysAndValues]:
+    def mix(self, projected: Tensor, segments: Tensor | None) -> Product:
+        mixed = attention(projected, *self._shape, segments=segments, cap=self.spec.cap, **self._settings)
+        return Product(mixed, self.output.weight)
+
+    def advance(self, projected: Tensor, state: KeysAndValues | None) -> tuple[Product, KeysAndValues]:
         first = 0 if state is None else state.keys.shape[1]
-        q, k, v = heads(self._projected(x), *self._shape, first=first, **self._settings)
+        q, k, v = heads(projected, *self._shape, first=first, **self._settings)
         if state is not None:
             k, v = torch.cat((state.keys, k), dim=1), torch.cat((state.values, v), dim=1)
         mixed = attend(q, k, v, None, self.spec.cap).flatten(-2)
-        return product(mixed, self.output.weight, times), KeysAndValues(k, v)
+        return Product(mixed, self.output.weight), KeysAndValues(k, v)
 
     @property
     def waits(self) -> bool:
         return False
-
-    def _projected(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
-        return project(x, self.query.weight, self.key.weight, self.value.weight, gain=gain)
 
     @property
     def _shape(self) -> tuple[int, int]:

@@ -21,7 +21,8 @@ from lilliput.nn.lower_bounds import LowerBounds
 from lilliput.nn.norm import Norm, NormSpec, RMSNorm
 from lilliput.nn.rope import Nowhere, Rope
 from lilliput.ops.gated_scan import gated_scan
-from lilliput.ops.project import product, project
+from lilliput.ops.normed import parts
+from lilliput.ops.project import Product, multiplied
 from lilliput.ops.recurrence import gates, kernels_take, recurrence
 
 
@@ -120,27 +121,26 @@ class HGRN2Mixer(nn.Module):
         self.forget_bias = HorizonBias(width, spec.heads, spec.horizons) if spec.horizons else None
         self.norm = spec.output_norm.build(width)
 
-    def mix(
-        self,
-        x: Tensor,
-        segments: Tensor | None,
-        bound: Tensor | None = None,
-        *,
-        gain: Tensor | None = None,
-        times: Tensor | None = None,
-    ) -> Tensor:
-        mixed = recurrence(self._projected(x, gain), self.spec.heads, bound=bound, segments=segments, **self._settings)
-        normed, of_norm = cast(Norm, self.norm).parts(mixed)
-        return product(normed, self.output.weight, times, gain=of_norm)
+    @property
+    def weights(self) -> tuple[Tensor, ...]:
+        return self.query.weight, self.forget.weight, self.input.weight
+
+    def mix(self, projected: Tensor, segments: Tensor | None, bound: Tensor | None = None) -> Product:
+        mixed = recurrence(projected, self.spec.heads, bound=bound, segments=segments, **self._settings)
+        return self._normed(mixed)
 
     def advance(
-        self, x: Tensor, state: Recurrent | None, bound: Tensor | None = None, *, times: Tensor | None = None
-    ) -> tuple[Tensor, Recurrent]:
+        self, projected: Tensor, state: Recurrent | None, bound: Tensor | None = None
+    ) -> tuple[Product, Recurrent]:
         memory, first = (None, 0) if state is None else state
-        scanned = gates(self._projected(x), self.spec.heads, bound=bound, first=first, **self._settings)
+        scanned = gates(projected, self.spec.heads, bound=bound, first=first, **self._settings)
         mixed, memory = gated_scan(*scanned, memory)
-        mixed = product(self.norm(mixed.flatten(-2)), self.output.weight, times)
-        return mixed, Recurrent(memory, first + x.shape[1])
+        return self._normed(mixed.flatten(-2)), Recurrent(memory, first + projected.shape[1])
+
+    def _normed(self, mixed: Tensor) -> Product:
+        norm = cast(Norm, self.norm)
+        normed, gain = parts(mixed, norm.gain, norm.eps)
+        return Product(normed, multiplied(self.output.weight, gain))
 
     @property
     def waits(self) -> bool:
@@ -149,9 +149,6 @@ class HGRN2Mixer(nn.Module):
         rope = self.spec.rope
         plain = not self.spec.lower_bounds and not (self.turns and (self.spec.rope_tie_gate or rope.pairs != "half"))
         return not (plain and kernels_take(width))
-
-    def _projected(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
-        return project(x, self.query.weight, self.forget.weight, self.input.weight, gain=gain)
 
     @property
     def _settings(self) -> dict[str, Any]:

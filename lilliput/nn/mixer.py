@@ -1,12 +1,18 @@
 """The seam between a model and what mixes its positions: attention, a recurrence, or the next idea.
 
-A mixer is three methods; its spec is a frozen dataclass in the same file. Shapes: B rows, L positions, D model width.
+The layer itself multiplies the normed stream by a mixer's first weights, and what the mixer makes of that by its last
+one: both products are made together with what is around them (`lilliput.ops.stream`). What lies between is the mixer,
+three methods; its spec is a frozen dataclass in the same file.
+
+Shapes: B rows, L positions, D model width, E channels of the projection.
 """
 
 from collections.abc import Sequence
 from typing import Any, Protocol, Self
 
 from torch import Tensor, nn
+
+from lilliput.ops.project import Product
 
 State = Any
 """What a mixer carries from one position to the next: keys and values, or a recurrent state. A tuple of tensors."""
@@ -15,40 +21,33 @@ State = Any
 class Mixer(Protocol):
     """Mixes positions causally."""
 
-    def mix(
-        self,
-        x: Tensor,
-        segments: Tensor | None,
-        *shared: Tensor,
-        gain: Tensor | None = None,
-        times: Tensor | None = None,
-    ) -> Tensor:
+    @property
+    def weights(self) -> tuple[Tensor, ...]:
+        """What the normed stream is multiplied by first, [E_i, D] each."""
+        ...
+
+    def mix(self, projected: Tensor, segments: Tensor | None, *shared: Tensor) -> Product:
         """Mix whole rows, whose states nobody wants: for training and evaluation.
 
         Args:
-            x: normalised residual stream, [B, L, D].
+            projected: the products, side by side, [B, L, sum of E_i].
             segments: document numbers [B, L]; positions of different documents do not see each other.
             shared: the layer's row of what all layers have in common; nothing where they have nothing in common.
-            gain: what the channels of x are still to be multiplied by, [D]; None for 1.
-            times: one number that the result is multiplied by; None for 1.
 
         Returns:
-            what to add to the stream, [B, L, D].
+            what to add to the stream: a product [B, L, D] that is still to be made.
         """
         ...
 
-    def advance(
-        self, x: Tensor, state: State | None, *shared: Tensor, times: Tensor | None = None
-    ) -> tuple[Tensor, State]:
+    def advance(self, projected: Tensor, state: State | None, *shared: Tensor) -> tuple[Product, State]:
         """Mix the next positions of rows, going on from `state`.
 
         Args:
-            x: normalised residual stream, [B, L, D].
+            projected, shared: as in `mix`.
             state: what the previous call returned, or None at the beginning of a row.
-            shared, times: as in `mix`.
 
         Returns:
-            what to add to the stream, [B, L, D], and the state after them.
+            what to add to the stream, as in `mix`, and the state after them.
         """
         ...
 

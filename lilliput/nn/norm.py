@@ -6,8 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from lilliput.ops.normed import normed
-from lilliput.ops.project import as_one, of_products
+from lilliput.ops.normed import rms_norm
+from lilliput.ops.soft_cap import wide
 
 
 class NormSpec(Protocol):
@@ -19,14 +19,17 @@ class NormSpec(Protocol):
 
 
 class Norm(Protocol):
-    """Two forms of one function."""
+    """A function, and what defines it, for those who make it together with what is around it."""
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """x [..., D], normed and multiplied by the gain of each channel."""
+    eps: float
+
+    @property
+    def gain(self) -> Tensor:
+        """[D]."""
         ...
 
-    def parts(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """x [..., D], normed for products, and the gain [D] left for their weights; None where x was multiplied."""
+    def __call__(self, x: Tensor) -> Tensor:
+        """x [..., D] / sqrt(mean x^2 + eps) * gain."""
         ...
 
 
@@ -62,9 +65,8 @@ class RMSNormLayer(nn.Module):
         nn.init.constant_(self.weight, 1.0 - self.offset)
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x if x.dtype == torch.float64 else x.float()
-        gain = self.weight.to(wide.dtype) + self.offset
-        return nn.functional.rms_norm(wide, gain.shape, gain, self.eps).to(x.dtype)
+        return rms_norm(x, self.gain, self.eps)
 
-    def parts(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        return (normed(x, self.eps, of_products(x)), self.weight + self.offset) if as_one(x) else (self(x), None)
+    @property
+    def gain(self) -> Tensor:
+        return wide(self.weight) + self.offset

@@ -1,4 +1,4 @@
-"""Root-mean-square norm without a gain, whose gradient is made from what it returned.
+"""Root-mean-square norms in front of a product, differentiated from what they return.
 
     n = x / sqrt(mean x^2 + eps)    dx = (dn - n mean(dn n)) / sqrt(mean x^2 + eps)
 
@@ -10,7 +10,21 @@ Shape: any leading, D last.
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from lilliput.ops.project import as_one, of_products
+from lilliput.ops.soft_cap import wide
+
+
+def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
+    """x [..., D], normed in fp32, or fp64 for fp64, times a gain [D], in its dtype."""
+    return F.rms_norm(wide(x), gain.shape, gain.to(wide(x).dtype), eps).to(x.dtype)
+
+
+def parts(x: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor | None]:
+    """x [..., D], normed for products, and the gain [D] left for their weights; None where x was multiplied."""
+    return (normed(x, eps, of_products(x)), gain) if as_one(x) else (rms_norm(x, gain, eps), None)
 
 
 @torch.compiler.allow_in_graph
@@ -19,12 +33,16 @@ def normed(x: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
     return _Normed.apply(x, eps, dtype)  # type: ignore[no-any-return]
 
 
+def scaled(x: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The same, without a gradient, and the scales [..., 1] in fp32, or fp64 for fp64."""
+    scale = torch.rsqrt(wide(x).square().mean(dim=-1, keepdim=True) + eps)
+    return (wide(x) * scale).to(dtype), scale
+
+
 class _Normed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-        wide = _wide(x)
-        scale = torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + eps)
-        n = (wide * scale).to(dtype)
+        n, scale = scaled(x, eps, dtype)
         ctx.save_for_backward(n, scale)
         ctx.dtype = x.dtype
         return n
@@ -32,9 +50,5 @@ class _Normed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         n, scale = ctx.saved_tensors
-        n, grad = _wide(n), _wide(grad)
+        n, grad = wide(n), wide(grad)
         return ((grad - n * (grad * n).mean(dim=-1, keepdim=True)) * scale).to(ctx.dtype), None, None
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()

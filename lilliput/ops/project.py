@@ -8,6 +8,8 @@ multiply than a weight.
 Shapes: D input channels, E outputs.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,19 +25,21 @@ def project(x: Tensor, *weights: Tensor, gain: Tensor | None = None) -> Tensor:
     return torch.cat([F.linear(x, multiplied(weight, gain)) for weight in weights], dim=-1)
 
 
-def projections(x: Tensor, *weights: Tensor, gain: Tensor | None = None) -> tuple[Tensor, ...]:
-    """The same, each by itself [..., E_i]; views of one tensor where it is one product."""
-    if as_one(x):
-        return project(x, *weights, gain=gain).split([len(weight) for weight in weights], dim=-1)
-    return tuple(F.linear(x, multiplied(weight, gain)) for weight in weights)
+class Product(NamedTuple):
+    """A product that is still to be made."""
 
+    x: Tensor
+    """[..., D]."""
+    weight: Tensor
+    """[E, D]."""
+    times: Tensor | None = None
+    """A number that all of it is multiplied by; None for 1."""
 
-def product(x: Tensor, weight: Tensor, times: Tensor | None = None, *, gain: Tensor | None = None) -> Tensor:
-    """x [..., D], times a gain [D] or 1, by a weight [E, D], times a number or 1: [..., E]."""
-    weight = multiplied(weight, gain)
-    if times is None or as_one(x):
-        return F.linear(x, multiplied(weight, times))
-    return times * F.linear(x, weight)
+    def made(self) -> Tensor:
+        """[..., E]."""
+        if self.times is None or as_one(self.x):
+            return F.linear(self.x, multiplied(self.weight, self.times))
+        return self.times * F.linear(self.x, self.weight)
 
 
 def multiplied(weight: Tensor, factor: Tensor | None) -> Tensor:
