@@ -53,7 +53,8 @@ def feed_forward(
         backend = Backend.TRITON if fits else Backend.COMPOSED
     if backend is Backend.COMPOSED:
         gate, up = projected.chunk(2, dim=-1)
-        made = Product(gated(gate, up, square), down, times).made()
+        # On a processor last bits of an activation depend on where rows end in memory: as if the gate were by itself.
+        made = Product(gated(gate.contiguous(), up, square), down, times).made()
         return made if onto is None else onto + made
     from lilliput.ops.feed_forward.triton import fused
 
