@@ -27,6 +27,7 @@ from torch import Tensor
 
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
+from lilliput.ops.narrow import DTYPE
 from lilliput.ops.project import Product
 from lilliput.ops.stream import Backend, begin
 from lilliput.ops.stream import triton as kernels
@@ -51,7 +52,7 @@ def draw(shape: Shape, device: str) -> list[Tensor]:
     generator = torch.Generator(device).manual_seed(projected)
     sizes = [(positions, width), (projected, width), (width,)] + ([(positions, inner), (width, inner)] if inner else [])
     drawn = [torch.randn(size, generator=generator, device=device) for size in sizes]
-    narrow = [x.to(kernels.DTYPE) if len(x) == positions else x * x.shape[-1] ** -0.5 for x in drawn]
+    narrow = [x.to(DTYPE) if len(x) == positions else x * x.shape[-1] ** -0.5 for x in drawn]
     return [x.requires_grad_() for x in narrow]
 
 
@@ -79,9 +80,9 @@ def both(clock: Clock, how: Backend, inputs: list[Tensor]) -> list[float]:
 
 def alone(shape: Shape, device: str) -> dict[str, Callable[[], Tensor]]:
     """Each kernel by itself, and which of its module's cuts it runs under."""
-    stream, first, _, *joining = (x.detach().to(kernels.DTYPE) for x in draw(shape, device))
+    stream, first, _, *joining = (x.detach().to(DTYPE) for x in draw(shape, device))
     scales = torch.ones(len(stream), 1, device=device)
-    grad = torch.randn(len(stream), len(first), device=device).to(kernels.DTYPE)
+    grad = torch.randn(len(stream), len(first), device=device).to(DTYPE)
     calls: dict[str, Callable[[], Tensor]] = {
         "GRADIENTS": lambda: kernels.differentiate(grad, first, stream, scales, stream)
     }

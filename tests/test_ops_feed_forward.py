@@ -16,7 +16,7 @@ from lilliput.train.headroom import looking
 
 pytest.importorskip("triton")
 from lilliput.ops.feed_forward import triton as kernels
-from lilliput.ops.feed_forward.triton_product import DTYPE
+from lilliput.ops.narrow import DTYPE
 
 SQUARES = (None, *get_args(Square))
 

@@ -1,20 +1,31 @@
 """Where branches begin: kernels against what they are composed of, values and gradients, and what stays in memory."""
 
 from contextlib import nullcontext
+from copy import deepcopy
+from functools import partial
 
 import pytest
 import torch
 import torch._functorch.config as functorch
 from test_ops_attend import DEVICE, furthest
 
-from lilliput.ops import normed, project
+from lilliput.model import ModelSpec
+from lilliput.nn import gqa
+from lilliput.nn.block import ScalarGate
+from lilliput.nn.ffn import SwiGLU, SwiGLU2
+from lilliput.nn.gqa import GQA
+from lilliput.nn.hgrn2 import HGRN2
+from lilliput.nn.norm import ZeroCentredRMSNorm
+from lilliput.ops import attention, feed_forward, normed, project, stream
 from lilliput.ops.project import Product
 from lilliput.ops.stream import Backend, begin
 from lilliput.plan.kept import with_kept_bytes
 from lilliput.train.compiled import RECOMPUTED
 
 pytest.importorskip("triton")
-from lilliput.ops.stream.triton import DTYPE, fits
+from lilliput.ops.narrow import DTYPE
+from lilliput.ops.stream import triton as kernels
+from lilliput.ops.stream.triton import fits
 
 EPS = 1e-3
 TOLERANCE = 1e-4 if DTYPE.itemsize == 4 else 3e-2
@@ -98,3 +109,37 @@ def test_a_compiled_branch_keeps_no_more_than_its_products_need(monkeypatch, inn
             found.append((kept, *outputs, *torch.autograd.grad(loss_of(outputs), leaves)))
     assert found[1][0] <= found[0][0]
     assert furthest(found[1][1:], found[0][1:]) < TOLERANCE
+
+
+ATTENTION = GQA(heads=4, kv_heads=2, head_width=16)
+NORMED = GQA(heads=4, kv_heads=2, head_width=16, qk_norm=True)
+OTHERS = {"norm": ZeroCentredRMSNorm(), "gate": ScalarGate(first=0.5)}
+LAYERS = {
+    "heads turned in place": ModelSpec(vocab=8, width=64, layers=2, mixer=ATTENTION, ffn=SwiGLU(inner=96)),
+    "all options": ModelSpec(vocab=8, width=64, layers=2, mixer=NORMED, ffn=SwiGLU2(inner=96), **OTHERS),
+    "a recurrence": ModelSpec(vocab=8, width=64, layers=2, mixer=HGRN2(heads=2), ffn=SwiGLU(inner=96), **OTHERS),
+}
+
+
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="devices train whole models in test_cuda.py")
+@pytest.mark.parametrize("name", LAYERS)
+def test_whole_layers_are_what_they_are_composed_of(monkeypatch, name):
+    """All kernels of narrow streams one behind the other, some of which write over what others made."""
+    layers = LAYERS[name].build(seed=0).layers
+    rows = torch.randn(2, 70, 64, dtype=torch.float64)
+    segments = torch.tensor([[0] * 31 + [1] * 39] * 2)
+
+    def run(layers, x):
+        for layer in layers:
+            x = layer(x, segments)
+        x.double().mul(torch.linspace(-1, 1, x.numel(), dtype=torch.float64).view_as(x)).sum().backward()
+        return x, *(parameter.grad for parameter in layers.parameters())
+
+    exact = run(deepcopy(layers).double(), rows)
+    for place in (project, normed, feed_forward, stream):
+        monkeypatch.setattr(place, "as_one", lambda _: True)
+    monkeypatch.setattr(gqa, "attention", partial(gqa.attention, backend=attention.Backend.TRITON))
+    joined = []
+    monkeypatch.setattr(kernels, "join", lambda *inputs, join=kernels.join: joined.append(1) or join(*inputs))
+    assert furthest(run(layers, rows.to(DTYPE)), exact) < TOLERANCE
+    assert len(joined) == len(layers)

@@ -7,14 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from triton import knobs
 
-from lilliput.ops.device_class import is_hopper
 from lilliput.ops.feed_forward.triton_narrow import product_kernel
+from lilliput.ops.narrow import INTERPRETED, narrow
 
-WIDTHS = (64, 128, 256)
-DTYPE = torch.float32 if knobs.runtime.interpret else torch.bfloat16
-"""In fp16 what goes into a product has to be seen (`train/headroom.py`); Triton's interpreter multiplies no bf16."""
 POSITIONS, CHANNELS, WARPS, STAGES = 128, 64, 8, 3
 """Of a program, the channels that it takes at a time, its warps, and how many times it loads ahead. One H100,
 2026-11-26, 131,072 positions, 640 channels, a stream of 256: 0.19 ms; half the positions and warps, two stages 0.21;
@@ -22,15 +18,14 @@ others 0.22 to 0.35. The activation, a product and a sum by themselves take 0.31
 
 
 def fits(projected: Tensor, down: Tensor) -> bool:
-    """Whether it is to be made here: on devices that it was measured on, and whose multiprocessors have the 164 KiB."""
-    known = knobs.runtime.interpret or is_hopper(projected.device)
-    return known and len(down) in WIDTHS and projected.dtype == down.dtype == DTYPE
+    """Whether it is to be made here."""
+    return narrow(projected, len(down)) and projected.dtype == down.dtype
 
 
 @torch.library.custom_op("lilliput::gated_product", mutates_args=())
 def product(projected: Tensor, down: Tensor, onto: Tensor | None, square: str | None) -> Tensor:
     """[..., 2 I], [D, I] and [..., D] -> onto, or nothing, plus the product [..., D]. It has no gradient itself."""
-    assert projected.is_cuda or knobs.runtime.interpret
+    assert projected.is_cuda or INTERPRETED
     (width, inner), total = down.shape, projected.numel() // projected.shape[-1]
     outputs, kernel = _empty(projected, down, onto), product_kernel
     launch: Any = kernel[(-(-total // POSITIONS),)]

@@ -11,17 +11,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from triton import knobs
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from lilliput.ops.device_class import is_hopper
+from lilliput.ops.narrow import DTYPE, INTERPRETED, narrow
 from lilliput.ops.normed import scaled
 from lilliput.ops.stream.triton_kernels import begin_gradients_kernel, join_kernel
 
-WIDTHS = (64, 128, 256)
-INTERPRETED = knobs.runtime.interpret
-DTYPE = torch.float32 if INTERPRETED else torch.bfloat16
-"""In fp16 what goes into a product has to be seen (`train/headroom.py`); Triton's interpreter multiplies no bf16."""
 JOIN = (64, 64, 4, 2)
 """Positions of a tile, channels multiplied at a time, warps, and how many times it loads ahead. One H100, 2026-11-26,
 131,072 positions of a stream of 256, 256 channels that join it: 0.105 ms; a product, a sum and a norm take 0.146, other
@@ -34,11 +29,9 @@ ALIGNED = 16
 
 
 def fits(stream: Tensor, projected: int, inner: Tensor | None = None) -> bool:
-    """Whether a branch of `projected` channels is to begin here: on devices that the kernels were measured on."""
-    known = is_hopper(stream.device) or INTERPRETED
+    """Whether a branch of `projected` channels is to begin here."""
     rows = (projected, *(() if inner is None else inner.shape[-1:]))
-    aligned = all(channels * DTYPE.itemsize % ALIGNED == 0 for channels in rows)
-    return known and stream.shape[-1] in WIDTHS and stream.dtype == DTYPE and aligned
+    return narrow(stream, stream.shape[-1]) and all(channels * DTYPE.itemsize % ALIGNED == 0 for channels in rows)
 
 
 @torch.compiler.allow_in_graph
