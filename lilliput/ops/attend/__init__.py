@@ -7,16 +7,13 @@ Shapes: B rows, L queries, T keys (the queries are the last L of T positions), H
 """
 
 from enum import Enum
-from importlib.util import find_spec
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from lilliput.base.errors import MachineError
 from lilliput.ops.attend.naive import naive, visible
-
-TRITON_HERE = find_spec("triton") is not None
-"""Builds of PyTorch for CUDA and ROCm bring it; it is imported with the first attention that could use it."""
+from lilliput.ops.backend import TRITON_HERE
 
 
 class Backend(Enum):

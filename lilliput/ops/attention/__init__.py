@@ -6,24 +6,13 @@ lies, and keeps no more of it for the backward pass.
 Shapes: B rows, L positions, H query heads, G key heads, D head width.
 """
 
-from enum import Enum
-from importlib.util import find_spec
-
 from torch import Tensor
 
 from lilliput.ops.attend import attend
 from lilliput.ops.attention.heads import heads as heads
+from lilliput.ops.backend import TRITON_HERE
+from lilliput.ops.backend import Backend as Backend
 from lilliput.ops.rotate import Pairs
-
-TRITON_HERE = find_spec("triton") is not None
-
-
-class Backend(Enum):
-    """Which implementation runs; `AUTO` picks the fastest one for the input."""
-
-    AUTO = "auto"
-    COMPOSED = "composed"
-    TRITON = "triton"
 
 
 def attention(

@@ -9,14 +9,12 @@ Shapes: S tokens in a bag, D width, V vocabulary, any leading ones.
 """
 
 from enum import Enum
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
+from lilliput.ops.backend import TRITON_HERE
 from lilliput.ops.bag_embedding.naive import naive
-
-TRITON_HERE = find_spec("triton") is not None
 
 
 class Backend(Enum):

@@ -9,19 +9,16 @@ gradients. Only the total can be differentiated: its gradients are known as soon
 """
 
 from enum import Enum
-from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lilliput.base.errors import MachineError
+from lilliput.ops.backend import TRITON_HERE
 from lilliput.ops.bag_loss.chunked import chunked
 from lilliput.ops.bag_loss.naive import naive
 from lilliput.ops.bag_loss.price import Price
-
-TRITON_HERE = find_spec("triton") is not None
-"""Builds of PyTorch for CUDA and ROCm bring it; it is imported with the first loss that could use it."""
 
 
 class Backend(Enum):

@@ -6,24 +6,13 @@ products is ours, both ways, and the projection is all that is kept of it for th
 Shapes: D channels of the stream, I inner ones.
 """
 
-from enum import Enum
-from importlib.util import find_spec
-
 from torch import Tensor
 
+from lilliput.ops.backend import TRITON_HERE
+from lilliput.ops.backend import Backend as Backend
 from lilliput.ops.feed_forward.gated import Square as Square
 from lilliput.ops.feed_forward.gated import gated as gated
 from lilliput.ops.project import Product, as_one, multiplied
-
-TRITON_HERE = find_spec("triton") is not None
-
-
-class Backend(Enum):
-    """Which implementation runs; `AUTO` picks the fastest one for the input."""
-
-    AUTO = "auto"
-    COMPOSED = "composed"
-    TRITON = "triton"
 
 
 def feed_forward(

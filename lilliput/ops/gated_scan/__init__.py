@@ -8,21 +8,19 @@ Shapes: B rows, L positions, H heads, K key channels, V value channels.
 """
 
 from enum import Enum
-from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lilliput.base.errors import MachineError
+from lilliput.ops.backend import TRITON_HERE
 from lilliput.ops.gated_scan.chunked import chunked
 from lilliput.ops.gated_scan.fla import by_fla
 from lilliput.ops.gated_scan.naive import naive
 
 RESET = -40.0
 """Log decay that empties a state: e^-40 = 4e-18 is nothing in fp32, yet small enough to leave a running sum exact."""
-TRITON_HERE = find_spec("triton") is not None
-"""Builds of PyTorch for CUDA and ROCm bring it; it is imported with the first scan that could use it."""
 
 
 class Backend(Enum):

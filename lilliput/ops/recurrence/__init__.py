@@ -6,24 +6,13 @@ as almost all that is kept for the backward pass.
 Shapes: B rows, L positions, H heads, K channels of a head.
 """
 
-from enum import Enum
-from importlib.util import find_spec
-
 from torch import Tensor
 
+from lilliput.ops.backend import TRITON_HERE
+from lilliput.ops.backend import Backend as Backend
 from lilliput.ops.gated_scan import gated_scan
 from lilliput.ops.recurrence.gates import gates as gates
 from lilliput.ops.rotate import Pairs
-
-TRITON_HERE = find_spec("triton") is not None
-
-
-class Backend(Enum):
-    """Which implementation runs; `AUTO` picks the fastest one for the input."""
-
-    AUTO = "auto"
-    COMPOSED = "composed"
-    TRITON = "triton"
 
 
 def recurrence(

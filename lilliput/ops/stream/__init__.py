@@ -8,24 +8,13 @@ read and write; with `triton` one of them joins and norms as it multiplies, and 
 Shapes: D channels of the stream, E_i of the projections that a branch begins with.
 """
 
-from enum import Enum
-from importlib.util import find_spec
-
 import torch
 from torch import Tensor
 
+from lilliput.ops.backend import TRITON_HERE
+from lilliput.ops.backend import Backend as Backend
 from lilliput.ops.normed import parts
 from lilliput.ops.project import Product, as_one, multiplied, of_products, project
-
-TRITON_HERE = find_spec("triton") is not None
-
-
-class Backend(Enum):
-    """Which implementation runs; `AUTO` picks the fastest one for the input."""
-
-    AUTO = "auto"
-    COMPOSED = "composed"
-    TRITON = "triton"
 
 
 def begin(
