@@ -1,5 +1,9 @@
 """Errors a person can act on: what is wrong with which value, where it came from, what to do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class LilliputError(Exception):
     """An error caused by input, never by a bug of ours (those are plain assertions).
@@ -44,3 +48,36 @@ class ExportError(LilliputError):
 
 class MachineError(LilliputError):
     """This machine cannot do what was asked of it."""
+
+
+@contextmanager
+def reading(where: str | Path, hint: str) -> Iterator[None]:
+    """Turn whatever reading a file from elsewhere raises into a three-part error.
+
+    Such a file may hold anything: JSON of another shape, nested a thousand deep, numbers no computer can hold. Nobody
+    can list all that goes wrong then, so this is the one place that catches every exception. Errors of ours pass as
+    they are.
+
+    Args:
+        where: the file or folder that is read.
+        hint: the next thing to do.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    try:
+        yield
+    except (LilliputError, MemoryError):
+        raise
+    except Exception as error:
+        raise RunError(f"it cannot be read ({_in_short(error)})", where=str(where), hint=hint) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of a native library; pyo3 hides it from `except Exception`
+            raise
+        raise RunError(f"it cannot be read ({_in_short(error)})", where=str(where), hint=hint) from error
+
+
+def _in_short(error: BaseException) -> str:
+    """The kind of an error and the beginning of what it says, on one line."""
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said[:200]}" if said else type(error).__name__
