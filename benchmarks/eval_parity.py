@@ -30,6 +30,7 @@ from lilliput.base.files import sha256, write_json, write_text
 from lilliput.evals.items import Folder
 from lilliput.evals.layout import FILES
 from lilliput.evals.suites import TaskUse, named
+from lilliput.publish.remote_code import check_code
 
 OPENED: dict[str, Callable[..., Any]] = {".jsonl": open, ".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
 Row = dict[str, Any]
@@ -78,7 +79,7 @@ def compare(use: TaskUse, data: Path, model: Path, suite: str, settings: Sequenc
     ours += ["--eval-data", str(data.resolve()), "--records", str(records), "--json"]
     ours += [word.replace("_", "-") if word.startswith("--") else word for word in settings]
     theirs = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--tasks", use.task, "--log_samples"]
-    loaded = f"pretrained={model.resolve()},dtype=float32,softmax_dtype=float32,trust_remote_code=True"
+    loaded = f"pretrained={model.resolve()},dtype=float32,softmax_dtype=float32,trust_remote_code={check_code(model)}"
     theirs += ["--model_args", loaded, "--output_path", str(logs), *settings]
     first, our_times = timed(ours, work)
     _, their_times = timed(theirs, work / "hub")

@@ -14,8 +14,9 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from lilliput.base.errors import LilliputError, RecipeError, RunError
+from lilliput.base.errors import LilliputError, RecipeError, RunError, reading
 from lilliput.base.files import read_json
+from lilliput.base.ownership import check_name
 from lilliput.generate.sample import Sampling
 from lilliput.generate.score import log_likelihoods
 from lilliput.generate.talk import write_on
@@ -238,13 +239,11 @@ def last_release(run: Path) -> Path | None:
 def releases(run: Path) -> list[Path]:
     """The releases of a run folder that are there, in the order of its timeline; none for other folders."""
     recipe = run / "recipe.json"
-    try:
+    hint = f"give a model below {run / 'releases'}, or let `lilliput run RECIPE --out {run}` write it again"
+    with reading(recipe, hint, "the file is no recipe"):
         entries = read_json(recipe)["timeline"] if recipe.is_file() else []
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"the file is no recipe ({error})",
-            where=str(recipe),
-            hint=f"give a model below {run / 'releases'}, or let `lilliput run RECIPE --out {run}` write it again",
-        ) from error
-    folders = [run / "releases" / entry["name"] for entry in entries if entry["type"] == "lilliput.recipe:Release"]
+        names = [entry["name"] for entry in entries if entry["type"] == "lilliput.recipe:Release"]
+        for name in names:
+            check_name("release", name, str(recipe))
+    folders = [run / "releases" / name for name in names]
     return [folder for folder in folders if (folder / "lilliput.json").is_file()]

@@ -23,6 +23,7 @@ from lilliput.evals.replies import judge_replies
 from lilliput.evals.suites import ARITHMARK2_SYNTHETIC, HELDOUT, Suite, named
 from lilliput.generate.talk import write_on
 from lilliput.publish.load import Published, load
+from lilliput.publish.remote_code import check_code
 from lilliput.recipe import Recipe, Release
 from lilliput.tokenizer.bpe import load_tokenizer
 from lilliput.tokenizer.chatml import render
@@ -63,6 +64,7 @@ class Assessor:
         inputs["items"] = self._questions(f"evals/{release.name}", inputs, suite)
 
         def make(results: Path) -> dict[str, Any]:
+            code = check_code(folder)
             with self._console.status(f"{release.name}: evaluating") as status, TemporaryDirectory() as temporary:
                 work = Path(temporary)
                 made = {HELDOUT: heldout.folder / "heldout.txt.jsonl"}
@@ -76,11 +78,14 @@ class Assessor:
                     made={use.task: made[use] for use in suite.made},
                     work=work,
                     device=self._machine.device,
+                    trust_remote_code=code,
                     watcher=lambda progress: status.update(f"{release.name}: {progress}"),
                 ).plain()
                 if chats is not None:
                     status.update(f"{release.name}: judging replies")
-                    judged = judge_replies(folder, list(_pairs(chats)), work=work, device=self._machine.device)
+                    judged = judge_replies(
+                        folder, list(_pairs(chats)), work=work, device=self._machine.device, trust_remote_code=code
+                    )
                     evaluation["scores"] += [asdict(score) for score in judged]
                 samples = self._samples(load(folder), heldout, chats)
             return evaluation | {"samples": samples}

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from lilliput.base.errors import LilliputError
+from lilliput.base.errors import LilliputError, reading
 from lilliput.base.files import hash_of
 from lilliput.base.rundir import RunFolder
 from lilliput.base.spec import from_plain, override_all, to_plain
-from lilliput.recipe import Recipe, load_recipe
+from lilliput.recipe import Recipe, load_recipe, names
 from lilliput.shrink import shrink
 from lilliput.sources import with_sources
 
@@ -50,13 +50,18 @@ class Command:
     def then(
         self, recipe: Recipe, *, shrunk: bool = False, overrides: Sequence[str] = (), sources: Sequence[str] = ()
     ) -> "Command | None":
-        """This command with later options too, which say the last word; None unless it then stands for `recipe`."""
+        """This command with later options too, which say the last word; None unless it then stands for `recipe`.
+
+        The command may be one that a run folder notes: a Python file that it names is not run again to find out.
+        """
         longer = replace(
             self,
             shrink=self.shrink or shrunk,
             overrides=_latest(self.overrides, overrides),
             sources=_latest(self.sources, sources),
         )
+        if self.recipe not in names("lilliput.recipes") and "_unchanged" not in self.__dict__:
+            return longer if longer.shrink == self.shrink else None  # options add up, unless they come before others
         try:
             made = changed(self._unchanged, longer.shrink, longer.overrides, longer.sources)
         except LilliputError:  # the recipe's file, or a source, is not where it was
@@ -79,10 +84,13 @@ def read_command(run: RunFolder, recipe: Recipe) -> Command | None:
 
     Its machine is the one that was named when training began: commands after that go on where it did.
     """
-    noted = run.read(FILE)
-    if noted is None or noted["recipe"] != hash_of(to_plain(recipe)):
-        return None
-    return replace(from_plain(noted["command"], where=FILE), machine=(run.read("run.json") or {}).get("machine_name"))
+    with reading(run.path / FILE, run.hint(FILE), "the file is damaged"):
+        noted = run.read(FILE)
+        if noted is None or noted["recipe"] != hash_of(to_plain(recipe)):
+            return None
+        command, machine = from_plain(noted["command"], where=FILE), (run.read("run.json") or {}).get("machine_name")
+        assert isinstance(command, Command) and isinstance(machine, str | None), "of these types"
+        return replace(command, machine=machine)
 
 
 def changed(recipe: Recipe, shrunk: bool, overrides: Sequence[str], sources: Sequence[str]) -> Recipe:

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 
 from lilliput.base.errors import DataError, RunError
 from lilliput.base.figures import duration, size
+from lilliput.base.ownership import check_ours
 from lilliput.base.progress import Progress
 from lilliput.base.rundir import RunFolder
 from lilliput.base.spec import to_plain
@@ -98,6 +99,7 @@ class Preparation:
         corpus: Any = self._corpus(name, inputs["corpus"])
 
         def make(folder: Path) -> dict[str, Any]:
+            check_ours(self._run.path, f"shards/{name}")  # it is replaced once the new one is whole
             if chat:
                 return self._write_chats(name, corpus, tokenizer, folder, length)
             return self._write_texts(name, corpus, tokenizer, folder, inputs)

@@ -10,7 +10,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
-from lilliput.base.errors import LilliputError, RecipeError
+from lilliput.base.errors import LilliputError, RecipeError, reading
+from lilliput.base.files import read_json, unsealed
+from lilliput.base.ownership import check_name
+from lilliput.base.spec import from_plain
 from lilliput.data.conversations import ChatCorpus
 from lilliput.data.documents import Corpus
 from lilliput.data.split import Split
@@ -43,6 +46,7 @@ class Release:
     generation: Generation = Generation()
 
     def __post_init__(self) -> None:
+        check_name("release", self.name, "Release(name=...)")
         if self.dtype not in DTYPES:
             raise unknown("dtype", self.dtype, list(DTYPES), f"Release {self.name!r}")
 
@@ -71,6 +75,10 @@ class Recipe:
     """Statements of a published card that can have no effect here; shown in ours, never armed."""
 
     def __post_init__(self) -> None:
+        check_name("recipe", self.name, "Recipe(name=...)")
+        for name in self.corpora:
+            check_name("corpus", name, f"recipe {self.name!r}")
+        _refuse_same(self)
         for name in sorted(self._used_corpora() - set(self.corpora)):
             raise unknown("corpus", name, list(self.corpora), f"recipe {self.name!r}")
         if isinstance(self.tokenizer, Kept) == bool(self.tokenizer_corpora):
@@ -117,9 +125,39 @@ class Recipe:
         return used
 
 
+def _refuse_same(recipe: Recipe) -> None:
+    """Refuse names that would be one folder, on disks that take upper and lower case for the same too."""
+    releases = [entry.name for entry in recipe.timeline if isinstance(entry, Release)]
+    for kind, names_of in (("corpora", list(recipe.corpora)), ("releases", releases)):
+        folded = [name.casefold() for name in names_of]
+        for name in names_of:
+            if folded.count(name.casefold()) > 1:
+                raise RecipeError(
+                    f"two {kind} are named {name!r}",
+                    where=f"recipe {recipe.name!r}",
+                    hint="give each a name of its own, upper and lower case aside: it becomes a folder",
+                )
+
+
 def load_recipe(name: str) -> Recipe:
     """A recipe of the package by name (`quickstart`), or of a Python file that defines `recipe`."""
     return _load("recipe", name, "lilliput.recipes", Recipe)
+
+
+def read_recipe(run: Path) -> Recipe:
+    """The recipe of a run, from its `recipe.json` alone: no code of the run or of its recipe file is imported.
+
+    Raises:
+        RunError: the file is missing or damaged.
+        RecipeError: it holds no recipe, or one of types that this process does not know.
+    """
+    path = run / "recipe.json"
+    hint = "give the recipe by name, with --out for this folder; it is written again"
+    with reading(path, hint, "the file is damaged"):
+        recipe = from_plain(unsealed(read_json(path)), where=str(path))
+    if not isinstance(recipe, Recipe):
+        raise RecipeError("the file holds no recipe", where=str(path), hint=hint)
+    return recipe
 
 
 def load_machine(name: str) -> Machine:

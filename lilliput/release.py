@@ -15,7 +15,7 @@ from rich.console import Console
 from lilliput.assess import Assessor
 from lilliput.base.environment import environment
 from lilliput.base.errors import RunError
-from lilliput.base.files import new_folder, sha256, write_bytes
+from lilliput.base.files import sha256, write_bytes
 from lilliput.base.rundir import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.command import read_command
@@ -96,7 +96,7 @@ class Publisher:
         theirs = edited(self._run.path, release.name)
 
         def make(folder: Path) -> dict[str, Any]:
-            with self._console.status(f"{release.name}: exporting"), new_folder(folder) as partial:
+            with self._console.status(f"{release.name}: exporting"), self._run.replacing(name) as partial:
                 export(
                     line.model,
                     line.tokenizer,

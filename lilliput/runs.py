@@ -3,13 +3,17 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from lilliput.base.errors import LilliputError
-from lilliput.base.files import PARTIAL, read_json, unsealed
+from lilliput.base import ownership
+from lilliput.base.errors import LilliputError, reading
+from lilliput.base.files import PARTIAL, read_json, unsealed, write_bytes
+from lilliput.base.ownership import below, check_name, check_ours, foreign
 from lilliput.base.rundir import RunFolder
 from lilliput.data.begun import begun_folders
+from lilliput.publish.export import CARD_FILE
 from lilliput.publish.readme import edited
 
 
@@ -43,18 +47,32 @@ def overview(folder: Path) -> Overview:
         LilliputError: the folder is no run, or its recipe is damaged.
     """
     recipe = _recipe(folder)
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    there = tuple(
-        entry["name"] for entry in _releases(recipe) if (folder / "releases" / entry["name"] / "README.md").is_file()
-    )
-    return Overview(
-        folder=folder,
-        recipe=recipe["name"],
-        state=_state(folder, recipe, there),
-        releases=there,
-        size=sum(path.stat().st_size for path in files),
-        changed=datetime.fromtimestamp(max(path.stat().st_mtime for path in files)).astimezone(),
-    )
+    with reading(folder, "put what is damaged in it back from a copy"):
+        files = [path for path in below(folder) if path.is_file()]
+        there = tuple(
+            entry["name"]
+            for entry in _releases(recipe)
+            if (folder / "releases" / entry["name"] / "README.md").is_file()
+        )
+        return Overview(
+            folder=folder,
+            recipe=recipe["name"],
+            state=_state(folder, recipe, there),
+            releases=there,
+            size=sum(path.stat().st_size for path in files),
+            changed=datetime.fromtimestamp(max(path.stat().st_mtime for path in files)).astimezone(),
+        )
+
+
+def overviews(root: Path) -> tuple[list[Overview], list[tuple[Path, LilliputError]]]:
+    """The runs at `root` at a glance, and those that cannot be shown, with why."""
+    found, odd = [], []
+    for folder in find(root):
+        try:
+            found.append(overview(folder))
+        except LilliputError as error:
+            odd.append((folder, error))
+    return found, odd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,22 +90,28 @@ def spare(folder: Path) -> list[Removable]:
     _recipe(folder)
     found = []
     with RunFolder(folder) as run:
-        for phase in sorted((folder / "phases").glob("*")):
-            checkpoints = phase / "checkpoints"
-            if run.record(f"phases/{phase.name}").get("done") and (phase / "final").is_dir() and checkpoints.is_dir():
+        for name in _phases(folder):
+            checkpoints = f"{name}/checkpoints"
+            is_done = run.record(name).get("done") and (folder / name / "final").is_dir()
+            if is_done and (folder / checkpoints).is_dir():
                 found.append(_removable(folder, checkpoints, "the phase is done; its last weights stay"))
-        for partial in sorted(folder.rglob(f"*{PARTIAL}")):
-            found.append(_removable(folder, partial, "left by an interruption"))
+        for name in _unfinished(folder):
+            found.append(_removable(folder, name, "left by an interruption"))
     return found
 
 
 def shards(folder: Path) -> list[Removable]:
-    """The token files: they can be written again from the corpora, in time."""
-    begun = begun_folders(folder / "shards")
-    return [
-        _removable(folder, path, "begun; encoding goes on from them" if path in begun else "written again when needed")
-        for path in sorted((folder / "shards").glob("*"))
-    ]
+    """The token files that the run wrote: they can be written again from the corpora, in time."""
+    _recipe(folder)
+    begun, found = begun_folders(folder / "shards"), []
+    with RunFolder(folder) as run:
+        for path in sorted((folder / "shards").glob("*")):
+            name = f"shards/{path.name}"
+            if path in begun:
+                found.append(_removable(folder, name, "begun; encoding goes on from them"))
+            elif run.recorded(name):
+                found.append(_removable(folder, name, "written again when needed"))
+    return found
 
 
 def since(folder: Path, part: str) -> list[Removable]:
@@ -104,11 +128,12 @@ def since(folder: Path, part: str) -> list[Removable]:
         )
     later = parts[parts.index(name) :]
     found = []
-    for path in (folder / entry for entry in later):
-        if path.exists():
-            own = path.parent.name == "releases" and edited(folder, path.name) is not None
-            why = "given up, to be made again" + ("; its README.md was edited" if own else "")
-            found.append(_removable(folder, path, why))
+    with RunFolder(folder) as run:
+        for entry in later:
+            if run.recorded(entry):
+                kept = _card_kept(folder, entry)
+                card = f"; its README.md was edited, and is kept as {kept}" if kept else ""
+                found.append(_removable(folder, entry, f"given up, to be made again{card}"))
     return found
 
 
@@ -116,33 +141,47 @@ def remove(folder: Path, what: Iterable[Removable]) -> int:
     """Remove these from a run that nobody works on; the bytes that became free.
 
     Raises:
-        RunError: another process is working on the run.
+        RunError: another process is working on the run, or there is something that no run writes; it stays.
     """
-    import shutil
-
     freed = 0
     with RunFolder(folder) as run:
+        what = list(what)
         for one in what:
-            path = folder / one.name
-            if run.record(one.name):
+            check_ours(folder, one.name)  # all of them first: nothing is removed, or everything
+        for one in what:
+            if run.recorded(one.name):
+                if kept := _card_kept(folder, one.name):
+                    write_bytes(folder / kept, (folder / one.name / CARD_FILE).read_bytes())
                 run.remove(one.name)
-            elif path.is_dir():
-                shutil.rmtree(path)
             else:
-                path.unlink(missing_ok=True)
+                ownership.remove(folder, one.name)
             freed += one.size
     return freed
 
 
+def _card_kept(folder: Path, part: str) -> str | None:
+    """Where the edited README.md of a release goes when the release is given up; None without one."""
+    kind, _, name = part.partition("/")
+    if kind != "releases" or edited(folder, name) is None:
+        return None
+    kept = (f"cards/{name}.edited{number or ''}.md" for number in count())
+    return next(place for place in kept if not (folder / place).exists())
+
+
 def _recipe(folder: Path) -> dict[str, Any]:
-    try:
-        return read_json(folder / "recipe.json")
-    except (OSError, ValueError) as error:
-        raise LilliputError(
-            f"the folder is no run, or its recipe.json is damaged ({error})",
-            where=str(folder),
-            hint="give a folder that `lilliput run` made; `lilliput runs` lists them",
-        ) from error
+    """The recipe of a run as plain values, its names checked: they become paths."""
+    hint = "give a folder that `lilliput run` made; `lilliput runs` lists them"
+    path = folder / "recipe.json"
+    with reading(folder, hint, "the folder is no run, or its recipe.json is damaged"):
+        recipe = unsealed(read_json(path))
+        check_name("recipe", recipe["name"], str(path))
+        for name in recipe["corpora"]:
+            check_name("corpus", name, str(path))
+        for entry in recipe["timeline"]:
+            assert isinstance(entry["type"], str), "a type is text"
+            if "name" in entry:
+                check_name("part of the timeline", entry["name"], str(path))
+        return recipe
 
 
 def _releases(recipe: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -150,8 +189,8 @@ def _releases(recipe: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _parts(recipe: dict[str, Any]) -> list[str]:
-    """Names of the parts that the timeline makes, in its order; growths leave no files."""
-    names = []
+    """Names of the parts of a run, in the order in which they are made; growths leave no files."""
+    names = ["tokenizer", *(f"shards/{name}" for name in recipe["corpora"])]
     for place, entry in enumerate(recipe["timeline"]):
         if entry["type"] == "lilliput.train.phase:Phase":
             names.append(f"phases/{place:02d}-{entry['name']}")
@@ -185,6 +224,21 @@ def _progress(phase: Path) -> str:
     return f"step {len([line for line in lines if 'tokens_per_second' in line]):,}" if lines else "begun"
 
 
-def _removable(run: Path, path: Path, why: str) -> Removable:
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return Removable(name=str(path.relative_to(run)), why=why, size=sum(file.stat().st_size for file in files))
+def _phases(folder: Path) -> list[str]:
+    return [f"phases/{path.name}" for path in sorted((folder / "phases").glob("*"))]
+
+
+def _unfinished(folder: Path) -> list[str]:
+    """What an interruption left, as paths below the run: the whole of it, where a folder is unfinished."""
+    found: list[str] = []
+    for path in below(folder):
+        name = path.relative_to(folder).as_posix()
+        if path.name.endswith(PARTIAL) and not any(name.startswith(f"{other}/") for other in found):
+            found += [] if foreign(folder, name) else [name]
+    return sorted(found)
+
+
+def _removable(run: Path, name: str, why: str) -> Removable:
+    path = run / name
+    files = [path] if path.is_file() else [file for file in below(path) if file.is_file()]
+    return Removable(name=name, why=why, size=sum(file.stat().st_size for file in files))

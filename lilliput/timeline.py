@@ -11,11 +11,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lilliput import __version__
 from lilliput.base.environment import environment
 from lilliput.base.errors import LilliputError, RunError
 from lilliput.base.files import write_bytes
-from lilliput.base.rundir import FORMAT, RunFolder, differences
+from lilliput.base.rundir import RunFolder, differences
 from lilliput.base.spec import to_plain
 from lilliput.command import FILE as COMMAND_FILE
 from lilliput.command import Command, write_command
@@ -173,8 +172,6 @@ def _walking(
 @contextmanager
 def _opened(recipe: Recipe, folder: Path, command: Command | None) -> Iterator[RunFolder]:
     with RunFolder(folder) as opened:
-        if opened.read("run.json") is None:
-            opened.write_sealed("run.json", {"format": FORMAT, "lilliput": __version__, "machine": None})
         _refuse_change(opened, recipe)
         files = (folder / "recipe.json", folder / COMMAND_FILE)
         before = {file: file.read_bytes() for file in files if file.exists()}

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from lilliput.base.errors import LilliputError, RunError
-from lilliput.base.files import hash_of, new_folder, sha256
+from lilliput.base.files import hash_of, sha256
 from lilliput.base.rundir import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.evals.items import Items
@@ -189,7 +189,7 @@ class Walk:
 
         average = self._through(folder, place, phase, line, reader, measure, watch)
         plot_loss(metrics, folder / "loss.png", phase.name, bytes_per_token)
-        with new_folder(folder / "final") as partial:
+        with self._run.replacing(f"{phase_folder(place, phase)}/final") as partial:
             write_tensors(partial / "weights.safetensors", dict(line.model.named_parameters()))
             write_tensors(partial / "average.safetensors", average)
             return {

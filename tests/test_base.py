@@ -61,9 +61,25 @@ class Thawed:
     ("plain", "says"),
     [
         ({"type": "lilliput.nn.gqa:GQA", "heads": 2, "kv_heads": 1, "head_width": 8, "had_width": 1}, "'had_width'"),
-        ({"type": "lilliput.nn.gqa:Nothing"}, "cannot be imported"),
-        ({"type": "os:system"}, "is not a spec"),
-        ({"type": f"{__name__}:Thawed"}, "is not a spec"),
+        ({"type": "lilliput.nn.gqa:Nothing"}, "has no type"),
+        ({"type": "lilliput.base.spec:Any"}, "is not a spec"),
+        ({"type": "lilliput.base.errors:RunError"}, "is not a spec"),
+        *(
+            ({"type": name}, "is not one of Lilliput's")
+            for name in (
+                "os:system",
+                "lilliput.__main__:main",
+                "lilliput.cli.app:Console",
+                "lilliput.benchmarks.scan:Row",
+                "lilliput.nn.gqa:os.system",
+                "runs.mine:Spec",
+                ".gqa:GQA",
+                f"{__name__}:Thawed",
+                "",
+                7,
+                ["lilliput.nn.gqa:GQA"],
+            )
+        ),
     ],
 )
 def test_only_specs_are_loaded(plain, says):
@@ -124,19 +140,19 @@ def test_a_part_is_made_once_and_again_when_its_inputs_change(tmp_path):
     def make(folder: Path) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         made.append(sorted(path.name for path in folder.iterdir()))
-        (folder / f"file{len(made)}").write_text("")
+        (folder / f"train-{len(made)}.bin").write_text("")
         return len(made)
 
     for inputs, expected in (("a", 1), ("a", 1), ("b", 2), ("a", 3)):
         with RunFolder(tmp_path / "run") as run:
-            assert run.part("some/part", inputs, make) == expected
+            assert run.part("shards/texts", inputs, make) == expected
     assert made == [[], [], []], "a part whose inputs changed begins from nothing"
 
 
 def test_a_part_that_cannot_be_made_from_new_inputs_stays_what_it_was(tmp_path):
     def make(folder: Path) -> str:
         folder.mkdir(parents=True)
-        (folder / "file").write_text("old")
+        (folder / "tokenizer.json").write_text("old")
         return "old"
 
     def fail(folder: Path) -> None:
@@ -144,12 +160,15 @@ def test_a_part_that_cannot_be_made_from_new_inputs_stays_what_it_was(tmp_path):
         raise KeyboardInterrupt
 
     with RunFolder(tmp_path) as run:
-        run.part("p", 1, make)
+        run.part("tokenizer", 1, make)
         with pytest.raises(KeyboardInterrupt):
-            run.part("p", 2, fail)
-        assert (tmp_path / "p" / "file").read_text() == "old" and run.made("p", 1) == "old"
-        run.part("p", 2, make)
-        assert run.made("p", 2) == "old" and sorted(path.name for path in tmp_path.glob("p*")) == ["p", "parts"]
+            run.part("tokenizer", 2, fail)
+        assert (tmp_path / "tokenizer" / "tokenizer.json").read_text() == "old" and run.made("tokenizer", 1) == "old"
+        run.part("tokenizer", 2, make)
+        assert run.made("tokenizer", 2) == "old" and sorted(path.name for path in tmp_path.glob("[tp]*")) == [
+            "parts",
+            "tokenizer",
+        ]
 
 
 def test_a_lasting_part_is_never_replaced_unasked(tmp_path):
@@ -168,27 +187,27 @@ def test_a_part_whose_files_are_gone_is_made_again(tmp_path):
     def make(folder: Path) -> str:
         made.append(len(made))
         folder.mkdir(exist_ok=True)
-        (folder / "file").write_text("whole")
-        return "file"
+        (folder / "tokenizer.json").write_text("whole")
+        return "tokenizer.json"
 
     def whole(folder: Path, outputs: str) -> bool:
         return (folder / outputs).is_file()
 
     for _ in range(2):
         with RunFolder(tmp_path) as run:
-            assert run.part("p", 1, make, whole) == "file"
-    (tmp_path / "p" / "file").unlink()
+            assert run.part("tokenizer", 1, make, whole) == "tokenizer.json"
+    (tmp_path / "tokenizer" / "tokenizer.json").unlink()
     with RunFolder(tmp_path) as run:
-        run.part("p", 1, make, whole)
-    assert made == [0, 1] and (tmp_path / "p" / "file").is_file()
+        run.part("tokenizer", 1, make, whole)
+    assert made == [0, 1] and (tmp_path / "tokenizer" / "tokenizer.json").is_file()
 
 
 def test_a_damaged_record_is_named(tmp_path):
-    (tmp_path / "parts").mkdir()
-    (tmp_path / "parts" / "p.json").write_text("{half")
     with pytest.raises(RunError, match="damaged") as error, RunFolder(tmp_path) as run:
-        run.part("p", 1, lambda folder: None)
-    assert error.value.where.endswith("p.json")
+        (tmp_path / "parts").mkdir()
+        (tmp_path / "parts" / "tokenizer.json").write_text("{half")
+        run.part("tokenizer", 1, lambda folder: None)
+    assert error.value.where.endswith("parts/tokenizer.json")
 
 
 def test_recipes_that_cannot_end_well_are_refused_at_once(tmp_path):
@@ -207,20 +226,20 @@ def test_recipes_that_cannot_end_well_are_refused_at_once(tmp_path):
 def test_an_interrupted_part_finds_what_it_left(tmp_path):
     def fail(folder: Path) -> None:
         folder.mkdir(parents=True)
-        (folder / "half").write_text("")
+        (folder / "tokenizer.json").write_text("")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), RunFolder(tmp_path) as run:
-        run.part("p", 1, fail)
+        run.part("tokenizer", 1, fail)
     with RunFolder(tmp_path) as run:
-        assert run.part("p", 1, lambda folder: [path.name for path in folder.iterdir()]) == ["half"]
+        assert run.part("tokenizer", 1, lambda folder: [path.name for path in folder.iterdir()]) == ["tokenizer.json"]
 
 
 def test_left_over_partial_folders_are_swept(tmp_path):
-    (tmp_path / f"p{PARTIAL}").mkdir()
     with RunFolder(tmp_path) as run:
-        run.part("p", 1, lambda folder: None)
-    assert not (tmp_path / f"p{PARTIAL}").exists()
+        (tmp_path / f"tokenizer{PARTIAL}").mkdir()
+        run.part("tokenizer", 1, lambda folder: None)
+    assert not (tmp_path / f"tokenizer{PARTIAL}").exists()
 
 
 def test_two_processes_cannot_have_one_run(tmp_path):

@@ -51,7 +51,7 @@ class MachineError(LilliputError):
 
 
 @contextmanager
-def reading(where: str | Path, hint: str) -> Iterator[None]:
+def reading(where: str | Path, hint: str, what: str = "it cannot be read") -> Iterator[None]:
     """Turn whatever reading a file from elsewhere raises into a three-part error.
 
     Such a file may hold anything: JSON of another shape, nested a thousand deep, numbers no computer can hold. Nobody
@@ -61,6 +61,7 @@ def reading(where: str | Path, hint: str) -> Iterator[None]:
     Args:
         where: the file or folder that is read.
         hint: the next thing to do.
+        what: is wrong then, before the reason in parentheses.
 
     Raises:
         RunError: it cannot be read.
@@ -70,11 +71,11 @@ def reading(where: str | Path, hint: str) -> Iterator[None]:
     except (LilliputError, MemoryError):
         raise
     except Exception as error:
-        raise RunError(f"it cannot be read ({_in_short(error)})", where=str(where), hint=hint) from error
+        raise RunError(f"{what} ({_in_short(error)})", where=str(where), hint=hint) from error
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # of a native library; pyo3 hides it from `except Exception`
             raise
-        raise RunError(f"it cannot be read ({_in_short(error)})", where=str(where), hint=hint) from error
+        raise RunError(f"{what} ({_in_short(error)})", where=str(where), hint=hint) from error
 
 
 def _in_short(error: BaseException) -> str:

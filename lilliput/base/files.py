@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 PARTIAL = ".partial"
 """Suffix of everything that is still being written; whoever finds one may delete it."""
@@ -36,7 +36,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     partial = path.with_name(path.name + PARTIAL)
     boundary("write", path)
     try:
-        with open(partial, "wb") as file:
+        with _created(partial) as file:
             file.write(data)
             file.flush()
             boundary("fsync", path)
@@ -129,6 +129,11 @@ def name_file(error: OSError, path: Path) -> None:
     """Say which file an error is about: that of a full disk names none."""
     if error.filename is None:
         error.filename = str(path)
+
+
+def _created(path: Path) -> BinaryIO:
+    """A new file, or an old one emptied; of a symbolic link, which would lead elsewhere, an error."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o666), "wb")
 
 
 def _sync(path: Path, mode: int = os.O_RDWR) -> None:

@@ -1,9 +1,27 @@
 """What goes wrong between here and the Hugging Face hub, in words."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Literal
 
 Kind = Literal["dataset", "model"]
+_reads_only: ContextVar[bool] = ContextVar("reads_only", default=False)
+
+
+@contextmanager
+def reading_only() -> Iterator[None]:
+    """Ask no network inside: what is only looked at must not tell anybody of it. Caches on this machine are read."""
+    token = _reads_only.set(True)
+    try:
+        yield
+    finally:
+        _reads_only.reset(token)
+
+
+def may_ask_hub() -> bool:
+    """Return whether the network may be asked: not while something is only read."""
+    return not _reads_only.get()
 
 
 def hub_trouble(error: BaseException, kind: Kind, name: str) -> tuple[str, str] | None:

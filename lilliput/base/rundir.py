@@ -12,16 +12,21 @@ cards/             the model cards as they were written, whatever became of them
 """
 
 import json
-import os
-import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from lilliput.base.errors import InUseError, RunError
-from lilliput.base.files import PARTIAL, hash_of, move, read_json, sealed, unsealed, write_json
+import lilliput
+from lilliput.base.errors import RunError, reading
+from lilliput.base.files import PARTIAL, hash_of, move, new_folder
+from lilliput.base.held_folder import HeldFolder
+from lilliput.base.ownership import check_links, check_ours, finished, inside, remove
 
 FORMAT = 1
+RUN_FILE = "run.json"
+_ASIDE = f".before{PARTIAL}"
+"""What the name of a part, or of its record, ends in while another one is made."""
 
 Make = Callable[[Path], Any]
 Whole = Callable[[Path, Any], bool]
@@ -32,67 +37,47 @@ def always(folder: Path, outputs: Any) -> bool:
     return True
 
 
-class RunFolder:
+class RunFolder(HeldFolder):
     """An open run; a context manager that keeps other processes out.
+
+    A new or empty folder becomes a run when it is entered. One that holds anything else is left as it is.
 
     Raises:
         InUseError: another process has the run open.
-        RunError: the folder cannot be written, or is of another format.
+        RunError: the folder cannot be written, is no run and not empty, is of another format, or has symbolic links.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __enter__(self) -> "RunFolder":
-        where = str(self.path)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT)
-        except OSError as error:
-            raise RunError(
-                f"the run folder cannot be written ({error.strerror})",
-                where=where,
-                hint="choose another one with --out, or free it for writing",
-            ) from error
-        try:
-            if not _lock(self._lock):
-                raise InUseError(
-                    "another process is working on this run",
-                    where=where,
-                    hint="wait for it, stop it, or use another --out",
-                )
-            self._check_format()
-        except BaseException:
-            os.close(self._lock)
-            raise
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        os.close(self._lock)
-
-    def read(self, name: str) -> Any | None:
-        """A JSON file of the run, or None if it is not there yet.
+    def check(self) -> None:
+        """Refuse a folder that is neither a run nor empty, hidden files aside.
 
         Raises:
-            RunError: it is damaged.
+            RunError: it is not.
         """
-        path = self.path / name
-        try:
-            return unsealed(read_json(path)) if path.exists() else None
-        except ValueError as error:
+        if not self.path.is_dir():
+            return
+        if (self.path / RUN_FILE).is_file():
+            self._check_format()
+        elif others := [path.name for path in sorted(self.path.iterdir()) if not _may_be_there(path.name)]:
             raise RunError(
-                f"the file is damaged ({error})",
-                where=str(path),
-                hint="put it back from a copy, or remove it: what it records is made again",
-            ) from error
+                f"the folder is no run, and not empty: it holds {', '.join(others[:4])}",
+                where=str(self.path),
+                hint="choose another one with --out: a new or an empty folder, or a run to continue",
+            )
+        check_links(self.path)
 
-    def write(self, name: str, value: Any) -> None:
-        """Write a JSON file of the run."""
-        write_json(self.path / name, value)
+    def opened(self) -> None:
+        """Mark a new folder as a run before anything else is written into it."""
+        if self.read(RUN_FILE) is None:
+            self.write_sealed(RUN_FILE, {"format": FORMAT, "lilliput": lilliput.__version__, "machine": None})
 
-    def write_sealed(self, name: str, value: dict[str, Any]) -> None:
-        """The same for one that decides what is done again: `read` then refuses it with any byte changed."""
-        self.write(name, sealed(value))
+    def hint(self, name: str) -> str:
+        """What to do about a damaged file: removing the record of a part would leave its folder to nobody."""
+        if name == RUN_FILE:
+            return "put it back from a copy; without it the folder is no run, begin another one with --out"
+        if name.startswith("parts/"):
+            part = name.removeprefix("parts/").removesuffix(".json").replace(".", "/", 1)
+            return f"put it back from a copy, or give the part up: lilliput clean {self.path} --from {part}"
+        return "put it back from a copy, or remove it: it is written again"
 
     def part(self, name: str, inputs: Any, make: Make, whole: Whole = always) -> Any:
         """The outputs of a part, made now unless it is done with the same inputs.
@@ -103,16 +88,27 @@ class RunFolder:
             make: given the part's folder (which holds what an interrupted call left), returns JSON outputs.
             whole: given the part's folder and its recorded outputs, whether they are still there; if not, `make` is
                 called again.
+
+        Raises:
+            RunError: there is something in its place that this run did not write; it stays.
         """
+        folder = inside(self.path, name)
         self.put_back(name)  # a killed process could not
         outputs = self.made(name, inputs, whole)
         if outputs is not None:
             return outputs
-        folder, record = self.path / name, self.record(name)
+        record = self.record(name)
+        if folder.exists() and not record:
+            raise RunError(
+                f"{name} is there, and no record says that this run made it",
+                where=str(folder),
+                hint=f"put {_record_file(name)} back from a copy, or move {name} out of the run folder",
+            )
         begun = {"inputs": hash_of(inputs), "done": False, "from": inputs}
-        shutil.rmtree(folder.with_name(folder.name + PARTIAL), ignore_errors=True)
+        remove(self.path, name + PARTIAL)
         try:
             if record.get("inputs") != begun["inputs"]:
+                check_ours(self.path, name)
                 self._put_aside(name)
                 if not record.get("inputs"):
                     self._drop_aside(name)
@@ -159,24 +155,38 @@ class RunFolder:
 
     def record(self, name: str) -> dict[str, Any]:
         """What is noted of a part: `inputs` (their hash), `from` (themselves), `done`, `outputs`; empty without one."""
-        return self.read(_record_file(name)) or {}
+        with reading(self.path / _record_file(name), self.hint(_record_file(name)), "the file is damaged"):
+            record = self.read(_record_file(name)) or {}
+            return record if not record else {"inputs": record["inputs"], "done": record["done"]} | record
+
+    def recorded(self, name: str) -> bool:
+        """Return whether there is a record of a part, whole or damaged: the run made it, or began to."""
+        return (self.path / _record_file(name)).is_file()
 
     def remove(self, name: str) -> None:
         """Give a part up: its folder and its record, in an order that a kill at any moment cannot confuse."""
+        check_ours(self.path, name)
         self.put_back(name)
-        if not self.record(name) and not (self.path / name).exists():
+        if not self.recorded(name):
             return
-        self.write_sealed(_record_file(name), {"inputs": None, "done": False})
-        if (self.path / name).exists():
-            shutil.rmtree(self.path / name)
+        self.give_up(name)
+        remove(self.path, name)
         (self.path / _record_file(name)).unlink()
+
+    def give_up(self, name: str) -> None:
+        """Note of a part that it may be dropped, whatever is in its folder by then."""
+        self.write_sealed(_record_file(name), {"inputs": None, "done": False})
+
+    def take_over(self, name: str, record: dict[str, Any]) -> None:
+        """Note of a part that another run made it, whose files are in its folder now."""
+        self.write_sealed(_record_file(name), record)
 
     def put_back(self, name: str) -> None:
         """What a killed process had put aside of a part, if its record still is: it is better than nothing."""
         folder, record = self.path / name, self.path / _record_file(name)
         if _aside(record).exists() and _aside(folder).exists():
             record.unlink(missing_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(self.path, name)
             move(_aside(folder), folder)
         if _aside(record).exists() and not record.exists():
             move(_aside(record), record)
@@ -194,14 +204,29 @@ class RunFolder:
 
     def _drop_aside(self, name: str) -> None:
         """Its record first: a folder without one is never put back, so that it may be half gone."""
-        _aside(self.path / _record_file(name)).unlink(missing_ok=True)
-        shutil.rmtree(_aside(self.path / name), ignore_errors=True)
+        remove(self.path, f"{_record_file(name)}{_ASIDE}")
+        remove(self.path, f"{name}{_ASIDE}")
+
+    def replacing(self, name: str) -> AbstractContextManager[Path]:
+        """A new folder in the place of one of the run, `files.new_folder`.
+
+        Raises:
+            RunError: what is there was not written by a run.
+        """
+        check_ours(self.path, name)
+        return new_folder(self.path / name)
 
     def _check_format(self) -> None:
-        record = self.read("run.json") or {"format": FORMAT}
+        record = self.read(RUN_FILE)
+        if not isinstance(record, dict) or "format" not in record:
+            raise RunError(
+                f"{RUN_FILE} is no file of ours",
+                where=str(self.path),
+                hint="choose another folder with --out: a new or an empty one, or a run to continue",
+            )
         if record["format"] != FORMAT:
             raise RunError(
-                f"the run has format {record['format']}, this version of Lilliput reads {FORMAT}",
+                f"the run has format {record['format']!r:.80}, this version of Lilliput reads {FORMAT}",
                 where=str(self.path),
                 hint="continue it with the version that began it, or begin another with --out",
             )
@@ -225,21 +250,13 @@ def _short(value: Any) -> str:
 
 def _aside(path: Path) -> Path:
     """Where a part, or its record, waits until another one is whole."""
-    return path.with_name(f"{path.name}.before{PARTIAL}")
+    return path.with_name(path.name + _ASIDE)
 
 
 def _record_file(name: str) -> str:
     return f"parts/{name.replace('/', '.')}.json"
 
 
-def _lock(handle: int) -> bool:
-    """Take a lock that ends with the process, however it ends; False if another has it. Trust the user without one."""
-    try:
-        import fcntl
-
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):  # Windows; network file systems without locks
-        return True
-    return True
+def _may_be_there(name: str) -> bool:
+    """Whether a new run may find this: hidden files of a file manager, or what a kill left of its first record."""
+    return name.startswith(".") or finished(name) == RUN_FILE

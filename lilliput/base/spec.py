@@ -2,10 +2,15 @@
 
 A spec is a frozen dataclass; `{"type": "lilliput.nn.gqa:GQA", "heads": 8, ...}` is its plain form. The import path is
 the registry: whatever a recipe imports can be stored and loaded again, and nothing else can.
+
+Importing a module runs it, and a plain form may come from a stranger. So only two kinds of types are ever looked up:
+those of Lilliput's own modules, and those that this process has itself turned into a plain form, as a recipe file that
+was named on the command line makes it do.
 """
 
 import difflib
 import importlib
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from math import inf
@@ -15,14 +20,19 @@ from lilliput.base.errors import LilliputError, RecipeError
 
 T = TypeVar("T")
 
+_OWN_TYPE = re.compile(r"lilliput(?!\.(cli|benchmarks)\b)(\.[a-z][a-z0-9_]*)+:[A-Z]\w*")
+"""A class in a module of Lilliput that can be imported without anything else happening: no script, no `__main__`."""
+_met: dict[str, type] = {}
+"""The types that `to_plain` has met in this process, by name."""
+
 
 def to_plain(value: Any) -> Any:
     """A spec, or a tuple or dict of specs, as JSON values."""
     if is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
-        return {"type": f"{kind.__module__}:{kind.__qualname__}"} | {
-            field.name: to_plain(getattr(value, field.name)) for field in fields(value)
-        }
+        name = f"{kind.__module__}:{kind.__qualname__}"
+        _met[name] = kind
+        return {"type": name} | {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
         return {key: to_plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
@@ -40,7 +50,8 @@ def from_plain(value: Any, *, where: str = "recipe.json") -> Any:
     """The inverse of `to_plain`; lists become tuples.
 
     Raises:
-        RecipeError: a type cannot be imported or is no frozen dataclass, or a field is unknown.
+        RecipeError: a type is neither Lilliput's nor one that this process has met, or is no frozen dataclass; or a
+            field is unknown.
     """
     if isinstance(value, list):
         return tuple(from_plain(item, where=where) for item in value)
@@ -192,21 +203,31 @@ def check_choice(where: str, choices: Collection[str], **values: str) -> None:
             raise RecipeError(f"{name} cannot be {value!r}", where=where, hint=f"one of: {', '.join(choices)}")
 
 
-def _spec_type(name: str, where: str) -> type:
-    module, _, qualname = name.partition(":")
-    try:
-        kind = getattr(importlib.import_module(module), qualname)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise RecipeError(
-            f"the type {name!r} cannot be imported ({error})",
-            where=where,
-            hint="install the package that defines it, in the version that wrote this file",
-        ) from error
+def _spec_type(name: Any, where: str) -> type:
+    kind = _met.get(name) if isinstance(name, str) else None
+    kind = kind or _own_type(name, where)
     if not (isinstance(kind, type) and is_dataclass(kind) and kind.__dataclass_params__.frozen):  # type: ignore[attr-defined]
         raise RecipeError(
             f"{name!r} is not a spec", where=where, hint="only frozen dataclasses can be part of a recipe"
         )
     return kind
+
+
+def _own_type(name: Any, where: str) -> type:
+    """The class of Lilliput that a type names; nothing else is imported."""
+    if not isinstance(name, str) or not _OWN_TYPE.fullmatch(name):
+        raise RecipeError(
+            f"the type {name!r:.120} is not one of Lilliput's, and code that a file names is not run",
+            where=where,
+            hint="if it is your own, name the recipe file that defines it: lilliput COMMAND RECIPE.py --out FOLDER",
+        )
+    module, _, class_name = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), class_name)
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(
+            f"this version of Lilliput has no type {name!r:.120}", where=where, hint="use the version that wrote it"
+        ) from error
 
 
 def _unknown(key: str, known: list[str], where: str) -> RecipeError:

@@ -39,6 +39,10 @@ def evaluate(
     records: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write every item and its likelihoods as JSON lines.")
     ] = None,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option("--trust-remote-code", help="Let Python files of the model folder run that are not ours."),
+    ] = False,
     device: DeviceOption = "auto",
     dtype: Annotated[str, typer.Option(help="Of the weights: float32, bfloat16 or float16.")] = "float32",
     batch_size: Annotated[int, typer.Option(help="Rows of a forward pass.")] = 16,
@@ -46,11 +50,17 @@ def evaluate(
 ) -> None:
     """Score a model on a suite or a text, by lm-evaluation-harness; or all releases of a run as its recipe says."""
     from lilliput.api import last_release
+    from lilliput.publish.remote_code import check_code
     from lilliput.train.machine import Machine
 
     folder = last_release(Path(model)) or Path(model)
     if suite is None and text is None and not (Path(model) / "config.json").is_file():
-        asked = {"--tasks": tasks, "--limit": limit, "--records": records}
+        asked = {
+            "--tasks": tasks,
+            "--limit": limit,
+            "--records": records,
+            "--trust-remote-code": trust_remote_code,
+        }
         for option in (name for name, value in asked.items() if value):
             raise LilliputError(
                 f"{option} has no effect where a run is evaluated as its recipe says",
@@ -69,6 +79,7 @@ def evaluate(
         "batch_size": batch_size,
         "limit": limit,
         "records": records,
+        "trust_remote_code": check_code(folder, trusted=trust_remote_code),
     }
     found = _measured(folder, text, settings) if text else _asked(folder, suite or SUITE, eval_data, tasks, settings)
     if as_json:

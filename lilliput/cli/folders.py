@@ -7,21 +7,25 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from lilliput.base.errors import LilliputError
 from lilliput.cli.options import JsonOption
 from lilliput.cli.show import console
 
+RUNS = Path("runs")
 app = typer.Typer()
 
 
 @app.command()
 def runs(
-    root: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where run folders lie.")] = Path("runs"),
+    root: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where run folders lie.")] = RUNS,
     as_json: JsonOption = False,
 ) -> None:
     """List runs: how far they are, what they published, what room they take."""
-    from lilliput.runs import find, overview
+    from lilliput.runs import overviews
 
-    found = [overview(folder) for folder in find(root)]
+    if not root.is_dir() and root != RUNS:
+        raise LilliputError(f"there is no folder {root}", where="lilliput runs", hint="give the folder of your runs")
+    found, odd = overviews(root)
     if as_json:
         rows = [
             {
@@ -34,16 +38,20 @@ def runs(
             }
             for one in found
         ]
+        rows += [{"folder": str(folder), "error": error.what} for folder, error in odd]
         print(json.dumps(rows, indent=2))
         return
-    if not found:
+    if not found and not odd:
         console.print(f"no run in {root}; `lilliput run quickstart` makes one", highlight=False)
         return
     table = Table("run", "recipe", "state", "releases", "MB", "changed")
     for one in found:
         size, changed = f"{one.size / 1e6:,.1f}", f"{one.changed:%Y-%m-%d %H:%M}"
         table.add_row(str(one.folder), one.recipe, one.state, "\n".join(one.releases), size, changed)
-    console.print(table)
+    if found:
+        console.print(table)
+    for folder, error in odd:
+        console.print(f"{folder} cannot be shown: {error}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

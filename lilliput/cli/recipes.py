@@ -10,6 +10,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from lilliput.base.errors import LilliputError
+from lilliput.base.hub import reading_only
 from lilliput.cli.options import (
     JsonOption,
     MachineOption,
@@ -85,6 +86,7 @@ def copy_recipe(
 
 
 @app.command()
+@reading_only()
 def plan(
     recipe: TargetArgument,
     overrides: SetOption = [],  # noqa: B006, typer reads it

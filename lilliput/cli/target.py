@@ -60,33 +60,11 @@ def _continued(
 
     from lilliput.base.rundir import RunFolder
     from lilliput.command import changed, read_command
+    from lilliput.recipe import read_recipe
 
-    before = _recorded(run)
+    before = read_recipe(run)
     recipe = changed(before, shrunk, overrides, sources)
     command = read_command(RunFolder(run), before)
     if command is not None and recipe != before:
         command = command.then(recipe, shrunk=shrunk, overrides=overrides, sources=sources)
     return Target(recipe=recipe, folder=run, command=command and replace(command, machine=machine))
-
-
-def _recorded(run: Path) -> Any:
-    from lilliput.base.files import read_json
-    from lilliput.base.spec import from_plain
-    from lilliput.recipe import Recipe
-
-    try:
-        plain = read_json(run / "recipe.json")
-    except ValueError as error:
-        raise LilliputError(
-            f"the file is damaged ({error})",
-            where=str(run / "recipe.json"),
-            hint="give the recipe by name, with --out for this folder; it is written again",
-        ) from error
-    recipe = from_plain(plain, where=str(run / "recipe.json"))
-    if not isinstance(recipe, Recipe):
-        raise LilliputError(
-            "the file holds no recipe",
-            where=str(run / "recipe.json"),
-            hint="give the recipe by name, with --out for this folder; it is written again",
-        )
-    return recipe

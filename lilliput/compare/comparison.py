@@ -3,10 +3,10 @@
 from dataclasses import asdict
 from typing import Any
 
-from lilliput.base.errors import RecipeError
+from lilliput.base.errors import RecipeError, reading
 from lilliput.compare.curve import Asked, HeldOut, asked, common_corpus
 from lilliput.compare.equal import FEWEST, Curve, Equal, at_equal, lowest_in_common, noise
-from lilliput.report.records import TEXT
+from lilliput.report.records import HINT, TEXT
 from lilliput.train.heldout import MOST
 
 BETWEEN = 3
@@ -28,7 +28,11 @@ def compare(first: str, second: str, *, corpus: str | None = None, at: float | N
     """
     if at is not None and not at > 0:
         raise RecipeError(f"no model comes to {at} bits per byte", where="--at", hint="give a number above 0")
-    one, other = asked(first), asked(second)
+    with reading(f"{first} and {second}", HINT, "the records of the runs cannot be compared"):
+        return _compared(asked(first), asked(second), corpus, at)
+
+
+def _compared(one: Asked, other: Asked, corpus: str | None, at: float | None) -> dict[str, Any]:
     text = common_corpus(one, other, corpus)
     curves = one.heldout(text), other.heldout(text)
     rows = [_row(curves, level) for level in (_levels(curves) if at is None else [at])]

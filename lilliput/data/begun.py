@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from lilliput.base.files import PARTIAL, name_file, read_json, replace_folder, sealed, unsealed, write_json
+from lilliput.base.ownership import BEGUN
 from lilliput.data.lane import Entry, Lane, Position, Reading, other_corpus
 
-BEGUN = ".begun-"
-"""Between the name of a folder and the key of what it is begun from."""
 PROGRESS = "progress.json"
 _FORMAT = 1
 

@@ -28,6 +28,7 @@ def evaluate_by_name(
     batch_size: int = 16,
     limit: int | None = None,
     records: Path | None = None,
+    trust_remote_code: bool = False,
     watcher: Watcher | None = None,
 ) -> Evaluation:
     """Score a Hugging Face folder on a suite, or on some of its tasks by the harness's names.
@@ -55,6 +56,7 @@ def evaluate_by_name(
             batch_size=batch_size,
             limit=limit,
             records=records,
+            trust_remote_code=trust_remote_code,
             watcher=watcher,
         )
 

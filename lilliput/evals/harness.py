@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lilliput.base.errors import DataError, RecipeError
+from lilliput.base.errors import DataError, RecipeError, reading
 from lilliput.evals.evaluation import Answered, Evaluation, summed_up, write_records
 from lilliput.evals.items import Items, Questions, asked, check_items, from_file
 from lilliput.evals.layout import FILES, identity_of
@@ -34,6 +34,7 @@ def evaluate(
     batch_size: int = 16,
     limit: int | None = None,
     records: Path | None = None,
+    trust_remote_code: bool = False,
     watcher: Watcher | None = None,
 ) -> Evaluation:
     """Score a Hugging Face folder on the tasks of a suite: public ones, then those on items that Lilliput makes.
@@ -52,6 +53,7 @@ def evaluate(
         limit: ask only the first so many questions of each task (of held-out text, the longest), or the suite's limit
             if that is lower.
         records: a file for the record of every item, JSON lines.
+        trust_remote_code: whether transformers may run the folder's own code, `lilliput.publish.remote_code` decides.
         watcher: told how far it is.
 
     Raises:
@@ -88,7 +90,15 @@ def evaluate(
 
         from lilliput.evals.likelihoods import Likelihoods
 
-        model: Any = Likelihoods(model_folder, device=device, dtype=dtype, batch_size=batch_size, watcher=watcher)
+        with reading(model_folder, "fetch or publish the folder again", "the model cannot be loaded"):
+            model: Any = Likelihoods(
+                model_folder,
+                device=device,
+                dtype=dtype,
+                batch_size=batch_size,
+                trust_remote_code=trust_remote_code,
+                watcher=watcher,
+            )
         answered = []
         for use in uses:
             model.begin(use)

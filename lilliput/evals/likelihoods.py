@@ -24,11 +24,21 @@ class Likelihoods(_HFLM):
         device: as torch names it.
         dtype: of the weights; softmax is always in float32.
         batch_size: rows of a forward pass.
+        trust_remote_code: whether transformers may run the folder's own code.
         watcher: told after every forward pass; None tells nobody.
     """
 
-    def __init__(self, folder: Path, *, device: str, dtype: str, batch_size: int, watcher: Watcher | None):
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        device: str,
+        dtype: str,
+        batch_size: int,
+        trust_remote_code: bool,
+        watcher: Watcher | None,
+    ):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
         super().__init__(
             pretrained=str(folder),
             tokenizer=tokenizer,
@@ -37,7 +47,7 @@ class Likelihoods(_HFLM):
             dtype=dtype,
             softmax_dtype="float32",
             batch_size=batch_size,
-            trust_remote_code=True,
+            trust_remote_code=trust_remote_code,
             # What the first token of a document is predicted from; tokenizers without it fall back on BOS or EOS.
             prefix_token_id=tokenizer.get_vocab().get(END),
         )

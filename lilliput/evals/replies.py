@@ -30,6 +30,7 @@ def judge_replies(
     device: str = "cpu",
     dtype: str = "float32",
     batch_size: int = 16,
+    trust_remote_code: bool = False,
 ) -> list[Score]:
     """Two scores on at most `limit` conversations, drawn without replacement by `seed`.
 
@@ -57,6 +58,7 @@ def judge_replies(
         device: as torch names it.
         dtype: of the weights; log-likelihoods are always in float32.
         batch_size: rows of a forward pass.
+        trust_remote_code: whether transformers may run the folder's own code.
 
     Raises:
         ExportError: the folder's tokenizer has no `<|im_end|>` or no chat template.
@@ -65,7 +67,7 @@ def judge_replies(
     with offline(work):
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
         end = tokenizer.get_vocab().get(MESSAGE_END)
         if end is None or not tokenizer.chat_template:
             raise ExportError(
@@ -73,7 +75,7 @@ def judge_replies(
                 where=str(folder),
                 hint="judge the replies of an instruct release; base models have none",
             )
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=trust_remote_code)
         model.to(device).eval()
         window = model.config.max_position_embeddings
         encoded = [_encode(tokenizer, question, answer, end) for question, answer in conversations]

@@ -28,6 +28,7 @@ def measure_text(
     batch_size: int = 16,
     limit: int | None = None,
     records: Path | None = None,
+    trust_remote_code: bool = False,
     watcher: Watcher | None = None,
 ) -> Evaluation:
     """Bits per byte, and perplexity per UTF-8 byte and per blank-separated word, with standard errors over documents.
@@ -70,6 +71,7 @@ def measure_text(
             dtype=dtype,
             batch_size=batch_size,
             records=records,
+            trust_remote_code=trust_remote_code,
             watcher=watcher,
         )
 

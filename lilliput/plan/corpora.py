@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lilliput.base.errors import LilliputError
+from lilliput.base.ownership import BEGUN
 from lilliput.base.rundir import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.data.arithmetic import Arithmetic
-from lilliput.data.begun import BEGUN, begun_folders
+from lilliput.data.begun import begun_folders
 from lilliput.data.conversations import ChatFiles
 from lilliput.data.curate import Curated
 from lilliput.data.documents import Files

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from lilliput.base.errors import RunError
 from lilliput.base.files import read_json, sha256
-from lilliput.base.hub import hub_trouble
+from lilliput.base.hub import hub_trouble, may_ask_hub
 from lilliput.base.spec import to_plain
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.publish.architecture import Architecture, architecture_of
@@ -127,17 +127,24 @@ def fetch(checkpoint: str, revision: str | None, files: tuple[str, ...]) -> Path
         RunError: there is neither a folder nor such a model on the hub, or the hub is out of reach.
     """
     folder = Path(checkpoint).expanduser()
-    return folder if folder.is_dir() else _from_hub(checkpoint, revision, files)
+    return folder if folder.is_dir() else _from_hub(checkpoint, revision, files, local=not may_ask_hub())
 
 
 @cache
-def _from_hub(name: str, revision: str | None, files: tuple[str, ...]) -> Path:
+def _from_hub(name: str, revision: str | None, files: tuple[str, ...], *, local: bool) -> Path:
     """The snapshot in the hub's own cache; the same all through a process."""
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(files)))
+        found = snapshot_download(name, revision=revision, allow_patterns=list(files), local_files_only=local)
+        return Path(found)
     except Exception as error:  # the library raises what its own libraries do
+        if local:
+            raise RunError(
+                f"the model {name!r} is not on this machine, and looking at a recipe asks no network",
+                where=f"the checkpoint {name!r}",
+                hint=f"fetch it first: hf download {name} {CONFIG_FILE}",
+            ) from error
         trouble = hub_trouble(error, "model", name)
         what, hint = trouble or (f"the model {name!r} cannot be fetched ({error})", "try again later")
         raise RunError(what, where=f"the checkpoint {name!r}", hint=f"{hint}, or give a local folder") from error

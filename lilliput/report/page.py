@@ -6,9 +6,10 @@ from typing import Any
 
 import jinja2
 
+from lilliput.base.errors import reading
 from lilliput.base.files import write_text
 from lilliput.report.curves import charts
-from lilliput.report.records import TEXT, PhaseRecord, RunRecord, read_run
+from lilliput.report.records import HINT, TEXT, PhaseRecord, RunRecord, read_run
 from lilliput.report.scale import short
 from lilliput.train.metrics import released
 
@@ -22,7 +23,9 @@ def write_report(folder: Path) -> Path:
         RunError: the folder is no run, or a file in it is damaged.
     """
     path = folder / REPORT
-    write_text(path, render("run.html.jinja", _facts(read_run(folder))))
+    with reading(folder, HINT, "the records of the run cannot be shown"):
+        page = render("run.html.jinja", _facts(read_run(folder)))
+    write_text(path, page)
     return path
 
 

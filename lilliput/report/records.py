@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lilliput.base.errors import LilliputError, RunError
+from lilliput.base.errors import LilliputError, RunError, reading
 from lilliput.base.files import read_json, unsealed
-from lilliput.base.spec import from_plain
-from lilliput.recipe import Recipe, Release
+from lilliput.base.hub import reading_only
+from lilliput.recipe import Recipe, Release, read_recipe
 from lilliput.train.metrics import INCIDENTS, Line, measured_of, read_growing, steps_of
 from lilliput.train.phase import Phase, Plan
 
+HINT = "put what is damaged in it back from a copy; `lilliput runs` lists other runs"
 TEXT, ANSWERS = "bits per byte", "nats per answer token"
 
 
@@ -58,7 +59,7 @@ class RunRecord:
 
 
 def read_run(folder: Path) -> RunRecord:
-    """Everything that a run folder says.
+    """Everything that a run folder says; nothing but its files is asked, no network and no code.
 
     Raises:
         RunError: it is no run, or a file in it is damaged.
@@ -69,7 +70,12 @@ def read_run(folder: Path) -> RunRecord:
             where=str(folder),
             hint="give a folder that `lilliput run` or `lilliput train` made; `lilliput runs` lists them",
         )
-    recipe = from_plain(_read(folder / "recipe.json"), where=str(folder / "recipe.json"))
+    with reading_only(), reading(folder, HINT, "the records of the run cannot be read"):
+        return _run(folder)
+
+
+def _run(folder: Path) -> RunRecord:
+    recipe = read_recipe(folder)
     releases = [entry.name for entry in recipe.timeline if isinstance(entry, Release)]
     scores = [(name, folder / "evals" / f"{name}.json") for name in releases]
     return RunRecord(
@@ -104,11 +110,5 @@ def _phases(folder: Path, recipe: Recipe) -> Any:
 
 
 def _read(path: Path) -> Any:
-    try:
+    with reading(path, f"put it back from a copy, or remove it: lilliput run {path.parent}", "the file is damaged"):
         return unsealed(read_json(path)) if path.is_file() else None
-    except ValueError as error:
-        raise RunError(
-            f"the file is damaged ({error})",
-            where=str(path),
-            hint="put it back from a copy, or let the run write it again: lilliput run " + str(path.parent),
-        ) from error

@@ -40,8 +40,11 @@ def link_prepared(run: RunFolder, recipe: Recipe, donors: Iterable[tuple[Path, R
         donor = RunFolder(folder)
         for name in list(missing):
             record = donor.record(name)
-            if record.get("done") and _link(folder / name, run.path / name) and donor.record(name) == record:
-                run.write_sealed(f"parts/{name.replace('/', '.')}.json", record)
+            if not record.get("done"):
+                continue
+            run.give_up(name)  # until the record is there: a kill in between leaves nothing that is nobody's
+            if _link(folder / name, run.path / name) and donor.record(name) == record:
+                run.take_over(name, record)
                 missing.remove(name)
 
 

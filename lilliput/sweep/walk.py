@@ -20,6 +20,8 @@ from rich.console import Console
 from lilliput import __version__, timeline
 from lilliput.base.errors import DivergenceError, InUseError, RunError
 from lilliput.base.files import write_bytes, write_text
+from lilliput.base.held_folder import HeldFolder
+from lilliput.base.ownership import finished
 from lilliput.base.rundir import RunFolder, differences
 from lilliput.base.spec import to_plain
 from lilliput.command import Command
@@ -35,6 +37,7 @@ from lilliput.sweep.table import markdown
 from lilliput.train.machine import Machine
 
 FORMAT = 1
+SWEEP_FILE = "sweep.json"
 PAUSE = 1.0
 """Seconds between two looks at what other processes hold."""
 
@@ -86,6 +89,28 @@ def sweep(
     return walk.all()
 
 
+class SweepFolder(HeldFolder):
+    """The folder of a sweep."""
+
+    def check(self) -> None:
+        """Refuse a folder that is neither a sweep nor empty, hidden files aside.
+
+        Raises:
+            RunError: it is not; nothing in it was touched.
+        """
+        if (self.path / "run.json").exists():
+            raise RunError("the folder is a run, not a sweep", where=str(self.path), hint="choose another with --out")
+        if (self.path / SWEEP_FILE).is_file() or not self.path.is_dir():
+            return
+        others = [path.name for path in sorted(self.path.iterdir()) if not path.name.startswith(".")]
+        if others := [name for name in others if finished(name) != SWEEP_FILE]:
+            raise RunError(
+                f"the folder is no sweep, and not empty: it holds {', '.join(others[:4])}",
+                where=str(self.path),
+                hint="choose another with --out: a new or an empty folder, or a sweep to continue",
+            )
+
+
 class _Walk:
     """One process at work on a sweep."""
 
@@ -109,12 +134,8 @@ class _Walk:
             RecipeError: a combination of an old and a new value does not fit.
             RunError: the folder holds a run, or a sweep of another recipe or of other fields.
         """
-        if (self._folder / "run.json").exists():
-            raise RunError(
-                "the folder is a run, not a sweep", where=str(self._folder), hint="choose another with --out"
-            )
-        with _alone(self._folder) as folder:
-            old = folder.read("sweep.json")
+        with _alone(SweepFolder(self._folder)) as folder:
+            old = folder.read(SWEEP_FILE)
             plain = to_plain(self._recipe)
             values = {over.path: list(over.values) for over in overs}
             if old is not None:
@@ -123,7 +144,7 @@ class _Walk:
                 seeds = sorted({*old["seeds"], *seeds})
             variants(self._recipe, [Over(path=path, values=tuple(texts)) for path, texts in values.items()], seeds)
             new = {"format": FORMAT, "lilliput": __version__, "recipe": plain, "over": values, "seeds": list(seeds)}
-            folder.write("sweep.json", new)
+            folder.write(SWEEP_FILE, new)
         outcomes = self._outcomes()
         self._began, self._before = time.perf_counter(), self._operations(outcomes)
         over = sum(one.is_over for one in outcomes.values())
@@ -152,7 +173,7 @@ class _Walk:
                 begun = (run.read("run.json") or {}).get("machine") is not None
             with open(folder / "train.log", "a", encoding="utf-8") as log:
                 console = Console(file=log, width=120)
-                with _alone(self._folder / ".tokens"):
+                with _alone(HeldFolder(self._folder / ".tokens")):
                     with RunFolder(folder) as run:
                         link_prepared(run, variant.recipe, self._donors(variant))
                     timeline.data(variant.recipe, folder, console, command, until=until)
@@ -184,7 +205,7 @@ class _Walk:
 
     def _write(self) -> dict[str, Any]:
         """Write the results so far; the last to write has seen everything."""
-        with _alone(self._folder) as folder:
+        with _alone(SweepFolder(self._folder)) as folder:
             overs, every = self._grid()
             costs = {one.setting.name: self._cost(one) for one in every}
             found = results(self._recipe.name, self._metric, overs, every, self._outcomes(), costs)
@@ -195,7 +216,7 @@ class _Walk:
 
     def _grid(self) -> tuple[list[Over], list[Variant]]:
         """What is to be trained, as the folder says now: another process may have made the sweep larger."""
-        record = RunFolder(self._folder).read("sweep.json")
+        record = SweepFolder(self._folder).read(SWEEP_FILE)
         assert record is not None
         overs = [Over(path=path, values=tuple(values)) for path, values in record["over"].items()]
         return overs, variants(self._recipe, overs, record["seeds"])
@@ -240,12 +261,12 @@ class _Walk:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[RunFolder]:
+def _alone(folder: HeldFolder) -> Iterator[HeldFolder]:
     """Hold a folder that other processes hold for a while too."""
     with ExitStack() as stack:
         while True:
             try:
-                held = stack.enter_context(RunFolder(folder))
+                held = stack.enter_context(folder)
                 break
             except InUseError:
                 time.sleep(PAUSE / 10)

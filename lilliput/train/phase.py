@@ -10,6 +10,7 @@ from math import inf
 from typing import Any, Protocol
 
 from lilliput.base.errors import RecipeError
+from lilliput.base.ownership import check_name
 from lilliput.base.spec import check_range
 from lilliput.base.units import Share, Steps, Tokens
 from lilliput.data.batch import Batch, Cursor
@@ -84,6 +85,7 @@ class Phase:
     """How often held-out bits per byte are measured; the last measurement is at the end."""
 
     def __post_init__(self) -> None:
+        check_name("phase", self.name, "Phase(name=...)")
         where = f"Phase {self.name!r}"
         check_range(where, 1, inf, length=self.length, batch_tokens=self.batch_tokens)
         if isinstance(self.save_every, Steps):

@@ -15,6 +15,13 @@ from lilliput.nn.rope import EvenLayers, Everywhere, Nowhere
 from lilliput.publish.layouts.layout import exactly, expand
 
 REMOTE = Path(__file__).parent.parent / "remote"
+REMOTE_FILES = tuple(REMOTE / f"{part}_hgrn2_lm.py" for part in ("configuration", "modeling", "scan"))
+AUTO_MAP = {
+    "AutoConfig": "configuration_hgrn2_lm.HGRN2LMConfig",
+    "AutoModel": "modeling_hgrn2_lm.HGRN2LMModel",
+    "AutoModelForCausalLM": "modeling_hgrn2_lm.HGRN2LMForCausalLM",
+}
+"""Where transformers finds the classes."""
 
 NAMES = {
     "embedding.weight": "model.embed_tokens.weight",
@@ -56,7 +63,7 @@ class HGRN2Layout:
 
     @property
     def remote_files(self) -> tuple[Path, ...]:
-        return tuple(REMOTE / f"{part}_hgrn2_lm.py" for part in ("configuration", "modeling", "scan"))
+        return REMOTE_FILES
 
     def fits(self, spec: ModelSpec) -> None:
         self.config(spec)
@@ -69,11 +76,7 @@ class HGRN2Layout:
         ffn = exactly(self, "ffn", spec.ffn, SwiGLU, SwiGLU2)
         return {
             "architectures": ["HGRN2LMForCausalLM"],
-            "auto_map": {
-                "AutoConfig": "configuration_hgrn2_lm.HGRN2LMConfig",
-                "AutoModel": "modeling_hgrn2_lm.HGRN2LMModel",
-                "AutoModelForCausalLM": "modeling_hgrn2_lm.HGRN2LMForCausalLM",
-            },
+            "auto_map": dict(AUTO_MAP),
             "ffn": SQUARES[ffn.square] if isinstance(ffn, SwiGLU2) else "swiglu",
             "forget_bias": mixer.horizons is not None,
             "gate": GATES[type(exactly(self, "gate", spec.gate, *GATES))],

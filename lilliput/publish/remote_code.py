@@ -1,0 +1,60 @@
+"""The gate before a model folder's own code runs: only code that Lilliput itself would write there, byte for byte.
+
+transformers runs Python files of a folder when it is told `trust_remote_code=True`: those that `auto_map` names in
+`config.json` and `tokenizer_config.json`, and `custom_generate/generate.py` unasked.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from lilliput.base.errors import RunError, reading
+from lilliput.base.files import read_json
+from lilliput.publish.export import RELEASE_FILE
+from lilliput.publish.layouts.hgrn2 import AUTO_MAP, REMOTE_FILES
+from lilliput.publish.load import verified
+
+HINT = "fetch or publish the folder again"
+KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation")
+"""Entries of a config that may name a repository of kernels."""
+
+
+def check_code(folder: Path, *, trusted: bool = False) -> bool:
+    """Return the `trust_remote_code` to load a model folder with.
+
+    Hashes first: a folder that Lilliput released is compared with its `lilliput.json` before anything else.
+
+    Args:
+        folder: of a model.
+        trusted: whether the user said that its code may run, whatever it is.
+
+    Raises:
+        RunError: it has code of its own that is not the code of this version's layouts, and nobody trusts it; or a
+            released file has changed.
+    """
+    if (folder / RELEASE_FILE).is_file():
+        verified(folder)
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.py"))}
+    named = {name: _read(folder / name).get("auto_map") for name in ("config.json", "tokenizer_config.json")}
+    foreign = [name for name, path in files.items() if not _is_installed(name, path)]
+    foreign += [f"{name}: auto_map" for name, auto_map in named.items() if auto_map not in (None, AUTO_MAP)]
+    foreign += [f"config.json: {key}" for key in KERNELS if "/" in str(_read(folder / "config.json").get(key, ""))]
+    if foreign and not trusted:
+        raise RunError(
+            f"the model brings code that is not Lilliput's: {', '.join(foreign[:4])}",
+            where=str(folder),
+            hint="read it, then add --trust-remote-code if it may run here; or use the version that released the model",
+        )
+    return bool(files) or any(named.values())
+
+
+def _is_installed(name: str, path: Path) -> bool:
+    ours = next((file for file in REMOTE_FILES if file.name == name), None)
+    return ours is not None and path.is_file() and path.read_bytes() == ours.read_bytes()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with reading(path, HINT):
+        plain = read_json(path) if path.is_file() else {}
+        if not isinstance(plain, dict):
+            raise RunError(f"{path.name} is no JSON object", where=str(path), hint=HINT)
+        return plain
