@@ -1,5 +1,6 @@
-# Two commands matter: `make quickstart` builds a small language model, `make test` checks everything.
-# Both set up .venv from constraints.txt by themselves, and both can be run again at any time.
+# Two commands matter: `make quickstart` builds a small language model, `make test` checks the package within six minutes
+# on two cores; `make test-rest` runs the slower tests. All set up .venv from constraints.txt by themselves, and can be run
+# again at any time.
 #
 #   PYTHON=python3.12     another Python, 3.11 or later
 #   TORCH=existing        use the PyTorch that PYTHON has (a CUDA or ROCm build, say) and install none;
@@ -10,17 +11,21 @@ TORCH ?= $(if $(wildcard .venv/.torch-existing),existing,pinned)
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 PIN := $(shell grep '^torch==' constraints.txt)
 # The stamp of a virtual environment with PyTorch in it, one for either choice.
 MADE := .venv/.torch-$(TORCH)
 
-.PHONY: quickstart test check fix docs clean
+.PHONY: quickstart test test-rest check fix docs clean
 
 quickstart: .venv/.core
 	$(BIN)/lilliput run quickstart
 
 test: check
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not gpu and not slow"
+	$(PYTEST) -m "not gpu and not slow"
+
+test-rest: .venv/.dev
+	$(PYTEST) -m "slow and not gpu"
 
 check: .venv/.dev
 	$(BIN)/ruff check

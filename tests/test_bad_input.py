@@ -13,6 +13,8 @@ import pyarrow
 import pytest
 from tiny_commands import contents, lilliput, refused, trained, workshop
 
+pytestmark = pytest.mark.slow
+
 TRAIN = ("train", "mine.py", "--machine", "small.py", "--out", "run")
 
 

@@ -18,6 +18,8 @@ from lilliput.base.rundir import RunFolder
 from lilliput.base.verified import Verified
 from lilliput.data.shards import Shards
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = "releases/tiny-base/model.safetensors"
 LONG = ("--set", "timeline.pretrain.tokens=12800", "--set", "timeline.pretrain.save_every=10")
 """A hundred steps: long enough to be met in the middle."""

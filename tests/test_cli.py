@@ -16,6 +16,8 @@ import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 import tiny
+
+pytestmark = pytest.mark.slow
 recipe = tiny.recipe(Path({data!r}))
 """
 

@@ -45,6 +45,7 @@ def shop(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_command_on_a_card_makes_the_same_weights_in_another_place(shop, tmp_path):
     words = shown(shop / "run")
     assert words[:4] == ["lilliput", "run", "mine.py", "--shrink"]

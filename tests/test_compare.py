@@ -83,6 +83,7 @@ def desk(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_command_says_which_is_faster(desk):
     told = tiny_commands.lilliput("compare", "slow", "fast:pretrain", "--page", "compare.html", folder=desk).out
     said = " ".join(told.split())

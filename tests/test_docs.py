@@ -21,6 +21,8 @@ from lilliput.data.installed import Installed
 from lilliput.plan import plan
 from lilliput.recipe import load_recipe, names
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
 MADE_BEFORE = ("README.md", "evaluate.md")

@@ -253,6 +253,7 @@ print(json.dumps({"outside": outside, "scores": [asdict(score) for score in scor
 """
 
 
+@pytest.mark.slow
 def test_a_model_with_its_own_code_is_scored_offline_in_silence_and_inside_its_folder(
     folder: Path, data: dict[str, Path], scores: tuple[Score, ...], tmp_path: Path
 ) -> None:

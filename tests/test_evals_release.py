@@ -19,6 +19,8 @@ from lilliput.recipe import Recipe, Release
 from lilliput.timeline import run
 from lilliput.train.machine import Machine
 
+pytestmark = pytest.mark.slow
+
 CPU = Machine(device="cpu", threads=1)
 
 

@@ -99,6 +99,7 @@ def test_a_sweep_takes_only_a_sweep_or_an_empty_folder(shop, tmp_path):
     assert contents(tmp_path) == {"table.md": b"ten years of work"}
 
 
+@pytest.mark.slow
 def test_a_damaged_record_never_costs_a_trained_phase(shop, run):
     record = run / "parts" / "phases.00-pretrain.json"
     whole = record.read_bytes()
@@ -180,6 +181,7 @@ def test_clean_takes_what_the_run_wrote_and_nothing_else(shop, run, tmp_path):
     assert (tmp_path / "shards" / "thesis.tex").is_file()
 
 
+@pytest.mark.slow
 def test_a_release_that_is_made_again_keeps_what_was_put_into_it(shop, run):
     (run / "releases" / "tiny-base" / "model.gguf").write_text("converted by hand")
     (run / "releases" / "tiny-base" / "config.json").write_text("{}")  # so that it has to be exported again
@@ -264,6 +266,7 @@ def test_a_command_json_runs_no_file(shop, run, canary):
     assert not canary.exists()
 
 
+@pytest.mark.slow
 def test_own_types_are_known_where_the_recipe_file_is_typed(shop, tmp_path):
     mine = (
         (shop / "mine.py").read_text()

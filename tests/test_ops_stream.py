@@ -121,6 +121,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(DEVICE.type == "cuda", reason="devices train whole models in test_cuda.py")
 @pytest.mark.parametrize("name", LAYERS)
 def test_whole_layers_are_what_they_are_composed_of(monkeypatch, name):

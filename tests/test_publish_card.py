@@ -344,6 +344,7 @@ def snippet(text):
     return re.search(r"^(`{3,})python\n(.*?)\n\1$", text, flags=re.M | re.S).group(2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("remote", "chat"), [(True, True), (False, False)])
 def test_the_snippet_runs_as_it_is(tmp_path, remote, chat):
     from tiny_releases import RELEASES, awake, tokenizer

@@ -4,6 +4,7 @@ import shutil
 from dataclasses import dataclass, replace
 from io import StringIO
 
+import pytest
 import tiny
 import torch
 from card_records import record_of
@@ -68,6 +69,7 @@ def test_conversations_are_left_out_by_rows():
     assert "| sft | 1,031 | the loss jumped \\| to &lt;9> | 1,020 (11 back) | 1,024 rows of questions |" in said
 
 
+@pytest.mark.slow
 def test_a_spike_and_a_change_of_versions_are_on_the_card_of_a_real_run(tmp_path):
     """The text of step 11 of 24 is noise; before the end the run goes on with another PyTorch than it began with."""
     recipe, run = tiny.recipe(tmp_path / "data", tiny.GQA_SPEC), tmp_path / "run"

@@ -14,6 +14,8 @@ from lilliput.base.errors import ExportError
 from lilliput.publish.export import Generation, export
 from lilliput.publish.parity import TOLERANCE, check_parity
 
+pytestmark = pytest.mark.slow
+
 
 def released(tmp_path, name, dtype="BF16"):
     spec, layout = RELEASES[name]

@@ -193,6 +193,7 @@ def done(request, tmp_path_factory):
     return request.param, recipe, folder / "run", releases
 
 
+@pytest.mark.slow
 def test_a_run_from_a_checkpoint_ends_in_folders_that_transformers_loads(done, offline):
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 

@@ -118,6 +118,7 @@ def walk(name, folder):
     return releases
 
 
+@pytest.mark.slow
 def test_a_stacked_model_goes_from_text_to_card(tmp_path):
     (release,) = walk("mtlm1-200m", tmp_path / "run")
     assert load(release).model.spec.layers == 8

@@ -47,6 +47,7 @@ def test_each_verb_does_its_part(run):
     assert find(folder.parent) == [folder] == find(folder)
 
 
+@pytest.mark.slow
 def test_verbs_one_by_one_make_the_models_that_run_makes(run, tmp_path):
     recipe, folder, _ = run
     timeline.run(recipe, tmp_path / "whole", MACHINE, CONSOLE)

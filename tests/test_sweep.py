@@ -77,6 +77,7 @@ def without_time(found):
     return found | {"settings": [setting | {"seconds": None} for setting in found["settings"]]}
 
 
+@pytest.mark.slow
 def test_killed_and_started_twice_it_comes_to_the_same_numbers(files, done):
     folder, _ = files
     first = subprocess.Popen(**command(folder))

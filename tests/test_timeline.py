@@ -27,6 +27,8 @@ from lilliput.timeline import run
 from lilliput.tokenizer.chatml import render
 from lilliput.train.machine import Machine
 
+pytestmark = pytest.mark.slow
+
 MACHINE = Machine(device="cpu", precision="fp32", threads=1)
 
 

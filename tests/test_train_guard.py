@@ -49,6 +49,7 @@ def numbers(metrics):
     return [{key: value for key, value in line.items() if key not in clock} for line in metrics]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["noise", "nan"])
 @pytest.mark.parametrize("stop", [11, 14, 21])
 def test_a_run_that_is_killed_around_an_incident_ends_as_one_that_is_not(shards, tmp_path, how, stop):  # noqa: F811

@@ -19,6 +19,8 @@ from lilliput.train.memory import ran_out
 from lilliput.train.micro_batches import read_rows
 from lilliput.train.phase import Stage
 
+pytestmark = pytest.mark.slow
+
 FINDS = replace(MACHINE, rows="memory")
 PHASE = tiny.pretraining(steps=6, save_every=Steps(2))
 ONE_STAGE = replace(PHASE, stages=(Stage(share=1.0, objective=NextBag()),))
