@@ -361,3 +361,14 @@ def test_one_place_turns_whatever_reading_raises_into_three_parts(tmp_path):
 def test_only_a_run_is_marked_as_one(tmp_path):
     with RunFolder(tmp_path / "new"):
         assert sorted(os.listdir(tmp_path / "new")) == [".lock", "run.json"]
+
+
+def test_a_file_that_is_named_for_output_is_replaced_only_if_it_is_output(shop, run, tmp_path):
+    for option, command in (("--page", "compare run run"), ("--records", "eval run --text texts/a.jsonl --limit 3")):
+        own = tmp_path / "thesis.tex"
+        own.write_text("ten years of work")
+        refused(*command.split(), option, own, folder=shop, says="is there already", where=str(own))
+        assert own.read_text() == "ten years of work"
+        for _ in range(2):
+            lilliput(*command.split(), option, tmp_path / "fresh", folder=shop)
+        (tmp_path / "fresh").unlink()

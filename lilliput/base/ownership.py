@@ -137,6 +137,28 @@ def remove(root: Path, relative: str) -> None:
         path.unlink(missing_ok=True)
 
 
+def check_output(path: Path, mark: str, option: str) -> None:
+    """Refuse to replace a file that somebody names for our output unless it is an earlier output of ours.
+
+    Args:
+        path: the file.
+        mark: what stands in the first kilobyte of every such output.
+        option: that it was named with.
+
+    Raises:
+        RunError: it is there, and has no such mark.
+    """
+    if not os.path.lexists(path):
+        return
+    is_ours = path.is_file() and mark.encode() in path.read_bytes()[:1000]
+    if not is_ours:
+        raise RunError(
+            f"{path.name} is there already, and was not written by this command",
+            where=f"{option} {path}",
+            hint="name another file, or move this one away",
+        )
+
+
 def _refuse_link(path: Path) -> None:
     if path.is_symlink():
         raise RunError(

@@ -50,6 +50,7 @@ def evaluate(
 ) -> None:
     """Score a model on a suite or a text, by lm-evaluation-harness; or all releases of a run as its recipe says."""
     from lilliput.api import last_release
+    from lilliput.base.ownership import check_output
     from lilliput.publish.remote_code import check_code
     from lilliput.train.machine import Machine
 
@@ -73,6 +74,8 @@ def evaluate(
         raise LilliputError(
             "a suite and a text at once", where="--suite and --text", hint="ask for one after the other"
         )
+    if records is not None:
+        check_output(records, '"log_likelihoods": ', "--records")
     settings: dict[str, Any] = {
         "device": Machine(device=device).settled().device,
         "dtype": dtype,

@@ -34,9 +34,13 @@ def compare_command(
     as_json: JsonOption = False,
 ) -> None:
     """Compare what two runs need, in tokens and in time, to reach equal held-out bits per byte."""
+    from lilliput.base.ownership import check_output
     from lilliput.compare.comparison import compare
     from lilliput.compare.page import write_page
+    from lilliput.report.page import GENERATOR
 
+    if page is not None:
+        check_output(page, GENERATOR, "--page")
     found = compare(first, second, corpus=heldout, at=at)
     if page is not None:
         write_page(found, page)

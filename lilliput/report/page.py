@@ -14,6 +14,8 @@ from lilliput.report.scale import short
 from lilliput.train.metrics import released
 
 REPORT = "report.html"
+GENERATOR = '<meta name="generator" content="Lilliput">'
+"""Stands in the head of every page of ours."""
 
 
 def write_report(folder: Path) -> Path:

@@ -11,14 +11,14 @@ results.json    table.md    plot.png    written again after every variant
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from lilliput import __version__, timeline
-from lilliput.base.errors import DivergenceError, InUseError, RunError
+from lilliput.base.errors import DivergenceError, InUseError, RunError, reading
 from lilliput.base.files import write_bytes, write_text
 from lilliput.base.held_folder import HeldFolder
 from lilliput.base.ownership import finished
@@ -134,7 +134,7 @@ class _Walk:
             RecipeError: a combination of an old and a new value does not fit.
             RunError: the folder holds a run, or a sweep of another recipe or of other fields.
         """
-        with _alone(SweepFolder(self._folder)) as folder:
+        with _alone(SweepFolder(self._folder)) as folder, _reading_sweep(self._folder):
             old = folder.read(SWEEP_FILE)
             plain = to_plain(self._recipe)
             values = {over.path: list(over.values) for over in overs}
@@ -216,10 +216,11 @@ class _Walk:
 
     def _grid(self) -> tuple[list[Over], list[Variant]]:
         """What is to be trained, as the folder says now: another process may have made the sweep larger."""
-        record = SweepFolder(self._folder).read(SWEEP_FILE)
-        assert record is not None
-        overs = [Over(path=path, values=tuple(values)) for path, values in record["over"].items()]
-        return overs, variants(self._recipe, overs, record["seeds"])
+        with _reading_sweep(self._folder):
+            record = SweepFolder(self._folder).read(SWEEP_FILE)
+            assert record is not None
+            overs = [Over(path=path, values=tuple(values)) for path, values in record["over"].items()]
+            return overs, variants(self._recipe, overs, record["seeds"])
 
     def _outcome(self, variant: Variant) -> Outcome:
         return outcome(self._folder / variant.name, variant, self._metric)
@@ -258,6 +259,10 @@ class _Walk:
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _reading_sweep(folder: Path) -> AbstractContextManager[None]:
+    return reading(folder / SWEEP_FILE, "begin another sweep with --out", "the file is no record of a sweep")
 
 
 @contextmanager
