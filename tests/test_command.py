@@ -92,7 +92,9 @@ def test_later_options_say_the_last_word():
     longer = command.then(later, overrides=["seed=2"])
     assert longer is not None and longer.overrides == ("timeline.pretrain.clip=0.5", "seed=2")
     assert command.then(later) is None, "a recipe that it does not make"
-    assert Command(recipe="gone.py").then(later) is None
+    noted = Command(recipe="gone.py", overrides=("seed=1",))
+    assert noted.then(later, overrides=["seed=2"]) == Command(recipe="gone.py", overrides=("seed=2",)), "it is not read"
+    assert noted.then(later, shrunk=True) is None, "nor is there a way to tell without it"
     shrunk = command.then(Command(recipe="quickstart", shrink=True).make(), shrunk=True)
     assert shrunk is None, "shrinking after --set is not shrinking before it"
 

@@ -248,7 +248,8 @@ scores = []
 for place, folder in enumerate(sys.argv[5:]):
     data = {"heldout_bits_per_byte": Path(sys.argv[2]), "arithmark2_synthetic": Path(sys.argv[3])}
     place = work / str(place)
-    scores += harness.evaluate(Path(folder), QUICKSTART, Hub(), made=data, work=place, batch_size=1).scores
+    how = {"made": data, "work": place, "batch_size": 1, "trust_remote_code": True}
+    scores += harness.evaluate(Path(folder), QUICKSTART, Hub(), **how).scores
 print(json.dumps({"outside": outside, "scores": [asdict(score) for score in scores]}))
 """
 

@@ -102,13 +102,13 @@ def test_one_question_has_no_standard_error(questions: Path, model: Path) -> Non
 
 def test_files_in_the_columns_of_the_hub_are_taken_as_they_are(questions: Path, model: Path) -> None:
     tasks = ["boolq", "agieval_aqua_rat"]
-    before = evaluate_by_name(model, "mtlm", Folder(questions), tasks=tasks)
+    before = evaluate_by_name(model, "mtlm", Folder(questions), tasks=tasks, trust_remote_code=True)
     for name in ("boolq.validation", "aqua_rat.test"):
         for path in questions.glob(f"{name}.*"):
             path.unlink()
         rows = [tiny_questions.PUBLIC[name][3](row) for row in tiny_questions.local_rows(name)]
         write(questions / f"{name}.jsonl", rows)
-    after = evaluate_by_name(model, "mtlm", Folder(questions), tasks=tasks)
+    after = evaluate_by_name(model, "mtlm", Folder(questions), tasks=tasks, trust_remote_code=True)
     assert values(after) == values(before)
     assert "titles" in before.scores[0].note and "titles" not in after.scores[0].note
 
@@ -144,12 +144,12 @@ def test_every_public_task_has_a_place_in_the_folder() -> None:
 
 
 def test_averages_are_given_where_every_input_is_there(questions: Path, model: Path) -> None:
-    found = evaluate_by_name(model, "open-slm", Folder(questions))
+    found = evaluate_by_name(model, "open-slm", Folder(questions), trust_remote_code=True)
     assert {average.name for average in found.averages} == {"headline", "arc_avg_acc", "arc_avg_accnorm"}
     assert found.scores[-1].task == "arithmark2-synthetic" and found.scores[-1].items == 500
     compressed = tiny_questions.lines(arithmetic_items(20, seed=3)).encode()
     (questions / "arithmark_2.0.jsonl.xz").write_bytes(lzma.compress(compressed))
-    whole = evaluate_by_name(model, "open-slm", Folder(questions))
+    whole = evaluate_by_name(model, "open-slm", Folder(questions), trust_remote_code=True)
     names = {average["name"]: average for average in json.loads(json.dumps(whole.plain()))["averages"]}
     assert set(names) == {"avg_slm", "headline", "arc_avg_acc", "arc_avg_accnorm"}
     got = values(whole)
@@ -161,7 +161,7 @@ def test_averages_are_given_where_every_input_is_there(questions: Path, model: P
 
 def test_a_limit_asks_the_first_questions_and_gives_no_average(questions: Path, model: Path) -> None:
     assert SMOKE.limit == 100
-    found = evaluate_by_name(model, "smoke", Folder(questions), limit=3)
+    found = evaluate_by_name(model, "smoke", Folder(questions), limit=3, trust_remote_code=True)
     assert {score.items for score in found.scores} == {3}
     assert all(score.note.startswith("first 3 items only") for score in found.scores)
     assert found.averages == ()
@@ -176,7 +176,7 @@ def test_arithmark_encodes_contexts_and_endings_apart(task: str, questions: Path
     ]
     write(questions / f"{FILES[task].name}.jsonl", items)
     path = tmp_path / "records.jsonl"
-    evaluate_by_name(model, "open-slm", Folder(questions), tasks=[task], records=path)
+    evaluate_by_name(model, "open-slm", Folder(questions), tasks=[task], records=path, trust_remote_code=True)
     encoder = AutoTokenizer.from_pretrained(model)
     network = AutoModelForCausalLM.from_pretrained(model, trust_remote_code=True).eval()
     joined = encoder("see the fox")["input_ids"]

@@ -216,12 +216,14 @@ def test_a_variant_that_diverges_is_a_result(files, tmp_path):
 
 def test_a_variant_that_somebody_else_holds_is_passed_over_and_waited_for(files, tmp_path):
     _, recipe = files
-    held = RunFolder(tmp_path / "lr=0.003,seed=0").__enter__()
+    held = RunFolder(tmp_path / "lr=0.003,seed=0")
     screen = StringIO()
     freed = []
 
     class Screen(StringIO):
         def write(self, text):
+            if "2 variants, 0 of them done" in text:
+                held.__enter__()
             if "waiting for lr=0.003,seed=0" in text:
                 held.__exit__()
                 freed.append(text)

@@ -7,7 +7,9 @@ import ctypes
 import os
 import resource
 import shutil
+import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -45,18 +47,35 @@ class Finished:
     """As a shell has it: 128 and the number of the signal where one ended it."""
     out: str
     err: str
+    memory: int
+    """Bytes of the process at most; 0 where it was killed."""
 
 
 class Running:
     """A command that may still run."""
 
-    def __init__(self, *arguments: object, folder: Path, most: int | None = None):
-        """Begin it in a folder; where there is a limit, without leave to write longer files than so many bytes."""
+    def __init__(
+        self,
+        *arguments: object,
+        folder: Path,
+        most: int | None = None,
+        before: Callable[[], None] | None = None,
+    ):
+        """Begin it in a folder.
+
+        Args:
+            arguments: the words of the command.
+            folder: where it is begun.
+            most: bytes of a file at most; longer ones may not be written.
+            before: called in the process first.
+        """
         self._said = Path(mkdtemp())
         for name in ("out", "err"):
             (self._said / name).touch()
         words = [str(argument) for argument in arguments]
-        self.process = _forks.Process(target=_command, args=(words, str(folder), str(self._said), most), daemon=True)
+        self.process = _forks.Process(
+            target=_command, args=(words, str(folder), str(self._said), most, before), daemon=True
+        )
         self.process.start()
 
     def said(self) -> str:
@@ -75,17 +94,20 @@ class Running:
         assert self.process.pid is not None
         os.kill(self.process.pid, number)
 
-    def end(self, seconds: float = SECONDS) -> Finished:
-        """What became of it; it has to end within some seconds."""
+    def end(self, seconds: float = SECONDS, *, kill: bool = False) -> Finished:
+        """What became of it; it has to end within some seconds, or is killed where that is an end, too."""
         self.process.join(seconds)
         code = self.process.exitcode
         if code is None:
             self.process.kill()
+            code = -signal.SIGKILL if kill else None
         err = (self._said / "err").read_text(errors="replace")
         out = self.said()
+        memory = self._said / "memory"
+        taken = int(memory.read_text()) if memory.exists() else 0
         shutil.rmtree(self._said)
         assert code is not None, f"still running after {seconds} s: {out} {err}"
-        return Finished(code=128 - code if code < 0 else code, out=out, err=err)
+        return Finished(code=128 - code if code < 0 else code, out=out, err=err, memory=taken)
 
 
 def lilliput(*arguments: object, folder: Path, expected: int = 0, **how: int | None) -> Finished:
@@ -105,7 +127,7 @@ def refused(*arguments: object, folder: Path, says: str = "", where: str = "", *
     return err
 
 
-def _command(words: list[str], folder: str, said: str, most: int | None) -> None:
+def _command(words: list[str], folder: str, said: str, most: int | None, before: Callable[[], None] | None) -> None:
     for handle, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{said}/{name}", os.O_WRONLY | os.O_APPEND), handle)
     if most is not None:
@@ -116,7 +138,13 @@ def _command(words: list[str], folder: str, said: str, most: int | None) -> None
     sys.argv = ["lilliput", *words]
     from lilliput.cli import main
 
-    main()
+    if before is not None:
+        before()
+    try:
+        main()
+    finally:
+        if most is None:
+            Path(said, "memory").write_text(str(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
 
 
 def _give_up_privileges() -> None:
