@@ -82,7 +82,7 @@ COMMANDS = [
     "run run",
     "eval run",
     "eval run/releases/tiny-base --text texts/a.jsonl --limit 3",
-    "eval run/releases/tiny-instruct --suite smoke --limit 2",
+    "eval run/releases/tiny-instruct --text texts/a.jsonl --limit 3",
     "generate run --prompt small --max-new-tokens 4",
     "generate run/releases/tiny-base --prompt small --max-new-tokens 4",
     "generate run/releases/tiny-instruct --prompt small --max-new-tokens 4 --json",
