@@ -166,3 +166,11 @@ def test_a_disk_that_fails_at_the_end_is_told_too(tmp_path, monkeypatch):
 def test_saving_often_keeps_two(shards, tmp_path):  # noqa: F811
     train(shards, tmp_path, phase=tiny.pretraining(save_every=Steps(1)), machine=replace(MACHINE, rows=2))
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-000011", "step-000012"]
+
+
+def test_the_newest_are_kept_past_a_million_steps(tmp_path):
+    for step in (999_998, 999_999, 1_000_000, 1_000_001):
+        checkpoint.save(tmp_path, a_checkpoint(step))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-1000000", "step-1000001"]
+    found = checkpoint.newest(tmp_path, print)
+    assert found is not None and found.progress.step == 1_000_001

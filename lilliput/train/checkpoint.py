@@ -115,7 +115,10 @@ def remove(path: Path) -> None:
 
 
 def _steps(folder: Path) -> list[Path]:
-    return sorted(path.parent for path in folder.glob("step-*/manifest.json") if path.parent.suffix == "")
+    """The checkpoints of a folder by step, as numbers: as text `step-1000000` comes before `step-999999`."""
+    found = (path.parent for path in folder.glob("step-*/manifest.json"))
+    numbered = ((path.name.removeprefix("step-"), path) for path in found)
+    return [path for _, path in sorted((int(step), path) for step, path in numbered if step.isdecimal())]
 
 
 def _load(path: Path) -> Checkpoint:
