@@ -29,7 +29,7 @@ def test_plain_names_are_themselves(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", "../x", "/etc/passwd", "a/b", "a\\b", "a/", "C:x", "x\0", "x\n", "\x1b[2J", "\ud800", "é" * 128, 3, None],
+    ["", ".", "..", "../x", "/etc/passwd", "a/b", "a\\b", "a/", "C:x", "x\0", "x\n", "\x1b[2J", "\ud800", "é" * 128, 3],
 )
 def test_names_that_lead_elsewhere_or_nowhere_are_refused(name):
     with pytest.raises(LilliputError, match="no plain name") as caught:
