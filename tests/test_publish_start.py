@@ -113,7 +113,7 @@ def test_missing_damaged_and_strange_weights_are_named(tmp_path, offline):
         (weights | {"model.extra.bias": torch.ones(1)}, "other weights .*model.extra.bias"),
         (dict(list(weights.items())[1:]), "other weights"),
         ({name: weight[:1].clone() for name, weight in weights.items()}, "another shape"),
-        ({name: weight.to(torch.int8) for name, weight in weights.items()}, "stored as int8"),
+        ({name: weight.to(torch.int8) for name, weight in weights.items()}, "stored as I8"),
     ):
         save_file(odd, first)
         with pytest.raises(RunError, match=says):

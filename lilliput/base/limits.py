@@ -11,6 +11,9 @@ from lilliput.base.errors import LilliputError
 
 MIB = 1 << 20
 DEFAULTS = {
+    "config_bytes": 16 * MIB,  # of a config.json and of the other small files beside weights
+    "header_bytes": 32 * MIB,  # of a file of weights: some 100 bytes a tensor
+    "model_layers": 2_000,
     "line_bytes": 32 * MIB,
     "document_bytes": 32 * MIB,
     "template_characters": 1_000_000,  # of a chat template, and of the text that it makes
@@ -18,6 +21,8 @@ DEFAULTS = {
     "template_bytes": 512 * MIB,  # of memory, above what the process that renders starts with
     "tokenizer_bytes": 256 * MIB,
     "tokenizer_growth": 64,  # characters that a tokenizer's rules may make of one
+    "tokenizer_steps": 256,  # in which a tokenizer reads or writes a text
+    "token_characters": 4_096,
 }
 LONGEST_NAME = 255
 """Bytes of a file's name that every file system takes."""

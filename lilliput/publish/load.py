@@ -4,15 +4,22 @@ from pathlib import Path
 from typing import Any
 
 from lilliput.base.errors import RunError
-from lilliput.base.files import read_json, sha256, unsealed
+from lilliput.base.files import sha256, unsealed
+from lilliput.base.headers import HINT
+from lilliput.base.kinds import check_kinds, check_types
+from lilliput.base.limits import plain_name
 from lilliput.base.spec import from_plain
-from lilliput.publish.export import CHAT_TEMPLATE_FILE, RELEASE_FILE, RELEASE_FORMAT, RELEASE_VERSION
+from lilliput.base.strangers import read_object, reading, shown
+from lilliput.model import ModelSpec
+from lilliput.publish.export import CHAT_TEMPLATE_FILE, RELEASE_FILE, RELEASE_FORMAT, RELEASE_VERSION, Generation
 from lilliput.publish.foreign import load_foreign
-from lilliput.publish.published import Published
+from lilliput.publish.layouts.layout import Layout
+from lilliput.publish.published import Published, check_ids
 from lilliput.publish.start import CONFIG_FILE
-from lilliput.publish.weights import HINT, read_weights
+from lilliput.publish.weights import check_header, read_weights
 from lilliput.tokenizer.bpe import OURS, load_tokenizer, tokenizer_hash
-from lilliput.tokenizer.specials import id_of
+from lilliput.tokenizer.specials import Specials, id_of
+from lilliput.tokenizer.template import read_template
 
 
 def load(folder: Path) -> Published:
@@ -23,18 +30,32 @@ def load(folder: Path) -> Published:
         RecipeError: a spec in it is of a type that is not installed.
         DataError: the tokenizer of a folder that is not ours cannot be read.
     """
-    if not (folder / RELEASE_FILE).is_file() and (folder / CONFIG_FILE).is_file():
-        return load_foreign(folder)
+    with reading(str(folder), HINT):
+        if not (folder / RELEASE_FILE).is_file() and (folder / CONFIG_FILE).is_file():
+            return load_foreign(folder)
+        return _load(folder)
+
+
+def _load(folder: Path) -> Published:
     release = verified(folder)
     where = str(folder / RELEASE_FILE)
+    check_types(release, where=where)
     layout, spec, generation = (from_plain(release[key], where=where) for key in ("layout", "model", "generation"))
     specials = from_plain(release["specials"], where=where) if "specials" in release else OURS
+    for part, value, kind in (
+        ("layout", layout, Layout),
+        ("model", spec, ModelSpec),
+        ("generation", generation, Generation),
+        ("specials", specials, Specials),
+    ):
+        check_kinds(value, kind, where=f"{part} in {where}")
+    check_header(folder, spec, layout)
     tokenizer = load_tokenizer(folder)
     if tokenizer_hash(tokenizer) != release["tokenizer"]:
         raise RunError("the tokenizer is not the one that was released", where=str(folder), hint=HINT)
-    template = folder / CHAT_TEMPLATE_FILE
-    chat_template = template.read_text(encoding="utf-8") if CHAT_TEMPLATE_FILE in release["files"] else None
-    stops = generation.stop_ids(tokenizer, chat_template, specials.end)
+    chat_template = read_template(folder / CHAT_TEMPLATE_FILE) if CHAT_TEMPLATE_FILE in release["files"] else None
+    ends = generation.stop_ids(tokenizer, chat_template, specials.end)
+    stops = check_ids(tokenizer, ends, spec.vocab, where=str(folder))
     return Published(
         model=read_weights(folder, spec, layout).eval(),
         tokenizer=tokenizer,
@@ -52,29 +73,28 @@ def verified(folder: Path) -> dict[str, Any]:
 
     Raises:
         RunError: one is missing, changed or damaged, or the folder is of another format.
+        LilliputError: it names a file that lies elsewhere.
     """
-    release = _release(folder)
-    for name, expected in release["files"].items():
-        _verify(folder / name, expected)
-    return release
+    with reading(str(folder), HINT):
+        release = _release(folder)
+        for name, expected in release["files"].items():
+            _verify(folder / plain_name(name, where=str(folder / RELEASE_FILE)), expected)
+        return release
 
 
 def _release(folder: Path) -> dict[str, Any]:
     path = folder / RELEASE_FILE
-    try:
-        release = read_json(path)
-    except (FileNotFoundError, NotADirectoryError) as error:
+    if not path.is_file():
         raise RunError(
             f"there is no {RELEASE_FILE}" + ("" if folder.is_dir() else ", nor such a folder"),
             where=str(folder),
             hint="give the folder of a model that Lilliput released, or of a Llama or Qwen3 with its config.json",
-        ) from error
-    except ValueError as error:
-        raise RunError(f"{RELEASE_FILE} cannot be read ({error})", where=str(path), hint=HINT) from error
-    kind = (release.get("format"), release.get("version")) if isinstance(release, dict) else None
+        )
+    release = read_object(path, HINT)
+    kind = (release.get("format"), release.get("version"))
     if kind != (RELEASE_FORMAT, RELEASE_VERSION):
         raise RunError(
-            f"the folder is of the format {kind}, not {(RELEASE_FORMAT, RELEASE_VERSION)}",
+            f"the folder is of the format {shown(kind)}, not {(RELEASE_FORMAT, RELEASE_VERSION)}",
             where=str(path),
             hint="read it with the version of Lilliput that wrote it",
         )
@@ -85,6 +105,8 @@ def _release(folder: Path) -> dict[str, Any]:
     missing = {"layout", "model", "generation", "tokenizer", "files"} - release.keys()
     if missing:
         raise RunError(f"{RELEASE_FILE} does not say {sorted(missing)}", where=str(path), hint=HINT)
+    if not isinstance(release["files"], dict):
+        raise RunError(f"its files are {shown(release['files'])}", where=str(path), hint=HINT)
     return release
 
 

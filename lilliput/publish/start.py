@@ -13,13 +13,15 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from lilliput.base.errors import RunError
-from lilliput.base.files import read_json, sha256
+from lilliput.base.files import sha256
+from lilliput.base.headers import WEIGHTS_INDEX, weight_files
 from lilliput.base.hub import hub_trouble, may_ask_hub
 from lilliput.base.spec import to_plain
+from lilliput.base.strangers import read_object, reading
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.publish.architecture import Architecture, architecture_of
 from lilliput.publish.layouts.layout import Layout
-from lilliput.publish.weights import WEIGHTS_INDEX, read_weights, weight_files
+from lilliput.publish.weights import read_weights
 from lilliput.tokenizer.bpe import TOKENIZER_FILE, load_tokenizer, tokenizer_hash
 from lilliput.tokenizer.specials import Specials, read_specials, vocabulary_size
 
@@ -107,17 +109,11 @@ def read_architecture(folder: Path) -> Architecture:
     Raises:
         RunError: there is none, or it says something that no model of ours has.
     """
-    path = folder / CONFIG_FILE
     hint = "give the folder of a Llama or Qwen3 that transformers saved"
-    try:
-        config = read_json(path)
-    except FileNotFoundError as error:
-        raise RunError(f"there is no {CONFIG_FILE}", where=str(folder), hint=hint) from error
-    except ValueError as error:
-        raise RunError(f"{CONFIG_FILE} cannot be read ({error})", where=str(path), hint=hint) from error
-    if not isinstance(config, dict):
-        raise RunError(f"{CONFIG_FILE} is no JSON object", where=str(path), hint=hint)
-    return architecture_of(config, str(folder))
+    with reading(str(folder), hint):
+        if not (folder / CONFIG_FILE).is_file():
+            raise RunError(f"there is no {CONFIG_FILE}", where=str(folder), hint=hint)
+        return architecture_of(read_object(folder / CONFIG_FILE, hint), str(folder))
 
 
 def fetch(checkpoint: str, revision: str | None, files: tuple[str, ...]) -> Path:

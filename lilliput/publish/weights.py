@@ -1,49 +1,56 @@
 """The safetensors files of a Hugging Face folder, one or several, as the weights of a native model."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lilliput.base.errors import RunError
-from lilliput.base.files import read_json
+from lilliput.base.errors import LilliputError, RunError
+from lilliput.base.headers import HINT, Stored, opened, read_headers
+from lilliput.base.limits import limit, raising
+from lilliput.base.strangers import reading, shown
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.publish.layouts.layout import Layout
 
-WEIGHTS_FILE = "model.safetensors"
-WEIGHTS_INDEX = "model.safetensors.index.json"
-HINT = "publish the model again, or fetch the folder again"
-_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+FLOATS = ("F32", "BF16", "F16")
 _COMPUTED = re.compile(r"\.rotary_emb\.inv_freq$")
 """Buffers that old checkpoints store and every model computes."""
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder: the only one, or those that its index names.
+def check_header(folder: Path, spec: ModelSpec, layout: Layout) -> dict[str, Stored]:
+    """What the files store of each native parameter, found to be the weights of this shape; no tensor is read.
+
+    Args:
+        folder: holds the files.
+        spec: the shape.
+        layout: the architecture, which names the tensors.
 
     Raises:
-        RunError: there is none, or one of them is missing.
+        RunError: a file is missing or damaged, or holds other weights than the layout names for this shape.
     """
-    names = [WEIGHTS_FILE]
-    if not (folder / WEIGHTS_FILE).is_file() and (folder / WEIGHTS_INDEX).is_file():
-        try:
-            names = sorted(set(read_json(folder / WEIGHTS_INDEX)["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+    with reading(str(folder), HINT):
+        header = read_headers(folder)
+        if spec.layers > min(len(header), limit("model_layers")):  # before as many names are written out
             raise RunError(
-                f"{WEIGHTS_INDEX} cannot be read ({error})", where=str(folder / WEIGHTS_INDEX), hint=HINT
-            ) from error
-    for name in names:
-        if not (folder / name).is_file():
-            raise RunError(
-                f"{name} is missing",
+                f"the model has {spec.layers:,} layers, its files {len(header):,} tensors",
                 where=str(folder),
-                hint="fetch the folder again; weights in another format than safetensors are not read",
+                hint=HINT if spec.layers > len(header) else raising("model_layers"),
             )
-    return [folder / name for name in names]
+        names = layout.names(spec)
+        unstored = {"lm_head.weight"} if spec.tie_embeddings else set()  # some store a tied head all the same
+        expected = set(names.values())
+        odd = {key for key in header.keys() - expected - unstored if not _COMPUTED.search(key)}
+        if odd := odd | (expected - header.keys()):
+            raise RunError(
+                f"the files hold other weights than the layout names: {', '.join(map(shown, sorted(odd)[:4]))}",
+                where=str(folder),
+                hint=HINT,
+            )
+        stored = {native: header[exported] for native, exported in names.items()}
+        for native, weight in _skeleton(spec, folder).state_dict().items():
+            _check(names[native], stored[native], tuple(weight.shape))
+        return stored
 
 
 def read_weights(folder: Path, spec: ModelSpec, layout: Layout) -> LanguageModel:
@@ -51,54 +58,65 @@ def read_weights(folder: Path, spec: ModelSpec, layout: Layout) -> LanguageModel
 
     Tensors are read one by one, so that a checkpoint of any precision needs no room beside the model.
 
+    Args:
+        folder: holds the files.
+        spec: the shape.
+        layout: the architecture, which names the tensors.
+
     Raises:
-        RunError: a file is missing or damaged, or holds other weights than the layout names for this shape.
+        RunError: a file is missing or damaged, holds other weights than the layout names for this shape, or numbers
+            that are not finite.
     """
-    native = {exported: name for name, exported in layout.names(spec).items()}
-    unstored = {"lm_head.weight"} if spec.tie_embeddings else set()  # some store a tied head all the same
-    weights: dict[str, Tensor] = {}
-    odd: set[str] = set()
-    for path in weight_files(folder):
-        with _opened(path) as file:
-            for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
-                if key in native:
-                    weights[native[key]] = _as_fp32(file.get_tensor(key), key, path)
-                elif key not in unstored and not _COMPUTED.search(key):
-                    odd.add(key)
-    odd |= {exported for exported, name in native.items() if name not in weights}
-    if odd:
-        raise RunError(
-            f"{path.name} holds other weights than its layout names: {', '.join(sorted(odd)[:4])}",
-            where=str(folder),
-            hint=HINT,
-        )
-    model = spec.skeleton()
-    try:
+    stored = check_header(folder, spec, layout)
+    with reading(str(folder), HINT):
+        native = {exported: name for name, exported in layout.names(spec).items()}
+        weights: dict[str, Tensor] = {}
+        for path in sorted({weight.file for weight in stored.values()}):
+            with opened(path, framework="pt") as file:
+                for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
+                    if key in native:
+                        weights[native[key]] = _as_fp32(file.get_tensor(key), key, path)
+        model = spec.skeleton()
         model.load_state_dict(weights, assign=True)
-    except RuntimeError as error:
-        raise RunError(f"a weight has another shape than the model ({error})", where=str(folder), hint=HINT) from error
-    with torch.no_grad():
-        for name, order in layout.orders(spec).items():
-            weight = model.get_parameter(name)
-            weight.copy_(weight[order.argsort()])
+        with torch.no_grad():
+            for name, order in layout.orders(spec).items():
+                weight = model.get_parameter(name)
+                weight.copy_(weight[order.argsort()])
     return model
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[safe_open]:
+def _skeleton(spec: ModelSpec, folder: Path) -> LanguageModel:
+    """The model on the meta device; sizes that no tensor can have are refused there."""
     try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except SafetensorError as error:
-        raise RunError(f"{path.name} cannot be read ({error})", where=str(path), hint=HINT) from error
+        return spec.skeleton()
+    except LilliputError:
+        raise
+    except Exception as error:
+        raise RunError(f"no model has this shape ({error!s:.200})", where=str(folder), hint=HINT) from error
+
+
+def _check(name: str, stored: Stored, shape: tuple[int, ...]) -> None:
+    if stored.shape != shape:
+        raise RunError(
+            f"a weight has another shape than the model: {name} {list(stored.shape)}, not {list(shape)}",
+            where=str(stored.file),
+            hint=HINT,
+        )
+    if stored.dtype not in FLOATS:
+        raise RunError(
+            f"{name} is stored as {stored.dtype}",
+            where=str(stored.file),
+            hint="give weights in bf16, fp16 or fp32: quantised ones cannot be read",
+        )
 
 
 def _as_fp32(weight: Tensor, name: str, path: Path) -> Tensor:
     """A copy in storage of its own: a model that trains must not write through to a file, nor fall with it."""
-    if weight.dtype not in _FLOATS:
+    copy = weight.to(torch.float32, copy=True)
+    if not all(bound.isfinite() for bound in copy.aminmax()):
         raise RunError(
-            f"{name} is stored as {str(weight.dtype).removeprefix('torch.')}",
+            f"{name} holds numbers that are not finite",
             where=str(path),
-            hint="give weights in bf16, fp16 or fp32: quantised ones cannot be read",
+            hint="take an earlier checkpoint: a training that diverged leaves such weights",
         )
-    return weight.to(torch.float32, copy=True)
+    return copy

@@ -12,9 +12,12 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from lilliput.base.errors import DataError, RecipeError
+from lilliput.base.errors import DataError, LilliputError, RecipeError
 from lilliput.base.files import hash_of, write_json, write_text
 from lilliput.base.spec import to_plain
+from lilliput.base.strangers import check_size, reading
+from lilliput.tokenizer.bounds import check_bounds, unique
+from lilliput.tokenizer.native import native, quiet
 from lilliput.tokenizer.specials import Specials
 
 END = "<|endoftext|>"
@@ -25,6 +28,8 @@ OURS = Specials(end=END, begin=END, pad=END)
 """The special tokens of every tokenizer of ours."""
 TOKENIZER_FILE = "tokenizer.json"
 _BYTES = 256
+_PROBE = f"Any text, such as 1,234 words:\n\tx = y  # é 中 🙂 {'a' * 40}!"
+"""Every tokenizer has to read this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,17 +131,37 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, specials: Specials = OURS
 def load_tokenizer(path: Path) -> Tokenizer:
     """Load a tokenizer from its folder, or from its `tokenizer.json`.
 
+    It neither cuts nor fills up texts, even where its file says so (`truncation`, `padding`): that is for whoever makes
+    batches of them. One that could make gigabytes of a line, or cannot read every text, is refused.
+
     Raises:
-        DataError: the file is missing or damaged.
+        DataError: the file is missing or damaged, or exceeds a limit (see `check_bounds`).
     """
     file = path / TOKENIZER_FILE if path.is_dir() else path
     hint = 'train it with "lilliput run RECIPE", or fetch it again; transformers makes it from a tokenizer.model'
     if not file.is_file():
         raise DataError("there is no tokenizer", where=str(file), hint=hint)
-    try:
-        return Tokenizer.from_str(file.read_text(encoding="utf-8"))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise DataError(f"the tokenizer cannot be read ({error})", where=str(file), hint=hint) from error
+    with reading(str(file), hint, DataError), native(str(file)):
+        check_size(file, "tokenizer_bytes", DataError)
+        text = file.read_text(encoding="utf-8")
+        try:
+            check_bounds(json.loads(text, object_pairs_hook=unique), str(file))
+            with quiet():
+                tokenizer = Tokenizer.from_str(text)
+        except (LilliputError, RecursionError):
+            raise
+        except Exception as error:  # tokenizers raises bare Exception
+            raise DataError(f"the tokenizer cannot be read ({error!s:.300})", where=str(file), hint=hint) from error
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        if not tokenizer.get_vocab_size():
+            raise DataError("the tokenizer has no tokens", where=str(file), hint=hint)
+        with quiet():
+            ids = tokenizer.encode(_PROBE).ids
+            tokenizer.decode(ids, skip_special_tokens=False)
+        if strange := [identity for identity in ids if tokenizer.id_to_token(identity) is None]:
+            raise DataError(f"it writes the id {strange[0]}, which no token has", where=str(file), hint=hint)
+    return tokenizer
 
 
 def _sample(texts: Iterable[str], limit: int) -> Iterator[str]:

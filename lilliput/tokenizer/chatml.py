@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 
 from lilliput.base.errors import DataError
 from lilliput.tokenizer.bpe import literal
+from lilliput.tokenizer.native import native
 from lilliput.tokenizer.specials import vocabulary_size
 
 MESSAGE_START = "<|im_start|>"
@@ -114,7 +115,8 @@ def encode_messages(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[t
     headers = [f"{message.role}\n" for message in messages]
     bodies = [header + message.content for header, message in zip(headers, messages, strict=True)]
     try:
-        encodings = encoder.encode_batch(bodies, add_special_tokens=False)
+        with native("the tokenizer that encodes conversations"):
+            encodings = encoder.encode_batch(bodies, add_special_tokens=False)
     except TypeError as error:
         raise DataError(
             "a message holds half a surrogate pair, which is no text",

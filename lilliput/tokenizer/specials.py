@@ -9,7 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from lilliput.base.errors import DataError
-from lilliput.base.files import read_json
+from lilliput.base.strangers import read_object, reading, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,19 +39,19 @@ def id_of(tokenizer: Tokenizer, token: str, *, where: str) -> int:
     """
     identity = tokenizer.token_to_id(token)
     if identity is None:
-        special = [added.content for added in tokenizer.get_added_tokens_decoder().values()]
-        near = difflib.get_close_matches(token, special, n=3) or special[:8]
+        special = [added.content for added in tokenizer.get_added_tokens_decoder().values()][:_COMPARED]
+        near = difflib.get_close_matches(token[:_COMPARED], special, n=3) or special[:8]
         raise DataError(
-            f"the tokenizer has no token {token!r}",
+            f"the tokenizer has no token {shown(token)}",
             where=where,
-            hint=f"name one that it has, such as {', '.join(near) or 'none'}",
+            hint=f"name one that it has, such as {', '.join(token[:_COMPARED] for token in near) or 'none'}",
         )
     return identity
 
 
 def vocabulary_size(tokenizer: Tokenizer) -> int:
     """One more than the largest id: rows that an embedding needs, whether every id below is used or not."""
-    return max(tokenizer.get_vocab().values()) + 1
+    return max(tokenizer.get_vocab().values(), default=-1) + 1
 
 
 def read_specials(folder: Path, tokenizer: Tokenizer, end: str | None = None) -> Specials:
@@ -65,16 +65,26 @@ def read_specials(folder: Path, tokenizer: Tokenizer, end: str | None = None) ->
     Raises:
         DataError: no file names an eos token, a file is damaged, or the tokenizer lacks a token.
     """
+    with reading(str(folder), "fetch it again", DataError):
+        return _specials(folder, tokenizer, end)
+
+
+_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
+_COMPARED = 200
+"""Tokens, and letters of one, among which the nearest is looked for: that takes the square of it in time."""
+
+
+def _specials(folder: Path, tokenizer: Tokenizer, end: str | None) -> Specials:
     named: dict[str, str] = {}
     for file in ("special_tokens_map.json", "tokenizer_config.json"):
         plain = _read(folder / file)
-        named |= {key: text for key in _NAMES if (text := _text(plain.get(key))) is not None}
+        named |= {key: text for key in _NAMES if (text := _text(plain.get(key), key, folder / file)) is not None}
     config = _read(folder / "config.json")
     for key in _NAMES:
-        identity = config.get(key.replace("_token", "_token_id"))
-        first = identity[0] if isinstance(identity, list) and identity else identity
-        if key not in named and isinstance(first, int) and (token := tokenizer.id_to_token(first)) is not None:
-            named[key] = token
+        key_of_id = key.replace("_token", "_token_id")
+        for identity in _ids(config.get(key_of_id), key_of_id, folder / "config.json")[:1]:
+            if key not in named and (token := tokenizer.id_to_token(identity)) is not None:
+                named[key] = token
     end = end or named.get("eos_token")
     if end is None:
         raise DataError(
@@ -93,18 +103,22 @@ def read_specials(folder: Path, tokenizer: Tokenizer, end: str | None = None) ->
     return specials
 
 
-_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
-
-
 def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        plain = read_json(path) if path.is_file() else {}
-    except ValueError as error:
-        raise DataError(f"{path.name} cannot be read ({error})", where=str(path), hint="fetch it again") from error
-    return plain if isinstance(plain, dict) else {}
+    return read_object(path, "fetch it again", DataError) if path.is_file() else {}
 
 
-def _text(token: Any) -> str | None:
+def _text(token: Any, key: str, path: Path) -> str | None:
     """A token as Hugging Face files write it: its text, or a dict that has it, or null."""
     content = token.get("content") if isinstance(token, dict) else token
-    return content if isinstance(content, str) else None
+    if content is None or isinstance(content, str):
+        return content
+    raise DataError(f"{key} is {shown(token)}", where=str(path), hint="give the text of a token, or null")
+
+
+def _ids(said: Any, key: str, path: Path) -> list[int]:
+    """The id or ids of a token; below 0 is none, as early configs of Llama say it."""
+    ids = said if isinstance(said, list) else [] if said is None else [said]
+    for identity in ids:
+        if type(identity) is not int or identity >= 1 << 32:
+            raise DataError(f"{key} is {shown(said)}", where=str(path), hint="give the id of a token, a list, or null")
+    return [identity for identity in ids if identity >= 0]

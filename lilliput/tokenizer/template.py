@@ -1,12 +1,28 @@
 """A conversation through a chat template, with the names that Hugging Face templates expect."""
 
+import atexit
+import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+from typing import Any
 
+import jinja2
+import markupsafe
 from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from lilliput.base.errors import LilliputError
+from lilliput.base.errors import LilliputError, RunError
+from lilliput.base.limits import limit, raising
+from lilliput.base.strangers import reading, shown
+from lilliput.tokenizer import renderer
+from lilliput.tokenizer.chatml import CHAT_TEMPLATE
+
+_HINT = "fetch the folder again, or put a chat template of your own in its place"
 
 
 def render_template(
@@ -14,27 +30,139 @@ def render_template(
 ) -> str:
     """The text of a conversation, ending in the header of the assistant's next message.
 
+    Our own template is rendered here. Another one may come from anywhere, loop for ever or write without end, so it
+    runs in a sandbox in a process of its own, which stays for the next conversation.
+
     Args:
-        template: Jinja. It may come from anywhere, so it runs in a sandbox.
+        template: Jinja.
         messages: each with a role and a content.
         tokens: special tokens by the names that templates use, such as `bos_token`.
         where: the model, for the error.
 
     Raises:
-        LilliputError: the template refuses the conversation.
+        LilliputError: the template refuses the conversation, fails, or exceeds a limit: `template_characters`,
+            `template_seconds`, `template_bytes`.
     """
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.globals["raise_exception"] = _refuse
     try:
-        values: dict[str, Any] = {"messages": [dict(message) for message in messages], "add_generation_prompt": True}
-        return environment.from_string(template).render(**values, **tokens)
-    except (TemplateError, KeyError) as error:
-        raise LilliputError(
-            f"the chat template refuses these messages: {error}",
+        values = {"messages": [dict(message) for message in messages], "add_generation_prompt": True, **tokens}
+        if template == CHAT_TEMPLATE:
+            return renderer.rendered(template, values, sys.maxsize)
+    except (TemplateError, LookupError, TypeError, ValueError) as error:
+        raise _refused(str(error), where) from error
+    return _result(_elsewhere(check_template(template, where), values, where), where)
+
+
+def read_template(path: Path) -> str:
+    """A chat template from a file of its own.
+
+    Raises:
+        RunError: it is too long or no text.
+    """
+    with reading(str(path), _HINT):
+        most = limit("template_characters")
+        with open(path, encoding="utf-8", newline="") as file:
+            return check_template(file.read(most + 1), str(path))
+
+
+def check_template(template: Any, where: str) -> str:
+    """A chat template as a file gives it.
+
+    Raises:
+        RunError: it is too long or no text.
+    """
+    if not isinstance(template, str):
+        raise RunError(f"chat_template is {shown(template)}", where=where, hint=_HINT)
+    most = limit("template_characters")
+    if len(template) > most:
+        raise RunError(
+            f"the chat template has more than {most:,} characters",
             where=where,
-            hint='give a list of {"role": "user" or "assistant", "content": "..."}, the last one a user\'s',
-        ) from error
+            hint=raising("template_characters"),
+        )
+    return template
 
 
-def _refuse(says: str) -> NoReturn:
-    raise TemplateError(says)
+def _result(answer: Mapping[str, str], where: str) -> str:
+    match answer:
+        case {"text": text}:
+            return text
+        case {"refused": says}:
+            raise _refused(says, where)
+        case {"exceeds": most}:
+            name = f"template_{most}"
+            raise LilliputError(
+                f"the chat template takes more than {limit(name):,} {most}", where=where, hint=raising(name)
+            )
+    says = answer.get("broken", "the process that renders it ended")
+    raise LilliputError(f"the chat template fails ({says})", where=where, hint=_HINT)
+
+
+def _refused(says: str, where: str) -> LilliputError:
+    return LilliputError(
+        f"the chat template refuses these messages: {says}",
+        where=where,
+        hint='give a list of {"role": "user" or "assistant", "content": "..."}, the last one a user\'s',
+    )
+
+
+def _elsewhere(template: str, values: Mapping[str, Any], where: str) -> Mapping[str, str]:
+    """What the process that renders answers; nothing if it ended."""
+    limits = {name: limit(f"template_{name}") for name in ("characters", "seconds", "bytes")}
+    try:
+        request = json.dumps({"template": template, "values": values} | limits)
+    except (TypeError, ValueError) as error:
+        raise _refused(f"they hold what is no JSON ({error})", where) from error
+    with _LOCK:
+        process, began = _renderer(), time.monotonic()
+        if answer := _ask(process, request):
+            return json.loads(answer)
+    return {"exceeds": "seconds"} if time.monotonic() - began >= limits["seconds"] else {}
+
+
+_LOCK = Lock()
+_running: dict[int, "subprocess.Popen[str]"] = {}
+"""The process that renders for a process, by the number of the latter: a fork needs one of its own."""
+
+
+def _ask(process: "subprocess.Popen[str]", request: str) -> str:
+    assert process.stdin and process.stdout
+    answer = ""
+    try:
+        with suppress(OSError):  # it ended
+            process.stdin.write(request + "\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+    finally:
+        if not answer.endswith("\n"):  # interrupted, or half an answer: the next would not be to the next question
+            _end(process)
+    return answer
+
+
+def _renderer() -> "subprocess.Popen[str]":
+    process = _running.get(os.getpid())
+    if process is None or process.poll() is not None:
+        libraries = os.pathsep.join({str(Path(module.__file__ or "").parents[1]) for module in (jinja2, markupsafe)})
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", renderer.__file__, libraries],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            encoding="ascii",
+        )
+        _running[os.getpid()] = process
+    return process
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    process.kill()
+    for pipe in (process.stdin, process.stdout):
+        with suppress(OSError):  # what was not written yet
+            if pipe:
+                pipe.close()
+    process.wait()
+
+
+@atexit.register
+def _end_own() -> None:
+    if (process := _running.pop(os.getpid(), None)) is not None:
+        _end(process)
