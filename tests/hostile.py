@@ -3,6 +3,8 @@
 import copy
 import json
 import random
+from dataclasses import replace
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -14,49 +16,27 @@ from lilliput.publish.export import Generation, export
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, add_chatml
 
 FILES = (
+    "lilliput.json",
     "config.json",
     "generation_config.json",
     "tokenizer_config.json",
     "tokenizer.json",
-    "lilliput.json",
     "model.safetensors.index.json",
 )
 VALUES: tuple[Any, ...] = (
-    *(None, True, False, 0, -1, 1, 2, 3, 7, 10_000_000, 2**31, 2**40, 2**63, 10**30, 0.0, 0.5, 1e300),
-    *(
-        float("nan"),
-        float("inf"),
-        -float("inf"),
-        "",
-        "yes",
-        "8",
-        "../x",
-        "/etc/passwd",
-        "\x1b[2J\0",
-        "\ud800",
-        "é" * 9_999,
-    ),
-    *(
-        [],
-        {},
-        [[]],
-        [None],
-        ["a"],
-        [1, 2],
-        {"a": 1},
-        {"type": "lilliput.nn.gqa:GQA"},
-        {"type": 3},
-        {"type": "Sequence"},
-    ),
+    *(None, True, False, 0, -1, 1, 2, 3, 7, 10_000_000, 2**31, 2**40, 2**63, 10**30, 0.0, 0.5, 1e300, inf, -inf, nan),
+    *("", "yes", "8", "../x", "/etc/passwd", "\x1b[2J\0", "\ud800", "é" * 9_999),
+    *([], {}, [[]], [None], ["a"], [1, 2], {"a": 1}),
+    *({"type": name} for name in ("lilliput.nn.gqa:GQA", "lilliput.__main__:x", "this:d", "Sequence", 3)),
 )
-RAW = (b"", b"{", b"[]", b"3", b"null", b"\xff\xfe", b"\0" * 9, b"[" * 100_000, b'{"a":' * 900 + b"1" + b"}" * 900)
+RAW = (b"", b"{", b"[]", b"3", b"null", b"\xff\xfe", b"\0" * 9, b"[" * 900 + b"]" * 900, b'{"a":' * 100_000)
 
 
 def release(folder: Path, kind: str = "llama") -> Path:
     """A release of ours with a chat template, in a folder."""
     spec, layout = RELEASES[kind]
     tokenizer = add_chatml(tiny_releases.tokenizer())
-    spec = tiny_releases.replace(spec, vocab=tokenizer.get_vocab_size())
+    spec = replace(spec, vocab=tokenizer.get_vocab_size())
     with new_folder(folder) as partial:
         export(
             tiny_releases.awake(spec),
@@ -78,10 +58,8 @@ def foreign(folder: Path, kind: str = "llama") -> Path:
     (folder / "lilliput.json").unlink()
     weights = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
-    parts = {
-        "model-1.safetensors": dict(list(weights.items())[:3]),
-        "model-2.safetensors": dict(list(weights.items())[3:]),
-    }
+    names = sorted(weights)
+    parts = {f"model-{part}.safetensors": {name: weights[name] for name in names[part::2]} for part in range(2)}
     for name, part in parts.items():
         save_file(part, folder / name)
     index = {"metadata": {}, "weight_map": {key: name for name, part in parts.items() for key in part}}

@@ -29,8 +29,8 @@ def check_types(plain: Any, *, where: str) -> None:
     """
     if isinstance(plain, dict) and "type" in plain:
         name = plain["type"]
-        parts = name.partition(":")[0].split(".") if isinstance(name, str) else []
-        if not all(map(str.isidentifier, parts or [""])) or parts[0] in sys.stdlib_module_names or "__main__" in parts:
+        module = name.partition(":")[0].split(".") if isinstance(name, str) else [""]
+        if not all(map(str.isidentifier, module)) or module[0] in sys.stdlib_module_names or "__main__" in module[1:]:
             raise RunError(
                 f"the type {shown(name)} is no spec",
                 where=where,
