@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from lilliput.base.errors import RecipeError, RunError
+from lilliput.base.limits import limit, raising
 from lilliput.base.strangers import shown
 from lilliput.model import ModelSpec
 from lilliput.nn.ffn import SwiGLU
@@ -64,6 +65,8 @@ def architecture_of(config: Mapping[str, Any], where: str) -> Architecture:
     absent: dict[str, Any] = {"num_key_value_heads": heads, "head_dim": _whole(entries, "hidden_size", where) // heads}
     entries = absent | entries
     whole = {key: _whole(entries, key, where) for key in _WHOLE}
+    if whole["num_hidden_layers"] > limit("model_layers"):
+        _refuse("num_hidden_layers", whole["num_hidden_layers"], where, raising("model_layers"))
     _check(entries, where)
     theta = _theta(entries, where)
     eps, std = (_positive(entries, key, where) for key in ("rms_norm_eps", "initializer_range"))

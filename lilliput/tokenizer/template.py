@@ -60,7 +60,7 @@ def read_template(path: Path) -> str:
     """
     with reading(str(path), _HINT):
         most = limit("template_characters")
-        with open(path, encoding="utf-8", newline="") as file:
+        with open(path, encoding="utf-8") as file:
             return check_template(file.read(most + 1), str(path))
 
 
@@ -120,11 +120,11 @@ def _elsewhere(template: str, values: Mapping[str, Any], where: str) -> Mapping[
 
 
 _LOCK = Lock()
-_running: dict[int, "subprocess.Popen[str]"] = {}
+_running: dict[int, subprocess.Popen[str]] = {}
 """The process that renders for a process, by the number of the latter: a fork needs one of its own."""
 
 
-def _ask(process: "subprocess.Popen[str]", request: str) -> str:
+def _ask(process: subprocess.Popen[str], request: str) -> str:
     assert process.stdin and process.stdout
     answer = ""
     try:
@@ -138,7 +138,7 @@ def _ask(process: "subprocess.Popen[str]", request: str) -> str:
     return answer
 
 
-def _renderer() -> "subprocess.Popen[str]":
+def _renderer() -> subprocess.Popen[str]:
     process = _running.get(os.getpid())
     if process is None or process.poll() is not None:
         libraries = os.pathsep.join({str(Path(module.__file__ or "").parents[1]) for module in (jinja2, markupsafe)})
@@ -153,7 +153,7 @@ def _renderer() -> "subprocess.Popen[str]":
     return process
 
 
-def _end(process: "subprocess.Popen[str]") -> None:
+def _end(process: subprocess.Popen[str]) -> None:
     process.kill()
     for pipe in (process.stdin, process.stdout):
         with suppress(OSError):  # what was not written yet
