@@ -51,7 +51,9 @@ class MachineError(LilliputError):
 
 
 @contextmanager
-def reading(where: str | Path, hint: str, what: str = "it cannot be read") -> Iterator[None]:
+def reading(
+    where: str | Path, hint: str, what: str = "it cannot be read", *, kind: "type[LilliputError] | None" = None
+) -> Iterator[None]:
     """Turn whatever reading a file from elsewhere raises into a three-part error.
 
     Such a file may hold anything: JSON of another shape, nested a thousand deep, numbers no computer can hold. Nobody
@@ -62,20 +64,21 @@ def reading(where: str | Path, hint: str, what: str = "it cannot be read") -> It
         where: the file or folder that is read.
         hint: the next thing to do.
         what: is wrong then, before the reason in parentheses.
+        kind: the class of the error; None for `RunError`.
 
     Raises:
-        RunError: it cannot be read.
+        LilliputError: of that kind: it cannot be read.
     """
     try:
         yield
     except (LilliputError, MemoryError):
         raise
     except Exception as error:
-        raise RunError(f"{what} ({_in_short(error)})", where=str(where), hint=hint) from error
+        raise (kind or RunError)(f"{what} ({_in_short(error)})", where=str(where), hint=hint) from error
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # of a native library; pyo3 hides it from `except Exception`
             raise
-        raise RunError(f"{what} ({_in_short(error)})", where=str(where), hint=hint) from error
+        raise (kind or RunError)(f"{what} ({_in_short(error)})", where=str(where), hint=hint) from error
 
 
 def _in_short(error: BaseException) -> str:

@@ -14,9 +14,9 @@ from typing import Any
 
 from safetensors import safe_open
 
-from lilliput.base.errors import RunError
+from lilliput.base.errors import RunError, reading
 from lilliput.base.limits import limit, plain_name, raising
-from lilliput.base.strangers import read_object, reading, shown
+from lilliput.base.strangers import read_object, shown
 
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"

@@ -1,6 +1,5 @@
 """Fields of a spec from a stranger's file against their declarations: Python itself takes any value for any field."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
@@ -12,32 +11,6 @@ from lilliput.base.strangers import shown
 _NUMBERS = {int: (int,), float: (int, float)}
 _LARGEST = 2**63
 """Numbers from here on, PyTorch does not take."""
-
-
-def check_types(plain: Any, *, where: str) -> None:
-    """Refuse plain forms of specs whose types no recipe has, before `from_plain` imports their modules.
-
-    A module runs when it is imported: one of Python's own may open a window, and a program, as `lilliput.__main__`, may
-    begin its work and end this one's.
-
-    Args:
-        plain: JSON values.
-        where: the file.
-
-    Raises:
-        RunError: a type is of such a module, or no name at all.
-    """
-    if isinstance(plain, dict) and "type" in plain:
-        name = plain["type"]
-        module = name.partition(":")[0].split(".") if isinstance(name, str) else [""]
-        if not all(map(str.isidentifier, module)) or module[0] in sys.stdlib_module_names or "__main__" in module[1:]:
-            raise RunError(
-                f"the type {shown(name)} is no spec",
-                where=where,
-                hint="fetch the folder again, or read it with the version of Lilliput that wrote it",
-            )
-    for part in plain.values() if isinstance(plain, dict) else plain if isinstance(plain, list) else ():
-        check_types(part, where=where)
 
 
 def check_kinds(value: Any, kind: Any, *, where: str) -> None:

@@ -2,31 +2,11 @@
 
 import json
 import reprlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lilliput.base.errors import LilliputError, RunError
+from lilliput.base.errors import LilliputError, RunError, reading
 from lilliput.base.limits import limit, raising
-
-
-@contextmanager
-def reading(where: str, hint: str, kind: type[LilliputError] = RunError) -> Iterator[None]:
-    """Turn every exception that is no `LilliputError` yet into one: a file can be wrong in more ways than are foreseen.
-
-    Args:
-        where: the file or folder.
-        hint: what to do.
-        kind: of the error.
-    """
-    try:
-        yield
-    except LilliputError:
-        raise
-    except Exception as error:
-        says = str(error) or "no more is known"
-        raise kind(f"it cannot be read ({type(error).__name__}: {says:.300})", where=where, hint=hint) from error
 
 
 def read_object(path: Path, hint: str, kind: type[LilliputError] = RunError) -> dict[str, Any]:
@@ -40,7 +20,7 @@ def read_object(path: Path, hint: str, kind: type[LilliputError] = RunError) -> 
     Raises:
         LilliputError: of that kind: there is no such file, or it is too large, no JSON or no object.
     """
-    with reading(str(path), hint, kind):
+    with reading(path, hint, kind=kind):
         check_size(path, "config_bytes", kind)
         try:
             plain = json.loads(path.read_text(encoding="utf-8"))

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from lilliput.base.errors import DataError, RecipeError, reading
+from lilliput.base.headers import check_weights_cover
 from lilliput.evals.evaluation import Answered, Evaluation, summed_up, write_records
 from lilliput.evals.items import Items, Questions, asked, check_items, from_file
 from lilliput.evals.layout import FILES, identity_of
 from lilliput.evals.offline import offline
 from lilliput.evals.progress import Watcher
 from lilliput.evals.suites import Suite, TaskUse
+from lilliput.tokenizer.bpe import TOKENIZER_FILE, load_tokenizer
 
 TASKS = Path(__file__).parent / "tasks"
 WEIGHTS = ("float32", "bfloat16", "float16")
@@ -78,6 +80,9 @@ def evaluate(
             where=f"evaluation suite {suite.name!r}",
             hint="its items are made by a run; measure a text with --text, or ask another suite",
         )
+    check_weights_cover(model_folder)  # before transformers builds what the config asks for
+    if (model_folder / TOKENIZER_FILE).is_file():
+        load_tokenizer(model_folder)
     public = [use for use in uses if use.task not in made]
     with items.loading(work):
         questions = {use.task: items.questions(use, work) for use in public}

@@ -13,6 +13,7 @@ from lilliput.base.errors import DataError, ExportError
 from lilliput.evals.offline import offline
 from lilliput.evals.score import Score, against_chance, mean_stderr
 from lilliput.tokenizer.chatml import MESSAGE_END
+from lilliput.tokenizer.template import render_template
 
 TASK = "held-out questions"
 ENDS = "replies that end by themselves"
@@ -113,8 +114,11 @@ class _Encoded:
 
 
 def _encode(tokenizer: Any, question: str, answer: str, end: int) -> _Encoded:
-    prompt = tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
+    prompt = render_template(  # transformers would render a template of anybody's in this process, without limits
+        tokenizer.chat_template,
+        [{"role": "user", "content": question}],
+        tokens={name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)},
+        where="the chat template of the folder",
     )
     return _Encoded(
         prompt=tokenizer.encode(prompt, add_special_tokens=False),

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lilliput.base.errors import RecipeError, RunError
-from lilliput.base.strangers import read_object, reading, shown
+from lilliput.base.errors import RecipeError, RunError, reading
+from lilliput.base.strangers import read_object, shown
 from lilliput.publish.export import CHAT_TEMPLATE_FILE, GENERATION_FILE, Generation
 from lilliput.publish.published import Published, check_ids
 from lilliput.publish.start import CONFIG_FILE, read_architecture

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from lilliput.base.errors import RunError
+from lilliput.base.errors import RunError, reading
 from lilliput.base.files import sha256, unsealed
 from lilliput.base.headers import HINT
-from lilliput.base.kinds import check_kinds, check_types
+from lilliput.base.kinds import check_kinds
 from lilliput.base.limits import plain_name
 from lilliput.base.spec import from_plain
-from lilliput.base.strangers import read_object, reading, shown
+from lilliput.base.strangers import read_object, shown
 from lilliput.model import ModelSpec
 from lilliput.publish.export import CHAT_TEMPLATE_FILE, RELEASE_FILE, RELEASE_FORMAT, RELEASE_VERSION, Generation
 from lilliput.publish.foreign import load_foreign
@@ -39,7 +39,6 @@ def load(folder: Path) -> Published:
 def _load(folder: Path) -> Published:
     release = verified(folder)
     where = str(folder / RELEASE_FILE)
-    check_types(release, where=where)
     layout, spec, generation = (from_plain(release[key], where=where) for key in ("layout", "model", "generation"))
     specials = from_plain(release["specials"], where=where) if "specials" in release else OURS
     for part, value, kind in (

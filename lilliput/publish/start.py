@@ -12,12 +12,12 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from lilliput.base.errors import RunError
+from lilliput.base.errors import RunError, reading
 from lilliput.base.files import sha256
 from lilliput.base.headers import WEIGHTS_INDEX, weight_files
 from lilliput.base.hub import hub_trouble, may_ask_hub
 from lilliput.base.spec import to_plain
-from lilliput.base.strangers import read_object, reading
+from lilliput.base.strangers import read_object
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.publish.architecture import Architecture, architecture_of
 from lilliput.publish.layouts.layout import Layout

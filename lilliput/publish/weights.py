@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lilliput.base.errors import LilliputError, RunError
+from lilliput.base.errors import LilliputError, RunError, reading
 from lilliput.base.headers import HINT, Stored, opened, read_headers
 from lilliput.base.limits import limit, raising
-from lilliput.base.strangers import reading, shown
+from lilliput.base.strangers import shown
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.publish.layouts.layout import Layout
 

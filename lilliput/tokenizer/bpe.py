@@ -12,10 +12,10 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from lilliput.base.errors import DataError, LilliputError, RecipeError
+from lilliput.base.errors import DataError, LilliputError, RecipeError, reading
 from lilliput.base.files import hash_of, write_json, write_text
 from lilliput.base.spec import to_plain
-from lilliput.base.strangers import check_size, reading
+from lilliput.base.strangers import check_size
 from lilliput.tokenizer.bounds import check_bounds, unique
 from lilliput.tokenizer.native import native, quiet
 from lilliput.tokenizer.specials import Specials
@@ -141,7 +141,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     hint = 'train it with "lilliput run RECIPE", or fetch it again; transformers makes it from a tokenizer.model'
     if not file.is_file():
         raise DataError("there is no tokenizer", where=str(file), hint=hint)
-    with reading(str(file), hint, DataError), native(str(file)):
+    with reading(str(file), hint, kind=DataError), native(str(file)):
         check_size(file, "tokenizer_bytes", DataError)
         text = file.read_text(encoding="utf-8")
         try:

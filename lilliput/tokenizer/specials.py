@@ -8,8 +8,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from lilliput.base.errors import DataError
-from lilliput.base.strangers import read_object, reading, shown
+from lilliput.base.errors import DataError, reading
+from lilliput.base.strangers import read_object, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ def read_specials(folder: Path, tokenizer: Tokenizer, end: str | None = None) ->
     Raises:
         DataError: no file names an eos token, a file is damaged, or the tokenizer lacks a token.
     """
-    with reading(str(folder), "fetch it again", DataError):
+    with reading(str(folder), "fetch it again", kind=DataError):
         return _specials(folder, tokenizer, end)
 
 
@@ -104,7 +104,7 @@ def _specials(folder: Path, tokenizer: Tokenizer, end: str | None) -> Specials:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    return read_object(path, "fetch it again", DataError) if path.is_file() else {}
+    return read_object(path, "fetch it again", kind=DataError) if path.is_file() else {}
 
 
 def _text(token: Any, key: str, path: Path) -> str | None:

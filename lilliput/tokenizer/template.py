@@ -16,9 +16,9 @@ import jinja2
 import markupsafe
 from jinja2 import TemplateError
 
-from lilliput.base.errors import LilliputError, RunError
+from lilliput.base.errors import LilliputError, RunError, reading
 from lilliput.base.limits import limit, raising
-from lilliput.base.strangers import reading, shown
+from lilliput.base.strangers import shown
 from lilliput.tokenizer import renderer
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE
 
