@@ -89,7 +89,8 @@ def read_command(run: RunFolder, recipe: Recipe) -> Command | None:
         if noted is None or noted["recipe"] != hash_of(to_plain(recipe)):
             return None
         command, machine = from_plain(noted["command"], where=FILE), (run.read("run.json") or {}).get("machine_name")
-        assert isinstance(command, Command) and isinstance(machine, str | None), "of these types"
+        if not isinstance(command, Command) or not isinstance(machine, str | None):
+            raise TypeError("it notes no command")
         return replace(command, machine=machine)
 
 

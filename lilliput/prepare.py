@@ -233,6 +233,8 @@ def _reads(entry: Phase | Release) -> tuple[str, ...]:
 
 
 def _is_tokenizer(folder: Path, outputs: Any) -> bool:
+    if not isinstance(outputs["vocab"], int):
+        raise TypeError("`vocab` is no whole number")
     try:
         return tokenizer_hash(load_tokenizer(folder)) == outputs["sha256"]
     except DataError:
@@ -246,6 +248,12 @@ def _follows_a_branch(spec: Any) -> bool:
 
 
 def _has_index(folder: Path, outputs: Any) -> bool:
+    counts = [count for side in ("train", "heldout") for count in outputs["sides"][side].values()]
+    counts += outputs.get("dropped", {}).values()
+    if not all(isinstance(count, int) for count in counts):
+        raise TypeError("`sides` and `dropped` are no whole numbers")
+    if not all(isinstance(outputs[name], str) for name in ("text_sha256", "index_sha256")):
+        raise TypeError("hashes are texts")
     return (folder / INDEX).is_file()
 
 

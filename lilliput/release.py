@@ -14,7 +14,7 @@ from rich.console import Console
 
 from lilliput.assess import Assessor
 from lilliput.base.environment import environment
-from lilliput.base.errors import RunError
+from lilliput.base.errors import RunError, reading
 from lilliput.base.files import sha256, write_bytes
 from lilliput.base.rundir import RunFolder
 from lilliput.base.spec import to_plain
@@ -85,7 +85,11 @@ class Publisher:
         self._run.write(f"evals/{release.name}.json", evaluation)
         if phases:
             write_bytes(folder / "loss.png", (self._run.path / phases[-1] / "loss.png").read_bytes())
-        if not write_card(self._run.path, release.name, card(self._record(release, made, evaluation, phases))):
+        with reading(
+            self._run.path, "give up what was evaluated, to do it again: lilliput clean RUN --from evals/NAME"
+        ):
+            text = card(self._record(release, made, evaluation, phases))
+        if not write_card(self._run.path, release.name, text):
             fresh = card_of(self._run.path, release.name)
             self._say(f"{release.name}: README.md was edited and stays as it is; the card as of now is {fresh}")
         return folder

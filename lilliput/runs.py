@@ -178,7 +178,8 @@ def _recipe(folder: Path) -> dict[str, Any]:
         for name in recipe["corpora"]:
             check_name("corpus", name, str(path))
         for entry in recipe["timeline"]:
-            assert isinstance(entry["type"], str), "a type is text"
+            if not isinstance(entry["type"], str):
+                raise TypeError("a type is no text")
             if "name" in entry:
                 check_name("part of the timeline", entry["name"], str(path))
         return recipe

@@ -278,6 +278,8 @@ def phase_folder(place: int, phase: Phase) -> str:
 
 def _is_whole(folder: Path, made: dict[str, Any]) -> bool:
     """Whether a phase's last weights are what was written; if not, they are made again from its last checkpoint."""
+    if not isinstance(made["steps"], int):
+        raise TypeError("`steps` is no whole number")
     files = {name: folder / "final" / f"{name}.safetensors" for name in ("weights", "average")}
     return all(file.is_file() and sha256(file) == made[name] for name, file in files.items())
 

@@ -25,6 +25,9 @@ LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 """Names under which configs say how deep a model is."""
 WIDTHS = ("hidden_size", "n_embd", "d_model", "dim")
 """And how wide its stream is."""
+_INNER = ("intermediate_size", "n_inner", "ffn_dim", "num_key_value_heads")
+_HEADS = ("num_attention_heads", "n_head", "n_heads")
+_HEAD_WIDTHS = ("head_dim",)
 _EMBEDDED = ("embedding_size", "word_embed_proj_dim")
 """The width of the embedding where it is another one."""
 
@@ -120,8 +123,10 @@ def check_weights_cover(folder: Path) -> None:
     for part in (config, *(value for value in config.values() if isinstance(value, dict))):
         for key in LAYERS:
             _check(path, key, part.get(key), len(stored), "tensors in all")
-        for key in ("vocab_size", *WIDTHS):
+        for key in ("vocab_size", *WIDTHS, *_INNER, *_HEADS, *_HEAD_WIDTHS):
             _check(path, key, part.get(key), longest, "numbers along the longest axis")
+        heads, head_width = _first(part, _HEADS), _first(part, _HEAD_WIDTHS)
+        _check(path, "all heads together", heads * head_width, longest, "numbers along the longest axis")
         width = _first(part, _EMBEDDED) or _first(part, WIDTHS)
         vocab = _first(part, ("vocab_size",))
         if vocab and width:

@@ -150,8 +150,10 @@ class RunFolder(HeldFolder):
     def made(self, name: str, inputs: Any, whole: Whole = always) -> Any | None:
         """The outputs of a part that is done with these inputs and still whole, else None; changes nothing."""
         record = self.record(name)
-        done = record.get("inputs") == hash_of(inputs) and record["done"] and whole(self.path / name, record["outputs"])
-        return record["outputs"] if done else None
+        if record.get("inputs") != hash_of(inputs) or not record["done"]:
+            return None
+        with reading(self.path / _record_file(name), self.hint(_record_file(name)), "the file is damaged"):
+            return record["outputs"] if whole(self.path / name, record["outputs"]) else None
 
     def record(self, name: str) -> dict[str, Any]:
         """What is noted of a part: `inputs` (their hash), `from` (themselves), `done`, `outputs`; empty without one."""
