@@ -85,9 +85,8 @@ class Publisher:
         self._run.write(f"evals/{release.name}.json", evaluation)
         if phases:
             write_bytes(folder / "loss.png", (self._run.path / phases[-1] / "loss.png").read_bytes())
-        with reading(
-            self._run.path, "give up what was evaluated, to do it again: lilliput clean RUN --from evals/NAME"
-        ):
+        hint = f"evaluate it again: lilliput clean {self._run.path} --from evals/{release.name} --yes"
+        with reading(self._run.path, hint, "the card cannot be made of what is recorded"):
             text = card(self._record(release, made, evaluation, phases))
         if not write_card(self._run.path, release.name, text):
             fresh = card_of(self._run.path, release.name)
