@@ -20,10 +20,10 @@ import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lilliput.base.terminal import Terminal, visible
 from lilliput.train.machine import Machine
 
 GIB = 2**30
@@ -93,15 +93,15 @@ def examine() -> list[Finding]:
     ]
 
 
-def show(console: Console, findings: list[Finding]) -> None:
+def show(console: Terminal, findings: list[Finding]) -> None:
     """Print findings as a table, then how many are problems."""
     colours = {"ok": "green", "note": "yellow", "problem": "bold red"}
     table = Table.grid(padding=(0, 2))
     for finding in findings:
-        says = Text(finding.says)
+        says = Text(visible(finding.says))
         if finding.do:
-            says.append(f"\n-> {finding.do}", style="cyan")
-        table.add_row(Text(finding.state, style=colours[finding.state]), Text(finding.topic), says)
+            says.append(f"\n-> {visible(finding.do)}", style="cyan")
+        table.add_row(Text(finding.state, style=colours[finding.state]), finding.topic, says)
     console.print(table)
     problems = sum(finding.state == "problem" for finding in findings)
     console.print(f"{problems} problem{'' if problems == 1 else 's'} found" if problems else "no problems found")

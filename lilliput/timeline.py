@@ -16,6 +16,7 @@ from lilliput.base.errors import LilliputError, RunError
 from lilliput.base.files import write_bytes
 from lilliput.base.rundir import RunFolder, differences
 from lilliput.base.spec import to_plain
+from lilliput.base.terminal import Terminal
 from lilliput.command import FILE as COMMAND_FILE
 from lilliput.command import Command, write_command
 from lilliput.evals.items import Hub, Items
@@ -159,7 +160,7 @@ def _walking(
         if isinstance(settled.exchange, AllReduce):
             settled.prepare()
             with settled.exchange.join(settled.device) as workers:
-                yield Beside(run, recipe, settled, Console(quiet=True), workers)
+                yield Beside(run, recipe, settled, Terminal(quiet=True), workers)
             return
     with _opened(recipe, folder, command) as opened:
         named = command and command.machine

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
-from rich.console import Console
 
 from lilliput import doctor
+from lilliput.base.terminal import Terminal
 from lilliput.doctor import GIB, Device, Finding, Graphics
 
 H200 = Device(name="NVIDIA H200", memory=141 * GIB, bf16=True, architecture="sm_90")
@@ -135,6 +135,6 @@ def test_show_says_everything_and_counts_problems():
 
 
 def _shown(findings: list[Finding]) -> str:
-    console = Console(file=StringIO(), width=100)
+    console = Terminal(file=StringIO(), width=100)
     doctor.show(console, findings)
     return console.file.getvalue()

@@ -5,9 +5,9 @@ from io import StringIO
 import pytest
 import tiny
 import torch
-from rich.console import Console
 
 from lilliput.base.errors import RecipeError
+from lilliput.base.terminal import Terminal
 from lilliput.generate.chat import converse
 from lilliput.generate.decode import stream
 from lilliput.generate.sample import Sampling, _narrowed, choose, penalised
@@ -87,7 +87,7 @@ def test_text_comes_in_whole_characters(model):
 
 
 def test_a_conversation_is_remembered_until_it_begins_anew(monkeypatch):
-    console, heard = Console(file=StringIO(), width=200), []
+    console, heard = Terminal(file=StringIO(), width=200), []
     said = iter(["hello", "again", "/new", "other", ""])
     monkeypatch.setattr(console, "input", lambda prompt: next(said))
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from rich.console import Console
 from test_model import ODIN, SLM, mtlm
 
 from lilliput.base.errors import LilliputError, MachineError
 from lilliput.base.figures import duration, number, operations, price, size
 from lilliput.base.rundir import RunFolder
+from lilliput.base.terminal import Terminal
 from lilliput.base.units import Steps, Tokens
 from lilliput.data.arithmetic import Arithmetic
 from lilliput.data.chats import Chats
@@ -233,7 +233,7 @@ def test_a_tariff_that_has_no_effect_is_refused(recipe):
 
 
 def shown(made):
-    console = Console(file=StringIO(), width=100)
+    console = Terminal(file=StringIO(), width=100)
     show(console, made)
     return console.file.getvalue()
 
@@ -344,7 +344,7 @@ def test_what_is_encoded_is_known(recipe, tmp_path):
     """Until the texts, the tokenizer or the split are others."""
     mine = recipe(timeline=tiny.recipe(tmp_path).timeline[:5])
     with RunFolder(tmp_path / "run") as run:
-        Preparation(run, mine, Console(file=StringIO())).everything()
+        Preparation(run, mine, Terminal(file=StringIO())).everything()
     texts, chats = plan(mine, folder=tmp_path / "run")["corpora"]
     shards = tmp_path / "run" / "shards"
     for corpus in (texts, chats):

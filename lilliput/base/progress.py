@@ -41,4 +41,4 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Say something that stays."""
-        self._console.print(f"{self._name}: {line}", highlight=False, markup=False, soft_wrap=True)
+        self._console.print(f"{self._name}: {line}", soft_wrap=True)

@@ -6,9 +6,9 @@ import sys
 from typing import Any, NoReturn
 
 import typer
-from rich.console import Console
 
 from lilliput.base.errors import LilliputError, RunError
+from lilliput.base.terminal import Terminal
 from lilliput.cli import bench, evaluate, folders, models, pipeline, recipes, sweep, watching
 
 app = typer.Typer(
@@ -56,9 +56,7 @@ def main() -> None:
 
 def complain(error: LilliputError) -> NoReturn:
     """Say what is wrong on stderr and leave with exit code 1."""
-    Console(stderr=True, soft_wrap=True).print(
-        f"{type(error).__name__}: {error}", style="red", highlight=False, markup=False
-    )
+    Terminal(stderr=True, soft_wrap=True).print(f"{type(error).__name__}: {error}", style="red")
     sys.exit(1)
 
 

@@ -52,7 +52,7 @@ def bench(
     if name is None:
         width = max(map(len, known), default=0)
         for each, script in known.items():
-            console.print(f"{each:{width}}  {question(script)}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"{each:{width}}  {question(script)}", soft_wrap=True)
         return
     if name not in known:
         near = difflib.get_close_matches(name.replace("-", "_"), known, n=3) or known

@@ -42,7 +42,7 @@ def runs(
         print(json.dumps(rows, indent=2))
         return
     if not found and not odd:
-        console.print(f"no run in {root}; `lilliput run quickstart` makes one", highlight=False)
+        console.print(f"no run in {root}; `lilliput run quickstart` makes one")
         return
     table = Table("run", "recipe", "state", "releases", "MB", "changed")
     for one in found:
@@ -75,10 +75,10 @@ def clean(
         print(json.dumps({"run": str(run), "removed": yes, "parts": rows}, indent=2))
         return
     for one in what:
-        console.print(f"{one.size / 1e6:10,.1f} MB  {one.name}: {one.why}", highlight=False, markup=False)
+        console.print(f"{one.size / 1e6:10,.1f} MB  {one.name}: {one.why}")
     total = sum(one.size for one in what)
     end = f"{freed / 1e6:,.1f} MB freed" if yes else f"{total / 1e6:,.1f} MB in all; --yes removes them"
-    console.print(end if what else "nothing to remove", highlight=False)
+    console.print(end if what else "nothing to remove")
 
 
 @app.command()

@@ -30,6 +30,7 @@ def generate(
 ) -> None:
     """Write one continuation or one answer, with the release's own settings unless told otherwise."""
     from lilliput.api import load
+    from lilliput.base.terminal import visible
 
     if greedy and (temperature, top_k, top_p) != (None, None, None):
         raise LilliputError(
@@ -52,7 +53,7 @@ def generate(
         print(json.dumps({"model": str(opened.folder), "prompt": prompt, "seed": seed, "text": "".join(pieces)}))
         return
     for piece in pieces:
-        print(piece, end="", flush=True)
+        print(visible(piece), end="", flush=True)
     print()
 
 
@@ -102,7 +103,9 @@ def score(
     if as_json:
         print(json.dumps({"model": str(model), "context": context, "choices": rows}, indent=2))
         return
-    table = Table(*(name.replace("_", " ") for name in rows[0]))
+    table = Table()
+    for name in rows[0]:
+        table.add_column(name.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*(number(value) for value in row.values()))
     console.print(table)

@@ -54,12 +54,13 @@ def list_recipes(as_json: JsonOption = False) -> None:
 def show_recipe(recipe: RecipeArgument, as_json: JsonOption = False) -> None:
     """Print a recipe: its Python file, or every setting as JSON."""
     from lilliput.base.spec import to_plain
+    from lilliput.base.terminal import visible
     from lilliput.recipe import load_recipe, source_of
 
     if as_json:
         print(json.dumps(to_plain(load_recipe(recipe)), indent=2))
         return
-    text = source_of(recipe).read_text(encoding="utf-8")
+    text = visible(source_of(recipe).read_text(encoding="utf-8"))
     if console.is_terminal:
         console.print(Syntax(text, "python", background_color="default"))
     else:
@@ -82,7 +83,7 @@ def copy_recipe(
     if file.exists():
         raise LilliputError(f"{file} is there already", where="recipe copy", hint="name another file after the recipe")
     write_bytes(file, source.read_bytes())
-    console.print(f"copied; change it, then: lilliput plan {file}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"copied; change it, then: lilliput plan {file}", soft_wrap=True)
 
 
 @app.command()

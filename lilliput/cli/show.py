@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from lilliput.base.files import read_json
+from lilliput.base.terminal import Terminal
 
-console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100)
-silent = Console(quiet=True)
+console = Terminal(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100)
+silent = Terminal(quiet=True)
 """For what is done on the way to JSON."""
 
 
@@ -50,7 +50,7 @@ def show_evaluation(evaluation: dict[str, Any], title: str) -> None:
     console.print(score_table(evaluation["scores"], title))
     for average in evaluation["averages"]:
         shares = f"{100 * average['value']:.2f} ± {100 * average['stderr']:.2f}"
-        console.print(f"  {average['name']}: {shares}  [{average['formula']}]", highlight=False, markup=False)
+        console.print(f"  {average['name']}: {shares}  [{average['formula']}]")
 
 
 def show_release(folder: Path, run: Path) -> None:
@@ -58,9 +58,9 @@ def show_release(folder: Path, run: Path) -> None:
     evaluation = read_json(run / "evals" / f"{folder.name}.json")
     show_evaluation(evaluation, str(folder))
     for name, value in evaluation["baselines"].items():
-        console.print(f"  for scale, held-out bits per byte of {name.replace('_', ' ')}: {value:.4f}", highlight=False)
+        console.print(f"  for scale, held-out bits per byte of {name.replace('_', ' ')}: {value:.4f}")
     sample = evaluation["samples"][0]
     console.print()
-    console.print(sample["prompt"], style="bold", highlight=False, markup=False)
-    console.print(sample["text"].strip(), highlight=False, markup=False)
-    console.print(f"\nthe model is in {folder}; its card is {folder / 'README.md'}\n", highlight=False, markup=False)
+    console.print(sample["prompt"], style="bold")
+    console.print(sample["text"].strip())
+    console.print(f"\nthe model is in {folder}; its card is {folder / 'README.md'}\n")

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from lilliput.base.terminal import Terminal
 from lilliput.cli.options import JsonOption, MachineOption, SetOption, ShrinkOption, SourceOption, TargetArgument
 from lilliput.cli.pipeline import interruptible
 from lilliput.cli.show import console
@@ -47,7 +47,7 @@ def sweep_command(
 
     aim = target(recipe, overrides=overrides, sources=sources, shrunk=shrink, machine=machine)
     folder = out or Path("runs") / f"{aim.folder.name}-sweep"
-    screen = Console(stderr=True) if as_json else console
+    screen = Terminal(stderr=True) if as_json else console
     with interruptible():
         found = sweep(
             aim.recipe,
@@ -65,4 +65,4 @@ def sweep_command(
         return
     console.print(table(found))
     for line in (*footnotes(found), f"table.md, results.json and plot.png are in {folder}"):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)

@@ -21,7 +21,7 @@ def report(
     """Write report.html: a run's curves and figures on one page. Training writes it too, after each measurement."""
     from lilliput.report.page import write_report
 
-    console.print(f"the report is {write_report(run)}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"the report is {write_report(run)}", soft_wrap=True)
 
 
 @app.command("compare")
@@ -49,7 +49,7 @@ def compare_command(
         return
     console.print(_table(found))
     for line in (found["says"], "", *found["notes"], *([f"the curves are in {page}"] if page else [])):
-        console.print(line, highlight=False, markup=False)
+        console.print(line)
 
 
 def _table(found: dict[str, Any]) -> Table:

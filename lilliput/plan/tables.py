@@ -3,11 +3,11 @@
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from lilliput.base.figures import duration, energy, number, operations, price, size
+from lilliput.base.terminal import Terminal, visible
 
 HELD = ("weights", "gradients", "optimizer", "average")
 
@@ -36,9 +36,9 @@ ROUGHLY = (
 UNKNOWN = "How long it takes is known once --probe has measured it here."
 
 
-def show(console: Console, plan: dict[str, Any]) -> None:
+def show(console: Terminal, plan: dict[str, Any]) -> None:
     """Print what `lilliput.plan.plan` made: models, phases, memory, time and price where measured, what is missing."""
-    console.print(Text.assemble((plan["recipe"], "bold"), f"  {plan['about']}"))
+    console.print(Text.assemble((visible(plan["recipe"]), "bold"), f"  {visible(plan['about'])}"))
     console.print(_models(plan))
     if plan["corpora"]:
         console.print(_corpora(plan))
@@ -53,9 +53,9 @@ def show(console: Console, plan: dict[str, Any]) -> None:
             console.print(_time(plan))
         _note(console, EXTRAPOLATED if plan["totals"]["cost"] else UNKNOWN)
     if plan["not_built"]:
-        console.print(Text("\nThis recipe cannot run yet, these parts of it are not built:", style="bold"))
+        console.print("\nThis recipe cannot run yet, these parts of it are not built:", style="bold")
         for part in plan["not_built"]:
-            console.print(Text(f"  {part}"))
+            console.print(f"  {part}")
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -85,7 +85,7 @@ def _models(plan: dict[str, Any]) -> Table:
         state = _state(release["state_bytes"])
         models.append((release["place"], release["name"], release["parameters"], state, download))
     for _, name, parameters, state, download in sorted(models, key=lambda model: model[0]):
-        table.add_row(Text(name), f"{parameters['total']:,}", f"{parameters['non_embedding']:,}", state, download)
+        table.add_row(name, f"{parameters['total']:,}", f"{parameters['non_embedding']:,}", state, download)
     return table
 
 
@@ -103,13 +103,13 @@ def _corpora(plan: dict[str, Any]) -> Table:
         about = "~" if corpus["estimated"] else ""
         passes, text = corpus["passes"], corpus["text_bytes"]
         table.add_row(
-            Text(corpus["name"]),
+            corpus["name"],
             number(corpus["tokens_read"]),
             "?" if passes is None else f"{about}{passes:,.{1 if passes >= 0.1 or not passes else 2}f}",
             "?" if text is None else f"{about}{size(text)}",
             _token_files(corpus),
-            Text(corpus["source"]),
-            Text(",\n".join(corpus["licences"]) or "?"),
+            corpus["source"],
+            ",\n".join(corpus["licences"]) or "?",
         )
     together = plan["totals"]["token_file_bytes"]
     if len(plan["corpora"]) > 1 and together is not None:
@@ -132,7 +132,7 @@ def _phases(plan: dict[str, Any]) -> Table:
     table = _table("phases", "steps", "rows x length", "micro-batch", "tokens", "a parameter", "operations")
     for phase in plan["phases"]:
         table.add_row(
-            Text(phase["name"]),
+            phase["name"],
             f"{phase['steps']:,}",
             f"{phase['rows']:,} x {phase['length']:,}",
             "what fits" if phase["micro_batches"]["rows"] is None else _some(phase["micro_batches"]["rows"], "row"),
@@ -171,7 +171,7 @@ def _memory(plan: dict[str, Any]) -> Table:
         held = [size(memory[part]) for part in HELD]
         measured = [memory["activations"], memory["peak"]]
         last = measured if probed else [sum(memory[part] for part in HELD), phase["checkpoints"]["bytes"]]
-        table.add_row(Text(phase["name"]), *held, *("?" if value is None else size(value) for value in last))
+        table.add_row(phase["name"], *held, *("?" if value is None else size(value) for value in last))
     return table
 
 
@@ -190,10 +190,10 @@ def _time(plan: dict[str, Any]) -> Table:
     for phase in plan["phases"]:
         cost = phase["cost"]
         if cost is None:
-            table.add_row(Text(phase["name"]), "nothing")
+            table.add_row(phase["name"], "nothing")
             continue
         table.add_row(
-            Text(phase["name"]),
+            phase["name"],
             _what_was_run(cost),
             duration(cost["seconds_per_step"]),
             number(round(cost["tokens_per_second"])),
@@ -227,5 +227,5 @@ def _bill(cost: dict[str, Any]) -> dict[str, str]:
     return bill
 
 
-def _note(console: Console, text: str) -> None:
-    console.print(Text(text, style="dim"))
+def _note(console: Terminal, text: str) -> None:
+    console.print(text, style="dim")

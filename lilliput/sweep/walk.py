@@ -24,6 +24,7 @@ from lilliput.base.held_folder import HeldFolder
 from lilliput.base.ownership import finished
 from lilliput.base.rundir import RunFolder, differences
 from lilliput.base.spec import to_plain
+from lilliput.base.terminal import Terminal
 from lilliput.command import Command
 from lilliput.missing import refuse_missing
 from lilliput.plan import plan
@@ -172,7 +173,7 @@ class _Walk:
             with RunFolder(folder) as run:
                 begun = (run.read("run.json") or {}).get("machine") is not None
             with open(folder / "train.log", "a", encoding="utf-8") as log:
-                console = Console(file=log, width=120)
+                console = Terminal(file=log, width=120)
                 with _alone(HeldFolder(self._folder / ".tokens")):
                     with RunFolder(folder) as run:
                         link_prepared(run, variant.recipe, self._donors(variant))

@@ -61,7 +61,7 @@ class Watch:
         self._recent: deque[tuple[float, int, float]] = deque(maxlen=WINDOW)
         self._last = self._shown = time.perf_counter()
         self._bar = Progress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.completed}/{task.total}"),
             TextColumn("{task.fields[note]}"),
