@@ -15,7 +15,7 @@ from test_model import ODIN, SLM, mtlm
 from lilliput.base.errors import LilliputError, MachineError
 from lilliput.base.figures import duration, number, operations, price, size
 from lilliput.base.rundir import RunFolder
-from lilliput.base.terminal import Terminal
+from lilliput.base.terminal import Terminal, visible
 from lilliput.base.units import Steps, Tokens
 from lilliput.data.arithmetic import Arithmetic
 from lilliput.data.chats import Chats
@@ -236,6 +236,17 @@ def shown(made):
     console = Terminal(file=StringIO(), width=100)
     show(console, made)
     return console.file.getvalue()
+
+
+def test_any_name_is_planned(tmp_path):
+    known = tiny.recipe(tmp_path)
+    for name in ("[red]a[/x]", ":smile:", "\x1b[2J", "\u202eש", "a|b"):
+        corpora = {name: known.corpora["texts"]}
+        phase = tiny.pretraining(name=name, data=Mixture(weights={name: 1.0}))
+        timeline = (phase, replace(known.timeline[2], name=name, heldout=name))
+        named = {"name": name, "about": f"about {name}", "corpora": corpora, "tokenizer_corpora": (name,)}
+        text = shown(plan(replace(known, timeline=timeline, **named)))
+        assert text.count(visible(name)) == 6 and (name in text) == (name == visible(name)), text
 
 
 def test_the_tables_fit_a_hundred_columns(recipe):

@@ -44,7 +44,9 @@ def runs(
     if not found and not odd:
         console.print(f"no run in {root}; `lilliput run quickstart` makes one")
         return
-    table = Table("run", "recipe", "state", "releases", "MB", "changed")
+    table = Table()
+    for heading in ("run", "recipe", "state", "releases", "MB", "changed"):
+        table.add_column(heading, overflow="fold")
     for one in found:
         size, changed = f"{one.size / 1e6:,.1f}", f"{one.changed:%Y-%m-%d %H:%M}"
         table.add_row(str(one.folder), one.recipe, one.state, "\n".join(one.releases), size, changed)

@@ -4,34 +4,53 @@ import json
 import re
 from typing import Any
 
+from lilliput.base.terminal import visible
+
 WIDTH = 110
 """Columns of quoted Python."""
 NOTHING = "—"
 """In a cell of a table where there is nothing to say."""
 
+ACTING = re.compile(
+    r"""
+    [`*~$|\[\]]                 # code, emphasis, mathematics, cells of tables, links, images, notes
+    | [<\\]                     # tags, escapes
+    | &(?=\#?\w*(?:;|$))        # the name of a character
+    | (?<!\w)_+ | _+(?!\w)      # emphasis; nothing within a word
+    | ^(?:[>=]|[-+](?![\w.]))   # quotes, underlines and lists begin a line
+    | ^\d+[.)](?!\S)            # numbered ones, too
+    | ^\#+ | (?<=\ )\#+$        # and headings, which may also end with it
+    | (?<={)[{%\#]              # templates of pages
+    """,
+    re.VERBOSE,
+)
+"""What GitHub-flavored Markdown, HTML, or what pages are made with would act on, in text on one line."""
+WRITTEN = {"<": "&lt;", "&": "&amp;", "\\": "&#92;"}
+"""The others have a backslash before them; two of those would begin mathematics on the Hub."""
+
 
 def fenced(text: str, language: str = "") -> str:
     """A code block, with a fence longer than any inside it."""
     fence = "`" * max(3, _longest_backticks(text) + 1)
-    return f"{fence}{language}\n{text}\n{fence}"
+    return f"{fence}{language}\n{visible(text)}\n{fence}"
 
 
 def code(text: str) -> str:
     """Inline code, on one line."""
-    line = " ".join(text.split())
+    line = _line(text) or " "
     ticks = "`" * (_longest_backticks(line) + 1)
     space = " " if "`" in line else ""
     return f"{ticks}{space}{line}{space}{ticks}"
 
 
 def prose(text: str) -> str:
-    """Text on one line that opens no tag."""
-    return " ".join(text.split()).replace("<", "&lt;")
+    """Text on one line that reads as it is written, wherever it stands: nothing in it is Markdown or HTML."""
+    return ACTING.sub(lambda found: WRITTEN.get(found[0]) or re.sub(r"([\W_])", r"\\\1", found[0]), _line(text))
 
 
-def cell(text: str) -> str:
-    """Text that stays in its cell of a table."""
-    return " ".join(text.split()).replace("|", "\\|")
+def cell(quoted: str) -> str:
+    """Inline code that stays in its cell of a table, where alone a backslash means something within code."""
+    return quoted.replace("|", "\\|")
 
 
 def literal(value: Any) -> str:
@@ -78,6 +97,10 @@ def _opened(value: dict[str, Any] | list[Any]) -> tuple[str, list[tuple[str, Any
         return "{", [(f"{literal(key)}: ", item) for key, item in value.items()], "}"
     fields = [(f"{key}=", item) for key, item in value.items() if key != "type"]
     return value["type"].partition(":")[2] + "(", fields, ")"
+
+
+def _line(text: str) -> str:
+    return visible(" ".join(text.split()))
 
 
 def _longest_backticks(text: str) -> int:

@@ -8,6 +8,7 @@ import jinja2
 
 from lilliput.base.errors import reading
 from lilliput.base.files import write_text
+from lilliput.base.terminal import visible
 from lilliput.report.curves import charts
 from lilliput.report.records import HINT, TEXT, PhaseRecord, RunRecord, read_run
 from lilliput.report.scale import short
@@ -37,6 +38,7 @@ def render(template: str, facts: dict[str, Any]) -> str:
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         undefined=jinja2.StrictUndefined,
         autoescape=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,  # what is a part of the page is Markup
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -192,7 +192,8 @@ def _labels(paths: list[str]) -> dict[str, str]:
     for path in paths:
         words = path.split(".")
         others = [other.split(".") for other in paths if other != path]
-        count = next(n for n in range(1, len(words) + 1) if all(other[-n:] != words[-n:] for other in others))
+        told_apart = (n for n in range(1, len(words)) if all(other[-n:] != words[-n:] for other in others))
+        count = next(told_apart, len(words))  # all of it where it is the end of another path
         labels[path] = ".".join(words[-count:])
     return labels
 

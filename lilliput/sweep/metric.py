@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lilliput.base.errors import DivergenceError, RecipeError
+from lilliput.base.errors import DivergenceError, RecipeError, RunError
 from lilliput.base.files import read_json, write_json
 from lilliput.base.rundir import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.recipe import Recipe, Release, unknown
 from lilliput.sweep.grid import Over, Variant, variants
-from lilliput.train.metrics import read_metrics
+from lilliput.train.metrics import measured_of, read_metrics
 from lilliput.train.phase import Phase
 
 FAILURE = "failure.json"
@@ -79,7 +79,11 @@ def choose(recipe: Recipe, name: str | None) -> Metric:
 
 
 def outcome(folder: Path, variant: Variant, metric: Metric) -> Outcome:
-    """What became of a variant in its run folder so far; works while another process trains there."""
+    """What became of a variant in its run folder so far; works while another process trains there.
+
+    Raises:
+        RunError: its metrics are damaged, or lack a measurement that was made.
+    """
     run = RunFolder(folder)
     phases = {
         f"phases/{place:02d}-{entry.name}": entry
@@ -91,7 +95,15 @@ def outcome(folder: Path, variant: Variant, metric: Metric) -> Outcome:
         failed = (folder / FAILURE).is_file()
         return Outcome(failure=read_json(folder / FAILURE)["what"] if failed else None)
     lines = {phases[name].name: read_metrics(folder / name / "metrics.jsonl") for name in phases}
-    value = next(line[metric.corpus] for line in reversed(lines[metric.phase]) if metric.corpus in line)
+    measured = [line[metric.corpus] for line in measured_of(lines[metric.phase]) if metric.corpus in line]
+    if not measured:
+        part = list(phases)[-1]
+        raise RunError(
+            f"the phase is done, but {metric.corpus!r} was never measured",
+            where=str(folder / part / "metrics.jsonl"),
+            hint=f"put the file back from a copy, or train it again: lilliput clean {folder} --from {part}",
+        )
+    value = measured[-1]
     if not math.isfinite(value):
         return Outcome(failure=f"{metric.name} came out as {value}")
     origins = [record["from"] for record in records.values()]

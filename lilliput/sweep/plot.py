@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from lilliput.sweep.grid import label
+from lilliput.train.picture import lettering
 
 DOTS = 150
 """To an inch; 8 x 5.33 inches make 1200 x 800."""
@@ -31,13 +32,13 @@ def picture(found: dict[str, Any]) -> bytes:
     if numeric and len(paths) <= 2 and measured:
         others = [path for path in paths if path != numeric[0]]
         _lines(axes, measured, paths, numeric[0], others[0] if others else None)
-        axes.set_ylabel(_measure(found))
+        axes.set_ylabel(lettering(_measure(found)))
     else:
         _dots(axes, measured)
-        axes.set_xlabel(_measure(found))
+        axes.set_xlabel(lettering(_measure(found)))
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(_title(found), loc="left", fontsize=11)
+    axes.set_title(lettering(_title(found)), loc="left", fontsize=11)
     written = BytesIO()
     figure.savefig(written, format="png", metadata={"Software": None})
     return written.getvalue()
@@ -62,7 +63,7 @@ def _lines(axes: Any, settings: list[dict[str, Any]], paths: list[str], across: 
             markersize=6,
             capsize=4,
             linewidth=1.5,
-            label=None if by is None else f"{label(by, paths)} = {_shown(value)}",
+            label=None if by is None else lettering(f"{label(by, paths)} = {_shown(value)}"),
         )
         for setting in group:
             place = _beside(places, setting["values"][across], shift - APART / 2, axes.get_xscale())
@@ -71,7 +72,7 @@ def _lines(axes: Any, settings: list[dict[str, Any]], paths: list[str], across: 
     if _fit(places, axes.get_xscale() == "log"):
         axes.set_xticks(places, [_shown(place) for place in places])
         axes.set_xticks([], minor=True)
-    axes.set_xlabel(across)
+    axes.set_xlabel(lettering(across))
     if by is not None:
         axes.legend(frameon=False)
 
@@ -84,7 +85,8 @@ def _dots(axes: Any, settings: list[dict[str, Any]]) -> None:
         half, values = _half(setting), _seeds(setting)
         axes.errorbar(setting["mean"], place, xerr=half, color=COLOURS[0], marker="o", markersize=6, capsize=4)
         axes.plot(values, [place - below] * len(values), ".", color=COLOURS[0], alpha=0.5)
-    axes.set_yticks(range(len(ranked)), [setting["name"] for setting in ranked], fontsize=9 if len(ranked) < 25 else 6)
+    names = [lettering(setting["name"]) for setting in ranked]
+    axes.set_yticks(range(len(ranked)), names, fontsize=9 if len(ranked) < 25 else 6)
     axes.set_ylim(-0.6, len(ranked) - 0.4)
 
 

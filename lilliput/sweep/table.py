@@ -5,7 +5,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from lilliput.publish.markdown import cell
+from lilliput.publish.markdown import prose
 from lilliput.sweep.grid import label
 
 COLUMNS = ("mean ± 95%", "to best ± 95%", "verdict", "seeds", "steps", "tokens", "FLOPs", "seconds")
@@ -28,11 +28,11 @@ def headline(found: dict[str, Any]) -> str:
 
 def markdown(found: dict[str, Any]) -> str:
     """The whole of `table.md`."""
-    names = [*_labels(found), *COLUMNS]
+    names = [*(prose(name) for name in _labels(found)), *COLUMNS]
     rule = ["---" if name == "verdict" else "--:" for name in names]
-    rows = [names, rule, *([cell(text) for text in row] for row in _rows(found))]
-    lines = ["# Sweep", "", f"{headline(found)}.", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
-    return "\n".join([*lines, *(f"- {note}" for note in footnotes(found)), ""])
+    rows = [names, rule, *([prose(text) for text in row] for row in _rows(found))]
+    lines = ["# Sweep", "", f"{prose(headline(found))}.", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
+    return "\n".join([*lines, *(f"- {prose(note)}" for note in footnotes(found)), ""])
 
 
 def table(found: dict[str, Any]) -> Table:

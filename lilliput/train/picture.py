@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+from lilliput.base.terminal import visible
 from lilliput.train.metrics import measured_of, read_metrics, released, steps_of
 
 WINDOW = 50
@@ -29,11 +30,16 @@ def plot_loss(metrics: Path, picture: Path, title: str, bytes_per_token: float |
     for name in sorted({name for line in measured for name in line} - {"step"}):
         points = [(line["step"], line[name]) for line in measured if name in line]
         high = max(high, *(value for _, value in points))
-        axes.plot(*zip(*points, strict=True), "o-", markersize=4, label=f"held out: {name}")
-    axes.set(title=title, xlabel="step", ylabel="bits per byte" if bytes_per_token else "nats per token")
+        axes.plot(*zip(*points, strict=True), "o-", markersize=4, label=f"held out: {lettering(name)}")
+    axes.set(title=lettering(title), xlabel="step", ylabel="bits per byte" if bytes_per_token else "nats per token")
     axes.set_ylim(min(values) * 0.9, high * 1.02)
     axes.grid(alpha=0.3)
     axes.legend()
     partial = picture.with_name(picture.name + ".partial")
     figure.savefig(partial, format="png", dpi=120)
     partial.replace(picture)
+
+
+def lettering(text: str) -> str:
+    """Text that matplotlib draws as it is written: dollars in it are no mathematics."""
+    return visible(text).replace("$", r"\$")

@@ -1,0 +1,103 @@
+"""A sweep is shown whatever its names and values are: as Markdown, in the terminal, as a picture."""
+
+from dataclasses import replace
+from io import StringIO
+
+import pytest
+import tiny
+from markdown_it import MarkdownIt
+
+from lilliput.base.errors import RunError
+from lilliput.base.files import write_text
+from lilliput.base.rundir import RunFolder
+from lilliput.base.terminal import Terminal, visible
+from lilliput.sweep.grid import Over, settled, variants
+from lilliput.sweep.metric import choose, outcome
+from lilliput.sweep.plot import picture
+from lilliput.sweep.table import footnotes, markdown, table
+
+HOSTILE = [
+    "a|b",
+    "[/x]",
+    "![a](b)",
+    "<b>",
+    "*a*",
+    "# a",
+    "$\\frac$",
+    "$a$",
+    "\ud800",
+    "\x1b[2J\x07",
+    "ש\u202eb",
+    "1. a",
+]
+
+
+def found(name):
+    """Results of a sweep in which everything has this name."""
+    path = f"{name}.lr"
+
+    def setting(place):
+        there = {"mean": 1.0 + place, "interval": None, "seeds": {"0": 1.0 + place}, "seconds": 2.0}
+        costs = {"steps": 1, "tokens": 2, "operations": 3.0}
+        compared = {"difference": None, "told_apart": None, "failures": {"0": name}}
+        return (
+            {"name": f"{name} {place}", "values": {path: f"{name} {place}", "size": place}} | there | costs | compared
+        )
+
+    return {
+        "recipe": name,
+        "metric": {"name": f"{name}.{name}", "phase": name, "corpus": name, "unit": "bits per byte"},
+        "over": {path: ["1", "2"], "size": ["0", "1"]},
+        "seeds": [0],
+        "variants": 2,
+        "finished": 2,
+        "failed": 0,
+        "best": f"{name} 0",
+        "notes": [name],
+        "settings": [setting(0), setting(1)],
+    }
+
+
+def parsed(text):
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text)
+    inline = [token.children for token in tokens if token.type == "inline"]
+    return [token.type for token in tokens], ["".join(child.content for child in children) for children in inline]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_any_name_is_shown(name):
+    kinds, said = parsed(markdown(found(name)))
+    assert kinds == parsed(markdown(found("a")))[0]
+    assert said[-3:] == [
+        visible(name),
+        f"{visible(name)} 0, seed 0: {visible(name)}.",
+        f"{visible(name)} 1, seed 0: {visible(name)}.",
+    ]
+    screen = Terminal(file=StringIO(), width=200)
+    screen.print(table(found(name)))
+    screen.print(*footnotes(found(name)))
+    assert screen.file.getvalue().count(visible(name)) == 10
+
+
+@pytest.mark.parametrize("name", ["$\\frac$ [/x]", "\ud800\x1b\x00"])
+def test_any_name_is_drawn(name):
+    assert picture(found(name)).startswith(b"\x89PNG")
+    crossed = found(name)
+    del crossed["over"]["size"]  # no number is left to draw a line over
+    assert picture(crossed).startswith(b"\x89PNG")
+
+
+def test_a_path_that_ends_another_is_told_apart(tmp_path):
+    recipe = replace(tiny.recipe(tmp_path), card_claims={"about": "nothing"})
+    overs = settled(recipe, [Over(path=path, values=("a", "b")) for path in ("about", "card_claims.about")])
+    assert variants(recipe, overs, [0])[0].name == "about=a,card_claims.about=a,seed=0"
+
+
+def test_a_measurement_that_is_not_in_the_metrics_is_an_error_that_names_it(tmp_path):
+    recipe = tiny.recipe(tmp_path / "texts")
+    (variant, _) = variants(recipe, [Over(path="about", values=("a", "b"))], [0])
+    with RunFolder(tmp_path / "run") as run:
+        origin = {"machine": {"device": "cpu", "precision": "fp32"}, "tokens": {}}
+        run.part("phases/00-pretrain", origin, lambda folder: write_text(folder / "metrics.jsonl", '{"step": 1}\n'))
+    with pytest.raises(RunError, match="'texts' was never measured"):
+        outcome(tmp_path / "run", variant, choose(recipe, "pretrain.texts"))
