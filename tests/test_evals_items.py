@@ -15,7 +15,7 @@ from lilliput.base.errors import DataError, RecipeError
 from lilliput.data.arithmetic import arithmetic_items
 from lilliput.evals.by_name import evaluate_by_name
 from lilliput.evals.evaluation import Evaluation
-from lilliput.evals.items import Folder, Hub, check_items, items_of
+from lilliput.evals.items import Folder, Hub, check_items, from_file, items_of
 from lilliput.evals.layout import FILES
 from lilliput.evals.suites import MTLM, OPEN_SLM, SMOKE
 from lilliput.publish.export import Generation, export
@@ -54,6 +54,17 @@ def test_missing_files_are_named_before_anything_is_loaded(questions: Path, tmp_
     assert "--tasks copa,boolq,agieval_aqua_rat" in caught.value.hint and "wsc" not in caught.value.hint
     check_items(MTLM.only(("copa", "boolq")), Folder(questions))
     check_items(MTLM, Hub())
+
+
+@pytest.mark.parametrize("name", ["[x]", "*", "a?b", "a|b", "a'b", '"'])
+def test_a_file_is_read_and_not_those_that_its_name_would_match(tmp_path: Path, name: str) -> None:
+    from datasets import load_dataset
+
+    for each in (name, "x", "acb"):
+        (tmp_path / each).mkdir()
+        write(tmp_path / each / "heldout.txt.jsonl", [{"text": each}])
+    settings = from_file(tmp_path / name / "heldout.txt.jsonl", split="test", work=tmp_path)["dataset_kwargs"]
+    assert load_dataset("json", **settings)["test"]["text"][:] == [name]
 
 
 def test_unknown_suites_and_tasks_are_refused(tmp_path: Path) -> None:

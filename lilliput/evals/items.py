@@ -3,6 +3,7 @@
 Either way the harness's own task files make the requests; a folder only stands in for their datasets.
 """
 
+import glob
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -169,7 +170,8 @@ def items_of(folder: Path | None) -> Items:
 
 def from_file(path: Path, *, split: str, work: Path) -> dict[str, Any]:
     """Settings of a task that reads one JSON lines file as one split."""
-    files = {"data_files": {split: str(path.resolve())}, "cache_dir": str(work.resolve() / "datasets")}
+    exactly = glob.escape(str(path.resolve()))  # "shards/[x]/heldout.txt.jsonl" would be read from "shards/x" otherwise
+    files = {"data_files": {split: exactly}, "cache_dir": str(work.resolve() / "datasets")}
     return {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": files}
 
 
