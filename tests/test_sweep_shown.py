@@ -79,10 +79,9 @@ def test_any_name_is_shown(name):
     assert screen.file.getvalue().count(visible(name)) == 10
 
 
-@pytest.mark.parametrize("name", ["$\\frac$ [/x]", "\ud800\x1b\x00"])
-def test_any_name_is_drawn(name):
-    assert picture(found(name)).startswith(b"\x89PNG")
-    crossed = found(name)
+def test_any_name_is_drawn():
+    crossed = found("$\\frac$ [/x]\ud800\x1b\x00")
+    assert picture(crossed).startswith(b"\x89PNG")
     del crossed["over"]["size"]  # no number is left to draw a line over
     assert picture(crossed).startswith(b"\x89PNG")
 
