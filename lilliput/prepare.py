@@ -248,8 +248,8 @@ def _follows_a_branch(spec: Any) -> bool:
 
 
 def _has_index(folder: Path, outputs: Any) -> bool:
-    counts = [count for side in ("train", "heldout") for count in outputs["sides"][side].values()]
-    counts += outputs.get("dropped", {}).values()
+    sides = [outputs["sides"][side] for side in ("train", "heldout")]
+    counts = [side[key] for side in sides for key in _SHOWN if key in side] + [*outputs.get("dropped", {}).values()]
     if not all(isinstance(count, int) for count in counts):
         raise TypeError("`sides` and `dropped` are no whole numbers")
     if not all(isinstance(outputs[name], str) for name in ("text_sha256", "index_sha256")):

@@ -11,13 +11,13 @@ from typer.testing import CliRunner
 from lilliput.cli import app
 from lilliput.recipe import load_machine, load_recipe, names
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """
 import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 import tiny
-
-pytestmark = pytest.mark.slow
 recipe = tiny.recipe(Path({data!r}))
 """
 

@@ -9,6 +9,7 @@ from test_train_promise import MACHINE, train
 
 from lilliput.base.errors import MachineError, RecipeError, RunError
 from lilliput.base.files import read_json
+from lilliput.base.rundir import RunFolder
 from lilliput.ops import tuned
 from lilliput.ops.attend import triton_tiles as attend
 from lilliput.ops.gated_scan import triton_tiles as scan
@@ -85,7 +86,8 @@ def test_a_run_goes_on_with_the_tiles_that_it_began_with(tmp_path):
     train(recipe, tmp_path / "run", replace(MACHINE, tiles="tuned"))
     made_with = read_json(tmp_path / "run" / "run.json")["made_with"]
     assert made_with["tiles"] == tuned.kept("cpu") and made_with["tiles"][scan.NAME]["states"] == [32, 32, 4, 1, None]
-    (tmp_path / "run" / "parts" / "phases.00-pretrain.json").unlink()
+    with RunFolder(tmp_path / "run") as opened:
+        opened.remove("phases/00-pretrain")
     tuned.keep(scan.NAME, scan.OTHERS, "cpu")
     with pytest.raises(RunError, match="tiles.gated_scan.states"):
         train(recipe, tmp_path / "run")

@@ -240,12 +240,15 @@ def shown(made):
 
 def test_any_name_is_planned(tmp_path):
     known = tiny.recipe(tmp_path)
+    corpora, phase = (
+        {"NAME": known.corpora["texts"]},
+        tiny.pretraining(name="NAME", data=Mixture(weights={"NAME": 1.0})),
+    )
+    timeline = (phase, replace(known.timeline[2], name="NAME", heldout="NAME"))
+    named = {"name": "NAME", "about": "about NAME", "corpora": corpora, "tokenizer_corpora": ("NAME",)}
+    made = json.dumps(plan(replace(known, timeline=timeline, **named)))
     for name in ("[red]a[/x]", ":smile:", "\x1b[2J", "\u202eש", "a|b"):
-        corpora = {name: known.corpora["texts"]}
-        phase = tiny.pretraining(name=name, data=Mixture(weights={name: 1.0}))
-        timeline = (phase, replace(known.timeline[2], name=name, heldout=name))
-        named = {"name": name, "about": f"about {name}", "corpora": corpora, "tokenizer_corpora": (name,)}
-        text = shown(plan(replace(known, timeline=timeline, **named)))
+        text = shown(json.loads(made.replace("NAME", json.dumps(name)[1:-1])))
         assert text.count(visible(name)) == 6 and (name in text) == (name == visible(name)), text
 
 
