@@ -58,6 +58,7 @@ def test_the_command_on_a_card_makes_the_same_weights_in_another_place(shop, tmp
     assert shown(run) == words, "and the new card says the same"
 
 
+@pytest.mark.slow
 def test_every_option_is_on_the_card_and_no_folder_of_this_machine(shop):
     words = shown(shop / "run")
     said = [" ".join(words[place : place + 2]) for place in range(4, len(words), 2)]

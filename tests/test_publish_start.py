@@ -218,6 +218,7 @@ def test_a_run_from_a_checkpoint_ends_in_folders_that_transformers_loads(done, o
     assert releases[0].name == "tiny-base" and load(releases[0]).stop_ids == (end,)
 
 
+@pytest.mark.slow
 def test_documents_begin_with_the_end_token_of_the_tokenizer(done):
     kind, _, folder, _ = done
     build, named = TOKENIZERS[KINDS[kind]]
