@@ -1,6 +1,6 @@
 """Limits of what is read from strangers: far above all that is real, far below what a machine chokes on.
 
-Each can be set for one command: `LILLIPUT_MAX_LINE_BYTES=1000000000 lilliput data prepare ...`.
+Each can be set for one command: `LILLIPUT_MAX_LINE_BYTES=1000000000 lilliput data RUN`.
 """
 
 import os
