@@ -1,6 +1,6 @@
 """From raw text to token files: the tokenizer and the shards of a recipe, as parts of its run."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -12,7 +12,7 @@ from lilliput.base.errors import DataError, RunError
 from lilliput.base.figures import duration, size
 from lilliput.base.ownership import check_ours
 from lilliput.base.progress import Progress
-from lilliput.base.rundir import RunFolder
+from lilliput.base.rundir import RunFolder, Whole, differences
 from lilliput.base.spec import to_plain
 from lilliput.base.verified import Verified
 from lilliput.data.chats import ChatRows, write_chats
@@ -45,6 +45,8 @@ class Preparation:
         self._run, self._recipe, self._console, self._shard_tokens = run, recipe, console, shard_tokens
         self._opened: dict[str, Shards | ChatRows] = {}
         self._known = self._verified_before()
+        self._changed: set[str] = set()
+        """Corpora whose text is not what the run has read, and that has been said of."""
 
     def forget(self) -> None:
         """Hash every token file again, as if none had been."""
@@ -65,11 +67,16 @@ class Preparation:
         """The tokenizer, learned from the training side of the recipe's tokenizer corpora."""
         recipe = self._recipe
         before = self._run.record("tokenizer").get("from", {}).get("corpora", {})
+        trained = before if self._trained() else {}
         inputs = {
             "tokenizer": recipe.tokenizer.identity(),
             "split": to_plain(recipe.split),
-            "corpora": {name: self._identity(name, before.get(name)) for name in recipe.tokenizer_corpora},
+            "corpora": {
+                name: self._identity(name, before.get(name), trained=name in trained)
+                for name in recipe.tokenizer_corpora
+            },
         }
+        self._refuse_to_replace("tokenizer", inputs, _is_tokenizer, trained)
 
         def make(folder: Path) -> dict[str, Any]:
             with self._console.status("tokenizer: reading the corpora"):
@@ -95,7 +102,11 @@ class Preparation:
         length = self._row_length(name) if chat else 0
         key = tokenizer_hash(tokenizer)
         before = self._run.record(f"shards/{name}").get("from", {}).get("corpus")
-        inputs = {"corpus": self._identity(name, before), "tokenizer": key, "split": to_plain(self._recipe.split)}
+        trained = {name} & self._trained()
+        identity = self._identity(name, before, trained=bool(trained))
+        inputs = {"corpus": identity, "tokenizer": key, "split": to_plain(self._recipe.split)}
+        inputs |= {"length": length} if chat else {}
+        self._refuse_to_replace(f"shards/{name}", inputs, _has_index, trained)
         corpus: Any = self._corpus(name, inputs["corpus"])
 
         def make(folder: Path) -> dict[str, Any]:
@@ -104,7 +115,7 @@ class Preparation:
                 return self._write_chats(name, corpus, tokenizer, folder, length)
             return self._write_texts(name, corpus, tokenizer, folder, inputs)
 
-        made = self._run.part(f"shards/{name}", inputs | ({"length": length} if chat else {}), make, _has_index)
+        made = self._run.part(f"shards/{name}", inputs, make, _has_index)
         sides = made["sides"]
         parts = [
             f"{side} " + ", ".join(f"{sides[side][key]:,} {key}" for key in _SHOWN if key in sides[side])
@@ -199,14 +210,45 @@ class Preparation:
                 hint="check the files, the filters and the share that is held out",
             )
 
-    def _identity(self, name: str, before: Any) -> Any:
+    def _trained(self) -> set[str]:
+        """Names of the corpora that a phase was trained on, or has begun to be: their tokens are the run's for good."""
+        records = sorted((self._run.path / "parts").glob("phases.*.json"))
+        phases = [record.stem.replace(".", "/", 1) for record in records]
+        return {name for phase in phases for name in self._run.record(phase).get("from", {}).get("tokens", {})}
+
+    def _refuse_to_replace(self, part: str, inputs: Any, whole: Whole, trained: Collection[str]) -> None:
+        """Refuse to make again, from a text that is another one by now, what weights were trained on.
+
+        Raises:
+            RunError: the part is damaged or gone, and its text has changed.
+        """
+        changed = sorted(name for name in trained if name in self._changed)
+        if changed and self._run.made(part, inputs, whole) is None:
+            raise RunError(
+                f"{part} is not whole, and cannot be made again: the text of {', '.join(changed)} has changed since",
+                where=str(self._run.path),
+                hint=f"put the text, or {part}, back from a copy; or begin another run with --out",
+            )
+
+    def _identity(self, name: str, before: Any, *, trained: bool) -> Any:
         """What decides the text of a corpus.
 
         A corpus that cannot be asked (files on another machine, a hub out of reach) is taken for what it was when a
-        part was made of it `before`: a run goes on without it.
+        part was made of it `before`: a run goes on without it. One that weights were `trained` on stays what it was
+        then, whatever has become of its files.
+
+        Raises:
+            RunError: weights were trained on another corpus of that name.
         """
         corpus = self._recipe.corpora[name]
         spec = to_plain(corpus)
+        if trained and before and before["spec"] != spec:
+            changed = "; ".join(differences({name: before["spec"]}, {name: spec})[:4])
+            raise RunError(
+                f"the run was trained on another corpus: {changed}",
+                where=str(self._run.path),
+                hint="leave the change out: the run has its own token files; or begin another run with --out",
+            )
         if before and before["spec"] == spec and _follows_a_branch(spec):
             return before  # a run stays with the commit that it began with: a new one is no reason to read it all again
         try:
@@ -216,6 +258,12 @@ class Preparation:
                 raise DataError(error.what, where=f"the corpus {name!r}: {error.where}", hint=error.hint) from error
             self._say(f"{name}: the corpus is out of reach, what was made of it is taken as it is ({error.what})")
             content = before["content"]
+        if before and content != before["content"] and name not in self._changed:
+            self._changed.add(name)
+            kept = "the run goes on with what it was trained on" if trained else "it is read again"
+            self._say(f"{name}: the text has changed since the run read it, {kept}")
+        if trained and before:
+            return before
         return {"spec": spec, "content": content}
 
     def _corpus(self, name: str, identity: dict[str, Any]) -> Any:

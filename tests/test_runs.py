@@ -12,6 +12,7 @@ from lilliput.base.errors import LilliputError, RunError
 from lilliput.base.files import PARTIAL, sha256
 from lilliput.base.rundir import RunFolder, differences
 from lilliput.base.units import Tokens
+from lilliput.data.documents import Files
 from lilliput.runs import find, overview, remove, shards, since, spare
 from lilliput.train.machine import Machine
 
@@ -180,3 +181,28 @@ def test_differences_name_the_place():
         "d was null, not 2",
     ]
     assert not differences(old, old)
+
+
+def test_what_weights_were_trained_on_is_theirs_for_good(tmp_path):
+    """A line more in a text: no verb replaces tokenizer and token files, nor makes others where they are gone."""
+    recipe = tiny.recipe(tmp_path / "data", tiny.GQA_SPEC)
+    folder, texts = tmp_path / "run", tmp_path / "data" / "texts.jsonl"
+    timeline.train(recipe, folder, MACHINE, CONSOLE)
+    rests = {path: path.read_bytes() for name in ("tokenizer", "shards") for path in (folder / name).rglob("*.*")}
+    texts.write_text(texts.read_text() + '{"text": "one more line"}\n')
+    for verb in (timeline.tokenizer, timeline.data, timeline.publish):
+        screen = StringIO()
+        verb(recipe, folder, Console(file=screen, width=200))
+        assert "texts: the text has changed since the run read it, the run goes on with what" in screen.getvalue()
+        assert {path: path.read_bytes() for path in rests} == rests
+    assert overview(folder).state == "published"
+    other = replace(recipe, corpora=recipe.corpora | {"texts": Files(paths=("elsewhere.jsonl",))})
+    with pytest.raises(RunError, match=r"trained on another corpus: texts.paths.0 was .*elsewhere.jsonl"):
+        timeline.publish(other, folder, CONSOLE)
+    (folder / "shards" / "texts" / "index.json").unlink()
+    for verb in (timeline.data, timeline.publish):
+        with pytest.raises(RunError, match="shards/texts is not whole, and cannot be made again"):
+            verb(recipe, folder, CONSOLE)
+    assert {path: path.read_bytes() for path in rests if path.exists()} == {
+        path: data for path, data in rests.items() if path != folder / "shards" / "texts" / "index.json"
+    }
