@@ -4,6 +4,7 @@ import math
 from itertools import pairwise
 
 import pytest
+import tiny
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.units import Share, Steps
@@ -16,13 +17,13 @@ def wsd(**changes):
 
 ROOT = math.sqrt(0.5)
 TABLES = [  # of 100 steps; of `wsd` 10 are warm-up, 70 plateau, 20 tail
-    (wsd(), {0: 0.0, 5: 0.5, 10: 1.0, 80: 1.0, 85: (1 + ROOT) / 2, 90: 0.5, 95: (1 - ROOT) / 2, 100: 0.0}),
-    (wsd(floor=0.1), {0: 0.0, 79: 1.0, 90: 0.55, 100: 0.1}),
+    (wsd(), {0: 0.1, 4: 0.5, 9: 1.0, 10: 1.0, 80: 1.0, 85: (1 + ROOT) / 2, 90: 0.5, 95: (1 - ROOT) / 2, 100: 0.0}),
+    (wsd(first="zero"), {0: 0.0, 5: 0.5, 10: 1.0, 80: 1.0, 90: 0.5}),
+    (wsd(floor=0.1), {79: 1.0, 90: 0.55, 100: 0.1}),
     (wsd(shape="linear"), {80: 1.0, 85: 0.75, 90: 0.5, 99: 0.05, 100: 0.0}),
     (wsd(shape="1-sqrt"), {79: 1.0, 80: 1.0, 85: 0.5, 90: 1 - ROOT, 100: 0.0}),
     (wsd(shape="1-sqrt", floor=0.1), {85: 0.55, 100: 0.1}),
     (wsd(warmup=Steps(0), decay=Steps(0)), {0: 1.0, 99: 1.0}),
-    (wsd(warmup=Steps(500)), {50: 0.5, 99: 0.99}),
     (Cosine(warmup=Steps(20), floor=0.1), {0: 1 / 20, 19: 1.0, 20: 1.0, 60: 0.55, 100: 0.1}),
     (Cosine(warmup=Steps(0), floor=0.0), {0: 1.0, 50: 0.5, 100: 0.0}),
     (Constant(), {0: 1.0, 99: 1.0}),
@@ -46,7 +47,7 @@ def test_tails_fall_from_the_peak_to_the_floor(shape):
 def test_the_slm_card_schedule():
     """25 billion tokens in batches of 524,288; the tail is int(0.15 N) long, so it begins at D."""
     steps = 25_000_000_000 // 524_288
-    schedule = WarmupStableDecay(warmup=Steps(1_000), decay=Share(0.15), shape="cosine", floor=0.1)
+    schedule = WarmupStableDecay(warmup=Steps(1_000), first="zero", decay=Share(0.15), shape="cosine", floor=0.1)
     assert steps == 47_683 and steps - int(0.15 * steps) == 40_531
     assert schedule(0, steps) == 0 and schedule(500, steps) == 0.5 and schedule(1_000, steps) == 1
     for step in (40_531, 40_532, 42_319, 44_107, 45_895, 47_682, 47_683):
@@ -62,3 +63,25 @@ def test_a_tail_without_a_shape_is_refused():
     with pytest.raises(RecipeError, match="shape cannot be 'sqrt'") as error:
         WarmupStableDecay(shape="sqrt")
     assert "1-sqrt" in error.value.hint
+
+
+def test_the_first_step_moves_something():
+    for schedule in (wsd(), Cosine(), Constant(warmup=Steps(7)), WarmupStableDecay()):
+        assert schedule(0, 1_000) > 0
+
+
+@pytest.mark.parametrize(
+    ("schedule", "says"),
+    [
+        (wsd(warmup=Steps(500)), "warmup of 500 steps and decay of 20 steps do not fit into the phase's 100 steps"),
+        (wsd(warmup=Share(0.5), decay=Share(0.6)), "warmup of 50 steps and decay of 60 steps"),
+        (Cosine(warmup=Steps(101)), "warmup of 101 steps"),
+        (Constant(warmup=Steps(101)), "warmup of 101 steps"),
+    ],
+)
+def test_durations_fit_into_the_phase(schedule, says):
+    with pytest.raises(RecipeError, match=says):
+        schedule.check(100, "a test")
+    with pytest.raises(RecipeError, match="do not fit"):
+        tiny.pretraining(steps=12, schedule=wsd(warmup=Steps(12), decay=Share(0.5)))
+    tiny.pretraining(steps=12, schedule=wsd(warmup=Steps(6), decay=Share(0.5)))

@@ -123,7 +123,7 @@ def test_a_base_release_begins_and_ends_with_endoftext(tmp_path, offline):
 
     _, folder = released(tmp_path, "hgrn2", generation=Generation(top_k=5, temperature=0.8))
     theirs = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
-    assert (theirs.bos_token, theirs.eos_token, theirs.pad_token) == ("<|endoftext|>",) * 3
+    assert (theirs.bos_token, theirs.eos_token, theirs.pad_token) == ("<|endoftext|>", "<|endoftext|>", "<|pad|>")
     assert theirs.chat_template is None and (theirs.model_max_length, theirs.padding_side) == (64, "left")
     assert theirs("the lazy cat")["input_ids"] == tokenizer().encode("the lazy cat").ids
     settings = GenerationConfig.from_pretrained(folder)
@@ -140,7 +140,7 @@ def test_a_chat_release_ends_with_the_message_and_renders_like_ours(tmp_path, of
 
     _, folder = released_chat(tmp_path, Generation(do_sample=False, repetition_penalty=1.1))
     theirs = AutoTokenizer.from_pretrained(folder)
-    assert (theirs.bos_token, theirs.eos_token, theirs.pad_token) == ("<|endoftext|>", "<|im_end|>", "<|endoftext|>")
+    assert (theirs.bos_token, theirs.eos_token, theirs.pad_token) == ("<|endoftext|>", "<|im_end|>", "<|pad|>")
     messages = [{"role": "user", "content": "the cat?"}, {"role": "assistant", "content": "the mat"}]
     assert theirs.apply_chat_template(messages, tokenize=False) == render(messages)
     assert "chat_template" not in json.loads((folder / "tokenizer_config.json").read_text())

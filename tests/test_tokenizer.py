@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.spec import from_plain, to_plain
-from lilliput.tokenizer.bpe import BPE, END, END_ID, literal, load_tokenizer, save_tokenizer, tokenizer_hash
+from lilliput.tokenizer.bpe import BPE, END, END_ID, PAD, literal, load_tokenizer, save_tokenizer, tokenizer_hash
 from lilliput.tokenizer.chatml import add_chatml, encode_chat, encode_messages, has_chatml, render
 
 
@@ -134,7 +134,7 @@ def test_transformers_loads_the_same_tokenizer(kind, tokenizer, chat, tmp_path) 
     save_tokenizer(raw, tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     assert len(loaded) == raw.get_vocab_size()
-    assert (loaded.bos_token_id, loaded.pad_token_id) == (END_ID, END_ID)
+    assert (loaded.bos_token_id, loaded.pad_token) == (END_ID, PAD)
     assert loaded.eos_token == (END if kind == "base" else "<|im_end|>")
     for text in (*TRICKY, *random_texts(100), f"a{END}b"):
         ids = loaded(text)["input_ids"]
@@ -228,7 +228,7 @@ def test_the_mask_marks_answers_and_their_end_alone(chat) -> None:
 
 
 def test_a_token_shared_with_the_header_is_not_charged(chat) -> None:
-    merged = add_chatml(BPE(vocab=258).train(["a\n\n\nb"]))
+    merged = add_chatml(BPE(vocab=259).train(["a\n\n\nb"]))
     assert len(merged.encode("\n\n").ids) == 1
     ids, mask = encode_chat(merged, Conversation((Message("assistant", "\n\nyes"),)))
     assert ids == merged.encode("<|im_start|>assistant\n\n\nyes<|im_end|>\n").ids

@@ -160,7 +160,7 @@ def test_micro_batches_change_nothing_but_rounding(shards, tmp_path):
 
 
 def test_bf16_reaches_nearly_the_same_loss(shards, tmp_path):
-    phase = tiny.pretraining(steps=30)
+    phase = replace(tiny.pretraining(steps=30), optimizer=AdamW(lr=3e-3))
     wide = train(shards, tmp_path / "fp32", phase=phase)[2]
     narrow = train(shards, tmp_path / "bf16", phase=phase, machine=replace(MACHINE, precision="bf16"))[2]
     assert abs(wide[-1]["texts"] - narrow[-1]["texts"]) < 0.15

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from lilliput.base.errors import RecipeError
 from lilliput.base.spec import check_choice, check_range
 from lilliput.base.units import Duration, Share, Steps
 
@@ -22,12 +23,23 @@ class Schedule(Protocol):
         """Multiplier of the peak rate at `step` (from 0) of `steps`."""
         ...
 
+    def check(self, steps: int, where: str) -> None:
+        """Refuse durations that do not fit into so many steps.
+
+        Raises:
+            RecipeError: they do not.
+        """
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class WarmupStableDecay:
-    """Linear warm-up from 0, a plateau, and a tail down to `floor` (WSD, arXiv 2404.06395)."""
+    """Linear warm-up, a plateau, and a tail down to `floor` (WSD, arXiv 2404.06395)."""
 
     warmup: Duration = Share(0.02)
+    first: Literal["first share", "zero"] = "first share"
+    """The rate of the first step: its share of the warm-up, or 0, as in the code of SLM-10M's card, where that step
+    moves nothing."""
     decay: Duration = Share(0.15)
     shape: Literal["cosine", "linear", "1-sqrt"] = "cosine"
     """Of the tail; `1-sqrt` falls fast and then lingers (arXiv 2405.18392)."""
@@ -35,12 +47,17 @@ class WarmupStableDecay:
 
     def __post_init__(self) -> None:
         check_choice("WarmupStableDecay", TAILS, shape=self.shape)
+        check_choice("WarmupStableDecay", ("first share", "zero"), first=self.first)
         check_range("WarmupStableDecay", 0, math.inf, floor=self.floor)
+
+    def check(self, steps: int, where: str) -> None:
+        """Refuse a warm-up and a tail that do not fit into `steps` one after the other."""
+        _check_fit(steps, where, warmup=self.warmup, decay=self.decay)
 
     def __call__(self, step: int, steps: int) -> float:
         warmup, tail = self.warmup.of(steps), self.decay.of(steps)
         if step < warmup:
-            return step / warmup
+            return (step if self.first == "zero" else step + 1) / warmup
         begin = steps - tail
         if step < begin:
             return 1.0
@@ -58,6 +75,10 @@ class Cosine:
     def __post_init__(self) -> None:
         check_range("Cosine", 0, math.inf, floor=self.floor)
 
+    def check(self, steps: int, where: str) -> None:
+        """Refuse a warm-up longer than `steps`."""
+        _check_fit(steps, where, warmup=self.warmup)
+
     def __call__(self, step: int, steps: int) -> float:
         warmup = self.warmup.of(steps)
         if step < warmup:
@@ -72,6 +93,23 @@ class Constant:
 
     warmup: Duration = Steps(0)
 
+    def check(self, steps: int, where: str) -> None:
+        """Refuse a warm-up longer than `steps`."""
+        _check_fit(steps, where, warmup=self.warmup)
+
     def __call__(self, step: int, steps: int) -> float:
         warmup = self.warmup.of(steps)
         return (step + 1) / warmup if step < warmup else 1.0
+
+
+def _check_fit(steps: int, where: str, **durations: Duration) -> None:
+    lengths = {  # as they are written: `of` cuts them at the end of the phase
+        name: one.count if isinstance(one, Steps) else one.of(steps) for name, one in durations.items()
+    }
+    if sum(lengths.values()) > steps:
+        parts = " and ".join(f"{name} of {length:,} steps" for name, length in lengths.items())
+        raise RecipeError(
+            f"{parts} do not fit into the phase's {steps:,} steps",
+            where=where,
+            hint="give the phase more tokens, or shorter durations: Share(0.02) is two hundredths of the phase",
+        )

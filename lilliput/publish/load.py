@@ -17,9 +17,12 @@ from lilliput.publish.layouts.layout import Layout
 from lilliput.publish.published import Published, check_ids
 from lilliput.publish.start import CONFIG_FILE
 from lilliput.publish.weights import check_header, read_weights
-from lilliput.tokenizer.bpe import OURS, load_tokenizer, tokenizer_hash
+from lilliput.tokenizer.bpe import END, load_tokenizer, tokenizer_hash
 from lilliput.tokenizer.specials import Specials, id_of
 from lilliput.tokenizer.template import read_template
+
+_FIRST_SPECIALS = Specials(end=END, begin=END, pad=END)
+"""Those of the first releases, which do not say."""
 
 
 def load(folder: Path) -> Published:
@@ -40,7 +43,7 @@ def _load(folder: Path) -> Published:
     release = verified(folder)
     where = str(folder / RELEASE_FILE)
     layout, spec, generation = (from_plain(release[key], where=where) for key in ("layout", "model", "generation"))
-    specials = from_plain(release["specials"], where=where) if "specials" in release else OURS
+    specials = from_plain(release["specials"], where=where) if "specials" in release else _FIRST_SPECIALS
     for part, value, kind in (
         ("layout", layout, Layout),
         ("model", spec, ModelSpec),

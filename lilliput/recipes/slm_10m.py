@@ -42,7 +42,7 @@ pretrain = Phase(
     data=Mixture(weights={"fineweb-edu": 0.55, "cosmopedia-v2": 0.25, "fineweb-hq": 0.10, "finemath": 0.10}),
     stages=(Stage(share=1.0, objective=NextBag(terms=(CrossEntropy(), ZLoss(weight=1e-4)))),),
     optimizer=AdamW(lr=3e-3, betas=(0.9, 0.95), weight_decay=0.1),  # decays the tied embedding too, norms never
-    schedule=WarmupStableDecay(warmup=Steps(1_000), decay=Share(0.15), shape="cosine", floor=0.1),
+    schedule=WarmupStableDecay(warmup=Steps(1_000), first="zero", decay=Share(0.15), shape="cosine", floor=0.1),
     clip=1.0,
     save_every=Steps(1_000),  # our choice: 48 checkpoints
 )

@@ -24,9 +24,13 @@ END = "<|endoftext|>"
 """The token that begins every document."""
 END_ID = 0
 """The id of `END` in every tokenizer of ours."""
-OURS = Specials(end=END, begin=END, pad=END)
+PAD = "<|pad|>"
+"""The token that fills up rows of a batch. It is in no text: a model that is tuned with rows filled up by `END` instead
+would have `END` left out of its loss, and never learn to stop."""
+OURS = Specials(end=END, begin=END, pad=PAD)
 """The special tokens of every tokenizer of ours."""
 TOKENIZER_FILE = "tokenizer.json"
+_SPECIALS = (END, PAD)
 _BYTES = 256
 _PROBE = f"Any text, such as 1,234 words:\n\tx = y  # é 中 🙂 {'a' * 40}!"
 """Every tokenizer has to read this."""
@@ -37,18 +41,18 @@ class BPE:
     """A byte-level BPE tokenizer, trained on the beginning of a corpus."""
 
     vocab: int
-    """Number of ids: `END`, 256 bytes, merges."""
+    """Number of ids: `END`, `PAD`, 256 bytes, merges."""
     digits: bool = True
     """Every digit is a token of its own (llama.cpp: "smollm"); else digits merge like letters (llama.cpp: "gpt-2")."""
     sample_bytes: int = 20_000_000
     """Training stops reading after the text that reaches this many UTF-8 bytes."""
 
     def __post_init__(self) -> None:
-        if self.vocab < 1 + _BYTES:
+        if self.vocab < len(_SPECIALS) + _BYTES:
             raise RecipeError(
-                f"a vocabulary of {self.vocab} ids has no room for {END} and the 256 bytes",
+                f"a vocabulary of {self.vocab} ids has no room for {' and '.join(_SPECIALS)} and the 256 bytes",
                 where="BPE(vocab=...)",
-                hint=f"give at least {1 + _BYTES}",
+                hint=f"give at least {len(_SPECIALS) + _BYTES}",
             )
         if self.sample_bytes < 1:
             raise RecipeError(
@@ -59,12 +63,12 @@ class BPE:
 
     @property
     def specials(self) -> Specials:
-        """The tokens that end a document, begin a text and fill up rows: all the same one."""
+        """The tokens that end a document, begin a text and fill up rows."""
         return OURS
 
     def identity(self) -> Any:
         """What decides the tokenizer besides the texts, as a JSON value."""
-        return to_plain(self)
+        return to_plain(self) | {"specials": to_plain(OURS)}
 
     def train(self, texts: Iterable[str]) -> Tokenizer:
         """Learn the merges; the same texts give the same tokenizer.
@@ -82,7 +86,7 @@ class BPE:
         tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=self.vocab,
-            special_tokens=[END],
+            special_tokens=[*_SPECIALS],
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )

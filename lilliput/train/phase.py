@@ -107,6 +107,7 @@ class Phase:
                 where=where,
                 hint="give the phase more tokens or smaller batches",
             )
+        self.schedule.check(Plan(self).steps, where)
 
 
 class Plan:
