@@ -102,14 +102,14 @@ def reading(folder: Path, repeats: int) -> list[dict[str, Any]]:
     )
 
     def compared() -> Numbers:
-        numbers = Numbers(path, "uint16", sums)
+        numbers = Numbers(path, "uint16", sums, 2**16)
         numbers.read(0, len(numbers))
         return numbers
 
     ways = {
         "memmap": lambda: Plain(path),
         "compared before": compared,
-        "compared": lambda: Numbers(path, "uint16", sums),
+        "compared": lambda: Numbers(path, "uint16", sums, 2**16),
     }
     rows = []
     for length, count in LENGTHS:

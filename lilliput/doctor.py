@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 from rich.table import Table
 from rich.text import Text
 
@@ -166,7 +166,7 @@ def judge_pins(pins: Mapping[str, str], installed: Mapping[str, str]) -> list[Fi
     different = [
         f"{name} {installed[name]} ({version})"
         for name, version in sorted(pins.items())
-        if name in installed and Version(installed[name]).public != Version(version).public
+        if name in installed and _public(installed[name]) != _public(version)
     ]
     if not pins:
         return []
@@ -214,6 +214,14 @@ def judge_disk(free: int) -> Finding:
     if free < LITTLE_DISK:
         return Finding(topic="disk", state="note", says=says, do="free some, or give another place with --out")
     return Finding(topic="disk", state="ok", says=says)
+
+
+def _public(version: str) -> str:
+    """A version without what a build adds to it; one of no known form as it is."""
+    try:
+        return Version(version).public
+    except InvalidVersion:
+        return version
 
 
 def _judge_device(device: Device) -> Finding:
@@ -306,9 +314,9 @@ def _installed() -> dict[str, str]:
     """Versions by canonical name; of two installations of a package the one that is imported, the first."""
     found: dict[str, str] = {}
     for distribution in importlib.metadata.distributions():
-        name = distribution.metadata["Name"]
-        if name:  # remains of a broken installation have none
-            found.setdefault(canonicalize_name(name), distribution.version)
+        name, version = distribution.metadata["Name"], distribution.metadata["Version"]
+        if name and version:  # remains of a broken installation have none
+            found.setdefault(canonicalize_name(name), version)
     return found
 
 

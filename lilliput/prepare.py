@@ -1,5 +1,6 @@
 """From raw text to token files: the tokenizer and the shards of a recipe, as parts of its run."""
 
+from array import array
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from time import perf_counter
@@ -8,13 +9,14 @@ from typing import Any
 from rich.console import Console
 from tokenizers import Tokenizer
 
-from lilliput.base.errors import DataError, RunError
+from lilliput.base.errors import DataError, RunError, reading
 from lilliput.base.figures import duration, size
 from lilliput.base.ownership import check_ours
 from lilliput.base.progress import Progress
 from lilliput.base.rundir import RunFolder, Whole, differences
 from lilliput.base.spec import to_plain
 from lilliput.base.verified import Verified
+from lilliput.data.beside import beside
 from lilliput.data.chats import ChatRows, write_chats
 from lilliput.data.conversations import ChatCorpus, Conversation
 from lilliput.data.documents import TextHash
@@ -80,7 +82,7 @@ class Preparation:
 
         def make(folder: Path) -> dict[str, Any]:
             with self._console.status("tokenizer: reading the corpora"):
-                tokenizer = recipe.tokenizer.train(self._training_texts(inputs["corpora"]))
+                tokenizer = beside(recipe.tokenizer.train, self._training_texts(inputs["corpora"]))
             save_tokenizer(tokenizer, folder, recipe.tokenizer.specials)
             return {"sha256": tokenizer_hash(tokenizer), "vocab": vocabulary_size(tokenizer)}
 
@@ -184,7 +186,11 @@ class Preparation:
 
     def _verified_before(self) -> dict[str, Any]:
         try:
-            return (self._run.read(VERIFIED) or {"files": {}})["files"]
+            with reading(self._run.path / VERIFIED, "remove it"):
+                files = (self._run.read(VERIFIED) or {"files": {}})["files"]
+                for known in files.values():
+                    _check_stamp(**known)
+                return files
         except RunError as error:
             self._say(f"{VERIFIED}: {error.what}; every token file is hashed again")
             return {}
@@ -293,6 +299,13 @@ def _follows_a_branch(spec: Any) -> bool:
     """Whether a corpus, or one within it, is on the hub under a name whose commit may change."""
     parts = spec.values() if isinstance(spec, dict) else spec if isinstance(spec, list) else ()
     return (isinstance(spec, dict) and spec.get("revision", "") is None) or any(map(_follows_a_branch, parts))
+
+
+def _check_stamp(stamp: list[int], sha256: str, blocks: str) -> None:
+    """Raise whatever it is where a file is not noted as `Verified` does it."""
+    if not isinstance(stamp, list) or not isinstance(sha256, str):
+        raise ValueError("a file is noted otherwise")
+    array("I", bytes.fromhex(blocks))
 
 
 def _has_index(folder: Path, outputs: Any) -> bool:

@@ -5,13 +5,15 @@ import gzip
 import json
 import lzma
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from time import sleep
 
 import pyarrow
 import pytest
-from tiny_commands import contents, lilliput, refused, trained, workshop
+from tiny_commands import Running, contents, lilliput, refused, trained, workshop
 
 pytestmark = pytest.mark.slow
 
@@ -152,6 +154,39 @@ def test_a_record_that_is_no_text_is_named_by_file_and_number(shop, name, data, 
     file.write_bytes(data)
     refused(*TRAIN, folder=shop, where=f"{file}, {where}")
     assert not (shop / "run" / "phases").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_in_the_middle_of_a_text_is_answered_at_once_and_the_same_command_goes_on(shop, number, code):
+    (shop / "texts" / "d.jsonl").write_text(json.dumps({"text": "1" * 2_500_000}) + "\n")
+    few = ("--set", "tokenizer.sample_bytes=3000")
+    lilliput("tokenizer", "mine.py", "--out", "run", *few, folder=shop)
+    before = (shop / "run" / "recipe.json").read_bytes()
+    running = Running("data", "mine.py", "--out", "run", *few, "--set", "split.share=0.2", folder=shop)
+    while not (shop / "run" / "parts" / "shards.texts.json").exists():
+        assert running.process.is_alive()
+        sleep(0.01)
+    sleep(0.5)
+    running.signal(number)
+    ended = running.end(seconds=3)
+    assert (ended.code, ended.err) == (code, "") and "the same command goes on" in ended.out
+    assert (shop / "run" / "recipe.json").read_bytes() == before, "the run stays what it was made from"
+    lilliput("data", "mine.py", "--out", "run", *few, folder=shop)
+    assert (
+        json.loads((shop / "run" / "shards" / "texts" / "index.json").read_text())["sides"]["train"]["documents"] > 150
+    )
+
+
+def test_a_file_of_a_stranger_that_would_fill_the_memory_is_refused(shop, straight):
+    zeros = pyarrow.Codec("zstd").compress(bytes(2**28), asbytes=True)
+    (shop / "texts" / "d.jsonl.zst").write_bytes(zeros)
+    err = refused(
+        *TRAIN, folder=shop, says="longer than 33,554,432 bytes", where=f"{shop / 'texts' / 'd.jsonl.zst'}, record 1"
+    )
+    assert "export LILLIPUT_MAX_LINE_BYTES=67108864" in err and len(zeros) < 50_000
+    (shop / "texts" / "d.jsonl.zst").unlink()
+    lilliput(*TRAIN, folder=shop)
+    assert trained(shop / "run") == straight
 
 
 def test_token_files_of_another_run_are_not_trained_on(shop):

@@ -116,6 +116,16 @@ def test_a_column_of_numbers_is_no_text(dataset: str, tmp_path: Path) -> None:
         list(HubText(dataset=str(tmp_path / "numbers"), licence="mit").documents())
 
 
+def test_a_text_longer_than_a_document_may_be_is_named(dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    longest = max(len(page["body"].encode()) for page in PAGES)
+    monkeypatch.setenv("LILLIPUT_MAX_DOCUMENT_BYTES", str(longest))
+    assert len(list(web(dataset).documents())) == len(PAGES)
+    monkeypatch.setenv("LILLIPUT_MAX_DOCUMENT_BYTES", str(longest - 1))
+    with pytest.raises(DataError, match=rf"longer than {longest - 1} bytes") as raised:
+        list(web(dataset).documents())
+    assert raised.value.where == f"{dataset}/web/train, row 11"
+
+
 def test_the_hub_out_of_reach_says_the_way_out() -> None:
     """No test touches the network, so this is what every name on the hub gives."""
     for read in (lambda spec: list(spec.documents()), lambda spec: spec.identity()):

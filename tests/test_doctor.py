@@ -80,6 +80,8 @@ def test_pins():
     (other,) = doctor.judge_pins(pins, {"torch": "2.13.0+cpu", "huggingface-hub": "2.5.1"})
     assert other.state == "note" and "huggingface-hub 2.5.1 (2.4.0)" in other.says and "torch" not in other.says
     assert doctor.judge_pins({}, {"torch": "2.9.0"}) == []
+    (odd,) = doctor.judge_pins(pins, {"torch": "mine, of Tuesday"})
+    assert odd.state == "note" and "torch mine, of Tuesday" in odd.says
 
 
 def test_graphics_that_work():

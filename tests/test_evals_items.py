@@ -93,6 +93,54 @@ def test_arithmark_is_asked_from_its_file_alone(model: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("task", "changes", "says"),
+    [
+        ("piqa", {"sol1": ["a"]}, r"column 'sol1' is \['a'\], not text that is not blank"),
+        ("piqa", {"label": "0"}, "column 'label' is '0', not 0 or 1"),
+        ("piqa", {"label": 1.5}, "not 0 or 1"),
+        ("piqa", {"goal": "\ud800"}, "not text"),
+        ("hellaswag", {"label": 4}, "none of the choices"),
+        ("hellaswag", {"label": 10**30}, "not the place of a choice"),
+        ("hellaswag", {"endings": []}, "not a list of 2 to 26 texts"),
+        ("arc_easy", {"choices": [["a"]]}, "not {"),
+        ("arc_easy", {"answerKey": "Z"}, "none of the choices"),
+        ("winogrande", {"sentence": "no gap"}, "not text with a gap"),
+        ("copa", {"question": "why"}, "not one of cause, effect"),
+        ("boolq", {"answer": [True]}, "no column 'label'"),
+        ("wsc", {"span2_index": None}, "None, not a whole number"),
+        ("agieval_aqua_rat", {"options": {"A": 1}}, "no column 'query'"),
+        ("agieval_aqua_rat", {"correct": "Z"}, "none of the choices"),
+        ("truthfulqa_mc1", {"mc1_targets": {"choices": ["a", "b"], "labels": [1]}}, "as many 0 or 1"),
+        ("commonsense_qa", {"answerKey": "F"}, "not one of A, B, C, D, E"),
+    ],
+)
+def test_values_that_the_harness_would_stumble_over_are_named(
+    questions: Path, task: str, changes: dict[str, Any], says: str
+) -> None:
+    use = next(use for use in (*MTLM.tasks, *OPEN_SLM.tasks) if use.task == task)
+    name = FILES[task].name
+    rows = tiny_questions.local_rows(name)
+    for path in questions.glob(f"{name}.*"):
+        path.unlink()
+    path = questions / f"{name}.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0] | changes]))
+    for read in (lambda: Folder(questions).questions(use, questions), lambda: Folder(questions).identity((use,))):
+        with pytest.raises(DataError, match=says) as caught:
+            read()
+        assert caught.value.where == f"{path}, record 13"
+
+
+def test_a_folder_of_questions_that_grows_is_refused(
+    questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (use,) = OPEN_SLM.only(("piqa",)).tasks
+    monkeypatch.setenv("LILLIPUT_MAX_DOCUMENT_BYTES", "200")
+    with pytest.raises(DataError, match="more than 200 bytes of questions") as caught:
+        Folder(questions).questions(use, tmp_path)
+    assert "LILLIPUT_MAX_DOCUMENT_BYTES=400" in caught.value.hint
+
+
+@pytest.mark.parametrize(
     ("row", "what"),
     [({"goal": "g", "sol1": "a", "label": 0}, "no column 'sol2'"), ("no object", "not a JSON object")],
 )

@@ -53,7 +53,9 @@ def folder(tmp_path) -> Path:
         files.append({"name": name, "side": "train", "tokens": len(ids), "documents": 1})
     (folder / HELDOUT_TEXTS).write_text("{}\n")
     index = {"format": 1, "kind": "documents", "tokenizer": "0" * 64, "vocab": 300, "end": 0, "dtype": "uint16"}
-    seal_index(folder, index | {"files": [*files, {"name": HELDOUT_TEXTS}], "sides": {}})
+    train = {"tokens": sum(file["tokens"] for file in files), "documents": 2, "bytes": 1}
+    sides = {"train": train, "heldout": dict.fromkeys(train, 0)}
+    seal_index(folder, index | {"files": [*files, {"name": HELDOUT_TEXTS}], "sides": sides})
     return folder
 
 

@@ -1,8 +1,11 @@
 """From raw text to a published model, in one command or step by step."""
 
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 from types import FrameType
 from typing import Annotated, Any
 
@@ -21,6 +24,7 @@ from lilliput.cli.options import (
 )
 from lilliput.cli.show import console, show_release
 from lilliput.cli.target import target
+from lilliput.data.beside import left_behind
 
 app = typer.Typer()
 
@@ -145,22 +149,49 @@ def _machine(name: str | None) -> Any:
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Ctrl-C, or a SIGTERM, ends a command that can go on later with one line and exit code 130, or 143."""
-    before = signal.signal(signal.SIGTERM, _terminate)
+    asked = _Asked()
     try:
         yield
-    except KeyboardInterrupt as interrupt:
+    except KeyboardInterrupt:
         _say("\ninterrupted; the same command goes on from what is done")
-        raise typer.Exit(143 if isinstance(interrupt, _Terminated) else 130) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        if left_behind():  # in the middle of native code, which Python cannot end with
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(asked.code)
+        raise typer.Exit(asked.code) from None
+    except BaseException:
+        asked.withdraw()
+        raise
+    asked.withdraw()
 
 
-class _Terminated(KeyboardInterrupt):
-    """A SIGTERM: what a machine that shuts down or a queue whose time is up sends instead of Ctrl-C."""
+class _Asked:
+    """Whether a signal asked the command to end. The first one interrupts it, and is told again by what soon follows:
+    what the command leaves behind is put in order first. One that comes later ends the process at once.
+    """
 
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    SOON = 5.0
+    """Seconds."""
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise _Terminated
+    def __init__(self) -> None:
+        self.code, self._when = 128 + signal.SIGINT, 0.0
+        meant = {number: signal.getsignal(number) for number in self.SIGNALS}
+        self._former = {number: one for number, one in meant.items() if one not in (None, signal.SIG_IGN)}
+        for number in self._former:
+            signal.signal(number, self._ask)
+
+    def withdraw(self) -> None:
+        """Let signals mean what they meant."""
+        for number, former in self._former.items():
+            signal.signal(number, former)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if not self._when:
+            self.code, self._when = 128 + number, monotonic()
+            raise KeyboardInterrupt
+        if monotonic() - self._when >= self.SOON:
+            os._exit(self.code)
 
 
 def _say(line: str) -> None:

@@ -11,7 +11,7 @@ import glob
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lilliput.base.files import PARTIAL, name_file, read_json, replace_folder, sealed, unsealed, write_json
 from lilliput.base.ownership import BEGUN
@@ -47,19 +47,17 @@ class Begun:
         """Take up what is there with these lanes; the earliest position that reading has to begin at."""
         self._lanes = lanes
         record = self._record()
-        if record is None:
+        if record is None or not record.is_of(lanes):
             self.damaged = [PROGRESS] if self._key and (self.path / PROGRESS).exists() else []
             shutil.rmtree(self.path, ignore_errors=True)
             self.path.mkdir(parents=True)
             return Position()
-        self.kept = Position(**record["kept"])
-        entries = {name: [_entry(plain) for plain in record["lanes"][name]] for name in lanes}
-        self.closed = sum(entry.closed for lane in entries.values() for entry in lane)
-        known = {PROGRESS, *(entry.name for lane in entries.values() for entry in lane)}
+        self.kept = record.kept
+        self.closed = sum(entry.closed for lane in record.lanes.values() for entry in lane)
         for path in self.path.iterdir():
-            if path.name not in known:
-                path.unlink()
-        damaged = [bad for name, lane in lanes.items() for bad in lane.take_up(entries[name], self.kept.items)]
+            if path.name != PROGRESS and (path.name not in record.lengths or not _is_plain(path)):
+                _remove(path)
+        damaged = [bad for name, lane in lanes.items() for bad in lane.take_up(record.lanes[name], self.kept.items)]
         self.damaged = [entry.name for entry in damaged]
         return min((self.kept, *(entry.begins for entry in damaged)), key=lambda position: position.items)
 
@@ -106,23 +104,45 @@ class Begun:
         if record is None:
             shutil.rmtree(self.path, ignore_errors=True)
             return
-        lengths = {entry["name"]: entry["length"] for lane in record["lanes"].values() for entry in lane}
         for path in self.path.iterdir():
-            if path.name not in lengths and path.name != PROGRESS:
-                path.unlink()
-            elif path.name != PROGRESS and path.stat().st_size > lengths[path.name]:
+            if path.name == PROGRESS:
+                continue
+            if path.name not in record.lengths or not _is_plain(path):
+                _remove(path)
+            elif path.stat().st_size > record.lengths[path.name]:
                 with open(path, "r+b") as file:
-                    file.truncate(lengths[path.name])
+                    file.truncate(record.lengths[path.name])
 
-    def _record(self) -> dict[str, Any] | None:
-        """What is noted of files of this key; None without any that can be read."""
-        if self._key is None:
+    def _record(self) -> "_Record | None":
+        """What is noted of files of this key; None without any that can be read and makes sense."""
+        if self._key is None or not (self.path / PROGRESS).is_file():
             return None
         try:
-            record = unsealed(read_json(self.path / PROGRESS))
-            return record if (record["format"], record["key"]) == (_FORMAT, self._key) else None
-        except (OSError, ValueError, KeyError, TypeError):
+            plain = unsealed(read_json(self.path / PROGRESS))
+            if (plain["format"], plain["key"]) != (_FORMAT, self._key):
+                return None
+            lanes = {name: list(map(_entry, lane)) for name, lane in plain["lanes"].items() if isinstance(lane, list)}
+            return _Record(_position(plain["kept"]), lanes)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
+
+
+class _Record(NamedTuple):
+    """What counts of the files."""
+
+    kept: Position
+    lanes: dict[str, list[Entry]]
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Bytes that count, by file."""
+        return {entry.name: entry.length for lane in self.lanes.values() for entry in lane}
+
+    def is_of(self, lanes: dict[str, Lane]) -> bool:
+        """Whether these lanes can have left it: names lead nowhere else, and files follow each other."""
+        return self.lanes.keys() == lanes.keys() and all(
+            lanes[name].left(entries, self.kept.items) for name, entries in self.lanes.items()
+        )
 
 
 def begun_folders(shards: Path) -> list[Path]:
@@ -132,4 +152,28 @@ def begun_folders(shards: Path) -> list[Path]:
 
 def _entry(plain: dict[str, Any]) -> Entry:
     rest = {key: value for key, value in plain.items() if key != "begins"}
-    return Entry(begins=Position(**plain["begins"]), **rest)
+    entry = Entry(begins=_position(plain["begins"]), **rest)
+    numbers = (entry.documents, entry.tokens, entry.text, entry.length)
+    if not (all(map(_is_count, numbers)) and isinstance(entry.sha256, str) and isinstance(entry.closed, bool)):
+        raise ValueError(f"{entry.name!r:.80} has numbers that cannot be")
+    return entry
+
+
+def _position(plain: dict[str, Any]) -> Position:
+    position = Position(**plain)
+    if not all(map(_is_count, (position.items, *position.dropped.values()))) or len(bytes.fromhex(position.text)) != 32:
+        raise ValueError("a position has numbers that cannot be")
+    return position
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether it is a file itself: what a link leads to is not ours to write to, and a pipe may never end."""
+    return path.is_file() and not path.is_symlink()
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

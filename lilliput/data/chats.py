@@ -22,8 +22,10 @@ from lilliput.base.errors import DataError
 from lilliput.base.files import new_folder
 from lilliput.base.verified import Verified
 from lilliput.data.batch import Batch, Cursor
-from lilliput.data.conversations import ChatCorpus, Conversation, Message
-from lilliput.data.index import SIDES, Side, header, in_bytes, new_index, open_index, seal_index
+from lilliput.data.beside import beside
+from lilliput.data.conversations import ChatCorpus, Conversation, Message, messages_of
+from lilliput.data.index import SIDES, Side, counted, header, in_bytes, new_index, open_index, seal_index
+from lilliput.data.rows import read_back
 from lilliput.data.split import Split
 from lilliput.tokenizer.bpe import END
 from lilliput.tokenizer.chatml import encode_messages
@@ -33,6 +35,7 @@ _ARRAYS = ("tokens", "weight", "segments")
 _WINDOW = 32_768
 """Conversations packed together: enough to fill rows well, few enough to hold in memory."""
 _BATCH_CONVERSATIONS = 2_048
+_BATCH_CHARACTERS = 4_000_000
 
 
 def write_chats(
@@ -64,7 +67,8 @@ def write_chats(
             texts = stack.enter_context(open(partial / HELDOUT_CONVERSATIONS, "w", encoding="utf-8", newline="\n"))
             writers = {side: stack.enter_context(_Writer(side, partial, index)) for side in SIDES}
             for batch in _batches(corpus.conversations()):
-                encoded = encode_messages(tokenizer, [message for each in batch for message in each.messages])
+                messages = [message for each in batch for message in each.messages]
+                encoded = beside(encode_messages, tokenizer, messages)
                 first = 0
                 for conversation in batch:
                     after = first + len(conversation.messages)
@@ -98,12 +102,13 @@ class ChatRows:
 
     def __init__(self, folder: Path, tokenizer_hash: str | None = None, verified: Verified | None = None):
         self.folder = folder
-        opened = open_index(folder, "conversations", tokenizer_hash, verified)
+        opened = open_index(folder, "conversations", tokenizer_hash, verified, _lengths)
         self.index = opened.index
         self.length: int = self.index["length"]
         dtypes = dict(zip(_ARRAYS, _dtypes(self.index), strict=True))
+        below = dict(zip(_ARRAYS, (self.index["vocab"], 2, 2**16), strict=True))
         self._arrays = {
-            (side, array): opened.numbers(_file_name(side, array), dtypes[array])
+            (side, array): opened.numbers(_file_name(side, array), dtypes[array], below[array])
             for side in SIDES
             for array in _ARRAYS
             if self.count(side)
@@ -124,10 +129,8 @@ class ChatRows:
 
     def heldout_conversations(self) -> Iterator[tuple[str, tuple[Message, ...]]]:
         """Id and messages of every held-out conversation, whole, in the order of the corpus."""
-        with open(self.folder / HELDOUT_CONVERSATIONS, encoding="utf-8", newline="\n") as file:
-            for line in file:
-                plain = json.loads(line)
-                yield plain["id"], tuple(Message(**message) for message in plain["messages"])
+        for record in read_back(self.folder / HELDOUT_CONVERSATIONS):
+            yield record.text("id"), messages_of(record.column("messages"), str(record))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,13 +324,28 @@ def shorten(messages: Sequence[Message], encoded: Encoded, length: int) -> Encod
 
 def _batches(conversations: Iterable[Conversation]) -> Iterator[list[Conversation]]:
     batch: list[Conversation] = []
+    characters = 0
     for conversation in conversations:
         batch.append(conversation)
-        if len(batch) == _BATCH_CONVERSATIONS:
+        characters += sum(len(message.content) for message in conversation.messages)
+        if len(batch) == _BATCH_CONVERSATIONS or characters >= _BATCH_CHARACTERS:
             yield batch
-            batch = []
+            batch, characters = [], 0
     if batch:
         yield batch
+
+
+def _lengths(index: dict[str, Any]) -> dict[str, int]:
+    """Bytes of the numbers of every file by an index; see `open_index`."""
+    lengths, names = {}, {file["name"] for file in index["files"]}
+    for side in SIDES:
+        rows, *_ = (counted(index["sides"][side][key]) for key in ("rows", "conversations", "tokens", "targets"))
+        numbers = rows * counted(index["length"])
+        for array, dtype in zip(_ARRAYS, _dtypes(index), strict=True):
+            lengths[_file_name(side, array)] = numbers * np.dtype(dtype).itemsize
+    if not index["length"] or names != {*lengths, HELDOUT_CONVERSATIONS}:
+        raise ValueError(f"rows of {index['length']} tokens in {len(names)} files")
+    return lengths
 
 
 def _dtypes(index: dict[str, Any]) -> tuple[str, str, str]:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lilliput.base.errors import DataError
-from lilliput.data.documents import Files, column, files_of, holds_rows, kind_of, nothing_in, row_id, rows
+from lilliput.data.documents import Files, check_length, files_of, nothing_in
+from lilliput.data.rows import holds_rows, kind_of, rows, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +68,10 @@ class ChatFiles:
                     where=str(path),
                     hint="give .jsonl files (plain or compressed) or .parquet files",
                 )
-            for number, row in rows(path):
-                turns = column(row, self.messages, path=path, number=number)
-                name = row_id(row, self.id, path=path, number=number)
+            for record in rows(path, (self.messages, self.id)):
+                turns, name = record.column(self.messages), record.id(self.id)
                 empty = False
-                yield Conversation(messages_of(turns, f"{path}, record {number}"), name, name)
+                yield Conversation(messages_of(turns, str(record)), name, name)
         if empty:
             raise nothing_in(self.paths)
 
@@ -80,16 +80,17 @@ def messages_of(turns: Any, where: str) -> tuple[Message, ...]:
     """The messages of a list of {role, content}.
 
     Raises:
-        DataError: it is no such list, or an empty one.
+        DataError: it is no such list, an empty one, or longer than a document may be.
     """
     if not isinstance(turns, list) or not turns:
-        raise DataError(f"{turns!r:.60} is not a list of messages", where=where, hint=_FORM)
+        raise DataError(f"{shown(turns)} is not a list of messages", where=where, hint=_FORM)
     messages = []
     for place, turn in enumerate(turns, 1):
         role, content = (turn.get("role"), turn.get("content")) if isinstance(turn, dict) else (None, None)
         if not (isinstance(role, str) and role and isinstance(content, str)):
-            raise DataError(f"message {place} is {turn!r:.80}, without role or content", where=where, hint=_FORM)
+            raise DataError(f"message {place} is {shown(turn)}, without role or content", where=where, hint=_FORM)
         messages.append(Message(role, content))
+    check_length(where, *(message.content for message in messages))
     return tuple(messages)
 
 

@@ -6,6 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, ClassVar, Protocol
 
 from lilliput.data.documents import Corpus, Document
@@ -204,13 +205,24 @@ class SeenParagraphs:
 
 _PARAGRAPHS = re.compile(r"\n(?:[ \t]*\n)+")
 _BLANK_LINES = re.compile(r"\n{4,}")
-_TRAILING = re.compile(r"[^\S\n]+$", re.MULTILINE)
+_TRAILING = re.compile(r"(?<![^\S\n])[^\S\n]++$", re.MULTILINE)  # each run is looked at once, however long it is
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2060\ufeff\ufffe\uffff\ud800-\udfff]")
+
+
+_MARKS = re.compile(r"[^\x00-\u02ff\w\s]{65,}")
+"""Combining marks in a row, or other signs: the library takes the square of their number to put them in order."""
+
+
+def _ordered(marks: re.Match[str]) -> str:
+    """The same marks in their canonical order."""
+    parts = "".join(unicodedata.normalize("NFD", mark) for mark in marks[0])
+    runs = groupby(parts, key=lambda part: unicodedata.combining(part) > 0)
+    return "".join("".join(sorted(run, key=unicodedata.combining)) for _, run in runs)
 
 
 def _clean(document: Document) -> Verdict:
     text = document.text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n\n")
-    text = unicodedata.normalize("NFC", _CONTROL.sub("", text))
+    text = unicodedata.normalize("NFC", _MARKS.sub(_ordered, _CONTROL.sub("", text)))
     text = _BLANK_LINES.sub("\n\n\n", _TRAILING.sub("", text)).strip("\n")
     if not text.strip():
         return "empty"

@@ -1,13 +1,8 @@
 """Documents, and the corpus of local files: JSON Lines, Parquet and plain text, plain or compressed."""
 
-import bz2
 import glob
-import gzip
 import hashlib
-import io
-import json
-import lzma
-import zlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate, takewhile
@@ -16,9 +11,12 @@ from typing import Any, ClassVar, Protocol
 
 from lilliput.base.errors import DataError
 from lilliput.base.files import PARTIAL
+from lilliput.base.limits import limit, raising
+from lilliput.data.lines import whole
+from lilliput.data.rows import Record, holds_rows, rows
 
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-"""Suffixes of the compressions that are undone while reading."""
+LINKED = 10_000
+"""Folders that `**` may reach through links; links to folders of links double their number at each step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +94,17 @@ class Files:
     def _of_file(self, path: Path, file: str, after: int) -> Iterator[tuple[Document, int, float]]:
         if not holds_rows(path):
             if after == 0:
-                yield _whole(path, file), 1, 1.0
+                yield Document(whole(path), file, file), 1, 1.0
             return
-        for number, row, share in _rows(path, after):
-            text = column(row, self.text, path=path, number=number)
-            if not isinstance(text, str):
-                raise DataError(
-                    f"column {self.text!r} is {text!r:.60}, not text",
-                    where=f"{path}, record {number}",
-                    hint=f"drop such rows, or name another column (this row has: {', '.join(row)})",
-                )
-            name = row_id(row, self.id, path=path, number=number)
-            group = name if self.group is None else str(column(row, self.group, path=path, number=number))
-            yield Document(text, name, group), number, share
+        columns = [self.text, self.id] if self.group is None else [self.text, self.id, self.group]
+        for record in rows(path, columns, after):
+            yield self._document(record), record.number, record.share
+
+    def _document(self, record: Record) -> Document:
+        text = record.text(self.text)
+        check_length(record, text)
+        name = record.id(self.id)
+        return Document(text, name, name if self.group is None else record.name(self.group))
 
 
 class TextHash:
@@ -131,6 +127,37 @@ class TextHash:
     def hex(self) -> str:
         """The hash so far, in hex."""
         return self._digest.hex()
+
+
+def check_length(where: Any, *texts: str) -> None:
+    """Refuse texts of one document, or of one conversation, that are longer than the limit `document_bytes`.
+
+    Raises:
+        DataError: they are.
+    """
+    most = limit("document_bytes")
+    if 4 * sum(map(len, texts)) > most and sum(len(text.encode("utf-8", "surrogatepass")) for text in texts) > most:
+        raise DataError(
+            f"the text is longer than {most:,} bytes",
+            where=str(where),
+            hint=f"cut it into several, or leave it out; {raising('document_bytes')}",
+        )
+
+
+def bytes_of(document: Document) -> int:
+    """UTF-8 bytes of a document.
+
+    Raises:
+        DataError: it holds what is no text.
+    """
+    try:
+        return len(document.text.encode())
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"the text holds half a surrogate pair at place {error.start}, which is no text",
+            where=f"the document {document.id!r}",
+            hint="drop it with a filter, or repair its text",
+        ) from error
 
 
 def corpus_hash(documents: Iterable[Document]) -> str:
@@ -160,9 +187,11 @@ def named_files(paths: tuple[str, ...], where: str = "the paths of a corpus") ->
             below = sorted(path.rglob("*"), key=lambda file: file.relative_to(path).parts)
             found = [file for file in below if file.is_file() and not _is_hidden(file.relative_to(path))]
         else:
+            base = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
+            if "**" in path.parts:
+                _refuse_circles(base, where)
             matches = (Path(match) for match in glob.glob(str(path), recursive=True))
             found = sorted(match for match in matches if match.is_file())
-            base = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
         if not found:
             raise DataError(
                 f"{name!r} is no file" if not path.is_dir() else f"the folder {name!r} holds no file",
@@ -170,46 +199,6 @@ def named_files(paths: tuple[str, ...], where: str = "the paths of a corpus") ->
                 hint=f"check the spelling; relative paths start at {Path.cwd()}",
             )
         yield from ((file, file.relative_to(base).as_posix()) for file in found)
-
-
-def holds_rows(path: Path) -> bool:
-    """Whether a file is JSON Lines or Parquet, by its name."""
-    return kind_of(path) in (".jsonl", ".parquet")
-
-
-def kind_of(path: Path) -> str:
-    """The suffix of a file, without that of its compression."""
-    return (path.with_suffix("") if path.suffix in COMPRESSED else path).suffix
-
-
-def rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a JSON Lines or Parquet file with their numbers from 1; blank lines are counted and passed over.
-
-    Raises:
-        DataError: the file is damaged, not UTF-8 or not JSON; the record number is named.
-    """
-    return ((number, row) for number, row, _ in _rows(path))
-
-
-def column(row: dict[str, Any], name: str, *, path: Path, number: int) -> Any:
-    """A row's value under a name.
-
-    Raises:
-        DataError: the row has no such column.
-    """
-    if name not in row:
-        raise DataError(
-            f"there is no column {name!r}",
-            where=f"{path}, record {number}",
-            hint=f"name one of those that are there: {', '.join(row) or 'none'}",
-        )
-    return row[name]
-
-
-def row_id(row: dict[str, Any], name: str, *, path: Path, number: int) -> str:
-    """The id of a row, or "<file name>:<row number>" where it has none."""
-    value = row.get(name)
-    return f"{path.name}:{number}" if value is None else str(value)
 
 
 def nothing_in(paths: tuple[str, ...]) -> DataError:
@@ -225,109 +214,35 @@ def _is_hidden(relative: Path) -> bool:
     return relative.name.endswith(PARTIAL) or any(part.startswith(".") for part in relative.parts)
 
 
-def _whole(path: Path, name: str) -> Document:
-    """A plain text file as one document."""
-    number, chunks = 0, []
-    for number, line, _ in _lines(path):
-        chunks.append(_decode(line, path, number, "line"))
-    return Document("".join(chunks), name, name)
+def _refuse_circles(base: Path, where: str) -> None:
+    """Refuse a folder in which `**`, which follows links, would go round for ever.
 
-
-def _rows(path: Path, after: int = 0) -> Iterator[tuple[int, dict[str, Any], float]]:
-    """The same from the record `after` on, without parsing those before it, and how much of the file is read then."""
-    return _parquet_rows(path, after) if path.suffix == ".parquet" else _json_rows(path, after)
-
-
-def _json_rows(path: Path, after: int) -> Iterator[tuple[int, dict[str, Any], float]]:
-    for number, line, share in _lines(path):
-        if number <= after:
-            continue
-        text = _decode(line, path, number, "record")
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise DataError(
-                f"this is not JSON ({error}): {text.strip()[:60]!r}",
-                where=f"{path}, record {number}",
-                hint="write one JSON object a line; an unfinished last line means an interrupted download",
-            ) from error
-        if not isinstance(row, dict):
-            raise DataError(
-                f"{text.strip()[:60]!r} is not a JSON object",
-                where=f"{path}, record {number}",
-                hint='write each line as {"text": ...}',
-            )
-        yield number, row, share
-
-
-def _parquet_rows(path: Path, after: int) -> Iterator[tuple[int, dict[str, Any], float]]:
-    import pyarrow as arrow
-    import pyarrow.parquet as parquet
-
-    number = 0
-    try:
-        with parquet.ParquetFile(path) as file:
-            about = file.metadata
-            for group in range(about.num_row_groups):
-                if number + about.row_group(group).num_rows <= after:
-                    number += about.row_group(group).num_rows
-                    continue
-                for batch in file.iter_batches(batch_size=1024, row_groups=[group]):
-                    for number, row in enumerate(batch.to_pylist(), number + 1):  # noqa: B020
-                        if number > after:
-                            yield number, row, number / about.num_rows
-    except (arrow.ArrowInvalid, OSError) as error:
-        raise _damaged(path, number + 1, error) from error
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes, float]]:
-    """Numbered lines from 1, without a byte order mark, and how much of the file is read after each.
-
-    Compression is undone as they come.
+    Raises:
+        DataError: a folder below leads back to one that it lies in, or links multiply the folders.
     """
-    number = 0
+    waiting: list[tuple[str, tuple[str, ...], int]] = [(str(base), (os.path.realpath(base),), 0)]
+    linked = 0
+    while waiting:
+        folder, above, links = waiting.pop()
+        for name in _folders_in(folder):
+            path = os.path.join(folder, name)
+            is_link = os.path.islink(path)
+            real = os.path.realpath(path) if is_link else os.path.join(above[-1], name)
+            linked += bool(links or is_link)
+            if real in above or linked > LINKED:
+                what = "leads back to one that it lies in" if real in above else f"is one of {linked:,} behind links"
+                raise DataError(
+                    f"the folder {path!r} {what}",
+                    where=where,
+                    hint="remove such links, or name the folders one by one instead of with **",
+                )
+            waiting.append((path, (*above, real), links + is_link))
+
+
+def _folders_in(folder: str) -> list[str]:
+    """Names of the folders that `**` would enter."""
     try:
-        with open(path, "rb") as raw, _plain(raw, path.suffix) as file:
-            size = path.stat().st_size or 1
-            for number, line in enumerate(file, 1):
-                yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, raw.tell() / size
-    except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
-        raise _damaged(path, number + 1, error) from error
-
-
-def _plain(raw: io.BufferedReader, suffix: str) -> Any:
-    """A file without the compression that its suffix tells of."""
-    match suffix:
-        case ".gz":
-            return io.BufferedReader(gzip.GzipFile(fileobj=raw))  # type: ignore[arg-type]
-        case ".bz2":
-            return io.BufferedReader(bz2.BZ2File(raw))
-        case ".xz":
-            return io.BufferedReader(lzma.LZMAFile(raw))
-        case ".zst":
-            import pyarrow as arrow
-
-            return io.BufferedReader(arrow.input_stream(raw, compression="zstd"))
-        case _:
-            return raw
-
-
-def _decode(line: bytes, path: Path, number: int, unit: str) -> str:
-    try:
-        return line.decode()
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"byte {line[error.start : error.start + 1]!r} at place {error.start} is not UTF-8",
-            where=f"{path}, {unit} {number}",
-            hint="convert the file to UTF-8, for instance with iconv",
-        ) from error
-
-
-def _damaged(path: Path, number: int, error: Exception) -> DataError:
-    return DataError(
-        f"the file cannot be read any further: {error}",
-        where=f"{path}, record {number}",
-        hint="it is probably cut short or damaged: fetch or write it again",
-    )
+        names = [name for name in os.listdir(folder) if not name.startswith(".")]
+    except OSError:
+        return []
+    return [name for name in names if os.path.isdir(os.path.join(folder, name))]

@@ -16,7 +16,8 @@ from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.hub import hub_trouble, is_transient
 from lilliput.base.units import Tokens
 from lilliput.data.conversations import Conversation, messages_of
-from lilliput.data.documents import Document, Files
+from lilliput.data.documents import Document, Files, check_length
+from lilliput.data.rows import shown
 
 BYTES_PER_TOKEN = 5
 """Of English in the tokenizers of language models 3.5 to 4.8: a budget in tokens rather reads a little too much."""
@@ -86,8 +87,9 @@ class HubText:
                 continue
             if not isinstance(text, str):
                 self._place.refuse(
-                    f"column {self.text!r} of row {number} is {text!r:.60}, not text", "name another column"
+                    f"column {self.text!r} of row {number} is {shown(text)}, not text", "name another column"
                 )
+            check_length(f"{self._place}, row {number}", text)
             name = self._place.id_of(row, self.id, number)
             size += len(text.encode("utf-8", "surrogatepass"))
             yield Document(text, name, name if self.group is None else str(row[self.group])), state | {"bytes": size}

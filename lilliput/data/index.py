@@ -11,8 +11,9 @@ A `.bin` file is a header of 64 bytes, then numbers, little-endian:
 `index.json` has the SHA-256 of every other file and of itself.
 """
 
+import re
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from zlib import crc32
@@ -22,7 +23,9 @@ from tokenizers import Tokenizer
 
 from lilliput.base.errors import DataError
 from lilliput.base.files import hash_of, read_json, sha256, write_json
+from lilliput.base.limits import plain_name
 from lilliput.base.verified import BLOCK, Sums, Verified
+from lilliput.data.rows import shown
 from lilliput.tokenizer.bpe import END_ID, tokenizer_hash
 from lilliput.tokenizer.specials import id_of, vocabulary_size
 
@@ -44,9 +47,9 @@ class Opened(NamedTuple):
     sums: dict[str, Sums]
     """Of the blocks of each `.bin` file, by its name."""
 
-    def numbers(self, name: str, dtype: str) -> "Numbers":
-        """The numbers of a `.bin` file."""
-        return Numbers(self.folder / name, dtype, self.sums[name])
+    def numbers(self, name: str, dtype: str, below: int) -> "Numbers":
+        """The numbers of a `.bin` file, all of them below a limit."""
+        return Numbers(self.folder / name, dtype, self.sums[name], below)
 
 
 class Numbers:
@@ -56,13 +59,18 @@ class Numbers:
         path: the file.
         dtype: of its numbers.
         sums: of its blocks.
+        below: every number is; a larger one would lead beyond the end of an embedding.
+
+    Raises:
+        DataError: the file holds other numbers.
     """
 
-    def __init__(self, path: Path, dtype: str, sums: Sums):
-        self._path, self._sums = path, sums
+    def __init__(self, path: Path, dtype: str, sums: Sums, below: int):
+        self._path, self._sums, self._below = path, sums, below
         with open(path, "rb") as file:
             magic, version, self._size, _ = _HEADER.unpack(file.read(_HEADER.size))
-        assert (magic, version, self._size) == (_MAGIC, _FORMAT, np.dtype(dtype).itemsize), f"{path} is of another kind"
+        if (magic, version, self._size) != (_MAGIC, _FORMAT, np.dtype(dtype).itemsize):
+            raise DataError(f"the file {path.name} holds no numbers of {dtype}", where=str(path), hint=_REWRITE)
         self._bytes = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
         self._numbers = self._bytes[_HEADER.size :].view(np.dtype(dtype).newbyteorder("<"))
         self._waiting = set(range(len(sums)))
@@ -75,7 +83,7 @@ class Numbers:
         """The numbers from `first` to before `after`, a view.
 
         Raises:
-            DataError: a block of them differs from its checksum.
+            DataError: a block of them differs from its checksum, or holds a number that is too large.
         """
         if first < self._first or after > self._after:
             self._compare(first, after)
@@ -85,7 +93,7 @@ class Numbers:
         """Those of the file's rows of `length` numbers that are at these places, [rows, length].
 
         Raises:
-            DataError: a block of them differs from its checksum.
+            DataError: a block of them differs from its checksum, or holds a number that is too large.
         """
         for place in places:
             self.read(int(place) * length, (int(place) + 1) * length)
@@ -96,19 +104,31 @@ class Numbers:
         end = -(-(_HEADER.size + after * self._size) // BLOCK)
         for place in range(block, min(end, len(self._sums))):
             if place in self._waiting:
-                if crc32(self._bytes[place * BLOCK : (place + 1) * BLOCK].data) != self._sums[place]:
-                    raise DataError(
-                        f"the file {self._path.name} has changed since it was verified, in its block {place:,} of "
-                        f"{len(self._sums):,} (bytes {place * BLOCK:,} and on): the disk, or memory, is failing",
-                        where=str(self._path),
-                        hint=f"nothing of that block was read; {_REWRITE}",
-                    )
+                self._compare_block(place)
                 self._waiting.discard(place)
         if not self._waiting:
             self._first, self._after = 0, len(self)
             return
         self._first = max(0, (block * BLOCK - _HEADER.size) // self._size)
         self._after = (end * BLOCK - _HEADER.size) // self._size
+
+    def _compare_block(self, place: int) -> None:
+        first, after = place * BLOCK, (place + 1) * BLOCK
+        if crc32(self._bytes[first:after].data) != self._sums[place]:
+            raise DataError(
+                f"the file {self._path.name} has changed since it was verified, in its block {place:,} of "
+                f"{len(self._sums):,} (bytes {first:,} and on): the disk, or memory, is failing",
+                where=str(self._path),
+                hint=f"nothing of that block was read; {_REWRITE}",
+            )
+        numbers = self._numbers[max(0, first - _HEADER.size) // self._size : (after - _HEADER.size) // self._size]
+        if len(numbers) and numbers.max() >= self._below:
+            raise DataError(
+                f"the file {self._path.name} holds the number {numbers.max():,}, and only those below {self._below:,} "
+                "mean anything",
+                where=str(self._path),
+                hint=_REWRITE,
+            )
 
 
 def new_index(kind: str, tokenizer: Tokenizer, end: str) -> dict[str, Any]:
@@ -120,7 +140,7 @@ def new_index(kind: str, tokenizer: Tokenizer, end: str) -> dict[str, Any]:
         "tokenizer": tokenizer_hash(tokenizer),
         "vocab": vocab,
         "end": id_of(tokenizer, end, where="the token that ends documents"),
-        "dtype": "uint16" if vocab <= 2**16 else "uint32",
+        "dtype": _dtype(vocab),
     }
 
 
@@ -133,7 +153,9 @@ def seal_index(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
     return index
 
 
-def open_index(folder: Path, kind: str, tokenizer: str | None, verified: Verified | None) -> Opened:
+def open_index(
+    folder: Path, kind: str, tokenizer: str | None, verified: Verified | None, lengths: Callable[[Any], dict[str, int]]
+) -> Opened:
     """Read `index.json` and compare every file with it.
 
     Args:
@@ -141,26 +163,25 @@ def open_index(folder: Path, kind: str, tokenizer: str | None, verified: Verifie
         kind: what it should hold.
         tokenizer: the hash of the tokenizer that it should be of; None accepts any.
         verified: knows which `.bin` files need not be hashed again; all others are, because others read them too.
+        lengths: bytes of the numbers of every `.bin` file by an index, or a ValueError and the like of one that no
+            folder of this kind has.
 
     Raises:
         DataError: something is missing, damaged, of another kind or of another tokenizer.
     """
     path = folder / INDEX
-    try:
-        index = read_json(path)
-        whole = hash_of({key: value for key, value in index.items() if key != "sha256"}) == index["sha256"]
-    except FileNotFoundError as error:
-        raise DataError("there are no tokens", where=str(path), hint='write them with "lilliput run RECIPE"') from error
-    except (ValueError, KeyError, AttributeError) as error:
-        raise DataError(f"the index cannot be read ({error})", where=str(path), hint=_REWRITE) from error
-    if not whole:
-        raise DataError("the index differs from its own hash", where=str(path), hint=_REWRITE)
+    index = _read(path)
     if (index["format"], index["kind"]) != (_FORMAT, kind):
         raise DataError(
-            f"the folder holds {index['kind']} in format {index['format']}, not {kind} in format {_FORMAT}",
+            f"the folder holds {shown(index['kind'])} in format {shown(index['format'])}, not {kind!r} in {_FORMAT}",
             where=str(path),
             hint=_REWRITE,
         )
+    try:
+        _check(index)
+        expected = lengths(index)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"the index says what cannot be ({error!r:.120})", where=str(path), hint=_REWRITE) from error
     if tokenizer not in (None, index["tokenizer"]):
         raise DataError(
             f"the ids are of the tokenizer {index['tokenizer']}, not of {tokenizer}",
@@ -171,15 +192,55 @@ def open_index(folder: Path, kind: str, tokenizer: str | None, verified: Verifie
     for name in hashes:
         if not name.is_file():
             raise DataError(f"the file {name.name} is missing", where=str(name), hint=_REWRITE)
-    numbers = {name: hashed for name, hashed in hashes.items() if name.suffix == ".bin"}
+    wrong = [folder / name for name, size in expected.items() if (folder / name).stat().st_size != _HEADER.size + size]
+    numbers = {folder / name: hashes[folder / name] for name in expected if folder / name not in wrong}
     sums, differing = (verified or Verified(folder)).check(numbers)
-    differing += [name for name, hashed in hashes.items() if name not in numbers and sha256(name) != hashed]
+    differing += wrong
+    differing += [name for name, hashed in hashes.items() if name.name not in expected and sha256(name) != hashed]
     if differing:
         names = ", ".join(name.name for name in differing)
         what = f"the file {names} differs" if len(differing) == 1 else f"the files {names} differ"
         raise DataError(f"{what} from the index", where=str(differing[0]), hint=_REWRITE)
+    return Opened(folder, index, {name.name: known for name, known in sums.items()})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """An index that is what its own hash says."""
+    try:
+        index = read_json(path)
+        whole = hash_of({key: value for key, value in index.items() if key != "sha256"}) == index["sha256"]
+    except FileNotFoundError as error:
+        raise DataError("there are no tokens", where=str(path), hint='write them with "lilliput run RECIPE"') from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"the index cannot be read ({error})", where=str(path), hint=_REWRITE) from error
+    if not whole:
+        raise DataError("the index differs from its own hash", where=str(path), hint=_REWRITE)
     # Before there were other tokenizers than ours, no index had the end token.
-    return Opened(folder, {"end": END_ID} | index, {name.name: known for name, known in sums.items()})
+    return {"format": None, "kind": None, "end": END_ID} | index
+
+
+def _check(index: dict[str, Any]) -> None:
+    """Raise a ValueError, or what odd values lead to, where an index says what no folder of token files has."""
+    vocab = counted(index["vocab"])
+    if counted(index["end"]) >= vocab or index["dtype"] != _dtype(vocab):
+        raise ValueError(f"ids of type {index['dtype']!r:.20} below {vocab}, of which {index['end']} ends documents")
+    names = [plain_name(file["name"], where=INDEX) for file in index["files"]]
+    if len({INDEX, *names}) <= len(names):
+        raise ValueError("a file is there twice")
+    for text in (index["tokenizer"], *(file["sha256"] for file in index["files"])):
+        if not re.fullmatch("[0-9a-f]{64}", text):
+            raise ValueError(f"{text!r:.80} is no SHA-256")
+
+
+def counted(value: Any) -> int:
+    """A number of things in an index.
+
+    Raises:
+        ValueError: it is no whole number from 0 on.
+    """
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r:.40} things")
+    return value
 
 
 def header(dtype: str, tokenizer: str) -> bytes:
@@ -190,3 +251,7 @@ def header(dtype: str, tokenizer: str) -> bytes:
 def in_bytes(numbers: Iterable[int] | np.ndarray, dtype: str) -> bytes:
     """Numbers as a `.bin` file has them."""
     return np.asarray(numbers, dtype=np.dtype(dtype).newbyteorder("<")).tobytes()
+
+
+def _dtype(vocab: int) -> str:
+    return "uint16" if vocab <= 2**16 else "uint32"

@@ -7,23 +7,23 @@ import ast
 import functools
 import hashlib
 import importlib.metadata
-import multiprocessing
 import os
 import platform
 import re
 import sysconfig
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
 from lilliput.base.errors import DataError, RecipeError
+from lilliput.base.limits import limit
 from lilliput.data.curate import Clean, Curation, Exact, Length, MostlyText, SeenParagraphs
 from lilliput.data.docstrings import Entry, entries_of
 from lilliput.data.documents import Document
 from lilliput.data.markup import plain_markdown
+from lilliput.data.workers import spread
 
 TOPICS = "python-topics"
 """Group of the documentation topics of Python's own help."""
@@ -128,20 +128,19 @@ def _extraction(distributions: tuple[str, ...], python: bool, package_bytes: int
     if python:
         _add_python(packages)
     jobs = sorted(packages.values(), key=lambda package: (-len(package.sources), package.name))
-    budgets = [package_bytes] * len(jobs)
-    if workers == 1:
-        results = list(map(_parse, jobs, budgets))
-    else:
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            results = list(pool.map(_parse, jobs, budgets))
+    parse = functools.partial(_parse, budget=package_bytes, longest=limit("document_bytes"))
+    results = list(map(parse, jobs)) if workers == 1 else spread(parse, jobs, workers)
     entries = [entry for found, _ in results for entry in found]
     entries.sort(key=lambda entry: _hash(_id(entry.package, entry.path)))
     groups = {package.name: package.group for package in packages.values()}
     return Extraction(tuple(entries), summaries, groups, sum(unreadable for _, unreadable in results))
 
 
-def _parse(package: _Package, budget: int) -> tuple[list[Entry], int]:
-    """The entries of a package until `budget` bytes are full, and the number of unreadable sources met."""
+def _parse(package: _Package, budget: int, longest: int) -> tuple[list[Entry], int]:
+    """The entries of a package until `budget` bytes are full, and the number of unreadable sources met.
+
+    Parsing takes a hundred times the bytes of a source; one above `longest` is not read.
+    """
     entries = [Entry(package.name, path, "text", path, None, text) for path, text in package.texts]
     entries.sort(key=lambda entry: _hash(entry.path))
     kept: list[Entry] = []
@@ -149,7 +148,7 @@ def _parse(package: _Package, budget: int) -> tuple[list[Entry], int]:
     for path in (None, *sorted(package.sources, key=_hash)):
         if path is not None:
             try:
-                entries = entries_of(Path(package.sources[path]).read_bytes(), package.name, path)
+                entries = entries_of(_source(Path(package.sources[path]), longest), package.name, path)
             except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
                 unreadable += 1
                 continue
@@ -159,6 +158,12 @@ def _parse(package: _Package, budget: int) -> tuple[list[Entry], int]:
                 return kept, unreadable
             kept.append(entry)
     return kept, unreadable
+
+
+def _source(path: Path, longest: int) -> bytes:
+    if not path.is_file() or path.stat().st_size > longest:
+        raise ValueError("no file of code")
+    return path.read_bytes()
 
 
 def _add_distribution(packages: dict[str, _Package], name: str) -> tuple[str, str, str]:

@@ -88,6 +88,16 @@ class Lane:
         self._left = 0
         """How many documents it still waits for."""
 
+    def left(self, entries: list[Entry], kept: int) -> bool:
+        """Whether a lane of this kind can have left these files after so many items."""
+        begins = [entry.begins.items for entry in entries]
+        return (
+            [entry.name for entry in entries] == [self._name(number) for number in range(len(entries))]
+            and begins == sorted(begins)
+            and all(begun <= kept for begun in begins)
+            and all(entry.closed for entry in entries[:-1])
+        )
+
     def take_up(self, entries: list[Entry], kept: int) -> list[Entry]:
         """Go on from these files, which hold the documents among the first `kept` items; those that are damaged."""
         self.entries, self._kept = entries, kept

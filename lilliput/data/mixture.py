@@ -150,11 +150,15 @@ class _Passes:
             return 0
         digest = hashlib.sha256(f"{self._name}\0{number}".encode()).digest()
         position = int.from_bytes(digest[:8], "little") % len(self)
-        while True:  # the stream begins with an end token, so the search ends
-            ends = np.flatnonzero(self._stream.read(position, _SCAN) == self._stream.end)
+        for start in range(position, position + len(self), _SCAN):
+            ends = np.flatnonzero(self._stream.read(start, _SCAN) == self._stream.end)
             if len(ends):
-                return (position + int(ends[0])) % len(self)
-            position += _SCAN
+                return (start + int(ends[0])) % len(self)
+        raise DataError(
+            f"no document begins in the {len(self):,} tokens of {self._name!r}",
+            where="its token files",
+            hint='delete their folder and write it again with "lilliput run RECIPE"',
+        )
 
 
 def _whole_shares(weights: Mapping[str, float]) -> dict[str, int]:

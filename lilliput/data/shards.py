@@ -7,6 +7,7 @@ which one that is, depends on the tokenizer, and the index has its id.
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +18,14 @@ from lilliput.base.errors import DataError
 from lilliput.base.files import hash_of
 from lilliput.base.spec import to_plain
 from lilliput.base.verified import Verified
-from lilliput.data.begun import Begun
-from lilliput.data.documents import Corpus, Document
+from lilliput.data.begun import PROGRESS, Begun
+from lilliput.data.beside import beside
+from lilliput.data.documents import Corpus, Document, bytes_of
 from lilliput.data.encoding import Clock, Encoding
-from lilliput.data.index import SIDES, Numbers, Side, header, in_bytes, new_index, open_index, seal_index
-from lilliput.data.lane import Lane, Position, Reading
-from lilliput.data.marks import Item, Mark, goes_on, marked
+from lilliput.data.index import SIDES, Numbers, Side, counted, header, in_bytes, new_index, open_index, seal_index
+from lilliput.data.lane import Lane, Position, Reading, other_corpus
+from lilliput.data.marks import Item, Mark, gauge, goes_on, marked
+from lilliput.data.rows import read_back, shown
 from lilliput.data.split import Split
 from lilliput.tokenizer.bpe import END, literal
 
@@ -79,13 +82,14 @@ def write_shards(
         lanes = _Lanes(begun.path, index, split, shard_tokens)
         start = begun.open(lanes.by_name)
         here = Reading(start if goes_on(corpus) else Position())
+        items = _items(corpus, here.mark, begun.path)
         clock = Clock(corpus, begun.kept.items, begun.closed, tuple(begun.damaged), progress)
         clock.told(here.items, here.mark, [])
-        for batch in _batches(marked(corpus, here.mark)):
+        for batch in _batches(items):
             places = ((place, item) for place, (item, _) in enumerate(batch, here.items) if not isinstance(item, str))
             wanted = [document for place, document in places if lanes.encodes(document, place)]
-            sizes = [_bytes_of(document) for document in wanted]
-            encodings = encoder.encode_batch_fast([document.text for document in wanted])
+            sizes = [bytes_of(document) for document in wanted]
+            encodings = beside(encoder.encode_batch_fast, [document.text for document in wanted])
             tokens = zip((encoding.ids for encoding in encodings), sizes, strict=True)
             for item, mark in batch:
                 closed = not isinstance(item, str) and lanes.add(here, item, tokens)
@@ -99,6 +103,9 @@ def write_shards(
             begun.compare(here)
         lanes.close(here)
         index["files"], index["sides"] = lanes.files(), lanes.totals()
+        made = here.position()
+        if sum(side["documents"] for side in index["sides"].values()) + sum(made.dropped.values()) != made.items:
+            raise other_corpus(begun.path)
         if not index["sides"]["train"]["documents"]:
             raise DataError(
                 "no document is left to train on",
@@ -107,7 +114,6 @@ def write_shards(
             )
         index = seal_index(begun.path, index)
         begun.finish()
-    made = here.position()
     return Encoded(index, made.text, dict(made.dropped))
 
 
@@ -150,7 +156,7 @@ class Shards:
 
     def __init__(self, folder: Path, tokenizer_hash: str | None = None, verified: Verified | None = None):
         self.folder = folder
-        self._opened = open_index(folder, "documents", tokenizer_hash, verified)
+        self._opened = open_index(folder, "documents", tokenizer_hash, verified, _lengths)
         self.index = self._opened.index
         self.end: int = self.index["end"]
 
@@ -160,14 +166,16 @@ class Shards:
         Raises:
             DataError: the side is empty.
         """
-        names = [file["name"] for file in self.index["files"] if file.get("side") == side]
+        names = [file["name"] for file in self.index["files"] if file.get("side") == side and file["tokens"]]
         if not names:
             raise DataError(
                 f"the {side} side holds no document",
                 where=str(self.folder),
                 hint="hold out a larger share: few groups can all land on one side",
             )
-        return Stream([self._opened.numbers(name, self.index["dtype"]) for name in names], self.end)
+        return Stream(
+            [self._opened.numbers(name, self.index["dtype"], self.index["vocab"]) for name in names], self.end
+        )
 
     def rows(self, side: Side, length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Every token but the first exactly once as a target, in order.
@@ -188,10 +196,8 @@ class Shards:
 
     def heldout_texts(self) -> Iterator[tuple[str, str]]:
         """Id and text of every held-out document, in the order of their tokens."""
-        with open(self.folder / HELDOUT_TEXTS, encoding="utf-8", newline="\n") as file:
-            for line in file:
-                document = json.loads(line)
-                yield document["id"], document["text"]
+        for record in read_back(self.folder / HELDOUT_TEXTS):
+            yield record.text("id"), record.text("text")
 
 
 class _Lanes:
@@ -259,6 +265,39 @@ class _Lanes:
         return "heldout" if self._split.is_heldout(document.group) else "train"
 
 
+def _items(corpus: Corpus, mark: Mark | None, begun: Path) -> Iterator[tuple[Item, Mark]]:
+    """The items of a corpus, from a mark on that was kept.
+
+    Raises:
+        DataError: it is no mark of this corpus.
+    """
+    if mark is None:
+        return marked(corpus)
+    try:
+        gauge(corpus)(mark)
+        items = marked(corpus, mark)
+        return chain(list(islice(items, 1)), items)
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        raise DataError(
+            f"the corpus cannot be read from {shown(mark)} on",
+            where=str(begun / PROGRESS),
+            hint="remove that folder, and all is encoded anew",
+        ) from error
+
+
+def _lengths(index: dict[str, Any]) -> dict[str, int]:
+    """Bytes of the numbers of every token file by an index; see `open_index`."""
+    files = [file for file in index["files"] if "side" in file]
+    for side in SIDES:
+        counts = {key: counted(index["sides"][side][key]) for key in ("tokens", "documents", "bytes")}
+        for key in ("tokens", "documents"):
+            if counts[key] != sum(counted(file[key]) for file in files if file["side"] == side):
+                raise ValueError(f"the files of the {side} side have not its {counts[key]} {key}")
+    if any(file["side"] not in SIDES for file in files):
+        raise ValueError("a file is of no side")
+    return {file["name"]: file["tokens"] * np.dtype(index["dtype"]).itemsize for file in files}
+
+
 def _batches(items: Iterable[tuple[Item, Mark]]) -> Iterator[list[tuple[Item, Mark]]]:
     """Enough at a time to keep every core busy, few enough to fit in memory."""
     batch: list[tuple[Item, Mark]] = []
@@ -271,14 +310,3 @@ def _batches(items: Iterable[tuple[Item, Mark]]) -> Iterator[list[tuple[Item, Ma
             batch, characters = [], 0
     if batch:
         yield batch
-
-
-def _bytes_of(document: Document) -> int:
-    try:
-        return len(document.text.encode())
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"the text holds half a surrogate pair at place {error.start}, which is no text",
-            where=f"the document {document.id!r}",
-            hint="drop it with a filter, or repair its text",
-        ) from error

@@ -5,11 +5,11 @@ All three see the same texts as the model. Bits per byte always divides by the U
 
 import lzma
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from lilliput.base.errors import DataError
+from lilliput.data.beside import Beside, beside
 
 DICTIONARY = 64 * 2**20
 """Bytes that xz -9 can look back on."""
@@ -48,7 +48,7 @@ def xz_bits_per_byte(texts: Sequence[str]) -> float:
     Raises:
         DataError: there is no text.
     """
-    return 8 * len(lzma.compress(_joined(texts), preset=9)) / _text_bytes(texts)
+    return 8 * beside(_compressed_size, _joined(texts)) / _text_bytes(texts)
 
 
 def xz_bits_per_byte_given(train_texts: Iterable[str], heldout_texts: Sequence[str]) -> float:
@@ -66,9 +66,8 @@ def xz_bits_per_byte_given(train_texts: Iterable[str], heldout_texts: Sequence[s
     heldout = _joined(heldout_texts)
     train = _joined(train_texts) + b"\0"
     train = train[max(0, len(train) + len(heldout) - DICTIONARY) :]
-    with ThreadPoolExecutor(max_workers=2) as threads:
-        both, alone = threads.map(_compressed_size, (train + heldout, train))
-    return 8 * (both - alone) / text_bytes
+    both, alone = Beside(_compressed_size, train + heldout), Beside(_compressed_size, train)
+    return 8 * (both.result() - alone.result()) / text_bytes
 
 
 def _joined(texts: Iterable[str]) -> bytes:

@@ -13,7 +13,9 @@ from typing import Any, Protocol
 
 from lilliput.base.errors import DataError
 from lilliput.base.files import write_text
-from lilliput.data.documents import COMPRESSED, rows
+from lilliput.base.limits import limit, raising
+from lilliput.data.lines import COMPRESSED
+from lilliput.data.rows import rows
 from lilliput.evals.layout import FILES, Row, checked, identity_of
 from lilliput.evals.offline import offline, quiet
 from lilliput.evals.suites import Suite, TaskUse
@@ -103,7 +105,17 @@ class Folder:
             DataError: the file is damaged, lacks a column, or has less than two rows.
         """
         file = FILES[use.task]
-        pairs = list(self._rows(use))
+        pairs, lines, size, most = [], [], 0, limit("document_bytes")
+        for row, question in self._rows(use):
+            pairs.append((row, question))
+            lines.append(json.dumps(question) + "\n")
+            size += len(lines[-1])
+            if size > most:
+                raise DataError(
+                    f"{self._found(use)} holds more than {most:,} bytes of questions",
+                    where=f"task {use.task!r}",
+                    hint=f"give the task's own file; {raising('document_bytes')}",
+                )
         if len(pairs) < 2:
             raise DataError(
                 f"{self._found(use)} has {len(pairs)} questions",
@@ -112,7 +124,7 @@ class Folder:
             )
         asked = [question for _, question in pairs]
         plain = work / "questions" / f"{use.task}.jsonl"
-        write_text(plain, "".join(json.dumps(question, ensure_ascii=False) + "\n" for question in asked))
+        write_text(plain, "".join(lines))
         splits = ("training_split", "validation_split", "test_split")
         settings = from_file(plain, split=file.split, work=work) | dict.fromkeys(splits)
         return Questions(
@@ -142,8 +154,8 @@ class Folder:
         """The rows of a task's file, each with what it is in the hub's columns."""
         file, found = FILES[use.task], self._found(use)
         assert found is not None, "asked for after `missing`"
-        for number, row in rows(found):
-            yield row, checked(row, file, where=f"{found}, record {number}")
+        for record in rows(found, file.columns):
+            yield record.values, checked(record.values, file, where=str(record))
 
     def _found(self, use: TaskUse) -> Path | None:
         plain = self.path / f"{FILES[use.task].name}.jsonl"

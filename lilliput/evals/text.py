@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lilliput.base.errors import DataError
-from lilliput.base.files import write_text
-from lilliput.data.documents import Files, holds_rows
+from lilliput.data.documents import Files, bytes_of
+from lilliput.data.rows import holds_rows
 from lilliput.evals.evaluation import Evaluation
 from lilliput.evals.harness import evaluate
 from lilliput.evals.items import Hub
@@ -49,18 +50,20 @@ def measure_text(
     Raises:
         DataError: the file cannot be read, or holds less than two documents.
     """
-    texts = [text for text in _documents(path) if text][:limit]
-    if len(texts) < 2:
-        raise DataError(
-            f"{path} holds {len(texts)} documents",
-            where="--text",
-            hint="give at least two rows, or two words of plain text; a standard error needs them",
-        )
     use = TaskUse(task=HELDOUT.task, metrics=METRICS, chance=None, display=path.name)
     with TemporaryDirectory() as temporary:
         work = Path(temporary)
-        file = work / "text.jsonl"
-        write_text(file, "".join(json.dumps({"text": text}) + "\n" for text in texts))
+        file, count = work / "text.jsonl", 0
+        with open(file, "w", encoding="utf-8") as lines:
+            for text in islice(filter(None, _documents(path)), limit if limit is None else max(limit, 0)):
+                lines.write(json.dumps({"text": text}) + "\n")
+                count += 1
+        if count < 2:
+            raise DataError(
+                f"{path} holds {count} documents",
+                where="--text",
+                hint="give at least two rows, or two words of plain text; a standard error needs them",
+            )
         return evaluate(
             model_folder,
             Suite(name="text", made=(use,)),
@@ -80,6 +83,7 @@ def _documents(path: Path) -> Iterator[str]:
     if not path.is_file():
         raise DataError(f"{path} is no file", where="--text", hint="give one file; compressed ones may be")
     for document in Files(paths=(str(path),)).documents():
+        bytes_of(document)  # what is no text has none
         yield from (document.text,) if holds_rows(path) else _pieces(document.text)
 
 
