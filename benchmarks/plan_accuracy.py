@@ -21,8 +21,9 @@ import torch
 from lilliput.base.environment import environment
 from lilliput.base.figures import duration, size
 from lilliput.base.files import write_json
-from lilliput.base.units import Steps, Tokens
+from lilliput.base.units import Share, Steps, Tokens
 from lilliput.model import ModelSpec
+from lilliput.optim.schedule import Constant
 from lilliput.plan import plan, probe
 from lilliput.plan.random_rows import RandomRows
 from lilliput.recipe import Recipe
@@ -71,6 +72,7 @@ def shaped(name: str, steps: int, small: bool) -> tuple[Recipe, ModelSpec, Phase
         tokens=Tokens(steps * rows * length),
         length=length,
         batch_tokens=rows * length,
+        schedule=Constant(warmup=Share(1.0)),
         save_every=Steps(10**9),
         measure_every=Steps(10**9),
     )

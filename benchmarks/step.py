@@ -32,11 +32,12 @@ from torch import nn
 
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
-from lilliput.base.units import Steps, Tokens
+from lilliput.base.units import Share, Steps, Tokens
 from lilliput.model import ModelSpec
 from lilliput.nn.gqa import GQA
 from lilliput.objectives.language import NextBag
 from lilliput.optim.adamw import AdamW
+from lilliput.optim.schedule import Constant
 from lilliput.plan.random_rows import DOCUMENT, RandomRows
 from lilliput.publish.layouts.llama import LlamaLayout
 from lilliput.publish.layouts.qwen3 import Qwen3Layout
@@ -93,6 +94,7 @@ def shaped(name: str, steps: int, small: bool, times: int = 1) -> tuple[ModelSpe
         batch_tokens=times * rows * length,
         optimizer=ADAM,
         stages=(Stage(share=1.0, objective=NextBag()),),
+        schedule=Constant(warmup=Share(1.0)),
         save_every=Steps(10**9),
         measure_every=Steps(10**9),
     )

@@ -63,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(torch.tensor(tokenizer.encode(render(turns)).ids[:56]))
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(80):
+    for _ in range(150):
         loss = model(ids.clamp(min=0), labels=ids).loss
         optimizer.zero_grad()
         loss.backward()

@@ -8,7 +8,7 @@ import tiny
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.units import Share, Steps
-from lilliput.optim.schedule import TAILS, Constant, Cosine, WarmupStableDecay
+from lilliput.optim.schedule import TAILS, Constant, Cosine, WarmupStableDecay, check_durations
 
 
 def wsd(**changes):
@@ -81,7 +81,7 @@ def test_the_first_step_moves_something():
 )
 def test_durations_fit_into_the_phase(schedule, says):
     with pytest.raises(RecipeError, match=says):
-        schedule.check(100, "a test")
+        check_durations(schedule, 100, "a test")
     with pytest.raises(RecipeError, match="do not fit"):
         tiny.pretraining(steps=12, schedule=wsd(warmup=Steps(12), decay=Share(0.5)))
     tiny.pretraining(steps=12, schedule=wsd(warmup=Steps(6), decay=Share(0.5)))

@@ -104,8 +104,8 @@ def pretraining(steps: int = 12, **changes) -> Phase:
         batch_tokens=4 * 32,
         data=Mixture(weights={"texts": 1.0}),
         stages=(Stage(share=0.5, objective=stage), Stage(share=0.5, objective=NextBag())),
-        optimizer=AdamW(lr=1e-2),
-        schedule=WarmupStableDecay(warmup=Steps(2), decay=Share(0.5)),
+        optimizer=AdamW(lr=6e-3),
+        schedule=WarmupStableDecay(warmup=Steps(2), first="zero", decay=Share(0.5)),
         ema=Ema(decay=0.9),
         save_every=Steps(4),
     )

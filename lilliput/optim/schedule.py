@@ -23,14 +23,6 @@ class Schedule(Protocol):
         """Multiplier of the peak rate at `step` (from 0) of `steps`."""
         ...
 
-    def check(self, steps: int, where: str) -> None:
-        """Refuse durations that do not fit into so many steps.
-
-        Raises:
-            RecipeError: they do not.
-        """
-        ...
-
 
 @dataclass(frozen=True, kw_only=True)
 class WarmupStableDecay:
@@ -49,10 +41,6 @@ class WarmupStableDecay:
         check_choice("WarmupStableDecay", TAILS, shape=self.shape)
         check_choice("WarmupStableDecay", ("first share", "zero"), first=self.first)
         check_range("WarmupStableDecay", 0, math.inf, floor=self.floor)
-
-    def check(self, steps: int, where: str) -> None:
-        """Refuse a warm-up and a tail that do not fit into `steps` one after the other."""
-        _check_fit(steps, where, warmup=self.warmup, decay=self.decay)
 
     def __call__(self, step: int, steps: int) -> float:
         warmup, tail = self.warmup.of(steps), self.decay.of(steps)
@@ -75,10 +63,6 @@ class Cosine:
     def __post_init__(self) -> None:
         check_range("Cosine", 0, math.inf, floor=self.floor)
 
-    def check(self, steps: int, where: str) -> None:
-        """Refuse a warm-up longer than `steps`."""
-        _check_fit(steps, where, warmup=self.warmup)
-
     def __call__(self, step: int, steps: int) -> float:
         warmup = self.warmup.of(steps)
         if step < warmup:
@@ -93,18 +77,27 @@ class Constant:
 
     warmup: Duration = Steps(0)
 
-    def check(self, steps: int, where: str) -> None:
-        """Refuse a warm-up longer than `steps`."""
-        _check_fit(steps, where, warmup=self.warmup)
-
     def __call__(self, step: int, steps: int) -> float:
         warmup = self.warmup.of(steps)
         return (step + 1) / warmup if step < warmup else 1.0
 
 
-def _check_fit(steps: int, where: str, **durations: Duration) -> None:
+def check_durations(schedule: Schedule, steps: int, where: str) -> None:
+    """Refuse a schedule whose `warmup` and `decay`, where it has them, do not fit into a phase one after the other.
+
+    Args:
+        schedule: any.
+        steps: of the phase.
+        where: the phase, for the error.
+
+    Raises:
+        RecipeError: they do not.
+    """
+    given = {name: getattr(schedule, name, None) for name in ("warmup", "decay")}
     lengths = {  # as they are written: `of` cuts them at the end of the phase
-        name: one.count if isinstance(one, Steps) else one.of(steps) for name, one in durations.items()
+        name: one.count if isinstance(one, Steps) else one.of(steps)
+        for name, one in given.items()
+        if isinstance(one, Duration)
     }
     if sum(lengths.values()) > steps:
         parts = " and ".join(f"{name} of {length:,} steps" for name, length in lengths.items())

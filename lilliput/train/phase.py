@@ -18,7 +18,7 @@ from lilliput.objectives.language import NextBag
 from lilliput.objectives.objective import Objective
 from lilliput.optim.ema import EmaSpec, NoEma
 from lilliput.optim.optimizer import OptimizerSpec
-from lilliput.optim.schedule import Schedule, WarmupStableDecay
+from lilliput.optim.schedule import Schedule, WarmupStableDecay, check_durations
 from lilliput.train.guard import Guard, GuardSpec
 
 
@@ -107,7 +107,7 @@ class Phase:
                 where=where,
                 hint="give the phase more tokens or smaller batches",
             )
-        self.schedule.check(Plan(self).steps, where)
+        check_durations(self.schedule, Plan(self).steps, where)
 
 
 class Plan:
