@@ -339,7 +339,7 @@ def test_a_run_without_releases_says_how_to_get_one(shop):
     refused("clean", "run", "--from", "phases/00-pretrian", folder=shop, says="phases/00-pretrain")
 
 
-@pytest.mark.parametrize("arguments", [("runs", "nowhere"), ("recipe", "show", "slm-10m", "--json")])
+@pytest.mark.parametrize("arguments", [("runs", "."), ("recipe", "show", "slm-10m", "--json")])
 def test_a_reader_who_has_enough_is_no_error(arguments):
     """As `| head -1` does; the whole command in a fresh process, to its very end."""
     command = [sys.executable, "-m", "lilliput", *arguments]

@@ -207,11 +207,11 @@ from lilliput.base.rundir import RunFolder
 
 def make(folder):
     folder.mkdir()
-    (folder / "file").write_text("new")
+    (folder / "tokenizer.json").write_text("new")
     os._exit(9)
 
 with RunFolder(Path(sys.argv[1])) as run:
-    run.part("p", 2, make)
+    run.part("tokenizer", 2, make)
 """
 
 
@@ -220,23 +220,23 @@ def test_what_a_part_replaces_outlives_a_kill_and_a_failure(tmp_path):
 
     def make(folder: Path) -> str:
         folder.mkdir()
-        (folder / "file").write_text("old")
+        (folder / "tokenizer.json").write_text("old")
         return "old"
 
     def fail(folder: Path) -> None:
         raise KeyboardInterrupt
 
     with RunFolder(tmp_path) as opened:
-        opened.part("p", 1, make)
+        opened.part("tokenizer", 1, make)
     before = contents(tmp_path)
     assert subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False).returncode == 9
     with RunFolder(tmp_path) as opened:
         with pytest.raises(KeyboardInterrupt):
-            opened.part("p", 2, fail)
-        assert contents(tmp_path) == before and opened.made("p", 1) == "old"
-        (tmp_path / "p" / "file").unlink()
-        assert opened.part("p", 3, lambda folder: "new") == "new"
-    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {".lock", "p.json"}
+            opened.part("tokenizer", 2, fail)
+        assert contents(tmp_path) == before and opened.made("tokenizer", 1) == "old"
+        (tmp_path / "tokenizer" / "tokenizer.json").unlink()
+        assert opened.part("tokenizer", 3, lambda folder: "new") == "new"
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {".lock", "run.json", "tokenizer.json"}
 
 
 def unfinished(run: Path) -> None:

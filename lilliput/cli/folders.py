@@ -26,6 +26,8 @@ def runs(
     if not root.is_dir() and root != RUNS:
         raise LilliputError(f"there is no folder {root}", where="lilliput runs", hint="give the folder of your runs")
     found, odd = overviews(root)
+    if odd and odd[0][0] == root:  # the one that was asked for
+        raise odd[0][1]
     if as_json:
         rows = [
             {
