@@ -303,7 +303,6 @@ def test_the_usual_switches_work():
     assert torch.equal(remote(tokens, return_dict=False)[0], full.logits)
     assert remote(tokens, use_cache=False).past_key_values is None
     for wrong in (
-        {"position_ids": torch.arange(9)[None]},
         {"attention_mask": torch.ones(2, 4)},
         {"attention_mask": torch.ones(2, 1, 9, 9)},
         {"inputs_embeds": torch.zeros(2, 9, 32)},
@@ -311,6 +310,64 @@ def test_the_usual_switches_work():
     ):
         with pytest.raises(ValueError):
             remote(tokens, **wrong)
+
+
+def packed(*lengths):
+    """Texts in one row, as the collators of padding-free training lay them, by argument."""
+    from transformers import DataCollatorWithFlattening
+
+    texts = [{"input_ids": text[0].tolist()} for text in (rows(1, length, seed=length) for length in lengths)]
+    return DataCollatorWithFlattening(return_flash_attn_kwargs=True, return_seq_idx=True)(texts)
+
+
+@pytest.mark.parametrize(
+    "name", ["position_ids", "seq_idx", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k"]
+)
+@torch.no_grad()
+def test_packed_texts_are_refused(name):
+    remote, batch = remote_of(awake(HGRN)), packed(7, 5)
+    for model in (remote, remote.model):
+        with pytest.raises(ValueError, match=f"{name} would have no effect.*row of its own"):
+            model(batch["input_ids"], **{name: batch[name]})
+    with pytest.raises(ValueError, match="position_ids, seq_idx, cu_seq_lens_q"):
+        remote(**batch)
+
+
+@torch.no_grad()
+def test_a_mask_that_numbers_texts_or_has_other_columns_is_refused():
+    remote, tokens = remote_of(awake(HGRN)), rows(2, 9)
+    numbered = torch.tensor([[1] * 5 + [2] * 4] * 2)
+    with pytest.raises(ValueError, match="cannot number packed texts"):
+        remote(tokens, attention_mask=numbered)
+    for wrong in (torch.ones(1, 9), torch.ones(2, 10)):
+        with pytest.raises(ValueError, match=r"attention_mask is \[2, 9\], not"):
+            remote(tokens, attention_mask=wrong)
+    state = remote(tokens, use_cache=True).past_key_values
+    with pytest.raises(ValueError, match=r"\[2, 1\], or \[2, 10\] with the 9 .* not \[2, 9\]"):
+        remote(rows(2, 1), attention_mask=torch.ones(2, 9), past_key_values=state)
+
+
+@torch.no_grad()
+def test_a_state_of_other_rows_another_model_or_another_text_is_refused():
+    remote = remote_of(awake(HGRN))
+    state = remote(rows(2, 9), use_cache=True).past_key_values
+    for count in (1, 3):
+        with pytest.raises(ValueError, match=f"of 2 rows, the input has {count}"):
+            remote(rows(count, 1), past_key_values=state)
+    shallow = remote_of(awake(replace(HGRN, layers=2)))
+    with pytest.raises(ValueError, match="of a model of 3 layers, not 2"):
+        shallow(rows(2, 1), past_key_values=state)
+    for length in (3, 8, 9):  # of a text that it has read to its end, or further
+        text, mask = rows(2, length), torch.ones(2, length, dtype=torch.long)
+        mask[0, 0] = 0
+        for given in ({}, {"attention_mask": mask}):
+            with pytest.raises(ValueError, match="seen 9 tokens: give a longer text"):
+                remote.generate(text, past_key_values=state, max_new_tokens=2, pad_token_id=0, **given)
+    longer = rows(2, 12)
+    whole = remote.generate(longer, max_new_tokens=4, do_sample=False, pad_token_id=0)
+    state = remote(longer[:, :9], use_cache=True).past_key_values
+    rest = remote.generate(longer, past_key_values=state, max_new_tokens=4, do_sample=False, pad_token_id=0)
+    assert torch.equal(rest, whole)
 
 
 def test_the_config_refuses_what_the_code_does_not_know():

@@ -1,9 +1,9 @@
-"""The configuration of an HGRN2 language model (arXiv 2404.07904) for transformers 5."""
+"""The configuration of an HGRN2 language model (arXiv 2404.07904) for transformers, from 4.57 on."""
 
-from transformers import PreTrainedConfig
+from transformers import PretrainedConfig  # transformers 5 writes it PreTrainedConfig, and knows both names
 
 
-class HGRN2LMConfig(PreTrainedConfig):
+class HGRN2LMConfig(PretrainedConfig):
     """The shape of an HGRN2 language model.
 
     Args:
@@ -34,7 +34,7 @@ class HGRN2LMConfig(PreTrainedConfig):
     """
 
     model_type = "hgrn2_lm"
-    keys_to_ignore_at_inference = ("past_key_values",)
+    keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012 (the Trainer adds a list to it)
 
     def __init__(
         self,

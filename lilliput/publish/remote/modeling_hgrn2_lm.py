@@ -1,4 +1,4 @@
-"""HGRN2 (arXiv 2404.07904) as a language model for transformers 5: a gated linear recurrence.
+"""HGRN2 (arXiv 2404.07904) as a language model for transformers, from 4.57 on: a gated linear recurrence.
 
     q = silu(W_q x)    f = l + (1 - l) sigmoid(W_f x)    k = 1 - f    v = W_i x
     S_t = diag(f_t) S_{t-1} + k_t (x) v_t    o_t = K^{-1/2} q_t^T S_t    y = W_o norm(o)
@@ -26,6 +26,8 @@ from .scan_hgrn2_lm import gated_scan
 
 PAIRS = {"half": ((2, -1), -2), "interleaved": ((-1, 2), -1)}
 """How the channels of a head unfold into pairs, and the axis along which the two of a pair then lie."""
+PACKED = ("position_ids", "seq_idx", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
+"""Arguments that say where the texts of a packed row begin, which this model cannot heed."""
 
 
 def wide_dtype(x: Tensor) -> torch.dtype:
@@ -51,6 +53,15 @@ def bounded(log_decay: Tensor, bound: Tensor) -> Tensor:
     """log(l + (1 - l) f) from log f and l."""
     least = bound.clamp(min=torch.finfo(bound.dtype).tiny).log()
     return torch.logaddexp(least, torch.log1p(-bound) + log_decay).clamp(max=0)
+
+
+def check_unpacked(arguments: dict) -> None:
+    """Refuse a row of several texts: the state of one would run on into the next."""
+    if packed := [name for name in PACKED if arguments.get(name) is not None]:
+        raise ValueError(
+            f"{', '.join(packed)} would have no effect: positions are counted from attention_mask, a row is one text; "
+            "give each text a row of its own, padded (no packing, no padding-free batches, no flattening collator)"
+        )
 
 
 class HGRN2LMCache(Cache):
@@ -258,26 +269,20 @@ class HGRN2LMModel(HGRN2LMPreTrainedModel):
     ) -> BaseModelOutputWithPast:
         """Token ids [B, L] -> hidden states [B, L, D], and the state if `use_cache`.
 
-        `attention_mask` is [B, L], or [B, earlier + L] as `generate` keeps it; its last L columns count.
+        `attention_mask` is [B, L], or [B, seen + L] as `generate` keeps it; its last L columns count.
         `past_key_values` is what an earlier call returned, and goes on in place.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
-        if kwargs.get("position_ids") is not None:
-            raise ValueError("positions are counted from attention_mask; position_ids would have no effect")
-        if past_key_values is not None and not isinstance(past_key_values, HGRN2LMCache):
-            raise ValueError(f"past_key_values is an HGRN2LMCache, not a {type(past_key_values).__name__}")
+        check_unpacked(kwargs)
         use_cache = self.config.use_cache and not self.training if use_cache is None else use_cache
         keep_streams = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
 
         x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         rows, length = x.shape[:2]
-        real = None
-        if attention_mask is not None:
-            if attention_mask.dim() != 2 or attention_mask.shape[1] < length:
-                raise ValueError(f"attention_mask is [rows, at least {length}], not {list(attention_mask.shape)}")
-            real = attention_mask[:, -length:].to(torch.bool)
         cache = HGRN2LMCache(len(self.layers)) if past_key_values is None else past_key_values
+        self.check_cache(cache, rows)
+        real = None if attention_mask is None else self.real_columns(attention_mask, rows, length, cache.seen)
         first = x.new_zeros(rows, dtype=torch.long) if cache.positions is None else cache.positions
         steps = torch.arange(1, length + 1, device=x.device).expand(rows, -1) if real is None else real.cumsum(dim=1)
         turn = self.angles(first[:, None] + steps - 1, x)
@@ -291,6 +296,27 @@ class HGRN2LMModel(HGRN2LMPreTrainedModel):
         x = self.norm(x)
         streams = (*streams, x) if keep_streams else None
         return BaseModelOutputWithPast(x, past_key_values=cache if use_cache else None, hidden_states=streams)
+
+    def check_cache(self, cache: Cache, rows: int) -> None:
+        """Refuse what is no state of this model, or one of other rows."""
+        if not isinstance(cache, HGRN2LMCache):
+            raise ValueError(f"past_key_values is an HGRN2LMCache, not a {type(cache).__name__}")
+        if len(cache) != len(self.layers):
+            raise ValueError(f"past_key_values is of a model of {len(cache)} layers, not {len(self.layers)}")
+        if cache.positions is not None and len(cache.positions) != rows:
+            raise ValueError(f"past_key_values is of {len(cache.positions)} rows, the input has {rows}")
+
+    @staticmethod
+    def real_columns(attention_mask: Tensor, rows: int, length: int, seen: int) -> Tensor:
+        """Which of the last L columns hold real tokens, [B, L]."""
+        shape = tuple(attention_mask.shape)
+        if shape not in ((rows, length), (rows, seen + length)):
+            earlier = f", or [{rows}, {seen + length}] with the {seen} that past_key_values has seen" if seen else ""
+            raise ValueError(f"attention_mask is [{rows}, {length}]{earlier}, not {list(shape)}")
+        real = attention_mask[:, -length:]
+        if real.dtype != torch.bool and ((real != 0) & (real != 1)).any():
+            raise ValueError("attention_mask is 1 where a token counts and 0 where not: it cannot number packed texts")
+        return real.to(torch.bool)
 
     def bounds(self) -> list[Tensor | None]:
         """Lower bounds [D] of each layer's forget gates, which rise with the layers; None for a model without."""
@@ -339,6 +365,7 @@ class HGRN2LMForCausalLM(HGRN2LMPreTrainedModel, GenerationMixin):
 
         With `labels` [B, L] (-100 where nothing is asked) also the mean loss of predicting each next one.
         """
+        check_unpacked(kwargs)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -347,7 +374,6 @@ class HGRN2LMForCausalLM(HGRN2LMPreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             output_hidden_states=output_hidden_states,
             return_dict=True,
-            position_ids=kwargs.pop("position_ids", None),
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(outputs.last_hidden_state[:, kept])
@@ -358,6 +384,28 @@ class HGRN2LMForCausalLM(HGRN2LMPreTrainedModel, GenerationMixin):
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(loss, logits, outputs.past_key_values, outputs.hidden_states)
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        past_key_values: HGRN2LMCache | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        **kwargs,
+    ) -> dict:
+        """What `generate` reads next of a text: all that comes after what the state has seen of it."""
+        seen = 0 if past_key_values is None else past_key_values.get_seq_length()
+        masked = attention_mask is not None and attention_mask.shape[1] == input_ids.shape[1]
+        left = kwargs.get("next_sequence_length")  # transformers 5 counts what is left itself, and drops a mask of ones
+        if (left is not None and left <= 0) or (seen and masked and seen >= input_ids.shape[1]):
+            raise ValueError(f"past_key_values has seen {seen} tokens: give a longer text, which begins with them")
+        return super().prepare_inputs_for_generation(
+            input_ids,
+            past_key_values=past_key_values,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
 
 
 __all__ = ["HGRN2LMCache", "HGRN2LMForCausalLM", "HGRN2LMModel", "HGRN2LMPreTrainedModel"]
