@@ -24,7 +24,7 @@ THEIRS = """
 import json, sys
 sys.modules["lilliput"] = None
 from transformers import AutoModelForCausalLM, AutoTokenizer
-folder, most, questions = sys.argv[1], int(sys.argv[2]), json.load(sys.stdin)
+folder, most, penalty, questions = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), json.load(sys.stdin)
 remote = "auto_map" in json.load(open(folder + "/config.json"))
 tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=remote)
 model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=remote)
@@ -32,7 +32,7 @@ replies = []
 for question in questions:
     chat = [{"role": "user", "content": question}]
     inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-    written = model.generate(**inputs, do_sample=False, temperature=None, top_p=None, max_new_tokens=most)
+    written = model.generate(**inputs, do_sample=False, repetition_penalty=penalty, max_new_tokens=most)
     replies.append(written[0, inputs["input_ids"].shape[1]:].tolist())
 sampled = model.generate(**inputs, do_sample=True, repetition_penalty=1.3, max_new_tokens=most)
 text = tokenizer.decode(sampled[0, inputs["input_ids"].shape[1]:])
@@ -50,8 +50,10 @@ def main() -> None:
     folder = max((given.run / "releases").glob("*-instruct"))
     lines = (given.run / "shards" / "questions" / "heldout.jsonl").read_text(encoding="utf-8").splitlines()
     questions = [json.loads(line)["messages"][0]["content"] for line in lines[: given.questions]]
+    published = load(folder)
+    sampling = replace(published.generation.sampling, greedy=True)
     finished = subprocess.run(
-        [sys.executable, "-c", THEIRS, str(folder.resolve()), str(given.most)],
+        [sys.executable, "-c", THEIRS, str(folder.resolve()), str(given.most), str(sampling.repetition_penalty)],
         input=json.dumps(questions),
         capture_output=True,
         text=True,
@@ -60,8 +62,6 @@ def main() -> None:
     if finished.returncode:
         sys.exit(finished.stderr)
     theirs = json.loads(finished.stdout)
-    published = load(folder)
-    sampling = replace(published.generation.sampling, greedy=True)
     equal = 0
     for question, reply in zip(questions, theirs["replies"], strict=True):
         prompt = published.tokenizer.encode(render([{"role": "user", "content": question}], generation_prompt=True)).ids

@@ -138,6 +138,9 @@ def test_decoding_uses_the_released_repetition_penalty(
     expected = [by_hand.ends(question, 8.0) for question, _ in CONVERSATIONS]
     ends = judge_replies(penalised, CONVERSATIONS, work=tmp_path, max_new_tokens=MOST)[0]
     assert ends.value == sum(expected) / len(expected) != scores[0].value
+    (penalised / "generation_config.json").write_text(json.dumps(settings | {"repetition_penalty": 1.0}))
+    (penalised / "lilliput.json").write_text(json.dumps({"generation": {"repetition_penalty": 8.0}}))
+    assert judge_replies(penalised, CONVERSATIONS, work=tmp_path, max_new_tokens=MOST)[0] == ends
 
 
 def test_a_right_answer_is_compared_with_another_questions(by_hand: ByHand, folder: Path, tmp_path: Path) -> None:

@@ -221,8 +221,28 @@ def test_claims_of_an_original_card_appear_only_if_there_are_any(record):
 def test_generation_settings_are_the_releases(record):
     settings = "sampling at temperature 0.7, top-p 0.9, repetition penalty 1.1, at most 128 new tokens"
     assert card(record).count(settings) == 2
+    sampled = {"do_sample": True, "temperature": 0.7, "top_k": 0, "top_p": 0.9}
+    assert asked_for(card(record)) == sampled | {"repetition_penalty": 1.1, "max_new_tokens": 128}
     record["release"]["generation"]["do_sample"] = False
     assert "the likeliest token every time, repetition penalty 1.1" in card(record)
+    assert asked_for(card(record)) == {"do_sample": False, "repetition_penalty": 1.1, "max_new_tokens": 128}
+    record["release"]["generation"] |= {"do_sample": True, "top_p": 1.0, "top_k": 40, "repetition_penalty": 1.0}
+    assert asked_for(card(record)) == {"do_sample": True, "temperature": 0.7, "top_k": 40, "max_new_tokens": 128}
+
+
+def asked_for(text):
+    """The settings that the snippet gives to `generate`."""
+    return eval(re.search(r"^settings = (.*)$", snippet(text), flags=re.M).group(1))
+
+
+def test_the_card_names_versions_and_the_pre_tokenizer(record):
+    text = card(record)
+    assert "works with transformers 4.57 and later" in section(text, "Use it")
+    assert dict(rows(text, "Facts"))["Pre-tokenizer"].startswith("`smollm`, as llama.cpp calls it")
+    record["recipe"]["tokenizer"]["digits"] = False
+    assert dict(rows(card(record), "Facts"))["Pre-tokenizer"].startswith("`gpt-2`")
+    record["recipe"]["tokenizer"] = {"type": "lilliput.publish.start:Kept", "checkpoint": "a/b", "end": None}
+    assert "Pre-tokenizer" not in dict(rows(card(record), "Facts"))
 
 
 def test_hostile_text_breaks_nothing(record):
@@ -237,7 +257,7 @@ def test_hostile_text_breaks_nothing(record):
     assert rows(text, "Results")[1][6] == r"a \| b &lt;b>" and "\nOne # two &lt;details>\n" in text
     assert "{{ 7 * 7 }}" in text
     assert yaml.safe_load(text.split("\n---\n")[0])["model-index"]
-    assert snippet(text).count("\n") == 9
+    assert snippet(text).count("\n") == 10
     compile(snippet(text), "card", "exec")
 
 

@@ -128,7 +128,8 @@ def test_a_base_release_begins_and_ends_with_endoftext(tmp_path, offline):
     assert theirs("the lazy cat")["input_ids"] == tokenizer().encode("the lazy cat").ids
     settings = GenerationConfig.from_pretrained(folder)
     assert (settings.eos_token_id, settings.bos_token_id, settings.pad_token_id) == (0, 0, 0)
-    assert (settings.do_sample, settings.top_k, settings.temperature, settings.max_new_tokens) == (True, 5, 0.8, 256)
+    said = json.loads((folder / "generation_config.json").read_text())
+    assert said.keys() == {"bos_token_id", "eos_token_id", "pad_token_id"}, "what else it says overrules tools"
     config = json.loads((folder / "config.json").read_text())
     assert (config["bos_token_id"], config["eos_token_id"], config["pad_token_id"]) == (0, 0, 0)
     assert config["dtype"] == "float32" and config["max_position_embeddings"] == 64
@@ -146,11 +147,28 @@ def test_a_chat_release_ends_with_the_message_and_renders_like_ours(tmp_path, of
     assert "chat_template" not in json.loads((folder / "tokenizer_config.json").read_text())
     settings = GenerationConfig.from_pretrained(folder)
     settings.validate(strict=True)
-    assert settings.eos_token_id == [VOCAB + 1, 0] and settings.do_sample is False
+    assert settings.eos_token_id == [VOCAB + 1, 0] and settings.repetition_penalty in (None, 1.0)
     assert json.loads((folder / "config.json").read_text())["eos_token_id"] == VOCAB + 1
     assert (folder / "README.md").read_text() == "# A chat model\n"
     published = load(folder)
     assert published.chat_template == CHAT_TEMPLATE and published.stop_ids == (VOCAB + 1, 0)
+
+
+@pytest.mark.parametrize("name", ["hgrn2", "qwen3"])
+def test_whoever_asks_gets_what_was_asked_for(tmp_path, offline, name):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    generation = Generation(temperature=0.1, repetition_penalty=9.0, max_new_tokens=3)
+    model, folder = released(tmp_path, name, generation=generation)
+    theirs = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+    inputs = AutoTokenizer.from_pretrained(folder)("the cat", return_tensors="pt")
+    assert list(inputs) == ["input_ids", "attention_mask"]
+    written = theirs.generate(**inputs, max_length=24, eos_token_id=VOCAB)  # as lm-evaluation-harness asks
+    ids = inputs["input_ids"]
+    with torch.no_grad():
+        while ids.shape[1] < 24:
+            ids = torch.cat((ids, model(ids)[:, -1:].argmax(-1)), dim=1)
+    assert torch.equal(written, ids)
 
 
 def test_generation_gives_our_sampling_and_refuses_the_impossible():

@@ -160,7 +160,7 @@ written = []
 for question in {questions!r}:
     chat = [{{"role": "user", "content": question}}]
     inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-    greedy = model.generate(**inputs, do_sample=False, max_new_tokens=20, temperature=None, top_p=None, top_k=None)
+    greedy = model.generate(**inputs, do_sample=False, max_new_tokens=20, repetition_penalty=1.1)
     sampled = model.generate(**inputs, do_sample=True, max_new_tokens=20, repetition_penalty=1.3)
     written.append([greedy[0, inputs["input_ids"].shape[1]:].tolist(), len(sampled[0])])
 print(json.dumps(written))

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lilliput.base.errors import DataError, ExportError
+from lilliput.base.errors import DataError, ExportError, reading
+from lilliput.base.files import read_json
 from lilliput.evals.offline import offline
 from lilliput.evals.score import Score, against_chance, mean_stderr
 from lilliput.tokenizer.chatml import MESSAGE_END
@@ -18,6 +19,7 @@ from lilliput.tokenizer.template import render_template
 TASK = "held-out questions"
 ENDS = "replies that end by themselves"
 PREFERS = "right answer preferred over a shuffled one"
+RELEASE_FILE = "lilliput.json"
 
 
 def judge_replies(
@@ -36,7 +38,8 @@ def judge_replies(
     """Two scores on at most `limit` conversations, drawn without replacement by `seed`.
 
     `ENDS`: the share of greedy replies whose `<|im_end|>` is among the first `max_new_tokens` tokens. Decoding uses
-    the folder's own repetition penalty, and stops at its end tokens too.
+    the folder's own repetition penalty (of `lilliput.json`, or of `generation_config.json` where there is none), and
+    stops at its end tokens too.
 
     `PREFERS`: the share of questions under which the right answer, with its `<|im_end|>`, has a higher mean
     log-likelihood per token than another question's answer. The draw is a random order; the other answer is the next
@@ -89,7 +92,8 @@ def judge_replies(
                 hint=f"hold out more conversations, or lower max_new_tokens ({max_new_tokens})",
             )
         chosen = random.Random(seed).sample(fitting, min(limit, len(fitting)))
-        ends = _ends_by_itself(model, chosen, end=end, most=max_new_tokens, batch_size=batch_size)
+        penalty = _penalty(folder) or model.generation_config.repetition_penalty or 1.0
+        ends = _ends_by_itself(model, chosen, penalty, end=end, most=max_new_tokens, batch_size=batch_size)
         others = _other_answers(chosen)
         rows = [
             (one.prompt, answer) for one, other in zip(chosen, others, strict=True) for answer in (one.answer, other)
@@ -126,17 +130,27 @@ def _encode(tokenizer: Any, question: str, answer: str, end: int) -> _Encoded:
     )
 
 
-def _ends_by_itself(model: Any, chosen: list[_Encoded], *, end: int, most: int, batch_size: int) -> list[bool]:
+def _penalty(folder: Path) -> float | None:
+    """The repetition penalty that a release of ours writes with; None for other folders."""
+    file = folder / RELEASE_FILE
+    if not file.is_file():
+        return None
+    with reading(str(file), "publish or fetch the folder again"):
+        return float(read_json(file)["generation"]["repetition_penalty"])
+
+
+def _ends_by_itself(
+    model: Any, chosen: list[_Encoded], penalty: float, *, end: int, most: int, batch_size: int
+) -> list[bool]:
     """Whether the greedy reply to each question stops, and stops with `end`."""
     import torch
     from transformers import GenerationConfig
 
-    released = model.generation_config
-    stops = {end, *_as_list(released.eos_token_id)}
+    stops = {end, *_as_list(model.generation_config.eos_token_id)}
     settings = GenerationConfig(
         do_sample=False,
         max_new_tokens=most,
-        repetition_penalty=released.repetition_penalty or 1.0,
+        repetition_penalty=penalty,
         eos_token_id=sorted(stops),
         pad_token_id=end,
     )

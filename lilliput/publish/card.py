@@ -28,6 +28,8 @@ ROPES = {
 }
 SQUARES = {"silu": "", "product": ", its product squared", "relu": ", with a squared ReLU"}
 """What the name SwiGLU2 leaves open, where it is not what is meant most."""
+OLDEST_TRANSFORMERS = "4.57"
+"""The first version that releases work with: benchmarks/transformers_versions.py."""
 SIDES = {"train": "training", "heldout": "held out"}
 
 
@@ -80,6 +82,8 @@ def card(record: dict[str, Any]) -> str:
         evaluated_with=dict(run["evaluation"]["versions"].items()),
         parity=_parity(run["release"]["parity"]),
         generation=_generation(run["release"]["generation"]),
+        arguments=_arguments(run["release"]["generation"]),
+        oldest_transformers=OLDEST_TRANSFORMERS,
         samples=_samples(run),
         claims=dict(recipe["card_claims"].items()),
         quoted=source(timeline.recipe()),
@@ -142,6 +146,7 @@ def _facts(run: Part, shape: ModelSpec) -> dict[str, str]:
         "norm": model["norm"].kind + gated,
         "head": _head(model),
         "vocabulary": f"{shape.vocab:,}",
+        "pre_tokenizer": getattr(run["recipe"]["tokenizer"].spec(), "pre_tokenizer", ""),
         "context": f"{release['layout']['context']:,}",
         "dtype": release["dtype"],
         "bytes": f"{release['bytes']:,}",
@@ -289,6 +294,18 @@ def _generation(settings: Part) -> str:
     if settings["repetition_penalty"] != 1:
         words.append(f"repetition penalty {settings['repetition_penalty']:g}")
     return ", ".join([*words, f"at most {settings['max_new_tokens']:,} new tokens"])
+
+
+def _arguments(settings: Part) -> str:
+    """The same as arguments of transformers' `generate`."""
+    words = ["do_sample=False"]
+    if settings["do_sample"]:
+        # transformers takes the 50 likeliest tokens where nothing is said.
+        words = ["do_sample=True", f"temperature={settings['temperature']:g}", f"top_k={settings['top_k']:d}"]
+        words += [f"top_p={settings['top_p']:g}"] if settings["top_p"] < 1 else []
+    if settings["repetition_penalty"] != 1:
+        words.append(f"repetition_penalty={settings['repetition_penalty']:g}")
+    return ", ".join([*words, f"max_new_tokens={settings['max_new_tokens']:d}"])
 
 
 def _samples(run: Part) -> list[tuple[str, str]]:

@@ -1,9 +1,11 @@
-"""A model as a Hugging Face folder: config, weights, tokenizer, generation settings, code where it needs its own.
+"""A model as a Hugging Face folder: config, weights, tokenizer, ids of special tokens, code where it needs its own.
 
     config.json  model.safetensors  tokenizer.json  tokenizer_config.json  generation_config.json  lilliput.json
     [chat_template.jinja]  [README.md]  [configuration_*.py  modeling_*.py]
 
-`lilliput.json` says what the folder was made from, so that `load` can read it back as a native model.
+`lilliput.json` says what the folder was made from, so that `load` can read it back as a native model. How the model
+writes is there and on the card: `generation_config.json` names tokens alone, for whatever else it said would rule over
+what evaluation tools ask for.
 """
 
 from dataclasses import dataclass
@@ -41,7 +43,7 @@ DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """How a released model writes unless it is told otherwise."""
+    """How a released model writes in Lilliput unless it is told otherwise, and elsewhere as its card shows."""
 
     do_sample: bool = True
     """False takes the likeliest token; temperature, top_p and top_k then have no say."""
@@ -144,7 +146,7 @@ def export(
     for file in layout.remote_files:
         write_bytes(folder / file.name, file.read_bytes())
     _write_tokenizer(tokenizer, folder, specials, stops[0], layout.context, chat_template)
-    write_json(folder / GENERATION_FILE, _generation_config(generation, stops) | ids | {"eos_token_id": _one(stops)})
+    write_json(folder / GENERATION_FILE, ids | {"eos_token_id": _one(stops)})
     if readme is not None:
         write_text(folder / CARD_FILE, readme)
     release = {
@@ -198,20 +200,6 @@ def _write_tokenizer(
     write_json(folder / "tokenizer_config.json", config)
     if chat_template is not None:
         write_text(folder / CHAT_TEMPLATE_FILE, chat_template)
-
-
-def _generation_config(generation: Generation, stops: tuple[int, ...]) -> dict[str, object]:
-    """The settings by their Hugging Face names; transformers refuses those of sampling where nothing is sampled."""
-    sampling = {
-        "temperature": generation.temperature,
-        "top_k": generation.top_k,
-        "top_p": generation.top_p,
-    }
-    return {
-        "do_sample": generation.do_sample,
-        "max_new_tokens": generation.max_new_tokens,
-        "repetition_penalty": generation.repetition_penalty,
-    } | (sampling if generation.do_sample else {})
 
 
 def _one(stops: tuple[int, ...]) -> int | list[int]:

@@ -1,4 +1,4 @@
-"""Byte-level BPE: every text is encodable, every id decodes to bytes, and llama.cpp knows the pre-tokenizer.
+"""Byte-level BPE: every text is encodable, every id decodes to bytes, and llama.cpp has the pre-tokenizer.
 
 Id 0 is `<|endoftext|>`. It begins every document, so it both starts a text (bos) and, as a target, ends one (eos).
 Tokenizers from elsewhere are read and written here too; what plays that part in them, `Specials` says.
@@ -43,7 +43,7 @@ class BPE:
     vocab: int
     """Number of ids: `END`, `PAD`, 256 bytes, merges."""
     digits: bool = True
-    """Every digit is a token of its own (llama.cpp: "smollm"); else digits merge like letters (llama.cpp: "gpt-2")."""
+    """Every digit is a token of its own; else digits merge like letters."""
     sample_bytes: int = 20_000_000
     """Training stops reading after the text that reaches this many UTF-8 bytes."""
 
@@ -60,6 +60,11 @@ class BPE:
                 where="BPE(sample_bytes=...)",
                 hint="give some megabytes: merges settle after 10 to 100 of them",
             )
+
+    @property
+    def pre_tokenizer(self) -> str:
+        """llama.cpp's name of the same pre-tokenizer; its converter knows tokenizers by a hash, and has to be told."""
+        return "smollm" if self.digits else "gpt-2"
 
     @property
     def specials(self) -> Specials:
@@ -125,6 +130,8 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, specials: Specials = OURS
         "tokenizer_class": "PreTrainedTokenizerFast",
         **specials.names(),
         "clean_up_tokenization_spaces": False,
+        # Without it transformers before 5 adds token_type_ids, which no causal model takes.
+        "model_input_names": ["input_ids", "attention_mask"],
     }
     if has_chatml(tokenizer):
         config |= {"eos_token": MESSAGE_END, "chat_template": CHAT_TEMPLATE}

@@ -1,4 +1,4 @@
-"""LlamaForCausalLM: grouped-query attention without QK-norm. Whatever reads models reads this one."""
+"""LlamaForCausalLM: grouped-query attention without QK-norm. Most of what reads models reads this one."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Qwen3ForCausalLM: grouped-query attention with QK-norm. transformers, vLLM and llama.cpp load it without our code."""
+"""Qwen3ForCausalLM: grouped-query attention with QK-norm. Most of what reads models reads this one."""
 
 from dataclasses import dataclass
 from pathlib import Path
