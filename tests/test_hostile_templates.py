@@ -35,6 +35,23 @@ def test_ours_and_the_same_from_elsewhere_render_alike():
     assert rendered("{{ bos_token }}\n{%- if true %}\n  x\n{% endif %}", bos_token="<s>") == "<s>  x\n"
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        CHAT_TEMPLATE,
+        "{% for m in messages %}{% generation %}\n  {{ loop.index }} {{ m.content }}\n{% endgeneration %}{% endfor %}",
+        "{%- set x = 1 -%}{%- generation -%}{%- set x = 2 -%}{{ x }}{%- endgeneration -%}{{ x }}",
+        "{% for m in messages %}{{ m | tojson }}{{ '<&é>' | tojson(ensure_ascii=True) }}{% break %}{% endfor %}",
+        "{{ strftime_now('%%') }}",
+    ],
+)
+def test_templates_render_as_in_transformers(template):
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    (theirs,), _ = render_jinja_template([MESSAGES], chat_template=template, add_generation_prompt=True)
+    assert rendered(template) == theirs
+
+
 def test_a_thousand_prompts_take_one_process():
     rendered("{{ 1 }}")
     first, began = process().pid, time.perf_counter()

@@ -209,6 +209,27 @@ def test_rendering_and_encoding_agree_with_transformers(chat, tmp_path) -> None:
     )
 
 
+@pytest.mark.parametrize("merged", [False, True], ids=["newlines apart", "newlines merged"])
+def test_masks_of_transformers_are_those_of_our_training(chat, tmp_path, merged) -> None:
+    """But where the header's newline and one that opens an answer are one token, which transformers counts."""
+    from transformers import AutoTokenizer
+
+    if merged:
+        chat = add_chatml(BPE(vocab=700).train(text.replace("\n", "\n\n") for text in sample()))
+    save_tokenizer(chat, tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    answered, shared = [], set()
+    for talk in conversations():
+        plain = [{"role": message.role, "content": message.content} for message in talk.messages]
+        theirs = loaded.apply_chat_template(plain, return_dict=True, return_assistant_tokens_mask=True)
+        ids, mask = encode_chat(chat, talk)
+        assert theirs["input_ids"] == ids
+        shared |= {token for token, ours, one in zip(ids, mask, theirs["assistant_masks"], strict=True) if ours < one}
+        assert all(ours <= one for ours, one in zip(mask, theirs["assistant_masks"], strict=True))
+        answered += [token for token, one in zip(ids, mask, strict=True) if one]
+    assert answered and [chat.decode([token]) for token in shared] == (["\n\n"] if merged else [])
+
+
 def test_the_mask_marks_answers_and_their_end_alone(chat) -> None:
     conversation = Conversation(
         (

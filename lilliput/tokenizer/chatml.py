@@ -19,11 +19,21 @@ ASSISTANT = "assistant"
 
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
-    "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' -}}"
+    "{{- '<|im_start|>' + message['role'] + '\\n' -}}"
+    "{%- if message['role'] == 'assistant' -%}"
+    "{%- generation -%}{{- message['content'] + '<|im_end|>' -}}{%- endgeneration -%}"
+    "{%- else -%}"
+    "{{- message['content'] + '<|im_end|>' -}}"
+    "{%- endif -%}"
+    "{{- '\\n' -}}"
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
 )
-"""The same in Jinja, for Hugging Face: no bos, no system prompt of its own."""
+"""The same in Jinja, for Hugging Face: no bos, no system prompt of its own.
+
+What stands in `generation` is what an assistant answers for, as `encode_messages` has it; but a token that the header's
+newline shares with the content's first one, Hugging Face counts too.
+"""
 
 
 class Message(Protocol):

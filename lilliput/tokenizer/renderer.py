@@ -10,13 +10,26 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, NoReturn
 
 if __name__ == "__main__":  # isolated, so it is told where Jinja lies
     sys.path += sys.argv[1].split(os.pathsep)
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+
+class Generation(Extension):
+    """`{% generation %}`: what an assistant answers for, which a mask is made of elsewhere; the text is that within."""
+
+    tags = {"generation"}  # noqa: RUF012 (Jinja reads a set of the class)
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True)).set_lineno(line)
 
 
 class TooLong(Exception):
@@ -24,14 +37,17 @@ class TooLong(Exception):
 
 
 def rendered(template: str, values: Mapping[str, Any], characters: int) -> str:
-    """The text that a template makes.
+    """The text that a template makes, with the tags, filters and functions that transformers gives it.
 
     Raises:
         TemplateError, KeyError: the template refuses the values.
         TooLong: the text is longer than so many characters.
     """
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.globals["raise_exception"] = _refuse
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+    )
+    environment.globals |= {"raise_exception": _refuse, "strftime_now": _now}
+    environment.filters["tojson"] = _json
     pieces, left = [], characters
     for piece in environment.from_string(template).generate(**values):
         pieces.append(piece)
@@ -43,6 +59,15 @@ def rendered(template: str, values: Mapping[str, Any], characters: int) -> str:
 
 def _refuse(says: str) -> NoReturn:
     raise TemplateError(says)
+
+
+def _now(form: str) -> str:
+    return datetime.now().strftime(form)
+
+
+def _json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+    """Jinja's own is for HTML, and spells < and & otherwise."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
 
 
 def _answer(request: dict[str, Any]) -> dict[str, str]:
