@@ -54,7 +54,7 @@ clean:
 
 .venv/.dev: $(MADE) pyproject.toml constraints.txt
 	@echo "installing Lilliput and its development tools into .venv"
-	@$(PIP) install -c .venv/constraints.txt -e ".[dev]"
+	@$(PIP) install -c .venv/constraints.txt -e ".[dev,interop]"
 	@touch $@ .venv/.core
 
 # PyTorch first and alone: exactly the pinned version, never whatever build a range would bring.
