@@ -213,7 +213,8 @@ def load(path: str | Path, *, device: str = "auto") -> Model:
     """Open a published model.
 
     Args:
-        path: the folder of a release, a run folder (its last release), or a Hugging Face folder of a Llama or Qwen3.
+        path: the folder of a release, a run folder (its last release), or a Hugging Face folder of a Llama, a Qwen3 or
+            a release of ours that was saved again.
         device: `cpu`, `cuda`, `mps`, or `auto` for the best one there is.
 
     Raises:

@@ -9,6 +9,8 @@ from tiny_releases import RELEASES, VOCAB, awake, offline, rows, tokenizer
 
 from lilliput.data.conversations import Message
 from lilliput.publish.export import Generation, export
+from lilliput.publish.load import load
+from lilliput.publish.start import From
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, add_chatml, encode_messages
 
 __all__ = ["offline"]
@@ -107,6 +109,7 @@ def test_the_trainer_trains_evaluates_predicts_and_goes_on(release, tmp_path):
     second.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
     for one, other in zip(first.model.parameters(), second.model.parameters(), strict=True):
         assert torch.equal(one, other)
+    same(load(tmp_path / "out" / "checkpoint-4").model, first.model)
 
 
 def test_trl_teaches_answers_alone(release, tmp_path):
@@ -196,3 +199,5 @@ def test_peft_trains_an_adapter_and_merges_it(release, tmp_path):
     merged.save_pretrained(tmp_path / "merged")
     release.tokenizer.save_pretrained(tmp_path / "merged")
     same(AutoModelForCausalLM.from_pretrained(tmp_path / "merged", trust_remote_code=True), merged)
+    same(load(tmp_path / "merged").model, merged)
+    same(From(checkpoint=str(tmp_path / "merged")).build(seed=0), merged)

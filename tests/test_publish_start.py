@@ -80,7 +80,10 @@ def test_configs_of_before_transformers_5_mean_the_same(tmp_path, kind, offline)
 @pytest.mark.parametrize(
     ("entries", "says"),
     [
-        ({"model_type": "gpt2"}, r"(?s)model_type is 'gpt2'.*hint: the types that can be read are llama and qwen3"),
+        (
+            {"model_type": "gpt2"},
+            r"(?s)model_type is 'gpt2'.*hint: .* can be read are llama, qwen3, hgrn2_lm",
+        ),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "rope_parameters is .*yarn"),
         ({"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling is .*linear"),
         ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "rope_parameters is .*0.5"),

@@ -1,4 +1,4 @@
-"""A Hugging Face folder that Lilliput did not release, as a native model: Llama and Qwen3."""
+"""A Hugging Face folder that Lilliput did not write, as a native model: Llama, Qwen3, and our HGRN2 saved again."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -23,10 +23,14 @@ from lilliput.tokenizer.template import read_template
 
 _FIRST_SPECIALS = Specials(end=END, begin=END, pad=END)
 """Those of the first releases, which do not say."""
+CHANGED = (
+    f"if it was saved again (by save_pretrained or a trainer), remove {RELEASE_FILE} to read the folder as it is now; "
+    f"if nobody meant to change it, {HINT}"
+)
 
 
 def load(folder: Path) -> Published:
-    """Read a folder that `export` wrote, or one of a Llama or Qwen3 that transformers saved.
+    """Read a folder that `export` wrote, or one of a Llama, a Qwen3 or a released HGRN2 that transformers saved.
 
     Raises:
         RunError: a file is missing, changed or damaged, or the folder is of another format or architecture.
@@ -116,4 +120,5 @@ def _verify(path: Path, expected: str) -> None:
     if not path.is_file():
         raise RunError(f"{path.name} is missing", where=str(path.parent), hint=HINT)
     if sha256(path) != expected:
-        raise RunError(f"{path.name} is not the file that was released: its hash differs", where=str(path), hint=HINT)
+        what = f"{path.name} is not the file that was released: its hash differs"
+        raise RunError(what, where=str(path), hint=CHANGED)

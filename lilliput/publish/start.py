@@ -1,4 +1,4 @@
-"""Starting from a model that is there: a Llama or Qwen3 in Hugging Face form, a local folder or a name on the hub.
+"""Starting from a model that is there: a Llama, a Qwen3 or an HGRN2 that Lilliput released, local or on the hub.
 
 model=From(checkpoint="HuggingFaceTB/SmolLM2-135M"),
 tokenizer=Kept(checkpoint="HuggingFaceTB/SmolLM2-135M"),
@@ -109,7 +109,7 @@ def read_architecture(folder: Path) -> Architecture:
     Raises:
         RunError: there is none, or it says something that no model of ours has.
     """
-    hint = "give the folder of a Llama or Qwen3 that transformers saved"
+    hint = "give the folder of a Llama, a Qwen3 or a released HGRN2 that transformers saved"
     with reading(str(folder), hint):
         if not (folder / CONFIG_FILE).is_file():
             raise RunError(f"there is no {CONFIG_FILE}", where=str(folder), hint=hint)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lilliput.model import ModelSpec
 from lilliput.nn.block import ScalarGate, Ungated
-from lilliput.nn.ffn import SwiGLU, SwiGLU2
+from lilliput.nn.ffn import Square, SwiGLU, SwiGLU2
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.norm import RMSNorm, ZeroCentredRMSNorm
 from lilliput.nn.rope import EvenLayers, Everywhere, Nowhere
@@ -46,7 +46,7 @@ BOUND_NAME = {"shared.bound_logits": "model.lower_bounds"}
 HEAD_NAME = {"output.weight": "lm_head.weight"}
 
 ROPES = {Nowhere: "none", EvenLayers: "even", Everywhere: "all"}
-SQUARES = {"silu": "swiglu2", "product": "swiglu2_product", "relu": "reglu2"}
+SQUARES: dict[Square, str] = {"silu": "swiglu2", "product": "swiglu2_product", "relu": "reglu2"}
 GATES = {Ungated: "none", ScalarGate: "scalar"}
 NORM_OFFSETS = {RMSNorm: 0, ZeroCentredRMSNorm: 1}
 
