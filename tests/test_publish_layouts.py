@@ -13,6 +13,7 @@ from lilliput.nn.ffn import SwiGLU2
 from lilliput.nn.gqa import GQA
 from lilliput.nn.norm import RMSNorm, ZeroCentredRMSNorm
 from lilliput.nn.rope import EvenLayers, Nowhere
+from lilliput.publish.card import OLDEST_TRANSFORMERS
 from lilliput.publish.layouts.hgrn2 import HGRN2Layout
 from lilliput.publish.layouts.llama import LlamaLayout
 from lilliput.publish.layouts.qwen3 import Qwen3Layout
@@ -70,6 +71,11 @@ def test_the_remote_code_needs_torch_and_transformers_only():
                 module = node.module if node.level == 0 else "." + node.module
                 own = (".configuration_hgrn2_lm", ".scan_hgrn2_lm")
                 assert module.split(".")[0] in ("torch", "transformers") or module in own
+
+
+def test_the_remote_code_asks_for_the_version_that_the_card_names():
+    configuration = HGRN2Layout(context=8).remote_files[0].read_text()
+    assert f'require_version("transformers>={OLDEST_TRANSFORMERS}"' in configuration
 
 
 REFUSED = {

@@ -1,6 +1,9 @@
 """The configuration of an HGRN2 language model (arXiv 2404.07904) for transformers, from 4.57 on."""
 
 from transformers import PretrainedConfig  # transformers 5 writes it PreTrainedConfig, and knows both names
+from transformers.utils.versions import require_version
+
+require_version("transformers>=4.57", "The code of this model needs it: pip install -U transformers")
 
 
 class HGRN2LMConfig(PretrainedConfig):
