@@ -220,7 +220,8 @@ class Preparation:
         """Names of the corpora that a phase was trained on, or has begun to be: their tokens are the run's for good."""
         records = sorted((self._run.path / "parts").glob("phases.*.json"))
         phases = [record.stem.replace(".", "/", 1) for record in records]
-        return {name for phase in phases for name in self._run.record(phase).get("from", {}).get("tokens", {})}
+        with reading(self._run.path / "parts", "put the records of phases back from a copy"):
+            return {name for phase in phases for name in self._run.record(phase).get("from", {}).get("tokens", {})}
 
     def _refuse_to_replace(self, part: str, inputs: Any, whole: Whole, trained: Collection[str]) -> None:
         """Refuse to make again, from a text that is another one by now, what weights were trained on.

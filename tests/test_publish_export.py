@@ -127,11 +127,11 @@ def test_a_base_release_begins_and_ends_with_endoftext(tmp_path, offline):
     assert theirs.chat_template is None and (theirs.model_max_length, theirs.padding_side) == (64, "left")
     assert theirs("the lazy cat")["input_ids"] == tokenizer().encode("the lazy cat").ids
     settings = GenerationConfig.from_pretrained(folder)
-    assert (settings.eos_token_id, settings.bos_token_id, settings.pad_token_id) == (0, 0, 0)
+    assert (settings.eos_token_id, settings.bos_token_id, settings.pad_token_id) == (0, 0, 1)
     said = json.loads((folder / "generation_config.json").read_text())
     assert said.keys() == {"bos_token_id", "eos_token_id", "pad_token_id"}, "what else it says overrules tools"
     config = json.loads((folder / "config.json").read_text())
-    assert (config["bos_token_id"], config["eos_token_id"], config["pad_token_id"]) == (0, 0, 0)
+    assert (config["bos_token_id"], config["eos_token_id"], config["pad_token_id"]) == (0, 0, 1)
     assert config["dtype"] == "float32" and config["max_position_embeddings"] == 64
     assert not (folder / "chat_template.jinja").exists() and not (folder / "README.md").exists()
 

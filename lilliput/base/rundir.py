@@ -159,6 +159,8 @@ class RunFolder(HeldFolder):
         """What is noted of a part: `inputs` (their hash), `from` (themselves), `done`, `outputs`; empty without one."""
         with reading(self.path / _record_file(name), self.hint(_record_file(name)), "the file is damaged"):
             record = self.read(_record_file(name)) or {}
+            if record and not isinstance(record.get("from", {}), dict):
+                raise TypeError("`from` is no object")
             return record if not record else {"inputs": record["inputs"], "done": record["done"]} | record
 
     def recorded(self, name: str) -> bool:
