@@ -367,13 +367,7 @@ class HGRN2LMForCausalLM(HGRN2LMPreTrainedModel, GenerationMixin):
         """
         check_unpacked(kwargs)
         outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
+            input_ids, attention_mask, past_key_values, inputs_embeds, use_cache, output_hidden_states, return_dict=True
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(outputs.last_hidden_state[:, kept])
@@ -399,13 +393,8 @@ class HGRN2LMForCausalLM(HGRN2LMPreTrainedModel, GenerationMixin):
         left = kwargs.get("next_sequence_length")  # transformers 5 counts what is left itself, and drops a mask of ones
         if (left is not None and left <= 0) or (seen and masked and seen >= input_ids.shape[1]):
             raise ValueError(f"past_key_values has seen {seen} tokens: give a longer text, which begins with them")
-        return super().prepare_inputs_for_generation(
-            input_ids,
-            past_key_values=past_key_values,
-            attention_mask=attention_mask,
-            inputs_embeds=inputs_embeds,
-            **kwargs,
-        )
+        inputs = {"past_key_values": past_key_values, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
+        return super().prepare_inputs_for_generation(input_ids, **inputs, **kwargs)
 
 
 __all__ = ["HGRN2LMCache", "HGRN2LMForCausalLM", "HGRN2LMModel", "HGRN2LMPreTrainedModel"]
