@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from lilliput.base.errors import reading
 from lilliput.base.rundir import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.data.chats import ChatRows
@@ -97,8 +98,10 @@ class Assessor:
         record = self._run.record(name)
         begun, made = record.get("from", {}), record.get("outputs", {})
         uses = asked(suite, self._items, ())
-        if record.get("done") and begun | inputs == begun and not self._items.differs(uses, made.get("questions", {})):
-            return begun["items"]
+        with reading(self._run.path / "evals", f"evaluate again: lilliput clean {self._run.path} --from {name} --yes"):
+            is_asked = record.get("done") and begun | inputs == begun
+            if is_asked and not self._items.differs(uses, made.get("questions", {})):
+                return begun["items"]
         return self._items.identity(uses)
 
     def baselines(self, release: Release, heldout: Shards) -> dict[str, Any]:

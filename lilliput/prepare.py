@@ -1,7 +1,7 @@
 """From raw text to token files: the tokenizer and the shards of a recipe, as parts of its run."""
 
 from array import array
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -68,7 +68,7 @@ class Preparation:
     def tokenizer(self) -> Tokenizer:
         """The tokenizer, learned from the training side of the recipe's tokenizer corpora."""
         recipe = self._recipe
-        before = self._run.record("tokenizer").get("from", {}).get("corpora", {})
+        before = _corpora_of(self._run.record("tokenizer"))
         trained = before if self._trained() else {}
         inputs = {
             "tokenizer": recipe.tokenizer.identity(),
@@ -285,6 +285,12 @@ def _reads(entry: Phase | Release) -> tuple[str, ...]:
     if isinstance(entry, Phase):
         return entry.data.corpora
     return (entry.heldout, entry.chat) if entry.chat else (entry.heldout,)
+
+
+def _corpora_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The identities of the corpora that a tokenizer was learned from."""
+    corpora = record.get("from", {}).get("corpora", {})
+    return corpora if isinstance(corpora, dict) else {}
 
 
 def _is_tokenizer(folder: Path, outputs: Any) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from lilliput.base.environment import environment
-from lilliput.base.errors import LilliputError, RunError
+from lilliput.base.errors import LilliputError, RunError, reading
 from lilliput.base.files import write_bytes
 from lilliput.base.rundir import RunFolder, differences
 from lilliput.base.spec import to_plain
@@ -190,6 +190,11 @@ def _opened(recipe: Recipe, folder: Path, command: Command | None) -> Iterator[R
 
 def _refuse_change(opened: RunFolder, recipe: Recipe) -> None:
     """Refuse a recipe that would have trained a phase otherwise, before anything the phase rests on is replaced."""
+    with reading(opened.path / "parts", "put the records of the run back from a copy", "a record is damaged"):
+        _refuse_other_phases(opened, recipe)
+
+
+def _refuse_other_phases(opened: RunFolder, recipe: Recipe) -> None:
     begun = []
     for place, entry in enumerate(recipe.timeline):
         if isinstance(entry, Phase) and opened.record(phase_folder(place, entry)).get("from"):

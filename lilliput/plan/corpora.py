@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lilliput.base.errors import LilliputError
+from lilliput.base.errors import LilliputError, reading
 from lilliput.base.ownership import BEGUN
 from lilliput.base.rundir import RunFolder
 from lilliput.base.spec import to_plain
@@ -137,10 +137,14 @@ def _encoded(recipe: Recipe, name: str, folder: Path | None) -> _Size | None:
     if folder is None:
         return None
     try:
-        run = RunFolder(folder)
-        record, tokenizer = run.record(f"shards/{name}"), run.record("tokenizer")
-    except LilliputError:  # damaged: the run will say so
+        with reading(folder, "put what is damaged back from a copy"):
+            return _as_recorded(recipe, name, RunFolder(folder))
+    except LilliputError:  # the run will say so
         return None
+
+
+def _as_recorded(recipe: Recipe, name: str, run: RunFolder) -> _Size | None:
+    record, tokenizer = run.record(f"shards/{name}"), run.record("tokenizer")
     mine = to_plain(recipe.tokenizer)
     if not record.get("done") or not tokenizer.get("done"):
         return None
@@ -150,7 +154,7 @@ def _encoded(recipe: Recipe, name: str, folder: Path | None) -> _Size | None:
     if not same or {key: learned.get(key) for key in mine} != mine or _changed(corpus, begun["corpus"]["content"]):
         return None
     sides = record["outputs"]["sides"]
-    files = sum(file.stat().st_size for file in (folder / "shards" / name).glob("*.bin"))
+    files = sum(file.stat().st_size for file in (run.path / "shards" / name).glob("*.bin"))
     if "length" in begun:  # conversations; the first token of a row is no target
         size = _Size((begun["length"] - 1) * sides["train"]["rows"], None, files)
     else:

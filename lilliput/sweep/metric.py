@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lilliput.base.errors import DivergenceError, RecipeError, RunError
+from lilliput.base.errors import DivergenceError, RecipeError, RunError, reading
 from lilliput.base.files import read_json, write_json
 from lilliput.base.rundir import RunFolder
 from lilliput.base.spec import to_plain
@@ -84,6 +84,11 @@ def outcome(folder: Path, variant: Variant, metric: Metric) -> Outcome:
     Raises:
         RunError: its metrics are damaged, or lack a measurement that was made.
     """
+    with reading(folder, "put what is damaged back from a copy, or leave the variant out of the folder"):
+        return _outcome(folder, variant, metric)
+
+
+def _outcome(folder: Path, variant: Variant, metric: Metric) -> Outcome:
     run = RunFolder(folder)
     phases = {
         f"phases/{place:02d}-{entry.name}": entry
