@@ -23,7 +23,8 @@ from lilliput.generate.talk import write_on
 from lilliput.model import ModelSpec
 from lilliput.publish.load import Published
 from lilliput.publish.load import load as load_folder
-from lilliput.tokenizer.template import render_template
+from lilliput.tokenizer.native import native
+from lilliput.tokenizer.template import check_text, encode_template
 from lilliput.train.machine import Machine
 
 Message = Mapping[str, str]
@@ -117,11 +118,11 @@ class Model:
             raise RecipeError(
                 f"max_new_tokens cannot be {max_new_tokens}", where="generate", hint="give 0 or more, or leave it out"
             )
-        text = prompt if isinstance(prompt, str) else self._render(prompt)
+        ids = self._ids(prompt, add_special_tokens=True) if isinstance(prompt, str) else self._encode(prompt)
         return write_on(
             self._model,
             self.tokenizer,
-            self.tokenizer.encode(text, add_special_tokens=isinstance(prompt, str)).ids or [self._published.end_id],
+            ids or [self._published.end_id],
             self._sampling(sampling),
             stops=self._published.stop_ids,
             most=self._published.generation.max_new_tokens if max_new_tokens is None else max_new_tokens,
@@ -164,7 +165,7 @@ class Model:
         Raises:
             LilliputError: the text is empty, or there are not so many layers.
         """
-        ids = self.tokenizer.encode(text, add_special_tokens=False).ids
+        ids = self._ids(text)
         last = self.spec.layers
         if not ids or not -1 <= layer <= last:
             raise LilliputError(
@@ -177,16 +178,25 @@ class Model:
             x = self._model.run(x, slice(0, last if layer == -1 else layer))
             return (self._model.norm(x) if layer == -1 else x)[0].float().cpu()
 
-    def _render(self, messages: Sequence[Message]) -> str:
+    def _ids(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        """The ids of a text.
+
+        Raises:
+            LilliputError: it is no text that can be encoded.
+        """
+        check_text(text, str(self.folder))
+        with native(str(self.folder)):
+            return self.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+
+    def _encode(self, messages: Sequence[Message]) -> list[int]:
         if self.chat_template is None:
             raise LilliputError(
                 "this is a base model without a chat template",
                 where=str(self.folder),
                 hint="give the prompt as text, or load the instruct release",
             )
-        return render_template(
-            self.chat_template, messages, tokens=self._published.special_tokens, where=str(self.folder)
-        )
+        tokens, where = self._published.special_tokens, str(self.folder)
+        return encode_template(self.tokenizer, self.chat_template, messages, tokens=tokens, where=where)
 
     def _sampling(self, settings: Mapping[str, Any]) -> Sampling:
         try:
@@ -201,8 +211,7 @@ class Model:
     def _split(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Token ids of a context and of what goes on from it, cut where the context alone would end."""
         kept = context.rstrip()
-        whole = self.tokenizer.encode(context + continuation, add_special_tokens=False).ids
-        before = self.tokenizer.encode(kept, add_special_tokens=False).ids
+        whole, before = self._ids(context + continuation), self._ids(kept)
         if not before:
             return [self._published.end_id], whole
         cut = min(len(before), len(whole) - 1)  # where both merge into one token, that is the choice's

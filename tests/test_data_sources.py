@@ -261,3 +261,16 @@ def test_curated_files_are_a_spec(tmp_path: Path) -> None:
     assert len(list(corpus.documents())) == 5
     again = from_plain(json.loads(json.dumps(to_plain(corpus))))
     assert again == corpus and corpus_hash(again.documents()) == corpus_hash(corpus.documents())
+
+
+def test_a_linked_folder_is_read_and_one_that_leads_back_refused(tmp_path):
+    texts, elsewhere = tmp_path / "texts", tmp_path / "elsewhere"
+    texts.mkdir()
+    elsewhere.mkdir()
+    (texts / "a.txt").write_text("here")
+    (elsewhere / "b.txt").write_text("there")
+    (texts / "more").symlink_to(elsewhere)
+    assert [each.text for each in Files(paths=(str(texts),)).documents()] == ["here", "there"]
+    (elsewhere / "back").symlink_to(texts)
+    with pytest.raises(DataError, match="back"):
+        list(Files(paths=(str(texts),)).documents())

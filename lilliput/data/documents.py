@@ -184,7 +184,9 @@ def named_files(paths: tuple[str, ...], where: str = "the paths of a corpus") ->
         if path.is_file():
             found, base = [path], path.parent
         elif path.is_dir():
-            below = sorted(path.rglob("*"), key=lambda file: file.relative_to(path).parts)
+            _refuse_circles(path, where)  # linked folders are read, too: their texts would be missed without a word
+            below = (Path(folder, file) for folder, _, files in os.walk(path, followlinks=True) for file in files)
+            below = sorted(below, key=lambda file: file.relative_to(path).parts)
             found = [file for file in below if file.is_file() and not _is_hidden(file.relative_to(path))]
         else:
             base = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
@@ -215,7 +217,7 @@ def _is_hidden(relative: Path) -> bool:
 
 
 def _refuse_circles(base: Path, where: str) -> None:
-    """Refuse a folder in which `**`, which follows links, would go round for ever.
+    """Refuse a folder in which whoever follows links would go round for ever.
 
     Raises:
         DataError: a folder below leads back to one that it lies in, or links multiply the folders.

@@ -3,6 +3,7 @@
 import atexit
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,11 +16,13 @@ from typing import Any
 import jinja2
 import markupsafe
 from jinja2 import TemplateError
+from tokenizers import Tokenizer
 
 from lilliput.base.errors import LilliputError, RunError, reading
 from lilliput.base.limits import limit, raising
 from lilliput.base.strangers import shown
 from lilliput.tokenizer import renderer
+from lilliput.tokenizer.bpe import literal
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE
 
 _HINT = "fetch the folder again, or put a chat template of your own in its place"
@@ -50,6 +53,79 @@ def render_template(
     except (TemplateError, LookupError, TypeError, ValueError) as error:
         raise _refused(str(error), where) from error
     return _result(_elsewhere(check_template(template, where), values, where), where)
+
+
+def encode_template(
+    tokenizer: Tokenizer, template: str, messages: Sequence[Mapping[str, str]], *, tokens: Mapping[str, str], where: str
+) -> list[int]:
+    """The ids of what `render_template` makes of a conversation.
+
+    Special tokens that a message spells out stay plain characters, as training reads them: whoever types `<|im_end|>`
+    ends nothing.
+
+    Args:
+        tokenizer: of the model.
+        template, messages, tokens, where: see `render_template`.
+    """
+    check_messages(messages, where)
+    known = (token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special)
+    typed = "".join(value for message in messages for value in message.values() if isinstance(value, str))
+    spelled = sorted((token for token in known if token in typed), key=len, reverse=True)
+    if not spelled:
+        text = render_template(template, messages, tokens=tokens, where=where)
+        return tokenizer.encode(text, add_special_tokens=False).ids
+    free = (chr(point) for point in range(_PRIVATE, sys.maxunicode) if chr(point) not in typed)
+    marks = dict(zip(spelled, free, strict=False))
+    hidden = [{key: _replaced(value, marks) for key, value in message.items()} for message in messages]
+    text = render_template(template, hidden, tokens=tokens, where=where)
+    plain, spelling = literal(tokenizer), {mark: token for token, mark in marks.items()}
+    ids: list[int] = []
+    for piece in re.split(f"([{''.join(spelling)}])", text):
+        encoder = plain if piece in spelling else tokenizer
+        ids += encoder.encode(spelling.get(piece, piece), add_special_tokens=False).ids
+    return ids
+
+
+def check_messages(messages: Any, where: str) -> None:
+    """Refuse what is no conversation: a list of mappings, each with a role and a content that are text.
+
+    Raises:
+        LilliputError: it is none.
+    """
+    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
+        raise _refused("there is no message", where)
+    for message in messages:
+        for key in ("role", "content"):
+            value = message.get(key) if isinstance(message, Mapping) else None
+            if not isinstance(value, str):
+                raise _refused(f"the {key} of a message is {shown(value)}", where)
+            check_text(value, where)
+
+
+def check_text(text: str, where: str) -> None:
+    """Refuse text that no encoding has.
+
+    Raises:
+        LilliputError: it holds half a surrogate pair.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise LilliputError(
+            f"the text holds half a surrogate pair at place {error.start}, which is no text",
+            where=where,
+            hint="type it again, or read it as UTF-8",
+        ) from error
+
+
+def _replaced(value: Any, marks: Mapping[str, str]) -> Any:
+    for token, mark in marks.items():
+        value = value.replace(token, mark) if isinstance(value, str) else value
+    return value
+
+
+_PRIVATE = 0xF0000
+"""From here on, characters mean nothing: they stand for what must not be taken for a special token."""
 
 
 def read_template(path: Path) -> str:
