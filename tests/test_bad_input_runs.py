@@ -211,7 +211,7 @@ def make(folder):
     os._exit(9)
 
 with RunFolder(Path(sys.argv[1])) as run:
-    run.part("tokenizer", 2, make)
+    run.part("tokenizer", {"n": 2}, make)
 """
 
 
@@ -227,15 +227,15 @@ def test_what_a_part_replaces_outlives_a_kill_and_a_failure(tmp_path):
         raise KeyboardInterrupt
 
     with RunFolder(tmp_path) as opened:
-        opened.part("tokenizer", 1, make)
+        opened.part("tokenizer", {"n": 1}, make)
     before = contents(tmp_path)
     assert subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False).returncode == 9
     with RunFolder(tmp_path) as opened:
         with pytest.raises(KeyboardInterrupt):
-            opened.part("tokenizer", 2, fail)
-        assert contents(tmp_path) == before and opened.made("tokenizer", 1) == "old"
+            opened.part("tokenizer", {"n": 2}, fail)
+        assert contents(tmp_path) == before and opened.made("tokenizer", {"n": 1}) == "old"
         (tmp_path / "tokenizer" / "tokenizer.json").unlink()
-        assert opened.part("tokenizer", 3, lambda folder: "new") == "new"
+        assert opened.part("tokenizer", {"n": 3}, lambda folder: "new") == "new"
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {".lock", "run.json", "tokenizer.json"}
 
 

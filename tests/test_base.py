@@ -143,9 +143,9 @@ def test_a_part_is_made_once_and_again_when_its_inputs_change(tmp_path):
         (folder / f"train-{len(made)}.bin").write_text("")
         return len(made)
 
-    for inputs, expected in (("a", 1), ("a", 1), ("b", 2), ("a", 3)):
+    for text, expected in (("a", 1), ("a", 1), ("b", 2), ("a", 3)):
         with RunFolder(tmp_path / "run") as run:
-            assert run.part("shards/texts", inputs, make) == expected
+            assert run.part("shards/texts", {"text": text}, make) == expected
     assert made == [[], [], []], "a part whose inputs changed begins from nothing"
 
 
@@ -160,15 +160,14 @@ def test_a_part_that_cannot_be_made_from_new_inputs_stays_what_it_was(tmp_path):
         raise KeyboardInterrupt
 
     with RunFolder(tmp_path) as run:
-        run.part("tokenizer", 1, make)
+        run.part("tokenizer", {"n": 1}, make)
         with pytest.raises(KeyboardInterrupt):
-            run.part("tokenizer", 2, fail)
-        assert (tmp_path / "tokenizer" / "tokenizer.json").read_text() == "old" and run.made("tokenizer", 1) == "old"
-        run.part("tokenizer", 2, make)
-        assert run.made("tokenizer", 2) == "old" and sorted(path.name for path in tmp_path.glob("[tp]*")) == [
-            "parts",
-            "tokenizer",
-        ]
+            run.part("tokenizer", {"n": 2}, fail)
+        assert (tmp_path / "tokenizer" / "tokenizer.json").read_text() == "old"
+        assert run.made("tokenizer", {"n": 1}) == "old"
+        run.part("tokenizer", {"n": 2}, make)
+        assert run.made("tokenizer", {"n": 2}) == "old"
+        assert sorted(path.name for path in tmp_path.glob("[tp]*")) == ["parts", "tokenizer"]
 
 
 def test_a_lasting_part_is_never_replaced_unasked(tmp_path):
@@ -195,10 +194,10 @@ def test_a_part_whose_files_are_gone_is_made_again(tmp_path):
 
     for _ in range(2):
         with RunFolder(tmp_path) as run:
-            assert run.part("tokenizer", 1, make, whole) == "tokenizer.json"
+            assert run.part("tokenizer", {"n": 1}, make, whole) == "tokenizer.json"
     (tmp_path / "tokenizer" / "tokenizer.json").unlink()
     with RunFolder(tmp_path) as run:
-        run.part("tokenizer", 1, make, whole)
+        run.part("tokenizer", {"n": 1}, make, whole)
     assert made == [0, 1] and (tmp_path / "tokenizer" / "tokenizer.json").is_file()
 
 
@@ -206,7 +205,7 @@ def test_a_damaged_record_is_named(tmp_path):
     with pytest.raises(RunError, match="damaged") as error, RunFolder(tmp_path) as run:
         (tmp_path / "parts").mkdir()
         (tmp_path / "parts" / "tokenizer.json").write_text("{half")
-        run.part("tokenizer", 1, lambda folder: None)
+        run.part("tokenizer", {"n": 1}, lambda folder: None)
     assert error.value.where.endswith("parts/tokenizer.json")
 
 
@@ -230,15 +229,17 @@ def test_an_interrupted_part_finds_what_it_left(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), RunFolder(tmp_path) as run:
-        run.part("tokenizer", 1, fail)
+        run.part("tokenizer", {"n": 1}, fail)
     with RunFolder(tmp_path) as run:
-        assert run.part("tokenizer", 1, lambda folder: [path.name for path in folder.iterdir()]) == ["tokenizer.json"]
+        assert run.part("tokenizer", {"n": 1}, lambda folder: [path.name for path in folder.iterdir()]) == [
+            "tokenizer.json"
+        ]
 
 
 def test_left_over_partial_folders_are_swept(tmp_path):
     with RunFolder(tmp_path) as run:
         (tmp_path / f"tokenizer{PARTIAL}").mkdir()
-        run.part("tokenizer", 1, lambda folder: None)
+        run.part("tokenizer", {"n": 1}, lambda folder: None)
     assert not (tmp_path / f"tokenizer{PARTIAL}").exists()
 
 

@@ -77,6 +77,7 @@ def test_every_option_is_on_the_card_and_no_folder_of_this_machine(shop):
     assert str(shop.parent) not in text
 
 
+@pytest.mark.slow
 def test_a_run_that_no_command_made_says_so(shop):
     """As after a change in Python: the noted command is that of another recipe."""
     run = RunFolder(shop / "run")

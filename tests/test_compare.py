@@ -11,6 +11,8 @@ import tiny_commands
 from lilliput.compare.comparison import compare
 from lilliput.compare.equal import at_equal, lowest_in_common, noise, reached
 
+pytestmark = pytest.mark.slow
+
 
 def falling(rate, *, most=10, spread=0.0, seed=0):
     """A curve that is straight over the logarithm of what was spent: 5 - rate * ln(spent)."""

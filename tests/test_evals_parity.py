@@ -18,6 +18,8 @@ from lilliput.evals.items import Folder, Hub
 from lilliput.evals.suites import MTLM, OPEN_SLM, TaskUse
 from lilliput.publish.export import Generation, export
 
+pytestmark = pytest.mark.slow
+
 # The twelve of the MTLM card include all of open-slm but PIQA.
 USES = {use.task: use for use in (*MTLM.tasks, *OPEN_SLM.tasks)}
 LONG = 2048

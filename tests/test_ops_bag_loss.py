@@ -213,6 +213,7 @@ def test_a_target_that_is_no_token_makes_the_loss_nan_where_it_has_weight(backen
     assert loss.isnan().nonzero().tolist() == [[1, 2]] and not lse.isnan().any() and total.isnan()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", [TRITON])
 def test_the_fused_loss_passes_the_checks_of_operators(backend):
     module = importlib.import_module("lilliput.ops.bag_loss.triton")

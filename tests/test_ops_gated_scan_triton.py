@@ -68,6 +68,7 @@ def test_the_kernels_equal_the_naive_form(length, steepness, dtype, tolerance):
     assert furthest(run(Backend.TRITON, inputs, dtype), run(Backend.NAIVE, inputs)) < tolerance
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a cut may be miscompiled; those that ship are tested below")
 @pytest.mark.parametrize("chunk", [16, 32, 64])
 def test_however_the_work_is_cut(chunk, monkeypatch):

@@ -252,6 +252,7 @@ def test_any_name_is_planned(tmp_path):
         assert text.count(visible(name)) == 6 and (name in text) == (name == visible(name)), text
 
 
+@pytest.mark.slow
 def test_the_tables_fit_a_hundred_columns(recipe):
     layout = HGRN2Layout(context=2_048)
     stages = tuple(Stage(share=share, objective=NextBag(bag=bag)) for share, bag in ((0.5, 4), (0.5, 1)))

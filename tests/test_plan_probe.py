@@ -52,6 +52,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(clock, "REPEATS", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [tiny.pretraining().optimizer, NorMuon(lr=1e-3, adam_lr=1e-3)])
 def test_a_step_takes_as_long_as_in_training(tmp_path, optimizer):
     phase = tiny.pretraining(length=128, batch_tokens=4 * 128, tokens=Tokens(9 * 4 * 128), optimizer=optimizer)

@@ -236,6 +236,7 @@ def test_documents_begin_with_the_end_token_of_the_tokenizer(done):
         assert int((tokens == 1).sum()) == documents and tokens[1] == 1, "what the tokenizer puts first stays"
 
 
+@pytest.mark.slow
 def test_new_tokens_stand_between_those_that_are_known_and_the_padding(done):
     kind, recipe, folder, _ = done
     from safetensors.torch import load_file

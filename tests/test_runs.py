@@ -117,6 +117,7 @@ def test_token_files_are_written_again(run):
     assert hashes(folder) == before and len(shards(folder)) == 2
 
 
+@pytest.mark.slow
 def test_giving_a_part_up_gives_up_what_came_after(run):
     recipe, folder, _ = run
     found = since(folder, "phases/04-sft")
@@ -130,6 +131,7 @@ def test_giving_a_part_up_gives_up_what_came_after(run):
         since(folder, "phases/00-pretrian")
 
 
+@pytest.mark.slow
 def test_a_card_that_somebody_edited_stays(run):
     recipe, folder, _ = run
     release, card = folder / "releases" / "tiny-base", folder / "cards" / "tiny-base.md"
@@ -183,6 +185,7 @@ def test_differences_name_the_place():
     assert not differences(old, old)
 
 
+@pytest.mark.slow
 def test_what_weights_were_trained_on_is_theirs_for_good(tmp_path):
     """A line more in a text: no verb replaces tokenizer and token files, nor makes others where they are gone."""
     recipe = tiny.recipe(tmp_path / "data", tiny.GQA_SPEC)

@@ -103,6 +103,7 @@ def test_killed_and_started_twice_it_comes_to_the_same_numbers(files, done):
     assert noted["recipe"] == "swept.py" and noted["overrides"] == [f"{LR.path}=0.03", f"{INNER.path}=24", "seed=1"]
 
 
+@pytest.mark.slow
 def test_results_are_a_table_a_picture_and_json(done):
     _, folder, found, screen = done
     assert read_json(folder / "results.json") == found and found["finished"] == found["variants"] == 8

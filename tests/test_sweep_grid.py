@@ -38,7 +38,7 @@ def test_variants_are_all_combinations_seed_after_seed(recipe):
     assert [one.seed for one in made] == [5] * 4 + [6] * 4 == [one.recipe.seed for one in made]
     assert made[7].recipe.timeline[0].optimizer.lr == 0.02 and made[7].recipe.model.ffn.inner == 48
     assert made[7].setting.values == {LR: 0.02, "model.ffn.inner": 48}
-    assert recipe.timeline[0].optimizer.lr == 1e-2, "the recipe itself stays"
+    assert recipe.timeline[0].optimizer.lr == 6e-3, "the recipe itself stays"
 
 
 def test_names_tell_fields_apart_and_are_safe_for_folders(recipe):

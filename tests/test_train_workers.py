@@ -168,12 +168,14 @@ def test_two_workers_train_what_one_does_and_exchange_once_a_step(straight, two)
     assert numbers(straight / "two", 99) == pytest.approx(numbers(straight / "one", 99), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_only_the_last_of_several_micro_batches_exchanges(straight, many):
     assert many == [once_a_step(straight / "many")] * 2
     early = 4  # later, steps as long as these tests take have made more of what was rounded otherwise
     assert numbers(straight / "many", early) == pytest.approx(numbers(straight / "one", early), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_workers_agree_on_the_rows_that_fit_everywhere(straight, many):
     """Two rows fit on one of them; both take one, as if that had been said, and as the record has it."""
     found = straight / "found"
@@ -209,6 +211,7 @@ def test_a_signal_to_one_worker_stops_both_after_the_same_step(straight, two):
     assert far(straight / "two", straight / "told") == 0, "as many workers end in the same bits"
 
 
+@pytest.mark.slow
 def test_what_strikes_one_worker_is_an_incident_of_both(straight, two):
     exchanged = together(straight, straight / "struck", struck_at=7)
     (incident,) = read_incidents(straight / "struck" / PRETRAIN / "checkpoints")
@@ -216,6 +219,7 @@ def test_what_strikes_one_worker_is_an_incident_of_both(straight, two):
     assert len(exchanged[0]) == len(exchanged[1]) == len(two[0]) + 3, "steps 5 to 7 twice"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("narrow", "tolerance"), [("fp16", 1e-2), ("bf16", 2e-2)])
 def test_gradients_may_travel_in_half_the_bytes(straight, two, narrow, tolerance):
     together(straight, straight / narrow, replace(TWO, exchange=AllReduce(workers=2, compress=narrow)))
