@@ -92,6 +92,17 @@ def test_what_is_no_data_is_refused():
         to_plain({"a": object()})
 
 
+def test_override_sets_what_is_not_set_and_unsets_what_is(tmp_path):
+    recipe = tiny.recipe(tmp_path)
+    assert recipe.license is None and override(recipe, "license", "mit").license == "mit"
+    data = "timeline.pretrain.optimizer.embedding_lr"
+    assert override(recipe, data, "3e-3").timeline[0].optimizer.embedding_lr == 3e-3
+    assert override(override(recipe, data, "3e-3"), data, "none").timeline[0].optimizer.embedding_lr is None
+    with pytest.raises(RecipeError, match="the field is not set now") as raised:
+        override(recipe, data, "fast")
+    assert raised.value.hint == "give one of: float"
+
+
 def test_override_reads_text_as_the_type_that_is_there(tmp_path):
     recipe = tiny.recipe(tmp_path)
     assert override(recipe, "timeline.0.tokens", "1e9").timeline[0].tokens == Tokens(1e9)

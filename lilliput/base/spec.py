@@ -12,9 +12,11 @@ import difflib
 import importlib
 import re
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 from math import inf
-from typing import Any, NamedTuple, TypeVar
+from types import NoneType
+from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
 from lilliput.base.errors import LilliputError, RecipeError
 
@@ -98,6 +100,8 @@ class _Change(NamedTuple):
     """What is left of the path."""
     path: str
     text: str
+    kind: Any = None
+    """What the field is declared as, where it is one of a spec."""
 
     @property
     def where(self) -> str:
@@ -109,11 +113,12 @@ def _override(value: Any, changes: list[_Change]) -> Any:
         if not change.keys:
             if len(changes) > 1:
                 raise RecipeError("the field is set twice", where=change.where, hint="leave one of them out")
-            return _parse(value, change.text, change.path)
+            return _parse(value, change.text, change.path, change.kind)
     below: dict[str, list[_Change]] = {}
     for change in changes:
         key, *rest = change.keys
-        below.setdefault(_key_of(value, key, change.where), []).append(change._replace(keys=rest))
+        found = _key_of(value, key, change.where)
+        below.setdefault(found, []).append(change._replace(keys=rest, kind=_declared(value, found)))
     if isinstance(value, tuple):
         return tuple(_override(item, below.get(str(place), [])) for place, item in enumerate(value)) if below else value
     if not below:
@@ -142,7 +147,19 @@ def _key_of(value: Any, key: str, where: str) -> str:
     raise RecipeError(f"{value!r} has no part named {key!r}", where=where, hint="end the path one name earlier")
 
 
-def _parse(old: Any, text: str, path: str) -> Any:
+def _declared(spec: Any, name: str) -> Any:
+    """What a field of a spec is declared as; None where that cannot be told, or this is no spec."""
+    try:
+        return get_type_hints(type(spec)).get(name) if is_dataclass(spec) else None
+    except NameError:  # declared with a name that is there for type checkers alone
+        return None
+
+
+def _parse(old: Any, text: str, path: str, kind: Any) -> Any:
+    if old is None:
+        return _parse_unset(text, path, kind)
+    if text.lower() == "none" and NoneType in get_args(kind) and not isinstance(old, str):
+        return None
     try:
         if isinstance(old, bool):
             return {"true": True, "false": False}[text.lower()]
@@ -155,13 +172,28 @@ def _parse(old: Any, text: str, path: str) -> Any:
             return text
         if is_dataclass(old) and len(fields(old)) == 1:
             only = fields(old)[0].name
-            return replace(old, **{only: _parse(getattr(old, only), text, path)})  # type: ignore[type-var]
+            return replace(old, **{only: _parse(getattr(old, only), text, path, None)})  # type: ignore[type-var]
     except (KeyError, ValueError, OverflowError):
         pass
     raise RecipeError(
         f"{text!r} does not fit, the value there now is {old!r}",
         where=f"--set {path}={text}",
         hint="give a value of the same kind, or a longer path to one of its fields",
+    )
+
+
+def _parse_unset(text: str, path: str, kind: Any) -> Any:
+    """Text as one of the kinds that a field may have where it has nothing yet."""
+    examples = {bool: True, int: 0, float: 0.0, str: ""}
+    kinds = [one for one in examples if one in get_args(kind)]
+    for one in kinds:
+        with suppress(RecipeError):
+            return _parse(examples[one], text, path, None)
+    names = " or ".join(one.__name__ for one in kinds)
+    raise RecipeError(
+        f"{text!r} does not fit, the field is not set now",
+        where=f"--set {path}={text}",
+        hint=f"give one of: {names}" if names else "set it in a recipe file: lilliput recipe copy NAME",
     )
 
 

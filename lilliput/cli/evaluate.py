@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lilliput.base.errors import LilliputError
-from lilliput.cli.options import DeviceOption, ItemsOption, JsonOption
+from lilliput.cli.options import DeviceOption, ItemsOption, JsonOption, expanded
 from lilliput.cli.pipeline import interruptible
 from lilliput.cli.show import console, show_evaluation, show_release, silent
 from lilliput.cli.target import target
@@ -33,11 +33,13 @@ def evaluate(
     eval_data: ItemsOption = None,
     tasks: Annotated[str, typer.Option(help="Only these tasks of the suite, separated by commas.")] = "",
     text: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Perplexity and bits per byte of a text instead.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Perplexity and bits per byte of a text instead.", callback=expanded),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first so many items of each task.")] = None,
     records: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write every item and its likelihoods as JSON lines.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write every item and its likelihoods as JSON lines.", callback=expanded),
     ] = None,
     trust_remote_code: Annotated[
         bool,

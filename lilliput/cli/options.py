@@ -18,6 +18,11 @@ def _machines(incomplete: str) -> list[str]:
     return [name for name in names("lilliput.machines") if name.startswith(incomplete)]
 
 
+def expanded(path: Path | None) -> Path | None:
+    """A path whose `~` is a home: shells leave that of `--out=~/x` as it is."""
+    return path and path.expanduser()
+
+
 RecipeArgument = Annotated[
     str,
     typer.Argument(
@@ -38,7 +43,12 @@ ModelArgument = Annotated[
     Path, typer.Argument(metavar="MODEL|RUN", help="A published model folder, or a run folder (its last release).")
 ]
 OutOption = Annotated[
-    Path | None, typer.Option(metavar="FOLDER", help="The run folder, runs/<recipe> unless told; an old one goes on.")
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="The run folder, runs/<recipe> by default; an existing run is continued.",
+        callback=expanded,
+    ),
 ]
 SetOption = Annotated[
     list[str], typer.Option("--set", metavar="PATH=VALUE", help="Override one field of the recipe, e.g. seed=1.")
@@ -66,7 +76,12 @@ ChangeOption = Annotated[
 ]
 ItemsOption = Annotated[
     Path | None,
-    typer.Option("--eval-data", metavar="FOLDER", help="Local files of the evaluation sets; the hub unless told."),
+    typer.Option(
+        "--eval-data",
+        metavar="FOLDER",
+        help="Local files of the evaluation sets; the hub by default.",
+        callback=expanded,
+    ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, mps, or auto for the best there is.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -7,7 +7,15 @@ from typing import Annotated
 import typer
 
 from lilliput.base.terminal import Terminal
-from lilliput.cli.options import JsonOption, MachineOption, SetOption, ShrinkOption, SourceOption, TargetArgument
+from lilliput.cli.options import (
+    JsonOption,
+    MachineOption,
+    SetOption,
+    ShrinkOption,
+    SourceOption,
+    TargetArgument,
+    expanded,
+)
 from lilliput.cli.pipeline import interruptible
 from lilliput.cli.show import console
 from lilliput.cli.target import target
@@ -31,7 +39,9 @@ def sweep_command(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="runs/<recipe>-sweep unless told; an old one goes on."),
+        typer.Option(
+            metavar="FOLDER", help="runs/<recipe>-sweep by default; an existing sweep is continued.", callback=expanded
+        ),
     ] = None,
     machine: MachineOption = None,
     overrides: SetOption = [],  # noqa: B006

@@ -8,7 +8,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from lilliput.cli.options import JsonOption
+from lilliput.cli.options import JsonOption, expanded
 from lilliput.cli.show import console
 
 app = typer.Typer()
@@ -30,7 +30,9 @@ def compare_command(
     second: Annotated[str, typer.Argument(metavar="RUN", help="Another, or another phase.")],
     heldout: Annotated[str | None, typer.Option(metavar="CORPUS", help="The held-out text to compare on.")] = None,
     at: Annotated[float | None, typer.Option(metavar="BITS", help="Bits per byte to look at.")] = None,
-    page: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the curves into an HTML file.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the curves into an HTML file.", callback=expanded)
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare what two runs need, in tokens and in time, to reach equal held-out bits per byte."""
