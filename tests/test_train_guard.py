@@ -54,7 +54,7 @@ def numbers(metrics):
 @pytest.mark.parametrize("stop", [11, 14, 21])
 def test_a_run_that_is_killed_around_an_incident_ends_as_one_that_is_not(shards, tmp_path, how, stop):  # noqa: F811
     """The text of step 11 is spoilt: back to step 8, and on behind it. Kills come before, while going on, and later."""
-    phase = replace(PHASE, data=Spoilt(how, 10 * ROWS + 5))
+    phase = replace(PHASE, data=Spoilt(how, 10 * ROWS + 5), optimizer=AdamW(lr=1e-2))
     straight, average, metrics = train(shards, tmp_path / "straight", phase=phase)
     (incident,) = read_incidents(tmp_path / "straight" / "checkpoints")
     assert (incident["step"], incident["back_to"]) == (11, 8)

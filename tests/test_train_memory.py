@@ -167,7 +167,7 @@ def test_a_measurement_that_cannot_be_taken_says_so(shards, tmp_path, monkeypatc
 
     monkeypatch.setattr(heldout, "summed", never)
     with pytest.raises(MachineError, match="memory ran out, not in a pass over rows") as error:
-        train(shards, tmp_path, phase=tiny.pretraining(steps=1))
+        train(shards, tmp_path, phase=tiny.pretraining(steps=4))
     assert "`positions`" in error.value.hint and "phase 'pretrain'" in error.value.where
 
 

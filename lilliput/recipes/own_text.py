@@ -5,7 +5,7 @@
 Copy it (`lilliput recipe copy own-text`) and change what you like; the guide "your own text" goes through it.
 """
 
-from lilliput.base.units import Share, Steps, Tokens
+from lilliput.base.units import Share, Tokens
 from lilliput.data.documents import Files
 from lilliput.data.mixture import Mixture
 from lilliput.data.split import Split
@@ -46,7 +46,7 @@ recipe = Recipe(
             data=Mixture(weights={"texts": 1.0}),
             stages=(Stage(share=1.0, objective=NextBag(terms=(CrossEntropy(), ZLoss(weight=1e-4)))),),
             optimizer=NorMuon(lr=1e-2, adam_lr=8e-3),
-            schedule=WarmupStableDecay(warmup=Steps(10), decay=Share(0.4), shape="linear", floor=0.02),
+            schedule=WarmupStableDecay(warmup=Share(0.02), decay=Share(0.4), shape="linear", floor=0.02),
         ),
         Release(
             name="own-text",
