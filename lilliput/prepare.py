@@ -249,6 +249,12 @@ class Preparation:
         """
         corpus = self._recipe.corpora[name]
         spec = to_plain(corpus)
+        if before is not None and not (isinstance(before, dict) and {"spec", "content"} <= before.keys()):
+            raise RunError(
+                f"the record of what was read of {name} is damaged",
+                where=str(self._run.path / "parts"),
+                hint=f"put it back from a copy, or begin another run with --out; {self._run.path} stays as it is",
+            )
         if trained and before and before["spec"] != spec:
             changed = "; ".join(differences({name: before["spec"]}, {name: spec})[:4])
             raise RunError(

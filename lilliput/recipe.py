@@ -76,8 +76,14 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_name("recipe", self.name, "Recipe(name=...)")
-        for name in self.corpora:
+        for name, corpus in self.corpora.items():
             check_name("corpus", name, f"recipe {self.name!r}")
+            if not (hasattr(corpus, "documents") or hasattr(corpus, "conversations")):
+                raise RecipeError(
+                    f"the corpus {name!r} is {corpus!r:.80}, which has neither documents nor conversations",
+                    where=f"recipe {self.name!r}",
+                    hint='give a spec, such as Files(paths=("texts",))',
+                )
         _refuse_same(self)
         for name in sorted(self._used_corpora() - set(self.corpora)):
             raise unknown("corpus", name, list(self.corpora), f"recipe {self.name!r}")
