@@ -1,7 +1,7 @@
 """From raw text to token files: the tokenizer and the shards of a recipe, as parts of its run."""
 
 from array import array
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -68,7 +68,9 @@ class Preparation:
     def tokenizer(self) -> Tokenizer:
         """The tokenizer, learned from the training side of the recipe's tokenizer corpora."""
         recipe = self._recipe
-        before = _corpora_of(self._run.record("tokenizer"))
+        before = self._run.record("tokenizer").get("from", {}).get("corpora", {})
+        if not isinstance(before, dict):
+            raise _damaged("the tokenizer's corpora", self._run)
         trained = before if self._trained() else {}
         inputs = {
             "tokenizer": recipe.tokenizer.identity(),
@@ -250,11 +252,7 @@ class Preparation:
         corpus = self._recipe.corpora[name]
         spec = to_plain(corpus)
         if before is not None and not (isinstance(before, dict) and {"spec", "content"} <= before.keys()):
-            raise RunError(
-                f"the record of what was read of {name} is damaged",
-                where=str(self._run.path / "parts"),
-                hint=f"put it back from a copy, or begin another run with --out; {self._run.path} stays as it is",
-            )
+            raise _damaged(name, self._run)
         if trained and before and before["spec"] != spec:
             changed = "; ".join(differences({name: before["spec"]}, {name: spec})[:4])
             raise RunError(
@@ -293,10 +291,12 @@ def _reads(entry: Phase | Release) -> tuple[str, ...]:
     return (entry.heldout, entry.chat) if entry.chat else (entry.heldout,)
 
 
-def _corpora_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The identities of the corpora that a tokenizer was learned from."""
-    corpora = record.get("from", {}).get("corpora", {})
-    return corpora if isinstance(corpora, dict) else {}
+def _damaged(what: str, run: RunFolder) -> RunError:
+    return RunError(
+        f"the record of what was read of {what} is damaged",
+        where=str(run.path / "parts"),
+        hint="put it back from a copy, or begin another run with --out",
+    )
 
 
 def _is_tokenizer(folder: Path, outputs: Any) -> bool:

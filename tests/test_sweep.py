@@ -234,3 +234,15 @@ def test_a_variant_that_somebody_else_holds_is_passed_over_and_waited_for(files,
     said = screen.getvalue()
     assert freed and found["finished"] == 2
     assert said.index("lr=0.03,seed=0 begins") < said.index("waiting for") < said.index("lr=0.003,seed=0 begins")
+
+
+def test_a_folder_of_somebodys_own_in_a_variant_is_not_replaced_by_a_link(files, tmp_path):
+    _, recipe = files
+    train(recipe, tmp_path, [LR])
+    own = tmp_path / "lr=0.01,seed=0" / "tokenizer"
+    with RunFolder(own.parent):
+        own.mkdir()
+    (own / "thesis.tex").write_text("ten years of work")
+    with pytest.raises(RunError, match="tokenizer is there, and no record says that this run made it"):
+        train(recipe, tmp_path, [Over(path=LR.path, values=("0.003", "0.01"))])
+    assert (own / "thesis.tex").read_text() == "ten years of work"

@@ -34,7 +34,8 @@ def link_prepared(run: RunFolder, recipe: Recipe, donors: Iterable[tuple[Path, R
     Whether a part fits is for the run to say, by the part's inputs; likely ones come first.
     """
     names = ["tokenizer", *(f"shards/{corpus}" for corpus in recipe.corpora)]
-    missing = [name for name in names if not run.record(name)]
+    # What is there without a record is somebody's own: the run refuses it, and a link would replace it.
+    missing = [name for name in names if not run.record(name) and not (run.path / name).exists()]
     mine = text_of(recipe)
     for folder, _ in sorted(donors, key=lambda donor: text_of(donor[1]) != mine):
         donor = RunFolder(folder)
