@@ -76,9 +76,14 @@ def reading(
     except Exception as error:
         raise (kind or RunError)(f"{what} ({_in_short(error)})", where=str(where), hint=hint) from error
     except BaseException as error:
-        if type(error).__name__ != "PanicException":  # of a native library; pyo3 hides it from `except Exception`
+        if not is_panic(error):
             raise
         raise (kind or RunError)(f"{what} ({_in_short(error)})", where=str(where), hint=hint) from error
+
+
+def is_panic(error: BaseException) -> bool:
+    """Return whether native code panicked, which pyo3 hides from `except Exception`; its class cannot be imported."""
+    return type(error).__name__ == "PanicException"
 
 
 def _in_short(error: BaseException) -> str:

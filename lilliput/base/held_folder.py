@@ -6,6 +6,7 @@ from typing import Any
 
 from lilliput.base.errors import InUseError, RunError, reading
 from lilliput.base.files import read_json, sealed, unsealed, write_json
+from lilliput.base.ownership import finished
 
 LOCK = ".lock"
 
@@ -27,6 +28,24 @@ class HeldFolder:
         Raises:
             RunError: it does.
         """
+
+    def refuse_others(self, what: str, record: str) -> None:
+        """Refuse a folder that is not empty, hidden files and an unfinished `record` aside.
+
+        Args:
+            what: it should be, such as "run".
+            record: the file that makes a folder one.
+
+        Raises:
+            RunError: it is not.
+        """
+        names = (path.name for path in sorted(self.path.iterdir()))
+        if others := [name for name in names if not name.startswith(".") and finished(name) != record]:
+            raise RunError(
+                f"the folder is no {what}, and not empty: it holds {', '.join(others[:4])}",
+                where=str(self.path),
+                hint=f"choose another one with --out: a new or an empty folder, or a {what} to continue",
+            )
 
     def __enter__(self):
         where = str(self.path)

@@ -21,7 +21,7 @@ import lilliput
 from lilliput.base.errors import RunError, reading
 from lilliput.base.files import PARTIAL, hash_of, move, new_folder
 from lilliput.base.held_folder import HeldFolder
-from lilliput.base.ownership import check_links, check_ours, finished, inside, remove
+from lilliput.base.ownership import check_links, check_ours, inside, remove
 
 FORMAT = 1
 RUN_FILE = "run.json"
@@ -57,12 +57,8 @@ class RunFolder(HeldFolder):
             return
         if (self.path / RUN_FILE).is_file():
             self._check_format()
-        elif others := [path.name for path in sorted(self.path.iterdir()) if not _may_be_there(path.name)]:
-            raise RunError(
-                f"the folder is no run, and not empty: it holds {', '.join(others[:4])}",
-                where=str(self.path),
-                hint="choose another one with --out: a new or an empty folder, or a run to continue",
-            )
+        else:
+            self.refuse_others("run", RUN_FILE)
         check_links(self.path)
 
     def opened(self) -> None:
@@ -259,8 +255,3 @@ def _aside(path: Path) -> Path:
 
 def _record_file(name: str) -> str:
     return f"parts/{name.replace('/', '.')}.json"
-
-
-def _may_be_there(name: str) -> bool:
-    """Whether a new run may find this: hidden files of a file manager, or what a kill left of its first record."""
-    return name.startswith(".") or finished(name) == RUN_FILE

@@ -21,7 +21,6 @@ from lilliput import __version__, timeline
 from lilliput.base.errors import DivergenceError, InUseError, RunError, reading
 from lilliput.base.files import write_bytes, write_text
 from lilliput.base.held_folder import HeldFolder
-from lilliput.base.ownership import finished
 from lilliput.base.rundir import RunFolder, differences
 from lilliput.base.spec import to_plain
 from lilliput.base.terminal import Terminal
@@ -101,15 +100,8 @@ class SweepFolder(HeldFolder):
         """
         if (self.path / "run.json").exists():
             raise RunError("the folder is a run, not a sweep", where=str(self.path), hint="choose another with --out")
-        if (self.path / SWEEP_FILE).is_file() or not self.path.is_dir():
-            return
-        others = [path.name for path in sorted(self.path.iterdir()) if not path.name.startswith(".")]
-        if others := [name for name in others if finished(name) != SWEEP_FILE]:
-            raise RunError(
-                f"the folder is no sweep, and not empty: it holds {', '.join(others[:4])}",
-                where=str(self.path),
-                hint="choose another with --out: a new or an empty folder, or a sweep to continue",
-            )
+        if self.path.is_dir() and not (self.path / SWEEP_FILE).is_file():
+            self.refuse_others("sweep", SWEEP_FILE)
 
 
 class _Walk:

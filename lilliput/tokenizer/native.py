@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from lilliput.base.errors import DataError
+from lilliput.base.errors import DataError, is_panic
 
 
 @contextmanager
@@ -17,7 +17,7 @@ def native(where: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if type(error).__name__ != "PanicException":  # a class that cannot be imported
+        if not is_panic(error):
             raise
         raise DataError(
             f"the rules of the tokenizer fail ({error!s:.300})",

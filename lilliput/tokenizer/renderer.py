@@ -23,7 +23,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 
 class Generation(Extension):
-    """`{% generation %}`: what an assistant answers for, which a mask is made of elsewhere; the text is that within."""
+    """The tag `{% generation %}`: transformers makes a mask of what it holds; here it renders as its content."""
 
     tags = {"generation"}  # noqa: RUF012 (Jinja reads a set of the class)
 
