@@ -5,7 +5,7 @@ model.generate("What does `json.dumps(obj)` do?")
 model.score("The sky is", ["blue", "green"])
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,11 @@ class Model:
         """Tokens the model was trained to read at once."""
         return self._published.layout.context
 
+    @property
+    def max_new_tokens(self) -> int:
+        """How many tokens it writes at most, unless told otherwise."""
+        return self._published.generation.max_new_tokens
+
     def generate(self, prompt: str | Sequence[Message], **settings: Any) -> str:
         """What the model writes after a prompt, without the prompt: `stream` in one piece."""
         return "".join(self.stream(prompt, **settings))
@@ -99,7 +104,7 @@ class Model:
         max_new_tokens: int | None = None,
         seed: int = 0,
         **sampling: Any,
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, str]:
         """Yield what the model writes, piece by piece, each of whole characters.
 
         Args:
@@ -110,6 +115,9 @@ class Model:
             **sampling: fields of `lilliput.generate.sample.Sampling` (greedy, temperature, top_k, top_p,
                 repetition_penalty) where they differ from the release's own.
 
+        Returns:
+            why it ended, as the generator's value: `stop`, or `length` where `max_new_tokens` cut it.
+
         Raises:
             LilliputError: a conversation for a model without a chat template, or a setting that does not exist.
             RecipeError: a setting has an impossible value.
@@ -118,16 +126,19 @@ class Model:
             raise RecipeError(
                 f"max_new_tokens cannot be {max_new_tokens}", where="generate", hint="give 0 or more, or leave it out"
             )
-        ids = self._ids(prompt, add_special_tokens=True) if isinstance(prompt, str) else self._encode(prompt)
         return write_on(
             self._model,
             self.tokenizer,
-            ids or [self._published.end_id],
+            self._prompt(prompt),
             self._sampling(sampling),
             stops=self._published.stop_ids,
-            most=self._published.generation.max_new_tokens if max_new_tokens is None else max_new_tokens,
+            most=self.max_new_tokens if max_new_tokens is None else max_new_tokens,
             seed=seed,
         )
+
+    def count_tokens(self, prompt: str | Sequence[Message]) -> int:
+        """How many tokens the model reads for a text, or for a conversation in its chat template."""
+        return len(self._prompt(prompt))
 
     def score(self, context: str, choices: Sequence[str], *, delimiter: str = DELIMITER) -> list[Choice]:
         """How likely each choice is after a context, in the order given.
@@ -187,6 +198,10 @@ class Model:
         check_text(text, str(self.folder))
         with native(str(self.folder)):
             return self.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+
+    def _prompt(self, prompt: str | Sequence[Message]) -> list[int]:
+        ids = self._ids(prompt, add_special_tokens=True) if isinstance(prompt, str) else self._encode(prompt)
+        return ids or [self._published.end_id]
 
     def _encode(self, messages: Sequence[Message]) -> list[int]:
         if self.chat_template is None:

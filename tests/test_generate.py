@@ -8,11 +8,14 @@ import torch
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.terminal import Terminal
-from lilliput.generate.chat import converse
+from lilliput.data.conversations import ChatFiles
+from lilliput.generate.chat import Chat
 from lilliput.generate.decode import stream
 from lilliput.generate.sample import Sampling, _narrowed, choose, penalised
 from lilliput.generate.talk import write_on
+from lilliput.publish.export import Generation
 from lilliput.tokenizer.bpe import BPE, END_ID
+from lilliput.tokenizer.template import check_text
 
 
 @pytest.fixture(params=tiny.SPECS)
@@ -71,7 +74,15 @@ def test_sampling_follows_the_probabilities():
     assert torch.allclose(shares, torch.tensor([0.5, 0.3, 0.2]), atol=0.03)
 
 
-@pytest.mark.parametrize("bad", [{"temperature": 0}, {"top_p": 0}, {"top_k": -1}, {"repetition_penalty": 0}])
+def test_temperature_zero_is_greedy():
+    logits = torch.tensor([[0.1, 0.3, 0.2]])
+    coldest = choose(logits, torch.zeros(1, 1, dtype=torch.long), Sampling(temperature=0), torch.Generator())
+    assert coldest.tolist() == [1]
+    with pytest.raises(RecipeError, match="temperature 0"):
+        Generation(temperature=0)
+
+
+@pytest.mark.parametrize("bad", [{"temperature": -1}, {"top_p": 0}, {"top_k": -1}, {"repetition_penalty": 0}])
 def test_impossible_settings_are_refused(bad):
     with pytest.raises(RecipeError, match=next(iter(bad))):
         Sampling(**bad)
@@ -86,14 +97,83 @@ def test_text_comes_in_whole_characters(model):
     assert list(write_on(model, tokenizer, [END_ID], Sampling(), stops=(), most=5)), "an end begins a document"
 
 
-def test_a_conversation_is_remembered_until_it_begins_anew(monkeypatch):
-    console, heard = Terminal(file=StringIO(), width=200), []
-    said = iter(["hello", "again", "/new", "other", ""])
-    monkeypatch.setattr(console, "input", lambda prompt: next(said))
+class Talk:
+    """A chat whose lines are given, with a model that answers at once."""
 
-    def answer(messages, seed):
-        heard.append(([message["content"] for message in messages], seed))
-        return iter(["I ", "see"])
+    def __init__(self, *lines, ended="stop", most=10_000):
+        self.heard, self.screen, self._ended = [], StringIO(), ended
+        console = Terminal(file=self.screen, width=200)
+        said = iter(lines)
 
-    converse(answer, console, seed=5)
-    assert heard == [(["hello"], 6), (["hello", "I see", "again"], 8), (["other"], 6)]
+        def read(prompt):
+            line = next(said, None)
+            if line is None:
+                raise EOFError
+            return line if isinstance(line, str) else line()
+
+        chat = Chat(self.answer, console, seed=5, system="Be brief.", tokens=self.tokens, most=most)
+        chat.hold(read)
+
+    def answer(self, messages, seed):
+        self.heard.append(([message["content"] for message in messages[1:]], seed))
+        check_text(messages[-1]["content"], "here")
+        yield from ("I ", "see")
+        if self._ended == "interrupt":
+            raise KeyboardInterrupt
+        return self._ended
+
+    @staticmethod
+    def tokens(messages):
+        return sum(len(message["content"]) for message in messages)
+
+
+def test_a_conversation_is_remembered_until_it_is_reset():
+    assert Talk("hello", "", "again", "/reset", "other", "/quit", "never").heard == [
+        (["hello"], 6),
+        (["hello", "I see", "again"], 7),
+        (["other"], 8),
+    ]
+
+
+def test_another_answer_takes_the_place_of_the_last():
+    assert Talk("hello", "/regenerate", "again").heard == [
+        (["hello"], 6),
+        (["hello"], 7),
+        (["hello", "I see", "again"], 8),
+    ]
+
+
+def test_a_cut_answer_is_shown_as_cut_and_remembered():
+    assert "(cut" not in Talk("hello").screen.getvalue()
+    assert "I see\n(cut by its limit" in Talk("hello", ended="length").screen.getvalue()
+    stopped = Talk("hello", "again", ended="interrupt")
+    assert "I see\n(cut by Ctrl-C)" in stopped.screen.getvalue()
+    assert stopped.heard[1][0] == ["hello", "I see", "again"]
+
+
+def test_what_cannot_be_read_or_obeyed_ends_no_conversation(tmp_path):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    (tmp_path / "x.jsonl").mkdir()
+    lines = ("/sing", "/regenerate", "/save x.txt", "half \ud83d", interrupted, "hello", f"/save {tmp_path}/x.jsonl")
+    talk = Talk(*lines)
+    for told in ("no such command", "no answer yet", "no .jsonl file", "half a surrogate", "cannot be written"):
+        assert told in talk.screen.getvalue()
+    assert talk.heard[-1][0] == ["hello"], "what could not be read is forgotten"
+
+
+def test_a_saved_conversation_is_a_row_to_train_on(tmp_path):
+    path = tmp_path / "talks.jsonl"
+    for said in ("hello", "Grüße"):
+        Talk(said, f"/save {path}")
+    first, second = ChatFiles(paths=(str(path),)).conversations()
+    assert [message.content for message in first.messages] == ["Be brief.", "hello", "I see"]
+    assert second.messages[1].content == "Grüße"
+
+
+def test_a_conversation_that_grew_too_long_is_read_from_a_later_turn_on():
+    talk = Talk("hello", "again", "more", most=len("Be brief.helloI seeagain"))
+    heard = [messages for messages, _ in talk.heard]
+    assert heard == [["hello"], ["hello", "I see", "again"], ["again", "I see", "more"]]
+    assert "the first 1 of your messages" in talk.screen.getvalue()

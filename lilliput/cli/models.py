@@ -11,15 +11,21 @@ from lilliput.cli.options import DeviceOption, JsonOption, ModelArgument
 from lilliput.cli.show import console, number
 
 app = typer.Typer()
+MostOption = Annotated[
+    int | None, typer.Option("--max-new-tokens", help="Tokens of an answer at most; the release's own by default.")
+]
+TemperatureOption = Annotated[
+    float | None, typer.Option(help="Above 1 bolder, below 1 safer, 0 for the likeliest token always.")
+]
 
 
 @app.command()
 def generate(
     model: ModelArgument,
     prompt: Annotated[str, typer.Option(help="Text to go on from; for a chat model, a question.")] = "",
-    most: Annotated[int | None, typer.Option("--max-new-tokens", help="Default: the release's own.")] = None,
+    most: MostOption = None,
     greedy: Annotated[bool, typer.Option(help="Always take the likeliest token.")] = False,
-    temperature: Annotated[float | None, typer.Option(help="Above 1 bolder, below 1 safer.")] = None,
+    temperature: TemperatureOption = None,
     top_k: Annotated[int | None, typer.Option(help="Choose among so many likeliest tokens; 0 for all.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Choose among tokens of this probability together.")] = None,
     repetition_penalty: Annotated[float | None, typer.Option(help="Above 1, what was said is less likely.")] = None,
@@ -58,19 +64,40 @@ def generate(
 
 
 @app.command()
-def chat(model: ModelArgument, seed: Annotated[int, typer.Option()] = 0, device: DeviceOption = "auto") -> None:
-    """Talk with a chat model in the terminal; an empty line or Ctrl-D ends it, /new begins a new conversation."""
+def chat(
+    model: ModelArgument,
+    system: Annotated[str, typer.Option(help="What a chat model is told before everything else.")] = "",
+    most: MostOption = None,
+    temperature: TemperatureOption = None,
+    seed: Annotated[int, typer.Option(help="The same seed and the same messages give the same answers.")] = 0,
+    device: DeviceOption = "auto",
+) -> None:
+    """Talk with a chat model in the terminal; a base model goes on from each text instead."""
     from lilliput.api import load
-    from lilliput.generate.chat import converse
+    from lilliput.generate.chat import Chat, Messages
 
     opened = load(model, device=device)
-    if opened.chat_template is None:
-        raise LilliputError(
-            "this release is a base model without a chat template",
-            where=str(model),
-            hint="use `lilliput generate`, or give the instruct release",
+    is_base = opened.chat_template is None
+    if is_base and system:
+        raise LilliputError("a base model is told nothing", where="--system", hint="leave it out, or give a chat model")
+    if is_base:
+        console.print(
+            "This is a base model: it goes on from a text and answers nothing. `lilliput recipe copy own-chat` begins "
+            "a recipe that teaches one to answer."
         )
-    converse(lambda messages, seed: opened.stream(messages, seed=seed), console, seed=seed)
+    settings: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
+
+    def prompt(messages: Messages) -> Any:
+        return messages[-1]["content"] if is_base else messages
+
+    Chat(
+        lambda messages, seed: opened.stream(prompt(messages), max_new_tokens=most, seed=seed, **settings),
+        console,
+        seed=seed,
+        system=system,
+        tokens=lambda messages: opened.count_tokens(prompt(messages)),
+        most=opened.context - (opened.max_new_tokens if most is None else most),
+    ).hold()
 
 
 @app.command()

@@ -1,34 +1,151 @@
 """A conversation in the terminal."""
 
-from collections.abc import Callable, Iterator
+import json
+import sys
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from io import TextIOWrapper
+from pathlib import Path
 
-from rich.text import Text
+from lilliput.base.errors import LilliputError
+from lilliput.base.files import write_text
+from lilliput.base.terminal import Terminal, visible
 
-from lilliput.base.terminal import Terminal
+Messages = list[dict[str, str]]
+Answer = Callable[[Messages, int], Generator[str, None, str]]
+"""Messages so far and a seed -> what the model writes, piece by piece, and `stop` or `length`: why it ended."""
 
-Answer = Callable[[list[dict[str, str]], int], Iterator[str]]
-"""Messages so far and a seed -> the assistant's next message, piece by piece."""
+HELP = """\
+/help         this list
+/regenerate   another answer to the last message
+/reset        forget what was said
+/save FILE    add the conversation to a .jsonl file, a row of which can be trained on
+/quit         end, as Ctrl-D does
+Ctrl-C ends an answer that is being written. Arrow keys edit the line, and bring earlier ones back."""
 
 
-def converse(answer: Answer, console: Terminal, *, seed: int) -> None:
-    """Ask, answer, remember, until the input ends or a line is empty; `/new` forgets what was said."""
-    messages: list[dict[str, str]] = []
-    console.print("An empty line ends it, /new begins again.", style="dim")
-    while True:
+class Chat:
+    """A conversation that is held line by line.
+
+    Args:
+        answer: writes the model's messages.
+        console: where it takes place.
+        seed: with it, and with how many answers there were, an answer is decided.
+        system: what the model is told before everything else; empty for nothing.
+        tokens: counts those of a conversation.
+        most: of a conversation that leave room for the answer in what the model was trained to read at once.
+    """
+
+    def __init__(
+        self,
+        answer: Answer,
+        console: Terminal,
+        *,
+        seed: int,
+        system: str = "",
+        tokens: Callable[[Messages], int],
+        most: int,
+    ):
+        self._answer, self._console, self._seed = answer, console, seed
+        self._tokens, self._most = tokens, most
+        self._begin: Messages = [{"role": "system", "content": system}] if system else []
+        self._messages = list(self._begin)
+        self._answers = 0
+        """How many were asked for."""
+
+    def hold(self, read: Callable[[str], str] = input) -> None:
+        """Read lines and answer them until the input ends.
+
+        Args:
+            read: shows a prompt and returns a line; raises EOFError at the end.
+        """
+        if sys.stdin.isatty():
+            with suppress(ImportError):  # Windows has an editor of its own
+                import readline  # noqa: F401 - `input` has arrow keys and history from then on
+        if isinstance(sys.stdin, TextIOWrapper):
+            sys.stdin.reconfigure(errors="surrogateescape")  # a line that is no UTF-8 is refused, and no more than that
+        self._console.print("Ctrl-D ends it, /help says what else there is.", style="dim")
+        while True:
+            try:
+                said = read("you   ").strip()
+            except EOFError:
+                return
+            except KeyboardInterrupt:
+                self._console.print("\nCtrl-D ends it.", style="dim")
+                continue
+            if said == "/quit":
+                return
+            try:
+                self._obey(said) if said.startswith("/") else self._say(said)
+            except LilliputError as error:
+                self._console.print(str(error), style="red")
+
+    def _say(self, said: str) -> None:
+        if said:
+            self._reply([*self._messages, {"role": "user", "content": said}])
+
+    def _obey(self, line: str) -> None:
+        command, _, rest = line.partition(" ")
+        match command:
+            case "/help":
+                self._console.print(HELP, style="dim")
+            case "/reset":
+                self._messages = list(self._begin)
+            case "/regenerate":
+                if self._messages == self._begin:
+                    raise _refused("there is no answer yet", line, "say something first")
+                self._reply(self._messages[:-1])
+            case "/save":
+                self._save(rest.strip(), line)
+            case _:
+                raise _refused("there is no such command", line, "see /help; a message does not begin with /")
+
+    def _reply(self, messages: Messages) -> None:
+        """Answer what was said last, and remember both, unless it cannot be answered."""
+        self._answers += 1
+        written, ended = "", "length"
+        pieces = self._answer(self._read(messages), self._seed + self._answers)
+        self._console.print("model ", style="bold", end="")
         try:
-            said = console.input(Text("you  ", style="bold")).strip()
-        except (EOFError, KeyboardInterrupt):
-            said = ""
-        if not said:
-            return
-        if said == "/new":
-            messages = []
-            continue
-        messages.append({"role": "user", "content": said})
-        console.print("model ", style="bold", end="")
-        reply = ""
-        for piece in answer(messages, seed + len(messages)):
-            reply += piece
-            console.print(piece, end="", soft_wrap=True)
-        console.print()
-        messages.append({"role": "assistant", "content": reply})
+            while True:
+                piece = next(pieces)
+                written += piece
+                self._console.print(piece, end="", soft_wrap=True)
+        except StopIteration as end:
+            ended = end.value
+        except KeyboardInterrupt:
+            ended = "interrupt"
+        finally:
+            self._console.print()
+        if ended != "stop":
+            why = "Ctrl-C" if ended == "interrupt" else "its limit: --max-new-tokens allows more"
+            self._console.print(f"(cut by {why})", style="dim")
+        self._messages = [*messages, {"role": "assistant", "content": written}]
+
+    def _read(self, messages: Messages) -> Messages:
+        """What the model reads of a conversation: all of it, or the last turns that leave room for the answer."""
+        begin, read = len(self._begin), messages
+        while len(read) > begin + 1 and self._tokens(read) > self._most:
+            read = [*self._begin, *read[begin + 2 :]]
+        if len(read) < len(messages):
+            turns = (len(messages) - len(read)) // 2
+            self._console.print(f"(the first {turns} of your messages are too far back to be read)", style="dim")
+        return read
+
+    def _save(self, name: str, line: str) -> None:
+        path = Path(name).expanduser()
+        if path.suffix != ".jsonl":
+            raise _refused("that is no .jsonl file", line, "/save talks.jsonl adds the conversation to that file")
+        if self._messages == self._begin:
+            raise _refused("nothing was said yet", line, "say something first")
+        try:
+            before = path.read_text(encoding="utf-8") if path.exists() else ""
+            before += "\n" if before and not before.endswith("\n") else ""
+            write_text(path, before + json.dumps({"messages": self._messages}, ensure_ascii=False) + "\n")
+        except (OSError, UnicodeError) as error:
+            raise _refused(f"it cannot be written ({error})", line, "name another file") from error
+        self._console.print(f"saved in {visible(str(path))}", style="dim")
+
+
+def _refused(what: str, where: str, hint: str) -> LilliputError:
+    return LilliputError(what, where=where, hint=hint)

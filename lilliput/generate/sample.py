@@ -16,6 +16,7 @@ class Sampling:
     greedy: bool = False
     """Take the likeliest token (after the penalty); the other settings but the penalty then have no say."""
     temperature: float = 1.0
+    """Logits are divided by it; 0 is greedy."""
     top_k: int = 0
     """Choose among this many likeliest tokens; 0 for all."""
     top_p: float = 1.0
@@ -26,7 +27,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name, good in (
-            ("temperature", 0 < self.temperature < inf),
+            ("temperature", 0 <= self.temperature < inf),
             ("top_k", self.top_k >= 0),
             ("top_p", 0 < self.top_p <= 1),
             ("repetition_penalty", 0 < self.repetition_penalty < inf),
@@ -35,7 +36,7 @@ class Sampling:
                 raise RecipeError(
                     f"{name} cannot be {getattr(self, name)}",
                     where="Sampling",
-                    hint="temperature and repetition_penalty > 0, top_k >= 0, 0 < top_p <= 1; greedy for no chance",
+                    hint="temperature and top_k >= 0, repetition_penalty > 0, 0 < top_p <= 1",
                 )
 
 
@@ -52,7 +53,7 @@ def choose(logits: Tensor, text: Tensor, sampling: Sampling, generator: torch.Ge
         token ids [B].
     """
     scores = penalised(logits.float(), text, sampling.repetition_penalty)
-    if sampling.greedy:
+    if sampling.greedy or sampling.temperature == 0:
         return scores.argmax(dim=-1)
     scores = _narrowed(scores / sampling.temperature, sampling)
     return torch.multinomial(scores.softmax(dim=-1).cpu(), 1, generator=generator)[:, 0].to(logits.device)

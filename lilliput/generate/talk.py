@@ -1,6 +1,6 @@
 """Text out: what a model writes after a prompt, streamed piece by piece."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Sequence
 
 from tokenizers import Tokenizer
 
@@ -21,17 +21,27 @@ def write_on(
     stops: Collection[int],
     most: int,
     seed: int = 0,
-) -> Iterator[str]:
-    """The continuation of `prompt`, at least one id, in pieces of whole characters, without the token that ends it."""
+) -> Generator[str, None, str]:
+    """The continuation of `prompt`, at least one id, in pieces of whole characters, without the token that ends it.
+
+    Returns:
+        why it ended, as the generator's value: see `pieces`.
+    """
     return pieces(stream(model, list(prompt), sampling, stops=stops, most=most, seed=seed), tokenizer, stops)
 
 
-def pieces(tokens: Iterable[int], tokenizer: Tokenizer, stops: Collection[int]) -> Iterator[str]:
-    """The text of tokens as they come, in pieces of whole characters, as far as the first of `stops`."""
+def pieces(tokens: Iterable[int], tokenizer: Tokenizer, stops: Collection[int]) -> Generator[str, None, str]:
+    """The text of tokens as they come, in pieces of whole characters, as far as the first of `stops`.
+
+    Returns:
+        why it ended: `stop` by a token that does, or `length` where there were no more tokens.
+    """
+    ended = "length"
     written = tokenizer.encode(_BEFORE, add_special_tokens=False).ids
     shown = tokenizer.decode(written, skip_special_tokens=False)
     for token in tokens:
         if token in stops:
+            ended = "stop"
             break
         written.append(token)
         text = tokenizer.decode(written, skip_special_tokens=False)
@@ -41,3 +51,4 @@ def pieces(tokens: Iterable[int], tokenizer: Tokenizer, stops: Collection[int]) 
     rest = tokenizer.decode(written, skip_special_tokens=False)[len(shown) :]
     if rest:
         yield rest
+    return ended
