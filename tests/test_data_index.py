@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from lilliput.base.errors import DataError, LilliputError
 from lilliput.base.files import hash_of, read_json, sealed, write_json
 from lilliput.base.rundir import RunFolder
+from lilliput.data.batch import Cursor
 from lilliput.data.begun import PROGRESS
 from lilliput.data.chats import HELDOUT_CONVERSATIONS, ChatRows, write_chats
 from lilliput.data.conversations import ChatFiles
@@ -23,7 +24,7 @@ from lilliput.data.documents import Files
 from lilliput.data.encoding import Encoding
 from lilliput.data.index import INDEX, header, in_bytes, seal_index
 from lilliput.data.mixture import Mixture
-from lilliput.data.shards import HELDOUT_TEXTS, Shards, write_shards
+from lilliput.data.shards import HELDOUT_TEXTS, PIECES, Shards, write_pieces, write_shards
 from lilliput.data.split import Split
 from lilliput.prepare import VERIFIED, Preparation
 from lilliput.tokenizer.bpe import BPE
@@ -130,8 +131,10 @@ def test_ids_that_no_embedding_has_are_found_when_they_are_read(tmp_path: Path) 
         counts = {"tokens": 3, "documents": 1}
         files = [{"name": "train-00000.bin", "side": "train"} | counts, {"name": HELDOUT_TEXTS}]
         sides = {"train": counts | {"bytes": 3}, "heldout": {"tokens": 0, "documents": 0, "bytes": 0}}
-        index = {"format": 1, "kind": "documents", "tokenizer": "0" * 64, "vocab": 300, "end": 0, "dtype": "uint16"}
-        seal_index(tmp_path / name, index | {"files": files, "sides": sides})
+        index = {"format": 2, "kind": "documents", "tokenizer": "0" * 64, "vocab": 300, "end": 0, "dtype": "uint16"}
+        index |= {"files": files, "sides": sides}
+        index["pieces"] = write_pieces(tmp_path / name, index)
+        seal_index(tmp_path / name, index | {"files": [*files, {"name": PIECES}]})
     assert Shards(tmp_path / "good").stream("train").read(0, 3).tolist() == [0, 299, 7]
     with pytest.raises(DataError, match="the number 300, and only those below 300"):
         Shards(tmp_path / "bad").stream("train").read(0, 3)
@@ -141,9 +144,17 @@ def test_ids_that_no_embedding_has_are_found_when_they_are_read(tmp_path: Path) 
         Shards(tmp_path / "good").stream("train")
     (tmp_path / "good" / "train-00000.bin").write_bytes(header("uint16", "0" * 64) + in_bytes([1, 2, 3], "uint16"))
     changed(tmp_path / "good", lambda index: index["files"][0].pop("sha256"))
-    reader = Mixture(weights={"a": 1.0}).open({"a": Shards(tmp_path / "good")})
-    with pytest.raises(DataError, match="no document begins in the 3 tokens"):
-        reader._passes["a"].read(3, 1)
+    for begins in ([1], [0, 0], [0, 2, 1]):
+        (tmp_path / "good" / PIECES).write_bytes(header("uint64", "0" * 64) + in_bytes(begins, "uint64"))
+
+        def other(index: dict[str, Any], count: int = len(begins)) -> None:
+            index["pieces"] = count
+            index["files"][-1].pop("sha256")
+
+        changed(tmp_path / "good", other)
+        reader = Mixture(weights={"a": 1.0}).open({"a": Shards(tmp_path / "good")})
+        with pytest.raises(DataError, match="pieces of 3 tokens do not follow each other"):
+            reader.read(Cursor(), 2, 3)
 
 
 @pytest.mark.parametrize("line", ["", "{", "[]", '{"id": "a"}', '{"id": 1, "text": "a"}', '{"id": "a", "text": null}'])

@@ -9,9 +9,12 @@ import torch
 
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.spec import from_plain, to_plain
+from lilliput.data import passes, pieces
 from lilliput.data.batch import Batch, Cursor, segments_of
 from lilliput.data.documents import Document
 from lilliput.data.mixture import Mixture, MixtureReader
+from lilliput.data.passes import Passes
+from lilliput.data.permutation import Permutation
 from lilliput.data.shards import Shards, write_shards
 from lilliput.data.split import Split
 from lilliput.tokenizer.bpe import BPE
@@ -38,6 +41,16 @@ class Counted:
         for place in range(self.count):
             words = " ".join("".join(rng.choices("abcdefgh", k=5)) for _ in range(rng.randint(1, 30)))
             yield Document(f"{self.name} {place}: {words}", f"{place}", f"{place}")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """These documents."""
+
+    all: list[Document]
+
+    def documents(self):
+        return iter(self.all)
 
 
 @pytest.fixture(scope="module")
@@ -119,10 +132,19 @@ def test_the_scale_of_the_weights_does_not_matter(shards) -> None:
     assert equal(first, second)
 
 
+def in_order(shards: Shards, name: str, number: int) -> np.ndarray:
+    """The tokens of a pass, by the definition: its documents one after the other, as the permutation has them."""
+    documents = np.split(whole(shards), np.flatnonzero(whole(shards) == 0))[1:]
+    order = Permutation(len(documents), f"0\0{name}\0{number}")(np.arange(len(documents)))
+    return np.concatenate([documents[place] for place in order])
+
+
 @pytest.mark.parametrize("overlap", [0, 1, 4])
-def test_one_pass_reads_the_tokens_in_order_with_the_overlap(overlap: int, shards) -> None:
+@pytest.mark.parametrize("chunk", [7, 4_096])
+def test_a_pass_reads_the_documents_as_permuted_with_the_overlap(overlap: int, chunk: int, shards, monkeypatch) -> None:
+    monkeypatch.setattr(passes, "_CHUNK", chunk)
     reader = Mixture(weights={"news": 1}).open(shards)
-    stream = whole(shards["news"])
+    stream = np.concatenate([in_order(shards["news"], "news", number) for number in range(3)])
     length = 12
     rows = len(stream) // (length - overlap) - 2
     batch, cursor = reader.read(Cursor(), rows, length, overlap)
@@ -132,28 +154,73 @@ def test_one_pass_reads_the_tokens_in_order_with_the_overlap(overlap: int, shard
     assert cursor == Cursor(positions=(("news", rows * (length - overlap)),))
 
 
-def test_every_pass_reads_every_token_once_and_begins_with_another_document(shards) -> None:
+def test_every_pass_reads_every_document_once_in_an_order_of_its_own(shards) -> None:
     reader = Mixture(weights={"code": 1}).open(shards)
     stream = whole(shards["code"])
     batch, _ = reader.read(Cursor(), 5 * len(stream), 2)
-    read = batch.tokens[:, 0].numpy().reshape(5, len(stream))
-    assert np.array_equal(read[0], stream)
-    begins = set()
-    for tokens in read:
-        assert tokens[0] == 0
-        shifts = [shift for shift in np.flatnonzero(stream == 0) if np.array_equal(np.roll(stream, -shift), tokens)]
-        begins.add(int(shifts[0]))
-    assert len(begins) > 3
+    orders = set()
+    for tokens in batch.tokens[:, 0].numpy().reshape(5, len(stream)):
+        documents = [tuple(one) for one in np.split(tokens, np.flatnonzero(tokens == 0))[1:]]
+        assert sorted(documents) == sorted(tuple(one) for one in np.split(stream, np.flatnonzero(stream == 0))[1:])
+        orders.add(tuple(documents))
+    assert len(orders) == 5
 
 
-def test_another_source_begins_its_second_pass_elsewhere(shards) -> None:
+def test_the_seed_and_the_name_of_the_corpus_decide_the_order(shards) -> None:
     stream = shards["news"].stream("train")
-    starts = []
-    for name in ("first", "second"):
-        reader = MixtureReader({name: 1}, {name: stream})
-        batch, _ = reader.read(Cursor(positions=((name, len(stream)),)), 1, 200)
-        starts.append(batch.tokens[0].tolist())
-    assert starts[0] != starts[1]
+    orders = {
+        tuple(MixtureReader({name: 1}, {name: stream}, seed).read(Cursor(), 1, 200)[0].tokens[0].tolist())
+        for name in ("first", "second")
+        for seed in (0, 1)
+    }
+    assert len(orders) == 4
+
+
+def test_a_cursor_far_ahead_is_found_without_what_comes_before_it(shards, monkeypatch) -> None:
+    monkeypatch.setattr(passes, "_CHUNK", 8)
+    straight, _ = Mixture(weights={"news": 1}).open(shards).read(Cursor(), 400, 33)
+    for row in (399, 123, 0):
+        batch, _ = Mixture(weights={"news": 1}).open(shards).read(Cursor(positions=(("news", row * 32),)), 1, 33)
+        assert batch.tokens[0].tolist() == straight.tokens[row].tolist()
+
+
+def test_texts_that_lie_apart_are_read_together(shards, tmp_path) -> None:
+    """Two folders, one after the other: from the first rows on, either has its share."""
+    corpora = Counted(name="books", count=300), Counted(name="news", count=300)
+    documents = [document for corpus in corpora for document in corpus.documents()]
+    tokenizer = BPE(vocab=350).train([document.text for document in documents])
+    write_shards(Listed(documents), tokenizer, Split(share=0), tmp_path / "both")
+    stream = Shards(tmp_path / "both").stream("train")
+    middle = int(np.flatnonzero(stream.read(0, len(stream)) == 0)[300])
+    order = Passes(stream, "any")
+    first = order._pass(0)._chunk(0).sources[:60] < middle
+    assert 15 < first.sum() < 45, "30 of 60 expected"
+
+
+@pytest.mark.parametrize("block", [1, 5, 1_000])
+def test_long_documents_are_several_pieces(block: int, monkeypatch) -> None:
+    monkeypatch.setattr(pieces, "PIECE", 10)
+    sizes = [1, 10, 11, 3, 20, 21, 95, 2]
+    tokens = np.concatenate([[0, *[7] * (size - 1)] for size in sizes])
+    blocks = [tokens[place : place + block] for place in range(0, len(tokens), block)]
+    begins = np.concatenate(list(pieces.piece_begins(blocks, 0)))
+    lengths = np.diff(begins, append=len(tokens))
+    assert set(np.flatnonzero(tokens == 0)) <= set(begins)
+    assert lengths.tolist() == [1, 10, 5, 6, 3, 10, 10, 7, 7, 7, 9, 10, 9, 10, 9, 10, 9, 10, 9, 10, 2]
+
+
+def test_a_piece_within_a_document_stands_alone_and_its_first_token_is_no_target(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(pieces, "PIECE", 16)
+    documents = [Document(" ".join(str(n) for n in range(60)), "long", "long"), Document("short", "short", "short")]
+    tokenizer = BPE(vocab=258).train([document.text for document in documents])
+    write_shards(Listed(documents), tokenizer, Split(share=0), tmp_path / "few")
+    few = Shards(tmp_path / "few")
+    size = len(few.stream("train"))
+    batch, _ = Mixture(weights={"few": 1}).open({"few": few}).read(Cursor(), 1, size, 0)
+    begins = np.diff(batch.segments[0].numpy(), prepend=-1) == 1
+    assert begins.sum() == few.index["pieces"] > 10
+    assert ((batch.weight[0] == 0).numpy() == (begins & (batch.tokens[0] != 0).numpy())).all()
+    assert (batch.tokens[0] == 0).sum() == 2 and sorted(batch.tokens[0]) == sorted(few.stream("train").read(0, size))
 
 
 def test_a_row_may_hold_many_passes(shards) -> None:

@@ -15,7 +15,7 @@ from lilliput.data.chats import ChatRows, Chats, write_chats
 from lilliput.data.conversations import ChatFiles
 from lilliput.data.index import header, in_bytes, seal_index
 from lilliput.data.mixture import Mixture
-from lilliput.data.shards import HELDOUT_TEXTS, Shards
+from lilliput.data.shards import HELDOUT_TEXTS, PIECES, Shards, write_pieces
 from lilliput.data.split import Split
 from lilliput.tokenizer.bpe import BPE
 from lilliput.tokenizer.chatml import add_chatml
@@ -52,10 +52,13 @@ def folder(tmp_path) -> Path:
         (folder / name).write_bytes(header("uint16", "0" * 64) + in_bytes(ids, "uint16"))
         files.append({"name": name, "side": "train", "tokens": len(ids), "documents": 1})
     (folder / HELDOUT_TEXTS).write_text("{}\n")
-    index = {"format": 1, "kind": "documents", "tokenizer": "0" * 64, "vocab": 300, "end": 0, "dtype": "uint16"}
+    index = {"format": 2, "kind": "documents", "tokenizer": "0" * 64, "vocab": 300, "end": 0, "dtype": "uint16"}
     train = {"tokens": sum(file["tokens"] for file in files), "documents": 2, "bytes": 1}
     sides = {"train": train, "heldout": dict.fromkeys(train, 0)}
-    seal_index(folder, index | {"files": [*files, {"name": HELDOUT_TEXTS}], "sides": sides})
+    index |= {"files": [*files, {"name": HELDOUT_TEXTS}], "sides": sides}
+    index["pieces"] = write_pieces(folder, index)
+    index["files"].append({"name": PIECES})
+    seal_index(folder, index)
     return folder
 
 
@@ -77,7 +80,7 @@ def opened(folder: Path, known: dict | None = None) -> tuple[Shards, dict]:
 
 def test_what_has_not_changed_is_hashed_once(folder, hashed) -> None:
     shards, known = opened(folder)
-    assert hashed == ["train-00000.bin", "train-00001.bin"] and sorted(known) == hashed
+    assert hashed == ["train-00000.bin", "train-00001.bin", "train-pieces.bin"] and sorted(known) == hashed
     hashed.clear()
     again, same = opened(folder, known)
     assert hashed == [] and same == known and again.index == shards.index

@@ -66,5 +66,9 @@ def segments_of(tokens: np.ndarray, end: int) -> np.ndarray:
     Returns:
         [..., T] int32, from 0.
     """
-    opened = tokens == end
-    return opened.cumsum(axis=-1, dtype=np.int32) - opened[..., :1]
+    return numbered(tokens == end)
+
+
+def numbered(begins: np.ndarray) -> np.ndarray:
+    """The same where tokens that begin a document are known, [..., T] bool."""
+    return begins.cumsum(axis=-1, dtype=np.int32) - begins[..., :1]

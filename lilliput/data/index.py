@@ -4,7 +4,7 @@ A `.bin` file is a header of 64 bytes, then numbers, little-endian:
 
     bytes  0-7    magic, "LILLIPUT"
     bytes  8-11   format version, uint32
-    bytes 12-15   bytes per number, uint32: 1, 2 or 4 for uint8, uint16, uint32
+    bytes 12-15   bytes per number, uint32: 1, 2, 4 or 8 for uint8 to uint64
     bytes 16-47   SHA-256 of the tokenizer
     bytes 48-63   zero
 
@@ -33,10 +33,10 @@ Side = Literal["train", "heldout"]
 SIDES: tuple[Side, Side] = ("train", "heldout")
 INDEX = "index.json"
 
-_FORMAT = 1
+_FORMAT = 2
 _HEADER = struct.Struct("<8sII32s16x")
 _MAGIC = b"LILLIPUT"
-_REWRITE = 'delete the folder and write it again with "lilliput run RECIPE"'
+REWRITE = 'delete the folder and write it again with "lilliput run RECIPE"'
 
 
 class Opened(NamedTuple):
@@ -66,11 +66,11 @@ class Numbers:
     """
 
     def __init__(self, path: Path, dtype: str, sums: Sums, below: int):
-        self._path, self._sums, self._below = path, sums, below
+        self.path, self._sums, self._below = path, sums, below
         with open(path, "rb") as file:
             magic, version, self._size, _ = _HEADER.unpack(file.read(_HEADER.size))
         if (magic, version, self._size) != (_MAGIC, _FORMAT, np.dtype(dtype).itemsize):
-            raise DataError(f"the file {path.name} holds no numbers of {dtype}", where=str(path), hint=_REWRITE)
+            raise DataError(f"the file {path.name} holds no numbers of {dtype}", where=str(path), hint=REWRITE)
         self._bytes = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
         self._numbers = self._bytes[_HEADER.size :].view(np.dtype(dtype).newbyteorder("<"))
         self._waiting = set(range(len(sums)))
@@ -88,6 +88,19 @@ class Numbers:
         if first < self._first or after > self._after:
             self._compare(first, after)
         return self._numbers[first:after]
+
+    def take(self, places: np.ndarray) -> np.ndarray:
+        """The numbers at these places, [N].
+
+        Raises:
+            DataError: a block of one of them differs from its checksum, or holds a number that is too large.
+        """
+        if self._waiting:
+            blocks = (_HEADER.size + places.astype(np.int64) * self._size) // BLOCK
+            for block in set(blocks[np.flatnonzero(np.diff(blocks, prepend=-1))].tolist()) & self._waiting:
+                self._compare_block(block)
+                self._waiting.discard(block)
+        return self._numbers[places]
 
     def rows(self, places: Sequence[int] | np.ndarray, length: int) -> np.ndarray:
         """Those of the file's rows of `length` numbers that are at these places, [rows, length].
@@ -116,18 +129,18 @@ class Numbers:
         first, after = place * BLOCK, (place + 1) * BLOCK
         if crc32(self._bytes[first:after].data) != self._sums[place]:
             raise DataError(
-                f"the file {self._path.name} has changed since it was verified, in its block {place:,} of "
+                f"the file {self.path.name} has changed since it was verified, in its block {place:,} of "
                 f"{len(self._sums):,} (bytes {first:,} and on): the disk, or memory, is failing",
-                where=str(self._path),
-                hint=f"nothing of that block was read; {_REWRITE}",
+                where=str(self.path),
+                hint=f"nothing of that block was read; {REWRITE}",
             )
         numbers = self._numbers[max(0, first - _HEADER.size) // self._size : (after - _HEADER.size) // self._size]
         if len(numbers) and numbers.max() >= self._below:
             raise DataError(
-                f"the file {self._path.name} holds the number {numbers.max():,}, and only those below {self._below:,} "
+                f"the file {self.path.name} holds the number {numbers.max():,}, and only those below {self._below:,} "
                 "mean anything",
-                where=str(self._path),
-                hint=_REWRITE,
+                where=str(self.path),
+                hint=REWRITE,
             )
 
 
@@ -175,23 +188,23 @@ def open_index(
         raise DataError(
             f"the folder holds {shown(index['kind'])} in format {shown(index['format'])}, not {kind!r} in {_FORMAT}",
             where=str(path),
-            hint=_REWRITE,
+            hint=REWRITE,
         )
     try:
         _check(index)
         expected = lengths(index)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"the index says what cannot be ({error!r:.120})", where=str(path), hint=_REWRITE) from error
+        raise DataError(f"the index says what cannot be ({error!r:.120})", where=str(path), hint=REWRITE) from error
     if tokenizer not in (None, index["tokenizer"]):
         raise DataError(
             f"the ids are of the tokenizer {index['tokenizer']}, not of {tokenizer}",
             where=str(path),
-            hint=f"{_REWRITE}, or use the tokenizer that wrote it",
+            hint=f"{REWRITE}, or use the tokenizer that wrote it",
         )
     hashes = {folder / file["name"]: file["sha256"] for file in index["files"]}
     for name in hashes:
         if not name.is_file():
-            raise DataError(f"the file {name.name} is missing", where=str(name), hint=_REWRITE)
+            raise DataError(f"the file {name.name} is missing", where=str(name), hint=REWRITE)
     wrong = [folder / name for name, size in expected.items() if (folder / name).stat().st_size != _HEADER.size + size]
     numbers = {folder / name: hashes[folder / name] for name in expected if folder / name not in wrong}
     sums, differing = (verified or Verified(folder)).check(numbers)
@@ -200,7 +213,7 @@ def open_index(
     if differing:
         names = ", ".join(name.name for name in differing)
         what = f"the file {names} differs" if len(differing) == 1 else f"the files {names} differ"
-        raise DataError(f"{what} from the index", where=str(differing[0]), hint=_REWRITE)
+        raise DataError(f"{what} from the index", where=str(differing[0]), hint=REWRITE)
     return Opened(folder, index, {name.name: known for name, known in sums.items()})
 
 
@@ -212,9 +225,9 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise DataError("there are no tokens", where=str(path), hint='write them with "lilliput run RECIPE"') from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"the index cannot be read ({error})", where=str(path), hint=_REWRITE) from error
+        raise DataError(f"the index cannot be read ({error})", where=str(path), hint=REWRITE) from error
     if not whole:
-        raise DataError("the index differs from its own hash", where=str(path), hint=_REWRITE)
+        raise DataError("the index differs from its own hash", where=str(path), hint=REWRITE)
     # Before there were other tokenizers than ours, no index had the end token.
     return {"format": None, "kind": None, "end": END_ID} | index
 

@@ -1,21 +1,18 @@
 """Weighted sources of text. Reading is a function of a cursor; to resume is to pass the one that was saved."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
 from math import lcm
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 
 from lilliput.base.errors import DataError, RecipeError
-from lilliput.data.batch import Batch, Cursor, segments_of
+from lilliput.data.batch import Batch, Cursor, numbered
+from lilliput.data.passes import Passes
 from lilliput.data.shards import Shards, Stream
-
-_SCAN = 4_096
-"""Tokens looked at together in the search for the beginning of a document."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +20,8 @@ class Mixture:
     """Corpora by name and the share of the training tokens that each of them gives; shares need not add up to 1."""
 
     weights: Mapping[str, float]
+    seed: int = 0
+    """Decides, with the number of the pass, the order of the documents of each corpus."""
 
     def __post_init__(self) -> None:
         bad = {name: weight for name, weight in self.weights.items() if not 0 < weight < float("inf")}
@@ -59,20 +58,19 @@ class Mixture:
                     where="a mixture that names it",
                     hint=f"the corpora with shards are: {', '.join(sorted(tokens)) or 'none'}",
                 )
-        return MixtureReader(self.weights, {name: tokens[name].stream("train") for name in self.weights})
+        return MixtureReader(self.weights, {name: tokens[name].stream("train") for name in self.weights}, self.seed)
 
 
 class MixtureReader:
     """Rows of the sources of a mixture.
 
     A row is of one source: of the one that is furthest behind its share of the tokens, by name where two are equal.
-    A source is read from its beginning to its end, then again and again, every further pass from the beginning of
-    another document on, so that the rows are cut at other places.
+    A source is read pass after pass, each of which has all its documents once, in an order of its own (`passes.py`).
     """
 
-    def __init__(self, weights: Mapping[str, float], streams: Mapping[str, Stream]):
+    def __init__(self, weights: Mapping[str, float], streams: Mapping[str, Stream], seed: int = 0):
         self._shares = _whole_shares(weights)
-        self._passes = {name: _Passes(name, streams[name]) for name in self._shares}
+        self._passes = {name: Passes(streams[name], f"{seed}\0{name}") for name in self._shares}
         (self._end,) = {streams[name].end for name in self._shares}  # one tokenizer, so one end token
 
     @property
@@ -94,21 +92,26 @@ class MixtureReader:
             DataError: the cursor is of other sources.
         """
         assert 0 <= overlap < length
-        taken = self._taken(cursor)
+        taken, whole, step = self._taken(cursor), sum(self._shares.values()), length - overlap
         total = sum(taken.values())
-        whole = sum(self._shares.values())
-        step = length - overlap
-        tokens = np.empty((rows, length), dtype=np.int64)
-        for row in tokens:
+        rows_of: dict[str, list[int]] = {name: [] for name in taken}
+        for row in range(rows):
             due = total + step
             name = max(taken, key=lambda name: self._shares[name] * due - whole * taken[name])
-            row[:] = self._passes[name].read(taken[name], length)
+            rows_of[name].append(row)
             taken[name] += step
             total += step
+        tokens, begins = np.empty((rows, length), dtype=np.int64), np.empty((rows, length), dtype=bool)
+        for name, places in rows_of.items():
+            if places:
+                joined = self._passes[name].read(cursor.of(name), (len(places) - 1) * step + length)
+                tokens[places], begins[places] = (sliding_window_view(one, length)[::step] for one in joined)
+        # How a piece goes on that is not the first of its document, what stands before it here does not tell.
+        weight = np.where(begins & (tokens != self._end), np.float32(0), np.float32(1))
         batch = Batch(
             tokens=torch.from_numpy(tokens),
-            weight=torch.ones(rows, length),
-            segments=torch.from_numpy(segments_of(tokens, self._end)),
+            weight=torch.from_numpy(weight),
+            segments=torch.from_numpy(numbered(begins)),
         )
         return batch, Cursor(positions=tuple(taken.items()))
 
@@ -121,44 +124,6 @@ class MixtureReader:
                 hint="resume with the mixture that the run began with",
             )
         return {name: cursor.of(name) for name in self._shares}
-
-
-class _Passes:
-    """A stream without an end: pass after pass over the same tokens, each from a document of its own on."""
-
-    def __init__(self, name: str, stream: Stream):
-        self._name, self._stream = name, stream
-        self._first = cache(self._find_first)
-
-    def __len__(self) -> int:
-        return len(self._stream)
-
-    def read(self, position: int, count: int) -> np.ndarray:
-        """`count` tokens from `position` on, [count] int64; position // len(self) is the pass."""
-        pieces = []
-        while count:
-            number, place = divmod(position, len(self))
-            piece = self._stream.read(self._first(number) + place, min(count, len(self) - place))
-            pieces.append(piece)
-            position += len(piece)
-            count -= len(piece)
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-
-    def _find_first(self, number: int) -> int:
-        """Where a pass begins: the first at 0, the others at the first document after a fixed random position."""
-        if number == 0:
-            return 0
-        digest = hashlib.sha256(f"{self._name}\0{number}".encode()).digest()
-        position = int.from_bytes(digest[:8], "little") % len(self)
-        for start in range(position, position + len(self), _SCAN):
-            ends = np.flatnonzero(self._stream.read(start, _SCAN) == self._stream.end)
-            if len(ends):
-                return (start + int(ends[0])) % len(self)
-        raise DataError(
-            f"no document begins in the {len(self):,} tokens of {self._name!r}",
-            where="its token files",
-            hint='delete their folder and write it again with "lilliput run RECIPE"',
-        )
 
 
 def _whole_shares(weights: Mapping[str, float]) -> dict[str, int]:

@@ -2,10 +2,12 @@
 
 A folder holds `train-00000.bin`, ..., `heldout-00000.bin`, ..., the held-out texts and the index, in the layout of
 `index.py`. The files of one side, joined, are one stream of documents, each of them the end token and then its tokens;
-which one that is, depends on the tokenizer, and the index has its id.
+which one that is, depends on the tokenizer, and the index has its id. `train-pieces.bin` (uint64) says where in the
+stream of the train side its pieces begin, which training reads in another order in each pass.
 """
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -22,17 +24,34 @@ from lilliput.data.begun import PROGRESS, Begun
 from lilliput.data.beside import beside
 from lilliput.data.documents import Corpus, Document, bytes_of
 from lilliput.data.encoding import Clock, Encoding
-from lilliput.data.index import SIDES, Numbers, Side, counted, header, in_bytes, new_index, open_index, seal_index
+from lilliput.data.index import (
+    REWRITE,
+    SIDES,
+    Numbers,
+    Side,
+    counted,
+    header,
+    in_bytes,
+    new_index,
+    open_index,
+    seal_index,
+)
 from lilliput.data.lane import Lane, Position, Reading, other_corpus
 from lilliput.data.marks import Item, Mark, gauge, goes_on, marked
+from lilliput.data.pieces import piece_begins
 from lilliput.data.rows import read_back, shown
 from lilliput.data.split import Split
 from lilliput.tokenizer.bpe import END, literal
 
 HELDOUT_TEXTS = "heldout.txt.jsonl"
+PIECES = "train-pieces.bin"
 SHARD_TOKENS = 100_000_000
 """Of a file: some 200 MB, and a minute or two of encoding, which is what a kill costs."""
 
+_POSITION = "uint64"
+"""Of where a piece begins."""
+_BLOCK = 1 << 22
+"""Tokens in which pieces are looked for at a time."""
 _BATCH_ITEMS = 1_024
 _BATCH_CHARACTERS = 4_000_000
 
@@ -62,7 +81,7 @@ def write_shards(
     """Encode a corpus into a folder, which appears whole or not at all; documents keep their order on each side.
 
     Args:
-        corpus: the documents; their order is the order of training.
+        corpus: the documents.
         tokenizer: 16-bit ids are written while all of its ids fit.
         split: decides by a document's group which side it lands on.
         folder: is replaced if it is there.
@@ -103,6 +122,8 @@ def write_shards(
             begun.compare(here)
         lanes.close(here)
         index["files"], index["sides"] = lanes.files(), lanes.totals()
+        index["pieces"] = write_pieces(begun.path, index)
+        index["files"].append({"name": PIECES})
         made = here.position()
         if sum(side["documents"] for side in index["sides"].values()) + sum(made.dropped.values()) != made.items:
             raise other_corpus(begun.path)
@@ -118,11 +139,17 @@ def write_shards(
 
 
 class Stream:
-    """The tokens of one side, end to end, as a circle; `end` begins each document."""
+    """The tokens of one side, end to end, as a circle; `end` begins each document.
 
-    def __init__(self, parts: list[Numbers], end: int):
+    Args:
+        parts: the files.
+        end: the token.
+        begins: of the pieces that passes shuffle (see `pieces.py`); None for a side that is only read in order.
+    """
+
+    def __init__(self, parts: list[Numbers], end: int, begins: Numbers | None = None):
         self.end = end
-        self._parts = parts
+        self._parts, self._begins = parts, begins
         self._starts = np.cumsum([0, *(len(part) for part in parts)])
 
     def __len__(self) -> int:
@@ -140,6 +167,42 @@ class Stream:
             tokens[filled : filled + len(piece)] = piece
             filled += len(piece)
         return tokens
+
+    def take(self, positions: np.ndarray) -> np.ndarray:
+        """The tokens at these positions, [N] int64."""
+        if len(self._parts) == 1:
+            return self._parts[0].take(positions).astype(np.int64)
+        tokens = np.empty(len(positions), dtype=np.int64)
+        parts = np.searchsorted(self._starts, positions, side="right") - 1
+        for part in np.unique(parts):
+            there = np.flatnonzero(parts == part)
+            tokens[there] = self._parts[part].take(positions[there] - self._starts[part])
+        return tokens
+
+    @property
+    def piece_count(self) -> int:
+        """How many pieces it has."""
+        assert self._begins is not None
+        return len(self._begins)
+
+    def pieces(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the pieces of these numbers, at least one, begin and how many tokens they have, [N] int64 each.
+
+        Raises:
+            DataError: a piece has no token, or the first one does not begin the stream.
+        """
+        assert self._begins is not None
+        begins = self._begins.take(numbers).astype(np.int64)
+        last = numbers == len(self._begins) - 1
+        after = self._begins.take(np.where(last, numbers, numbers + 1)).astype(np.int64)
+        sizes = np.where(last, len(self), after) - begins
+        if sizes.min() < 1 or begins[numbers == 0].any():
+            raise DataError(
+                f"the pieces of {len(self):,} tokens do not follow each other",
+                where=str(self._begins.path),
+                hint=REWRITE,
+            )
+        return begins, sizes
 
 
 class Shards:
@@ -173,9 +236,10 @@ class Shards:
                 where=str(self.folder),
                 hint="hold out a larger share: few groups can all land on one side",
             )
-        return Stream(
-            [self._opened.numbers(name, self.index["dtype"], self.index["vocab"]) for name in names], self.end
-        )
+        parts = [self._opened.numbers(name, self.index["dtype"], self.index["vocab"]) for name in names]
+        tokens = sum(map(len, parts))
+        begins = self._opened.numbers(PIECES, _POSITION, tokens) if side == "train" else None
+        return Stream(parts, self.end, begins)
 
     def rows(self, side: Side, length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Every token but the first exactly once as a target, in order.
@@ -265,6 +329,29 @@ class _Lanes:
         return "heldout" if self._split.is_heldout(document.group) else "train"
 
 
+def write_pieces(folder: Path, index: dict[str, Any]) -> int:
+    """Write where the pieces of the train side begin; how many there are."""
+    dtype = np.dtype(index["dtype"]).newbyteorder("<")
+    with open(folder / PIECES, "wb") as file:
+        file.write(header(_POSITION, index["tokenizer"]))
+        head = file.tell()
+        files = (folder / one["name"] for one in index["files"] if one.get("side") == "train")
+        blocks = (block for path in files for block in _blocks(path, dtype, head))
+        for begins in piece_begins(blocks, index["end"]):
+            file.write(in_bytes(begins, _POSITION))
+        count = (file.tell() - head) // np.dtype(_POSITION).itemsize
+        file.flush()
+        os.fsync(file.fileno())
+    return count
+
+
+def _blocks(path: Path, dtype: np.dtype, head: int) -> Iterator[np.ndarray]:
+    with open(path, "rb") as file:
+        file.seek(head)
+        while data := file.read(_BLOCK * dtype.itemsize):
+            yield np.frombuffer(data, dtype=dtype)
+
+
 def _items(corpus: Corpus, mark: Mark | None, begun: Path) -> Iterator[tuple[Item, Mark]]:
     """The items of a corpus, from a mark on that was kept.
 
@@ -295,7 +382,10 @@ def _lengths(index: dict[str, Any]) -> dict[str, int]:
                 raise ValueError(f"the files of the {side} side have not its {counts[key]} {key}")
     if any(file["side"] not in SIDES for file in files):
         raise ValueError("a file is of no side")
-    return {file["name"]: file["tokens"] * np.dtype(index["dtype"]).itemsize for file in files}
+    if (counted(index["pieces"]) == 0) != (index["sides"]["train"]["tokens"] == 0):
+        raise ValueError(f"{index['pieces']} pieces")
+    lengths = {file["name"]: file["tokens"] * np.dtype(index["dtype"]).itemsize for file in files}
+    return lengths | {PIECES: index["pieces"] * np.dtype(_POSITION).itemsize}
 
 
 def _batches(items: Iterable[tuple[Item, Mark]]) -> Iterator[list[tuple[Item, Mark]]]:
