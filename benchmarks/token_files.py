@@ -23,7 +23,7 @@ from lilliput.base.verified import RECENT, Verified
 from lilliput.data.batch import Cursor
 from lilliput.data.index import Numbers, header, in_bytes, seal_index
 from lilliput.data.mixture import MixtureReader
-from lilliput.data.shards import HELDOUT_TEXTS, Shards, Stream
+from lilliput.data.shards import HELDOUT_TEXTS, PIECES, Shards, Stream, write_pieces
 
 SHARD = 100_000_000
 READ = 10_000_000
@@ -42,6 +42,21 @@ class Plain:
 
     def read(self, first: int, after: int) -> np.ndarray:
         return self._numbers[first:after]
+
+    def take(self, places: np.ndarray) -> np.ndarray:
+        return self._numbers[places]
+
+
+class Begins:
+    """Where the documents of a shard begin."""
+
+    path = Path()
+
+    def __len__(self) -> int:
+        return -(-SHARD // 700)
+
+    def take(self, places: np.ndarray) -> np.ndarray:
+        return places * 700
 
 
 def main() -> None:
@@ -69,10 +84,13 @@ def write(folder: Path, count: int) -> Path:
         ids[::700] = 0
         name = f"train-{place:05}.bin"
         (folder / name).write_bytes(header("uint16", "0" * 64) + in_bytes(ids, "uint16"))
-        files.append({"name": name, "side": "train", "tokens": SHARD, "documents": SHARD // 700})
+        files.append({"name": name, "side": "train", "tokens": SHARD, "documents": -(-SHARD // 700)})
     (folder / HELDOUT_TEXTS).touch()
-    index = {"format": 1, "kind": "documents", "tokenizer": "0" * 64, "vocab": 8_192, "end": 0, "dtype": "uint16"}
-    seal_index(folder, index | {"files": [*files, {"name": HELDOUT_TEXTS}], "sides": {}})
+    index = {"format": 2, "kind": "documents", "tokenizer": "0" * 64, "vocab": 8_192, "end": 0, "dtype": "uint16"}
+    counts = {key: sum(file[key] for file in files) for key in ("tokens", "documents")} | {"bytes": 0}
+    index |= {"files": files, "sides": {"train": counts, "heldout": dict.fromkeys(counts, 0)}}
+    index["pieces"] = write_pieces(folder, index)
+    seal_index(folder, index | {"files": [*files, {"name": PIECES}, {"name": HELDOUT_TEXTS}]})
     time.sleep(RECENT + 0.1)
     return folder
 
@@ -122,8 +140,8 @@ def reading(folder: Path, repeats: int) -> list[dict[str, Any]]:
 
 
 def read(numbers: Any, length: int, count: int) -> float:
-    """Processor nanoseconds a token of reading through the mixture."""
-    reader = MixtureReader({"a": 1.0}, {"a": Stream([numbers], 0)})
+    """Processor nanoseconds a token of reading through the mixture, which takes the documents in a random order."""
+    reader = MixtureReader({"a": 1.0}, {"a": Stream([numbers], 0, Begins())})
     cursor, done = Cursor(), 0
     began = time.process_time()
     while done < READ:

@@ -13,6 +13,7 @@ from typing import TypeVar
 from lilliput.base.errors import LilliputError, RecipeError, reading
 from lilliput.base.files import read_json, unsealed
 from lilliput.base.ownership import check_name
+from lilliput.base.rundir import RunFolder
 from lilliput.base.spec import from_plain
 from lilliput.data.conversations import ChatCorpus
 from lilliput.data.documents import Corpus
@@ -95,7 +96,7 @@ class Recipe:
             )
         # What can be refused is refused now, and not after a week of training.
         spec = self.model.shape
-        if self.tokenizer.vocab > spec.vocab:
+        if self.tokenizer.vocab > spec.vocab and not self._is_filled:
             raise RecipeError(
                 f"the tokenizer has {self.tokenizer.vocab:,} tokens, the model {spec.vocab:,}",
                 where=f"recipe {self.name!r}",
@@ -107,6 +108,25 @@ class Recipe:
                 named(entry.suite)
             elif not isinstance(entry, Phase):
                 spec = entry.shape(spec)
+
+    @property
+    def _is_filled(self) -> bool:
+        """Whether the model's vocabulary is as large as the text lets the tokenizer's be."""
+        tokenizer, model = self.tokenizer, self.model
+        return (
+            isinstance(tokenizer, BPE)
+            and tokenizer.at_most
+            and isinstance(model, ModelSpec)
+            and model.vocab <= tokenizer.vocab
+        )
+
+    def filled(self, ids: int | None) -> "Recipe":
+        """The recipe whose tokenizer turned out to have so many ids: with `BPE(at_most=True)` its model has as many.
+
+        Args:
+            ids: of the tokenizer; None while there is none, and then the recipe stays as it is.
+        """
+        return replace(self, model=replace(self.model, vocab=ids)) if ids and self._is_filled else self
 
     def until(self, phase: str) -> "Recipe":
         """The recipe as far as the end of a phase: without what comes later, and the corpora that only this reads.
@@ -148,6 +168,19 @@ def _refuse_same(recipe: Recipe) -> None:
 def load_recipe(name: str) -> Recipe:
     """A recipe of the package by name (`quickstart`), or of a Python file that defines `recipe`."""
     return _load("recipe", name, "lilliput.recipes", Recipe)
+
+
+def vocabulary_of(run: RunFolder) -> int | None:
+    """How many ids the tokenizer of a run has; None if it has none yet.
+
+    Raises:
+        RunError: the record of it is damaged.
+    """
+    with reading(run.path, "put the record of the tokenizer back from a copy, or remove it"):
+        made = run.record("tokenizer").get("outputs")
+        if made is not None and type(made["vocab"]) is not int:
+            raise TypeError("`vocab` is no whole number")
+        return made and made["vocab"]
 
 
 def read_recipe(run: Path) -> Recipe:

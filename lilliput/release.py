@@ -29,7 +29,7 @@ from lilliput.publish.export import CARD_FILE, WEIGHTS_FILE, export
 from lilliput.publish.load import verified
 from lilliput.publish.parity import check_parity
 from lilliput.publish.readme import card_of, edited, write_card
-from lilliput.recipe import Recipe, Release
+from lilliput.recipe import Recipe, Release, vocabulary_of
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, has_chatml
 from lilliput.train.machine import Machine
 from lilliput.train.metrics import measured_of, read_metrics, released, steps_of
@@ -139,7 +139,7 @@ class Publisher:
         assert run is not None
         return {
             "release": to_plain(release) | {name: value for name, value in made.items() if name != "environment"},
-            "recipe": self._run.read("recipe.json"),
+            "recipe": to_plain(self._recipe.filled(vocabulary_of(self._run))),
             "command": command and to_plain(command),
             "machine": run["machine"],
             "made_with": run.get("made_with"),

@@ -25,6 +25,7 @@ from lilliput.recipe import Recipe, Release
 from lilliput.release import Publisher
 from lilliput.report.page import REPORT, write_report
 from lilliput.tokenizer.bpe import tokenizer_hash
+from lilliput.tokenizer.specials import vocabulary_size
 from lilliput.train.checkpoint import write_tensors
 from lilliput.train.exchange import OneWorker, Workers
 from lilliput.train.heldout import Measure, measurer
@@ -84,10 +85,10 @@ class Walk:
 
     def along(self, phase: Any, publisher: Publisher | None, until: str | None = None) -> list[Path]:
         """Walk, with `train` or `trained` for the phases; without a publisher nothing is released."""
-        recipe = self._recipe
-        entries = (recipe.until(until) if until else recipe).timeline
+        entries = (self._recipe.until(until) if until else self._recipe).timeline
         with self._first():
-            tokenizer = prepare(self._preparation, recipe, until)
+            tokenizer = prepare(self._preparation, self._recipe, until)
+        recipe = self._recipe.filled(vocabulary_size(tokenizer))
         model = recipe.model.build(recipe.seed).to(self.machine.device)
         line = Line(model=model, tokenizer=tokenizer, average={})
         past = {"model": recipe.model.identity(), "seed": recipe.seed, "tokenizer": tokenizer_hash(tokenizer)}

@@ -18,12 +18,17 @@ from rich.console import Console
 
 from lilliput.base.errors import RunError
 from lilliput.base.files import read_json, sha256
+from lilliput.base.rundir import RunFolder
 from lilliput.base.units import Tokens
 from lilliput.generate.decode import stream
 from lilliput.generate.sample import Sampling
+from lilliput.plan import foreseen
 from lilliput.publish.load import load
+from lilliput.recipe import read_recipe, vocabulary_of
+from lilliput.report.records import read_run
 from lilliput.runs import remove, since
 from lilliput.timeline import run
+from lilliput.tokenizer.bpe import BPE
 from lilliput.tokenizer.chatml import render
 from lilliput.train.machine import Machine
 
@@ -83,6 +88,21 @@ def test_a_second_run_has_nothing_to_do(done):
     again, _ = walk(recipe, folder)
     assert again == releases and time.perf_counter() - began < 5
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before
+
+
+def test_a_simple_text_has_the_vocabulary_that_it_fills(tmp_path):
+    """So has the model, in the plan before, on the card, and when the run is taken up again."""
+    whole = tiny.recipe(tmp_path / "data", replace(tiny.GQA_SPEC, vocab=60_000))
+    recipe = replace(whole, tokenizer=BPE(vocab=60_000, at_most=True), timeline=whole.timeline[:3])
+    folder = tmp_path / "run"
+    planned = foreseen(recipe, folder)
+    (release,), _ = walk(recipe, folder)
+    spec = load(release).model.spec
+    assert spec.vocab == planned == vocabulary_of(RunFolder(folder)) < 5_000
+    assert f"| Vocabulary | {spec.vocab:,} tokens |" in (release / "README.md").read_text()
+    assert walk(read_recipe(folder), folder)[0] == [release]
+    assert read_run(folder).phases[0].parameters == spec.skeleton().parameter_counts()["total"]
+    assert recipe.filled(400).model == replace(tiny.GQA_SPEC, vocab=400) and whole.filled(400) == whole
 
 
 def test_only_what_depends_on_a_change_is_done_again(done, tmp_path):

@@ -104,7 +104,7 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Say what a recipe would do and need, without doing it."""
-    from lilliput.plan import Tariff, show
+    from lilliput.plan import Tariff, foreseen, show
     from lilliput.plan import plan as make
     from lilliput.plan import probe as measure
     from lilliput.recipe import load_machine
@@ -112,12 +112,13 @@ def plan(
     tariff = Tariff(price_per_hour=price_per_hour, watts=watts, price_per_kwh=price_per_kwh, currency=currency)
     aim = target(recipe, overrides=overrides, sources=sources, shrunk=shrink)
     where = load_machine(machine or "here")
+    planned = aim.recipe.filled(foreseen(aim.recipe, aim.folder))
     costs = None
     if probe:
         where = where.settled()
         with console.status("probing") if not as_json else nullcontext() as status:
-            costs = measure(aim.recipe, where, status.update if status else lambda line: None)
-    made = make(aim.recipe, where, costs=costs, tariff=tariff, folder=aim.folder)
+            costs = measure(planned, where, status.update if status else lambda line: None)
+    made = make(planned, where, costs=costs, tariff=tariff, folder=aim.folder)
     if as_json:
         print(json.dumps(made, indent=2))
     else:

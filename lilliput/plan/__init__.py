@@ -2,6 +2,7 @@
 
 plan(recipe)                                                   parameters, steps, operations, bytes
 plan(recipe, machine, costs=probe(recipe, machine, print))     with time and memory, from running a little here
+plan(recipe.filled(foreseen(recipe, folder)))                  with the vocabulary that the text fills
 show(console, plan(...))                                       the same as tables
 """
 
@@ -9,5 +10,6 @@ from lilliput.plan.count import plan
 from lilliput.plan.measure import probe
 from lilliput.plan.tables import show
 from lilliput.plan.tariff import Tariff
+from lilliput.plan.vocabulary import foreseen
 
-__all__ = ["Tariff", "plan", "probe", "show"]
+__all__ = ["Tariff", "foreseen", "plan", "probe", "show"]

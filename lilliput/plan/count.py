@@ -41,12 +41,13 @@ def plan(
         folder: the run folder, whose token files are known; None where there is none.
 
     Returns:
-        JSON values: `model`, its parameters at first; `corpora` (see `lilliput.plan.corpora`); `phases`, `growths` and
-        `releases`, one a timeline entry with its `place` and `name`; `totals` over the timeline; `not_built`, the parts
-        that nobody has built. Bytes of models, tokens, positions and operations (floating point, forward and backward
-        through every layer, 3 times the forward pass) are exact. What was probed is None elsewhere: `activations` and
-        `peak` of a phase's `memory`, its `micro_batches` where they are found from memory, and its `cost`, extrapolated
-        from the `passes` and `updates` that were run; no updates mean that passes are whole steps.
+        JSON values: `model`, its parameters and ids at first; `corpora` (see `lilliput.plan.corpora`); `phases`,
+        `growths` and `releases`, one a timeline entry with its `place` and `name`; `totals` over the timeline;
+        `not_built`, the parts that nobody has built. Bytes of models, tokens, positions and operations (floating point,
+        forward and backward through every layer, 3 times the forward pass) are exact. What was probed is None
+        elsewhere: `activations` and `peak` of a phase's `memory`, its `micro_batches` where they are found from memory,
+        and its `cost`, extrapolated from the `passes` and `updates` that were run; no updates mean whole steps as
+        passes.
 
     Raises:
         MachineError: there is a tariff for hours that nobody measured.
@@ -77,7 +78,7 @@ def plan(
         "recipe": recipe.name,
         "about": recipe.about,
         "machine": machine.device,
-        "model": {"parameters": _parameters(at_first(recipe))},
+        "model": {"parameters": _parameters(at_first(recipe)), "vocabulary": at_first(recipe).vocab},
         "corpora": texts,
         "phases": phases,
         "growths": growths,

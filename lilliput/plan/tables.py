@@ -40,6 +40,7 @@ def show(console: Terminal, plan: dict[str, Any]) -> None:
     """Print what `lilliput.plan.plan` made: models, phases, memory, time and price where measured, what is missing."""
     console.print(Text.assemble((visible(plan["recipe"]), "bold"), f"  {visible(plan['about'])}"))
     console.print(_models(plan))
+    _note(console, f"A vocabulary of {plan['model']['vocabulary']:,} ids at first.")
     if plan["corpora"]:
         console.print(_corpora(plan))
         if any(corpus["estimated"] and corpus["text_bytes"] for corpus in plan["corpora"]):

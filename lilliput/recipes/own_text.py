@@ -27,7 +27,7 @@ recipe = Recipe(
     name="own-text",
     about="A small attention model of a folder of texts.",
     corpora={"texts": Files(paths=("texts",))},  # text files, JSON Lines or Parquet; --source texts=... says others
-    tokenizer=BPE(vocab=4_096),
+    tokenizer=BPE(vocab=4_096, at_most=True),  # simple text fills fewer, and the model then has as few
     tokenizer_corpora=("texts",),
     split=Split(share=0.05),  # every twentieth document is held out and never trained on
     model=ModelSpec(

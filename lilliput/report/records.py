@@ -7,7 +7,8 @@ from typing import Any
 from lilliput.base.errors import LilliputError, RunError, reading
 from lilliput.base.files import read_json, unsealed
 from lilliput.base.hub import reading_only
-from lilliput.recipe import Recipe, Release, read_recipe
+from lilliput.base.rundir import RunFolder
+from lilliput.recipe import Recipe, Release, read_recipe, vocabulary_of
 from lilliput.train.metrics import INCIDENTS, Line, measured_of, read_growing, steps_of
 from lilliput.train.phase import Phase, Plan
 
@@ -75,7 +76,7 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def _run(folder: Path) -> RunRecord:
-    recipe = read_recipe(folder)
+    recipe = read_recipe(folder).filled(vocabulary_of(RunFolder(folder)))
     releases = [entry.name for entry in recipe.timeline if isinstance(entry, Release)]
     scores = [(name, folder / "evals" / f"{name}.json") for name in releases]
     return RunRecord(

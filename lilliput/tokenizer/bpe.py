@@ -42,6 +42,8 @@ class BPE:
 
     vocab: int
     """Number of ids: `END`, `PAD`, 256 bytes, merges."""
+    at_most: bool = False
+    """Have fewer ids where the text has no more pairs to merge, and a model of this vocabulary fewer with it."""
     digits: bool = True
     """Every digit is a token of its own; else digits merge like letters."""
     sample_bytes: int = 20_000_000
@@ -79,7 +81,7 @@ class BPE:
         """Learn the merges; the same texts give the same tokenizer.
 
         Raises:
-            DataError: the texts hold too few different words for `vocab` ids, or one of them is not text.
+            DataError: the texts hold too few different words for exactly `vocab` ids, or one of them is not text.
         """
         tokenizer = Tokenizer(models.BPE())
         byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
@@ -97,13 +99,13 @@ class BPE:
         )
         tokenizer.train_from_iterator(_sample(texts, self.sample_bytes), trainer)
         size = tokenizer.get_vocab_size()
-        if size < self.vocab:
+        if size < self.vocab and not self.at_most:
             raise DataError(
                 f"the sample fills {size:,} of {self.vocab:,} ids",
                 where=f"the texts given to BPE(vocab={self.vocab}, sample_bytes={self.sample_bytes})",
-                hint="train on more text, raise sample_bytes, or lower vocab",
+                hint="take as many as it fills (at_most=True), train on more text, raise sample_bytes, or lower vocab",
             )
-        assert size == self.vocab and tokenizer.token_to_id(END) == END_ID
+        assert size <= self.vocab and tokenizer.token_to_id(END) == END_ID
         return tokenizer
 
 

@@ -60,8 +60,7 @@ class Incidents:
             raise DivergenceError(
                 f"{incident.why}; it is incident {again} after the checkpoint of step {back.step}",
                 where=f"step {incident.step} of {where}",
-                hint="the checkpoint is whole; look at the loss before that step, and begin the phase again with a "
-                "lower learning rate",
+                hint=f"the checkpoint is whole; {_advice(incident.why)}",
             )
         record = {
             "step": incident.step,
@@ -73,6 +72,15 @@ class Incidents:
         self.records = [*self.records, record]
         if self._writes:
             write_json(self._path, sealed({"incidents": self.records}))
+
+
+def _advice(why: str) -> str:
+    if "not finite" in why:
+        return "begin the phase again with a lower learning rate, or with --machine of another precision (bf16, fp32)"
+    return (
+        "the learning rate is too high (lower it, or warm up longer), or the text there is unlike what came before "
+        "(look at it; guard=NoGuard() in the phase takes it as it is)"
+    )
 
 
 def read_incidents(folder: Path) -> Sequence[dict[str, Any]]:

@@ -1,0 +1,46 @@
+"""How many ids a text fills, before a run has learned its tokenizer."""
+
+from pathlib import Path
+from typing import Any
+
+from lilliput.base.errors import DataError
+from lilliput.base.rundir import RunFolder
+from lilliput.data.curate import Curated
+from lilliput.data.documents import Files
+from lilliput.recipe import Recipe, vocabulary_of
+from lilliput.tokenizer.bpe import BPE
+from lilliput.tokenizer.specials import vocabulary_size
+
+
+def foreseen(recipe: Recipe, folder: Path) -> int | None:
+    """How many ids the tokenizer of a recipe has, or would have if it were learned from the local files as they are.
+
+    Args:
+        recipe: only where its tokenizer may have fewer ids than it asks for (`BPE(at_most=True)`) is anything read.
+        folder: the run folder, whose tokenizer is asked first.
+
+    Returns:
+        the number; None where it is the recipe's, or the texts are not here.
+    """
+    tokenizer = recipe.tokenizer
+    if not isinstance(tokenizer, BPE) or not tokenizer.at_most:
+        return None
+    if made := vocabulary_of(RunFolder(folder)):
+        return made
+    corpora: list[Any] = [recipe.corpora[name] for name in recipe.tokenizer_corpora]
+    if not all(map(_is_local, corpora)):
+        return None
+    texts = (
+        document.text
+        for corpus in corpora
+        for document in corpus.documents()
+        if not recipe.split.is_heldout(document.group)
+    )
+    try:
+        return vocabulary_size(tokenizer.train(texts))
+    except DataError:  # files that are not there: `run` says so
+        return None
+
+
+def _is_local(corpus: Any) -> bool:
+    return isinstance(corpus, Files) or (isinstance(corpus, Curated) and _is_local(corpus.source))
