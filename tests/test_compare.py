@@ -97,7 +97,7 @@ def test_the_command_says_which_is_faster(desk):
     seconds = sum(line.get("seconds", 0) for line in metrics)
     assert level["seconds"]["spent"][0] == pytest.approx(seconds)
     assert [point["value"] for point in found["runs"][0]["points"]] == [
-        line["texts"] for line in metrics if "texts" in line
+        line["heldout"]["texts"] for line in metrics if "heldout" in line
     ]
 
 

@@ -246,7 +246,9 @@ def test_fp32_training_reaches_the_loss_of_a_cpu(shards, tmp_path, name):  # noq
     phase = tiny.pretraining(steps=20)
     machines = {"cuda": replace(CUDA, precision="fp32"), "cpu": Machine(device="cpu", precision="fp32", threads=1)}
     ends = {
-        device: train(shards, tmp_path / device, spec=tiny.SPECS[name], phase=phase, machine=machine)[2][-1]["texts"]
+        device: train(shards, tmp_path / device, spec=tiny.SPECS[name], phase=phase, machine=machine)[2][-1]["heldout"][
+            "texts"
+        ]
         for device, machine in machines.items()
     }
     assert ends["cuda"] == pytest.approx(ends["cpu"], abs=5e-3)

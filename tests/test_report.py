@@ -95,8 +95,8 @@ def test_what_is_not_finite_is_left_out_and_said():
 
 def test_corpora_are_drawn_by_unit_and_live_weights_beside_the_average():
     measured = [
-        {"step": 4, "texts": 2.0, "texts/live": 2.1, "chats": 3.0},
-        {"step": 8, "texts": 1.9, "texts/live": 2.0},
+        {"step": 4, "tokens": 128, "heldout": {"texts": 2.0, "texts/live": 2.1, "chats": 3.0}},
+        {"step": 8, "tokens": 256, "heldout": {"texts": 1.9, "texts/live": 2.0}},
     ]
     made = charted(lines(8) + measured)
     by_unit = {chart.unit: [curve.name for curve in chart.curves] for chart in made if chart.title == "Held out"}

@@ -63,7 +63,7 @@ def test_tensorboard_has_the_numbers_of_the_metrics(desk):
     events.Reload()
     metrics = next((desk / "run").glob("phases/*/metrics.jsonl"))
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-    for name in ("cross_entropy", "grad_norm/matrix", "texts", "texts/live", "tokens"):
+    for name in ("cross_entropy", "grad_norm/matrix", "heldout/texts", "heldout/texts/live", "tokens"):
         told = [(event.step, event.value) for event in events.Scalars(name)]
         assert told == [(line["step"], pytest.approx(line[name])) for line in lines if name in line], name
 

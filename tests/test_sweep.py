@@ -111,7 +111,7 @@ def test_results_are_a_table_a_picture_and_json(done):
         assert setting["mean"] == pytest.approx(sum(setting["seeds"].values()) / 2)
         for seed, run in setting["folders"].items():
             lines = (folder / run / "phases" / "00-pretrain" / "metrics.jsonl").read_text().splitlines()
-            assert json.loads(lines[-1])["texts"] == setting["seeds"][seed]
+            assert json.loads(lines[-1])["heldout"]["texts"] == setting["seeds"][seed]
             assert read_json(folder / run / "recipe.json")["seed"] == int(seed)
     best = min(found["settings"], key=lambda setting: setting["mean"])
     assert best["name"] == found["best"] and f"{best['mean']:.4f}" in (folder / "table.md").read_text()

@@ -153,6 +153,6 @@ def test_a_phase_of_any_name_is_watched(tmp_path):
         console = screen(force_terminal=of_terminal, color_system=None)
         with Watch(tmp_path / f"{of_terminal}.jsonl", console, NAME, 1, 0, None) as watch:
             watch.see(1, 32, 32, {"cross_entropy": 2.0})
-            watch.measured(1, {NAME: 1.5})
+            watch.measured(1, 32, {NAME: 1.5})
         assert f"  {SHOWN} step 1: {SHOWN} 1.5000" in console.file.getvalue()
         assert NAME not in console.file.getvalue()

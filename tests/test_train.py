@@ -102,7 +102,7 @@ def test_the_loss_falls_and_the_record_says_so(shards, tmp_path):
     assert [line["step"] for line in steps] == list(range(1, 31))
     assert steps[-1]["tokens"] == 30 * 4 * 32
     assert steps[-1]["cross_entropy"] < 0.8 * steps[0]["cross_entropy"]
-    measured = [line["texts"] for line in metrics if "texts" in line]
+    measured = [line["heldout"]["texts"] for line in metrics if "heldout" in line]
     assert len(measured) == 2 and measured[1] < measured[0]
 
 
@@ -128,10 +128,12 @@ def test_clipping_is_that_of_torch_to_the_bit():
 def test_live_weights_are_measured_besides_the_average(shards, tmp_path):
     _, _, metrics = train(shards, tmp_path / "average", phase=tiny.pretraining(steps=6, ema=Ema(decay=0.9)))
     (last,) = measured_of(metrics)[-1:]
-    assert set(last) == {"step", "texts", "texts/live"} and last["texts"] != last["texts/live"]
-    assert released(last) == {"texts": last["texts"]}
+    held = last["heldout"]
+    assert (last["step"], last["tokens"]) == (6, metrics[-2]["tokens"])
+    assert set(held) == {"texts", "texts/live"} and held["texts"] != held["texts/live"]
+    assert released(last) == {"texts": held["texts"]}
     _, _, metrics = train(shards, tmp_path / "alone", phase=tiny.pretraining(steps=6, ema=NoEma()))
-    assert set(measured_of(metrics)[-1]) == {"step", "texts"}
+    assert set(measured_of(metrics)[-1]["heldout"]) == {"texts"}
 
 
 def test_incidents_stay_beside_the_metrics(shards, tmp_path):
@@ -163,7 +165,7 @@ def test_bf16_reaches_nearly_the_same_loss(shards, tmp_path):
     phase = replace(tiny.pretraining(steps=30), optimizer=AdamW(lr=3e-3))
     wide = train(shards, tmp_path / "fp32", phase=phase)[2]
     narrow = train(shards, tmp_path / "bf16", phase=phase, machine=replace(MACHINE, precision="bf16"))[2]
-    assert abs(wide[-1]["texts"] - narrow[-1]["texts"]) < 0.15
+    assert abs(wide[-1]["heldout"]["texts"] - narrow[-1]["heldout"]["texts"]) < 0.15
 
 
 def test_a_diverged_run_stops_before_the_bad_step(shards, tmp_path):

@@ -64,7 +64,7 @@ def test_fp16_reaches_the_loss_of_fp32(shards, tmp_path, name):  # noqa: F811
         kind: train(shards, tmp_path / kind, spec=tiny.SPECS[name], phase=phase, machine=replace(FP16, precision=kind))
         for kind in ("fp32", "fp16")
     }
-    wide, narrow = (ends[kind][2][-1]["texts"] for kind in ends)
+    wide, narrow = (ends[kind][2][-1]["heldout"]["texts"] for kind in ends)
     assert abs(wide - narrow) < 0.05
     assert not same(ends["fp32"][0], ends["fp16"][0]), "products were as wide as before"
 

@@ -47,7 +47,7 @@ class Asked:
     def corpora(self) -> list[str]:
         """Texts that it was measured on, the one that a release is judged by first."""
         units = self.run.units
-        measured = {name for phase in self.phases() for line in phase.measured for name in line}
+        measured = {name for phase in self.phases() for line in phase.measured for name in line["heldout"]}
         texts = [name for name in units if name in measured and units[name] == TEXT]
         judged = {entry.heldout for entry in self.run.recipe.timeline if isinstance(entry, Release)}
         return sorted(texts, key=lambda name: name not in judged)
@@ -65,9 +65,9 @@ class Asked:
                 clock += line["seconds"]
                 here[line["step"]] = (tokens + line["tokens"], seconds + clock)
             points += [
-                Point(step=step, tokens=here[step][0], seconds=here[step][1], value=line[corpus])
+                Point(step=step, tokens=here[step][0], seconds=here[step][1], value=line["heldout"][corpus])
                 for line in phase.measured
-                if corpus in line and (step := line["step"]) in here
+                if corpus in line["heldout"] and (step := line["step"]) in here
             ]
             tokens, seconds = tokens + phase.tokens, seconds + clock
         finished = all(phase.steps and phase.steps[-1]["step"] == phase.planned for phase in self.phases())

@@ -116,20 +116,18 @@ def _heldout(
     key: str, steps: list[Line], measured: list[Line], units: Mapping[str, str], marks: list[Mark]
 ) -> list[Chart]:
     """A chart for each unit, with every corpus that is measured in it."""
-    tokens = {line["step"]: line["tokens"] for line in steps}
-    measured = [line for line in measured if line["step"] in tokens]
-    names = {name: None for line in measured for name in line if name != "step"}
+    names = {name: None for line in measured for name in line["heldout"]}
     found = []
     for unit in dict.fromkeys(units.get(name.removesuffix(LIVE), "") for name in names):
         here = sorted(name for name in names if units.get(name.removesuffix(LIVE), "") == unit)  # averages first
         curves = []
         for name in here:
-            points = [line for line in measured if name in line]
+            points = [line for line in measured if name in line["heldout"]]
             curves.append(
                 Curve(
                     name=f"{name.removesuffix(LIVE)}, live weights" if name.endswith(LIVE) else name,
-                    x=[tokens[line["step"]] for line in points],
-                    y=[line[name] for line in points],
+                    x=[line["tokens"] for line in points],
+                    y=[line["heldout"][name] for line in points],
                     steps=[line["step"] for line in points],
                     style="dashed" if name.endswith(LIVE) else "dots",
                 )

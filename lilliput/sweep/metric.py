@@ -100,7 +100,8 @@ def _outcome(folder: Path, variant: Variant, metric: Metric) -> Outcome:
         failed = (folder / FAILURE).is_file()
         return Outcome(failure=read_json(folder / FAILURE)["what"] if failed else None)
     lines = {phases[name].name: read_metrics(folder / name / "metrics.jsonl") for name in phases}
-    measured = [line[metric.corpus] for line in measured_of(lines[metric.phase]) if metric.corpus in line]
+    held = [line["heldout"] for line in measured_of(lines[metric.phase])]
+    measured = [numbers[metric.corpus] for numbers in held if metric.corpus in numbers]
     if not measured:
         part = list(phases)[-1]
         raise RunError(

@@ -233,7 +233,7 @@ def _to_the_end(task: Task, watch: Callable[[int], Watch], measure: Measure) -> 
             step, tokens = training.reached.step, training.reached.tokens
             observer.see(step, tokens, tokens - before, numbers)
             if plan.is_due(phase.measure_every, step):
-                observer.measured(step, training.measured(measure))
+                observer.measured(step, tokens, training.measured(measure))
             saver.check()
             if plan.is_due(phase.save_every, step) or training.told:
                 saver.save(training.checkpoint())

@@ -1,8 +1,8 @@
 """`metrics.jsonl`, the record of a phase, and `incidents.jsonl` beside it.
 
 A line a step:         step, tokens, seconds, tokens_per_second, losses by term, grad_norm, grad_norm/<role>, lr, ...
-A line a measurement:  step, and held-out numbers by corpus: of the averaged weights where there is an average, which
-                       are those a release has, and then `<corpus>/live` of the weights that are trained
+A line a measurement:  step, tokens, and `heldout`, numbers by corpus: of the averaged weights where there is an average,
+                       which are those a release has, and then `<corpus>/live` of the weights that are trained
 A line an incident:    step, incident, what
 
 Metrics are a function of the step, but for what a clock or the memory said: a run that was killed and continued has
@@ -62,12 +62,12 @@ def steps_of(lines: list[Line]) -> list[Line]:
 
 def measured_of(lines: list[Line]) -> list[Line]:
     """The lines of measurements on held-out data."""
-    return [line for line in lines if "tokens_per_second" not in line]
+    return [line for line in lines if "heldout" in line]
 
 
 def released(measured: Line) -> dict[str, float]:
     """The numbers of a measurement by corpus, of the weights that a release has."""
-    return {name: value for name, value in measured.items() if name != "step" and not name.endswith(LIVE)}
+    return {name: value for name, value in measured["heldout"].items() if not name.endswith(LIVE)}
 
 
 def keep_until(path: Path, step: int) -> None:

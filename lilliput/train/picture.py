@@ -18,7 +18,7 @@ def plot_loss(metrics: Path, picture: Path, title: str, bytes_per_token: float |
     from matplotlib.figure import Figure
 
     lines = read_metrics(metrics)
-    steps, measured = steps_of(lines), [released(line) | {"step": line["step"]} for line in measured_of(lines)]
+    steps, measured = steps_of(lines), [(line["step"], released(line)) for line in measured_of(lines)]
     scale = 1 / math.log(2) / bytes_per_token if bytes_per_token else 1.0
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -27,8 +27,8 @@ def plot_loss(metrics: Path, picture: Path, title: str, bytes_per_token: float |
     smooth = [sum(values[max(0, i - WINDOW + 1) : i + 1]) / min(i + 1, WINDOW) for i in range(len(values))]
     axes.plot([line["step"] for line in steps], smooth, color="#08519c", label=f"training, mean of {WINDOW} steps")
     high = max(values[len(values) // 50 :])  # the very first steps would flatten the rest
-    for name in sorted({name for line in measured for name in line} - {"step"}):
-        points = [(line["step"], line[name]) for line in measured if name in line]
+    for name in sorted({name for _, numbers in measured for name in numbers}):
+        points = [(step, numbers[name]) for step, numbers in measured if name in numbers]
         high = max(high, *(value for _, value in points))
         axes.plot(*zip(*points, strict=True), "o-", markersize=4, label=f"held out: {lettering(name)}")
     axes.set(title=lettering(title), xlabel="step", ylabel="bits per byte" if bytes_per_token else "nats per token")

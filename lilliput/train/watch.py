@@ -19,6 +19,8 @@ from lilliput.train.sinks.sink import Feed
 
 WINDOW = 50
 """Steps over which the shown speed and loss are averaged."""
+WIDE = 110
+"""Columns of a terminal that has room for a bar beside the numbers."""
 QUIET_SECONDS = 15.0
 """Between two lines of progress where the output is no terminal."""
 
@@ -62,7 +64,7 @@ class Watch:
         self._last = self._shown = time.perf_counter()
         self._bar = Progress(
             TextColumn("{task.description}", style="bold", markup=False),
-            BarColumn(bar_width=24),
+            *([BarColumn(bar_width=24)] if console.width >= WIDE else []),
             TextColumn("{task.completed}/{task.total}"),
             TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(compact=True),
@@ -105,19 +107,20 @@ class Watch:
                 f"  {self._name} {step}/{self._steps}  {note}  {left:.0f} s left", highlight=False, soft_wrap=True
             )
 
-    def measured(self, step: int, numbers: dict[str, float]) -> None:
-        """Record a measurement on held-out data after step `step`."""
-        self._write({"step": step} | numbers)
+    def measured(self, step: int, tokens: int, numbers: dict[str, float]) -> None:
+        """Record a measurement on held-out data, by corpus, after step `step` and so many text tokens."""
+        self._write({"step": step, "tokens": tokens, "heldout": numbers})
         shown = "  ".join(f"{name} {value:.4f}" for name, value in numbers.items())
         self._console.print(f"  {self._name} step {step}: {shown}", highlight=False, soft_wrap=True)
         self._after()
         self._last = time.perf_counter()
 
     def _note(self, speed: float) -> str:
-        loss = sum(loss for _, _, loss in self._recent) / len(self._recent)
-        note = f"{speed:,.0f} tok/s  loss {loss:.3f}"
+        losses = [loss for _, _, loss in self._recent]
+        mean = sum(losses) / len(losses)
+        note = f"{speed:,.0f} tok/s  loss {losses[-1]:.3f}, mean of {len(losses)} {mean:.3f}"
         if self._bytes_per_token:
-            note += f"  {loss / math.log(2) / self._bytes_per_token:.3f} bits/byte"
+            note += f" ({mean / math.log(2) / self._bytes_per_token:.3f} bits/byte)"
         return note
 
     def _write(self, line: dict[str, Any]) -> None:

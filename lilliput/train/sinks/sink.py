@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from lilliput.base.errors import LilliputError
 
@@ -74,9 +74,10 @@ class Feed:
         for name in names:
             self._try(name, self._open)
 
-    def see(self, line: Mapping[str, float]) -> None:
+    def see(self, line: Mapping[str, Any]) -> None:
         """A line of `metrics.jsonl`."""
-        numbers = {name: value for name, value in line.items() if name != "step"}
+        numbers = {name: value for name, value in line.items() if name not in ("step", "heldout")}
+        numbers |= {f"heldout/{name}": value for name, value in line.get("heldout", {}).items()}
         for name in list(self._sinks):
             self._try(name, lambda name: self._sinks[name].see(int(line["step"]), numbers))
 
