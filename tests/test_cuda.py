@@ -246,12 +246,10 @@ def test_fp32_training_reaches_the_loss_of_a_cpu(shards, tmp_path, name):  # noq
     phase = tiny.pretraining(steps=20)
     machines = {"cuda": replace(CUDA, precision="fp32"), "cpu": Machine(device="cpu", precision="fp32", threads=1)}
     ends = {
-        device: train(shards, tmp_path / device, spec=tiny.SPECS[name], phase=phase, machine=machine)[2][-1]["heldout"][
-            "texts"
-        ]
+        device: train(shards, tmp_path / device, spec=tiny.SPECS[name], phase=phase, machine=machine)[2][-1]
         for device, machine in machines.items()
     }
-    assert ends["cuda"] == pytest.approx(ends["cpu"], abs=5e-3)
+    assert ends["cuda"]["heldout"]["texts"] == pytest.approx(ends["cpu"]["heldout"]["texts"], abs=5e-3)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

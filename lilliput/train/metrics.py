@@ -1,8 +1,8 @@
 """`metrics.jsonl`, the record of a phase, and `incidents.jsonl` beside it.
 
 A line a step:         step, tokens, seconds, tokens_per_second, losses by term, grad_norm, grad_norm/<role>, lr, ...
-A line a measurement:  step, tokens, and `heldout`, numbers by corpus: of the averaged weights where there is an average,
-                       which are those a release has, and then `<corpus>/live` of the weights that are trained
+A line a measurement:  step, tokens, and `heldout`, numbers by corpus: of the averaged weights where there is an
+                       average, which are those a release has, and then `<corpus>/live` of the weights that are trained
 A line an incident:    step, incident, what
 
 Metrics are a function of the step, but for what a clock or the memory said: a run that was killed and continued has
