@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,7 +20,7 @@ from lilliput.evals.by_name import write_arithmetic
 from lilliput.evals.evaluation import versions
 from lilliput.evals.harness import evaluate
 from lilliput.evals.items import Items, asked
-from lilliput.evals.replies import judge_replies
+from lilliput.evals.replies import NothingToJudge, judge_replies
 from lilliput.evals.suites import ARITHMARK2_SYNTHETIC, HELDOUT, Suite, named
 from lilliput.generate.talk import write_on
 from lilliput.publish.load import Published, load
@@ -84,14 +84,24 @@ class Assessor:
                 ).plain()
                 if chats is not None:
                     status.update(f"{release.name}: judging replies")
-                    judged = judge_replies(
-                        folder, list(_pairs(chats)), work=work, device=self._machine.device, trust_remote_code=code
-                    )
-                    evaluation["scores"] += [asdict(score) for score in judged]
+                    evaluation |= self._replies(folder, chats, work, evaluation["scores"], code)
                 samples = self._samples(load(folder), heldout, chats)
             return evaluation | {"samples": samples}
 
         return self._run.part(f"evals/{release.name}", inputs, make)
+
+    def _replies(
+        self, folder: Path, chats: ChatRows, work: Path, scores: list[dict[str, Any]], code: bool
+    ) -> dict[str, Any]:
+        """The scores with those of replies; or why there are none, which is no reason to lose a trained model."""
+        try:
+            judged = judge_replies(
+                folder, list(_pairs(chats)), work=work, device=self._machine.device, trust_remote_code=code
+            )
+        except NothingToJudge as error:
+            self._console.print(f"replies are not judged: {error.what}", highlight=False, markup=False, soft_wrap=True)
+            return {"unjudged": error.what}
+        return {"scores": scores + [asdict(score) for score in judged]}
 
     def _questions(self, name: str, inputs: dict[str, Any], suite: Suite) -> dict[str, str]:
         """What tells the questions of an evaluation from others; where they are those that were asked, as it was."""
@@ -141,10 +151,11 @@ class Assessor:
     def _samples(self, published: Published, heldout: Shards, chats: ChatRows | None) -> list[dict[str, str]]:
         """What the release writes by its own settings: answers to held-out questions, or ends of held-out texts."""
         if chats is not None:
-            shown = [question for question, _ in list(_pairs(chats))[:SAMPLES]]
+            shown = list(islice(_openings(chats), SAMPLES))
             texts = [render([{"role": "user", "content": question}], generation_prompt=True) for question in shown]
         else:
-            shown = texts = [text[:SAMPLE_PROMPT] for _, text in list(heldout.heldout_texts())[:SAMPLES]]
+            heldout_texts = filter(None, (text for _, text in heldout.heldout_texts()))
+            shown = texts = [text[:SAMPLE_PROMPT] for text in islice(heldout_texts, SAMPLES)]
         # A tokenizer may put a token before a text; conversations begin as they were trained, with a message.
         prompts = [published.tokenizer.encode(text, add_special_tokens=chats is None).ids for text in texts]
         return [{"prompt": text, "text": self._write(published, ids)} for text, ids in zip(shown, prompts, strict=True)]
@@ -164,6 +175,12 @@ def _first(texts: Iterable[str], size: int) -> Iterator[str]:
         size -= len(text.encode())
         if size <= 0:
             return
+
+
+def _openings(chats: ChatRows) -> Iterator[str]:
+    """The questions of held-out conversations; behind them, how those begin that have no question and answer."""
+    questions = (question for question, _ in _pairs(chats))
+    return chain(questions, (messages[0].content for _, messages in chats.heldout_conversations()))
 
 
 def _pairs(chats: ChatRows) -> Iterator[tuple[str, str]]:

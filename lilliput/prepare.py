@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Collection, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -20,10 +21,13 @@ from lilliput.data.beside import beside
 from lilliput.data.chats import ChatRows, write_chats
 from lilliput.data.conversations import ChatCorpus, Conversation
 from lilliput.data.documents import TextHash
-from lilliput.data.encoding import Encoding
-from lilliput.data.index import INDEX
+from lilliput.data.few import Extent, Way, extent, sides
+from lilliput.data.index import INDEX, SIDES
 from lilliput.data.pinned import pinned
 from lilliput.data.shards import SHARD_TOKENS, Shards, write_shards
+from lilliput.data.split import HeldOut
+from lilliput.data.told import COUNTED, Told, lines_of
+from lilliput.data.usable import check_lost, check_sides, lost
 from lilliput.recipe import Recipe, Release
 from lilliput.tokenizer.bpe import load_tokenizer, save_tokenizer, tokenizer_hash
 from lilliput.tokenizer.specials import vocabulary_size
@@ -49,6 +53,7 @@ class Preparation:
         self._known = self._verified_before()
         self._changed: set[str] = set()
         """Corpora whose text is not what the run has read, and that has been said of."""
+        self._extents: dict[str, tuple[Any, dict[str, int]]] = {}
 
     def forget(self) -> None:
         """Hash every token file again, as if none had been."""
@@ -102,33 +107,36 @@ class Preparation:
         return self._opened[name]
 
     def _tokens(self, name: str, tokenizer: Tokenizer) -> Shards | ChatRows:
-        chat = hasattr(self._recipe.corpora[name], "conversations")
+        chat = self._is_chat(name)
         length = self._row_length(name) if chat else 0
         key = tokenizer_hash(tokenizer)
         before = self._run.record(f"shards/{name}").get("from", {}).get("corpus")
         trained = {name} & self._trained()
         identity = self._identity(name, before, trained=bool(trained))
+        way = self._way(name, identity)
         inputs = {"corpus": identity, "tokenizer": key, "split": to_plain(self._recipe.split)}
         inputs |= {"length": length} if chat else {}
         self._refuse_to_replace(f"shards/{name}", inputs, _has_index, trained)
-        corpus: Any = self._corpus(name, inputs["corpus"])
 
         def make(folder: Path) -> dict[str, Any]:
             check_ours(self._run.path, f"shards/{name}")  # it is replaced once the new one is whole
+            corpus, split = sides(self._corpus(name, identity), self._recipe.split, way)
             if chat:
-                return self._write_chats(name, corpus, tokenizer, folder, length)
-            return self._write_texts(name, corpus, tokenizer, folder, inputs)
+                made = self._write_chats(name, corpus, tokenizer, split, folder, length)
+            else:
+                made = self._write_texts(name, corpus, tokenizer, split, folder, inputs)
+            return made if way == "groups" else made | {"held_out": way}
 
         made = self._run.part(f"shards/{name}", inputs, make, _has_index)
-        sides = made["sides"]
-        parts = [
-            f"{side} " + ", ".join(f"{sides[side][key]:,} {key}" for key in _SHOWN if key in sides[side])
-            for side in ("train", "heldout")
-        ]
-        self._say(f"{name}: {'; '.join(parts)}; text {made['text_sha256'][:12]}")
-        if made.get("dropped"):
-            reasons = ", ".join(f"{count:,} {reason}" for reason, count in made["dropped"].items())
-            self._say(f"{name}: dropped by filters: {reasons}")
+        for line in lines_of(made, self._recipe.split):
+            self._say(f"{name}: {line}")
+        if not trained:  # which is too late to be asked
+            phases = self._readers(name)
+            if chat and phases:
+                allowed = max(getattr(phase.data, "lost", 1.0) for phase in phases)
+                check_lost(name, made["sides"], length, allowed, [phase.name for phase in phases])
+            folder = self._run.path / "shards" / name
+            check_sides(name, made["sides"], folder, self._corpus(name, identity), self._recipe.split, way)
         opened = self._open(name, key, chat)
         if opened.index["sha256"] != made["index_sha256"]:
             raise DataError(
@@ -139,16 +147,16 @@ class Preparation:
         return opened
 
     def _write_texts(
-        self, name: str, corpus: Any, tokenizer: Tokenizer, folder: Path, inputs: dict[str, Any]
+        self, name: str, corpus: Any, tokenizer: Tokenizer, split: HeldOut, folder: Path, inputs: dict[str, Any]
     ) -> dict[str, Any]:
         with Progress(self._console, name, "encoding") as shown:
             made = write_shards(
                 corpus,
                 tokenizer,
-                self._recipe.split,
+                split,
                 folder,
                 shard_tokens=self._shard_tokens,
-                progress=_Told(shown),
+                progress=Told(shown),
                 end=self._recipe.tokenizer.specials.end,
                 inputs=inputs,
             )
@@ -157,11 +165,11 @@ class Preparation:
         return outputs | ({"dropped": made.dropped} if made.dropped else {})
 
     def _write_chats(
-        self, name: str, corpus: ChatCorpus, tokenizer: Tokenizer, folder: Path, length: int
+        self, name: str, corpus: ChatCorpus, tokenizer: Tokenizer, split: HeldOut, folder: Path, length: int
     ) -> dict[str, Any]:
         hashing, end = _HashingChats(corpus), self._recipe.tokenizer.specials.end
         with self._console.status(f"{name}: encoding"):
-            index = write_chats(hashing, tokenizer, self._recipe.split, folder, length, end)
+            index = write_chats(hashing, tokenizer, split, folder, length, end)
         return {"text_sha256": hashing.texts.hex(), "index_sha256": index["sha256"], "sides": index["sides"]}
 
     def _open(self, name: str, key: str, chat: bool) -> Shards | ChatRows:
@@ -199,16 +207,21 @@ class Preparation:
 
     def _row_length(self, name: str) -> int:
         """Tokens of the longest rows that a phase takes from a corpus; of any phase, where only releases read it."""
-        phases = [entry for entry in self._recipe.timeline if isinstance(entry, Phase)]
-        readers = [phase for phase in phases if name in phase.data.corpora] or phases
+        readers = self._readers(name) or [entry for entry in self._recipe.timeline if isinstance(entry, Phase)]
         return max(stage.objective.row_length(phase.length) for phase in readers for stage in phase.stages)
+
+    def _readers(self, name: str) -> list[Phase]:
+        """The phases that read a corpus."""
+        phases = [entry for entry in self._recipe.timeline if isinstance(entry, Phase)]
+        return [phase for phase in phases if name in phase.data.corpora]
 
     def _training_texts(self, identities: dict[str, Any]) -> Iterator[str]:
         empty = True
         for name in self._recipe.tokenizer_corpora:
-            corpus = self._corpus(name, identities[name])
+            way = self._way(name, identities[name])
+            corpus, split = sides(self._corpus(name, identities[name]), self._recipe.split, way)
             for document in corpus.documents():
-                if not self._recipe.split.is_heldout(document.group):
+                if not split.is_heldout(document.group):
                     empty = empty and not document.text.strip()
                     yield document.text
         if empty:
@@ -268,14 +281,33 @@ class Preparation:
             if not before:
                 raise DataError(error.what, where=f"the corpus {name!r}: {error.where}", hint=error.hint) from error
             self._say(f"{name}: the corpus is out of reach, what was made of it is taken as it is ({error.what})")
-            content = before["content"]
+            return before | {"spec": spec}
         if before and content != before["content"] and name not in self._changed:
             self._changed.add(name)
             kept = "the run goes on with what it was trained on" if trained else "it is read again"
             self._say(f"{name}: the text has changed since the run read it, {kept}")
-        if trained and before:
+        is_known = before and "extent" in before and (before["spec"], before["content"]) == (spec, content)
+        if before and (trained or is_known):
             return before
-        return {"spec": spec, "content": content}
+        return {"spec": spec, "content": content, "extent": self._extent(name, content)}
+
+    def _extent(self, name: str, content: Any) -> dict[str, int]:
+        """How much there is of a corpus, which is looked at once."""
+        if self._extents.get(name, (None,))[0] != content:
+            with self._console.status(f"{name}: looking how much there is"):
+                found = extent(pinned(self._recipe.corpora[name], content))
+            self._extents[name] = (content, asdict(found))
+        return self._extents[name][1]
+
+    def _way(self, name: str, identity: dict[str, Any]) -> Way:
+        """How a corpus is held out; what was read before there was another way stays as it is."""
+        if "extent" not in identity:
+            return "groups"
+        with reading(self._run.path / "parts", "put it back from a copy", f"the record of {name} is damaged"):
+            return Extent(**identity["extent"]).way(self._recipe.split, chat=self._is_chat(name))
+
+    def _is_chat(self, name: str) -> bool:
+        return hasattr(self._recipe.corpora[name], "conversations")
 
     def _corpus(self, name: str, identity: dict[str, Any]) -> Any:
         """A corpus as it was when it had that identity."""
@@ -322,44 +354,14 @@ def _check_stamp(stamp: list[int], sha256: str, blocks: str) -> None:
 
 
 def _has_index(folder: Path, outputs: Any) -> bool:
-    sides = [outputs["sides"][side] for side in ("train", "heldout")]
-    counts = [side[key] for side in sides for key in _SHOWN if key in side] + [*outputs.get("dropped", {}).values()]
-    if not all(isinstance(count, int) for count in counts):
-        raise TypeError("`sides` and `dropped` are no whole numbers")
+    both = [outputs["sides"][side] for side in SIDES]
+    counts = [side[key] for side in both for key in COUNTED if key in side] + [*outputs.get("dropped", {}).values()]
+    counts += [count for side in both for count in lost(side).values()]
+    if not all(isinstance(count, int) for count in counts) or outputs.get("held_out", "ends") not in ("ends", "lowest"):
+        raise TypeError("`sides`, `dropped` or `held_out` is what no corpus has")
     if not all(isinstance(outputs[name], str) for name in ("text_sha256", "index_sha256")):
         raise TypeError("hashes are texts")
     return (folder / INDEX).is_file()
-
-
-_SHOWN = ("bytes", "documents", "conversations", "rows", "tokens")
-
-
-class _Told:
-    """Shows what is told of an encoding: at first what is there already, then how far it is."""
-
-    def __init__(self, shown: Progress):
-        self._shown, self._begun = shown, False
-
-    def __call__(self, encoding: Encoding) -> None:
-        if not self._begun and encoding.kept:
-            self._shown.say(f"{encoding.kept:,} documents are encoded already, in {encoding.shards:,} closed files")
-        for name in encoding.damaged if not self._begun else ():
-            self._shown.say(f"the file {name} is damaged, what it stands for is encoded again")
-        self._begun = True
-        self._shown.show(_how_far(encoding))
-
-
-def _how_far(encoding: Encoding) -> str:
-    if encoding.documents < encoding.kept:
-        return f"{encoding.documents:,} of {encoding.kept:,} documents read again, not encoded again"
-    parts = [f"{encoding.documents:,} documents encoded"]
-    if encoding.speed is not None:
-        parts.append(f"{size(encoding.speed)}/s")
-    if encoding.share is not None:
-        parts.append(f"{100 * encoding.share:.0f}% of the corpus")
-    if encoding.left is not None:
-        parts.append(f"{duration(encoding.left)} left")
-    return ", ".join(parts)
 
 
 class _HashingChats:

@@ -146,7 +146,7 @@ def test_what_cannot_be_trained_on_is_dropped_and_counted(tokenizer, tmp_path) -
     )
     index = write_chats(Listed(listed=listed), tokenizer, Split(share=0), tmp_path / "odd", LENGTH)
     counts = index["sides"]["train"]
-    assert counts["dropped"] == {"longer than a row": 1, "no assistant tokens": 2}
+    assert counts["dropped"] == {"longer than a row": 1, "without an answer of an assistant": 2}
     assert (counts["conversations"], counts["shortened"], counts["rows"]) == (2, 1, 1)
     assert index["sides"]["heldout"]["rows"] == 0
     rows = ChatRows(tmp_path / "odd")

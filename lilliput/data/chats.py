@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from lilliput.base.errors import DataError
+from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.files import new_folder
 from lilliput.base.verified import Verified
 from lilliput.data.batch import Batch, Cursor
@@ -26,11 +26,16 @@ from lilliput.data.beside import beside
 from lilliput.data.conversations import ChatCorpus, Conversation, Message, messages_of
 from lilliput.data.index import SIDES, Side, counted, header, in_bytes, new_index, open_index, seal_index
 from lilliput.data.rows import read_back
-from lilliput.data.split import Split
+from lilliput.data.split import HeldOut
+from lilliput.data.usable import in_words
 from lilliput.tokenizer.bpe import END
 from lilliput.tokenizer.chatml import encode_messages
 
 HELDOUT_CONVERSATIONS = "heldout.jsonl"
+ROLES = ("system", "user", "assistant", "tool")
+"""Of messages; a conversation with another role is not what its writer meant once it is encoded."""
+_ROLES_TOLD = 8
+"""Unknown roles that are counted each by itself."""
 _ARRAYS = ("tokens", "weight", "segments")
 _WINDOW = 32_768
 """Conversations packed together: enough to fill rows well, few enough to hold in memory."""
@@ -39,11 +44,12 @@ _BATCH_CHARACTERS = 4_000_000
 
 
 def write_chats(
-    corpus: ChatCorpus, tokenizer: Tokenizer, split: Split, folder: Path, length: int, end: str = END
+    corpus: ChatCorpus, tokenizer: Tokenizer, split: HeldOut, folder: Path, length: int, end: str = END
 ) -> dict[str, Any]:
     """Encode and pack a chat corpus into a folder, which appears whole or not at all.
 
-    A conversation too long for a row loses its oldest turns, never its system prompt nor part of a turn.
+    A conversation too long for a row loses its oldest turns, never its system prompt nor part of a turn. One that is
+    still too long, without an assistant's tokens or with a role that is none of `ROLES`, is dropped.
 
     Args:
         corpus: the conversations.
@@ -77,10 +83,11 @@ def write_chats(
                         texts.write(_line(conversation))
                     first = after
         if not writers["train"].counts["rows"]:
+            reasons = in_words(writers["train"].dropped) or "all of it is held out"
             raise DataError(
                 "no conversation is left to train on",
-                where=f"the chat corpus of {folder.name}; dropped: {dict(writers['train'].dropped) or 'none'}",
-                hint="check the corpus and the names of its roles, raise the row length, or hold out a smaller share",
+                where=f"the chat corpus of {folder.name}: {reasons}",
+                hint=f"name the roles {', '.join(ROLES)}, raise the row length, or hold out a smaller share",
             )
         names = [_file_name(side, array) for side in SIDES for array in _ARRAYS]
         index["files"] = [{"name": name} for name in (*names, HELDOUT_CONVERSATIONS)]
@@ -141,6 +148,14 @@ class Chats:
     """Name of the chat corpus."""
     seed: int = 0
     """Decides, with the number of the pass, the order of the rows."""
+    lost: float = 0.05
+    """Share of the conversations that may be dropped, or shortened by their oldest turns; more is an error."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lost <= 1:
+            raise RecipeError(
+                f"a share of {self.lost} cannot be lost", where="Chats.lost", hint="give a fraction in [0, 1]"
+            )
 
     @property
     def corpora(self) -> tuple[str, ...]:
@@ -270,11 +285,15 @@ class _Writer:
 
     def add(self, messages: Sequence[Message], encoded: Encoded) -> bool:
         """Take a conversation, shortened if need be; False: it is dropped."""
+        unknown = next((message.role for message in messages if message.role not in ROLES), None)
+        if unknown is not None:
+            self.dropped[self._reason(unknown)] += 1
+            return False
         kept = shorten(messages, encoded, self._length)
         ids = [token for part, _ in kept for token in part]
         mask = [weight for _, part in kept for weight in part]
         if not any(mask):
-            self.dropped["no assistant tokens"] += 1
+            self.dropped["without an answer of an assistant"] += 1
             return False
         if len(ids) > self._length:
             self.dropped["longer than a row"] += 1
@@ -287,6 +306,10 @@ class _Writer:
         if len(self._window) == _WINDOW:
             self._pack_window()
         return True
+
+    def _reason(self, role: str) -> str:
+        reason = f"with the unknown role {role[:40]!a}"
+        return reason if reason in self.dropped or len(self.dropped) < _ROLES_TOLD else "with other unknown roles"
 
     def totals(self) -> dict[str, Any]:
         return self.counts | {"dropped": dict(sorted(self.dropped.items()))}

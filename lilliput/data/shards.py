@@ -40,7 +40,7 @@ from lilliput.data.lane import Lane, Position, Reading, other_corpus
 from lilliput.data.marks import Item, Mark, gauge, goes_on, marked
 from lilliput.data.pieces import piece_begins
 from lilliput.data.rows import read_back, shown
-from lilliput.data.split import Split
+from lilliput.data.split import HeldOut
 from lilliput.tokenizer.bpe import END, literal
 
 HELDOUT_TEXTS = "heldout.txt.jsonl"
@@ -71,7 +71,7 @@ class Encoded(NamedTuple):
 def write_shards(
     corpus: Corpus,
     tokenizer: Tokenizer,
-    split: Split,
+    split: HeldOut,
     folder: Path,
     shard_tokens: int = SHARD_TOKENS,
     progress: Callable[[Encoding], None] = lambda encoding: None,
@@ -267,7 +267,7 @@ class Shards:
 class _Lanes:
     """Where the documents of a corpus go: into token files by side, and those held out into the held-out texts too."""
 
-    def __init__(self, folder: Path, index: dict[str, Any], split: Split, shard_tokens: int):
+    def __init__(self, folder: Path, index: dict[str, Any], split: HeldOut, shard_tokens: int):
         head = header(index["dtype"], index["tokenizer"])
         self._sides = {side: Lane(folder, (side + "-{:05}.bin").format, head, shard_tokens) for side in SIDES}
         self._texts = Lane(folder, lambda number: HELDOUT_TEXTS)

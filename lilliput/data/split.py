@@ -2,8 +2,17 @@
 
 import hashlib
 from dataclasses import dataclass
+from typing import Protocol
 
 from lilliput.base.errors import RecipeError
+
+
+class HeldOut(Protocol):
+    """Anything that says which groups are held out; a frozen keyword-only spec, so that token files are known by it."""
+
+    def is_heldout(self, group: str) -> bool:
+        """Whether every document of this group is held out."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,7 +20,8 @@ class Split:
     """Which document groups are held out; the same in every run and on every machine."""
 
     share: float = 0.02
-    """Expected fraction of the groups that is held out, in [0, 1]."""
+    """Expected fraction of the groups that is held out, in [0, 1]. Where a corpus has so few documents that less than
+    five of them are expected, the last part of each text is, this share of it, or whole ones (`lilliput.data.few`)."""
     salt: str = ""
     """Another salt holds out other groups."""
 
@@ -23,7 +33,11 @@ class Split:
 
     def is_heldout(self, group: str) -> bool:
         """Whether every document of this group is held out."""
-        return fraction_of(f"{self.salt}\0{group}") < self.share
+        return self.fraction(group) < self.share
+
+    def fraction(self, group: str) -> float:
+        """The number in [0, 1) by which a group is held out, where the share is above it."""
+        return fraction_of(f"{self.salt}\0{group}")
 
 
 def fraction_of(text: str) -> float:

@@ -54,6 +54,7 @@ def averaged(average: Average, scores: Mapping[tuple[str, str], Score]) -> Avera
     value, variance = 0.0, 0.0
     for term in average.terms:
         score, slope = scores[term.task, term.metric], term.weight / (1 - term.chance)
+        assert score.stderr is not None, "public tasks have at least two questions"
         value += slope * (score.value - term.chance)
         variance += (slope * score.stderr) ** 2
     return AverageScore(name=average.name, value=value, stderr=math.sqrt(variance), formula=average.formula)

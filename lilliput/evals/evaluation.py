@@ -79,7 +79,8 @@ class Answered:
             # (log-likelihood, bytes or words): these metrics are functions of the two sums alone.
             aggregate = self.task.aggregation()[metric]
             total, size = (sum(column) for column in zip(*samples, strict=True))
-            stderr = jackknife_stderr([aggregate([(total - one, size - its)]) for one, its in samples])
+            without = [aggregate([(total - one, size - its)]) for one, its in samples if len(samples) > 1]
+            stderr = jackknife_stderr(without) if without else None
         else:
             stderr = mean_stderr(samples)
         chance, majority = self.use.chance, self.use.majority

@@ -120,13 +120,13 @@ def evaluate(
 
 
 def longest_first(documents: Any) -> Any:
-    """Rows of a `datasets.Dataset` with a `text` column, by falling length.
+    """Rows of a `datasets.Dataset` with a `text` column, by falling length; empty ones, which cost no bits, are left out.
 
     The harness batches the windows of held-out documents in file order. Rows of like length leave little padding: 300
     documents of 300 to 3,000 characters took a 3M-parameter model 3.5 instead of 5.3 seconds of one CPU core.
     """
     texts = documents["text"]
-    return documents.select(sorted(range(len(texts)), key=lambda row: -len(texts[row])))
+    return documents.select(sorted((row for row, text in enumerate(texts) if text), key=lambda row: -len(texts[row])))
 
 
 def _check(model_folder: Path, suite: Suite, made: Mapping[str, Path], limit: int | None) -> None:
@@ -146,11 +146,11 @@ def _check(model_folder: Path, suite: Suite, made: Mapping[str, Path], limit: in
             hint="give the folder that a release was exported to",
         )
     for task, path in sorted(made.items()):
-        if not path.is_file() or len(path.read_bytes().splitlines()) < 2:
+        if not path.is_file() or not path.read_bytes().strip():
             raise DataError(
-                f"{path} has less than two lines, or is no file",
+                f"{path} has no line, or is no file",
                 where=f"the data file of task {task!r}",
-                hint="write one JSON object a line; a standard error needs two",
+                hint="write one JSON object a line",
             )
 
 

@@ -46,7 +46,7 @@ def judge_replies(
     differing one in it, round and round, so every answer is tried as right and as wrong, and a model deaf to the
     question scores half. The mean decides because a sum would mostly ask which answer is shorter (the note gives the
     sum's share). Standard errors take the items as independent; neighbours share an answer, so the true one of
-    `PREFERS` near chance is smaller.
+    `PREFERS` near chance is smaller. Where all answers are the same, or there is one, `ENDS` is the only score.
 
     Only conversations whose question leaves room for `max_new_tokens` in the model's window, and whose answer with its
     end has at most that many tokens, take part.
@@ -66,7 +66,7 @@ def judge_replies(
 
     Raises:
         ExportError: the folder's tokenizer has no `<|im_end|>` or no chat template.
-        DataError: less than two conversations fit, or all their answers are the same.
+        NothingToJudge: no conversation fits.
     """
     with offline(work):
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -85,16 +85,19 @@ def judge_replies(
         encoded = [_encode(tokenizer, question, answer, end) for question, answer in conversations]
         fitting = [one for one in encoded if len(one.prompt) + max_new_tokens <= window]
         fitting = [one for one in fitting if len(one.answer) <= max_new_tokens]
-        if len(fitting) < 2 or limit < 2:
-            raise DataError(
-                f"{len(fitting)} of {len(conversations)} conversations fit {window} tokens, {limit} are to be judged",
+        if not fitting or limit < 1:
+            raise NothingToJudge(
+                f"{len(fitting)} of {len(conversations)} questions fit {window:,} tokens with a reply of "
+                f"{max_new_tokens}, {limit} are to be judged",
                 where="the held-out conversations to judge replies with",
-                hint=f"hold out more conversations, or lower max_new_tokens ({max_new_tokens})",
+                hint="hold out more conversations that begin with a question and an answer",
             )
         chosen = random.Random(seed).sample(fitting, min(limit, len(fitting)))
         penalty = _penalty(folder) or model.generation_config.repetition_penalty or 1.0
         ends = _ends_by_itself(model, chosen, penalty, end=end, most=max_new_tokens, batch_size=batch_size)
         others = _other_answers(chosen)
+        if others is None:
+            return [_score(ENDS, ends, chance=None, also=f"{PREFERS}: not judged, there is one answer alone")]
         rows = [
             (one.prompt, answer) for one, other in zip(chosen, others, strict=True) for answer in (one.answer, other)
         ]
@@ -107,6 +110,10 @@ def judge_replies(
             _score(ENDS, ends, chance=None),
             _score(PREFERS, prefers, chance=0.5, also=f"by summed log-likelihood: {share:.1%}"),
         ]
+
+
+class NothingToJudge(DataError):
+    """There is no conversation that replies could be judged by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,19 +177,15 @@ def _ends_by_itself(
     return ended
 
 
-def _other_answers(chosen: list[_Encoded]) -> list[list[int]]:
-    """For each conversation the next answer in the (random) order that is not the same."""
+def _other_answers(chosen: list[_Encoded]) -> list[list[int]] | None:
+    """For each conversation the next answer in the (random) order that is not the same; None if all are."""
     answers = [one.answer for one in chosen]
     others = []
     for place, answer in enumerate(answers):
         later = answers[place + 1 :] + answers[:place]
         other = next((one for one in later if one != answer), None)
         if other is None:
-            raise DataError(
-                f"all {len(answers)} answers are the same",
-                where="the held-out conversations to judge replies with",
-                hint="hold out conversations with different answers",
-            )
+            return None
         others.append(other)
     return others
 

@@ -15,8 +15,8 @@ class Score:
     """The name on the card."""
     metric: str
     value: float
-    stderr: float
-    """One standard error of `value` over the items, which are taken as independent."""
+    stderr: float | None
+    """One standard error of `value` over the items, which are taken as independent; None where there is one alone."""
     chance: float | None
     """What guessing gives, or None where there is no guessing."""
     items: int
@@ -25,8 +25,10 @@ class Score:
     note: str = ""
 
 
-def mean_stderr(values: Sequence[float]) -> float:
-    """Standard error of a mean of at least two values; sqrt(p (1 - p) / (n - 1)) for a share p of right answers."""
+def mean_stderr(values: Sequence[float]) -> float | None:
+    """Standard error of a mean, sqrt(p (1 - p) / (n - 1)) for a share p of right answers; None of a single value."""
+    if len(values) < 2:
+        return None
     return float(np.std(np.asarray(values, dtype=np.float64), ddof=1)) / math.sqrt(len(values))
 
 
@@ -41,7 +43,7 @@ def jackknife_stderr(without_one: Sequence[float]) -> float:
 
 
 def against_chance(
-    value: float, *, stderr: float, chance: float | None, items: int, majority: float | None = None
+    value: float, *, stderr: float | None, chance: float | None, items: int, majority: float | None = None
 ) -> str:
     """The note of a share of right answers that guessing could explain, or that is worse than guessing.
 
@@ -50,7 +52,7 @@ def against_chance(
     """
     if chance is None:
         return ""
-    margin = 2 * max(stderr, math.sqrt(chance * (1 - chance) / items))
+    margin = 2 * max(stderr or 0.0, math.sqrt(chance * (1 - chance) / items))
     if abs(value - chance) <= margin:
         return "within two standard errors of chance"
     if value < chance:

@@ -1,0 +1,167 @@
+"""Few documents: what is held out of them, where a hash of their names may well leave a side empty.
+
+Of each text its last part, or of texts too short for that, and of conversations, whole groups, at least one.
+"""
+
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, ClassVar, Literal
+
+from lilliput.data.conversations import ChatCorpus, Conversation
+from lilliput.data.documents import Corpus, Document
+from lilliput.data.marks import Gauge, Item, Mark, gauge, marked
+from lilliput.data.split import HeldOut, Split
+
+Way = Literal["groups", "ends", "lowest"]
+"""How a side is chosen: by the hash of each group, the end of each text, or the groups of the lowest hashes."""
+
+ENOUGH = 5
+"""Documents that a hash should be expected to hold out: the chance that it holds out none is below 1% then."""
+MOST = 1_000
+"""Documents that are looked at to tell whether there are few."""
+LEAST_ON_AVERAGE, LEAST = 200, 16
+"""Characters of the ends of texts: shorter ones say little about a model, so that whole texts are held out instead."""
+
+_BEGINNING, _END = "beginning", "end"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extent:
+    """How much there is of a corpus, as far as its first `MOST` documents or conversations."""
+
+    documents: int
+    groups: int
+    """Those with any text."""
+    characters: int
+
+    def way(self, split: Split, *, chat: bool) -> Way:
+        """How a split should hold out its share of it."""
+        is_few = self.documents < MOST and self.documents * split.share < ENOUGH
+        if not is_few or not 0 < split.share < 1:
+            return "groups"
+        if chat:
+            return "lowest" if self.groups > 1 else "groups"
+        ends = split.share * self.characters / max(1, self.documents)
+        return "ends" if ends >= LEAST_ON_AVERAGE or self.groups < 2 else "lowest"
+
+
+def extent(corpus: Any) -> Extent:
+    """How much there is of a text or chat corpus; reads no more than its first `MOST` documents."""
+    groups: set[str] = set()
+    documents = characters = 0
+    for item in islice(_items(corpus), MOST):
+        documents, characters = documents + 1, characters + _characters(item)
+        groups |= {item.group} if _characters(item) else set()
+    return Extent(documents=documents, groups=len(groups), characters=characters)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ends:
+    """The ends of `Parted` texts are held out."""
+
+    share: float
+
+    def is_heldout(self, group: str) -> bool:
+        """Whether it is the group of the ends."""
+        return group == _END
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lowest:
+    """Some groups are held out, those whose names have the lowest hashes."""
+
+    groups: tuple[str, ...]
+
+    def is_heldout(self, group: str) -> bool:
+        """Whether it is one of them."""
+        return group in self.groups
+
+
+def lowest(corpus: Corpus | ChatCorpus, split: Split) -> Lowest:
+    """The share of a split of the groups of a corpus of few, but at least one of them, and not all."""
+    groups = sorted(groups_with_text(corpus), key=split.fraction)
+    count = min(max(1, round(split.share * len(groups))), len(groups) - 1)
+    return Lowest(groups=tuple(sorted(groups[:count])))
+
+
+def groups_with_text(corpus: Corpus | ChatCorpus) -> set[str]:
+    """The groups that have any text; reads the whole corpus."""
+    return {item.group for item in _items(corpus) if _characters(item)}
+
+
+def sides(corpus: Any, split: Split, way: Way) -> tuple[Any, HeldOut]:
+    """A corpus as it is to be encoded, and what says which of its groups are held out."""
+    match way:
+        case "ends":
+            return Parted(source=corpus, share=split.share), Ends(share=split.share)
+        case "lowest":
+            return corpus, lowest(corpus, split)
+    return corpus, split
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parted:
+    """A corpus whose texts are cut in two, near so large a share from their ends; what is too short stays whole."""
+
+    source: Corpus
+    share: float
+    goes_on: ClassVar[bool] = False  # a mark would have to say which part comes next, and few texts are soon read again
+
+    def identity(self) -> Any:
+        """What the source's documents depend on."""
+        return self.source.identity()
+
+    def documents(self) -> Iterator[Document]:
+        """The parts of the source's documents, in its order."""
+        return (item for item, _ in self.marked() if not isinstance(item, str))
+
+    def marked(self, after: Mark | None = None) -> Iterator[tuple[Item, Mark]]:
+        """The same, and the reasons for which filters dropped others, with the marks of the source."""
+        for item, mark in marked(self.source, after):
+            if isinstance(item, str):
+                yield item, mark
+                continue
+            place = cut(item.text, self.share)
+            yield replace(item, text=item.text[:place], group=_BEGINNING), mark
+            if item.text[place:]:
+                yield Document(item.text[place:], f"{item.id} (its end)", _END), mark
+
+    def gauge(self) -> Gauge:
+        """That of the source."""
+        return gauge(self.source)
+
+
+def cut(text: str, share: float) -> int:
+    """Where the last `share` of a text begins: after a line, else a blank, that is near; its length if it is short."""
+    length = len(text.rstrip())
+    place = round((1 - share) * length)
+    size = length - place
+    if size < LEAST or not text[:place].strip():
+        return len(text)
+    for mark, most in (("\n", size // 2), (" ", size - 1)):
+        before = text.rfind(mark, max(0, place - most), place) + 1
+        after = text.find(mark, place, place + most) + 1
+        near = [found for found in (before, after) if found and text[:found].strip()]
+        if near:
+            return min(near, key=lambda found: abs(found - place))
+    while place < length and _is_within(text, place):
+        place += 1
+    return place if place < length else len(text)
+
+
+def _is_within(text: str, place: int) -> bool:
+    """Whether what is before a place and what is after it are one character to whoever reads it."""
+    before, after = text[place - 1], text[place]
+    is_pair = "\ud800" <= before <= "\udbff" and "\udc00" <= after <= "\udfff"
+    return is_pair or before + after == "\r\n" or unicodedata.combining(after) > 0
+
+
+def _characters(item: Document | Conversation) -> int:
+    texts = [item.text] if isinstance(item, Document) else [message.content for message in item.messages]
+    return sum(len(text.strip()) for text in texts)
+
+
+def _items(corpus: Any) -> Iterable[Document | Conversation]:
+    return corpus.conversations() if hasattr(corpus, "conversations") else corpus.documents()
