@@ -1,8 +1,8 @@
 """What a release is worth: its scores, what anybody's models score beside it, and a few texts it wrote."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from itertools import chain, islice, pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,6 +14,7 @@ from lilliput.base.errors import reading
 from lilliput.base.rundir import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.data.chats import ChatRows
+from lilliput.data.conversations import Message
 from lilliput.data.shards import Shards
 from lilliput.evals.baselines import unigram_bits_per_byte, xz_bits_per_byte, xz_bits_per_byte_given
 from lilliput.evals.by_name import write_arithmetic
@@ -178,15 +179,19 @@ def _first(texts: Iterable[str], size: int) -> Iterator[str]:
 
 
 def _openings(chats: ChatRows) -> Iterator[str]:
-    """The questions of held-out conversations; behind them, how those begin that have no question and answer."""
-    questions = (question for question, _ in _pairs(chats))
-    return chain(questions, (messages[0].content for _, messages in chats.heldout_conversations()))
+    """The first answered question of each held-out conversation, or how one without any begins."""
+    for _, messages in chats.heldout_conversations():
+        yield next((question for question, _ in _answered(messages)), messages[0].content)
 
 
 def _pairs(chats: ChatRows) -> Iterator[tuple[str, str]]:
     """First question and answer of each held-out conversation."""
     for _, messages in chats.heldout_conversations():
-        for question, answer in pairwise(messages):
-            if (question.role, answer.role) == ("user", "assistant"):
-                yield question.content, answer.content
-                break
+        yield from islice(_answered(messages), 1)
+
+
+def _answered(messages: Sequence[Message]) -> Iterator[tuple[str, str]]:
+    """Questions and answers."""
+    for question, answer in pairwise(messages):
+        if (question.role, answer.role) == ("user", "assistant"):
+            yield question.content, answer.content

@@ -293,11 +293,12 @@ class Preparation:
 
     def _extent(self, name: str, content: Any) -> dict[str, int]:
         """How much there is of a corpus, which is looked at once."""
-        if self._extents.get(name, (None,))[0] != content:
+        known = self._extents.get(name)
+        if known is None or known[0] != content:
             with self._console.status(f"{name}: looking how much there is"):
-                found = extent(pinned(self._recipe.corpora[name], content))
-            self._extents[name] = (content, asdict(found))
-        return self._extents[name][1]
+                known = content, asdict(extent(pinned(self._recipe.corpora[name], content)))
+            self._extents[name] = known
+        return known[1]
 
     def _way(self, name: str, identity: dict[str, Any]) -> Way:
         """How a corpus is held out; what was read before there was another way stays as it is."""

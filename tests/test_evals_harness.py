@@ -154,6 +154,16 @@ def test_the_standard_error_of_bits_per_byte_is_the_delete_one_jackknife(
     assert scores[0].stderr == pytest.approx(expected, rel=1e-4)
 
 
+def test_one_document_has_no_standard_error_and_empty_ones_are_none(
+    folder: Path, by_hand: ByHand, tmp_path: Path
+) -> None:
+    file = write_lines(tmp_path / "one.jsonl", [{"text": ""}, {"text": DOCUMENTS[0]}, {"text": ""}])
+    made = {"heldout_bits_per_byte": file}
+    (score,) = harness.evaluate(folder, QUICKSTART, Hub(), made=made, work=tmp_path).scores
+    assert (score.items, score.stderr) == (1, None)
+    assert score.value == pytest.approx(bits_per_byte(by_hand, DOCUMENTS[:1]), rel=1e-6)
+
+
 def test_accuracy_is_the_highest_summed_log_likelihood(scores: tuple[Score, ...], by_hand: ByHand) -> None:
     right = []
     for item in ITEMS:
@@ -311,9 +321,9 @@ def test_what_was_made_must_be_there_and_belong_to_the_suite(
 
     with pytest.raises(RecipeError, match="items were made for piqa"):
         scored(folder, data | {"piqa": data["arithmark2_synthetic"]})
-    one_line = write_lines(tmp_path / "one.jsonl", ITEMS[:1])
-    with pytest.raises(DataError, match="less than two lines"):
-        scored(folder, data | {"arithmark2_synthetic": one_line})
+    no_line = write_lines(tmp_path / "none.jsonl", [])
+    with pytest.raises(DataError, match="no line"):
+        scored(folder, data | {"arithmark2_synthetic": no_line})
     with pytest.raises(DataError, match="no model folder"):
         scored(tmp_path, data)
     with pytest.raises(RecipeError, match="the limit is 1"):

@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from lilliput.base.errors import DataError, ExportError
-from lilliput.evals.replies import ENDS, PREFERS, judge_replies
+from lilliput.base.errors import ExportError
+from lilliput.evals.replies import ENDS, PREFERS, NothingToJudge, judge_replies
 from lilliput.evals.score import Score
 from lilliput.tokenizer.bpe import BPE, save_tokenizer
 from lilliput.tokenizer.chatml import MESSAGE_END, add_chatml, render
@@ -182,14 +182,16 @@ def test_conversations_that_do_not_fit_take_no_part(folder: Path, scores: list[S
     long_answer = ("What?", "no " * 30)
     kept = judge_replies(folder, [*CONVERSATIONS, long_question, long_answer], work=tmp_path, max_new_tokens=MOST)
     assert kept[0] == scores[0] and kept[1].items == len(CONVERSATIONS)
-    with pytest.raises(DataError, match="1 of 2 conversations fit 96 tokens"):
-        judge_replies(folder, [CONVERSATIONS[0], long_question], work=tmp_path, max_new_tokens=MOST)
+    with pytest.raises(NothingToJudge, match="0 of 2 questions fit 96 tokens with a reply of"):
+        judge_replies(folder, [long_question, long_answer], work=tmp_path, max_new_tokens=MOST)
 
 
 def test_equal_answers_are_never_compared(folder: Path, tmp_path: Path) -> None:
     same = [("What does the hen eat?", "It eats corn."), ("What does the ant eat?", "It eats corn.")]
-    with pytest.raises(DataError, match="all 2 answers are the same"):
-        judge_replies(folder, same, work=tmp_path, max_new_tokens=MOST)
+    for alone in (same, same[:1]):
+        (ends,) = judge_replies(folder, alone, work=tmp_path, max_new_tokens=MOST)
+        assert ends.metric == ENDS and ends.items == len(alone) and "one answer alone" in ends.note
+        assert (ends.stderr is None) == (len(alone) == 1)
     assert judge_replies(folder, [*same, CONVERSATIONS[4]], work=tmp_path, max_new_tokens=MOST)[1].items == 3
 
 

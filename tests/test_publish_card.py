@@ -186,6 +186,30 @@ def test_data_are_the_corpora_that_were_used(record):
     assert "lowest 4% of all" in text and '`"spring"`' in text
 
 
+def test_the_card_tells_what_is_not_there_and_how_sides_were_chosen(record):
+    assert "dropped" not in section(card(record), "Data")
+    record["corpora"]["docs"] |= {"dropped": {"exact: duplicate": 1_200, "length: too short": 3}, "held_out": "ends"}
+    sides = record["corpora"]["questions"]["sides"]
+    sides["train"] |= {"shortened": 40, "dropped": {"longer than a row": 9, "without an answer of an assistant": 3}}
+    sides["heldout"] |= {"shortened": 0, "dropped": {"longer than a row": 1}}
+    record["corpora"]["questions"]["held_out"] = "lowest"
+    text = section(card(record), "Data")
+    assert "- of `docs`: 1,200 exact: duplicate, 3 length: too short" in text
+    reasons = "12 dropped (9 longer than a row, 3 without an answer of an assistant), 40 without their oldest turns"
+    assert f"- `questions`, training: {reasons}" in text
+    assert "- `questions`, held out: 1 dropped (1 longer than a row)" in text
+    assert "Of `docs`, which has few texts, the last 4% of each text is held out" in text
+    assert "Of `questions`, of which there are few, 4% of the groups, but at least one, are held out whole" in text
+    assert "Held out are the groups" not in text, "no corpus was"
+
+
+def test_what_one_item_alone_cannot_tell_is_no_gap(record):
+    record["evaluation"]["scores"][0] |= {"stderr": None, "items": 1}
+    assert rows(card(record), "Results")[0][3] == "—"
+    record["evaluation"]["unjudged"] = "0 of 2 questions fit"
+    assert "were not judged: 0 of 2 questions fit." in section(card(record), "Results")
+
+
 def test_the_quoted_recipe_is_python_without_local_folders(record):
     text = card(record)
     quoted = re.search(r"^```python\n(Recipe\(.*?\n\))\n```$", text, flags=re.M | re.S).group(1)

@@ -155,7 +155,7 @@ def _is_within(text: str, place: int) -> bool:
     """Whether what is before a place and what is after it are one character to whoever reads it."""
     before, after = text[place - 1], text[place]
     is_pair = "\ud800" <= before <= "\udbff" and "\udc00" <= after <= "\udfff"
-    return is_pair or before + after == "\r\n" or unicodedata.combining(after) > 0
+    return is_pair or unicodedata.combining(after) > 0
 
 
 def _characters(item: Document | Conversation) -> int:

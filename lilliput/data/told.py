@@ -13,8 +13,8 @@ from lilliput.data.usable import in_words, lost
 COUNTED = ("bytes", "documents", "conversations", "rows", "tokens")
 """Of a side, as the index of token files has them."""
 _HELD_OUT = {
-    "ends": "there are few: the last {:.4g}% of each is held out",
-    "lowest": "there are few: whole ones are held out, {:.4g}% but at least one, by the lowest hashes of their names",
+    "ends": "few texts, so the last {:.4g}% of each is held out",
+    "lowest": "few, so whole ones are held out, {:.4g}% but at least one, by the lowest hashes of their names",
 }
 
 

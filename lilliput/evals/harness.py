@@ -120,7 +120,7 @@ def evaluate(
 
 
 def longest_first(documents: Any) -> Any:
-    """Rows of a `datasets.Dataset` with a `text` column, by falling length; empty ones, which cost no bits, are left out.
+    """Rows of a `datasets.Dataset` with a `text` column, by falling length, without empty ones, which cost no bits.
 
     The harness batches the windows of held-out documents in file order. Rows of like length leave little padding: 300
     documents of 300 to 3,000 characters took a 3M-parameter model 3.5 instead of 5.3 seconds of one CPU core.

@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 
 from lilliput.base.spec import to_plain
+from lilliput.data.usable import in_words, lost
 from lilliput.model import ModelSpec
 from lilliput.publish.again import again
 from lilliput.publish.course import course, training
@@ -72,6 +73,7 @@ def card(record: dict[str, Any]) -> str:
         scores=[_score(score) for score in run["evaluation"]["scores"]],
         averages=[_average(average) for average in run["evaluation"]["averages"]],
         at_chance=_at_chance(run),
+        unjudged=run["evaluation"].plain.get("unjudged"),
         comparison=_comparison(run),
         training=training(run, timeline),
         course=course(run),
@@ -191,6 +193,7 @@ def _state(shape: ModelSpec) -> dict[str, Any]:
 
 def _score(score: Part) -> dict[str, str]:
     chance = score.optional("chance")
+    stderr = score.optional("stderr") if score["items"] == 1 else score["stderr"]
     # Whatever is better the higher it is and lies in [0, 1] is a share, and reads best in percent.
     form = ".1%" if score["higher_is_better"] and 0 <= score["value"] <= 1 else ".4f"
     return {
@@ -198,7 +201,7 @@ def _score(score: Part) -> dict[str, str]:
         "metric": score["metric"],
         "better": "↑" if score["higher_is_better"] else "↓",
         "value": f"{score['value']:{form}}",
-        "stderr": f"{score['stderr']:{form}}",
+        "stderr": NOTHING if stderr is None else f"{stderr:{form}}",
         "chance": NOTHING if chance is None else f"{chance:{form}}",
         "count": f"{score['items']:,}",  # not "items", which Jinja would take for the method of a dict
         "note": score["note"],
@@ -247,6 +250,13 @@ def _data(run: Part, names: list[str]) -> dict[str, Any]:
     return {
         "sides": sides,
         "texts": [(name, recipe["corpora"][name].kind, run["corpora"][name]["text_sha256"]) for name in names],
+        "by_hash": [name for name in names if not _held_out(run, name)],
+        "ends": [name for name in names if _held_out(run, name) == "ends"],
+        "lowest": [name for name in names if _held_out(run, name) == "lowest"],
+        "filtered": [
+            (name, _reasons(dropped)) for name in names if (dropped := run["corpora"][name].plain.get("dropped"))
+        ],
+        "lost": _lost(run, names),
         "licences": [
             (name, ", ".join(licences)) for name in names if (licences := _licences(recipe["corpora"][name].plain))
         ],
@@ -256,6 +266,23 @@ def _data(run: Part, names: list[str]) -> dict[str, Any]:
         "tokenizer_of": recipe["tokenizer"].plain.get("checkpoint"),
         "tokenizer_corpora": recipe["tokenizer_corpora"],
     }
+
+
+def _held_out(run: Part, name: str) -> str | None:
+    """How the held-out side of a corpus was chosen, where not by the hash of every group."""
+    return run["corpora"][name].plain.get("held_out")
+
+
+def _reasons(dropped: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
+
+
+def _lost(run: Part, names: list[str]) -> list[tuple[str, str, str]]:
+    """Corpus, side and what its rows lack: conversations that were dropped, by reason, or shortened."""
+    counts = [
+        (name, shown, lost(run["corpora"][name]["sides"][key].plain)) for name in names for key, shown in SIDES.items()
+    ]
+    return [(name, shown, in_words(found)) for name, shown, found in counts if found]
 
 
 def _licences(corpus: Any) -> list[str]:
