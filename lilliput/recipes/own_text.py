@@ -29,7 +29,7 @@ recipe = Recipe(
     corpora={"texts": Files(paths=("texts",))},  # text files, JSON Lines or Parquet; --source texts=... says others
     tokenizer=BPE(vocab=4_096, at_most=True),  # simple text fills fewer, and the model then has as few
     tokenizer_corpora=("texts",),
-    split=Split(share=0.05),  # every twentieth document is held out and never trained on
+    split=Split(share=0.05),  # every twentieth document is never trained on; of less than a hundred, the end of each
     model=ModelSpec(
         vocab=4_096,
         width=256,

@@ -31,7 +31,7 @@ def measurer(tokens: Mapping[str, Shards | ChatRows], length: int, machine: Mach
     """
     for name, opened in tokens.items():
         side = opened.index["sides"]["heldout"]
-        if not side.get("documents", side.get("conversations")):
+        if not side.get("bytes", side.get("conversations")):
             raise DataError(
                 f"nothing of {name!r} is held out",
                 where=str(opened.folder),
