@@ -184,3 +184,18 @@ def test_streams_stay_at_the_commit_that_they_began_with() -> None:
     folder = HubText(dataset="/no/longer/there", licence="mit")
     assert pinned(folder, [["/no/longer/there/train.parquet", 9, 9]]) == folder
     assert at.source.sources[1].identity() == ["a/b", COMMIT], "nobody is asked"
+
+
+def test_parted_texts_go_on_after_an_interruption_to_the_same_files(recipe, tmp_path) -> None:
+    (tmp_path / "texts").mkdir()
+    for name in "abcdefgh":
+        (tmp_path / "texts" / f"{name}.txt").write_text("\n".join(tiny.sentences(ord(name) + n) for n in range(30)))
+    parted = replace(recipe, corpora={"texts": Files(paths=(str(tmp_path / "texts"),))})
+    assert "so the last 20% of each is held out" in prepare(parted, tmp_path / "straight")
+    assert len(interrupt(parted, tmp_path / "run", 16)) == 1, "each text gives two parts, the end to two files"
+    said = prepare(parted, tmp_path / "run")
+    assert "documents are encoded already, in" in said
+    assert contents(tmp_path / "run" / "shards") == contents(tmp_path / "straight" / "shards")
+    assert record(tmp_path / "run")["outputs"] == record(tmp_path / "straight")["outputs"]
+    other = replace(parted, split=Split(share=0.3))
+    assert "are encoded already" not in prepare(other, tmp_path / "run")
