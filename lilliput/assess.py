@@ -191,7 +191,7 @@ def _pairs(chats: ChatRows) -> Iterator[tuple[str, str]]:
 
 
 def _answered(messages: Sequence[Message]) -> Iterator[tuple[str, str]]:
-    """Questions and answers."""
+    """Questions and answers; an answer of weight 0 is none to compare with."""
     for question, answer in pairwise(messages):
-        if (question.role, answer.role) == ("user", "assistant"):
+        if (question.role, answer.role) == ("user", "assistant") and answer.weight:
             yield question.content, answer.content

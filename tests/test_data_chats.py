@@ -87,6 +87,25 @@ def conversations_in(batch: Batch) -> list[tuple[list[int], list[int]]]:
     return found
 
 
+def test_an_answer_of_weight_0_is_read_and_not_learned(tokenizer, tmp_path) -> None:
+    turns = [
+        (Message("user", "abc?"), Message("assistant", "fed", weight), Message("assistant", "gh")) for weight in (0, 1)
+    ]
+    silent = (Message("user", "abc?"), Message("assistant", "fed", 0))
+    groups = {
+        side: next(f"g{n}" for n in range(99) if SPLIT.is_heldout(f"g{n}") == (side == "heldout")) for side in SIDES
+    }
+    listed = [Conversation(each, "c", group) for group in groups.values() for each in (*turns, silent)]
+    index = write_chats(Listed(listed=tuple(listed)), tokenizer, SPLIT, tmp_path / "weighted", LENGTH)
+    rows = ChatRows(tmp_path / "weighted")
+    (_, head), (_, fed), (_, gh) = encode_messages(tokenizer, turns[1])
+    for side in SIDES:
+        weights = sorted(weight for _, weight in conversations_in(every_row(rows, side)))
+        assert weights == sorted([head + [0] * len(fed) + gh, head + fed + gh])
+        assert index["sides"][side]["dropped"] == {"no assistant tokens": 1}
+    assert [messages for _, messages in rows.heldout_conversations()] == turns
+
+
 def test_every_conversation_is_packed_whole_once_on_its_side(corpus, tokenizer, folder) -> None:
     rows = ChatRows(folder, tokenizer_hash(tokenizer))
     for side in SIDES:

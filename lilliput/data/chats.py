@@ -74,7 +74,7 @@ def write_chats(
             writers = {side: stack.enter_context(_Writer(side, partial, index)) for side in SIDES}
             for batch in _batches(corpus.conversations()):
                 messages = [message for each in batch for message in each.messages]
-                encoded = beside(encode_messages, tokenizer, messages)
+                encoded = _weighted(messages, beside(encode_messages, tokenizer, messages))
                 first = 0
                 for conversation in batch:
                     after = first + len(conversation.messages)
@@ -345,6 +345,12 @@ def shorten(messages: Sequence[Message], encoded: Encoded, length: int) -> Encod
     return [*encoded[:head], *encoded[first:]]
 
 
+def _weighted(messages: Sequence[Message], encoded: Encoded) -> Encoded:
+    """The same with no target in a message of weight 0."""
+    pairs = zip(messages, encoded, strict=True)
+    return [(ids, mask if message.weight else [0] * len(mask)) for message, (ids, mask) in pairs]
+
+
 def _batches(conversations: Iterable[Conversation]) -> Iterator[list[Conversation]]:
     batch: list[Conversation] = []
     characters = 0
@@ -380,5 +386,8 @@ def _file_name(side: str, array: str) -> str:
 
 
 def _line(conversation: Conversation) -> str:
-    messages = [{"role": message.role, "content": message.content} for message in conversation.messages]
+    messages = [
+        {"role": message.role, "content": message.content} | ({} if message.weight else {"weight": 0})
+        for message in conversation.messages
+    ]
     return json.dumps({"id": conversation.id, "messages": messages}) + "\n"

@@ -15,6 +15,8 @@ class Message:
 
     role: str
     content: str
+    weight: int = 1
+    """0: an answer that is read and not learned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,10 @@ def messages_of(turns: Any, where: str) -> tuple[Message, ...]:
         role, content = (turn.get("role"), turn.get("content")) if isinstance(turn, dict) else (None, None)
         if not (isinstance(role, str) and role and isinstance(content, str)):
             raise DataError(f"message {place} is {shown(turn)}, without role or content", where=where, hint=_FORM)
-        messages.append(Message(role, content))
+        weight = 1 if turn.get("weight") is None else turn["weight"]
+        if weight not in (0, 1):
+            raise DataError(f"the weight of message {place} is {shown(weight)}", where=where, hint="give 0 or 1")
+        messages.append(Message(role, content, int(weight)))
     check_length(where, *(message.content for message in messages))
     return tuple(messages)
 
