@@ -7,7 +7,8 @@ from typing import Any
 from lilliput.base.errors import DataError
 from lilliput.data.conversations import ChatFiles
 from lilliput.data.curate import Curated
-from lilliput.data.documents import Files, files_of
+from lilliput.data.documents import Files
+from lilliput.data.paths import files_of
 from lilliput.recipe import Recipe, unknown
 
 
@@ -29,7 +30,7 @@ def with_sources(recipe: Recipe, sources: Mapping[str, tuple[str, ...]]) -> Reci
         name, _, column = given.partition(":")
         if name not in corpora:
             raise unknown("corpus", name, list(corpora), f"a source for recipe {recipe.name!r}")
-        if not list(files_of(paths, f"--source {given}")):
+        if not files_of(paths, f"--source {given}"):
             raise DataError("there is no path", where=f"the source of {name!r}", hint="give at least one file")
         corpora[name] = _read_from(corpora[name], paths, column)
     return replace(recipe, corpora=corpora)
@@ -41,5 +42,5 @@ def _read_from(corpus: Any, paths: tuple[str, ...], column: str) -> Any:
     if hasattr(corpus, "conversations"):
         files = corpus if isinstance(corpus, ChatFiles) else ChatFiles(paths=paths)
         return replace(files, paths=paths, messages=column or files.messages)
-    files = corpus if isinstance(corpus, Files) else Files(paths=paths)
+    files = corpus if isinstance(corpus, Files) else Files(paths=paths, null=getattr(corpus, "null", "refuse"))
     return replace(files, paths=paths, text=column or files.text)

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow
@@ -62,10 +63,18 @@ def test_rows_of_a_config_come_in_the_order_of_its_files(dataset: str) -> None:
     assert [document.group for document in web(dataset).documents()] == [page["url"] for page in PAGES]
 
 
-def test_rows_without_id_are_numbered_and_null_texts_passed_over(dataset: str) -> None:
-    corpus = HubText(dataset=dataset, licence="cc0-1.0", config="books", split="test")
+def test_rows_without_id_are_numbered_and_null_texts_refused_or_dropped(dataset: str) -> None:
+    corpus = HubText(dataset=dataset, licence="cc0-1.0", config="books", split="test", null="drop")
     found = [(document.id, document.text) for document in corpus.documents()]
     assert found == [(f"{dataset}/books/test:1", "last"), (f"{dataset}/books/test:3", "of all")]
+    items = [(item, mark["row"]) for item, mark in corpus.marked() if isinstance(item, str)]
+    assert items == [("null text", 2)], "it is counted, and reading goes on behind it"
+    _, mark = list(corpus.marked())[1]
+    assert [item for item, _ in corpus.marked(mark)] == list(corpus.documents())[1:]
+    with pytest.raises(DataError, match=r"(?s)column 'text' is null.*books/test, row 2.*null=\"drop\""):
+        list(replace(corpus, null="refuse").documents())
+    with pytest.raises(RecipeError, match="null is 'keep'"):
+        replace(corpus, null="keep")
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ import pyarrow.parquet
 import pytest
 
 from lilliput.base.errors import DataError, LilliputError
-from lilliput.data import documents
+from lilliput.data import paths
 from lilliput.data.conversations import ChatFiles
-from lilliput.data.documents import Document, Files, files_of
+from lilliput.data.documents import Document, Files
+from lilliput.data.paths import files_of
 from lilliput.data.rows import read_back
 
 MIB = 1 << 20
@@ -212,7 +213,7 @@ def test_a_pattern_does_not_go_round_in_circles(tmp_path: Path) -> None:
 
 
 def test_folders_that_links_multiply_are_refused(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(documents, "LINKED", 500)
+    monkeypatch.setattr(paths, "LINKED", 500)
     for level in range(20):
         (tmp_path / f"{level}").mkdir()
         for name in "ab":

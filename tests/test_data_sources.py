@@ -106,7 +106,7 @@ def test_documents_keep_their_names_wherever_their_folder_lies(tmp_path: Path, m
         ("a.jsonl", LINES[:-10], r"(?s)not JSON.*a\.jsonl, record 5.*hint"),
         ("a.jsonl", b'{"text": "ok"}\n[1]\n', r"(?s)not a JSON object.*record 2"),
         ("a.jsonl", b'{"text": "ok"}\n{"body": "x"}\n', r"(?s)no column 'text'.*record 2.*body"),
-        ("a.jsonl", b'{"text": "ok"}\n{"text": null}\n', r"(?s)None, not text.*record 2"),
+        ("a.jsonl", b'{"text": "ok"}\n{"text": null}\n', r"(?s)is null, not text.*record 2.*null=\"drop\""),
         ("a.jsonl", b'{"text": "ok"}\n{"text": "\xff"}\n', r"(?s)xff' at place 10 is not UTF-8.*record 2"),
         ("a.txt", b"fine\nbad \xe9\n", r"(?s)not UTF-8.*line 2"),
         ("a.jsonl", b"\n\n", r"(?s)no record in any.*a\.jsonl"),
@@ -182,7 +182,7 @@ def test_chat_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "row", "message"),
     [
-        ("c.jsonl", {"turns": []}, "no column 'messages'"),
+        ("c.jsonl", {"turns": []}, r"(?s)no column holds messages.*there are: turns"),
         ("c.jsonl", {"messages": []}, "not a list of messages"),
         ("c.jsonl", {"messages": "Hi"}, "not a list of messages"),
         ("c.jsonl", {"messages": [{"role": "user"}]}, "without role or content"),

@@ -23,8 +23,9 @@ from lilliput.base.files import new_folder
 from lilliput.base.verified import Verified
 from lilliput.data.batch import Batch, Cursor
 from lilliput.data.beside import beside
-from lilliput.data.conversations import ChatCorpus, Conversation, Message, messages_of
+from lilliput.data.conversations import ChatCorpus, Conversation
 from lilliput.data.index import SIDES, Side, counted, header, in_bytes, new_index, open_index, seal_index
+from lilliput.data.messages import Message, messages_of
 from lilliput.data.rows import read_back
 from lilliput.data.split import HeldOut
 from lilliput.data.usable import in_words

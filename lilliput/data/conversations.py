@@ -5,18 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lilliput.base.errors import DataError
-from lilliput.data.documents import Files, check_length, files_of, nothing_in
-from lilliput.data.rows import holds_rows, kind_of, rows, shown
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One turn of a conversation."""
-
-    role: str
-    content: str
-    weight: int = 1
-    """0: an answer that is read and not learned."""
+from lilliput.data.documents import Files
+from lilliput.data.formats import holds_rows, suffix_of
+from lilliput.data.message_forms import COLUMNS, row_messages
+from lilliput.data.messages import Message
+from lilliput.data.paths import nothing_in, readable_files
+from lilliput.data.row_files import rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +37,16 @@ class ChatCorpus(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ChatFiles:
-    """Local JSON Lines (plain or compressed) or Parquet files whose rows hold a list of {role, content}."""
+    """Local files of rows, in any format of `Files`, that hold messages in any form of `data/message_forms.py`.
+
+    A README, a LICENSE and other files that tell of rows beside them, as `Files` has it, are passed over in folders.
+    """
 
     paths: tuple[str, ...]
     """Files, folders and glob patterns, as for `Files`."""
-    messages: str = "messages"
-    """Column that holds the list."""
+    messages: str | None = None
+    """Column that holds the list of messages, or the first one of a form; None: `messages`, or whichever form the rows
+    have."""
     id: str = "id"
     """Column that names the row, and so its group; a row without it is "<file name>:<row number>"."""
 
@@ -63,40 +61,20 @@ class ChatFiles:
             DataError: a file is missing, damaged or of another kind, a row holds no such list, or none has a row.
         """
         empty = True
-        for path in files_of(self.paths):
-            if not holds_rows(path):
+        columns = (*COLUMNS, self.id, *(() if self.messages is None else (self.messages,)))
+        for found in readable_files(self.paths):
+            if found.is_about:
+                continue
+            if not holds_rows(found.path):
                 raise DataError(
-                    f"a {kind_of(path) or 'nameless'} file holds no conversations",
-                    where=str(path),
-                    hint="give .jsonl files (plain or compressed) or .parquet files",
+                    f"a {suffix_of(found.path) or 'nameless'} file holds no conversations",
+                    where=str(found.path),
+                    hint="give .jsonl, .ndjson, .json, .csv, .tsv (plain or compressed) or .parquet files",
                 )
-            for record in rows(path, (self.messages, self.id)):
-                turns, name = record.column(self.messages), record.id(self.id)
+            for record in rows(found.path, columns):
+                messages = row_messages(record.values, self.messages, str(record), record.columns)
+                name = record.id(self.id)
                 empty = False
-                yield Conversation(messages_of(turns, str(record)), name, name)
+                yield Conversation(messages, name, name)
         if empty:
             raise nothing_in(self.paths)
-
-
-def messages_of(turns: Any, where: str) -> tuple[Message, ...]:
-    """The messages of a list of {role, content}.
-
-    Raises:
-        DataError: it is no such list, an empty one, or longer than a document may be.
-    """
-    if not isinstance(turns, list) or not turns:
-        raise DataError(f"{shown(turns)} is not a list of messages", where=where, hint=_FORM)
-    messages = []
-    for place, turn in enumerate(turns, 1):
-        role, content = (turn.get("role"), turn.get("content")) if isinstance(turn, dict) else (None, None)
-        if not (isinstance(role, str) and role and isinstance(content, str)):
-            raise DataError(f"message {place} is {shown(turn)}, without role or content", where=where, hint=_FORM)
-        weight = 1 if turn.get("weight") is None else turn["weight"]
-        if weight not in (0, 1):
-            raise DataError(f"the weight of message {place} is {shown(weight)}", where=where, hint="give 0 or 1")
-        messages.append(Message(role, content, int(weight)))
-    check_length(where, *(message.content for message in messages))
-    return tuple(messages)
-
-
-_FORM = 'write [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]'

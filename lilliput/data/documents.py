@@ -1,22 +1,23 @@
-"""Documents, and the corpus of local files: JSON Lines, Parquet and plain text, plain or compressed."""
+"""Documents, and the corpus of local files: rows of several formats and plain text, plain or compressed."""
 
-import glob
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate, takewhile
-from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from itertools import accumulate
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
-from lilliput.base.errors import DataError
-from lilliput.base.files import PARTIAL
+from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.limits import limit, raising
+from lilliput.data.formats import holds_rows
 from lilliput.data.lines import whole
-from lilliput.data.rows import Record, holds_rows, rows
+from lilliput.data.paths import Found, found_files, nothing_in, readable_files
+from lilliput.data.row_files import rows
+from lilliput.data.rows import Record
 
-LINKED = 10_000
-"""Folders that `**` may reach through links; links to folders of links double their number at each step."""
+Null = Literal["refuse", "drop"]
+"""What becomes of a row whose text is null."""
+NULL_TEXT = "null text"
+"""The reason why such a row is dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,14 @@ class Corpus(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Files:
-    """Local files: `.jsonl` or `.parquet` by row, anything else as one UTF-8 document a file.
+    """Local files of rows, a document each, and of plain text in UTF-8, which are one document each.
 
-    All but Parquet may end in `.gz`, `.bz2`, `.xz` or `.zst`. Rows are streamed: no file of rows is held in memory.
+    Rows are in `.jsonl` or `.ndjson` (an object a line), `.json` (one array of objects, or an object a line), `.csv`,
+    `.tsv` (with a header) and `.parquet`. All but Parquet may end in `.gz`, `.bz2`, `.xz` or `.zst`. Rows are
+    streamed: no file of rows is held in memory. Formats without plain text (`.pdf`, `.zip`, `.png`, ...) are refused.
+
+    In a folder a README, a LICENSE and the JSON that the library `datasets` writes are no texts where they lie beside
+    files of rows, or above them: they tell of the rows. Each is dropped as "README.md beside rows", and so counted.
     """
 
     paths: tuple[str, ...]
@@ -58,53 +64,93 @@ class Files:
     or the pattern that it was found by: wherever that lies, the same documents are held out."""
     group: str | None = None
     """Column of the held-out group; None: every document is a group of its own."""
+    null: Null = "refuse"
+    """Whether a row whose text is null is an error, or dropped and counted; an empty value of a `.csv` is null."""
     goes_on: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_null("Files", self.null)
 
     def identity(self) -> list[Any]:
         """Size and time of change of every file."""
-        return [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files_of(self.paths)]
+        found = (file.path for file in found_files(self.paths))
+        return [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in found]
 
     def documents(self) -> Iterator[Document]:
         """Yield the documents in the order of the files and of their rows.
 
         Raises:
-            DataError: a file is missing, damaged, not UTF-8, not JSON or without the text column, or none has a row.
+            DataError: a file is missing, damaged, not UTF-8, of a format that is not read or not what its name says, or
+                without the text column; a text is null and may not be; or none of the files has a row.
         """
-        return (document for document, _ in self.marked())
+        return (item for item, _ in self.marked() if not isinstance(item, str))
 
-    def marked(self, after: list[Any] | None = None) -> Iterator[tuple[Document, list[Any]]]:
-        """The same with marks: the file's place, the record's number, and how much of the file is read."""
+    def marked(self, after: list[Any] | None = None) -> Iterator[tuple[Document | str, list[Any]]]:
+        """The same, and reasons for what is dropped, with marks: the file's place, the record's number, and how much of
+        the file is read."""
         first, number, _ = after or (0, 0, 0.0)
         empty = after is None
-        for place, (path, name) in enumerate(named_files(self.paths)):
+        for place, found in enumerate(readable_files(self.paths)):
             if place < first:
                 continue
-            for document, record, share in self._of_file(path, name, number if place == first else 0):
-                empty = False
-                yield document, [place, record, share]
+            for item, record, share in self._of_file(found, number if place == first else 0):
+                empty = empty and found.is_about
+                yield item, [place, record, share]
         if empty:
             raise nothing_in(self.paths)
 
     def gauge(self) -> Callable[[list[Any]], float]:
         """What tells how far a mark is, by the bytes of the files."""
-        sizes = [path.stat().st_size for path in files_of(self.paths)]
+        sizes = [found.path.stat().st_size for found in found_files(self.paths)]
         before = [0, *accumulate(sizes)]
         return lambda mark: (before[mark[0]] + mark[2] * sizes[mark[0]]) / max(1, before[-1])
 
-    def _of_file(self, path: Path, file: str, after: int) -> Iterator[tuple[Document, int, float]]:
-        if not holds_rows(path):
+    def _of_file(self, found: Found, after: int) -> Iterator[tuple[Document | str, int, float]]:
+        if found.is_about or not holds_rows(found.path):
             if after == 0:
-                yield Document(whole(path), file, file), 1, 1.0
+                yield self._whole(found), 1, 1.0
             return
         columns = [self.text, self.id] if self.group is None else [self.text, self.id, self.group]
-        for record in rows(path, columns, after):
-            yield self._document(record), record.number, record.share
+        for record in rows(found.path, columns, after):
+            yield self._item(record), record.number, record.share
 
-    def _document(self, record: Record) -> Document:
+    def _whole(self, found: Found) -> Document | str:
+        if found.is_about:
+            return f"{found.path.name} beside rows"
+        return Document(whole(found.path), found.name, found.name)
+
+    def _item(self, record: Record) -> Document | str:
+        if record.column(self.text) is None:
+            return null_text(self.null, self.text, str(record))
         text = record.text(self.text)
         check_length(record, text)
         name = record.id(self.id)
         return Document(text, name, name if self.group is None else record.name(self.group))
+
+
+def null_text(null: Null, column: str, where: str) -> str:
+    """The reason for dropping a row whose text is null.
+
+    Raises:
+        DataError: it is to be refused.
+    """
+    if null == "drop":
+        return NULL_TEXT
+    raise DataError(
+        f"column {column!r:.80} is null, not text",
+        where=where,
+        hint='drop such rows, which are counted then: null="drop" of the corpus, or --set corpora.NAME.null=drop',
+    )
+
+
+def check_null(spec: str, null: str) -> None:
+    """Refuse a rule about null texts that there is not.
+
+    Raises:
+        RecipeError: it is none.
+    """
+    if null not in get_args(Null):
+        raise RecipeError(f"null is {null!r:.80}", where=f"{spec}(null=...)", hint='give "refuse" or "drop"')
 
 
 class TextHash:
@@ -166,85 +212,3 @@ def corpus_hash(documents: Iterable[Document]) -> str:
     for document in documents:
         texts.add(document.id, document.text)
     return texts.hex()
-
-
-def files_of(paths: tuple[str, ...], where: str = "the paths of a corpus") -> Iterator[Path]:
-    """The files that paths, folders and glob patterns stand for; `where` they came from is for the error.
-
-    Raises:
-        DataError: one of them stands for no file.
-    """
-    return (path for path, _ in named_files(paths, where))
-
-
-def named_files(paths: tuple[str, ...], where: str = "the paths of a corpus") -> Iterator[tuple[Path, str]]:
-    """The same files, each with its path below the folder, or below the fixed part of the pattern, it was found by."""
-    for name in paths:
-        path = base = Path(name).expanduser()
-        if path.is_file():
-            found, base = [path], path.parent
-        elif path.is_dir():
-            _refuse_circles(path, where)  # linked folders are read, too: their texts would be missed without a word
-            below = (Path(folder, file) for folder, _, files in os.walk(path, followlinks=True) for file in files)
-            below = sorted(below, key=lambda file: file.relative_to(path).parts)
-            found = [file for file in below if file.is_file() and not _is_hidden(file.relative_to(path))]
-        else:
-            base = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
-            if "**" in path.parts:
-                _refuse_circles(base, where)
-            matches = (Path(match) for match in glob.glob(str(path), recursive=True))
-            found = sorted(match for match in matches if match.is_file())
-        if not found:
-            raise DataError(
-                f"{name!r} is no file" if not path.is_dir() else f"the folder {name!r} holds no file",
-                where=where,
-                hint=f"check the spelling; relative paths start at {Path.cwd()}",
-            )
-        yield from ((file, file.relative_to(base).as_posix()) for file in found)
-
-
-def nothing_in(paths: tuple[str, ...]) -> DataError:
-    """The error of a corpus that ended without a single record."""
-    return DataError(
-        "there is no record in any of the files",
-        where=", ".join(paths) or "an empty list of paths",
-        hint="point the corpus at files that hold text",
-    )
-
-
-def _is_hidden(relative: Path) -> bool:
-    return relative.name.endswith(PARTIAL) or any(part.startswith(".") for part in relative.parts)
-
-
-def _refuse_circles(base: Path, where: str) -> None:
-    """Refuse a folder in which whoever follows links would go round for ever.
-
-    Raises:
-        DataError: a folder below leads back to one that it lies in, or links multiply the folders.
-    """
-    waiting: list[tuple[str, tuple[str, ...], int]] = [(str(base), (os.path.realpath(base),), 0)]
-    linked = 0
-    while waiting:
-        folder, above, links = waiting.pop()
-        for name in _folders_in(folder):
-            path = os.path.join(folder, name)
-            is_link = os.path.islink(path)
-            real = os.path.realpath(path) if is_link else os.path.join(above[-1], name)
-            linked += bool(links or is_link)
-            if real in above or linked > LINKED:
-                what = "leads back to one that it lies in" if real in above else f"is one of {linked:,} behind links"
-                raise DataError(
-                    f"the folder {path!r} {what}",
-                    where=where,
-                    hint="remove such links, or name the folders one by one instead of with **",
-                )
-            waiting.append((path, (*above, real), links + is_link))
-
-
-def _folders_in(folder: str) -> list[str]:
-    """Names of the folders that `**` would enter."""
-    try:
-        names = [name for name in os.listdir(folder) if not name.startswith(".")]
-    except OSError:
-        return []
-    return [name for name in names if os.path.isdir(os.path.join(folder, name))]

@@ -15,8 +15,9 @@ from typing import Any, ClassVar, NamedTuple, NoReturn
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.hub import hub_trouble, is_transient
 from lilliput.base.units import Tokens
-from lilliput.data.conversations import Conversation, messages_of
-from lilliput.data.documents import Document, Files, check_length
+from lilliput.data.conversations import Conversation
+from lilliput.data.documents import Document, Files, Null, check_length, check_null, null_text
+from lilliput.data.message_forms import COLUMNS, row_messages
 from lilliput.data.rows import shown
 
 BYTES_PER_TOKEN = 5
@@ -38,11 +39,13 @@ class HubText:
     """Name of the subset; None where there is only one."""
     split: str = "train"
     text: str = "text"
-    """Column that holds the text; rows where it is null are passed over."""
+    """Column that holds the text."""
     id: str = "id"
     """Column that names the row; a row without it is "<dataset>/<config>/<split>:<row number>"."""
     group: str | None = None
     """Column of the held-out group; None: every document is a group of its own."""
+    null: Null = "refuse"
+    """Whether a row whose text is null is an error, or dropped and counted."""
     revision: str | None = None
     """Branch, tag or commit; a whole commit hash needs no look-up, and never means anything else."""
     tokens: Tokens | None = None
@@ -54,6 +57,7 @@ class HubText:
     goes_on: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        check_null("HubText", self.null)
         _check_budgets("HubText", tokens=self.tokens and int(self.tokens), bytes=self.bytes, rows=self.rows)
 
     def identity(self) -> Any:
@@ -70,10 +74,11 @@ class HubText:
         Raises:
             DataError: the dataset, its config, split or column is not there, the hub is out of reach, or no row is.
         """
-        return (document for document, _ in self.marked())
+        return (item for item, _ in self.marked() if not isinstance(item, str))
 
-    def marked(self, after: dict[str, Any] | None = None) -> Iterator[tuple[Document, dict[str, Any]]]:
-        """The same with marks: the row's number, the stream's state after it, and the UTF-8 bytes of texts so far.
+    def marked(self, after: dict[str, Any] | None = None) -> Iterator[tuple[Document | str, dict[str, Any]]]:
+        """The same, and reasons for what is dropped, with marks: the row's number, the stream's state after it, and the
+        UTF-8 bytes of texts so far.
 
         Going on, files that lie before the mark are not fetched again.
         """
@@ -81,9 +86,11 @@ class HubText:
         columns = (self.text,) if self.group is None else (self.text, self.group)
         if most is not None and size >= most:
             return
-        for number, row, state in self._place.rows(columns, self.id, self.rows, after):
+        for number, row, state in self._place.rows(columns, (self.id,), self.rows, after):
             text = row[self.text]
             if text is None:
+                reason = null_text(self.null, self.text, f"{self._place}, row {number}")
+                yield reason, state | {"bytes": size}
                 continue
             if not isinstance(text, str):
                 self._place.refuse(
@@ -130,8 +137,8 @@ class HubChats:
     config: str | None = None
     """Name of the subset; None where there is only one."""
     split: str = "train"
-    messages: str = "messages"
-    """Column that holds the list of {role, content}."""
+    messages: str | None = None
+    """Column that holds the messages, as for `ChatFiles`."""
     id: str = "id"
     """Column that names the row, and so its group; a row without it is "<dataset>/<config>/<split>:<row number>"."""
     revision: str | None = None
@@ -156,9 +163,10 @@ class HubChats:
         Raises:
             DataError: as for `HubText`, or a row holds no such list.
         """
-        for number, row, _ in self._place.rows((self.messages,), self.id, self.rows):
+        named = () if self.messages is None else (self.messages,)
+        for number, row, _ in self._place.rows(named, (*COLUMNS, self.id), self.rows):
             name = self._place.id_of(row, self.id, number)
-            yield Conversation(messages_of(row[self.messages], f"{self._place}, row {number}"), name, name)
+            yield Conversation(row_messages(row, self.messages, f"{self._place}, row {number}"), name, name)
 
     @property
     def _place(self) -> "_Place":
@@ -188,9 +196,9 @@ class _Place(NamedTuple):
         return identity[1] if identity[:1] == [self.dataset] else self.revision
 
     def rows(
-        self, columns: tuple[str, ...], optional: str, most: int | None, after: dict[str, Any] | None = None
+        self, columns: tuple[str, ...], optional: tuple[str, ...], most: int | None, after: dict[str, Any] | None = None
     ) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
-        """Rows with their numbers from 1, of these columns and of an optional one, each with the state after it.
+        """Rows with their numbers from 1, of these columns and of optional ones, each with the state after it.
 
         Each row comes once, in order, however often the network fails: reading goes on from the state after the last,
         or from that of `after`. The state of another version of the library means nothing: then all rows are read, and
@@ -240,7 +248,7 @@ class _Place(NamedTuple):
         except Exception as error:
             self._explain(error, "")
 
-    def _open(self, columns: tuple[str, ...], optional: str) -> Any:
+    def _open(self, columns: tuple[str, ...], optional: tuple[str, ...]) -> Any:
         import datasets
 
         path = str(Path(self.dataset).expanduser().resolve()) if self._is_local else self.dataset
@@ -257,7 +265,9 @@ class _Place(NamedTuple):
         there = opened.column_names or list(next(iter(opened), {}))
         for column in columns:
             self._find("column", column, there)
-        return opened.select_columns([column for column in dict.fromkeys((*columns, optional)) if column in there])
+        wanted = [column for column in dict.fromkeys((*columns, *optional)) if column in there]
+        # Where there is nothing but an id, the error about it names all columns.
+        return opened.select_columns(wanted) if columns or len(wanted) > 1 else opened
 
     def _find(self, kind: str, name: str | None, known: list[str]) -> None:
         if name is not None and name not in known:

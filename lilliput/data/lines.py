@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import lzma
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,56 +12,57 @@ from typing import Any
 
 from lilliput.base.errors import DataError, LilliputError
 from lilliput.base.limits import limit, raising
+from lilliput.data.formats import compression_of
 
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-"""Suffixes of the compressions that are undone while reading."""
 XZ_MEMORY = 512 << 20
 """Bytes that undoing xz may take: `xz -9` asks for 65 MiB, the header of a file for anything up to 4 GiB."""
 _PIECE = 1 << 20
 
 
-def lines(path: Path, room: int = 1) -> Iterator[tuple[int, bytes, float]]:
+def lines(path: Path, room: int = 1, unit: str = "record") -> Iterator[tuple[int, bytes, float]]:
     """Numbered lines from 1, without a byte order mark, and how much of the file is read after each.
 
     Args:
         path: the file.
         room: a line may be this many times as long as the limit `line_bytes`.
+        unit: a line's name in errors.
 
     Raises:
         DataError: the file is damaged, or a line is longer.
     """
     number, most = 0, room * limit("line_bytes")
     try:
-        with _plain(path) as (file, raw):
+        with opened(path) as (file, raw):
             size = path.stat().st_size or 1
             while line := file.readline(most + 1):
                 number += 1
                 if len(line) > most:
                     raise DataError(
                         f"the line is longer than {most:,} bytes",
-                        where=f"{path}, record {number}",
+                        where=f"{path}, {unit} {number}",
                         hint=f"end every record with a line break; {raising('line_bytes')}",
                     )
                 yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, raw.tell() / size
     except LilliputError:
         raise
     except Exception as error:  # every compression has errors of its own
-        raise damaged(path, number + 1, error) from error
+        raise damaged(f"{path}, {unit} {number + 1}", error) from error
 
 
 def whole(path: Path) -> str:
     """The text of a file, without a byte order mark.
 
     Raises:
-        DataError: the file is damaged, not UTF-8, or longer than the limit `document_bytes`.
+        DataError: the file is damaged, no text in UTF-8, or longer than the limit `document_bytes`.
     """
     most, data = limit("document_bytes"), bytearray()
     try:
-        with _plain(path) as (file, _):
+        with opened(path) as (file, _):
             while len(data) <= most and (piece := file.read(_PIECE)):
                 data += piece
     except Exception as error:
-        raise damaged(path, data.count(b"\n") + 1, error) from error
+        number = data.count(b"\n") + 1
+        raise damaged(f"{path}, line {number}", error) from error
     if len(data) > most:
         raise DataError(
             f"the file is one document of more than {most:,} bytes",
@@ -68,14 +70,18 @@ def whole(path: Path) -> str:
             hint=f'write a document a line, {{"text": "..."}}, into a .jsonl file; {raising("document_bytes")}',
         )
     try:
-        return data.decode().removeprefix("\ufeff")
+        text = data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         first, number = data.rfind(b"\n", 0, error.start) + 1, data.count(b"\n", 0, error.start) + 1
-        raise _not_text(data[first:], error.start - first, f"{path}, line {number}") from error
+        raise not_text(data[first:], error.start - first, path, f"line {number}") from error
+    if (place := data.find(0)) >= 0:
+        number = data.count(b"\n", 0, place) + 1
+        raise not_text(data, place, path, f"line {number}")
+    return text
 
 
-def decoded(line: bytes, path: Path, number: int) -> str:
-    """The text of a line of a file.
+def decoded(line: bytes, path: Path, unit: str) -> str:
+    """The text of a line of a file, which errors name as `unit`.
 
     Raises:
         DataError: it is not UTF-8.
@@ -83,23 +89,59 @@ def decoded(line: bytes, path: Path, number: int) -> str:
     try:
         return line.decode()
     except UnicodeDecodeError as error:
-        raise _not_text(line, error.start, f"{path}, record {number}") from error
+        raise not_text(line, error.start, path, unit) from error
 
 
-def damaged(path: Path, number: int, error: Exception) -> DataError:
-    """The error of a file that cannot be read beyond a record."""
+def damaged(where: str, error: Exception) -> DataError:
+    """The error of a file that cannot be read beyond a place."""
     return DataError(
         f"the file cannot be read any further: {error}",
-        where=f"{path}, record {number}",
+        where=where,
         hint="it is probably cut short or damaged: fetch or write it again",
     )
 
 
+def not_text(data: bytes | bytearray, place: int, path: Path, unit: str) -> DataError:
+    """The error of a byte that is no UTF-8, or zero, as no text has it.
+
+    Args:
+        data: the line, or what of the file the byte is in.
+        place: of the byte.
+        path: the file.
+        unit: where in the file `data` begins, in words.
+    """
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        hint = f"it is UTF-16: {_conversion(path, 'UTF-16')}"
+    elif data[place]:
+        hint = f"where it is Latin-1: {_conversion(path, 'ISO-8859-1')}; `iconv -l` lists other encodings"
+    else:
+        little = "UTF-16LE" if place % 2 else "UTF-16BE"
+        hint = f"leave it out if it is no text; where it is UTF-16: {_conversion(path, little)}"
+    return DataError(
+        f"byte {bytes(data[place : place + 1])!r} at place {place} is {'not UTF-8' if data[place] else 'in no text'}",
+        where=f"{path}, {unit}",
+        hint=hint,
+    )
+
+
+def _conversion(path: Path, encoding: str) -> str:
+    """The command that makes UTF-8 of a file."""
+    first, name = unpacking(path)
+    old, new = shlex.quote(str(name)), shlex.quote(str(name.with_name(f"utf8-{name.name}")))
+    return f"{first}iconv -f {encoding} -t UTF-8 {old} > {new}, and read that instead"
+
+
+def unpacking(path: Path) -> tuple[str, Path]:
+    """How a hint about a file begins, and the name that a command in it can take: of the file without compression."""
+    packed = compression_of(path)
+    return (f"undo the compression ({packed}), then ", path.with_suffix("")) if packed else ("", path)
+
+
 @contextmanager
-def _plain(path: Path) -> Iterator[tuple[Any, io.BufferedReader]]:
+def opened(path: Path) -> Iterator[tuple[Any, io.BufferedReader]]:
     """A file without the compression that its suffix tells of, and as it is."""
     with open(path, "rb") as raw:
-        match path.suffix:
+        match compression_of(path):
             case ".gz":
                 file = io.BufferedReader(gzip.GzipFile(fileobj=raw))  # type: ignore[arg-type]
             case ".bz2":
@@ -146,11 +188,3 @@ class _Xz(io.RawIOBase):
 
 def _stream() -> lzma.LZMADecompressor:
     return lzma.LZMADecompressor(memlimit=XZ_MEMORY)
-
-
-def _not_text(line: bytes | bytearray, place: int, where: str) -> DataError:
-    return DataError(
-        f"byte {bytes(line[place : place + 1])!r} at place {place} is not UTF-8",
-        where=where,
-        hint="convert the file to UTF-8, for instance with iconv",
-    )

@@ -1,4 +1,4 @@
-"""Rows of JSON Lines and Parquet files, each with its file and number, so that what is wrong with one can be found."""
+"""Rows, each with its file and number, so that what is wrong with one can be found; those of JSON Lines."""
 
 import json
 from collections import Counter
@@ -10,8 +10,7 @@ from reprlib import Repr
 from typing import Any
 
 from lilliput.base.errors import DataError
-from lilliput.data.lines import COMPRESSED, decoded, lines
-from lilliput.data.table import table_rows
+from lilliput.data.lines import decoded, lines
 
 _SHOWN = Repr()
 _SHOWN.maxstring = _SHOWN.maxother = 60
@@ -65,7 +64,7 @@ class Record:
             raise DataError(
                 f"column {name!r:.80} is {shown(value)}, not text",
                 where=str(self),
-                hint=f"drop such rows, or name another column (this row has: {listed(self.columns)})",
+                hint=f"name one that holds text, as in --source NAME:COLUMN=PATH; there are: {listed(self.columns)}",
             )
         return value
 
@@ -90,41 +89,42 @@ class Record:
         return f"{self.path.name}:{self.number}" if self.values.get(column) is None else self.name(column)
 
 
-def holds_rows(path: Path) -> bool:
-    """Whether a file is JSON Lines or Parquet, by its name."""
-    return kind_of(path) in (".jsonl", ".parquet")
-
-
-def kind_of(path: Path) -> str:
-    """The suffix of a file, without that of its compression."""
-    return (path.with_suffix("") if path.suffix in COMPRESSED else path).suffix
-
-
-def rows(path: Path, columns: Collection[str], after: int = 0) -> Iterator[Record]:
-    """The rows of a JSON Lines or Parquet file after the first so many, which are not parsed; blank lines are no rows.
+def line_rows(path: Path, after: int = 0, room: int = 1) -> Iterator[Record]:
+    """The objects of a file that has one a line, after the first so many lines, which are not parsed.
 
     Args:
         path: the file.
-        columns: those that are needed, as far as they are there; no others are read of a Parquet file.
-        after: as many records are passed over.
+        after: as many lines are passed over; blank lines are counted, and no rows.
+        room: a line may be this many times as long as the limit `line_bytes`.
 
     Raises:
-        DataError: the file is damaged, not UTF-8, not JSON, or a row is longer than a line may be; the record is named.
+        DataError: the file is damaged, or a line is no JSON object, not UTF-8 or too long; it is named.
     """
-    if path.suffix != ".parquet":
-        yield from _json_rows(path, after)
-        return
-    for number, values, names, share in table_rows(path, columns, after):
-        yield Record(path=path, number=number, values=values, columns=names, share=share)
+    for number, line, share in lines(path, room):
+        if number <= after:
+            continue
+        where = f"{path}, record {number}"
+        text = decoded(line, path, f"record {number}")
+        if not text.strip():
+            continue
+        try:
+            row = OBJECTS.decode(text)
+        except (ValueError, RecursionError) as error:  # more digits than Python reads in a number are a ValueError too
+            raise DataError(
+                f"this is not JSON ({error}): {text.strip()[:60]!r}",
+                where=where,
+                hint="write one JSON object a line; an unfinished last line means an interrupted download",
+            ) from error
+        yield Record(path=path, number=number, values=an_object(row, text, where), columns=row, share=share)
 
 
 def read_back(path: Path) -> Iterator[Record]:
     """The rows of a JSON Lines file that we wrote.
 
     Raises:
-        DataError: as for `rows`.
+        DataError: as for `line_rows`.
     """
-    return _json_rows(path, 0, _ESCAPED)
+    return line_rows(path, room=_ESCAPED)
 
 
 def shown(value: Any) -> str:
@@ -139,28 +139,19 @@ def listed(names: Collection[str]) -> str:
     return (", ".join(first) or "none") + more
 
 
-def _json_rows(path: Path, after: int, room: int = 1) -> Iterator[Record]:
-    for number, line, share in lines(path, room):
-        if number <= after:
-            continue
-        text = decoded(line, path, number)
-        if not text.strip():
-            continue
-        try:
-            row = _JSON.decode(text)
-        except (ValueError, RecursionError) as error:  # more digits than Python reads in a number are a ValueError too
-            raise DataError(
-                f"this is not JSON ({error}): {text.strip()[:60]!r}",
-                where=f"{path}, record {number}",
-                hint="write one JSON object a line; an unfinished last line means an interrupted download",
-            ) from error
-        if not isinstance(row, dict):
-            raise DataError(
-                f"{text.strip()[:60]!r} is not a JSON object",
-                where=f"{path}, record {number}",
-                hint='write each line as {"text": ...}',
-            )
-        yield Record(path=path, number=number, values=row, columns=row, share=share)
+def an_object(value: Any, text: str, where: str) -> dict[str, Any]:
+    """The value of a JSON text that is a row.
+
+    Raises:
+        DataError: it is no object.
+    """
+    if isinstance(value, dict):
+        return value
+    raise DataError(
+        f"{text.strip()[:60]!r} is not a JSON object",
+        where=where,
+        hint='write each row as {"text": ...}, one a line; a file that is one array of them is named .json',
+    )
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -172,4 +163,5 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return whole
 
 
-_JSON = json.JSONDecoder(object_pairs_hook=_object)
+OBJECTS = json.JSONDecoder(object_pairs_hook=_object)
+"""Reads JSON as rows have it."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from lilliput.base.errors import DataError, LilliputError
 from lilliput.base.limits import limit, raising
 from lilliput.data.lines import damaged
+from lilliput.data.rows import Record
 from lilliput.data.thrift import Reader
 
 EXPANSION = 1_000
@@ -19,10 +20,8 @@ _DICTIONARY, _PREFIXES = 2, 7
 """The kind of a page that has each value once, and the encoding of one that has what values begin with once."""
 
 
-def table_rows(
-    path: Path, columns: Collection[str], after: int
-) -> Iterator[tuple[int, dict[str, Any], list[str], float]]:
-    """The rows after the first so many: number from 1, values by column, names of all columns, share of the file read.
+def table_rows(path: Path, columns: Collection[str], after: int) -> Iterator[Record]:
+    """The rows of a Parquet file after the first so many.
 
     Args:
         path: the file.
@@ -52,11 +51,12 @@ def table_rows(
                     for row in batch.to_pylist() if batch.nbytes <= most else _one_by_one(batch, path, number + 1):
                         number += 1
                         if number > after:
-                            yield number, row, names, min(1.0, number / total)
+                            share = min(1.0, number / total)
+                            yield Record(path=path, number=number, values=row, columns=names, share=share)
     except LilliputError:
         raise
     except Exception as error:  # besides Arrow's own errors those of values that Python has no room for
-        raise damaged(path, number + 1, error) from error
+        raise damaged(f"{path}, record {number + 1}", error) from error
 
 
 class _Chunk(NamedTuple):

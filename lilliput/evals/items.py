@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from lilliput.base.errors import DataError
 from lilliput.base.files import write_text
 from lilliput.base.limits import limit, raising
-from lilliput.data.lines import COMPRESSED
-from lilliput.data.rows import rows
+from lilliput.data.formats import COMPRESSED
+from lilliput.data.row_files import rows
 from lilliput.evals.layout import FILES, Row, checked, identity_of
 from lilliput.evals.offline import offline, quiet
 from lilliput.evals.suites import Suite, TaskUse

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from lilliput.base.errors import DataError
 from lilliput.data.documents import Files, bytes_of
-from lilliput.data.rows import holds_rows
+from lilliput.data.formats import holds_rows
 from lilliput.evals.evaluation import Evaluation
 from lilliput.evals.harness import evaluate
 from lilliput.evals.items import Hub
