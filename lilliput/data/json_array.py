@@ -75,7 +75,7 @@ def _elements(path: Path, after: int) -> Iterator[Record]:
             size, rest = path.stat().st_size or 1, _Rest(file, path)
             sign = rest.take()
             assert sign == "["
-            while not (number == 0 and rest.sign(number) == "]"):
+            while not (number == 0 and rest.sign() == "]"):
                 row = rest.object(number + 1)
                 number += 1
                 if number > after:
@@ -102,7 +102,7 @@ class _Rest:
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
         self._text, self._place, self._ended = "", 0, False
 
-    def sign(self, number: int = 0) -> str:
+    def sign(self, number: int = 1) -> str:
         """The next character that is not blank, or nothing at the end; `number` is the record, for errors."""
         while True:
             blank = _BLANK.match(self._text, self._place)

@@ -69,15 +69,14 @@ def whole(path: Path) -> str:
             where=str(path),
             hint=f'write a document a line, {{"text": "..."}}, into a .jsonl file; {raising("document_bytes")}',
         )
-    try:
-        text = data.decode().removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        first, number = data.rfind(b"\n", 0, error.start) + 1, data.count(b"\n", 0, error.start) + 1
-        raise not_text(data[first:], error.start - first, path, f"line {number}") from error
     if (place := data.find(0)) >= 0:
         number = data.count(b"\n", 0, place) + 1
         raise not_text(data, place, path, f"line {number}")
-    return text
+    try:
+        return data.decode().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        first, number = data.rfind(b"\n", 0, error.start) + 1, data.count(b"\n", 0, error.start) + 1
+        raise not_text(data[first:], error.start - first, path, f"line {number}") from error
 
 
 def decoded(line: bytes, path: Path, unit: str) -> str:
@@ -112,11 +111,12 @@ def not_text(data: bytes | bytearray, place: int, path: Path, unit: str) -> Data
     """
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         hint = f"it is UTF-16: {_conversion(path, 'UTF-16')}"
+    elif 0 in data[:2]:
+        hint = f"where it is UTF-16: {_conversion(path, 'UTF-16LE' if data[0] else 'UTF-16BE')}"
     elif data[place]:
         hint = f"where it is Latin-1: {_conversion(path, 'ISO-8859-1')}; `iconv -l` lists other encodings"
     else:
-        little = "UTF-16LE" if place % 2 else "UTF-16BE"
-        hint = f"leave it out if it is no text; where it is UTF-16: {_conversion(path, little)}"
+        hint = "leave the file out: it is no text, or damaged"
     return DataError(
         f"byte {bytes(data[place : place + 1])!r} at place {place} is {'not UTF-8' if data[place] else 'in no text'}",
         where=f"{path}, {unit}",
