@@ -227,6 +227,29 @@ def test_identity_follows_the_files_of_a_folder(dataset: str) -> None:
     assert web(dataset).identity() != before
 
 
+@pytest.mark.parametrize("name", ["a*b", "a?b", "[ab]", "s3::a", "a\nb"])
+def test_a_folder_whose_name_is_a_pattern_is_not_taken_for_others(name: str, tmp_path: Path) -> None:
+    """The library read the texts of `axb` as well."""
+    for each in (name, "axb"):
+        (tmp_path / each).mkdir()
+        (tmp_path / each / "train.jsonl").write_text('{"text": "a"}\n')
+    with pytest.raises(DataError, match="has a sign that means something else"):
+        list(HubText(dataset=str(tmp_path / name), licence="mit").documents())
+    assert [each.text for each in Files(paths=(str(tmp_path / name),)).documents()] == ["a"], "the hint works"
+
+
+def test_a_row_without_group_or_id_is_a_group_of_its_own(tmp_path: Path) -> None:
+    rows = [{"text": "a", "id": "", "site": None}, {"text": "b", "id": None, "site": ""}, {"text": "c", "site": "s"}]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for corpus in (
+        HubText(dataset=str(tmp_path), licence="mit", group="site"),
+        Files(paths=(str(tmp_path),), group="site"),
+    ):
+        documents = list(corpus.documents())
+        assert len({each.id for each in documents}) == len({each.group for each in documents}) == 3
+        assert [each.group == each.id for each in documents] == [True, True, False]
+
+
 @pytest.fixture
 def talks(tmp_path: Path) -> str:
     folder = tmp_path / "talks"

@@ -63,7 +63,7 @@ class Files:
     """Column that names the row; a row without it is "<file name>:<row number>", a plain file its path below the folder
     or the pattern that it was found by: wherever that lies, the same documents are held out."""
     group: str | None = None
-    """Column of the held-out group; None: every document is a group of its own."""
+    """Column of the held-out group; without one, or where it is null or empty, a document is a group of its own."""
     null: Null = "refuse"
     """Whether a row whose text is null is an error, or dropped and counted; an empty value of a `.csv` is null."""
     goes_on: ClassVar[bool] = True
@@ -125,7 +125,8 @@ class Files:
         text = record.text(self.text)
         check_length(record, text)
         name = record.id(self.id)
-        return Document(text, name, name if self.group is None else record.name(self.group))
+        alone = self.group is None or record.column(self.group) in (None, "")
+        return Document(text, name, name if alone else record.name(self.group))
 
 
 def null_text(null: Null, column: str, where: str) -> str:

@@ -4,6 +4,7 @@ Rows come in the order of the repository's files at one commit, so the first so 
 """
 
 import difflib
+import glob
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -43,7 +44,7 @@ class HubText:
     id: str = "id"
     """Column that names the row; a row without it is "<dataset>/<config>/<split>:<row number>"."""
     group: str | None = None
-    """Column of the held-out group; None: every document is a group of its own."""
+    """Column of the held-out group; without one, or where it is null or empty, a document is a group of its own."""
     null: Null = "refuse"
     """Whether a row whose text is null is an error, or dropped and counted."""
     revision: str | None = None
@@ -99,7 +100,8 @@ class HubText:
             check_length(f"{self._place}, row {number}", text)
             name = self._place.id_of(row, self.id, number)
             size += len(text.encode("utf-8", "surrogatepass"))
-            yield Document(text, name, name if self.group is None else str(row[self.group])), state | {"bytes": size}
+            alone = self.group is None or row[self.group] in (None, "")
+            yield Document(text, name, name if alone else str(row[self.group])), state | {"bytes": size}
             if most is not None and size >= most:
                 return
 
@@ -186,7 +188,7 @@ class _Place(NamedTuple):
 
     def id_of(self, row: dict[str, Any], column: str, number: int) -> str:
         value = row.get(column)
-        return f"{self}:{number}" if value is None else str(value)
+        return f"{self}:{number}" if value in (None, "") else str(value)
 
     def identity(self) -> Any:
         return Files(paths=(self.dataset,)).identity() if self._is_local else [self.dataset, self._commit()]
@@ -252,6 +254,9 @@ class _Place(NamedTuple):
         import datasets
 
         path = str(Path(self.dataset).expanduser().resolve()) if self._is_local else self.dataset
+        if self._is_local and (glob.has_magic(path) or "::" in path or not path.isprintable()):
+            # The library takes the path for a pattern, and would read the texts of other folders as well.
+            self.refuse(f"the path of the folder has a sign that means something else: {path!r}", "rename the folder")
         commit = None if self._is_local else self._commit()
         configs = datasets.get_dataset_config_names(path, revision=commit)
         if self.config is None and len(configs) > 1 and "default" not in configs:

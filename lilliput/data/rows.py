@@ -86,7 +86,7 @@ class Record:
 
     def id(self, column: str) -> str:
         """The value of the column that names the row, or "<file name>:<row number>" where it has none."""
-        return f"{self.path.name}:{self.number}" if self.values.get(column) is None else self.name(column)
+        return f"{self.path.name}:{self.number}" if self.values.get(column) in (None, "") else self.name(column)
 
 
 def line_rows(path: Path, after: int = 0, room: int = 1) -> Iterator[Record]:
