@@ -125,8 +125,9 @@ class Files:
         text = record.text(self.text)
         check_length(record, text)
         name = record.id(self.id)
-        alone = self.group is None or record.column(self.group) in (None, "")
-        return Document(text, name, name if alone else record.name(self.group))
+        if self.group is None or record.column(self.group) in (None, ""):
+            return Document(text, name, name)
+        return Document(text, name, record.name(self.group))
 
 
 def null_text(null: Null, column: str, where: str) -> str:

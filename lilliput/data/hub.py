@@ -100,8 +100,8 @@ class HubText:
             check_length(f"{self._place}, row {number}", text)
             name = self._place.id_of(row, self.id, number)
             size += len(text.encode("utf-8", "surrogatepass"))
-            alone = self.group is None or row[self.group] in (None, "")
-            yield Document(text, name, name if alone else str(row[self.group])), state | {"bytes": size}
+            group = None if self.group is None else row[self.group]
+            yield Document(text, name, name if group in (None, "") else str(group)), state | {"bytes": size}
             if most is not None and size >= most:
                 return
 

@@ -112,8 +112,8 @@ def _folders_of_rows(files: list[Path]) -> set[Path]:
 def _other_format(found: Found, todo: str, files: list[Found], where: str) -> DataError:
     base = Path(found.given).expanduser()
     if base != found.path:
-        others = (one.path for one in files if one.given == found.given and conversion(one.path) is None)
-        like = next((path for path in others if path.suffix), None)
+        beside = (one.path for one in files if one.given == found.given and not one.is_about)
+        like = next((path for path in beside if path.suffix and conversion(path) is None), None)
         ending = "".join(like.suffixes[-2 if compression_of(like) else -1 :]) if like else ""
         folder = glob.escape(str(base)) if base.is_dir() else _fixed_part(base)
         todo += f', or name what is text with a pattern: "{folder}/**/*{ending}"' if like else ""

@@ -38,8 +38,8 @@ def measure_text(
 
     Args:
         model_folder: config, weights, tokenizer, and the model's own code where it has any.
-        path: JSON Lines or Parquet with a `text` column, a document a row; or plain text, whose documents are pieces
-            of at least 10,000 characters that end where a line does. Compressed files are read as they are.
+        path: rows with a `text` column, a document each, in any format of `Files`; or plain text, whose documents are
+            pieces of at least 10,000 characters that end where a line does. Compressed files are read as they are.
         device: as torch names it.
         dtype: of the weights.
         batch_size: rows of a forward pass.
