@@ -95,14 +95,14 @@ def read_command(run: RunFolder, recipe: Recipe) -> Command | None:
 
 
 def changed(recipe: Recipe, shrunk: bool, overrides: Sequence[str], sources: Sequence[str]) -> Recipe:
-    """A recipe as --shrink, --set and --source change it: shrunk first, so that no option is undone by it."""
+    """A recipe as --shrink, --source and --set change it: in this order, so that none undoes another."""
     recipe = shrink(recipe) if shrunk else recipe
-    recipe = override_all(recipe, [_pair(one, "--set", "seed=1") for one in overrides])
     given: dict[str, list[str]] = {}
     for one in sources:
         corpus, path = _pair(one, "--source", "fineweb-edu=texts/*.jsonl")
         given.setdefault(corpus, []).append(path)
-    return with_sources(recipe, {corpus: tuple(paths) for corpus, paths in given.items()})
+    recipe = with_sources(recipe, {corpus: tuple(paths) for corpus, paths in given.items()})
+    return override_all(recipe, [_pair(one, "--set", "seed=1") for one in overrides])
 
 
 def _latest(before: Sequence[str], after: Sequence[str]) -> tuple[str, ...]:

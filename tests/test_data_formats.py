@@ -18,7 +18,7 @@ import pyarrow.parquet
 import pytest
 
 from lilliput.base.errors import DataError, LilliputError, RecipeError
-from lilliput.base.spec import override
+from lilliput.command import changed
 from lilliput.data import json_array
 from lilliput.data.conversations import ChatFiles
 from lilliput.data.documents import Document, Files
@@ -334,11 +334,10 @@ def test_null_texts_are_refused_or_dropped_and_counted(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     (tmp_path / "b.jsonl").write_text('{"text": null}\n{"text": "c"}\n')
     (tmp_path / "c.csv").write_text("id,text\n1,\n2,d\n")
-    recipe = with_sources(own_text.recipe, {"texts": (str(tmp_path),)})
-    assert "is null" in refused(recipe.corpora["texts"]).what
-    hint = refused(recipe.corpora["texts"]).hint
-    path, _, value = hint.partition("--set ")[2].replace("NAME", "texts").partition("=")
-    dropping = override(recipe, path, value).corpora["texts"]
+    error = refused(Files(paths=(str(tmp_path),)))
+    assert "is null" in error.what
+    option = error.hint.partition("--set ")[2].replace("NAME", "texts")
+    dropping = changed(own_text.recipe, True, [option], [f"texts={tmp_path}"]).corpora["texts"]
     items = list(dropping.marked())
     assert [item if isinstance(item, str) else item.text for item, _ in items] == [
         *("a", "null text", "b"),
