@@ -4,6 +4,7 @@ What would take hours is rehearsed: commands that train get `--shrink`, those of
 folder for their run with the name that the page goes on to use.
 """
 
+import json
 import os
 import re
 import shlex
@@ -44,9 +45,16 @@ def desk(tmp_path_factory):
     texts.mkdir()
     for number, document in enumerate(islice(Installed(distributions=("rich", "jinja2")).documents(), 80)):
         (texts / f"{number:04d}.txt").write_text(document.text, encoding="utf-8")
+    asked = [f"What is {number} and {number}?" for number in range(60)]
+    (folder / "talks.jsonl").write_text("".join(_talk(said, f"It is {2 * n}.") for n, said in enumerate(asked)))
     (folder / "notes.txt").write_text("A few notes.\n\nOf a few lines, to be scored.\n" * 9)
     tiny_questions.write_folder(folder / "eval")
     return folder
+
+
+def _talk(question: str, answer: str) -> str:
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return json.dumps({"messages": messages}) + "\n"
 
 
 @pytest.fixture(scope="module")
