@@ -13,12 +13,24 @@ if TYPE_CHECKING:
     from lilliput.api import Choice as Choice
     from lilliput.api import Model as Model
     from lilliput.api import load as load
+    from lilliput.running import Run as Run
+    from lilliput.running import evaluate_model as evaluate_model
+    from lilliput.running import run_recipe as run_recipe
+    from lilliput.running import train_recipe as train_recipe
 
 __version__ = "0.1.0"
 
+_FROM = {name: "lilliput.api" for name in ("Choice", "Model", "load")} | {
+    name: "lilliput.running" for name in ("Run", "evaluate_model", "run_recipe", "train_recipe")
+}
+"""Where names are defined; each is imported when it is asked for, so that `import lilliput` stays light."""
+
 
 def __getattr__(name: str) -> Any:
-    """`load`, `Model` and `Choice`, imported when asked for: `import lilliput` stays light."""
-    if name in ("Choice", "Model", "load"):
-        return getattr(import_module("lilliput.api"), name)
+    if name in _FROM:
+        return getattr(import_module(_FROM[name]), name)
     raise AttributeError(f"module 'lilliput' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_FROM})

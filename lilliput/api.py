@@ -7,6 +7,7 @@ model.score("The sky is", ["blue", "green"])
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from lilliput.base.ownership import check_name
 from lilliput.generate.sample import Sampling
 from lilliput.generate.score import log_likelihoods
 from lilliput.generate.talk import write_on
-from lilliput.model import ModelSpec
+from lilliput.model import LanguageModel, ModelSpec
 from lilliput.publish.load import Published
 from lilliput.publish.load import load as load_folder
 from lilliput.tokenizer.native import native
@@ -122,10 +123,9 @@ class Model:
             LilliputError: a conversation for a model without a chat template, or a setting that does not exist.
             RecipeError: a setting has an impossible value.
         """
-        if max_new_tokens is not None and max_new_tokens < 0:
-            raise RecipeError(
-                f"max_new_tokens cannot be {max_new_tokens}", where="generate", hint="give 0 or more, or leave it out"
-            )
+        for name, value, least in (("max_new_tokens", max_new_tokens, 0), ("seed", seed, -(2**63))):
+            if value is not None and not (type(value) is int and least <= value < 2**63):
+                raise RecipeError(f"{name} cannot be {value!r:.80}", where="generate", hint="give a whole number")
         return write_on(
             self._model,
             self.tokenizer,
@@ -152,12 +152,14 @@ class Model:
         """
         if isinstance(choices, str):
             raise LilliputError("the choices are one text", where="score", hint='give a list, e.g. ["list", "banana"]')
-        if not choices or not all(choices):
+        if not choices or not all(isinstance(choice, str) and choice for choice in choices):
             raise LilliputError(
-                "there is nothing to score" if not choices else "a choice is empty",
+                "there is nothing to score" if not choices else "a choice is empty, or no text",
                 where="the choices of score",
                 hint="give at least one text that is not empty",
             )
+        for text in (context, delimiter):
+            check_text(text, "score")
         requests = [self._split(context, delimiter + choice) for choice in choices]
         likelihoods = log_likelihoods(self._model, requests, window=self.context)
         shares = torch.tensor(likelihoods, dtype=torch.float64).softmax(dim=0).tolist()
@@ -165,6 +167,50 @@ class Model:
             Choice(text=choice, log_likelihood=likelihood, tokens=len(continuation), share=share)
             for choice, likelihood, (_, continuation), share in zip(choices, likelihoods, requests, shares, strict=True)
         ]
+
+    @property
+    def module(self) -> LanguageModel:
+        """The model itself, a `torch.nn.Module`: token ids [B, T] -> logits [B, T, V]."""
+        return self._model
+
+    def logits(self, text: str | Sequence[int]) -> Tensor:
+        """What the model expects after each token of a text, [L, V] in fp32 on the CPU.
+
+        Args:
+            text: not empty, encoded as it stands with nothing before it; or token ids.
+
+        Raises:
+            LilliputError: the text is empty, or an id is none of the vocabulary.
+        """
+        ids = self._ids(text) if isinstance(text, str) else self._checked(text)
+        if not ids:
+            raise LilliputError("an empty text has no tokens", where="logits", hint="give a text")
+        with torch.inference_mode():
+            rows = self._model(torch.tensor([ids], device=next(self._model.parameters()).device))
+        return rows[0].float().cpu().clone()
+
+    def losses(self, text: str | Sequence[int]) -> Tensor:
+        """How much each token of a text but the first surprises the model, [L - 1] nats in fp32 on the CPU.
+
+        Args:
+            text: see `logits`; of at least two tokens.
+        """
+        ids = self._ids(text) if isinstance(text, str) else self._checked(text)
+        if len(ids) < 2:
+            raise LilliputError(
+                f"{len(ids)} tokens, of which the first is never expected", where="losses", hint="give a longer text"
+            )
+        return torch.nn.functional.cross_entropy(self.logits(ids)[:-1], torch.tensor(ids[1:]), reduction="none")
+
+    def _checked(self, ids: Sequence[int]) -> list[int]:
+        known = range(self.spec.vocab)
+        if not isinstance(ids, Sequence) or not all(type(one) is int and one in known for one in ids):
+            raise LilliputError(
+                f"{ids!r:.80} are no token ids",
+                where=str(self.folder),
+                hint=f"give a text, or a list of whole numbers below {self.spec.vocab}",
+            )
+        return list(ids)
 
     def embed_tokens(self, text: str, *, layer: int = -1) -> Tensor:
         """What the model makes of each token of a text, [L, D] in fp32 on the CPU.
@@ -178,9 +224,9 @@ class Model:
         """
         ids = self._ids(text)
         last = self.spec.layers
-        if not ids or not -1 <= layer <= last:
+        if not ids or type(layer) is not int or not -1 <= layer <= last:
             raise LilliputError(
-                "an empty text has no tokens" if not ids else f"there is no layer {layer}",
+                "an empty text has no tokens" if not ids else f"there is no layer {layer!r:.80}",
                 where="embed_tokens",
                 hint=f"give a text, and a layer from 0 to {last}, or -1",
             )
@@ -214,14 +260,17 @@ class Model:
         return encode_template(self.tokenizer, self.chat_template, messages, tokens=tokens, where=where)
 
     def _sampling(self, settings: Mapping[str, Any]) -> Sampling:
-        try:
-            return replace(self._published.generation.sampling, **settings)
-        except TypeError as error:
+        fields = Sampling.__dataclass_fields__
+        if unknown := [name for name in settings if name not in fields]:
             raise LilliputError(
-                f"there is no such setting: {', '.join(settings)}",
+                f"there is no such setting: {', '.join(unknown)}",
                 where="generate",
-                hint=f"settings are: max_new_tokens, seed, {', '.join(Sampling.__dataclass_fields__)}",
-            ) from error
+                hint=f"settings are: max_new_tokens, seed, {', '.join(fields)}",
+            )
+        for name, value in settings.items():
+            if not isinstance(value, bool if name == "greedy" else int if name == "top_k" else int | float):
+                raise RecipeError(f"{name} cannot be {value!r:.80}", where="generate", hint="give a number")
+        return replace(self._published.generation.sampling, **settings)
 
     def _split(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Token ids of a context and of what goes on from it, cut where the context alone would end."""
@@ -245,6 +294,8 @@ def load(path: str | Path, *, device: str = "auto") -> Model:
         RunError: there is no model, or its files are damaged.
         MachineError: the device is not there.
     """
+    if not isinstance(path, str | PathLike):
+        raise RunError(f"{path!r:.80} is no path", where="load", hint="give the folder of a model, or of a run")
     folder = last_release(Path(path)) or Path(path)
     if (folder / "recipe.json").is_file():
         raise RunError(

@@ -180,3 +180,41 @@ def test_half_a_surrogate_pair_is_no_text(model):
     for call in (model.generate, model.embed_tokens, lambda text: model.score("a", [text])):
         with pytest.raises(LilliputError, match="half a surrogate pair at place"):
             call("a\ud800")
+
+
+def test_logits_and_losses_are_those_of_the_module(model):
+    ids = model.tokenizer.encode("the quick brown fox").ids
+    rows = model.logits("the quick brown fox")
+    assert rows.shape == (len(ids), model.spec.vocab) and rows.dtype == torch.float32
+    assert torch.allclose(rows, model.module(torch.tensor([ids]))[0].detach())
+    losses = model.losses(ids)
+    (choice,) = model.score("the", ["quick brown fox"])
+    assert losses.shape == (len(ids) - 1,) and float(losses[-choice.tokens :].sum()) == pytest.approx(
+        -choice.log_likelihood, rel=1e-4
+    )
+    rows.requires_grad_()  # an ordinary tensor
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda model: lilliput.load(5),
+        lambda model: model.generate(5),
+        lambda model: model.generate("a", max_new_tokens="3"),
+        lambda model: model.generate("a", seed=1.5),
+        lambda model: model.generate("a", temperature="hot"),
+        lambda model: model.generate("a", top_k=1.5),
+        lambda model: model.generate("a", warmth=1),
+        lambda model: model.score("a", [5]),
+        lambda model: model.score(5, ["a"]),
+        lambda model: model.logits([10**9]),
+        lambda model: model.logits(""),
+        lambda model: model.losses([1]),
+        lambda model: model.embed_tokens(5),
+        lambda model: model.embed_tokens("a", layer="first"),
+    ],
+)
+def test_wrong_arguments_are_told_in_three_parts(wrong, model):
+    with pytest.raises(LilliputError) as told:
+        wrong(model)
+    assert told.value.where and told.value.hint

@@ -3,8 +3,8 @@
     lilliput run own-chat --source texts=path/to/folder --source chats=path/to/talks.jsonl
     lilliput chat runs/own-chat
 
-It learns the language from the texts and to answer from the conversations. Copy it (`lilliput recipe copy own-chat`) and
-change what you like; the guide "your own text" goes through it.
+It learns the language from the texts and to answer from the conversations. Copy it (`lilliput recipe copy own-chat`)
+and change what you like; the guide "your own text" goes through it.
 """
 
 from dataclasses import replace

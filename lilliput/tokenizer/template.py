@@ -103,11 +103,13 @@ def check_messages(messages: Any, where: str) -> None:
 
 
 def check_text(text: str, where: str) -> None:
-    """Refuse text that no encoding has.
+    """Refuse what is no text, and text that no encoding has.
 
     Raises:
-        LilliputError: it holds half a surrogate pair.
+        LilliputError: it is none, or holds half a surrogate pair.
     """
+    if not isinstance(text, str):
+        raise LilliputError(f"{shown(text)} is no text", where=where, hint="give a str")
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -1,0 +1,254 @@
+"""What the commands do, in Python: run and train recipes, evaluate models, and get back what was made.
+
+import lilliput
+
+run = lilliput.run_recipe("own-text", "runs/stories", sources={"texts": "stories"})
+print(run.scores(), run.model().generate("Once"))
+print(lilliput.evaluate_model(run.releases[-1], "open-slm").plain())
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from lilliput.api import Model, load, releases
+from lilliput.base.errors import LilliputError, RunError, reading
+from lilliput.base.files import read_json
+from lilliput.base.terminal import Terminal
+from lilliput.command import Command, changed
+from lilliput.evals.by_name import evaluate_by_name
+from lilliput.evals.evaluation import Evaluation
+from lilliput.evals.items import items_of
+from lilliput.publish.remote_code import check_code
+from lilliput.recipe import Recipe, load_machine, read_recipe
+from lilliput.timeline import run, train
+from lilliput.train.machine import Machine
+from lilliput.train.metrics import Line, read_metrics
+
+Sources = Mapping[str, str | Sequence[str]]
+"""Files, folders or patterns by the name of a corpus."""
+NOTHING: Sources = MappingProxyType({})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run folder, and what is in it."""
+
+    folder: Path
+
+    @property
+    def recipe(self) -> Recipe:
+        """What it was made of."""
+        return read_recipe(self.folder)
+
+    @property
+    def releases(self) -> list[Path]:
+        """The folders of its releases, in the order of the timeline."""
+        return releases(self.folder)
+
+    def model(self, *, device: str = "auto") -> Model:
+        """Its last release, loaded.
+
+        Raises:
+            RunError: nothing is released yet.
+        """
+        return load(self.folder, device=device)
+
+    def metrics(self, phase: str) -> list[Line]:
+        """The lines of `metrics.jsonl` of a phase: one a step, one a measurement on held-out data (`heldout`).
+
+        Raises:
+            RunError: there is no such phase, or it was not trained.
+        """
+        found = {path.parent.name.partition("-")[2]: path for path in self.folder.glob("phases/*/metrics.jsonl")}
+        if phase not in found:
+            raise RunError(
+                f"there are no metrics of the phase {phase!r}",
+                where=str(self.folder),
+                hint=f"phases that were trained: {', '.join(found) or 'none'}",
+            )
+        return read_metrics(found[phase])
+
+    def scores(self, release: str | None = None) -> list[dict[str, Any]]:
+        """The scores of a release, the last one unless named: `task`, `metric`, `value`, `stderr`, `chance`, `items`.
+
+        Raises:
+            RunError: there is no such release, or it was not evaluated.
+        """
+        names = [folder.name for folder in self.releases]
+        name = release or (names[-1] if names else "")
+        if name not in names:
+            raise RunError(
+                f"there is no release {name!r}" if name else "there is no release",
+                where=str(self.folder),
+                hint=f"releases: {', '.join(names) or 'none; run_recipe makes them'}",
+            )
+        with reading(self.folder, "publish the run again: it evaluates what is not evaluated"):
+            return read_json(self.folder / "evals" / f"{name}.json")["scores"]
+
+
+def run_recipe(
+    recipe: str | PathLike[str] | Recipe,
+    folder: str | PathLike[str] | None = None,
+    *,
+    machine: str | Machine | None = None,
+    overrides: Sequence[str] = (),
+    sources: Sources = NOTHING,
+    shrink: bool = False,
+    eval_data: str | PathLike[str] | None = None,
+    sinks: Sequence[str] = (),
+    quiet: bool = False,
+) -> Run:
+    """Do everything a recipe says, as `lilliput run` does; a folder that exists is continued.
+
+    Args:
+        recipe: by name, a Python file, a run folder, or the value itself.
+        folder: of the run; `runs/<name>` unless told.
+        machine: by name, a Python file, or the value itself; whatever is here unless told.
+        overrides: fields of the recipe, such as `"seed=1"`.
+        sources: local files for corpora of the recipe.
+        shrink: the same recipe at toy size.
+        eval_data: a folder of evaluation sets; the hub unless told.
+        sinks: names of programs that are shown the numbers of training.
+        quiet: show nothing.
+
+    Raises:
+        LilliputError: an argument is not one, or whatever `lilliput run` would say.
+    """
+    aim = _aim(recipe, folder, machine, overrides, sources, shrink)
+    items = items_of(Path(eval_data) if eval_data is not None else None)
+    run(aim.recipe, aim.folder, aim.machine, Terminal(quiet=quiet), items, aim.command, sinks=sinks)
+    return Run(folder=aim.folder)
+
+
+def train_recipe(
+    recipe: str | PathLike[str] | Recipe,
+    folder: str | PathLike[str] | None = None,
+    *,
+    machine: str | Machine | None = None,
+    overrides: Sequence[str] = (),
+    sources: Sources = NOTHING,
+    shrink: bool = False,
+    until: str | None = None,
+    sinks: Sequence[str] = (),
+    quiet: bool = False,
+) -> Run:
+    """Train every phase of a recipe and release nothing, as `lilliput train` does.
+
+    Args:
+        recipe, folder, machine, overrides, sources, shrink, sinks, quiet: see `run_recipe`.
+        until: the last phase to train; None for all.
+
+    Raises:
+        LilliputError: an argument is not one, or whatever `lilliput train` would say.
+    """
+    aim = _aim(recipe, folder, machine, overrides, sources, shrink)
+    train(aim.recipe, aim.folder, aim.machine, Terminal(quiet=quiet), aim.command, until=until, sinks=sinks)
+    return Run(folder=aim.folder)
+
+
+def evaluate_model(
+    model: str | PathLike[str],
+    suite: str = "open-slm",
+    *,
+    tasks: Sequence[str] = (),
+    eval_data: str | PathLike[str] | None = None,
+    limit: int | None = None,
+    device: str = "auto",
+    dtype: str = "float32",
+    batch_size: int = 16,
+    trust_remote_code: bool = False,
+) -> Evaluation:
+    """Score a model on a suite, by lm-evaluation-harness, as `lilliput eval` does.
+
+    Args:
+        model: a model folder, or a run folder, whose last release is scored.
+        suite: `open-slm`, `odinnext`, `mtlm` or `smoke`.
+        tasks: only these of its tasks.
+        eval_data: a folder of evaluation sets; the hub unless told.
+        limit: only the first so many items of each task.
+        device: `cpu`, `cuda`, `mps`, or `auto` for the best one there is.
+        dtype: of the weights: float32, bfloat16 or float16.
+        batch_size: rows of a forward pass.
+        trust_remote_code: let Python files of the folder run that are not ours.
+
+    Returns:
+        `scores` and `averages`; `plain()` makes JSON values of them.
+
+    Raises:
+        LilliputError: there is no such model, suite or task, or questions are missing.
+    """
+    given = Path(_path(model, "the model"))
+    folder = [given, *releases(given)][-1]
+    return evaluate_by_name(
+        folder,
+        suite,
+        items_of(Path(eval_data) if eval_data is not None else None),
+        tasks=tasks,
+        device=Machine(device=device).settled().device,
+        dtype=dtype,
+        batch_size=batch_size,
+        limit=limit,
+        trust_remote_code=check_code(folder, trusted=trust_remote_code),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Aim:
+    recipe: Recipe
+    folder: Path
+    machine: Machine | None
+    command: Command | None
+
+
+def _aim(
+    recipe: str | PathLike[str] | Recipe,
+    folder: str | PathLike[str] | None,
+    machine: str | Machine | None,
+    overrides: Sequence[str],
+    sources: Sources,
+    shrink: bool,
+) -> _Aim:
+    """What the arguments stand for; one text where there could be several counts as one."""
+    options = _texts(overrides, "overrides", '["seed=1"]')
+    if not isinstance(sources, Mapping):
+        raise LilliputError(f"{sources!r:.80} is no mapping", where="sources", hint='give {"texts": "path/to/folder"}')
+    files = [f"{name}={path}" for name, paths in sources.items() for path in _texts(paths, "sources", '"path"')]
+    where = load_machine(machine) if isinstance(machine, str) else machine
+    if not isinstance(where, Machine | None):
+        raise LilliputError(f"{machine!r:.80} is no machine", where="machine", hint='give "cpu", or Machine(...)')
+    command, run_folder = None, None
+    if isinstance(recipe, Recipe):
+        made = changed(recipe, shrink, options, files)
+    elif (run_folder := Path(_path(recipe, "the recipe"))).joinpath("recipe.json").is_file():
+        made = changed(read_recipe(run_folder), shrink, options, files)
+        if folder is not None:
+            raise LilliputError(
+                f"{run_folder} is a run and has its folder already", where="folder", hint="leave the folder out"
+            )
+        folder = run_folder
+    else:
+        name = machine if isinstance(machine, str) else None
+        command = Command(
+            recipe=str(run_folder), shrink=shrink, overrides=tuple(options), sources=tuple(files), machine=name
+        )
+        made = command.make()
+    if folder is None:
+        folder = Path("runs") / (f"{made.name}-shrunk" if shrink else made.name)
+    return _Aim(recipe=made, folder=Path(_path(folder, "the folder")), machine=where, command=command)
+
+
+def _texts(value: Any, name: str, example: str) -> list[str]:
+    values = [value] if isinstance(value, str | PathLike) else value
+    if not isinstance(values, Sequence) or not all(isinstance(one, str | PathLike) for one in values):
+        raise LilliputError(f"{value!r:.80} is no list of texts", where=name, hint=f"give e.g. {example}")
+    return [str(one) for one in values]
+
+
+def _path(value: Any, what: str) -> str:
+    if not isinstance(value, str | PathLike) or not str(value):
+        raise LilliputError(f"{what} is {value!r:.80}", where="the arguments", hint="give a name or a path")
+    return str(value)
