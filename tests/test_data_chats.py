@@ -102,7 +102,7 @@ def test_an_answer_of_weight_0_is_read_and_not_learned(tokenizer, tmp_path) -> N
     for side in SIDES:
         weights = sorted(weight for _, weight in conversations_in(every_row(rows, side)))
         assert weights == sorted([head + [0] * len(fed) + gh, head + fed + gh])
-        assert index["sides"][side]["dropped"] == {"no assistant tokens": 1}
+        assert index["sides"][side]["dropped"] == {"without an answer of an assistant": 1}
     assert [messages for _, messages in rows.heldout_conversations()] == turns
 
 

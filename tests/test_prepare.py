@@ -120,7 +120,7 @@ def test_a_killed_run_goes_on_to_the_same_token_files(recipe, straight, tmp_path
     assert contents(folder / "shards") == contents(straight / "shards")
     outputs = record(folder)["outputs"]
     assert outputs == record(straight)["outputs"] and outputs["dropped"] == {"exact: duplicate": 200}
-    assert "dropped by filters: 200 exact: duplicate" in said
+    assert "dropped: 200 exact: duplicate" in said
 
 
 def test_other_filters_or_another_split_begin_anew(recipe, straight, tmp_path) -> None:

@@ -88,7 +88,7 @@ def test_nothing_acts_and_all_is_there(of_terminal):
 
 def test_escaped_cells_leave_a_table_straight():
     for text in TEXTS:
-        console = screen(width=60)
+        console = screen(width=300)
         table = Table("a", "b", title=text)
         table.add_row(text, "1")
         table.add_row("c", text)
@@ -133,7 +133,7 @@ def test_so_it_is_in_a_conversation(model):
 def test_choices_are_shown_as_they_were_typed(model):
     choices = ["[red]", "[/x]", ":smile:", "\x1b[2J", "a|b"]
     out = said("score", model, "--context", "b", *(word for choice in choices for word in ("--choice", choice)))
-    assert all(f"│ {shown(choice)} " in out for choice in choices) and not [c for c in out if acts(c)], out
+    assert all(f"\n {shown(choice)} " in out for choice in choices) and not [c for c in out if acts(c)], out
 
 
 def test_errors_say_what_is_wrong_in_full(capsys):

@@ -11,7 +11,10 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.status import Status
+from rich.table import Table
 from rich.text import Text
+
+from lilliput.base.tables import fitted
 
 ACTING = re.compile(
     "["
@@ -39,6 +42,10 @@ class Terminal(Console):
 
     def __init__(self, **settings: Any):
         super().__init__(markup=False, emoji=False, highlight=False, **settings)
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Print; tables as they fit (`tables.py`)."""
+        super().print(*(fitted(one, self) if isinstance(one, Table) else one for one in objects), **how)
 
     def render_str(self, text: str, **how: Any) -> Text:
         """Text to show; escaped here, before rich measures it and leaves some controls out."""

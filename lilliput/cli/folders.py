@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from lilliput.base.errors import LilliputError
@@ -46,7 +47,7 @@ def runs(
     if not found and not odd:
         console.print(f"no run in {root}; `lilliput run quickstart` makes one")
         return
-    table = Table()
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("run", "recipe", "state", "releases", "MB", "changed"):
         table.add_column(heading, overflow="fold")
     for one in found:

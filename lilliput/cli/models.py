@@ -4,6 +4,7 @@ import json
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from lilliput.base.errors import LilliputError
@@ -130,7 +131,7 @@ def score(
     if as_json:
         print(json.dumps({"model": str(model), "context": context, "choices": rows}, indent=2))
         return
-    table = Table()
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in rows[0]:
         table.add_column(name.replace("_", " "), overflow="fold")
     for row in rows:

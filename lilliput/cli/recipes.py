@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.syntax import Syntax
 from rich.table import Table
 
@@ -43,7 +44,7 @@ def list_recipes(as_json: JsonOption = False) -> None:
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    table = Table("recipe", "what it is", "parameters of its releases", show_lines=True)
+    table = Table("recipe", "what it is", "parameters of its releases", box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         about = f"{row['about']} Cannot run yet: parts of it are not built." if row["not_built"] else row["about"]
         table.add_row(row["name"], about, "\n".join(f"{size:,}" for size in row["releases"].values()))

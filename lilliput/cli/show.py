@@ -34,13 +34,12 @@ def number(value: Any) -> str:
 def score_table(scores: list[dict[str, Any]], title: str) -> Table:
     """Scores with their chance level and standard error."""
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("task", overflow="fold", min_width=20)
-    table.add_column("metric", overflow="fold", min_width=13)
+    table.add_column("task")
+    table.add_column("metric")
     for column in ("value", "± 1 s.e.", "chance", "n"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("note")
+        table.add_column(column, justify="right")
     for score in scores:
-        keys = ("task", "metric", "value", "stderr", "chance", "items", "note")
+        keys = ("task", "metric", "value", "stderr", "chance", "items")
         table.add_row(*(number(score[key]) for key in keys))
     return table
 
@@ -48,6 +47,8 @@ def score_table(scores: list[dict[str, Any]], title: str) -> Table:
 def show_evaluation(evaluation: dict[str, Any], title: str) -> None:
     """Scores and averages of a model."""
     console.print(score_table(evaluation["scores"], title))
+    for score in (score for score in evaluation["scores"] if score["note"]):
+        console.print(f"  {score['task']}, {score['metric']}: {score['note']}")
     for average in evaluation["averages"]:
         shares = f"{100 * average['value']:.2f} ± {100 * average['stderr']:.2f}"
         console.print(f"  {average['name']}: {shares}  [{average['formula']}]")

@@ -28,7 +28,7 @@ def lines_of(made: Mapping[str, Any], split: Split) -> Iterator[str]:
     if made.get("held_out"):
         yield _HELD_OUT[made["held_out"]].format(100 * split.share)
     if made.get("dropped"):
-        yield f"dropped by filters: {', '.join(f'{count:,} {reason}' for reason, count in made['dropped'].items())}"
+        yield f"dropped: {', '.join(f'{count:,} {reason}' for reason, count in made['dropped'].items())}"
     for side in SIDES:
         if counts := lost(sides[side]):
             yield f"{side} {in_words(counts)}"

@@ -83,15 +83,18 @@ def check_sides(name: str, sides: Sides, folder: Path, corpus: Any, split: Split
         what = f"the {documents:,} documents of {name!r} {purpose} are all empty"
         if not documents:
             what = f"nothing of {name!r} is held out" if side == "heldout" else f"nothing of {name!r} is left {purpose}"
-        raise DataError(what, where=str(folder), hint=_share(corpus, split, way))
+        raise DataError(what, where=str(folder), hint=_share(name, corpus, split, way))
 
 
-def _share(corpus: Any, split: Split, way: Way) -> str:
+def _share(name: str, corpus: Any, split: Split, way: Way) -> str:
     """What to do for something on both sides."""
     fractions = sorted(map(split.fraction, groups_with_text(corpus)))
     if len(fractions) < 2:
         unit = "conversations" if hasattr(corpus, "conversations") else "text"
-        return f"give more {unit}, under more than one name: what is there cannot be parted"
+        return (
+            f"give more {unit}: what is there has one name and cannot be parted; if those are rows of one and the same "
+            f"id, number them: --set corpora.{name}.id=number (any column that is not there)"
+        )
     low, high = fractions[:2]
     if way != "groups" or (hasattr(corpus, "conversations") and low < split.share):
         return "what was held out does not fit into a row: raise `length` of the phase, or hold out more of them"
