@@ -1,5 +1,6 @@
 """The command that a run comes from, a recipe's name and the options that change it: a card says it again."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -44,6 +45,12 @@ class Command:
                 f"the folder {self.recipe} is no run, it has no recipe.json",
                 where="the command line",
                 hint="give the folder that `lilliput run` made, or a recipe by name (`lilliput recipe list`)",
+            )
+        if os.sep in self.recipe and not self.recipe.endswith(".py"):
+            raise LilliputError(
+                f"there is no folder {self.recipe}",
+                where="the command line",
+                hint="`lilliput runs` lists the runs, `lilliput recipe list` the recipes",
             )
         return changed(self._unchanged, self.shrink, self.overrides, self.sources)
 

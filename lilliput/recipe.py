@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from lilliput.base.errors import LilliputError, RecipeError, reading
 from lilliput.base.files import read_json, unsealed
 from lilliput.base.ownership import check_name
 from lilliput.base.rundir import RunFolder
 from lilliput.base.spec import from_plain
-from lilliput.data.conversations import ChatCorpus
-from lilliput.data.documents import Corpus
+from lilliput.data.conversations import ChatCorpus, ChatFiles
+from lilliput.data.documents import Corpus, Files
 from lilliput.data.split import Split
 from lilliput.evals.suites import named
 from lilliput.growth.growth import Growth
@@ -29,6 +29,9 @@ from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase
 
 T = TypeVar("T")
+
+
+Samples = Literal["public", "all", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +48,15 @@ class Release:
     """The chat corpus whose held-out side judges replies; None for a base model."""
     dtype: Dtype = "BF16"
     generation: Generation = Generation()
+    samples: Samples = "public"
+    """Whether the card prints what the model wrote after held-out texts, with their beginnings: `all`, `none`, or where
+    these are `public`, that is no files of one's own."""
 
     def __post_init__(self) -> None:
         check_name("release", self.name, "Release(name=...)")
-        if self.dtype not in DTYPES:
-            raise unknown("dtype", self.dtype, list(DTYPES), f"Release {self.name!r}")
+        for field_name, value, known in (("dtype", self.dtype, DTYPES), ("samples", self.samples, get_args(Samples))):
+            if value not in known:
+                raise unknown(field_name, value, list(known), f"Release {self.name!r}")
 
 
 Entry = Phase | Growth | Release
@@ -70,6 +77,8 @@ class Recipe:
     model: ModelSpec | From
     timeline: tuple[Entry, ...]
     seed: int = 0
+    languages: tuple[str, ...] = ()
+    """Of the texts, as ISO 639-1 codes, for the card; none: those that are detected in the held-out texts."""
     license: str | None = None
     """Of the released weights, as the hub names licences, e.g. `apache-2.0`; None: the card says that none is named."""
     card_claims: Mapping[str, str] = field(default_factory=dict)
@@ -141,6 +150,11 @@ class Recipe:
         used = part._used_corpora()
         return replace(part, corpora={name: corpus for name, corpus in self.corpora.items() if name in used})
 
+    def prints_samples(self, release: Release) -> bool:
+        """Whether the card of a release prints samples."""
+        judged = self.corpora[release.chat or release.heldout]
+        return release.samples == "all" or (release.samples == "public" and not _is_own(judged))
+
     def _used_corpora(self) -> set[str]:
         used = set(self.tokenizer_corpora)
         for entry in self.timeline:
@@ -149,6 +163,14 @@ class Recipe:
             if isinstance(entry, Release):
                 used |= {entry.heldout} | ({entry.chat} if entry.chat else set())
         return used
+
+
+def _is_own(corpus: Any) -> bool:
+    """Whether a corpus reads files of one's own, which perhaps nobody else has seen."""
+    if isinstance(corpus, Files | ChatFiles):
+        return True
+    inside = [getattr(corpus, name, None) for name in ("source", "sources")]
+    return any(_is_own(part) for parts in inside for part in (parts if isinstance(parts, tuple) else [parts]) if part)
 
 
 def _refuse_same(recipe: Recipe) -> None:

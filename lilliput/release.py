@@ -20,6 +20,7 @@ from lilliput.base.rundir import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.command import read_command
 from lilliput.data.chats import ChatRows
+from lilliput.data.language import languages
 from lilliput.data.shards import Shards
 from lilliput.evals.items import Items, check_items
 from lilliput.evals.suites import named
@@ -87,10 +88,11 @@ class Publisher:
             write_bytes(folder / "loss.png", (self._run.path / phases[-1] / "loss.png").read_bytes())
         hint = f"evaluate it again: lilliput clean {self._run.path} --from evals/{release.name} --yes"
         with reading(self._run.path, hint, "the card cannot be made of what is recorded"):
-            text = card(self._record(release, made, evaluation, phases))
+            text = card(self._record(release, made, evaluation, phases, heldout))
         if not write_card(self._run.path, release.name, text):
             fresh = card_of(self._run.path, release.name)
             self._say(f"{release.name}: README.md was edited and stays as it is; the card as of now is {fresh}")
+        self._say(f"{release.name}: {_quoting(self._recipe, release)}")
         return folder
 
     def _export(self, release: Release, line: Line, lineage: str, heldout: Shards) -> dict[str, Any]:
@@ -131,7 +133,12 @@ class Publisher:
         return made
 
     def _record(
-        self, release: Release, made: dict[str, Any], evaluation: dict[str, Any], phases: Sequence[str]
+        self,
+        release: Release,
+        made: dict[str, Any],
+        evaluation: dict[str, Any],
+        phases: Sequence[str],
+        heldout: Shards,
     ) -> dict[str, Any]:
         """Everything the card may say, and nothing that is not in the run folder."""
         parts = {name: self._run.read(f"parts/shards.{name}.json") for name in self._recipe.corpora}
@@ -147,7 +154,8 @@ class Publisher:
             "environment": made["environment"],
             "corpora": {name: part["outputs"] for name, part in parts.items() if part},
             "phases": [self._phase(name) for name in phases],
-            "evaluation": evaluation,
+            "evaluation": evaluation if self._recipe.prints_samples(release) else evaluation | {"samples": []},
+            "languages": list(self._recipe.languages) or languages(text for _, text in heldout.heldout_texts()),
         }
 
     def _phase(self, name: str) -> dict[str, Any]:
@@ -166,6 +174,14 @@ class Publisher:
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _quoting(recipe: Recipe, release: Release) -> str:
+    """What of its texts a card quotes, said before anybody uploads it."""
+    corpus = release.chat or release.heldout
+    if recipe.prints_samples(release):
+        return f"the card prints samples, which begin with held-out texts of {corpus!r}"
+    return f"the card prints no text of {corpus!r} and nothing that the model wrote; Release(samples='all') would"
 
 
 def _is_whole(folder: Path, made: dict[str, Any]) -> bool:

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from lilliput.base.errors import DataError
+from lilliput.base.rundir import RunFolder
 from lilliput.data.conversations import ChatFiles
 from lilliput.data.curate import Curated
 from lilliput.data.documents import Files
@@ -34,6 +36,23 @@ def with_sources(recipe: Recipe, sources: Mapping[str, tuple[str, ...]]) -> Reci
             raise DataError("there is no path", where=f"the source of {name!r}", hint="give at least one file")
         corpora[name] = _read_from(corpora[name], paths, column)
     return replace(recipe, corpora=corpora)
+
+
+def refuse_missing_files(recipe: Recipe, run: Path) -> None:
+    """Refuse local files of corpora that are not there, unless the run has read them already.
+
+    Raises:
+        DataError: some are not.
+    """
+    for name, corpus in recipe.corpora.items():
+        while isinstance(corpus, Curated):
+            corpus = corpus.source
+        if isinstance(corpus, Files | ChatFiles) and not RunFolder(run).recorded(f"shards/{name}"):
+            try:
+                files_of(corpus.paths, f"the corpus {name!r} of the recipe {recipe.name!r}")
+            except DataError as error:
+                hint = f"say where it is: --source {name}=PATH; {error.hint}"
+                raise DataError(error.what, where=error.where, hint=hint) from error
 
 
 def _read_from(corpus: Any, paths: tuple[str, ...], column: str) -> Any:

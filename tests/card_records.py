@@ -135,6 +135,7 @@ def record_of(chat, model=HGRN, layout=HGRN2Layout(context=2_048)):
             "poems": corpus("poems", tokens=77, documents=7, bytes=313),
         },
         "phases": PHASES[: 1 + chat],
+        "languages": ["en"],
         "evaluation": {
             "scores": SCORES + CHAT_SCORES * chat,
             "averages": [{"name": "headline", "value": 0.35061, "stderr": 0.0071, "formula": "(a + b) / 2, acc_norm"}],

@@ -42,7 +42,7 @@ def test_a_source_that_is_not_there_is_named_before_anything_is_written(shop, pa
 
 def test_a_corpus_that_is_not_there_is_named_and_can_come_later(shop, straight):
     (shop / "texts").rename(shop / "elsewhere")
-    refused(*TRAIN, folder=shop, says="texts' is no file", where="the corpus 'texts'")
+    refused(*TRAIN, folder=shop, says="no file or folder", where="the corpus 'texts'")
     (shop / "elsewhere").rename(shop / "texts")
     lilliput(*TRAIN, folder=shop)
     assert trained(shop / "run") == straight

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ pytestmark = pytest.mark.slow
 RECIPE = """
 import sys
 sys.path.insert(0, {tests!r})
+from dataclasses import replace
 from pathlib import Path
 import tiny
 recipe = tiny.recipe(Path({data!r}))
@@ -85,7 +87,11 @@ CARDS = {
 
 
 @pytest.mark.parametrize("name", names("lilliput.recipes"))
-def test_every_recipe_can_be_planned(name):
+def test_every_recipe_can_be_planned(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for own in ("texts", "chats"):
+        (tmp_path / own).mkdir()
+        (tmp_path / own / "a.jsonl").write_text('{"text": "A few words."}\n')
     plan = json.loads(CliRunner().invoke(app, ["plan", name, "--json"]).stdout)
     assert plan["phases"] and all(phase["steps"] > 0 for phase in plan["phases"])
     if name in CARDS:
@@ -100,6 +106,14 @@ def test_every_recipe_can_be_planned(name):
     assert "parameters" in CliRunner().invoke(app, ["plan", name]).stdout
 
 
+def test_a_copied_recipe_has_the_name_of_its_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in names("lilliput.recipes"):
+        assert CliRunner().invoke(app, ["recipe", "copy", name]).exit_code == 0
+        copied = load_recipe(f"my_{name.replace('-', '_')}.py")
+        assert copied == replace(load_recipe(name), name=copied.name) and copied.name == f"my_{name.replace('-', '_')}"
+
+
 def test_every_machine_loads():
     for name in names("lilliput.machines"):
         assert load_machine(name).held_out_rows(1) > 0
@@ -108,6 +122,8 @@ def test_every_machine_loads():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["plan", "runs/nothing"], "there is no folder runs/nothing"),
+        (["plan", "own-text", "--source", "texts=nowhere"], "there is no file or folder 'nowhere'"),
         (["run", "quickstrat"], "nearest names: quickstart"),
         (["run", "missing.py"], "does not exist"),
         (["run", "quickstart", "--machine", "cpuu"], "nearest names: cpu"),

@@ -192,7 +192,7 @@ def test_what_is_no_file_is_refused_or_passed_over_and_never_waited_for(tmp_path
     assert list(Files(paths=(str(tmp_path / "texts"),)).documents()) == [Document("a", "a.txt", "a.txt")]
     assert len(list(files_of((str(tmp_path / "texts" / "*.txt"),)))) == 1
     for name in ("texts/b.txt", "texts/c.txt", "texts/d.txt", "texts/e.txt", "texts/[b-z].txt"):
-        with pytest.raises(DataError, match="is no file"):
+        with pytest.raises(DataError, match="no file or folder"):
             list(Files(paths=(str(tmp_path / name),)).documents())
 
 

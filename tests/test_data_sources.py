@@ -126,7 +126,7 @@ def test_damage_is_reported_with_file_and_record(tmp_path: Path, name: str, data
 
 def test_missing_paths_and_groups_are_errors(tmp_path: Path) -> None:
     for path in (str(tmp_path / "none.jsonl"), str(tmp_path / "*.txt")):
-        with pytest.raises(DataError, match="is no file"):
+        with pytest.raises(DataError, match="no file or folder"):
             list(Files(paths=(path,)).documents())
     with pytest.raises(DataError, match="holds no file"):
         list(Files(paths=(str(tmp_path),)).documents())

@@ -369,7 +369,6 @@ def test_contradictions_are_refused(record):
         (("recipe", "model", "layers"), 5, "release.parameters"),
         (("release", "name"), "another", "no release 'another'"),
         (("phases",), PHASES[:1], "recipe.timeline says"),
-        (("evaluation", "samples"), [], "samples"),
     ):
         with pytest.raises(ExportError, match=match):
             card(changed(record, path, lambda inner, key, value=value: inner.update({key: value})))
@@ -419,3 +418,21 @@ def test_the_snippet_runs_as_it_is(tmp_path, remote, chat):
     )
     assert done.returncode == 0, done.stderr
     assert chat or done.stdout.startswith("When are roses cut?")
+
+
+def test_a_card_without_samples_quotes_no_text(record):
+    text = card(changed(record, ("evaluation", "samples"), lambda inner, key: inner.update({key: []})))
+    assert "Roses are cut" not in text and "When are roses cut?" not in text and "## Samples\n\nNone" in text
+
+
+@pytest.mark.parametrize(
+    ("known", "front", "said"),
+    [
+        (["de"], "language: de", "no language but these: de."),
+        (["en", "de"], "language:\n- en\n- de", "no language but these: en, de."),
+        ([], "", "expect no other subject."),
+    ],
+)
+def test_the_card_says_the_languages_of_the_texts(record, known, front, said):
+    text = card({**record, "languages": known})
+    assert front in text and said in text and (bool(known) == ("\nlanguage:" in text))

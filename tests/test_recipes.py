@@ -162,7 +162,7 @@ def test_wrong_sources_are_refused_at_once(tmp_path):
     with pytest.raises(RecipeError, match="no corpus 'finewebedu'") as error:
         with_sources(recipe, {"finewebedu": (texts,)})
     assert "nearest names: fineweb-edu" in str(error.value)
-    with pytest.raises(DataError, match="is no file"):
+    with pytest.raises(DataError, match="no file or folder"):
         with_sources(recipe, {"fineweb-edu": (str(tmp_path / "absent.jsonl"),)})
     with pytest.raises(DataError, match="there is no path"):
         with_sources(recipe, {"fineweb-edu": ()})

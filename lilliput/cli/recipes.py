@@ -73,9 +73,10 @@ def copy_recipe(
     recipe: RecipeArgument,
     to: Annotated[Path | None, typer.Argument(metavar="FILE", help="Default: my_<recipe>.py in this folder.")] = None,
 ) -> None:
-    """Copy a recipe's file, to change it and run the copy."""
-    from lilliput.base.files import write_bytes
-    from lilliput.recipe import source_of
+    """Copy a recipe's file, to change it and run the copy, under the name of the new file."""
+    from lilliput.base.files import write_text
+    from lilliput.base.ownership import check_name
+    from lilliput.recipe import load_recipe, source_of
 
     source = source_of(recipe)
     file = to or Path(f"my_{source.name}")
@@ -83,8 +84,11 @@ def copy_recipe(
         file = file / f"my_{source.name}"
     if file.exists():
         raise LilliputError(f"{file} is there already", where="recipe copy", hint="name another file after the recipe")
-    write_bytes(file, source.read_bytes())
-    console.print(f"copied; change it, then: lilliput plan {file}", soft_wrap=True)
+    check_name("recipe", file.stem, f"recipe copy ... {file}")
+    text, named = source.read_text(encoding="utf-8"), f'name="{load_recipe(recipe).name}"'
+    write_text(file, text.replace(named, f'name="{file.stem}"', 1))
+    kept = "" if named in text else f", whose name is still that of {recipe}"
+    console.print(f"copied{kept}; change it, then: lilliput plan {file}", soft_wrap=True)
 
 
 @app.command()
@@ -109,9 +113,11 @@ def plan(
     from lilliput.plan import plan as make
     from lilliput.plan import probe as measure
     from lilliput.recipe import load_machine
+    from lilliput.sources import refuse_missing_files
 
     tariff = Tariff(price_per_hour=price_per_hour, watts=watts, price_per_kwh=price_per_kwh, currency=currency)
     aim = target(recipe, overrides=overrides, sources=sources, shrunk=shrink)
+    refuse_missing_files(aim.recipe, aim.folder)
     where = load_machine(machine or "here")
     planned = aim.recipe.filled(foreseen(aim.recipe, aim.folder))
     costs = None

@@ -94,7 +94,7 @@ def _found(given: str, where: str) -> Iterator[Found]:
         files = sorted(match for match in matches if match.is_file())
     if not files:
         raise DataError(
-            f"{given!r} is no file" if not path.is_dir() else f"the folder {given!r} holds no file",
+            f"there is no file or folder {given!r}" if not path.is_dir() else f"the folder {given!r} holds no file",
             where=where,
             hint=f"check the spelling; relative paths start at {Path.cwd()}",
         )

@@ -40,8 +40,8 @@ def card(record: dict[str, Any]) -> str:
     Args:
         record: JSON values alone: `release` (as the recipe writes it, with `sha256`, `bytes`, `parameters` and
             `parity`), `recipe`, `command` (that it comes from, or None), `machine`, `made_with`, `changes` (of these
-            two), `environment`, `corpora`, `phases`, and `evaluation` with `scores`, `samples`, `baselines` and
-            `versions`.
+            two), `environment`, `corpora`, `phases`, `languages` of the texts, and `evaluation` with `scores`,
+            `samples` (empty where the card prints none), `baselines` and `versions`.
 
     Returns:
         Markdown with YAML front matter.
@@ -86,7 +86,8 @@ def card(record: dict[str, Any]) -> str:
         generation=_generation(run["release"]["generation"]),
         arguments=_arguments(run["release"]["generation"]),
         oldest_transformers=OLDEST_TRANSFORMERS,
-        samples=_samples(run),
+        samples=[(sample["prompt"], sample["text"]) for sample in run["evaluation"].optional("samples")],
+        languages=run.optional("languages"),
         claims=dict(recipe["card_claims"].items()),
         quoted=source(timeline.recipe()),
         again=again(run.optional("command")),
@@ -124,8 +125,9 @@ def _front_matter(run: Part, model_type: str, license_identifier: str) -> str:
         )
         for score in run["evaluation"]["scores"]
     ]
+    known = run.optional("languages")
     return ModelCardData(
-        language="en",
+        language=known[0] if len(known) == 1 else known or None,
         license=license_identifier,
         library_name="transformers",
         pipeline_tag="text-generation",
@@ -333,13 +335,6 @@ def _arguments(settings: Part) -> str:
     if settings["repetition_penalty"] != 1:
         words.append(f"repetition_penalty={settings['repetition_penalty']:g}")
     return ", ".join([*words, f"max_new_tokens={settings['max_new_tokens']:d}"])
-
-
-def _samples(run: Part) -> list[tuple[str, str]]:
-    samples = [(sample["prompt"], sample["text"]) for sample in run["evaluation"]["samples"]]
-    if not samples:
-        raise refusal("evaluation.samples is empty")
-    return samples
 
 
 def _slug(text: str) -> str:

@@ -9,7 +9,7 @@ from lilliput.model import ModelSpec
 
 HINT = "write the card with the version of Lilliput that made the run, or make the release again"
 RECIPE_FIELDS = ("type", "name", "seed", "tokenizer", "tokenizer_corpora", "split", "model")
-RELEASE_FIELDS = ("type", "name", "layout", "suite", "heldout", "chat", "dtype", "generation")
+RELEASE_FIELDS = ("type", "name", "layout", "suite", "heldout", "chat", "dtype", "generation", "samples")
 
 
 class Part:

@@ -69,7 +69,8 @@ def _facts(run: RunRecord) -> dict[str, Any]:
         ],
         "rows": _rows(run),
         "releases": [
-            {"name": name, "scores": [_score(score) for score in scores]} for name, scores in run.releases if scores
+            {"name": name, "scores": [_score(score) for score in found["scores"]], "samples": found["samples"]}
+            for name, found in run.releases
         ],
     }
 

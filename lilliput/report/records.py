@@ -49,8 +49,8 @@ class RunRecord:
     """Settled; None before training."""
     environment: dict[str, Any]
     phases: list[PhaseRecord]
-    releases: list[tuple[str, list[dict[str, Any]]]]
-    """Names of those that were evaluated, with their scores."""
+    releases: list[tuple[str, dict[str, Any]]]
+    """Names of those that were evaluated, with what was found: `scores`, `samples` and more."""
 
     @property
     def units(self) -> dict[str, str]:
@@ -78,14 +78,14 @@ def read_run(folder: Path) -> RunRecord:
 def _run(folder: Path) -> RunRecord:
     recipe = read_recipe(folder).filled(vocabulary_of(RunFolder(folder)))
     releases = [entry.name for entry in recipe.timeline if isinstance(entry, Release)]
-    scores = [(name, folder / "evals" / f"{name}.json") for name in releases]
+    found = [(name, folder / "evals" / f"{name}.json") for name in releases]
     return RunRecord(
         folder=folder,
         recipe=recipe,
         machine=(_read(folder / "run.json") or {}).get("machine"),
         environment=_read(folder / "environment.json") or {},
         phases=list(_phases(folder, recipe)),
-        releases=[(name, _read(path)["scores"]) for name, path in scores if path.is_file()],
+        releases=[(name, _read(path)) for name, path in found if path.is_file()],
     )
 
 
