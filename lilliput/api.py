@@ -18,12 +18,14 @@ from torch import Tensor
 from lilliput.base.errors import LilliputError, RecipeError, RunError, reading
 from lilliput.base.files import read_json
 from lilliput.base.ownership import check_name
+from lilliput.data.beside import beside
 from lilliput.generate.sample import Sampling
 from lilliput.generate.score import log_likelihoods
 from lilliput.generate.talk import write_on
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.publish.load import Published
 from lilliput.publish.load import load as load_folder
+from lilliput.tokenizer.encoder import Encoder
 from lilliput.tokenizer.native import native
 from lilliput.tokenizer.template import check_text, encode_template
 from lilliput.train.machine import Machine
@@ -243,7 +245,8 @@ class Model:
         """
         check_text(text, str(self.folder))
         with native(str(self.folder)):
-            return self.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+            encoder = Encoder(self.tokenizer, where=f"a text for {self.folder}")
+            return beside(encoder.encode, text, add_special_tokens=add_special_tokens).tolist()
 
     def _prompt(self, prompt: str | Sequence[Message]) -> list[int]:
         ids = self._ids(prompt, add_special_tokens=True) if isinstance(prompt, str) else self._encode(prompt)
@@ -257,7 +260,7 @@ class Model:
                 hint="give the prompt as text, or load the instruct release",
             )
         tokens, where = self._published.special_tokens, str(self.folder)
-        return encode_template(self.tokenizer, self.chat_template, messages, tokens=tokens, where=where)
+        return beside(encode_template, self.tokenizer, self.chat_template, messages, tokens=tokens, where=where)
 
     def _sampling(self, settings: Mapping[str, Any]) -> Sampling:
         fields = Sampling.__dataclass_fields__

@@ -24,7 +24,8 @@ from lilliput.data.documents import Files
 from lilliput.data.encoding import Encoding
 from lilliput.data.index import INDEX, header, in_bytes, seal_index
 from lilliput.data.mixture import Mixture
-from lilliput.data.shards import HELDOUT_TEXTS, PIECES, Shards, write_pieces, write_shards
+from lilliput.data.pieces import PIECES, write_pieces
+from lilliput.data.shards import HELDOUT_TEXTS, Shards, write_shards
 from lilliput.data.split import Split
 from lilliput.prepare import VERIFIED, Preparation
 from lilliput.tokenizer.bpe import BPE

@@ -15,7 +15,8 @@ from lilliput.data.chats import ChatRows, Chats, write_chats
 from lilliput.data.conversations import ChatFiles
 from lilliput.data.index import header, in_bytes, seal_index
 from lilliput.data.mixture import Mixture
-from lilliput.data.shards import HELDOUT_TEXTS, PIECES, Shards, write_pieces
+from lilliput.data.pieces import PIECES, write_pieces
+from lilliput.data.shards import HELDOUT_TEXTS, Shards
 from lilliput.data.split import Split
 from lilliput.tokenizer.bpe import BPE
 from lilliput.tokenizer.chatml import add_chatml

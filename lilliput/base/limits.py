@@ -23,6 +23,7 @@ DEFAULTS = {
     "tokenizer_growth": 64,  # characters that a tokenizer's rules may make of one
     "tokenizer_steps": 256,  # in which a tokenizer reads or writes a text
     "token_characters": 4_096,
+    "uncut_bytes": 8 * MIB,  # of a text that a tokenizer has to read at once, with some 150 bytes of memory for each
 }
 LONGEST_NAME = 255
 """Bytes of a file's name that every file system takes."""

@@ -258,7 +258,7 @@ def pack(sizes: Sequence[int], length: int) -> list[list[int]]:
     return rows
 
 
-Encoded = Sequence[tuple[list[int], list[int]]]
+Encoded = Sequence[tuple[Sequence[int], Sequence[int]]]
 """Ids and mask of each message."""
 
 
@@ -291,14 +291,14 @@ class _Writer:
             self.dropped[self._reason(unknown)] += 1
             return False
         kept = shorten(messages, encoded, self._length)
-        ids = [token for part, _ in kept for token in part]
-        mask = [weight for _, part in kept for weight in part]
-        if not any(mask):
+        if not any(any(part) for _, part in kept):
             self.dropped["without an answer of an assistant"] += 1
             return False
-        if len(ids) > self._length:
+        if sum(len(part) for part, _ in kept) > self._length:
             self.dropped["longer than a row"] += 1
             return False
+        ids = [token for part, _ in kept for token in part]
+        mask = [weight for _, part in kept for weight in part]
         self.counts["shortened"] += len(kept) < len(messages)
         self.counts["conversations"] += 1
         self.counts["tokens"] += len(ids)

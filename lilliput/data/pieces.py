@@ -3,12 +3,47 @@
 A piece is a document; one of more than `PIECE` tokens is several, as equal as can be, so that few long texts mix too.
 """
 
+import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from lilliput.data.index import header, in_bytes
+
+PIECES = "train-pieces.bin"
+POSITION = "uint64"
+"""Of where a piece begins."""
 PIECE = 8_192
 """Several rows of the usual length, so that next to no token loses what came before it; few steps of the usual size."""
+
+
+_BLOCK = 1 << 22
+"""Tokens in which pieces are looked for at a time."""
+
+
+def write_pieces(folder: Path, index: dict[str, Any]) -> int:
+    """Write where the pieces of the train side of a folder of token files begin; how many there are."""
+    dtype = np.dtype(index["dtype"]).newbyteorder("<")
+    with open(folder / PIECES, "wb") as file:
+        file.write(header(POSITION, index["tokenizer"]))
+        head = file.tell()
+        files = (folder / one["name"] for one in index["files"] if one.get("side") == "train")
+        blocks = (block for path in files for block in _blocks(path, dtype, head))
+        for begins in piece_begins(blocks, index["end"]):
+            file.write(in_bytes(begins, POSITION))
+        count = (file.tell() - head) // np.dtype(POSITION).itemsize
+        file.flush()
+        os.fsync(file.fileno())
+    return count
+
+
+def _blocks(path: Path, dtype: np.dtype, head: int) -> Iterator[np.ndarray]:
+    with open(path, "rb") as file:
+        file.seek(head)
+        while data := file.read(_BLOCK * dtype.itemsize):
+            yield np.frombuffer(data, dtype=dtype)
 
 
 def piece_begins(blocks: Iterable[np.ndarray], end: int) -> Iterator[np.ndarray]:

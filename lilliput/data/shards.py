@@ -7,7 +7,7 @@ stream of the train side its pieces begin, which training reads in another order
 """
 
 import json
-import os
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -38,20 +38,20 @@ from lilliput.data.index import (
 )
 from lilliput.data.lane import Lane, Position, Reading, other_corpus
 from lilliput.data.marks import Item, Mark, gauge, goes_on, marked
-from lilliput.data.pieces import piece_begins
+from lilliput.data.pieces import PIECES, POSITION, write_pieces
 from lilliput.data.rows import read_back, shown
 from lilliput.data.split import HeldOut
 from lilliput.tokenizer.bpe import END, literal
+from lilliput.tokenizer.encoder import Encoder
 
 HELDOUT_TEXTS = "heldout.txt.jsonl"
-PIECES = "train-pieces.bin"
 SHARD_TOKENS = 100_000_000
 """Of a file: some 200 MB, and a minute or two of encoding, which is what a kill costs."""
 
-_POSITION = "uint64"
-"""Of where a piece begins."""
-_BLOCK = 1 << 22
-"""Tokens in which pieces are looked for at a time."""
+_TOKENS = 1 << 16
+"""That are encoded before they are written, at least."""
+_SLICE = 1 << 20
+"""Tokens or characters of a document that are written at a time."""
 _BATCH_ITEMS = 1_024
 _BATCH_CHARACTERS = 4_000_000
 
@@ -94,7 +94,7 @@ def write_shards(
     Raises:
         DataError: no document is left to train on, one is not text, or the corpus is not what it was before a kill.
     """
-    encoder = literal(tokenizer)
+    encoder = Encoder(literal(tokenizer), where=f"the corpus of {folder.name}")
     index = new_index("documents", tokenizer, end)
     key = None if inputs is None else hash_of([inputs, index, to_plain(split), shard_tokens])
     with Begun(folder, key) as begun:
@@ -108,8 +108,8 @@ def write_shards(
             places = ((place, item) for place, (item, _) in enumerate(batch, here.items) if not isinstance(item, str))
             wanted = [document for place, document in places if lanes.encodes(document, place)]
             sizes = [bytes_of(document) for document in wanted]
-            encodings = beside(encoder.encode_batch_fast, [document.text for document in wanted])
-            tokens = zip((encoding.ids for encoding in encodings), sizes, strict=True)
+            texts = (document.text for document in wanted)
+            tokens = zip(_beside(encoder.stream(texts, add_special_tokens=True)), sizes, strict=True)
             for item, mark in batch:
                 closed = not isinstance(item, str) and lanes.add(here, item, tokens)
                 here.step(item, mark)
@@ -238,7 +238,7 @@ class Shards:
             )
         parts = [self._opened.numbers(name, self.index["dtype"], self.index["vocab"]) for name in names]
         tokens = sum(map(len, parts))
-        begins = self._opened.numbers(PIECES, _POSITION, tokens) if side == "train" else None
+        begins = self._opened.numbers(PIECES, POSITION, tokens) if side == "train" else None
         return Stream(parts, self.end, begins)
 
     def rows(self, side: Side, length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -281,7 +281,7 @@ class _Lanes:
         """Whether the tokens of the document at this place of the corpus are to be written."""
         return self._sides[self._side(document)].wants(place)
 
-    def add(self, here: Reading, document: Document, tokens: Iterator[tuple[list[int], int]]) -> bool:
+    def add(self, here: Reading, document: Document, tokens: "Iterator[tuple[array[int], int]]") -> bool:
         """Write the document that `here` comes next, of which `tokens` has ids and size if it is to be encoded.
 
         Returns:
@@ -290,13 +290,20 @@ class _Lanes:
         side, closed = self._side(document), False
         if self._sides[side].wants(here.items):
             ids, size = next(tokens)
-            # A text cannot spell the end token; a tokenizer that adds it by itself would end the document twice.
-            numbers = [self._end, *(ids if self._end not in ids else (token for token in ids if token != self._end))]
-            closed = self._sides[side].add(here, in_bytes(numbers, self._dtype), len(numbers), size)
+            data, count = self._numbers(ids)
+            closed = self._sides[side].add(here, data, count, size)
         if side == "heldout" and self._texts.wants(here.items):
-            line = json.dumps({"id": document.id, "text": document.text}) + "\n"
-            self._texts.add(here, line.encode())
+            self._texts.add(here, _line(document))
         return closed
+
+    def _numbers(self, ids: "array[int]") -> tuple[bytes, int]:
+        """What a token file has of a document, and how many tokens these are."""
+        tokens = np.frombuffer(ids, dtype=np.uint32)
+        # A text cannot spell the end token; a tokenizer that adds it by itself would end the document twice.
+        slices = (tokens[start : start + _SLICE] for start in range(0, len(tokens), _SLICE))
+        parts = [in_bytes(part[part != self._end], self._dtype) for part in slices]
+        data = b"".join([in_bytes([self._end], self._dtype), *parts])
+        return data, len(data) // np.dtype(self._dtype).itemsize
 
     def close(self, here: Reading) -> None:
         """Close all files; the held-out texts are there even if nothing is held out."""
@@ -329,27 +336,28 @@ class _Lanes:
         return "heldout" if self._split.is_heldout(document.group) else "train"
 
 
-def write_pieces(folder: Path, index: dict[str, Any]) -> int:
-    """Write where the pieces of the train side begin; how many there are."""
-    dtype = np.dtype(index["dtype"]).newbyteorder("<")
-    with open(folder / PIECES, "wb") as file:
-        file.write(header(_POSITION, index["tokenizer"]))
-        head = file.tell()
-        files = (folder / one["name"] for one in index["files"] if one.get("side") == "train")
-        blocks = (block for path in files for block in _blocks(path, dtype, head))
-        for begins in piece_begins(blocks, index["end"]):
-            file.write(in_bytes(begins, _POSITION))
-        count = (file.tell() - head) // np.dtype(_POSITION).itemsize
-        file.flush()
-        os.fsync(file.fileno())
-    return count
+def _beside(encoded: "Iterator[array[int]]") -> "Iterator[array[int]]":
+    """The same ids, which are made beside this thread."""
+    while some := beside(_some, encoded):
+        yield from some
 
 
-def _blocks(path: Path, dtype: np.dtype, head: int) -> Iterator[np.ndarray]:
-    with open(path, "rb") as file:
-        file.seek(head)
-        while data := file.read(_BLOCK * dtype.itemsize):
-            yield np.frombuffer(data, dtype=dtype)
+def _some(encoded: "Iterator[array[int]]") -> "list[array[int]]":
+    """The ids of a few documents: a thread for each would take longer than they do."""
+    some, count = [], 0
+    for ids in encoded:
+        some.append(ids)
+        count += len(ids)
+        if count >= _TOKENS:
+            break
+    return some
+
+
+def _line(document: Document) -> bytes:
+    """A held-out text as JSON, in slices: escapes take up to twelve bytes for one of the text."""
+    head = json.dumps({"id": document.id, "text": ""}).encode()[:-2]
+    slices = (document.text[start : start + _SLICE] for start in range(0, len(document.text), _SLICE))
+    return b"".join([head, *(json.dumps(part)[1:-1].encode() for part in slices), b'"}\n'])
 
 
 def _items(corpus: Corpus, mark: Mark | None, begun: Path) -> Iterator[tuple[Item, Mark]]:
@@ -385,7 +393,7 @@ def _lengths(index: dict[str, Any]) -> dict[str, int]:
     if (counted(index["pieces"]) == 0) != (index["sides"]["train"]["tokens"] == 0):
         raise ValueError(f"{index['pieces']} pieces")
     lengths = {file["name"]: file["tokens"] * np.dtype(index["dtype"]).itemsize for file in files}
-    return lengths | {PIECES: index["pieces"] * np.dtype(_POSITION).itemsize}
+    return lengths | {PIECES: index["pieces"] * np.dtype(POSITION).itemsize}
 
 
 def _batches(items: Iterable[tuple[Item, Mark]]) -> Iterator[list[tuple[Item, Mark]]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval.models.huggingface import HFLM
+from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoTokenizer
 
@@ -12,8 +13,21 @@ from lilliput.base.errors import DataError
 from lilliput.evals.progress import Progress, Watcher
 from lilliput.evals.suites import TaskUse
 from lilliput.tokenizer.bpe import END
+from lilliput.tokenizer.cuts import PIECE
+from lilliput.tokenizer.encoder import Encoder
 
 _HFLM: Any = HFLM  # its decorator hides it from type checkers
+
+
+def _encoder(tokenizer: Any) -> Encoder | None:
+    """Encodes as a tokenizer of transformers does; None where it is no library of native code that it calls."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        return None
+    copy = Tokenizer.from_str(backend.to_str())
+    copy.no_truncation()
+    copy.no_padding()
+    return Encoder(copy, where="a text to evaluate")
 
 
 class Likelihoods(_HFLM):
@@ -51,6 +65,7 @@ class Likelihoods(_HFLM):
             # What the first token of a document is predicted from; tokenizers without it fall back on BOS or EOS.
             prefix_token_id=tokenizer.get_vocab().get(END),
         )
+        self._encoder = _encoder(tokenizer)
         self._watcher = watcher
 
     def begin(self, use: TaskUse) -> None:
@@ -71,6 +86,21 @@ class Likelihoods(_HFLM):
         """Log-likelihoods of choices after their contexts, and whether greedy decoding finds them."""
         self._total = len(requests)
         return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **settings: Any) -> list[int]:
+        """The ids of a text: in pieces if it is long, for transformers takes 150 bytes of memory for each of its bytes.
+
+        How transformers encodes its beginning, decides whether ours are its ids.
+        """
+        head = string[:PIECE]
+        ids = super().tok_encode(head, add_special_tokens, **settings)
+        encoder = self._encoder
+        if head == string:
+            return ids
+        for added in (False, True) if encoder is not None else ():
+            if ids == encoder.encode(head, add_special_tokens=added).tolist():
+                return encoder.encode(string, add_special_tokens=added).tolist()
+        return super().tok_encode(string, add_special_tokens, **settings)
 
     def _encode_pair(self, context: str, continuation: str) -> Any:
         if self._use.likelihood == "joined":

@@ -1,6 +1,7 @@
 """ChatML: `<|im_start|>{role}\\n{content}<|im_end|>\\n`, and which of its tokens an assistant answers for."""
 
 import json
+from array import array
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Protocol
@@ -9,8 +10,9 @@ from tokenizers import Tokenizer
 
 from lilliput.base.errors import DataError
 from lilliput.tokenizer.bpe import literal
+from lilliput.tokenizer.encoder import Encoder
 from lilliput.tokenizer.native import native
-from lilliput.tokenizer.specials import vocabulary_size
+from lilliput.tokenizer.specials import id_of, vocabulary_size
 
 MESSAGE_START = "<|im_start|>"
 MESSAGE_END = "<|im_end|>"
@@ -102,7 +104,7 @@ def encode_chat(tokenizer: Tokenizer, conversation: Conversation) -> tuple[list[
     return list(chain.from_iterable(ids for ids, _ in encoded)), list(chain.from_iterable(mask for _, mask in encoded))
 
 
-def encode_messages(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[tuple[list[int], list[int]]]:
+def encode_messages(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[tuple["array[int]", "array[int]"]]:
     """Ids and loss mask of each message; those of a conversation, joined, are the ids of its rendered text.
 
     The mask is 1 on the content of an assistant's message and on the `<|im_end|>` after it, else 0. Header and content
@@ -119,26 +121,24 @@ def encode_messages(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[t
             where="the tokenizer that encodes conversations",
             hint="add them with add_chatml",
         )
-    start, end = tokenizer.token_to_id(MESSAGE_START), tokenizer.token_to_id(MESSAGE_END)
-    encoder = _inside_a_text(literal(tokenizer))
-    newline = encoder.encode("\n", add_special_tokens=False).ids
+    start, end = (array("I", [id_of(tokenizer, token, where="ChatML")]) for token in CHATML)
+    encoder = Encoder(_inside_a_text(literal(tokenizer)), where="the messages of a chat corpus")
+    newline = encoder.encode("\n")
     headers = [f"{message.role}\n" for message in messages]
     bodies = [header + message.content for header, message in zip(headers, messages, strict=True)]
+    encoded = []
     try:
         with native("the tokenizer that encodes conversations"):
-            encodings = encoder.encode_batch(bodies, add_special_tokens=False)
+            for message, (ids, silent) in zip(messages, encoder.with_heads(bodies, headers), strict=True):
+                answers = int(message.role == ASSISTANT)
+                mask = bytes(1 + silent) + bytes([answers]) * (len(ids) - silent + 1) + bytes(len(newline))
+                encoded.append((start + ids + end + newline, array("B", mask)))
     except TypeError as error:
         raise DataError(
             "a message holds half a surrogate pair, which is no text",
             where="the messages of a chat corpus",
             hint="drop the conversation, or repair its text",
         ) from error
-    encoded = []
-    for message, header, encoding in zip(messages, headers, encodings, strict=True):
-        ids, answers = encoding.ids, int(message.role == ASSISTANT)
-        silent = sum(begin < len(header) for begin, _ in encoding.offsets)
-        mask = [0] * (1 + silent) + [answers] * (len(ids) - silent + 1) + [0] * len(newline)
-        encoded.append(([start, *ids, end, *newline], mask))
     return encoded
 
 

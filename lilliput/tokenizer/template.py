@@ -24,6 +24,7 @@ from lilliput.base.strangers import shown
 from lilliput.tokenizer import renderer
 from lilliput.tokenizer.bpe import literal
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE
+from lilliput.tokenizer.encoder import Encoder
 
 _HINT = "fetch the folder again, or put a chat template of your own in its place"
 
@@ -73,16 +74,16 @@ def encode_template(
     spelled = sorted((token for token in known if token in typed), key=len, reverse=True)
     if not spelled:
         text = render_template(template, messages, tokens=tokens, where=where)
-        return tokenizer.encode(text, add_special_tokens=False).ids
+        return Encoder(tokenizer, where).encode(text).tolist()
     free = (chr(point) for point in range(_PRIVATE, sys.maxunicode) if chr(point) not in typed)
     marks = dict(zip(spelled, free, strict=False))
     hidden = [{key: _replaced(value, marks) for key, value in message.items()} for message in messages]
     text = render_template(template, hidden, tokens=tokens, where=where)
-    plain, spelling = literal(tokenizer), {mark: token for token, mark in marks.items()}
+    plain, spelling = Encoder(literal(tokenizer), where), {mark: token for token, mark in marks.items()}
+    special = Encoder(tokenizer, where)
     ids: list[int] = []
     for piece in re.split(f"([{''.join(spelling)}])", text):
-        encoder = plain if piece in spelling else tokenizer
-        ids += encoder.encode(spelling.get(piece, piece), add_special_tokens=False).ids
+        ids += (plain if piece in spelling else special).encode(spelling.get(piece, piece))
     return ids
 
 

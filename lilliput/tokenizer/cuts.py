@@ -1,0 +1,261 @@
+"""Where a text may be cut, so that the ids of its pieces, joined, are the ids of the text.
+
+The tokenizers library holds some 150 bytes for each byte of a text that it encodes, so long texts are encoded in
+pieces. A wrong cut would change ids without a word: there are cuts only where a tokenizer's rules are known to the
+letter.
+
+Why the cuts are right. A pre-tokenizer takes words off a text from left to right, each of them what its regular
+expression matches where the last one ended, and BPE sees one word at a time. So a cut changes nothing where
+
+1. no word holds the character before it together with the one after it,
+2. no word before it depends on what comes after it, and
+3. no word after it depends on what came before it.
+
+The third holds everywhere, for none of these expressions looks behind. As to the second, they look ahead in `(?!\\S)`
+alone, at the end of blanks, so no cut is made after a blank; and where a class such as `\\p{L}+` ends at a character
+that is none of its own, it ends at the end of a piece too. As to the first, no alternative of the expressions has
+
+- a letter and then something else: the letters are what ends a match, in contractions too;
+- a number and then something else: numbers end a match too;
+- something and then a blank: blanks come first or alone. Newer expressions have line breaks after punctuation, so that
+  among blanks there, a line break is none.
+
+Where each number is a word by itself, there is a cut before and after it in numbers, too.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+PIECE = 8_192
+"""Characters of a piece at most, where there are cuts."""
+_NEAR = 256
+"""Characters before the end of a piece in which a cut is looked for first."""
+
+
+class Piece(NamedTuple):
+    """A part of a text between two cuts."""
+
+    start: int
+    end: int
+    is_long: bool
+    """It has more than `PIECE` characters, for there is no cut in so many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cuts:
+    """Where the texts of one tokenizer may be cut. Made by `cuts_of`."""
+
+    shapes: "Shapes"
+    """What the rules see of a text."""
+    cut: re.Pattern[str]
+    """Matches, with nothing in the match, at each cut of a shape."""
+    words: re.Pattern[str] | None
+    """Matches the words of a piece's shape, each where the last one ended; None where that is not known."""
+    composes: bool
+    """Characters are composed (NFC) before they are looked at."""
+    taken: tuple[str, ...]
+    """Tokens that are taken out of a text by their spelling, before it is looked at."""
+
+    def pieces(self, text: str) -> Iterator[Piece]:
+        """Cut a text."""
+        start = 0
+        while len(text) - start > PIECE:
+            end = self._last(text, start, start + PIECE)
+            if end is None:
+                end = self._first(text, start + PIECE)
+                yield Piece(start, end, True)
+            else:
+                yield Piece(start, end, False)
+            start = end
+        if start < len(text) or not text:
+            yield Piece(start, len(text), False)
+
+    def takes(self, text: str) -> bool:
+        """Whether the text spells out a token that is taken out of it."""
+        return any(token in text for token in self.taken)
+
+    def _last(self, text: str, start: int, end: int) -> int | None:
+        """The last cut after `start`, up to `end`."""
+        for first in (max(start, end - _NEAR), start):
+            for place in reversed(self._places(text, first, end)):
+                if self._is_free(text, place):
+                    return place
+        return None
+
+    def _first(self, text: str, after: int) -> int:
+        """The first cut after a place, or the end of the text."""
+        for first in range(after, len(text) - 1, PIECE):
+            for place in self._places(text, first, min(first + PIECE, len(text) - 1)):
+                if self._is_free(text, place):
+                    return place
+        return len(text)
+
+    def _places(self, text: str, first: int, last: int) -> list[int]:
+        """Cuts by the shape alone, after `first` and up to `last`, beside which there is another character."""
+        places = (first + found.start() for found in self.cut.finditer(self.shapes.of(text[first : last + 1])))
+        return [place for place in places if first < place <= last]
+
+    def _is_free(self, text: str, place: int) -> bool:
+        if self.composes and not (is_inert(text[place - 1]) and is_inert(text[place])):
+            return False
+        # A token may take the blanks beside it along, or ask what stands there, so that cuts keep clear of it.
+        return not any(token in text[max(0, place - len(token)) : place + len(token)] for token in self.taken)
+
+
+def cuts_of(tokenizer: Tokenizer) -> Cuts | None:
+    """Where the texts of a tokenizer may be cut; None where that is not known."""
+    normalizer, before = _plain(tokenizer.normalizer), _plain(tokenizer.pre_tokenizer)
+    hides = tokenizer.encode_special_tokens
+    taken = [token for token in tokenizer.get_added_tokens_decoder().values() if not (hides and token.special)]
+    if normalizer not in ({}, {"type": "NFC"}) or (normalizer and any(token.normalized for token in taken)):
+        return None
+    by = _by_metaspace(before) if before.get("type") == "Metaspace" else _by_bytes(before, tokenizer.model)
+    if by is None:
+        return None
+    shapes, cut, words = by
+    return Cuts(
+        shapes=shapes,
+        cut=re.compile(cut),
+        words=re.compile(words) if words else None,
+        composes=bool(normalizer),
+        taken=tuple(token.content for token in taken),
+    )
+
+
+_By = tuple["Shapes", str, str]
+"""The shapes of texts; the expressions for cuts and for words, the latter empty where words are not known."""
+
+
+def _by_metaspace(step: Mapping[str, Any]) -> _By | None:
+    """Every blank begins a word; and what begins with one is not given another, as the beginning of a text may be."""
+    return (_BY_KIND, "(?= )", "") if step.get("split") and step.get("replacement") == "▁" else None
+
+
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_QWEN2 = _LLAMA3.replace("{1,3}", "")
+_LETTER = "[A-Za-z\u017f]"
+"""A letter of a shape: `(?i:'s)` matches a long s as well."""
+
+
+def _by_bytes(before: Mapping[str, Any], model: Any) -> _By | None:
+    """Known expressions, then BPE over the bytes of a word."""
+    *steps, last = before.get("pretokenizers", [before])
+    if last.get("type") != "ByteLevel" or last.get("add_prefix_space") or not _is_plain(model):
+        return None
+    uses_regex = last.get("use_regex", True)
+    match [step.get("pattern", {}).get("Regex", step["type"]) for step in steps]:
+        case [] if uses_regex:
+            rule = _GPT2
+        case ["Digits"] if uses_regex and steps[0].get("individual_digits"):
+            return (
+                _BY_DIGIT,
+                rf"(?<={_LETTER})(?!{_LETTER})|(?<=0)|(?<=[^\s])(?=\s)",
+                rf"0|'s|'t|'re|'ve|'m|'ll|'d| ?{_LETTER}+| ?[!']+|\s+(?![^\s0])|\s+",  # at a number, the rest ends
+            )
+        case [str(regex)] if not uses_regex and steps[0].get("behavior") == "Isolated" and not steps[0].get("invert"):
+            rule = regex
+        case _:
+            return None
+    if rule == _GPT2:
+        return (
+            _BY_KIND,
+            rf"(?<={_LETTER})(?!{_LETTER})|(?<=0)(?!0)|(?<=\S)(?=\s)",
+            rf"'s|'t|'re|'ve|'m|'ll|'d| ?{_LETTER}+| ?0+| ?[!']+|\s+(?!\S)|\s+",
+        )
+    if rule not in (_LLAMA3, _QWEN2):
+        return None
+    threes = rf"(?:000){{1,{PIECE // 3}}}|0{{1,3}}"  # many of them are as good as one: they come apart again
+    numbers, before_numbers = (threes, "(?!0)") if rule == _LLAMA3 else ("0", "")
+    return (
+        _BY_KIND,
+        rf"(?<={_LETTER})(?!{_LETTER})|(?<=0){before_numbers}|(?<=\S)(?=[^\S\r\n])",
+        rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[!'\t ]?{_LETTER}+|{numbers}| ?[!']+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    )
+
+
+def _is_plain(model: Any) -> bool:
+    """Whether it merges any bytes, by rank alone and the same every time."""
+    return (
+        isinstance(model, models.BPE)
+        and not (model.dropout or model.continuing_subword_prefix or model.end_of_word_suffix)
+        and None not in map(model.token_to_id, pre_tokenizers.ByteLevel.alphabet())
+    )
+
+
+def _plain(step: Any) -> dict[str, Any]:
+    """A step of a tokenizer as its file has it."""
+    return {} if step is None else json.loads(step.__getstate__())
+
+
+class Shapes(dict[int, str]):
+    """The kind of each character, by the tokenizers library itself: Python may know another version of Unicode.
+
+    A letter is "a", a number "0", a blank a tab, and all else "!"; the characters that expressions name are themselves.
+
+    Args:
+        by_digit: numbers are what the library splits off as digits; what its expressions alone call one, is "?".
+    """
+
+    def __init__(self, by_digit: bool):
+        self._by_digit = by_digit
+
+    def of(self, text: str) -> str:
+        """The kinds of a text's characters, one after the other."""
+        return text.translate(self)
+
+    def __missing__(self, point: int) -> str:
+        character = chr(point)
+        if 0xD800 <= point < 0xE000:  # half a pair is no text, which the library says when it comes to encoding
+            kind = "!"
+        elif character in _NAMED:
+            kind = character
+        else:
+            kind = _KINDS.normalize_str(character)
+            if self._by_digit:
+                is_digit = len(_DIGITS.pre_tokenize_str(f"!{character}!")) == 3
+                kind = "0" if is_digit else kind.replace("0", "?")
+        self[point] = kind
+        return kind
+
+
+_NAMED = "stremvldSTREMVLD\u017f' \r\n"
+_DIGITS = pre_tokenizers.Digits(individual_digits=True)
+_KINDS = normalizers.Sequence(
+    [
+        normalizers.Replace(Regex(pattern), kind)
+        for pattern, kind in ((r"[^\s\p{L}\p{N}]", "!"), (r"\s", "\t"), (r"\p{N}", "0"), (r"\p{L}", "a"))
+    ]
+)
+_BY_KIND, _BY_DIGIT = Shapes(by_digit=False), Shapes(by_digit=True)
+
+
+def inert_parts(text: str) -> Iterator[str]:
+    """A text in parts that are composed one by one as they are together."""
+    start = 0
+    for place in range(1, len(text)):
+        if place - start >= PIECE and is_inert(text[place - 1]) and is_inert(text[place]):
+            yield text[start:place]
+            start = place
+    yield text[start:]
+
+
+@cache
+def is_inert(character: str) -> bool:
+    """Whether NFC leaves a character as it is, beside others of which that is true, in every version of Unicode."""
+    return character.isascii() or (
+        unicodedata.ucd_3_2_0.category(character)[0] in "LNPSZ"  # assigned of old, and no mark
+        and not "\u1100" <= character <= "\u11ff"  # parts of Korean syllables
+        and not unicodedata.combining(character)
+        and unicodedata.is_normalized("NFC", character)
+    )

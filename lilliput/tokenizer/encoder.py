@@ -1,0 +1,168 @@
+"""The ids of texts of any length, in pieces, so that all the memory that a long text takes is that of its ids."""
+
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+from tokenizers import Tokenizer
+
+from lilliput.base.errors import DataError
+from lilliput.base.limits import limit, raising
+from lilliput.tokenizer.cuts import PIECE, cuts_of, inert_parts
+from lilliput.tokenizer.merging import Merger
+
+_BATCH = 131_072
+"""Characters that native code encodes at a time, on every core; it takes some 20 MB for them."""
+_PROBES = ("a", "b a")
+
+
+class _Word(NamedTuple):
+    """A word that is too long to be encoded at once."""
+
+    text: str
+
+
+_Unit = str | _Word | None
+"""Something to encode; None is the end of a text."""
+
+
+class Encoder:
+    """Encodes texts to the ids that a tokenizer gives, in pieces.
+
+    Where it is not known where a text may be cut (see `lilliput.tokenizer.cuts`), it is encoded at once, as long as it
+    is within the limit `uncut_bytes`.
+
+    Args:
+        tokenizer: is not to change any more.
+        where: the texts come from, for errors.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, where: str = "a text to encode"):
+        self._tokenizer, self._where, self._cuts = tokenizer, where, cuts_of(tokenizer)
+
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> "array[int]":
+        """The ids of a text; see `stream`."""
+        return next(self.stream([text], add_special_tokens=add_special_tokens))
+
+    def stream(self, texts: Iterable[str], *, add_special_tokens: bool = False) -> Iterator["array[int]"]:
+        """Yield the ids of each text.
+
+        Args:
+            texts: are read somewhat ahead.
+            add_special_tokens: with what the tokenizer puts before and after a text.
+
+        Raises:
+            DataError: a text that has to be encoded at once is too long for that.
+        """
+        around = self._around if add_special_tokens else ([], [])
+        before, after = around or ([], [])
+        ids = array("I", before)
+        for batch in _batches(self._units(texts, is_cut=around is not None)):
+            plain = [unit for unit in batch if isinstance(unit, str)]
+            encodings = iter(self._tokenizer.encode_batch_fast(plain, add_special_tokens=around is None))
+            for unit in batch:
+                if isinstance(unit, str):
+                    ids.extend(next(encodings).ids)
+                elif unit is not None:
+                    self._merger.add(ids, unit.text)
+                else:
+                    ids.extend(after)
+                    yield ids
+                    ids = array("I", before)
+
+    def with_heads(self, texts: Sequence[str], heads: Sequence[str]) -> Iterator[tuple["array[int]", int]]:
+        """Yield the ids of each text, and how many of them begin within the head that it begins with.
+
+        Raises:
+            DataError: a text that has to be encoded at once is too long for that.
+        """
+        encodings = (
+            encoding
+            for batch in _batches(text for text in texts if len(text) <= PIECE)
+            for encoding in self._tokenizer.encode_batch(batch, add_special_tokens=False)
+        )
+        for text, head in zip(texts, heads, strict=True):
+            if len(text) <= PIECE:
+                encoding = next(encodings)
+                ids, count = array("I", encoding.ids), _begun(encoding, head)
+            else:
+                ids, encoding = self.encode(text), self._at_once(text[: len(head) + PIECE])
+                count = _begun(encoding, head)
+                if encoding.ids[:count] != ids[:count].tolist():  # else the same tokens take up the same characters
+                    count = _begun(self._at_once(text), head)
+            yield ids, count
+
+    def _units(self, texts: Iterable[str], *, is_cut: bool) -> Iterator[_Unit]:
+        for text in texts:
+            if self._cuts is None or not is_cut:
+                yield self._checked(text)
+            else:
+                for start, end, is_long in self._cuts.pieces(text):
+                    yield from self._of_long(text[start:end]) if is_long else (text[start:end],)
+            yield None
+
+    def _of_long(self, piece: str) -> Iterator[_Unit]:
+        """The words of a piece without cuts."""
+        cuts = self._cuts
+        assert cuts is not None
+        if cuts.words is None or cuts.takes(piece):
+            yield self._checked(piece)
+            return
+        if cuts.composes:
+            piece = "".join(map(self._tokenizer.normalizer.normalize_str, inert_parts(piece)))
+        shape, most = cuts.shapes.of(piece), max(PIECE, self._merger.longest)
+        if "?" in shape:
+            yield self._checked(piece)
+            return
+        for found in cuts.words.finditer(shape):
+            word = piece[found.start() : found.end()]
+            yield word if len(word) <= most else _Word(word)
+
+    def _checked(self, text: str) -> str:
+        most = limit("uncut_bytes")
+        if 4 * len(text) > most and len(text.encode("utf-8", "surrogatepass")) > most:
+            raise DataError(
+                f"{len(text):,} characters have to be encoded at once: it is not known where this tokenizer cuts",
+                where=self._where,
+                hint=f"cut the text into several, or leave it out; {raising('uncut_bytes')}",
+            )
+        return text
+
+    def _at_once(self, text: str):
+        return self._tokenizer.encode(self._checked(text), add_special_tokens=False)
+
+    @cached_property
+    def _merger(self) -> Merger:
+        return Merger(self._tokenizer)
+
+    @cached_property
+    def _around(self) -> tuple[list[int], list[int]] | None:
+        """What the tokenizer puts before and after a text; None where that is not plain to see."""
+        found = []
+        for probe in _PROBES:
+            whole, bare = (self._tokenizer.encode(probe, add_special_tokens=added).ids for added in (True, False))
+            places = [place for place in range(len(whole)) if whole[place : place + len(bare)] == bare]
+            if not bare or len(places) != 1:
+                return None
+            found.append((whole[: places[0]], whole[places[0] + len(bare) :]))
+        return found[0] if found[0] == found[1] else None
+
+
+def _batches(units: Iterable[_Unit]) -> Iterator[list]:
+    """So many units that native code has `_BATCH` characters of them to encode at most, if one alone has not more."""
+    batch, characters = [], 0
+    for unit in units:
+        size = len(unit) if isinstance(unit, str) else 0
+        if characters + size > _BATCH and characters:
+            yield batch
+            batch, characters = [], 0
+        batch.append(unit)
+        characters += size
+    if batch:
+        yield batch
+
+
+def _begun(encoding, head: str) -> int:
+    """Tokens of a text that begin within its head."""
+    return sum(start < len(head) for start, _ in encoding.offsets)
