@@ -13,8 +13,7 @@ from lilliput.base.errors import DataError
 from lilliput.evals.progress import Progress, Watcher
 from lilliput.evals.suites import TaskUse
 from lilliput.tokenizer.bpe import END
-from lilliput.tokenizer.cuts import PIECE
-from lilliput.tokenizer.encoder import Encoder
+from lilliput.tokenizer.encoder import PIECE, Encoder
 
 _HFLM: Any = HFLM  # its decorator hides it from type checkers
 
@@ -97,8 +96,8 @@ class Likelihoods(_HFLM):
         encoder = self._encoder
         if head == string:
             return ids
-        for added in (False, True) if encoder is not None else ():
-            if ids == encoder.encode(head, add_special_tokens=added).tolist():
+        for added in (False, True):
+            if encoder is not None and ids == encoder.encode(head, add_special_tokens=added).tolist():
                 return encoder.encode(string, add_special_tokens=added).tolist()
         return super().tok_encode(string, add_special_tokens, **settings)
 

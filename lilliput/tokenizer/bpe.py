@@ -17,6 +17,7 @@ from lilliput.base.files import hash_of, write_json, write_text
 from lilliput.base.spec import to_plain
 from lilliput.base.strangers import check_size
 from lilliput.tokenizer.bounds import check_bounds, unique
+from lilliput.tokenizer.cuts import Cuts, cuts_of
 from lilliput.tokenizer.native import native, quiet
 from lilliput.tokenizer.specials import Specials
 
@@ -30,6 +31,8 @@ would have `END` left out of its loss, and never learn to stop."""
 OURS = Specials(end=END, begin=END, pad=PAD)
 """The special tokens of every tokenizer of ours."""
 TOKENIZER_FILE = "tokenizer.json"
+LONGEST_WORD = 1_024
+"""Characters of a word that merges are learned from; ordinary text has no longer ones."""
 _SPECIALS = (END, PAD)
 _BYTES = 256
 _PROBE = f"Any text, such as 1,234 words:\n\tx = y  # é 中 🙂 {'a' * 40}!"
@@ -80,10 +83,14 @@ class BPE:
     def train(self, texts: Iterable[str]) -> Tokenizer:
         """Learn the merges; the same texts give the same tokenizer.
 
+        A word of more than `LONGEST_WORD` characters is learned from as several: a merge takes the square of its length
+        in time.
+
         Raises:
             DataError: the texts hold too few different words for exactly `vocab` ids, or one of them is not text.
         """
-        tokenizer = Tokenizer(models.BPE())
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        tokenizer = Tokenizer(models.BPE(vocab={letter: place for place, letter in enumerate(alphabet)}, merges=[]))
         byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
         tokenizer.pre_tokenizer = (
             pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
@@ -94,10 +101,13 @@ class BPE:
         trainer = trainers.BpeTrainer(
             vocab_size=self.vocab,
             special_tokens=[*_SPECIALS],
-            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            initial_alphabet=alphabet,
             show_progress=False,
         )
-        tokenizer.train_from_iterator(_sample(texts, self.sample_bytes), trainer)
+        cuts = cuts_of(tokenizer)
+        assert cuts is not None
+        pieces = (piece for text in _sample(texts, self.sample_bytes) for piece in _pieces(text, cuts))
+        tokenizer.train_from_iterator(pieces, trainer)
         size = tokenizer.get_vocab_size()
         if size < self.vocab and not self.at_most:
             raise DataError(
@@ -191,3 +201,10 @@ def _sample(texts: Iterable[str], limit: int) -> Iterator[str]:
         yield text
         if read >= limit:
             return
+
+
+def _pieces(text: str, cuts: Cuts) -> Iterator[str]:
+    """A text in pieces, which hold the words that it does, but for those that are too long."""
+    for start, end, is_long in cuts.pieces(text, LONGEST_WORD):
+        for word in (cuts.words_of(text[start:end]) if is_long else None) or (text[start:end],):
+            yield from (word[place : place + LONGEST_WORD] for place in range(0, len(word), LONGEST_WORD))

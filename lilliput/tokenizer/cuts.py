@@ -33,10 +33,10 @@ from typing import Any, NamedTuple
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-PIECE = 8_192
-"""Characters of a piece at most, where there are cuts."""
 _NEAR = 256
 """Characters before the end of a piece in which a cut is looked for first."""
+_AHEAD = 4_096
+"""Characters beyond a piece in which a cut is looked for at a time."""
 
 
 class Piece(NamedTuple):
@@ -45,7 +45,7 @@ class Piece(NamedTuple):
     start: int
     end: int
     is_long: bool
-    """It has more than `PIECE` characters, for there is no cut in so many."""
+    """It has more characters than a piece should have, for there is no cut in so many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,19 +63,25 @@ class Cuts:
     taken: tuple[str, ...]
     """Tokens that are taken out of a text by their spelling, before it is looked at."""
 
-    def pieces(self, text: str) -> Iterator[Piece]:
-        """Cut a text."""
+    def pieces(self, text: str, most: int) -> Iterator[Piece]:
+        """Cut a text, into pieces of `most` characters at most where there are cuts."""
         start = 0
-        while len(text) - start > PIECE:
-            end = self._last(text, start, start + PIECE)
+        while len(text) - start > most:
+            end = self._last(text, start, start + most)
             if end is None:
-                end = self._first(text, start + PIECE)
+                end = self._first(text, start + most)
                 yield Piece(start, end, True)
             else:
                 yield Piece(start, end, False)
             start = end
         if start < len(text) or not text:
             yield Piece(start, len(text), False)
+
+    def words_of(self, piece: str) -> Iterator[str] | None:
+        """The words of a piece whose characters are composed; None where they are not known."""
+        if self.words is None or _UNCLEAR in (shape := self.shapes.of(piece)):
+            return None
+        return (piece[found.start() : found.end()] for found in self.words.finditer(shape))
 
     def takes(self, text: str) -> bool:
         """Whether the text spells out a token that is taken out of it."""
@@ -91,8 +97,8 @@ class Cuts:
 
     def _first(self, text: str, after: int) -> int:
         """The first cut after a place, or the end of the text."""
-        for first in range(after, len(text) - 1, PIECE):
-            for place in self._places(text, first, min(first + PIECE, len(text) - 1)):
+        for first in range(after, len(text) - 1, _AHEAD):
+            for place in self._places(text, first, min(first + _AHEAD, len(text) - 1)):
                 if self._is_free(text, place):
                     return place
         return len(text)
@@ -175,8 +181,7 @@ def _by_bytes(before: Mapping[str, Any], model: Any) -> _By | None:
         )
     if rule not in (_LLAMA3, _QWEN2):
         return None
-    threes = rf"(?:000){{1,{PIECE // 3}}}|0{{1,3}}"  # many of them are as good as one: they come apart again
-    numbers, before_numbers = (threes, "(?!0)") if rule == _LLAMA3 else ("0", "")
+    numbers, before_numbers = ("0{1,3}", "(?!0)") if rule == _LLAMA3 else ("0", "")
     return (
         _BY_KIND,
         rf"(?<={_LETTER})(?!{_LETTER})|(?<=0){before_numbers}|(?<=\S)(?=[^\S\r\n])",
@@ -204,7 +209,7 @@ class Shapes(dict[int, str]):
     A letter is "a", a number "0", a blank a tab, and all else "!"; the characters that expressions name are themselves.
 
     Args:
-        by_digit: numbers are what the library splits off as digits; what its expressions alone call one, is "?".
+        by_digit: numbers are what the library splits off as digits; what its expressions alone call one, is unclear.
     """
 
     def __init__(self, by_digit: bool):
@@ -224,12 +229,13 @@ class Shapes(dict[int, str]):
             kind = _KINDS.normalize_str(character)
             if self._by_digit:
                 is_digit = len(_DIGITS.pre_tokenize_str(f"!{character}!")) == 3
-                kind = "0" if is_digit else kind.replace("0", "?")
+                kind = "0" if is_digit else kind.replace("0", _UNCLEAR)
         self[point] = kind
         return kind
 
 
 _NAMED = "stremvldSTREMVLD\u017f' \r\n"
+_UNCLEAR = "?"
 _DIGITS = pre_tokenizers.Digits(individual_digits=True)
 _KINDS = normalizers.Sequence(
     [
@@ -240,11 +246,11 @@ _KINDS = normalizers.Sequence(
 _BY_KIND, _BY_DIGIT = Shapes(by_digit=False), Shapes(by_digit=True)
 
 
-def inert_parts(text: str) -> Iterator[str]:
-    """A text in parts that are composed one by one as they are together."""
+def inert_parts(text: str, most: int) -> Iterator[str]:
+    """A text in parts that are composed one by one as they are together, of `most` characters where that can be."""
     start = 0
     for place in range(1, len(text)):
-        if place - start >= PIECE and is_inert(text[place - 1]) and is_inert(text[place]):
+        if place - start >= most and is_inert(text[place - 1]) and is_inert(text[place]):
             yield text[start:place]
             start = place
     yield text[start:]

@@ -9,9 +9,11 @@ from tokenizers import Tokenizer
 
 from lilliput.base.errors import DataError
 from lilliput.base.limits import limit, raising
-from lilliput.tokenizer.cuts import PIECE, cuts_of, inert_parts
+from lilliput.tokenizer.cuts import cuts_of, inert_parts
 from lilliput.tokenizer.merging import Merger
 
+PIECE = 8_192
+"""Characters of a piece at most, where there are cuts."""
 _BATCH = 131_072
 """Characters that native code encodes at a time, on every core; it takes some 20 MB for them."""
 _PROBES = ("a", "b a")
@@ -36,10 +38,11 @@ class Encoder:
     Args:
         tokenizer: is not to change any more.
         where: the texts come from, for errors.
+        piece: characters of a piece at most, where there are cuts.
     """
 
-    def __init__(self, tokenizer: Tokenizer, where: str = "a text to encode"):
-        self._tokenizer, self._where, self._cuts = tokenizer, where, cuts_of(tokenizer)
+    def __init__(self, tokenizer: Tokenizer, where: str = "a text to encode", piece: int = PIECE):
+        self._tokenizer, self._where, self._piece, self._cuts = tokenizer, where, piece, cuts_of(tokenizer)
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> "array[int]":
         """The ids of a text; see `stream`."""
@@ -79,15 +82,15 @@ class Encoder:
         """
         encodings = (
             encoding
-            for batch in _batches(text for text in texts if len(text) <= PIECE)
+            for batch in _batches(text for text in texts if len(text) <= self._piece)
             for encoding in self._tokenizer.encode_batch(batch, add_special_tokens=False)
         )
         for text, head in zip(texts, heads, strict=True):
-            if len(text) <= PIECE:
+            if len(text) <= self._piece:
                 encoding = next(encodings)
                 ids, count = array("I", encoding.ids), _begun(encoding, head)
             else:
-                ids, encoding = self.encode(text), self._at_once(text[: len(head) + PIECE])
+                ids, encoding = self.encode(text), self._at_once(text[: len(head) + self._piece])
                 count = _begun(encoding, head)
                 if encoding.ids[:count] != ids[:count].tolist():  # else the same tokens take up the same characters
                     count = _begun(self._at_once(text), head)
@@ -98,7 +101,7 @@ class Encoder:
             if self._cuts is None or not is_cut:
                 yield self._checked(text)
             else:
-                for start, end, is_long in self._cuts.pieces(text):
+                for start, end, is_long in self._cuts.pieces(text, self._piece):
                     yield from self._of_long(text[start:end]) if is_long else (text[start:end],)
             yield None
 
@@ -106,17 +109,16 @@ class Encoder:
         """The words of a piece without cuts."""
         cuts = self._cuts
         assert cuts is not None
-        if cuts.words is None or cuts.takes(piece):
-            yield self._checked(piece)
-            return
         if cuts.composes:
-            piece = "".join(map(self._tokenizer.normalizer.normalize_str, inert_parts(piece)))
-        shape, most = cuts.shapes.of(piece), max(PIECE, self._merger.longest)
-        if "?" in shape:
+            parts = inert_parts(piece, self._piece)
+            words = cuts.words_of("".join(map(self._tokenizer.normalizer.normalize_str, parts)))
+        else:
+            words = cuts.words_of(piece)
+        if words is None or cuts.takes(piece):
             yield self._checked(piece)
             return
-        for found in cuts.words.finditer(shape):
-            word = piece[found.start() : found.end()]
+        most = max(self._piece, self._merger.longest)
+        for word in words:
             yield word if len(word) <= most else _Word(word)
 
     def _checked(self, text: str) -> str:
@@ -134,7 +136,7 @@ class Encoder:
 
     @cached_property
     def _merger(self) -> Merger:
-        return Merger(self._tokenizer)
+        return Merger(self._tokenizer, 2 * self._piece)
 
     @cached_property
     def _around(self) -> tuple[list[int], list[int]] | None:

@@ -19,10 +19,8 @@ from collections.abc import Iterator, Sequence
 
 from tokenizers import Tokenizer
 
-WINDOW = 16_384
-"""Characters of a word that are added to what is not settled."""
-_MARGIN = 256
-"""Bytes before the end of a window where the next one begins, if it can: what is after it may change tokens."""
+_MARGIN = 64
+"""Of a window the last 64th is left out first when the next one begins: what comes after may change its tokens."""
 _SHOWN = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 _HIDDEN = [byte for byte in range(0x100) if byte not in _SHOWN]
 _LETTERS = {byte: 0x100 + number for number, byte in enumerate(_HIDDEN)}
@@ -34,9 +32,11 @@ class Merger:
 
     Args:
         tokenizer: with BPE over bytes that leaves nothing to chance; see `lilliput.tokenizer.cuts`.
+        window: characters of a word that are added at a time to what is not settled.
     """
 
-    def __init__(self, tokenizer: Tokenizer):
+    def __init__(self, tokenizer: Tokenizer, window: int):
+        self._window = window
         model = json.loads(tokenizer.model.__getstate__())
         # Where a word that is a token needs no merges, a window that is one would need none either.
         plain = {"version": "1.0", "added_tokens": [], "model": model | {"ignore_merges": False}}
@@ -49,8 +49,8 @@ class Merger:
         """Append the ids of a word."""
         begins: list[int] = []  # where the ids of each window begin that is settled
         held, found = "", []
-        for place in range(0, len(word), WINDOW):
-            added = word[place : place + WINDOW].encode().decode("latin-1").translate(_LETTERS)
+        for place in range(0, len(word), self._window):
+            added = word[place : place + self._window].encode().decode("latin-1").translate(_LETTERS)
             for count, start in self._candidates(found, len(held)):
                 merged = self._merged(held[start:] + added)
                 if merged[0] == found[count]:
@@ -74,7 +74,7 @@ class Merger:
 
     def _candidates(self, found: Sequence[int], size: int) -> Iterator[tuple[int, int]]:
         """Tokens that the next window may begin with, and where each does: ever farther from the end."""
-        start, margin = size, _MARGIN
+        start, margin = size, max(1, self._window // _MARGIN)
         for count in range(len(found) - 1, 0, -1):
             start -= len(self._tokens[found[count]])
             if start <= size - margin:
