@@ -29,6 +29,7 @@ from lilliput.publish.remote_code import check_code
 from lilliput.recipe import Recipe, Release
 from lilliput.tokenizer.bpe import load_tokenizer
 from lilliput.tokenizer.chatml import render
+from lilliput.tokenizer.encoder import Encoder
 from lilliput.train.machine import Machine
 
 COUNTED = 10_000_000
@@ -158,7 +159,8 @@ class Assessor:
             heldout_texts = filter(None, (text for _, text in heldout.heldout_texts()))
             shown = texts = [text[:SAMPLE_PROMPT] for text in islice(heldout_texts, SAMPLES)]
         # A tokenizer may put a token before a text; conversations begin as they were trained, with a message.
-        prompts = [published.tokenizer.encode(text, add_special_tokens=chats is None).ids for text in texts]
+        encoder = Encoder(published.tokenizer, where="the held-out texts")
+        prompts = [ids.tolist() for ids in encoder.stream(texts, add_special_tokens=chats is None)]
         return [{"prompt": text, "text": self._write(published, ids)} for text, ids in zip(shown, prompts, strict=True)]
 
     def _write(self, published: Published, prompt: list[int]) -> str:

@@ -120,7 +120,7 @@ class Lane:
         """Whether the document at this place of the corpus is in no file yet, or in a damaged one."""
         return item >= self._kept or (bool(self._damaged) and self._holder(item) in self._damaged)
 
-    def add(self, here: Reading, data: bytes, tokens: int = 0, text: int = 0) -> bool:
+    def add(self, here: Reading, data: bytes | bytearray, tokens: int = 0, text: int = 0) -> bool:
         """Append a wanted document, which `here` comes next; whether that closed a file.
 
         Raises:
@@ -172,7 +172,7 @@ class Lane:
             raise other_corpus(self._folder)
         return self.entries[place]
 
-    def _make_again(self, entry: Entry, data: bytes) -> None:
+    def _make_again(self, entry: Entry, data: bytes | bytearray) -> None:
         if self._again is None:
             self._again, self._left = self._new(entry.name), entry.documents
         self._again.write(data)

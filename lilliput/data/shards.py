@@ -8,6 +8,7 @@ stream of the train side its pieces begin, which training reads in another order
 
 import json
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -50,8 +51,8 @@ SHARD_TOKENS = 100_000_000
 
 _TOKENS = 1 << 16
 """That are encoded before they are written, at least."""
-_SLICE = 1 << 20
-"""Tokens or characters of a document that are written at a time."""
+_SLICE = 1 << 16
+"""Characters of a held-out text that are escaped at a time."""
 _BATCH_ITEMS = 1_024
 _BATCH_CHARACTERS = 4_000_000
 
@@ -94,8 +95,9 @@ def write_shards(
     Raises:
         DataError: no document is left to train on, one is not text, or the corpus is not what it was before a kill.
     """
-    encoder = Encoder(literal(tokenizer), where=f"the corpus of {folder.name}")
     index = new_index("documents", tokenizer, end)
+    code = np.dtype(index["dtype"]).char
+    encoder = Encoder(literal(tokenizer), where=f"the corpus of {folder.name}", code=code)
     key = None if inputs is None else hash_of([inputs, index, to_plain(split), shard_tokens])
     with Begun(folder, key) as begun:
         lanes = _Lanes(begun.path, index, split, shard_tokens)
@@ -298,12 +300,11 @@ class _Lanes:
 
     def _numbers(self, ids: "array[int]") -> tuple[bytes, int]:
         """What a token file has of a document, and how many tokens these are."""
-        tokens = np.frombuffer(ids, dtype=np.uint32)
         # A text cannot spell the end token; a tokenizer that adds it by itself would end the document twice.
-        slices = (tokens[start : start + _SLICE] for start in range(0, len(tokens), _SLICE))
-        parts = [in_bytes(part[part != self._end], self._dtype) for part in slices]
-        data = b"".join([in_bytes([self._end], self._dtype), *parts])
-        return data, len(data) // np.dtype(self._dtype).itemsize
+        if self._end in ids:
+            ids = array(ids.typecode, (token for token in ids if token != self._end))
+        ids.insert(0, self._end)
+        return in_bytes(np.frombuffer(ids, dtype=self._dtype), self._dtype), len(ids)
 
     def close(self, here: Reading) -> None:
         """Close all files; the held-out texts are there even if nothing is held out."""
@@ -339,12 +340,13 @@ class _Lanes:
 def _beside(encoded: "Iterator[array[int]]") -> "Iterator[array[int]]":
     """The same ids, which are made beside this thread."""
     while some := beside(_some, encoded):
-        yield from some
+        while some:
+            yield some.popleft()
 
 
-def _some(encoded: "Iterator[array[int]]") -> "list[array[int]]":
+def _some(encoded: "Iterator[array[int]]") -> "deque[array[int]]":
     """The ids of a few documents: a thread for each would take longer than they do."""
-    some, count = [], 0
+    some, count = deque(), 0
     for ids in encoded:
         some.append(ids)
         count += len(ids)
@@ -353,11 +355,13 @@ def _some(encoded: "Iterator[array[int]]") -> "list[array[int]]":
     return some
 
 
-def _line(document: Document) -> bytes:
+def _line(document: Document) -> bytearray:
     """A held-out text as JSON, in slices: escapes take up to twelve bytes for one of the text."""
-    head = json.dumps({"id": document.id, "text": ""}).encode()[:-2]
-    slices = (document.text[start : start + _SLICE] for start in range(0, len(document.text), _SLICE))
-    return b"".join([head, *(json.dumps(part)[1:-1].encode() for part in slices), b'"}\n'])
+    line = bytearray(json.dumps({"id": document.id, "text": ""}).encode()[:-2])
+    for start in range(0, len(document.text), _SLICE):
+        line += json.dumps(document.text[start : start + _SLICE])[1:-1].encode()
+    line += b'"}\n'
+    return line
 
 
 def _items(corpus: Corpus, mark: Mark | None, begun: Path) -> Iterator[tuple[Item, Mark]]:

@@ -143,8 +143,12 @@ def encode_messages(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[t
 
 
 def _inside_a_text(tokenizer: Tokenizer) -> Tokenizer:
-    """A copy that reads a text as a later part of one: tokenizers from SentencePiece put a blank before the first."""
-    plain = json.loads(tokenizer.to_str())
+    """A copy that reads a text as a later part of one: tokenizers from SentencePiece put a blank before the first.
+
+    What comes after the model is left out: it adds nothing here, and could move where a token of blanks begins to its
+    end (`trim_offsets`).
+    """
+    plain = json.loads(tokenizer.to_str()) | {"post_processor": None}
     before = plain["pre_tokenizer"] or {}
     for part in before.get("pretokenizers", [before]):
         if part.get("prepend_scheme") == "first":

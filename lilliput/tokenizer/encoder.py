@@ -15,7 +15,7 @@ from lilliput.tokenizer.merging import Merger
 PIECE = 8_192
 """Characters of a piece at most, where there are cuts."""
 _BATCH = 131_072
-"""Characters that native code encodes at a time, on every core; it takes some 20 MB for them."""
+"""Bytes of text that native code encodes at a time, on every core; it takes some 20 MB for them."""
 _PROBES = ("a", "b a")
 
 
@@ -39,10 +39,12 @@ class Encoder:
         tokenizer: is not to change any more.
         where: the texts come from, for errors.
         piece: characters of a piece at most, where there are cuts.
+        code: type of the arrays of ids, as `array` names it.
     """
 
-    def __init__(self, tokenizer: Tokenizer, where: str = "a text to encode", piece: int = PIECE):
-        self._tokenizer, self._where, self._piece, self._cuts = tokenizer, where, piece, cuts_of(tokenizer)
+    def __init__(self, tokenizer: Tokenizer, where: str = "a text to encode", *, piece: int = PIECE, code: str = "I"):
+        self._tokenizer, self._where, self._piece, self._code = tokenizer, where, piece, code
+        self._cuts = cuts_of(tokenizer)
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> "array[int]":
         """The ids of a text; see `stream`."""
@@ -60,7 +62,7 @@ class Encoder:
         """
         around = self._around if add_special_tokens else ([], [])
         before, after = around or ([], [])
-        ids = array("I", before)
+        ids = array(self._code, before)
         for batch in _batches(self._units(texts, is_cut=around is not None)):
             plain = [unit for unit in batch if isinstance(unit, str)]
             encodings = iter(self._tokenizer.encode_batch_fast(plain, add_special_tokens=around is None))
@@ -72,7 +74,7 @@ class Encoder:
                 else:
                     ids.extend(after)
                     yield ids
-                    ids = array("I", before)
+                    ids = array(self._code, before)
 
     def with_heads(self, texts: Sequence[str], heads: Sequence[str]) -> Iterator[tuple["array[int]", int]]:
         """Yield the ids of each text, and how many of them begin within the head that it begins with.
@@ -88,11 +90,11 @@ class Encoder:
         for text, head in zip(texts, heads, strict=True):
             if len(text) <= self._piece:
                 encoding = next(encodings)
-                ids, count = array("I", encoding.ids), _begun(encoding, head)
+                ids, count = array(self._code, encoding.ids), _begun(encoding, head)
             else:
                 ids, encoding = self.encode(text), self._at_once(text[: len(head) + self._piece])
                 count = _begun(encoding, head)
-                if encoding.ids[:count] != ids[:count].tolist():  # else the same tokens take up the same characters
+                if encoding.ids[: count + 1] != ids[: count + 1].tolist():  # else they take up the same characters
                     count = _begun(self._at_once(text), head)
             yield ids, count
 
@@ -136,7 +138,7 @@ class Encoder:
 
     @cached_property
     def _merger(self) -> Merger:
-        return Merger(self._tokenizer, 2 * self._piece)
+        return Merger(self._tokenizer, self._piece)
 
     @cached_property
     def _around(self) -> tuple[list[int], list[int]] | None:
@@ -152,15 +154,15 @@ class Encoder:
 
 
 def _batches(units: Iterable[_Unit]) -> Iterator[list]:
-    """So many units that native code has `_BATCH` characters of them to encode at most, if one alone has not more."""
-    batch, characters = [], 0
+    """So many units that native code has `_BATCH` bytes of them to encode at most, if one alone has not more."""
+    batch, filled = [], 0
     for unit in units:
-        size = len(unit) if isinstance(unit, str) else 0
-        if characters + size > _BATCH and characters:
+        size = len(unit.encode("utf-8", "surrogatepass")) if isinstance(unit, str) else 0
+        if filled + size > _BATCH and filled:
             yield batch
-            batch, characters = [], 0
+            batch, filled = [], 0
         batch.append(unit)
-        characters += size
+        filled += size
     if batch:
         yield batch
 
