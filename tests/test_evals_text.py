@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from lm_eval.models.huggingface import HFLM
 from tiny_releases import QWEN3, RELEASES, awake, tokenizer
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from lilliput.base.errors import DataError
 from lilliput.evals import text
+from lilliput.evals.likelihoods import Likelihoods
 from lilliput.evals.progress import Progress
 from lilliput.evals.text import measure_text
 from lilliput.publish.export import Generation, export
@@ -120,3 +122,18 @@ def test_records_name_every_document_longest_first(model: Path, tmp_path: Path) 
     size = sum(record["bits_per_byte"][1] for record in records)
     assert size == sum(len(one.encode()) for one in TEXTS)
     assert found[0].value == pytest.approx(-total / size / math.log(2))
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_a_long_text_has_the_ids_that_transformers_gives(model: Path, tmp_path: Path, begins: bool) -> None:
+    folder = Path(shutil.copytree(model, tmp_path / "model"))
+    if begins:
+        changed = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        changed.post_processor = TemplateProcessing(single=f"{END} $A", special_tokens=[(END, END_ID)])
+        changed.save(str(folder / "tokenizer.json"))
+    settings = {"device": "cpu", "dtype": "float32", "batch_size": 1}
+    likelihoods = Likelihoods(folder, **settings, trust_remote_code=False, watcher=None)
+    for long in (" ".join(TEXTS) * 100, " " * 20_000 + END, END + "x" * 20_000):
+        assert likelihoods.tok_encode(long) == HFLM.tok_encode(likelihoods, long)
+        whole = HFLM.tok_encode(likelihoods, long, add_special_tokens=False)
+        assert likelihoods.tok_encode(long, add_special_tokens=False) == whole
