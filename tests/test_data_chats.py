@@ -98,7 +98,7 @@ def test_an_answer_of_weight_0_is_read_and_not_learned(tokenizer, tmp_path) -> N
     listed = [Conversation(each, "c", group) for group in groups.values() for each in (*turns, silent)]
     index = write_chats(Listed(listed=tuple(listed)), tokenizer, SPLIT, tmp_path / "weighted", LENGTH)
     rows = ChatRows(tmp_path / "weighted")
-    (_, head), (_, fed), (_, gh) = encode_messages(tokenizer, turns[1])
+    head, fed, gh = (list(mask) for _, mask in encode_messages(tokenizer, turns[1]))
     for side in SIDES:
         weights = sorted(weight for _, weight in conversations_in(every_row(rows, side)))
         assert weights == sorted([head + [0] * len(fed) + gh, head + fed + gh])

@@ -156,7 +156,16 @@ def test_what_cannot_be_read_or_obeyed_ends_no_conversation(tmp_path):
         raise KeyboardInterrupt
 
     (tmp_path / "x.jsonl").mkdir()
-    lines = ("/sing", "/regenerate", "/save x.txt", "half \ud83d", interrupted, "hello", f"/save {tmp_path}/x.jsonl")
+    lines = (
+        "/sing",
+        "/regenerate",
+        "/save x.txt",
+        "/save \0.jsonl",
+        "half \ud83d",
+        interrupted,
+        "hello",
+        f"/save {tmp_path}/x.jsonl",
+    )
     talk = Talk(*lines)
     for told in ("no such command", "no answer yet", "no .jsonl file", "half a surrogate", "cannot be written"):
         assert told in talk.screen.getvalue()

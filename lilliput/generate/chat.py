@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lilliput.base.errors import LilliputError
 from lilliput.base.files import write_text
-from lilliput.base.terminal import Terminal, visible
+from lilliput.base.terminal import Terminal
 
 Messages = list[dict[str, str]]
 Answer = Callable[[Messages, int], Generator[str, None, str]]
@@ -133,18 +133,18 @@ class Chat:
         return read
 
     def _save(self, name: str, line: str) -> None:
-        path = Path(name).expanduser()
-        if path.suffix != ".jsonl":
+        if not name.endswith(".jsonl"):
             raise _refused("that is no .jsonl file", line, "/save talks.jsonl adds the conversation to that file")
         if self._messages == self._begin:
             raise _refused("nothing was said yet", line, "say something first")
         try:
+            path = Path(name).expanduser()
             before = path.read_text(encoding="utf-8") if path.exists() else ""
             before += "\n" if before and not before.endswith("\n") else ""
             write_text(path, before + json.dumps({"messages": self._messages}, ensure_ascii=False) + "\n")
-        except (OSError, UnicodeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:  # a null byte, a home of nobody
             raise _refused(f"it cannot be written ({error})", line, "name another file") from error
-        self._console.print(f"saved in {visible(str(path))}", style="dim")
+        self._console.print(f"saved in {path}", style="dim")
 
 
 def _refused(what: str, where: str, hint: str) -> LilliputError:
