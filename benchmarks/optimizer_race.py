@@ -131,7 +131,7 @@ class _Curve:
         self.seconds.append(now - self._last)
         self._last = now
 
-    def measured(self, step: int, numbers: dict[str, float]) -> None:
+    def measured(self, step: int, tokens: int, numbers: dict[str, float]) -> None:
         self.points.append((step, statistics.mean(numbers.values())))
         self._last = time.perf_counter()
 

@@ -60,7 +60,7 @@ class Stopwatch:
             self.peak = torch.cuda.max_memory_allocated()
         self.ends.append(time.perf_counter())
 
-    def measured(self, step: int, numbers: dict[str, float]) -> None: ...
+    def measured(self, step: int, tokens: int, numbers: dict[str, float]) -> None: ...
 
 
 def shaped(name: str, steps: int, small: bool) -> tuple[Recipe, ModelSpec, Phase]:

@@ -79,7 +79,7 @@ class Stopwatch:
         if self.profiler and step == self.steps - 1:
             self.profiler.start()
 
-    def measured(self, step: int, numbers: dict[str, float]) -> None: ...
+    def measured(self, step: int, tokens: int, numbers: dict[str, float]) -> None: ...
 
 
 def shaped(name: str, steps: int, small: bool, times: int = 1) -> tuple[ModelSpec, Phase]:
