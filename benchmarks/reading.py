@@ -32,6 +32,7 @@ from lilliput.objectives.language import NextBag
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.schedule import Constant
 from lilliput.recipes import slm_10m
+from lilliput.train.guard import NoGuard
 from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase, Stage
@@ -112,6 +113,7 @@ def rate(reader: Any, machine: Machine, steps: int, small: bool) -> float:
         optimizer=AdamW(lr=1e-4),
         stages=(Stage(share=1.0, objective=NextBag()),),
         schedule=Constant(warmup=Share(1.0)),
+        guard=NoGuard(),  # of random tokens there is nothing to learn
         save_every=Steps(10**9),
         measure_every=Steps(10**9),
     )

@@ -79,11 +79,12 @@ class _Pass:
         first, last = np.searchsorted(chunk.begins, (place, after - 1), side="right") - 1
         begun = chunk.begins[first + 1 : last + 1]
         sizes = np.diff(begun, prepend=place, append=after)
-        positions = np.arange(place, after) + np.repeat((chunk.sources - chunk.begins)[first : last + 1], sizes)
+        sources = chunk.sources[first : last + 1].copy()
+        sources[0] += place - chunk.begins[first]
         opened = np.zeros(after - place, dtype=bool)
         opened[begun - place] = True
         opened[0] = chunk.begins[first] == place
-        return self._stream.take(positions), opened
+        return self._stream.take(sources, sizes), opened
 
     def _new_chunk(self, number: int) -> _Chunk:
         places = np.arange(number * _CHUNK, min((number + 1) * _CHUNK, len(self._order)))

@@ -170,16 +170,27 @@ class Stream:
             filled += len(piece)
         return tokens
 
-    def take(self, positions: np.ndarray) -> np.ndarray:
-        """The tokens at these positions, [N] int64."""
-        if len(self._parts) == 1:
-            return self._parts[0].take(positions).astype(np.int64)
-        tokens = np.empty(len(positions), dtype=np.int64)
-        parts = np.searchsorted(self._starts, positions, side="right") - 1
-        for part in np.unique(parts):
-            there = np.flatnonzero(parts == part)
-            tokens[there] = self._parts[part].take(positions[there] - self._starts[part])
-        return tokens
+    def take(self, begins: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """The tokens of runs, each within a file, one after the other.
+
+        Args:
+            begins: where each run begins, [N] int64.
+            sizes: tokens of each, [N] int64, at least 1.
+
+        Returns:
+            [sizes.sum()] int64.
+        """
+        parts = np.searchsorted(self._starts, begins, side="right") - 1
+        order = np.argsort(parts, kind="stable")  # file after file; then back again
+        found = []
+        for runs in np.split(order, np.flatnonzero(np.diff(parts[order])) + 1):
+            part = parts[runs[0]]
+            found.append(self._parts[part].take(_places(begins[runs] - self._starts[part], sizes[runs])))
+        if len(found) == 1:
+            return found[0].astype(np.int64)
+        firsts = np.empty_like(begins)
+        firsts[order] = np.cumsum(sizes[order]) - sizes[order]
+        return np.concatenate(found)[_places(firsts, sizes)].astype(np.int64)
 
     @property
     def piece_count(self) -> int:
@@ -205,6 +216,12 @@ class Stream:
                 hint=REWRITE,
             )
         return begins, sizes
+
+
+def _places(begins: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Every place of runs, one after the other."""
+    ends = np.cumsum(sizes)
+    return np.arange(ends[-1]) + np.repeat(begins - ends + sizes, sizes)
 
 
 class Shards:
