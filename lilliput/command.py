@@ -8,8 +8,9 @@ from pathlib import Path
 
 from lilliput.base.errors import LilliputError, reading
 from lilliput.base.files import hash_of
+from lilliput.base.overrides import override_all
 from lilliput.base.rundir import RunFolder
-from lilliput.base.spec import from_plain, override_all, to_plain
+from lilliput.base.spec import from_plain, to_plain
 from lilliput.recipe import Recipe, load_recipe, names
 from lilliput.shrink import shrink
 from lilliput.sources import with_sources

@@ -14,7 +14,7 @@ from lilliput.base.errors import LilliputError, RecipeError, reading
 from lilliput.base.files import read_json, unsealed
 from lilliput.base.ownership import check_name
 from lilliput.base.rundir import RunFolder
-from lilliput.base.spec import from_plain
+from lilliput.base.spec import from_plain, is_spec, meet
 from lilliput.data.conversations import ChatCorpus, ChatFiles
 from lilliput.data.documents import Corpus, Files
 from lilliput.data.split import Split
@@ -281,6 +281,9 @@ def _import_file(kind: str, path: Path) -> ModuleType:
         raise RecipeError(
             f"the {kind} file fails with {type(error).__name__}: {error}", where=str(path), hint="mend the file"
         ) from error
+    for value in vars(module).values():
+        if is_spec(value) and value.__module__ == path.stem:
+            meet(value)
     return module
 
 

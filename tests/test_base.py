@@ -11,8 +11,9 @@ import tiny
 
 from lilliput.base.errors import LilliputError, RecipeError, RunError
 from lilliput.base.files import PARTIAL, new_folder, read_json, write_json, write_text
+from lilliput.base.overrides import override, override_all
 from lilliput.base.rundir import RunFolder
-from lilliput.base.spec import from_plain, override, override_all, to_plain
+from lilliput.base.spec import from_plain, to_plain
 from lilliput.base.units import Share, Steps, Tokens
 
 

@@ -12,8 +12,9 @@ from card_records import record_of
 from tiny_commands import lilliput, workshop
 
 from lilliput.base.files import read_json, sha256
+from lilliput.base.overrides import override
 from lilliput.base.rundir import RunFolder
-from lilliput.base.spec import from_plain, override, to_plain
+from lilliput.base.spec import from_plain, to_plain
 from lilliput.command import Command, read_command
 from lilliput.publish.again import again
 from lilliput.publish.card import card

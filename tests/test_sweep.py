@@ -206,6 +206,21 @@ def test_a_field_that_cannot_change_what_is_compared_is_refused(files, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
+def test_mixers_are_compared_though_no_layout_has_both(files, tmp_path):
+    """The recipe releases HGRN2; a sweep trains, and trains what no layout of it can express, too."""
+    folder, recipe = files
+    mixer = Over(path="model.mixer", values=("HGRN2(heads=2)", "GQA(heads=4,kv_heads=2,head_width=8)"))
+    found, said = train(recipe, tmp_path / "mixers", overs=[mixer])
+    one, other = found["settings"]
+    assert found["finished"] == 2 and one["parameters"] != other["parameters"] and "without their releases" in said
+    assert "not models of one size" in " ".join(found["notes"]) and "GQA(heads=4, kv_heads=2" in found["notes"][0]
+    again, said = train(recipe, tmp_path / "mixers", overs=[mixer])
+    assert without_time(again) == without_time(found) and "2 of them done" in said
+    with pytest.raises(RecipeError, match="cannot be split into 3 heads") as refused:
+        train(recipe, tmp_path / "none", overs=[replace(mixer, values=("HGRN2(heads=2)", "HGRN2(heads=3)"))])
+    assert "mixer=HGRN2(heads=3)" in refused.value.where and not (tmp_path / "none").exists()
+
+
 def test_a_variant_that_diverges_is_a_result(files, tmp_path):
     _, recipe = files
     found, screen = train(recipe, tmp_path, [Over(path=LR.path, values=("0.01", "1e38"))])

@@ -8,11 +8,12 @@ import tiny
 from scipy import stats
 
 from lilliput.base.errors import RecipeError
+from lilliput.nn.gqa import GQA
 from lilliput.sweep.grid import Over, read_over, settled, variants
 from lilliput.sweep.interval import estimate, student_quantile
 from lilliput.sweep.metric import Outcome, choose
 from lilliput.sweep.results import results
-from lilliput.sweep.table import markdown
+from lilliput.sweep.table import markdown, table
 
 LR = "timeline.pretrain.optimizer.lr"
 
@@ -54,6 +55,35 @@ def test_a_unit_is_swept_by_its_number(recipe):
     assert variants(recipe, [found], [0])[1].name == "tokens=3000,seed=0"
 
 
+def test_parts_are_varied_by_name(recipe):
+    bare = replace(recipe, timeline=recipe.timeline[:1])
+    given = "model.mixer=HGRN2(heads=4),GQA(heads=4,kv_heads=2,head_width=16)"
+    (mixers,) = settled(bare, [read_over(given)])
+    assert mixers.values == ("HGRN2(heads=4)", "GQA(heads=4, kv_heads=2, head_width=16)")
+    made = variants(bare, [mixers], [0, 1])
+    assert made[1].recipe.model.mixer == GQA(heads=4, kv_heads=2, head_width=16)
+    assert made[3].overrides == ("model.mixer=GQA(heads=4, kv_heads=2, head_width=16)", "seed=1")
+    assert made[0].setting.title == "mixer=HGRN2(heads=4)" and "(" not in made[0].name
+    assert len({one.name for one in made}) == 4
+    units = settled(bare, [read_over("timeline.pretrain.ema=0.9,NoEma(),Ema(decay=0.99)")])
+    assert units == [over("timeline.pretrain.ema", "Ema(decay=0.9)", "NoEma()", "Ema(decay=0.99)")]
+    (tuples,) = settled(bare, [read_over("model.mixer.horizons=(2, 50.0),none")])
+    assert [one.recipe.model.mixer.horizons for one in variants(bare, [tuples], [0])] == [(2, 50.0), None]
+
+
+def test_the_seed_alone_is_varied(recipe):
+    assert settled(recipe, [], seeds=3) == []
+    made = variants(recipe, [], [0, 1, 2])
+    assert [one.name for one in made] == ["seed=0", "seed=1", "seed=2"] and made[2].overrides == ("seed=2",)
+    outcomes = {one.name: Outcome(value=1.0 + one.seed, seconds=2.0) for one in made}
+    costs = {one.setting.name: {"parameters": 7, "steps": 1, "tokens": 100, "operations": 10**9} for one in made}
+    found = results("tiny", choose(recipe, None), [], made, outcomes, costs)
+    (alone,) = found["settings"]
+    assert alone["mean"] == 2.0 and alone["deviation"] == 1.0 and alone["difference"] is None
+    assert "standard deviation of 1.0000, and two single runs by 1.4142" in found["notes"][0]
+    assert [str(column.header) for column in table(found).columns] == ["mean ± 95%", "params", "FLOPs"]
+
+
 @pytest.mark.parametrize(
     ("overs", "fixed", "says"),
     [
@@ -67,6 +97,10 @@ def test_a_unit_is_swept_by_its_number(recipe):
         (["timeline.pretrain.clip=1,2", "timeline.0.clip=3,4"], [], "given twice"),
         (["timeline.pretrain.clip=1,2"], ["timeline.0.clip=1"], "--set timeline.0.clip=1"),
         (["seed=1,2"], [], "--seeds"),
+        (["model.mixer=HGRN2(heads=2),HGRN3(heads=2)"], [], "nearest names: HGRN2"),
+        (["model.mixer=HGRN2(heads=2),HGRN2(head=2)"], [], "nearest names: heads"),
+        (["model.mixer=HGRN2(heads=2),HGRN2( heads=2 )"], [], "the same value"),
+        (["model.mixer=HGRN2(heads=2),HGRN2(heads=2"], [], "cannot be read"),
         (["timeline.pretrain.batch_tokens=128,100"], [], "no multiple of length"),
     ],
 )
@@ -112,7 +146,7 @@ def compared(recipe, numbers, costs=None, **changes):
     for one in every:
         row = numbers[int(one.setting.values[LR]) - 1]
         outcomes[one.name] = Outcome(value=row[one.seed], seconds=2.0) if one.seed < len(row) else Outcome()
-    same = {one.setting.name: {"steps": 1, "tokens": 100, "operations": 10**9} for one in every}
+    same = {one.setting.name: {"parameters": 7, "steps": 1, "tokens": 100, "operations": 10**9} for one in every}
     return results("tiny", choose(recipe, None), overs, every, outcomes | changes, same | (costs or {}))
 
 
@@ -139,7 +173,8 @@ def test_what_is_missing_or_failed_is_said_and_not_compared(recipe):
 
 
 def test_one_seed_and_unequal_budgets_are_said(recipe):
-    costs = {"lr=2": {"steps": 1, "tokens": 200, "operations": 10**9}}
+    costs = {"lr=2": {"parameters": 9, "steps": 1, "tokens": 200, "operations": 10**9}}
     notes = " ".join(compared(recipe, [[1.0], [2.0]], costs)["notes"])
-    assert "One seed" in notes and "100 to 200 tokens" in notes and "operations" not in notes
+    assert "One seed" in notes and "100 tokens (lr=1) to 200 (lr=2)" in notes and "operations" not in notes
+    assert "7 parameters (lr=1) to 9 (lr=2)" in notes
     assert not compared(recipe, [[1.0, 1.1], [2.0, 2.1]])["notes"]

@@ -51,7 +51,12 @@ OutOption = Annotated[
     ),
 ]
 SetOption = Annotated[
-    list[str], typer.Option("--set", metavar="PATH=VALUE", help="Override one field of the recipe, e.g. seed=1.")
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Override one field of the recipe, e.g. seed=1, or a part by its name: 'model.mixer=HGRN2(heads=4)'.",
+    ),
 ]
 SourceOption = Annotated[
     list[str],

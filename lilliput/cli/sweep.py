@@ -28,9 +28,16 @@ def sweep_command(
     recipe: TargetArgument,
     over: Annotated[
         list[str],
-        typer.Option("--over", metavar="PATH=A,B,C", help="Vary one field; several of these make all combinations."),
+        typer.Option(
+            "--over",
+            metavar="PATH=A,B,C",
+            help="Vary one field; several of these make all combinations. A part is written by name: HGRN2(heads=4).",
+        ),
     ] = [],  # noqa: B006, typer reads it
-    seeds: Annotated[int, typer.Option(metavar="N", help="Train each setting with this many seeds.")] = 1,
+    seeds: Annotated[
+        int,
+        typer.Option(metavar="N", help="Train each setting with this many seeds; without --over, vary the seed alone."),
+    ] = 1,
     metric: Annotated[
         str | None,
         typer.Option(

@@ -14,8 +14,9 @@ from itertools import product
 from typing import Any
 
 from lilliput.base.errors import RecipeError
-from lilliput.base.spec import override, override_all
+from lilliput.base.overrides import override, override_all
 from lilliput.base.units import Share, Steps, Tokens
+from lilliput.base.written import is_written, split, write
 from lilliput.recipe import Recipe
 
 
@@ -27,15 +28,26 @@ class Over:
     """Dotted, as `--set` has it."""
     values: tuple[str, ...]
 
+    @property
+    def of_parts(self) -> bool:
+        """Whether a value is written as a part by its name, `HGRN2(heads=4)`, or as a tuple, and not as a number."""
+        return any(map(is_written, self.values))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """One combination of swept values."""
 
     name: str
-    """Such as `lr=0.003,layers=4`; a safe name of a folder."""
+    """Such as `lr=0.003,layers=4`; a safe name of a folder. Where nothing but the seed is varied, the recipe's."""
     values: Mapping[str, Any]
-    """The value at each swept path: a number, a text or a boolean."""
+    """The value at each swept path: a number, a text or a boolean; a part as it is written."""
+
+    @property
+    def title(self) -> str:
+        """The same for people, `lr=0.003, mixer=HGRN2(heads=4)`."""
+        labels = _labels(list(self.values))
+        return ", ".join(f"{labels[path]}={_spelled(value)}" for path, value in self.values.items()) or self.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,17 +63,17 @@ class Variant:
     @property
     def name(self) -> str:
         """Of its run folder."""
-        return f"{self.setting.name},seed={self.seed}"
+        return f"{self.setting.name},seed={self.seed}" if self.setting.values else f"seed={self.seed}"
 
 
 def read_over(text: str) -> Over:
-    """What `--over path=a,b,c` says.
+    """What `--over path=a,b,c` says; commas in brackets belong to a value.
 
     Raises:
         RecipeError: it names no path, a value is empty, or there is nothing to compare.
     """
     path, equals, values = text.partition("=")
-    over = Over(path=path.strip(), values=tuple(value.strip() for value in values.split(",")))
+    over = Over(path=path.strip(), values=tuple(value.strip() for value in split(values)))
     if not (over.path and equals and all(over.values)):
         raise RecipeError(
             f"{text!r} is no path with values", where="--over", hint="write e.g. --over timeline.pretrain.clip=0.5,1"
@@ -75,29 +87,35 @@ def read_over(text: str) -> Over:
     return over
 
 
-def settled(recipe: Recipe, overs: Sequence[Over], fixed: Iterable[str] = ()) -> list[Over]:
+def settled(recipe: Recipe, overs: Sequence[Over], fixed: Iterable[str] = (), *, seeds: int = 1) -> list[Over]:
     """The same overs, each path and value spelled in the one way that names of folders are made from.
 
     Args:
         recipe: what is varied.
         overs: as they were given; `timeline.0.tokens` and `timeline.pretrain.tokens` may be the same field.
         fixed: what `--set` was given, `path=value`.
+        seeds: how many; several are something to vary, too.
 
     Raises:
-        RecipeError: a path or a value does not fit the recipe, two are the same, or a path is not free.
+        RecipeError: a path or a value does not fit the recipe, two are the same, a path is not free, or nothing is
+            varied.
     """
-    if not overs:
-        raise RecipeError("nothing is varied", where="--over", hint="give it, e.g. --over timeline.pretrain.clip=0.5,1")
+    if not overs and seeds == 1:
+        raise RecipeError(
+            "nothing is varied",
+            where="--over",
+            hint="vary a field, e.g. --over timeline.pretrain.clip=0.5,1, or the seed alone: --seeds 3",
+        )
     taken = {"seed": "--seeds"}
     for text in fixed:
         with suppress(RecipeError):  # shrinking may have taken the field away
             path, _, value = text.partition("=")
-            taken[_found(override(recipe, path, value), path)[0]] = f"--set {text}"
+            taken[_found(override(recipe, path, value), path, is_written(value))[0]] = f"--set {text}"
     found = []
     for over in overs:
         path, values = "", {}
         for text in over.values:
-            path, value = _found(_changed(recipe, [(over.path, text)]), over.path)
+            path, value = _found(_changed(recipe, [(over.path, text)]), over.path, over.of_parts)
             if _spelled(value) in values:
                 raise RecipeError(
                     f"{text!r} is the same value as {values[_spelled(value)]!r}",
@@ -131,10 +149,10 @@ def variants(recipe: Recipe, overs: Sequence[Over], seeds: Sequence[int]) -> lis
     made = []
     for texts in product(*(over.values for over in overs)):
         changed = _changed(recipe, [(over.path, text) for over, text in zip(overs, texts, strict=True)])
-        values = {over.path: _found(changed, over.path)[1] for over in overs}
-        name = ",".join(f"{labels[path]}={_spelled(value)}" for path, value in values.items())
+        values = {over.path: _found(changed, over.path, over.of_parts)[1] for over in overs}
+        name = ",".join(f"{labels[path]}={_spelled(value).replace(', ', ',')}" for path, value in values.items())
         overrides = tuple(f"{path}={_spelled(value)}" for path, value in values.items())
-        made.append((Setting(name=_safe(name), values=values), changed, overrides))
+        made.append((Setting(name=_safe(name or recipe.name), values=values), changed, overrides))
     return [
         Variant(
             setting=one,
@@ -162,12 +180,15 @@ def _changed(recipe: Recipe, changes: list[tuple[str, str]]) -> Recipe:
         raise RecipeError(error.what, where=f"{overs}{source}", hint=error.hint) from error
 
 
-def _found(recipe: Recipe, path: str) -> tuple[str, Any]:
-    """The canonical path and the value of a field that `override` accepts: entries by name, units as their number."""
+def _found(recipe: Recipe, path: str, of_parts: bool) -> tuple[str, Any]:
+    """The canonical path and the value of a field that `override` accepts: entries by name.
+
+    Units are their number, and parts of one field that; where `of_parts`, a part is itself as it is written.
+    """
     value: Any = recipe
     keys = path.split(".")
     found = []
-    while keys or (is_dataclass(value) and not isinstance(value, Tokens | Steps | Share)):
+    while keys or (is_dataclass(value) and not of_parts and not isinstance(value, Tokens | Steps | Share)):
         if isinstance(value, Tokens | Steps | Share):
             break
         if isinstance(value, tuple):
@@ -182,8 +203,10 @@ def _found(recipe: Recipe, path: str) -> tuple[str, Any]:
         else:
             found.append(keys.pop(0) if keys else fields(value)[0].name)
             value = getattr(value, found[-1])
-    if isinstance(value, Tokens | Steps | Share):
+    if isinstance(value, Tokens | Steps | Share) and not of_parts:
         value = getattr(value, fields(value)[0].name)
+    if is_dataclass(value) or isinstance(value, tuple):
+        value = write(value)
     return ".".join(found), value
 
 
@@ -210,4 +233,4 @@ def _spelled(value: Any) -> str:
 def _safe(name: str) -> str:
     """A name of a folder: itself, or its safe letters and a hash of what they leave out."""
     kept = re.sub(r"[^A-Za-z0-9=,._+-]", "-", name)[:120]
-    return name if kept == name else f"{kept},{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return name if kept == name else f"{kept.strip('-')},{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -85,7 +85,7 @@ def _dots(axes: Any, settings: list[dict[str, Any]]) -> None:
         half, values = _half(setting), _seeds(setting)
         axes.errorbar(setting["mean"], place, xerr=half, color=COLOURS[0], marker="o", markersize=6, capsize=4)
         axes.plot(values, [place - below] * len(values), ".", color=COLOURS[0], alpha=0.5)
-    names = [lettering(setting["name"]) for setting in ranked]
+    names = [lettering(setting["title"]) for setting in ranked]
     axes.set_yticks(range(len(ranked)), names, fontsize=9 if len(ranked) < 25 else 6)
     axes.set_ylim(-0.6, len(ranked) - 0.4)
 

@@ -1,9 +1,12 @@
 """The result of a sweep so far as one JSON value: a row a setting, compared with the best of them seed by seed."""
 
+import math
 from collections.abc import Mapping, Sequence
+from statistics import stdev
 from typing import Any
 
 from lilliput import __version__
+from lilliput.base.figures import operations
 from lilliput.base.files import hash_of
 from lilliput.sweep.grid import Over, Variant
 from lilliput.sweep.interval import LEVEL, Estimate, estimate
@@ -11,6 +14,12 @@ from lilliput.sweep.metric import Metric, Outcome
 from lilliput.sweep.share import text_of
 
 Costs = Mapping[str, Mapping[str, int]]
+_DIFFER = {
+    "parameters": "are not models of one size",
+    "tokens": "do not train on one budget",
+    "operations": "do not cost the same",
+}
+"""What is said of settings that differ in each."""
 
 
 def results(
@@ -29,12 +38,13 @@ def results(
         overs: the swept fields.
         variants: all of the sweep.
         outcomes: by the name of a variant.
-        costs: `steps`, `tokens` and `operations` of training, by the name of a setting.
+        costs: `parameters` of the model that is compared, `steps`, `tokens` and `operations` of training, by the name
+            of a setting.
 
     Returns:
         JSON values; `settings` are in the order of the grid, `best` names the one of the least mean among those with
-        the most seeds. `difference` is to the best, over the seeds that both have; `told_apart` says whether its
-        interval excludes zero, and is None where one seed leaves no interval.
+        the most seeds. `deviation` is that of a single seed. `difference` is to the best, over the seeds that both
+        have; `told_apart` says whether its interval excludes zero, and is None where one seed leaves no interval.
     """
     by_setting: dict[str, list[Variant]] = {}
     for variant in variants:
@@ -75,9 +85,11 @@ def _setting(
     difference = estimate(paired) if paired else None
     return {
         "name": group[0].setting.name,
+        "title": group[0].setting.title,
         "values": dict(group[0].setting.values),
         "mean": None if not values else estimate(list(values.values())).mean,
         "interval": None if not values else _ends(estimate(list(values.values()))),
+        "deviation": stdev(values.values()) if len(values) > 1 else None,
         "seeds": {str(one.seed): values.get(one.seed) for one in group},
         "difference": difference and {"mean": difference.mean, "interval": _ends(difference), "seeds": len(paired)},
         "told_apart": difference and difference.excludes_zero,
@@ -101,19 +113,31 @@ def _ends(value: Estimate) -> list[float] | None:
 
 def _notes(variants: Sequence[Variant], outcomes: Mapping[str, Outcome], costs: Costs) -> list[str]:
     """What a reader must know to compare the rows."""
-    notes = []
-    for unit in ("tokens", "operations"):
-        counts = [cost[unit] for cost in costs.values()]
-        if min(counts) != max(counts):
-            shown = [f"{count:,}" if unit == "tokens" else f"{count:.3g}" for count in (min(counts), max(counts))]
-            notes.append(f"The settings do not train on one budget: {shown[0]} to {shown[1]} {unit}.")
+    titles = {variant.setting.name: variant.setting.title for variant in variants}
+    notes = [
+        f"The settings {what}: {_span(costs, unit, titles)}."
+        for unit, what in _DIFFER.items()
+        if len({cost[unit] for cost in costs.values()}) > 1
+    ]
     machines = sorted({outcome.machine for outcome in outcomes.values() if outcome.machine})
     if len(machines) > 1:
         notes.append(f"The variants were trained on machines of several kinds: {', '.join(machines)}.")
     notes += _changed_texts(variants, outcomes)
+    if len(costs) == 1 and (measured := [one.value for one in outcomes.values() if one.value is not None])[1:]:
+        notes.append(
+            f"Seeds alone differ by a standard deviation of {stdev(measured):.4f}, and two single runs by "
+            f"{math.sqrt(2) * stdev(measured):.4f}: a smaller difference between two runs says nothing."
+        )
     if len({variant.seed for variant in variants}) == 1:
         notes.append("One seed: no confidence interval, and no telling whether a difference would come again.")
     return notes
+
+
+def _span(costs: Costs, unit: str, titles: Mapping[str, str]) -> str:
+    """The least and the most that settings have of something, and which they are."""
+    ends = [pick(costs, key=lambda name: costs[name][unit]) for pick in (min, max)]
+    shown = [operations(costs[name][unit]) if unit == "operations" else f"{costs[name][unit]:,}" for name in ends]
+    return f"{shown[0]} {unit} ({titles[ends[0]]}) to {shown[1]} ({titles[ends[1]]})"
 
 
 def _changed_texts(variants: Sequence[Variant], outcomes: Mapping[str, Outcome]) -> list[str]:

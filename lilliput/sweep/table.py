@@ -1,16 +1,24 @@
 """The result of a sweep as a table, in Markdown and in the terminal."""
 
+from collections.abc import Callable
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
+from lilliput.base.figures import number, operations
+from lilliput.base.written import is_written
 from lilliput.publish.markdown import prose
 from lilliput.sweep.grid import label
 
-COLUMNS = ("mean ± 95%", "to best ± 95%", "verdict", "seeds", "steps", "tokens", "FLOPs", "seconds")
-WIDE = ("steps", "tokens", "FLOPs", "seconds")
+COLUMNS = (
+    *("mean ± 95%", "to best ± 95%", "verdict", "seeds", "parameters", "steps", "tokens", "FLOPs"),
+    "seconds",
+)
+WIDE = ("steps", "tokens", "seconds")
 """Columns that a terminal has no room for; where budgets differ a note says so."""
+SHORT = {"parameters": "params"}
+"""Headings in a terminal."""
 
 
 def headline(found: dict[str, Any]) -> str:
@@ -37,16 +45,46 @@ def markdown(found: dict[str, Any]) -> str:
 
 def table(found: dict[str, Any]) -> Table:
     """The same for the terminal."""
-    names = [*_labels(found), *COLUMNS]
-    shown = [place for place, name in enumerate(names) if name not in WIDE]
+    labels = _labels(found)
+    names, rows = [*labels, *COLUMNS], _rows(_brief(found), parameters=number)
+    idle = _idle(found, rows, len(labels))
+    shown = [place for place, name in enumerate(names) if name not in (*WIDE, *idle)]
     made = Table(
         title=headline(found), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
     )
     for place in shown:
-        made.add_column(names[place], justify="left" if names[place] == "verdict" else "right", no_wrap=True)
-    for row in _rows(found):
+        swept = place < len(labels)  # a part as it is written may be long
+        made.add_column(
+            SHORT.get(names[place], names[place]),
+            justify="left" if names[place] == "verdict" else "right",
+            no_wrap=not swept,
+            overflow="fold" if swept else "ellipsis",
+        )
+    for row in rows:
         made.add_row(*(row[place] for place in shown), style="bold" if "best" in row else None)
     return made
+
+
+def _brief(found: dict[str, Any]) -> dict[str, Any]:
+    """The same with parts named by their type alone, where that tells all values of a field apart."""
+    names: dict[str, dict[Any, str]] = {}
+    for path in found["over"]:
+        values = {setting["values"][path] for setting in found["settings"]}
+        brief = {value: value.partition("(")[0] for value in values if isinstance(value, str) and is_written(value)}
+        if len({*brief.values()} - {""}) == len(values):
+            names[path] = brief
+    settings = [
+        setting | {"values": {path: names.get(path, {}).get(value, value) for path, value in setting["values"].items()}}
+        for setting in found["settings"]
+    ]
+    return found | {"settings": settings}
+
+
+def _idle(found: dict[str, Any], rows: list[list[str]], labels: int) -> set[str]:
+    """Columns that say nothing: the seeds of settings that all have theirs, and what compares a single setting."""
+    seeds = {row[labels + COLUMNS.index("seeds")] for row in rows}
+    alone = {"to best ± 95%", "verdict"} if len(rows) == 1 and found["best"] else set()
+    return alone | ({"seeds"} if seeds == {str(len(found["seeds"]))} else set())
 
 
 def footnotes(found: dict[str, Any]) -> list[str]:
@@ -56,10 +94,12 @@ def footnotes(found: dict[str, Any]) -> list[str]:
         notes.append(
             "Intervals: Student's t over seeds. To the best: mean of the differences seed by seed. Every comparison "
             "has its 95% for itself: of twenty settings that are all alike, one is told apart by chance."
+            if len(found["settings"]) > 1
+            else "The interval: Student's t over seeds."
         )
     notes += found["notes"]
     for setting in found["settings"]:
-        notes += [f"{setting['name']}, seed {seed}: {why}." for seed, why in setting["failures"].items()]
+        notes += [f"{setting['title']}, seed {seed}: {why}." for seed, why in setting["failures"].items()]
     return notes
 
 
@@ -67,13 +107,13 @@ def _labels(found: dict[str, Any]) -> list[str]:
     return [label(path, found["over"]) for path in found["over"]]
 
 
-def _rows(found: dict[str, Any]) -> list[list[str]]:
+def _rows(found: dict[str, Any], parameters: Callable[[int], str] = "{:,}".format) -> list[list[str]]:
     """The best first; settings without a value last, in the order of the grid."""
     settings = sorted(found["settings"], key=lambda one: float("inf") if one["mean"] is None else one["mean"])
-    return [_row(setting, setting["name"] == found["best"]) for setting in settings]
+    return [_row(setting, setting["name"] == found["best"], parameters) for setting in settings]
 
 
-def _row(setting: dict[str, Any], is_best: bool) -> list[str]:
+def _row(setting: dict[str, Any], is_best: bool, parameters: Callable[[int], str]) -> list[str]:
     values = setting["seeds"].values()
     there = sum(value is not None for value in values)
     difference = setting["difference"]
@@ -83,9 +123,10 @@ def _row(setting: dict[str, Any], is_best: bool) -> list[str]:
         "" if difference is None else f"{difference['mean']:+.4f}{_half(difference['interval'])}",
         "best" if is_best else _verdict(setting),
         str(there) if there == len(values) else f"{there} of {len(values)}",
+        parameters(setting["parameters"]),
         f"{setting['steps']:,}",
         f"{setting['tokens']:,}",
-        f"{setting['operations']:.2e}",
+        operations(setting["operations"]),
         "" if setting["seconds"] is None else f"{setting['seconds']:,.1f}",
     ]
 

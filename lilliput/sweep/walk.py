@@ -12,13 +12,14 @@ results.json    table.md    plot.png    written again after every variant
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from lilliput import __version__, timeline
-from lilliput.base.errors import DivergenceError, InUseError, RunError, reading
+from lilliput.base.errors import DivergenceError, ExportError, InUseError, RecipeError, RunError, reading
 from lilliput.base.files import write_bytes, write_text
 from lilliput.base.held_folder import HeldFolder
 from lilliput.base.rundir import RunFolder, differences
@@ -27,7 +28,7 @@ from lilliput.base.terminal import Terminal
 from lilliput.command import Command
 from lilliput.missing import refuse_missing
 from lilliput.plan import plan
-from lilliput.recipe import Recipe
+from lilliput.recipe import Recipe, Release
 from lilliput.sweep.grid import Over, Variant, settled, variants
 from lilliput.sweep.metric import Metric, Outcome, choose, outcome, record_failure, refuse_without_effect
 from lilliput.sweep.plot import picture
@@ -57,8 +58,8 @@ def sweep(
     """Train every variant of a recipe that is not trained yet, as far as the metric, and compare them.
 
     Args:
-        recipe: what is varied.
-        overs: the fields to vary, `lilliput.sweep.grid.read_over` makes them of text.
+        recipe: what is varied. Where a variant's model is none that its releases can be made of, none has releases.
+        overs: the fields to vary, `lilliput.sweep.grid.read_over` makes them of text; none to vary the seed alone.
         seeds: how many, from the recipe's own on.
         folder: of the sweep; one that exists is continued, and grows by values and seeds that it has not.
         machine: where variants begin; None for whatever is here. A variant goes on where it began.
@@ -77,16 +78,30 @@ def sweep(
     """
     if seeds < 1:
         raise RunError(f"{seeds} seeds are none", where="--seeds", hint="give 1 or more")
-    overs = settled(recipe, overs, fixed)
     chosen = choose(recipe, metric)
-    for variant in variants(recipe, overs, [recipe.seed]):
+    try:
+        overs, every = _settled(recipe, overs, seeds, fixed)
+    except ExportError as error:
+        recipe = replace(recipe, timeline=tuple(one for one in recipe.timeline if not isinstance(one, Release)))
+        overs, every = _settled(recipe, overs, seeds, fixed)
+        console.print(f"variants are trained without their releases: {error.what}", markup=False, soft_wrap=True)
+    for variant in every:
         choose(variant.recipe, chosen.name)
         refuse_missing(variant.recipe.until(chosen.phase))
     refuse_without_effect(recipe, overs, chosen)
     (machine or Machine()).settled()
     walk = _Walk(recipe, folder, machine, chosen, console, command)
+    walk.count(every)
     walk.open(overs, [recipe.seed + place for place in range(seeds)])
     return walk.all()
+
+
+def _settled(
+    recipe: Recipe, overs: Sequence[Over], seeds: int, fixed: Sequence[str]
+) -> tuple[list[Over], list[Variant]]:
+    """The fields to vary, and every setting of them at the recipe's own seed."""
+    found = settled(recipe, overs, fixed, seeds=seeds)
+    return found, variants(recipe, found, [recipe.seed])
 
 
 class SweepFolder(HeldFolder):
@@ -119,6 +134,19 @@ class _Walk:
         self._recipe, self._folder, self._machine = recipe, folder, machine
         self._metric, self._console, self._command = metric, console, command
         self._counted: dict[str, dict[str, int]] = {}
+
+    def count(self, every: Sequence[Variant]) -> None:
+        """Count what variants cost, which refuses models that cannot be built.
+
+        Raises:
+            RecipeError: there is one.
+        """
+        for variant in every:
+            try:
+                self._cost(variant)
+            except RecipeError as error:
+                where = f"{error.where}, of {variant.setting.title}"
+                raise RecipeError(error.what, where=where, hint=error.hint) from error
 
     def open(self, overs: Sequence[Over], seeds: Sequence[int]) -> None:
         """Begin the sweep, or add what is new to the one that is there.
@@ -226,11 +254,13 @@ class _Walk:
         return sum(self._cost(one)["operations"] for one in self._grid()[1] if outcomes[one.name].is_over)
 
     def _cost(self, variant: Variant) -> dict[str, int]:
-        """Steps, tokens and operations until the metric, counted once a setting: the seed changes none of them."""
+        """Parameters, steps, tokens and operations until the metric, counted once a setting: no seed changes them."""
         name = variant.setting.name
         if name not in self._counted:
-            totals = plan(variant.recipe.until(self._metric.phase))["totals"]
-            self._counted[name] = {key: totals[key] for key in ("steps", "tokens", "operations")}
+            planned = plan(variant.recipe.until(self._metric.phase))
+            parameters = planned["phases"][-1]["parameters"]["total"]
+            totals = {key: planned["totals"][key] for key in ("steps", "tokens", "operations")}
+            self._counted[name] = {"parameters": parameters} | totals
         return self._counted[name]
 
     def _donors(self, variant: Variant) -> list[tuple[Path, Recipe]]:
@@ -242,7 +272,8 @@ class _Walk:
         if old["format"] != FORMAT:
             changed = [f"the format was {old['format']}, not {FORMAT}"]
         if set(old["over"]) != set(values):
-            changed.append(f"the swept fields were {', '.join(old['over'])}, not {', '.join(values)}")
+            named = [", ".join(paths) or "none but the seed" for paths in (old["over"], values)]
+            changed.append(f"the swept fields were {named[0]}, not {named[1]}")
         if changed:
             raise RunError(
                 f"the folder holds another sweep: {'; '.join(changed[:4])}",
