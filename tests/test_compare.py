@@ -3,13 +3,16 @@
 import json
 import math
 import random
+from io import StringIO
 
 import browser
 import pytest
 import tiny_commands
+from rich.console import Console
 
 from lilliput.compare.comparison import compare
 from lilliput.compare.equal import at_equal, lowest_in_common, noise, reached
+from lilliput.compare.table import table
 
 pytestmark = pytest.mark.slow
 
@@ -72,12 +75,13 @@ def test_ends_beyond_what_was_measured_are_open():
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
-    """Two runs of one text that learn at other rates, one that is measured once, and one of another split."""
+    """Three runs of one text that learn at other rates, one that is measured once, and one of another split."""
     folder = tiny_commands.workshop(tmp_path_factory.mktemp("compare"), entries=1)
     often = ["--set", "timeline.pretrain.measure_every=0.1"]
     for name, changes in {
         "slow": ["--set", "timeline.pretrain.optimizer.lr=2e-3", *often],
         "fast": often,
+        "half": ["--set", "timeline.pretrain.optimizer.lr=3e-3", *often],
         "once": ["--set", "timeline.pretrain.measure_every=1.0"],
         "other": ["--set", "split.salt=3"],
     }.items():
@@ -101,6 +105,22 @@ def test_the_command_says_which_is_faster(desk):
     ]
 
 
+@pytest.mark.slow
+def test_more_runs_than_two_are_compared_with_the_first(desk):
+    wide = ("compare", "slow", "fast", "half", "--page", "all.html")
+    said = " ".join(tiny_commands.lilliput(*wide, folder=desk).out.split())
+    assert "1: slow, 2: fast, 3: half" in said and "fast needs 0." in said and "half needs 0." in said
+    found = json.loads(tiny_commands.lilliput("compare", "slow", "fast", "half", "--json", folder=desk).out)
+    pair = compare(str(desk / "slow"), str(desk / "half"))
+    assert [other["run"] for other in found["against"]] == ["fast", "half"] and "says" not in found
+    assert found["against"][1]["levels"] == pair["levels"] == pair["against"][0]["levels"]
+    narrow = Console(width=80, file=StringIO())
+    narrow.print(table(found), table(pair))
+    assert "…" not in narrow.file.getvalue(), "nothing is cut in 80 columns"
+    page = (desk / "all.html").read_text()
+    assert page.count('data-points="12"') == 6 and page.count('class="level"') == 4 and "3: half" in page
+
+
 def test_it_says_plainly_when_they_never_reach_equal_bits_per_byte(desk):
     never = compare(str(desk / "slow"), str(desk / "fast"), at=0.5)
     assert not never["equal"] and "they never reach equal bits per byte" in never["says"]
@@ -117,6 +137,8 @@ def test_it_says_plainly_when_they_never_reach_equal_bits_per_byte(desk):
         (["slow", "fast", "--heldout", "text"], "nearest"),
         (["slow", "fast", "--at", "-1"], "above 0"),
         (["slow", "texts"], "is no run"),
+        (["slow"], "with nothing"),
+        (["slow", "fast", "other"], "not the same in other"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(desk, words, says):

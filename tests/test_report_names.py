@@ -58,7 +58,7 @@ def report(recipe, name):
         planned=8,
         parameters=1,
         steps=lines(8),
-        measured=[{"step": 4, name: 2.0, f"{name}/live": 2.1}],
+        measured=[{"step": 4, "tokens": 40, "heldout": {name: 2.0, f"{name}/live": 2.1}}],
         incidents=[{"step": 3, "incident": name, "what": name}],
     )
     environment = {key: name for key in ("processor", "cores", "lilliput", "commit", "python")} | {
@@ -83,8 +83,7 @@ def comparison(folder, name):
         "corpus": name,
         "unit": "bits per byte",
         "runs": [{"name": name, "points": [point, point | {"tokens": 20, "step": 2}]}] * 2,
-        "levels": [{"value": 2.0, "tokens": spent, "seconds": spent}],
-        "says": name,
+        "against": [{"run": name, "levels": [{"value": 2.0, "tokens": spent, "seconds": spent}], "says": name}],
         "notes": [name],
     }
     write_page(found, folder / "page.html")

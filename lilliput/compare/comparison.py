@@ -1,9 +1,10 @@
-"""A comparison of two runs as a JSON value: levels that both reached, what each spent, and what one should know."""
+"""A comparison of runs with the first of them as a JSON value: levels that both reached, what each spent, and notes."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from lilliput.base.errors import RecipeError, reading
+from lilliput.base.errors import RecipeError, RunError, reading
 from lilliput.compare.curve import Asked, HeldOut, asked, common_corpus
 from lilliput.compare.equal import FEWEST, Curve, Equal, at_equal, lowest_in_common, noise
 from lilliput.report.records import HINT, TEXT
@@ -13,37 +14,57 @@ BETWEEN = 3
 """Levels besides the lowest one that both came to."""
 
 
-def compare(first: str, second: str, *, corpus: str | None = None, at: float | None = None) -> dict[str, Any]:
+def compare(*names: str, corpus: str | None = None, at: float | None = None) -> dict[str, Any]:
     """Tokens and time to equal held-out bits per byte.
 
     Args:
-        first: a run folder, or `folder:phase`.
-        second: another, or another phase.
+        names: run folders, or `folder:phase`, two at least; each one is compared with the first.
         corpus: whose held-out text; the one that the first run's release is judged by, unless told.
         at: bits per byte to look at; the lowest that both came to, and some above it, unless told.
 
+    Returns:
+        JSON values: `runs` with their curves, and `against`, what each of the others needs beside the first. Where
+        there are two, what is said of the second is there by itself, too: `levels`, `equal` and `says`.
+
     Raises:
-        RunError: there is no such run, or they were not measured on the same text.
+        RunError: there is no such run, they were not measured on the same text, or there is one alone.
         RecipeError: there is no such phase, text or level.
     """
     if at is not None and not at > 0:
         raise RecipeError(f"no model comes to {at} bits per byte", where="--at", hint="give a number above 0")
-    with reading(f"{first} and {second}", HINT, "the records of the runs cannot be compared"):
-        return _compared(asked(first), asked(second), corpus, at)
+    if len(names) < 2:
+        raise RunError(
+            f"{' '.join(names) or 'nothing'} is compared with nothing",
+            where="the command line",
+            hint="give two runs or more: lilliput compare RUN RUN",
+        )
+    with reading(" and ".join(names), HINT, "the records of the runs cannot be compared"):
+        return _compared([asked(name) for name in names], corpus, at)
 
 
-def _compared(one: Asked, other: Asked, corpus: str | None, at: float | None) -> dict[str, Any]:
-    text = common_corpus(one, other, corpus)
-    curves = one.heldout(text), other.heldout(text)
-    rows = [_row(curves, level) for level in (_levels(curves) if at is None else [at])]
+def _compared(runs: list[Asked], corpus: str | None, at: float | None) -> dict[str, Any]:
+    text = common_corpus(runs, corpus)
+    curves = [run.heldout(text) for run in runs]
+    against = [_beside((curves[0], other), at) for other in curves[1:]]
+    alone = {key: against[0][key] for key in ("levels", "equal", "says")} if len(against) == 1 else {}
     return {
         "corpus": text,
         "unit": TEXT,
         "runs": [_plain(curve) for curve in curves],
+        "against": against,
+        **alone,
+        "notes": _notes(runs, curves, text),
+    }
+
+
+def _beside(curves: tuple[HeldOut, HeldOut], at: float | None) -> dict[str, Any]:
+    """What the second needs beside the first."""
+    rows = [_row(curves, level) for level in (_levels(curves) if at is None else [at])]
+    return {
+        "run": curves[1].name,
         "levels": rows,
         "equal": any(row["tokens"]["ratio"] is not None for row in rows),
         "says": _verdict(curves, rows[0]),
-        "notes": _notes(one, other, curves, text),
     }
 
 
@@ -114,11 +135,12 @@ def _bounds(interval: list[float | None] | None) -> str:
     return f"({low} to {high})"
 
 
-def _notes(one: Asked, other: Asked, curves: tuple[HeldOut, HeldOut], text: str) -> list[str]:
+def _notes(runs: list[Asked], curves: list[HeldOut], text: str) -> list[str]:
     """What limits the result."""
     counts = [len(curve.points) for curve in curves]
+    these = "two runs" if len(runs) == 2 else "runs"
     notes = [
-        f"measured {counts[0]} and {counts[1]} times; between measurements values are interpolated over the logarithm "
+        f"measured {_listed(map(str, counts))} times; between measurements values are interpolated over the logarithm "
         "of what was spent, so a phase's measure_every decides how fine this can be",
     ]
     if min(counts) < FEWEST:
@@ -126,18 +148,24 @@ def _notes(one: Asked, other: Asked, curves: tuple[HeldOut, HeldOut], text: str)
     else:
         notes.append(
             "intervals: 95%, from how far measurements lie from the line between their neighbours; they hold for these "
-            "two runs, not for other seeds (lilliput sweep has those)"
+            f"{these}, not for other seeds (lilliput sweep has those)"
         )
     notes.append(
         "while a learning rate is still high, a run is worse than one that ends there: levels above the lowest compare "
         "runs on their way"
     )
-    if one.text(text)["tokenizer"] != other.text(text)["tokenizer"]:
+    if len({str(run.text(text)["tokenizer"]) for run in runs}) > 1:
         notes.append(f"tokenizers differ: each was measured on the text of its own first {MOST:,} held-out positions")
-    if _machine(one) != _machine(other):
-        notes.append(f"machines differ, so do not compare seconds: {_machine(one)}; {_machine(other)}")
+    machines = list(dict.fromkeys(map(_machine, runs)))
+    if len(machines) > 1:
+        notes.append(f"machines differ, so do not compare seconds: {'; '.join(machines)}")
     notes += [f"{curve.name} is still training" for curve in curves if not curve.finished]
     return notes
+
+
+def _listed(words: Iterable[str]) -> str:
+    *before, last = words
+    return f"{', '.join(before)} and {last}"
 
 
 def _machine(each: Asked) -> str:

@@ -1,5 +1,6 @@
 """Held-out bits per byte of a run over the tokens it read and the seconds it trained."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,28 +96,30 @@ def asked(name: str) -> Asked:
     return Asked(name=name, run=run, phase=phase or None)
 
 
-def common_corpus(first: Asked, second: Asked, corpus: str | None) -> str:
-    """The text that both were measured on: the one of a name, else the one that the first run's release is judged by.
+def common_corpus(runs: Sequence[Asked], corpus: str | None) -> str:
+    """The text that all were measured on: the one of a name, else the one that the first run's release is judged by.
 
     Raises:
         RecipeError: one of them was not measured on it.
-        RunError: there is none yet, or what the two hold out of it is not the same.
+        RunError: there is none yet, or what two of them hold out of it is not the same.
     """
-    both = [name for name in first.corpora() if name in second.corpora()]
-    if corpus is not None and corpus not in both:
-        raise unknown("text", corpus, both or ["none yet"], f"--heldout, for {first.name} and {second.name}")
-    if not both:
+    first, *others = runs
+    where = " and ".join(run.name for run in runs)
+    common = [name for name in first.corpora() if all(name in other.corpora() for other in others)]
+    if corpus is not None and corpus not in common:
+        raise unknown("text", corpus, common or ["none yet"], f"--heldout, for {where}")
+    if not common:
         raise RunError(
-            "the runs were not both measured in bits per byte of one text",
-            where=f"{first.name} and {second.name}",
-            hint="train both to their first measurement; the recipe's `measure_every` says how often there is one",
+            f"the runs were not {'both' if len(runs) == 2 else 'all'} measured in bits per byte of one text",
+            where=where,
+            hint="train each to its first measurement; the recipe's `measure_every` says how often there is one",
         )
-    chosen = corpus or both[0]
-    one, other = first.text(chosen), second.text(chosen)
-    if any(one[key] != other[key] for key in ("text", "split")):
-        raise RunError(
-            f"the held-out text of {chosen!r} is not the same in both runs",
-            where=f"{first.name} and {second.name}",
-            hint="compare runs of the same text and the same split, or another text with --heldout",
-        )
+    chosen = corpus or common[0]
+    for other in others:
+        if any(first.text(chosen)[key] != other.text(chosen)[key] for key in ("text", "split")):
+            raise RunError(
+                f"the held-out text of {chosen!r} is not the same in {'both runs' if len(runs) == 2 else other.name}",
+                where=f"{first.name} and {other.name}",
+                hint="compare runs of the same text and the same split, or another text with --heldout",
+            )
     return chosen

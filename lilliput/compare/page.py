@@ -1,24 +1,12 @@
-"""A comparison for people: the cells of its table, and a page with both curves."""
+"""A comparison as a page with all curves."""
 
 from pathlib import Path
 from typing import Any
 
 from lilliput.base.files import write_text
+from lilliput.compare.table import headings, rows, says
 from lilliput.report.chart import Chart, Curve
-from lilliput.report.page import duration, render
-from lilliput.report.scale import short
-
-
-def cells(level: dict[str, Any]) -> list[str]:
-    """A row: the level, and what both spent to reach it, in tokens and in time."""
-    tokens, seconds = level["tokens"], level["seconds"]
-    return [
-        f"{level['value']:.4f}",
-        *(_spent(one, short) for one in tokens["spent"]),
-        _ratio(tokens),
-        *(_spent(one, duration) for one in seconds["spent"]),
-        _ratio(seconds),
-    ]
+from lilliput.report.page import render
 
 
 def write_page(found: dict[str, Any], path: Path) -> None:
@@ -26,9 +14,10 @@ def write_page(found: dict[str, Any], path: Path) -> None:
     facts = {
         "corpus": found["corpus"],
         "names": [run["name"] for run in found["runs"]],
-        "says": found["says"],
+        "says": says(found),
         "notes": found["notes"],
-        "rows": [cells(level) for level in found["levels"]],
+        "headings": headings(found),
+        "rows": rows(found),
         "charts": [
             _chart(found, "tokens", "Over tokens", "text tokens").drawn(),
             _chart(found, "seconds", "Over time", "seconds in training steps").drawn(),
@@ -53,19 +42,6 @@ def _chart(found: dict[str, Any], what: str, title: str, across: str) -> Chart:
             )
             for run in found["runs"]
         ],
-        lines=[("equal", found["levels"][0]["value"])],
+        lines=[("equal", other["levels"][0]["value"]) for other in found["against"]],
         x_logarithmic=True,
     )
-
-
-def _spent(amount: float | None, shown: Any) -> str:
-    return "not seen" if amount is None else shown(amount)
-
-
-def _ratio(found: dict[str, Any]) -> str:
-    if found["ratio"] is None:
-        return ""
-    if found["interval"] is None:
-        return f"{found['ratio']:.2f}"
-    low, high = ("..." if end is None else f"{end:.2f}" for end in found["interval"])
-    return f"{found['ratio']:.2f} ({low}–{high})"
