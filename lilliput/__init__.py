@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from lilliput.running import evaluate_model as evaluate_model
     from lilliput.running import run_recipe as run_recipe
     from lilliput.running import train_recipe as train_recipe
+    from lilliput.trained import load_trained as load_trained
 
 __version__ = "0.1.0"
 
 _FROM = {name: "lilliput.api" for name in ("Choice", "Model", "load")} | {
     name: "lilliput.running" for name in ("Run", "evaluate_model", "run_recipe", "train_recipe")
 }
+_FROM["load_trained"] = "lilliput.trained"
 """Where names are defined; each is imported when it is asked for, so that `import lilliput` stays light."""
 
 

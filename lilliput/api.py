@@ -89,7 +89,7 @@ class Model:
     @property
     def context(self) -> int:
         """Tokens the model was trained to read at once."""
-        return self._published.layout.context
+        return self._published.context
 
     @property
     def max_new_tokens(self) -> int:

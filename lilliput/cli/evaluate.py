@@ -2,16 +2,22 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lilliput.base.errors import LilliputError
-from lilliput.cli.options import DeviceOption, ItemsOption, JsonOption, expanded
+from lilliput.cli.opened import explain, subject
+from lilliput.cli.options import DeviceOption, ItemsOption, JsonOption, RunOption, expanded
 from lilliput.cli.pipeline import interruptible
 from lilliput.cli.show import console, show_evaluation, show_release, silent
-from lilliput.cli.target import target
+from lilliput.cli.target import Target, target
+
+if TYPE_CHECKING:
+    from lilliput.trained import Trained
 
 SUITE = "open-slm"
 """Of a model folder, unless told otherwise."""
@@ -22,7 +28,11 @@ app = typer.Typer()
 @app.command("eval")
 def evaluate(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL|RUN|RECIPE", help="A model folder; or a run, whose releases are evaluated.")
+        str,
+        typer.Argument(
+            metavar="MODEL|RUN|RECIPE",
+            help="A model folder; or a run, whose releases are evaluated, or its trained weights where there is none.",
+        ),
     ],
     suite: Annotated[
         str | None,
@@ -32,6 +42,10 @@ def evaluate(
     ] = None,
     eval_data: ItemsOption = None,
     tasks: Annotated[str, typer.Option(help="Only these tasks of the suite, separated by commas.")] = "",
+    own: Annotated[
+        list[Path],
+        typer.Option("--task", metavar="FILE.yaml", help="A task of your own, as lm-eval has them, instead."),
+    ] = [],  # noqa: B006, typer reads it
     text: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Perplexity and bits per byte of a text instead.", callback=expanded),
@@ -43,75 +57,108 @@ def evaluate(
     ] = None,
     trust_remote_code: Annotated[
         bool,
-        typer.Option("--trust-remote-code", help="Let Python files of the model folder run that are not ours."),
+        typer.Option("--trust-remote-code", help="Let Python run that the model folder or --task names."),
     ] = False,
+    out: RunOption = None,
     device: DeviceOption = "auto",
     dtype: Annotated[str, typer.Option(help="Of the weights: float32, bfloat16 or float16.")] = "float32",
     batch_size: Annotated[int, typer.Option(help="Rows of a forward pass.")] = 16,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a model on a suite or a text, by lm-evaluation-harness; or all releases of a run as its recipe says."""
-    from lilliput.api import last_release
+    """Score a model on a suite, a task or a text, by lm-evaluation-harness; or a run's releases as its recipe says."""
     from lilliput.base.ownership import check_output
     from lilliput.publish.remote_code import check_code
+    from lilliput.recipe import Release
     from lilliput.train.machine import Machine
 
-    folder = last_release(Path(model)) or Path(model)
-    if suite is None and text is None and not (Path(model) / "config.json").is_file():
-        asked = {
-            "--tasks": tasks,
-            "--limit": limit,
-            "--records": records,
-            "--trust-remote-code": trust_remote_code,
-        }
-        for option in (name for name, value in asked.items() if value):
-            raise LilliputError(
-                f"{option} has no effect where a run is evaluated as its recipe says",
-                where=option,
-                hint="add --suite or --text, which ask the last release, or leave it out",
-            )
-        _as_the_recipe_says(model, eval_data, as_json)
-        return
-    if suite is not None and text is not None:
+    given = {"--suite": suite, "--text": text, "--task": own}
+    ways = [option for option, value in given.items() if value]
+    if len(ways) > 1 or (own and tasks):
         raise LilliputError(
-            "a suite and a text at once", where="--suite and --text", hint="ask for one after the other"
+            f"{' and '.join([*ways, *(['--tasks'] if tasks else [])])} at once",
+            where="the command line",
+            hint="ask for one after the other; --tasks names tasks of a suite, --task a file of your own",
         )
+    if not ways and not (Path(model) / "config.json").is_file():
+        aim = target(model, out=out)
+        if any(isinstance(entry, Release) for entry in aim.recipe.timeline):
+            asked = {
+                "--tasks": tasks,
+                "--limit": limit,
+                "--records": records,
+                "--trust-remote-code": trust_remote_code,
+            }
+            for option in (name for name, value in asked.items() if value):
+                raise LilliputError(
+                    f"{option} has no effect where a run is evaluated as its recipe says",
+                    where=option,
+                    hint="add --suite, --task or --text, which ask the last release, or leave it out",
+                )
+            _as_the_recipe_says(aim, eval_data, as_json)
+            return
     if records is not None:
         check_output(records, '"log_likelihoods": ', "--records")
+    found = subject(model, out)
+    if not isinstance(found, Path):
+        explain(found)
     settings: dict[str, Any] = {
         "device": Machine(device=device).settled().device,
         "dtype": dtype,
         "batch_size": batch_size,
         "limit": limit,
         "records": records,
-        "trust_remote_code": check_code(folder, trusted=trust_remote_code),
+        "trust_remote_code": isinstance(found, Path) and check_code(found, trusted=trust_remote_code),
     }
-    found = _measured(folder, text, settings) if text else _asked(folder, suite or SUITE, eval_data, tasks, settings)
-    if as_json:
-        print(json.dumps({"model": str(folder), "suite": None if text else suite or SUITE} | found.plain(), indent=2))
+    if text:
+        scores = _measured(found, text, settings)
+    elif own:
+        scores = _own(found, own, eval_data, settings | {"trust_tasks": trust_remote_code})
     else:
-        show_evaluation(found.plain(), str(folder))
+        scores = _asked(found, suite or SUITE, eval_data, tasks, settings)
+    name = str(found if isinstance(found, Path) else found.folder)
+    if as_json:
+        named = {"model": name, "suite": None if text or own else suite or SUITE}
+        print(json.dumps(named | scores.plain(), indent=2))
+    else:
+        show_evaluation(scores.plain(), name)
 
 
-def _asked(folder: Path, suite: str, eval_data: Path | None, tasks: str, settings: dict[str, Any]) -> Any:
+def _asked(found: "Path | Trained", suite: str, eval_data: Path | None, tasks: str, settings: dict[str, Any]) -> Any:
     from lilliput.evals.by_name import evaluate_by_name
     from lilliput.evals.items import items_of
 
     chosen = [name.strip() for name in tasks.split(",") if name.strip()]
-    with console.status(f"{folder}: {suite}") as status:
-        settings["watcher"] = lambda progress: status.update(str(progress))
-        return evaluate_by_name(folder, suite, items_of(eval_data), tasks=chosen, **settings)
+    if not isinstance(found, Path):
+        settings["heldout"] = found.heldout
+    with _shown(suite, found, settings) as model:
+        return evaluate_by_name(model, suite, items_of(eval_data), tasks=chosen, **settings)
 
 
-def _measured(folder: Path, text: Path, settings: dict[str, Any]) -> Any:
+def _own(found: "Path | Trained", files: list[Path], eval_data: Path | None, settings: dict[str, Any]) -> Any:
+    from lilliput.evals.by_name import evaluate_own
+    from lilliput.evals.items import items_of
+
+    with _shown(", ".join(map(str, files)), found, settings) as model:
+        return evaluate_own(model, [file.expanduser() for file in files], items_of(eval_data), **settings)
+
+
+def _measured(found: "Path | Trained", text: Path, settings: dict[str, Any]) -> Any:
     from lilliput.evals.text import measure_text
 
-    with console.status(f"{folder}: {text}") as status:
+    with _shown(str(text), found, settings) as model:
+        return measure_text(model, text, **settings)
+
+
+@contextmanager
+def _shown(what: str, found: "Path | Trained", settings: dict[str, Any]) -> Iterator[Any]:
+    """The model to ask, while a line says how far it is."""
+    model = found if isinstance(found, Path) else found.native
+    with console.status(f"{model}: {what}") as status:
         settings["watcher"] = lambda progress: status.update(str(progress))
-        return measure_text(folder, text, **settings)
+        yield model
 
 
-def _as_the_recipe_says(run: str, eval_data: Path | None, as_json: bool) -> None:
+def _as_the_recipe_says(aim: Target, eval_data: Path | None, as_json: bool) -> None:
     """Publishing does nothing twice: what is exported stays, what is not evaluated yet is, and the cards say so.
 
     A run that may be read only, somebody else's or an archived one, shows what it recorded.
@@ -120,7 +167,6 @@ def _as_the_recipe_says(run: str, eval_data: Path | None, as_json: bool) -> None
     from lilliput.evals.items import items_of
     from lilliput.timeline import publish
 
-    aim = target(run)
     releases = [] if os.access(aim.folder, os.W_OK) else _recorded(aim.folder)
     if not releases:
         with interruptible():

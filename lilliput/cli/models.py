@@ -8,7 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from lilliput.base.errors import LilliputError
-from lilliput.cli.options import DeviceOption, JsonOption, ModelArgument
+from lilliput.cli.opened import opened
+from lilliput.cli.options import DeviceOption, JsonOption, ModelArgument, RunOption
 from lilliput.cli.show import console, number
 
 app = typer.Typer()
@@ -32,11 +33,11 @@ def generate(
     repetition_penalty: Annotated[float | None, typer.Option(help="Above 1, what was said is less likely.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed writes the same text.")] = 0,
     raw: Annotated[bool, typer.Option(help="Do not put a chat model's prompt into its template.")] = False,
+    out: RunOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Write one continuation or one answer, with the release's own settings unless told otherwise."""
-    from lilliput.api import load
     from lilliput.base.terminal import visible
 
     if greedy and (temperature, top_k, top_p) != (None, None, None):
@@ -45,7 +46,7 @@ def generate(
             where="--greedy",
             hint="leave it or them out",
         )
-    opened = load(model, device=device)
+    loaded = opened(str(model), out, device)
     given = {
         "greedy": greedy or None,
         "temperature": temperature,
@@ -54,10 +55,10 @@ def generate(
         "repetition_penalty": repetition_penalty,
     }
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    asked = prompt if raw or opened.chat_template is None else [{"role": "user", "content": prompt}]
-    pieces = opened.stream(asked, max_new_tokens=most, seed=seed, **settings)
+    asked = prompt if raw or loaded.chat_template is None else [{"role": "user", "content": prompt}]
+    pieces = loaded.stream(asked, max_new_tokens=most, seed=seed, **settings)
     if as_json:
-        print(json.dumps({"model": str(opened.folder), "prompt": prompt, "seed": seed, "text": "".join(pieces)}))
+        print(json.dumps({"model": str(loaded.folder), "prompt": prompt, "seed": seed, "text": "".join(pieces)}))
         return
     for piece in pieces:
         print(visible(piece), end="", flush=True)
@@ -71,14 +72,14 @@ def chat(
     most: MostOption = None,
     temperature: TemperatureOption = None,
     seed: Annotated[int, typer.Option(help="The same seed and the same messages give the same answers.")] = 0,
+    out: RunOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Talk with a chat model in the terminal; a base model goes on from each text instead."""
-    from lilliput.api import load
     from lilliput.generate.chat import Chat, Messages
 
-    opened = load(model, device=device)
-    is_base = opened.chat_template is None
+    loaded = opened(str(model), out, device)
+    is_base = loaded.chat_template is None
     if is_base and system:
         raise LilliputError("a base model is told nothing", where="--system", hint="leave it out, or give a chat model")
     if is_base:
@@ -92,12 +93,12 @@ def chat(
         return messages[-1]["content"] if is_base else messages
 
     Chat(
-        lambda messages, seed: opened.stream(prompt(messages), max_new_tokens=most, seed=seed, **settings),
+        lambda messages, seed: loaded.stream(prompt(messages), max_new_tokens=most, seed=seed, **settings),
         console,
         seed=seed,
         system=system,
-        tokens=lambda messages: opened.count_tokens(prompt(messages)),
-        most=opened.context - (opened.max_new_tokens if most is None else most),
+        tokens=lambda messages: loaded.count_tokens(prompt(messages)),
+        most=loaded.context - (loaded.max_new_tokens if most is None else most),
     ).hold()
 
 
@@ -109,13 +110,12 @@ def score(
     delimiter: Annotated[
         str, typer.Option(help="Between the context and a choice; a blank unless told.", show_default=False)
     ] = " ",
+    out: RunOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Rank texts by how likely the model finds them after a context."""
-    from lilliput.api import load
-
-    scored = load(model, device=device).score(context, choices, delimiter=delimiter)
+    scored = opened(str(model), out, device).score(context, choices, delimiter=delimiter)
     ranked = sorted(scored, key=lambda choice: -choice.log_likelihood)
     rows = [
         {

@@ -40,7 +40,20 @@ TargetArgument = Annotated[
     ),
 ]
 ModelArgument = Annotated[
-    Path, typer.Argument(metavar="MODEL|RUN", help="A published model folder, or a run folder (its last release).")
+    Path,
+    typer.Argument(
+        metavar="MODEL|RUN|RECIPE",
+        help="A published model folder; or a run: its last release, or its trained weights where there is none.",
+    ),
+]
+RunOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="RUN",
+        help="The run folder of a RECIPE, which a run needs whose recipe file defines parts of its own.",
+        callback=expanded,
+    ),
 ]
 OutOption = Annotated[
     Path | None,

@@ -4,25 +4,30 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+from lilliput.base.errors import RecipeError
 from lilliput.base.files import write_text
 from lilliput.data.arithmetic import arithmetic_items
 from lilliput.evals.evaluation import Evaluation
 from lilliput.evals.harness import evaluate
 from lilliput.evals.items import Items
+from lilliput.evals.native import Native
 from lilliput.evals.progress import Watcher
-from lilliput.evals.suites import ARITHMARK2_SYNTHETIC, named
+from lilliput.evals.suites import ARITHMARK2_SYNTHETIC, HELDOUT, Suite, named
+from lilliput.evals.task_file import read_task
 
 ARITHMETIC_ITEMS = 500
 """Generated arithmetic questions; one standard error at chance is 1.9 points."""
 
 
 def evaluate_by_name(
-    model_folder: Path,
+    model_folder: Path | Native,
     suite: str,
     items: Items,
     *,
     tasks: Sequence[str] = (),
+    heldout: Path | None = None,
     device: str = "cpu",
     dtype: str = "float32",
     batch_size: int = 16,
@@ -31,9 +36,10 @@ def evaluate_by_name(
     trust_remote_code: bool = False,
     watcher: Watcher | None = None,
 ) -> Evaluation:
-    """Score a Hugging Face folder on a suite, or on some of its tasks by the harness's names.
+    """Score a Hugging Face folder, or a native model, on a suite, or on some of its tasks by the harness's names.
 
-    Held-out text, which only a run has, is left out. Generated arithmetic is the same for every model.
+    Held-out text, which only a run has, is a file of JSON lines; without one its bits per byte are left out. Generated
+    arithmetic is the same for every model.
 
     Raises:
         RecipeError: there is no such suite or task; the nearest names are given.
@@ -45,6 +51,8 @@ def evaluate_by_name(
         made = {}
         if ARITHMARK2_SYNTHETIC in chosen.made:
             made[ARITHMARK2_SYNTHETIC.task] = write_arithmetic(work / "arithmetic.jsonl", seed=0)
+        if HELDOUT in chosen.made and heldout is not None:
+            made[HELDOUT.task] = heldout
         return evaluate(
             model_folder,
             chosen,
@@ -59,6 +67,39 @@ def evaluate_by_name(
             trust_remote_code=trust_remote_code,
             watcher=watcher,
         )
+
+
+def evaluate_own(
+    model_folder: Path | Native,
+    files: Sequence[Path],
+    items: Items,
+    *,
+    trust_tasks: bool = False,
+    **settings: Any,
+) -> Evaluation:
+    """Score a model on tasks of one's own.
+
+    Args:
+        model_folder: see `lilliput.evals.harness.evaluate`.
+        files: a YAML file each, see `lilliput.evals.task_file`.
+        items: whether datasets may be fetched: `Hub` alone asks the network.
+        trust_tasks: whether Python that the files name may run.
+        settings: as of `evaluate`.
+
+    Raises:
+        DataError: a file is no task, or its questions cannot be asked.
+        RecipeError: two tasks have the same name.
+    """
+    with TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        own = [read_task(file, trusted=trust_tasks, work=work) for file in files]
+        names = [task.name for task in own]
+        for task in own:
+            if names.count(task.name) > 1:
+                raise RecipeError(
+                    f"two tasks are named {task.name!r}", where=f"--task {task.path}", hint="rename one: `task:`"
+                )
+        return evaluate(model_folder, Suite(name="own"), items, work=work, own=own, **settings)
 
 
 def write_arithmetic(path: Path, *, seed: int) -> Path:

@@ -5,7 +5,7 @@ Anyone can repeat them: the folder is loaded as a Hugging Face model, tasks are 
 https://github.com/EleutherAI/lm-evaluation-harness
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,12 @@ from lilliput.base.headers import check_weights_cover
 from lilliput.evals.evaluation import Answered, Evaluation, summed_up, write_records
 from lilliput.evals.items import Items, Questions, asked, check_items, from_file
 from lilliput.evals.layout import FILES, identity_of
+from lilliput.evals.native import Native
 from lilliput.evals.offline import offline
+from lilliput.evals.own_tasks import load_own, sandboxed
 from lilliput.evals.progress import Watcher
 from lilliput.evals.suites import Suite, TaskUse
+from lilliput.evals.task_file import TaskFile
 from lilliput.tokenizer.bpe import TOKENIZER_FILE, load_tokenizer
 
 TASKS = Path(__file__).parent / "tasks"
@@ -25,12 +28,13 @@ WEIGHTS = ("float32", "bfloat16", "float16")
 
 
 def evaluate(
-    model_folder: Path,
+    model_folder: Path | Native,
     suite: Suite,
     items: Items,
     *,
     work: Path,
     made: Mapping[str, Path] | None = None,
+    own: Sequence[TaskFile] = (),
     device: str = "cpu",
     dtype: str = "float32",
     batch_size: int = 16,
@@ -39,16 +43,17 @@ def evaluate(
     trust_remote_code: bool = False,
     watcher: Watcher | None = None,
 ) -> Evaluation:
-    """Score a Hugging Face folder on the tasks of a suite: public ones, then those on items that Lilliput makes.
+    """Score a model on the tasks of a suite: public ones, then those on items that Lilliput makes, then one's own.
 
     The model's window is `max_position_embeddings` of its config, for recurrent models too: what fits no window is cut.
 
     Args:
-        model_folder: config, weights, tokenizer, and the model's own code where it has any.
+        model_folder: config, weights, tokenizer, and the model's own code where it has any; or a native model.
         suite: the tasks, with the metrics to report.
         items: where public questions come from. The network is touched for them alone, and only by `Hub`.
         work: the only folder written to, but for the hub's cache: dataset caches, copies of model code.
         made: files of items that Lilliput made, by the harness's name of the task. Tasks without one are left out.
+        own: tasks that are in no suite.
         device: as torch names it.
         dtype: of the weights; softmax is always in float32.
         batch_size: rows of a forward pass.
@@ -65,7 +70,7 @@ def evaluate(
     """
     made = made or {}
     limit = min((bound for bound in (limit, suite.limit) if bound is not None), default=None)
-    _check(model_folder, suite, made, limit)
+    _check(suite, made, limit)
     if dtype not in WEIGHTS or batch_size < 1:
         raise RecipeError(
             f"weights of {dtype} in batches of {batch_size} rows are nothing to run",
@@ -74,30 +79,32 @@ def evaluate(
         )
     check_items(suite, items)
     uses = asked(suite, items, made)
-    if not uses:
+    if not uses and not own:
         raise DataError(
             "nothing of it can be asked of a model alone",
             where=f"evaluation suite {suite.name!r}",
             hint="its items are made by a run; measure a text with --text, or ask another suite",
         )
-    check_weights_cover(model_folder)  # before transformers builds what the config asks for
-    if (model_folder / TOKENIZER_FILE).is_file():
-        load_tokenizer(model_folder)
+    _check_model(model_folder, dtype)
     public = [use for use in uses if use.task not in made]
-    with items.loading(work):
+    with items.loading(work), sandboxed(own):
+        loaded = [load_own(file) for file in own]
         questions = {use.task: items.questions(use, work) for use in public}
         tasks = _load_tasks(public, questions, source=str(items))
         identities = {use.task: questions[use.task].identity or _identity(use, tasks[use.task]) for use in public}
-    with offline(work):
-        own = {task: Questions(settings=from_file(path, split="test", work=work)) for task, path in made.items()}
-        tasks |= _load_tasks([use for use in uses if use.task in made], own, source="a file made for it")
+    with offline(work), sandboxed(own):
+        ours = {task: Questions(settings=from_file(path, split="test", work=work)) for task, path in made.items()}
+        tasks |= _load_tasks([use for use in uses if use.task in made], ours, source="a file made for it")
+        tasks |= {one.use.task: one.task for one in loaded}
+        identities |= {one.use.task: one.identity for one in loaded}
         import lm_eval.evaluator
 
         from lilliput.evals.likelihoods import Likelihoods
 
-        with reading(model_folder, "fetch or publish the folder again", "the model cannot be loaded"):
+        with reading(str(model_folder), "fetch or publish the folder again", "the model cannot be loaded"):
             model: Any = Likelihoods(
                 model_folder,
+                work=work,
                 device=device,
                 dtype=dtype,
                 batch_size=batch_size,
@@ -105,13 +112,14 @@ def evaluate(
                 watcher=watcher,
             )
         answered = []
-        for use in uses:
+        for use in (*uses, *(one.use for one in loaded)):
             model.begin(use)
             task = tasks[use.task]
             # Bootstrapping takes longer than the model; the standard errors here are exact or closed-form.
             answer = lm_eval.evaluator.evaluate(model, {"tasks": {use.task: task}}, limit=limit, bootstrap_iters=0)
             note = "" if limit is None else f"first {limit:,} items only"
-            notes = "; ".join(part for part in (note, (questions | own)[use.task].note) if part)
+            known = (questions | ours).get(use.task)
+            notes = "; ".join(part for part in (note, known and known.note) if part)
             answered.append(Answered(use=use, task=task, answer=answer, note=notes, identity=identities.get(use.task)))
         if records is not None:
             write_records(answered, records)
@@ -129,7 +137,28 @@ def longest_first(documents: Any) -> Any:
     return documents.select(sorted((row for row, text in enumerate(texts) if text), key=lambda row: -len(texts[row])))
 
 
-def _check(model_folder: Path, suite: Suite, made: Mapping[str, Path], limit: int | None) -> None:
+def _check_model(model: Path | Native, dtype: str) -> None:
+    """Refuse a folder without a model of the size that it claims, before transformers builds what its config says."""
+    if isinstance(model, Native):
+        if dtype != "float32":
+            raise RecipeError(
+                f"the weights of a run are float32, not {dtype}",
+                where="--dtype",
+                hint="leave it out, or publish the run, whose release can be rounded",
+            )
+        return
+    if not (model / "config.json").is_file():
+        raise DataError(
+            f"{model} is no model folder, it has no config.json",
+            where="the folder to evaluate",
+            hint="give the folder that a release was exported to",
+        )
+    check_weights_cover(model)
+    if (model / TOKENIZER_FILE).is_file():
+        load_tokenizer(model)
+
+
+def _check(suite: Suite, made: Mapping[str, Path], limit: int | None) -> None:
     known = {use.task for use in suite.made}
     if not set(made) <= known:
         raise RecipeError(
@@ -139,12 +168,6 @@ def _check(model_folder: Path, suite: Suite, made: Mapping[str, Path], limit: in
         )
     if limit is not None and limit < 2:
         raise RecipeError(f"the limit is {limit}", where="--limit", hint="ask at least two questions of a task")
-    if not (model_folder / "config.json").is_file():
-        raise DataError(
-            f"{model_folder} is no model folder, it has no config.json",
-            where="the folder to evaluate",
-            hint="give the folder that a release was exported to",
-        )
     for task, path in sorted(made.items()):
         if not path.is_file() or not path.read_bytes().strip():
             raise DataError(

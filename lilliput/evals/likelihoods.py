@@ -1,21 +1,27 @@
-"""lm-evaluation-harness's Hugging Face model, with what its settings lack: ArithMark's encoding, and progress."""
+"""lm-evaluation-harness's Hugging Face model, with what its settings lack: ArithMark's encoding, progress, and models
+that no folder holds.
+"""
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import torch
 from lm_eval.models.huggingface import HFLM
 from tokenizers import Tokenizer
-from torch import Tensor
-from transformers import AutoTokenizer
+from torch import Tensor, nn
+from transformers import AutoTokenizer, PretrainedConfig
 
 from lilliput.base.errors import DataError
+from lilliput.evals.native import Native
 from lilliput.evals.progress import Progress, Watcher
 from lilliput.evals.suites import TaskUse
 from lilliput.tokenizer.bpe import END
 from lilliput.tokenizer.encoder import PIECE, Encoder
 
 _HFLM: Any = HFLM  # its decorator hides it from type checkers
+_CONFIG: Any = PretrainedConfig
 
 
 def _encoder(tokenizer: Any) -> Encoder | None:
@@ -30,10 +36,11 @@ def _encoder(tokenizer: Any) -> Encoder | None:
 
 
 class Likelihoods(_HFLM):
-    """Log-likelihoods of an exported folder, one task after the other.
+    """Log-likelihoods of a model, one task after the other.
 
     Args:
-        folder: config, weights, tokenizer, and the model's own code where it has any.
+        subject: a folder with config, weights, tokenizer, and the model's own code where it has any; or a native model.
+        work: where files that it needs may be written.
         device: as torch names it.
         dtype: of the weights; softmax is always in float32.
         batch_size: rows of a forward pass.
@@ -43,17 +50,20 @@ class Likelihoods(_HFLM):
 
     def __init__(
         self,
-        folder: Path,
+        subject: Path | Native,
         *,
+        work: Path,
         device: str,
         dtype: str,
         batch_size: int,
         trust_remote_code: bool,
         watcher: Watcher | None,
     ):
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        is_native = isinstance(subject, Native)
+        files = subject.write_tokenizer(work / "tokenizer") if is_native else subject
+        tokenizer = AutoTokenizer.from_pretrained(files, trust_remote_code=trust_remote_code)
         super().__init__(
-            pretrained=str(folder),
+            pretrained=_Causal(subject, device) if is_native else str(subject),
             tokenizer=tokenizer,
             backend="causal",
             device=device,
@@ -130,3 +140,19 @@ class Likelihoods(_HFLM):
             seconds = time.monotonic() - self._start
             self._watcher(Progress(task=self._use.display, rows=self._rows, total=self._total, seconds=seconds))
         return logits
+
+
+class _Causal(nn.Module):
+    """A native model as the harness asks for one: token ids [B, L] -> `logits` [B, L, V]."""
+
+    def __init__(self, native: Native, device: str):
+        super().__init__()
+        self.model = native.model.to(device)
+        self.device = torch.device(device)
+        self.config = _CONFIG(vocab_size=native.model.spec.vocab, max_position_embeddings=native.context)
+
+    def tie_weights(self) -> None:
+        """Do nothing: they are tied already, or never."""
+
+    def forward(self, tokens: Tensor) -> Any:
+        return SimpleNamespace(logits=self.model(tokens))

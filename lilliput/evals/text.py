@@ -12,6 +12,7 @@ from lilliput.data.formats import holds_rows
 from lilliput.evals.evaluation import Evaluation
 from lilliput.evals.harness import evaluate
 from lilliput.evals.items import Hub
+from lilliput.evals.native import Native
 from lilliput.evals.progress import Watcher
 from lilliput.evals.suites import HELDOUT, Suite, TaskUse
 
@@ -21,7 +22,7 @@ METRICS = ("bits_per_byte", "byte_perplexity", "word_perplexity")
 
 
 def measure_text(
-    model_folder: Path,
+    model_folder: Path | Native,
     path: Path,
     *,
     device: str = "cpu",
@@ -37,7 +38,7 @@ def measure_text(
     Every document is led by one token of context and cut into windows of the model's length that share no token.
 
     Args:
-        model_folder: config, weights, tokenizer, and the model's own code where it has any.
+        model_folder: config, weights, tokenizer, and the model's own code where it has any; or a native model.
         path: rows with a `text` column, a document each, in any format of `Files`; or plain text, whose documents are
             pieces of at least 10,000 characters that end where a line does. Compressed files are read as they are.
         device: as torch names it.

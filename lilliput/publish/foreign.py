@@ -45,6 +45,7 @@ def load_foreign(folder: Path) -> Published:
             chat_template=_chat_template(folder),
             model=read_weights(folder, architecture.shape, architecture.layout).eval(),
             tokenizer=tokenizer,
+            context=architecture.layout.context,
             layout=architecture.layout,
             generation=generation,
             stop_ids=stops,

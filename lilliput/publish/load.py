@@ -65,6 +65,7 @@ def _load(folder: Path) -> Published:
     return Published(
         model=read_weights(folder, spec, layout).eval(),
         tokenizer=tokenizer,
+        context=layout.context,
         layout=layout,
         generation=generation,
         chat_template=chat_template,

@@ -1,4 +1,4 @@
-"""A model with everything that it needs to write: what `load` makes of a folder."""
+"""A model with everything that it needs to write: what `load` makes of a folder, and `load_trained` of a run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +16,15 @@ from lilliput.tokenizer.specials import vocabulary_size
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """Everything that a released model needs to write."""
+    """Everything that a model needs to write."""
 
     model: LanguageModel
-    """In evaluation mode, on the CPU, its released weights in fp32."""
+    """In evaluation mode, on the CPU, its weights in fp32."""
     tokenizer: Tokenizer
-    layout: Layout
+    context: int
+    """Tokens the model was trained to read at once."""
+    layout: Layout | None
+    """The architecture that it was read from; None where it comes from a run."""
     generation: Generation
     chat_template: str | None
     """Jinja; None for a base model."""
