@@ -304,7 +304,8 @@ def load(path: str | Path, *, device: str = "auto") -> Model:
         raise RunError(
             "the run has released nothing yet",
             where=str(folder),
-            hint=f"`lilliput run {folder}` trains and releases; `lilliput publish {folder}` releases what is trained",
+            hint=f"`lilliput run {folder}` trains and releases; `lilliput publish {folder}` releases what is trained; "
+            "`lilliput.load_trained` opens that as it is",
         )
     return Model(load_folder(folder), folder, Machine(device=device).settled().device)
 

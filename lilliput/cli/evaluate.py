@@ -99,8 +99,6 @@ def evaluate(
     if records is not None:
         check_output(records, '"log_likelihoods": ', "--records")
     found = subject(model, out)
-    if not isinstance(found, Path):
-        explain(found)
     settings: dict[str, Any] = {
         "device": Machine(device=device).settled().device,
         "dtype": dtype,
@@ -115,6 +113,8 @@ def evaluate(
         scores = _own(found, own, eval_data, settings | {"trust_tasks": trust_remote_code})
     else:
         scores = _asked(found, suite or SUITE, eval_data, tasks, settings)
+    if not isinstance(found, Path):
+        explain(found)
     name = str(found if isinstance(found, Path) else found.folder)
     if as_json:
         named = {"model": name, "suite": None if text or own else suite or SUITE}
