@@ -34,7 +34,7 @@ SMALL = shlex.split(
 )
 ELSEWHERE = ("make ", "pip install")
 """Commands that install: `make test` is how this test came to run."""
-BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", flags=re.M | re.S)
+BLOCK = re.compile(r"^```(sh|python|yaml)\n(.*?)^```", flags=re.M | re.S)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def rehearsed(command: str, folder: Path) -> str:
     if words[0] != "lilliput" or words[1] not in TRAINING or (folder / words[2] / "recipe.json").is_file():
         return command
     name = words[2].removesuffix(".py")
-    size = SMALL if name in ("own-text", "my_model", "mine") else [] if "--shrink" in words else ["--shrink"]
+    size = SMALL if name in ("own-text", "my_model", "my_mixer", "mine") else [] if "--shrink" in words else ["--shrink"]
     out = [] if "--out" in words else ["--out", f"runs/{name}"]
     return f"{command} {shlex.join(size + out)}"
 
@@ -116,8 +116,8 @@ def test_everything_on_a_page_works(page, desk, tmp_path):
 def follow(page: Path, folder: Path) -> None:
     """Do what a page says, in order."""
     for kind, block in BLOCK.findall(page.read_text(encoding="utf-8")):
-        if kind == "python":
-            named = re.match(r"# (\w+\.py)\n", block)
+        if kind != "sh":
+            named = re.match(r"# (\w+\.(?:py|yaml))\n", block)
             file = folder / (named.group(1) if named else "program.py")
             file.write_text(block, encoding="utf-8")
             if not named:
