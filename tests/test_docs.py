@@ -32,6 +32,8 @@ TRAINING = {"run", "tokenizer", "data", "train", "publish", "sweep"}
 SMALL = shlex.split(
     "--set tokenizer.vocab=1024 --set model.vocab=1024 --set model.layers=1 --set timeline.pretrain.tokens=20480"
 )
+OWN = ("own-text", "my_model", "my_mixer", "mine")
+"""Recipes that pages change or define, so that `--shrink` would hide what they say."""
 ELSEWHERE = ("make ", "pip install")
 """Commands that install: `make test` is how this test came to run."""
 BLOCK = re.compile(r"^```(sh|python|yaml)\n(.*?)^```", flags=re.M | re.S)
@@ -70,7 +72,7 @@ def rehearsed(command: str, folder: Path) -> str:
     if words[0] != "lilliput" or words[1] not in TRAINING or (folder / words[2] / "recipe.json").is_file():
         return command
     name = words[2].removesuffix(".py")
-    size = SMALL if name in ("own-text", "my_model", "my_mixer", "mine") else [] if "--shrink" in words else ["--shrink"]
+    size = SMALL if name in OWN else [] if "--shrink" in words else ["--shrink"]
     out = [] if "--out" in words else ["--out", f"runs/{name}"]
     return f"{command} {shlex.join(size + out)}"
 

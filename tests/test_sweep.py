@@ -208,7 +208,7 @@ def test_a_field_that_cannot_change_what_is_compared_is_refused(files, tmp_path)
 
 def test_mixers_are_compared_though_no_layout_has_both(files, tmp_path):
     """The recipe releases HGRN2; a sweep trains, and trains what no layout of it can express, too."""
-    folder, recipe = files
+    _, recipe = files
     mixer = Over(path="model.mixer", values=("HGRN2(heads=2)", "GQA(heads=4,kv_heads=2,head_width=8)"))
     found, said = train(recipe, tmp_path / "mixers", overs=[mixer])
     one, other = found["settings"]

@@ -104,7 +104,6 @@ def evaluate(
         with reading(str(model_folder), "fetch or publish the folder again", "the model cannot be loaded"):
             model: Any = Likelihoods(
                 model_folder,
-                work=work,
                 device=device,
                 dtype=dtype,
                 batch_size=batch_size,

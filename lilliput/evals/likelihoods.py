@@ -4,6 +4,7 @@ that no folder holds.
 
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,7 +41,6 @@ class Likelihoods(_HFLM):
 
     Args:
         subject: a folder with config, weights, tokenizer, and the model's own code where it has any; or a native model.
-        work: where files that it needs may be written.
         device: as torch names it.
         dtype: of the weights; softmax is always in float32.
         batch_size: rows of a forward pass.
@@ -52,7 +52,6 @@ class Likelihoods(_HFLM):
         self,
         subject: Path | Native,
         *,
-        work: Path,
         device: str,
         dtype: str,
         batch_size: int,
@@ -60,8 +59,9 @@ class Likelihoods(_HFLM):
         watcher: Watcher | None,
     ):
         is_native = isinstance(subject, Native)
-        files = subject.write_tokenizer(work / "tokenizer") if is_native else subject
-        tokenizer = AutoTokenizer.from_pretrained(files, trust_remote_code=trust_remote_code)
+        with TemporaryDirectory() as temporary:
+            files = subject.write_tokenizer(Path(temporary)) if is_native else subject
+            tokenizer = AutoTokenizer.from_pretrained(files, trust_remote_code=trust_remote_code)
         super().__init__(
             pretrained=_Causal(subject, device) if is_native else str(subject),
             tokenizer=tokenizer,

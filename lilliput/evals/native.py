@@ -27,8 +27,7 @@ class Native:
         return self.name
 
     def write_tokenizer(self, folder: Path) -> Path:
-        """Write the files that transformers reads the tokenizer from, as those of a release."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write the files that transformers reads the tokenizer from, as those of a release; returns their folder."""
         save_tokenizer(self.tokenizer, folder, self.specials)
         file = folder / "tokenizer_config.json"
         write_json(file, read_json(file) | {"model_max_length": self.context, "padding_side": "left"})
