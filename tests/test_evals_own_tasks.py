@@ -137,6 +137,8 @@ def test_a_template_cannot_leave_its_sandbox(tmp_path):
         ("task: animals", "task: !!python/object/apply:os.system ['true']", "cannot be read"),
         ("task: animals", "include: animals.yaml", "includes itself"),
         ("task: animals", "task: [animals", "cannot be read"),
+        ("dataset_path: json", "dataset_path: pandas", "readers of local files"),
+        ("dataset_path: json", "dataset_path: jsn", "readers of local files: json"),
         ("dataset_path: json", "dataset_path: json\ncustom_dataset: x", "no setting 'custom_dataset'"),
     ],
 )

@@ -167,8 +167,15 @@ def _files(config: dict[str, Any], path: Path, work: Path) -> dict[str, Any]:
     given, kwargs = config["dataset_path"], dict(config.get("dataset_kwargs") or {})
     if not isinstance(given, str):
         raise DataError(f"dataset_path is {shown(given)}", where=str(path), hint=HINT)
-    if isinstance(given, str) and given not in BUILDERS:
+    if given not in BUILDERS:
         beside = path.parent / given
+        if not beside.is_dir() and given.count("/") != 1:  # another reader of datasets, some of which unpickle
+            near = difflib.get_close_matches(given, BUILDERS, n=3) or BUILDERS
+            raise DataError(
+                f"dataset_path is {shown(given)}, which is no folder beside the file and no owner/name on the hub",
+                where=str(path),
+                hint=f"readers of local files: {', '.join(near)}",
+            )
         return {"dataset_path": str(beside.resolve())} if beside.is_dir() else {}
     files = kwargs.get("data_files")
     if not files:
