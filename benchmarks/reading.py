@@ -145,13 +145,13 @@ def host(reader: Any, batches: int, small: bool) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokens", type=int, default=200_000_000)
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--turns", type=int, default=2)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--tokens", type=int, default=200_000_000)
+    arguments.add_argument("--steps", type=int, default=400)
+    arguments.add_argument("--turns", type=int, default=2)
+    arguments.add_argument("--device", default="cuda")
+    arguments.add_argument("--out", type=Path)
+    given = arguments.parse_args()
     machine, small = Machine(device=given.device).settled(), given.device == "cpu"
     machine.prepare()
     results = []

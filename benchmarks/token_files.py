@@ -24,7 +24,8 @@ from lilliput.data.batch import Cursor
 from lilliput.data.index import Numbers, header, in_bytes, seal_index
 from lilliput.data.mixture import MixtureReader
 from lilliput.data.pieces import PIECES, write_pieces
-from lilliput.data.shards import HELDOUT_TEXTS, Shards, Stream
+from lilliput.data.shards import HELDOUT_TEXTS, Shards
+from lilliput.data.stream import Stream
 
 SHARD = 100_000_000
 READ = 10_000_000

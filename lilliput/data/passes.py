@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lilliput.data.permutation import Permutation
-from lilliput.data.shards import Stream
+from lilliput.data.stream import Stream
 
 _CHUNK = 4_096
 """Pieces whose places are computed together."""
