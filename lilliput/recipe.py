@@ -27,6 +27,7 @@ from lilliput.publish.start import From, Kept
 from lilliput.tokenizer.bpe import BPE
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase
+from lilliput.train.resuming import check_resuming
 
 T = TypeVar("T")
 
@@ -117,6 +118,10 @@ class Recipe:
                 named(entry.suite)
             elif not isinstance(entry, Phase):
                 spec = entry.shape(spec)
+        for place, entry in enumerate(self.timeline):
+            if isinstance(entry, Phase) and entry.resumes is not None:
+                before = self.phase_before(place)
+                check_resuming(entry, before and before[1], f"recipe {self.name!r}")
 
     @property
     def _is_filled(self) -> bool:
@@ -136,6 +141,23 @@ class Recipe:
             ids: of the tokenizer; None while there is none, and then the recipe stays as it is.
         """
         return replace(self, model=replace(self.model, vocab=ids)) if ids and self._is_filled else self
+
+    def phase_before(self, place: int) -> tuple[int, Phase] | None:
+        """The phase before an entry with nothing but releases between them, and its place; None where none is."""
+        for before in reversed(range(place)):
+            entry = self.timeline[before]
+            if not isinstance(entry, Release):
+                return (before, entry) if isinstance(entry, Phase) else None
+        return None
+
+    def resumed_by(self, place: int) -> int | None:
+        """The place of the phase that resumes the one at a place; None where none does."""
+        for after, entry in enumerate(self.timeline):
+            if isinstance(entry, Phase) and entry.resumes is not None and after > place:
+                before = self.phase_before(after)
+                if before is not None and before[0] == place:
+                    return after
+        return None
 
     def until(self, phase: str) -> "Recipe":
         """The recipe as far as the end of a phase: without what comes later, and the corpora that only this reads.

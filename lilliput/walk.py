@@ -26,7 +26,7 @@ from lilliput.release import Publisher
 from lilliput.report.page import REPORT, write_report
 from lilliput.tokenizer.bpe import tokenizer_hash
 from lilliput.tokenizer.specials import vocabulary_size
-from lilliput.train.checkpoint import write_tensors
+from lilliput.train.checkpoint import Checkpoint, write_tensors
 from lilliput.train.exchange import OneWorker, Workers
 from lilliput.train.heldout import Measure, measurer
 from lilliput.train.incidents import read_incidents
@@ -36,6 +36,7 @@ from lilliput.train.micro_batches import read_rows
 from lilliput.train.phase import Phase, Plan, Reader
 from lilliput.train.picture import plot_loss
 from lilliput.train.promise import keep
+from lilliput.train.resuming import BEFORE_DECAY, CHECKPOINTS, beginning, described
 from lilliput.train.sinks.sink import Feed, Shown
 from lilliput.train.unwatched import Unwatched
 from lilliput.train.watch import Watch
@@ -97,7 +98,7 @@ class Walk:
         for place, entry in enumerate(entries):
             match entry:
                 case Phase():
-                    line, past = phase(place, entry, line, past)
+                    line, past = phase(place, entry, line, self._resumed(place, entry, past))
                     phases.append(phase_folder(place, entry))
                 case Release():
                     if publisher is not None:
@@ -115,6 +116,11 @@ class Walk:
                         f"{place:02d} {type(entry).__name__}: {line.model.parameter_counts()['total']:,} parameters"
                     )
         return releases
+
+    def _resumed(self, place: int, phase: Phase, past: dict[str, Any]) -> dict[str, Any]:
+        """What a phase comes after: of one that it resumes, a part of its steps."""
+        before = self._recipe.phase_before(place)
+        return past if phase.resumes is None or before is None else past | {"steps": Plan(before[1]).resumable}
 
     def train(self, place: int, phase: Phase, line: Line, past: dict[str, Any]) -> tuple[Line, dict[str, Any]]:
         """The line after a phase, trained now as far as it is not."""
@@ -197,8 +203,8 @@ class Walk:
                 "weights": sha256(partial / "weights.safetensors"),
                 "average": sha256(partial / "average.safetensors"),
                 "steps": plan.steps,
-                "incidents": read_incidents(folder / "checkpoints"),
-                "micro_batches": read_rows(folder / "checkpoints"),
+                "incidents": read_incidents(folder / CHECKPOINTS),
+                "micro_batches": read_rows(folder / CHECKPOINTS),
             }
 
     def _through(
@@ -216,13 +222,27 @@ class Walk:
             phase,
             reader,
             self.machine,
-            folder=folder / "checkpoints",
+            folder=folder / CHECKPOINTS,
             seed=self._seed(place),
             watch=watch,
             measure=measure,
             report=self._say,
             workers=self.workers,
+            keep=folder / BEFORE_DECAY,
+            begin=self._beginning(place, phase),
         )
+
+    def _beginning(self, place: int, phase: Phase) -> Callable[[], Checkpoint] | None:
+        """What gives the state that a phase resumes, if it resumes one."""
+        before = self._recipe.phase_before(place)
+        if phase.resumes is None or before is None:
+            return None
+
+        def begin() -> Checkpoint:
+            self._say(f"{phase.name}: goes on {described(before[1])}")
+            return beginning(before[1], self._run.path / phase_folder(*before))
+
+        return begin
 
     def _report(self) -> None:
         """Bring the page of the run up to date, which no training is worth being stopped for."""

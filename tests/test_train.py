@@ -25,6 +25,7 @@ from lilliput.train.heldout import measurer
 from lilliput.train.machine import Machine
 from lilliput.train.metrics import measured_of, read_metrics, released, steps_of
 from lilliput.train.phase import Plan, Stage
+from lilliput.train.resuming import BEFORE_DECAY
 from lilliput.train.watch import Watch
 
 MACHINE = Machine(device="cpu", precision="fp32", threads=1)
@@ -39,8 +40,13 @@ def shards(tmp_path_factory):
     return {"texts": Shards(folder / "texts")}
 
 
-def train(shards, folder, *, spec=tiny.HGRN2_SPEC, phase=None, machine=MACHINE, seed=3, stop=None):
-    """Train a phase and return the model, its average and its metrics; `stop` interrupts before a step."""
+def train(
+    shards, folder, *, spec=tiny.HGRN2_SPEC, phase=None, machine=MACHINE, seed=3, stop=None, keep=False, begin=None
+):
+    """Train a phase and return the model, its average and its metrics.
+
+    `stop` interrupts before a step, `keep` keeps the state before the decay, and `begin` gives one to begin with.
+    """
     phase = phase or tiny.pretraining()
     model = spec.build(seed=0).to(machine.device)
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,6 +65,8 @@ def train(shards, folder, *, spec=tiny.HGRN2_SPEC, phase=None, machine=MACHINE, 
         ),
         measure=measurer(shards, phase.length, machine),
         report=lambda line: None,
+        keep=folder / BEFORE_DECAY if keep else None,
+        begin=begin,
     )
     return model, average, read_metrics(folder / "metrics.jsonl")
 

@@ -27,7 +27,8 @@ _WRITTEN = re.compile(
     | tokenizer/tokenizer(_config)?\.json
     | shards/{NAME}/((index|progress)\.json | (train|heldout)-[a-z0-9]+\.bin | heldout(\.txt)?\.jsonl)
     | phases/{NAME}/((metrics|incidents)\.jsonl | loss\.png | final/(weights|average)\.safetensors)
-    | phases/{NAME}/checkpoints/((incidents|rows)\.jsonl? | step-\d+/(manifest\.json | [a-z0-9-]+\.safetensors))
+    | phases/{NAME}/checkpoints/(incidents|rows)\.jsonl?
+    | phases/{NAME}/(checkpoints|before-decay)/step-\d+/(manifest\.json | [a-z0-9-]+\.safetensors)
     | releases/{NAME}/((config|tokenizer|tokenizer_config|generation_config|lilliput)\.json | model\.safetensors)
     | releases/{NAME}/(chat_template\.jinja | README\.md | loss\.png | [a-z0-9_]+_lm\.py)
     | evals/{NAME}\.json | evals/{NAME}/arithmetic\.jsonl

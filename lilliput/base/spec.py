@@ -20,6 +20,10 @@ from typing import Any
 
 from lilliput.base.errors import LilliputError, RecipeError
 
+LATER = {"later": True}
+"""Metadata of a spec's field that recipes did not always have: where it has its default it is left out of the plain
+form, so that what was made before it was there has the same hash as ever."""
+
 _OWN_TYPE = re.compile(r"lilliput(?!\.(cli|benchmarks)\b)(\.[a-z][a-z0-9_]*)+:[A-Z]\w*")
 """A class in a module of Lilliput that can be imported without anything else happening: no script, no `__main__`."""
 _met: dict[str, type] = {}
@@ -29,9 +33,11 @@ _met: dict[str, type] = {}
 def to_plain(value: Any) -> Any:
     """A spec, or a tuple or dict of specs, as JSON values."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {"type": meet(type(value))} | {
-            field.name: to_plain(getattr(value, field.name)) for field in fields(value)
-        }
+        there = {field.name: getattr(value, field.name) for field in fields(value)}
+        told = (
+            field for field in fields(value) if not field.metadata.get("later") or there[field.name] != field.default
+        )
+        return {"type": meet(type(value))} | {field.name: to_plain(there[field.name]) for field in told}
     if isinstance(value, Mapping):
         return {key: to_plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):

@@ -1,7 +1,7 @@
 """Learning-rate multipliers: pure functions of (step, steps), so that resuming needs no scheduler state."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from lilliput.base.errors import RecipeError
@@ -80,6 +80,24 @@ class Constant:
     def __call__(self, step: int, steps: int) -> float:
         warmup = self.warmup.of(steps)
         return (step + 1) / warmup if step < warmup else 1.0
+
+
+def stable_until(schedule: Schedule, steps: int) -> int | None:
+    """The step (from 0) at which a stable rate begins to decay; None where none is stable, or none decays."""
+    if not isinstance(schedule, WarmupStableDecay):
+        return None
+    begin = steps - schedule.decay.of(steps)
+    return begin if schedule.warmup.of(steps) < begin < steps else None
+
+
+def going_on(schedule: Schedule) -> Schedule:
+    """The schedule of a phase that resumes one of this schedule: at the stable rate from its first step on.
+
+    One without a stable rate, such as `Cosine`, is warmed up again.
+    """
+    if isinstance(schedule, WarmupStableDecay | Constant):
+        return replace(schedule, warmup=Steps(0))
+    return schedule
 
 
 def check_durations(schedule: Schedule, steps: int, where: str) -> None:

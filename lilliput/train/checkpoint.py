@@ -3,7 +3,7 @@
 step-000120/
   weights.safetensors  average.safetensors  optimizer.safetensors  precision.safetensors  guard.safetensors
   optimizer-1.safetensors ...  what does not fit in a file of `SHARD` bytes
-  manifest.json        format, step, cursor, tokens, sha256 of each file and of itself
+  manifest.json        format, step, cursor, tokens, steps before, sha256 of each file and of itself
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -36,6 +36,8 @@ class Progress:
     cursor: Cursor = Cursor()
     tokens: int = 0
     """Text tokens read."""
+    before: int = 0
+    """Steps that the weights had taken before the phase, in those that it goes on from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,7 @@ class Checkpoint:
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Write `folder`/step-N and drop older ones beyond `KEPT`."""
-    path = folder / f"step-{checkpoint.progress.step:06d}"
+    path = at_step(folder, checkpoint.progress.step)
     with new_folder(path) as partial:
         for name, tensors in checkpoint.tensors.items():
             for number, shard in enumerate(_shards(tensors)):
@@ -59,6 +61,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
             "step": checkpoint.progress.step,
             "cursor": checkpoint.progress.cursor.to_plain(),
             "tokens": checkpoint.progress.tokens,
+            "before": checkpoint.progress.before,
             "files": {file.name: sha256(file) for file in sorted(partial.iterdir())},
         }
         write_json(partial / "manifest.json", sealed(manifest))
@@ -92,7 +95,7 @@ def newest(folder: Path, report: Callable[[str], None]) -> Checkpoint | None:
     paths = _steps(folder)
     for path in reversed(paths):
         try:
-            return _load(path)
+            return load(path)
         except RunError as error:
             report(str(error))
     if paths:
@@ -121,7 +124,17 @@ def _steps(folder: Path) -> list[Path]:
     return [path for _, path in sorted((int(step), path) for step, path in numbered if step.isdecimal())]
 
 
-def _load(path: Path) -> Checkpoint:
+def at_step(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies in a folder of checkpoints."""
+    return folder / f"step-{step:06d}"
+
+
+def load(path: Path) -> Checkpoint:
+    """A checkpoint, every file of it compared with its hash.
+
+    Raises:
+        RunError: it is damaged, or not there.
+    """
     try:
         manifest: dict[str, Any] = unsealed(read_json(path / "manifest.json"))
         for name, expected in manifest["files"].items():
@@ -129,7 +142,10 @@ def _load(path: Path) -> Checkpoint:
                 raise _damaged(path / name, "its bytes are not those that were written")
         return Checkpoint(
             progress=Progress(
-                step=manifest["step"], cursor=Cursor.from_plain(manifest["cursor"]), tokens=manifest["tokens"]
+                step=manifest["step"],
+                cursor=Cursor.from_plain(manifest["cursor"]),
+                tokens=manifest["tokens"],
+                before=manifest.get("before", 0),
             ),
             tensors=_joined(path, manifest["files"]),
         )

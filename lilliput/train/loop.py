@@ -1,7 +1,7 @@
 """The loop: loss, exchange, step, advance. Everything else is built before it or watches it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 
@@ -45,6 +45,8 @@ def train_phase(
     measure: Measure,
     report: Report,
     workers: Workers = OneWorker(),
+    keep: Path | None = None,
+    begin: Callable[[], Checkpoint] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Train `model` in place through a phase, from its newest checkpoint on.
 
@@ -60,6 +62,9 @@ def train_phase(
         report: told of damaged checkpoints that were passed over, of incidents, of micro-batches that become smaller,
             and where a signal made it leave.
         workers: of the machine's exchange, joined; only the first one writes.
+        keep: where the state before the decay stays, for a phase that resumes this one; None for nowhere.
+        begin: gives the state that the phase resumes, where it has no checkpoint of its own; None for a phase that
+            begins with the model's weights alone.
 
     Returns:
         the averaged weights by name, empty where the phase keeps no average.
@@ -87,6 +92,8 @@ def train_phase(
             incidents=incidents,
             micro_batches=micro_batches,
             leaving=leaving,
+            keep=keep,
+            begin=begin,
         )
         while True:
             try:
@@ -119,6 +126,8 @@ class Task:
     incidents: Incidents
     micro_batches: MicroBatches
     leaving: Leaving
+    keep: Path | None = None
+    begin: Callable[[], Checkpoint] | None = None
 
 
 class Training:
@@ -145,6 +154,10 @@ class Training:
         found = checkpoint.newest(task.folder, task.report)
         self.is_new = found is None
         self.reached = Reached() if found is None else found.progress
+        if found is None and task.begin is not None:
+            found = task.begin()
+            before = found.progress.before + found.progress.step
+            self.reached = Reached(cursor=found.progress.cursor, before=before)
         if found is not None:
             self.state.load(found.tensors)
 
@@ -179,9 +192,10 @@ class Training:
             taken = state.precision.step(self.update, norm, where)
             state.optimizer.zero_grad()
             if taken:
-                state.average.update(state.model, step + 1)
+                state.average.update(state.model, self.reached.before + step + 1)
         read = self.plan.rows * phase.length * phase.stages[stage].objective.tokens_per_position
-        self.reached = Reached(step=step + taken, cursor=rows.after, tokens=self.reached.tokens + read)
+        tokens = self.reached.tokens + read
+        self.reached = replace(self.reached, step=step + taken, cursor=rows.after, tokens=tokens)
         if not taken:
             return None
         return numbers | {"lr": multiplier} | state.precision.numbers() | self.task.incidents.numbers(step + 1)
@@ -235,6 +249,8 @@ def _to_the_end(task: Task, watch: Callable[[int], Watch], measure: Measure) -> 
             if plan.is_due(phase.measure_every, step):
                 observer.measured(step, tokens, training.measured(measure))
             saver.check()
+            if task.keep is not None and step == plan.stable_until:
+                saver.save(training.checkpoint(), task.keep)  # first: it is there once a later one is
             if plan.is_due(phase.save_every, step) or training.told:
                 saver.save(training.checkpoint())
             if training.told and step < plan.steps:

@@ -5,20 +5,20 @@ times the text. Shares of stages are shares of steps:  steps = tokens / (positio
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Protocol
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.ownership import check_name
-from lilliput.base.spec import check_range
+from lilliput.base.spec import LATER, check_range
 from lilliput.base.units import Share, Steps, Tokens
 from lilliput.data.batch import Batch, Cursor
 from lilliput.objectives.language import NextBag
 from lilliput.objectives.objective import Objective
 from lilliput.optim.ema import EmaSpec, NoEma
 from lilliput.optim.optimizer import OptimizerSpec
-from lilliput.optim.schedule import Schedule, WarmupStableDecay, check_durations
+from lilliput.optim.schedule import Schedule, WarmupStableDecay, check_durations, stable_until
 from lilliput.train.guard import Guard, GuardSpec
 
 
@@ -83,6 +83,9 @@ class Phase:
     save_every: Steps = Steps(100)
     measure_every: Share = Share(0.25)
     """How often held-out bits per byte are measured; the last measurement is at the end."""
+    resumes: str | None = field(default=None, metadata=LATER)
+    """The phase right before it, releases aside, whose state it begins with: weights, average, optimizer, precision
+    and place in the data as they were before that phase's decay; at its end, where its schedule has none."""
 
     def __post_init__(self) -> None:
         check_name("phase", self.name, "Phase(name=...)")
@@ -118,11 +121,18 @@ class Plan:
         tokens_per_position = sum(stage.share * stage.objective.tokens_per_position for stage in phase.stages)
         self.steps = int(int(phase.tokens) / (phase.batch_tokens * tokens_per_position))
         self.rows = phase.batch_tokens // phase.length
+        self.stable_until = stable_until(phase.schedule, self.steps)
+        """Steps before the decay of a stable rate; None where there is none."""
         begun = 0.0
         self._begins = []
         for stage in phase.stages:
             self._begins.append(round(begun * self.steps))
             begun += stage.share
+
+    @property
+    def resumable(self) -> int:
+        """Steps after which a phase that resumes this one begins."""
+        return self.steps if self.stable_until is None else self.stable_until
 
     def stage(self, step: int) -> int:
         """The place of the stage that step `step` (from 0) belongs to."""

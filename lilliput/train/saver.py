@@ -29,8 +29,12 @@ class Saver:
         elif self._writing is not None:
             self._writing.join()  # the error that is on its way tells more than another one
 
-    def save(self, checkpoint: Checkpoint) -> None:
+    def save(self, checkpoint: Checkpoint, folder: Path | None = None) -> None:
         """Copy this checkpoint and begin to write it, once the one before it is written.
+
+        Args:
+            checkpoint: what to save.
+            folder: where, beside the others; None among them.
 
         Raises:
             RunError, OSError: that one could not be written.
@@ -43,7 +47,9 @@ class Saver:
         }
         copied = Checkpoint(progress=checkpoint.progress, tensors=tensors)
         # A daemon: a process that is told twice to leave does not wait for it.
-        self._writing = threading.Thread(target=self._write, args=(copied,), name="checkpoint", daemon=True)
+        self._writing = threading.Thread(
+            target=self._write, args=(folder or self._folder, copied), name="checkpoint", daemon=True
+        )
         self._writing.start()
 
     def check(self) -> None:
@@ -63,9 +69,9 @@ class Saver:
         if error is not None:
             raise error
 
-    def _write(self, checkpoint: Checkpoint) -> None:
+    def _write(self, folder: Path, checkpoint: Checkpoint) -> None:
         try:
-            save(self._folder, checkpoint)
+            save(folder, checkpoint)
         except BaseException as error:
             self._error = error
 

@@ -1,0 +1,104 @@
+"""A phase that resumes another one: it begins with the state which that one had before its decay.
+
+A decayed learning rate is of no use to further training, and raising it again loses what the decay has won. So a phase
+of a stable rate (`WarmupStableDecay`) keeps the checkpoint of the step at which its decay begins, in `before-decay/`
+beside its other checkpoints: nothing falls back on it, and it outlives them. A phase that resumes goes on from there,
+at the stable rate, as if the decay had never been, and has a decay of its own. Where there was no stable rate to go
+back to (`Cosine`), or no decay (`Constant`), it goes on from the last checkpoint.
+"""
+
+from pathlib import Path
+
+from lilliput.base.errors import RecipeError, RunError
+from lilliput.base.rundir import differences
+from lilliput.base.spec import to_plain
+from lilliput.train.checkpoint import Checkpoint, at_step, load
+from lilliput.train.phase import Phase, Plan
+
+BEFORE_DECAY = "before-decay"
+"""The folder of that checkpoint, in the folder of a phase."""
+CHECKPOINTS = "checkpoints"
+SAME = ("data", "optimizer", "ema")
+"""Fields that both phases share: the state that is taken over is theirs."""
+
+
+def check_resuming(phase: Phase, before: Phase | None, where: str) -> None:
+    """Refuse a phase that cannot resume what it names.
+
+    Args:
+        phase: one that resumes another.
+        before: the phase that comes before it with nothing but releases between them; None where none does.
+        where: the recipe, for the error.
+
+    Raises:
+        RecipeError: it names another one, or its state would not fit.
+    """
+    what = f"the phase {phase.name!r} resumes {phase.resumes!r}"
+    if before is None or before.name != phase.resumes:
+        near = "no phase" if before is None else repr(before.name)
+        raise RecipeError(
+            f"{what}, and {near} comes right before it",
+            where=where,
+            hint="put it behind the phase that it resumes: only releases may stand between them",
+        )
+    for name in SAME:
+        changed = differences({name: to_plain(getattr(before, name))}, {name: to_plain(getattr(phase, name))})
+        if changed:
+            raise RecipeError(
+                f"{what} with another state: {'; '.join(changed[:4])}",
+                where=where,
+                hint=f"give both phases the same {name}, or make it a phase that begins anew: without resumes=",
+            )
+    begin = Plan(before).stable_until
+    stable = None if begin is None else before.schedule(begin - 1, Plan(before).steps)
+    first = phase.schedule(0, Plan(phase).steps)
+    if stable is not None and first != stable:
+        raise RecipeError(
+            f"{what}, whose stable rate is {stable:g} of the peak, with a first step at {first:g} of it",
+            where=where,
+            hint="leave the warm-up out, it was warmed up already: schedule=WarmupStableDecay(warmup=Steps(0), ...)",
+        )
+
+
+def place_of(phase: Phase, folder: Path) -> Path:
+    """Where the checkpoint is that a phase which resumes this one begins with.
+
+    Args:
+        phase: the one that is resumed.
+        folder: it, in the run.
+    """
+    stable = Plan(phase).stable_until
+    return at_step(folder / (CHECKPOINTS if stable is None else BEFORE_DECAY), Plan(phase).resumable)
+
+
+def beginning(phase: Phase, folder: Path) -> Checkpoint:
+    """The state that a phase which resumes this one begins with.
+
+    Args:
+        phase: the one that is resumed, trained to its end.
+        folder: it, in the run.
+
+    Raises:
+        RunError: it is not there any more, or damaged.
+    """
+    path = place_of(phase, folder)
+    hint = "put it back from a copy, or begin another run with --out: what is trained here stays as it is"
+    if not (path / "manifest.json").is_file():
+        when = "at the end of" if Plan(phase).stable_until is None else "before the decay of"
+        raise RunError(
+            f"the state {when} {phase.name!r} is not there: it was cleaned away, or never kept (by older versions)",
+            where=str(path),
+            hint=hint,
+        )
+    try:
+        return load(path)
+    except RunError as error:
+        raise RunError(error.what, where=error.where, hint=hint) from error
+
+
+def described(before: Phase) -> str:
+    """Where a phase that resumes this one goes on, in words."""
+    plan = Plan(before)
+    if plan.stable_until is not None:
+        return f"from step {plan.stable_until:,} of {before.name}, before its decay"
+    return f"from the end of {before.name}, whose schedule has no stable rate with a decay to go back before"
