@@ -11,9 +11,11 @@ from lilliput.base.files import hash_of
 from lilliput.base.overrides import override_all
 from lilliput.base.rundir import RunFolder
 from lilliput.base.spec import from_plain, to_plain
+from lilliput.longer import with_more_tokens
 from lilliput.recipe import Recipe, load_recipe, names
 from lilliput.shrink import shrink
 from lilliput.sources import with_sources
+from lilliput.train.phase import Phase
 
 FILE = "command.json"
 """In a run folder: the command, and the hash of the recipe that it makes."""
@@ -30,6 +32,8 @@ class Command:
     """Of --set."""
     sources: tuple[str, ...] = ()
     """Of --source."""
+    more_tokens: tuple[str, ...] = ()
+    """Of --more-tokens."""
     machine: str | None = None
     """By name, or a Python file."""
 
@@ -53,25 +57,41 @@ class Command:
                 where="the command line",
                 hint="`lilliput runs` lists the runs, `lilliput recipe list` the recipes",
             )
-        return changed(self._unchanged, self.shrink, self.overrides, self.sources)
+        return self._made(self._unchanged)
+
+    def _made(self, unchanged: Recipe) -> Recipe:
+        return changed(unchanged, self.shrink, self.overrides, self.sources, self.more_tokens)
 
     def then(
-        self, recipe: Recipe, *, shrunk: bool = False, overrides: Sequence[str] = (), sources: Sequence[str] = ()
+        self,
+        recipe: Recipe,
+        *,
+        shrunk: bool = False,
+        overrides: Sequence[str] = (),
+        sources: Sequence[str] = (),
+        more_tokens: Sequence[str] = (),
     ) -> "Command | None":
         """This command with later options too, which say the last word; None unless it then stands for `recipe`.
 
         The command may be one that a run folder notes: a Python file that it names is not run again to find out.
+
+        Args:
+            recipe: what it has to stand for.
+            shrunk: whether --shrink is among them.
+            overrides, sources, more_tokens: those of --set, --source and --more-tokens.
         """
         longer = replace(
             self,
             shrink=self.shrink or shrunk,
             overrides=_latest(self.overrides, overrides),
             sources=_latest(self.sources, sources),
+            more_tokens=(*self.more_tokens, *more_tokens),
         )
         if self.recipe not in names("lilliput.recipes") and "_unchanged" not in self.__dict__:
-            return longer if longer.shrink == self.shrink else None  # options add up, unless they come before others
+            adds_up = longer.shrink == self.shrink and (not self.more_tokens or _is_apart(overrides, recipe))
+            return longer if adds_up else None  # options add up, unless they come before others
         try:
-            made = changed(self._unchanged, longer.shrink, longer.overrides, longer.sources)
+            made = longer._made(self._unchanged)
         except LilliputError:  # the recipe's file, or a source, is not where it was
             return None
         return longer if to_plain(made) == to_plain(recipe) else None
@@ -102,15 +122,32 @@ def read_command(run: RunFolder, recipe: Recipe) -> Command | None:
         return replace(command, machine=machine)
 
 
-def changed(recipe: Recipe, shrunk: bool, overrides: Sequence[str], sources: Sequence[str]) -> Recipe:
-    """A recipe as --shrink, --source and --set change it: in this order, so that none undoes another."""
+def changed(
+    recipe: Recipe,
+    shrunk: bool,
+    overrides: Sequence[str],
+    sources: Sequence[str],
+    more_tokens: Sequence[str] = (),
+) -> Recipe:
+    """A recipe as --shrink, --source, --set and --more-tokens change it: in this order, so that none undoes another."""
     recipe = shrink(recipe) if shrunk else recipe
     given: dict[str, list[str]] = {}
     for one in sources:
         corpus, path = _pair(one, "--source", "fineweb-edu=texts/*.jsonl")
         given.setdefault(corpus, []).append(path)
     recipe = with_sources(recipe, {corpus: tuple(paths) for corpus, paths in given.items()})
-    return override_all(recipe, [_pair(one, "--set", "seed=1") for one in overrides])
+    recipe = override_all(recipe, [_pair(one, "--set", "seed=1") for one in overrides])
+    return with_more_tokens(recipe, more_tokens)
+
+
+def _is_apart(overrides: Sequence[str], recipe: Recipe) -> bool:
+    """Whether --set means the same before --more-tokens: it names neither a place nor a phase that this concerns."""
+    phases = [entry for entry in recipe.timeline if isinstance(entry, Phase) and entry.resumes is not None]
+    touched = {name for phase in phases for name in (phase.name, phase.resumes)}
+    paths = [text.partition("=")[0].split(".") for text in overrides]
+    return not any(
+        path[0] == "timeline" and (path[1:] == [] or path[1].isdecimal() or path[1] in touched) for path in paths
+    )
 
 
 def _latest(before: Sequence[str], after: Sequence[str]) -> tuple[str, ...]:

@@ -25,10 +25,10 @@ from lilliput.prepare import Preparation
 from lilliput.recipe import Recipe
 from lilliput.train.all_reduce import RANK, AllReduce
 from lilliput.train.machine import Machine
-from lilliput.train.phase import Phase
+from lilliput.train.phase import Phase, phase_folder
 from lilliput.train.promise import settle
 from lilliput.train.sinks.sink import check_sinks
-from lilliput.walk import Beside, Walk, phase_folder, phase_seed, prepare, untrained
+from lilliput.walk import Beside, Walk, phase_seed, prepare, untrained
 
 
 def run(
@@ -176,6 +176,7 @@ def _opened(recipe: Recipe, folder: Path, command: Command | None) -> Iterator[R
         _refuse_change(opened, recipe)
         files = (folder / "recipe.json", folder / COMMAND_FILE)
         before = {file: file.read_bytes() for file in files if file.exists()}
+        begun = _begun(opened, recipe)
         opened.write("recipe.json", to_plain(recipe))
         if command is not None:
             write_command(opened, command, recipe)
@@ -183,15 +184,40 @@ def _opened(recipe: Recipe, folder: Path, command: Command | None) -> Iterator[R
         try:
             yield opened
         except (LilliputError, KeyboardInterrupt):  # the run stays what it was made from
-            for file, content in before.items():
-                write_bytes(file, content)
+            if _begun(opened, recipe) == begun:
+                for file, content in before.items():
+                    write_bytes(file, content)
             raise
+
+
+def _begun(opened: RunFolder, recipe: Recipe) -> list[str]:
+    """The phases of a recipe that the run has begun to train."""
+    phases = [phase_folder(place, entry) for place, entry in enumerate(recipe.timeline) if isinstance(entry, Phase)]
+    return [part for part in phases if opened.record(part).get("from")]
 
 
 def _refuse_change(opened: RunFolder, recipe: Recipe) -> None:
     """Refuse a recipe that would have trained a phase otherwise, before anything the phase rests on is replaced."""
     with reading(opened.path / "parts", "put the records of the run back from a copy", "a record is damaged"):
         _refuse_other_phases(opened, recipe)
+        _refuse_shorter(opened, recipe)
+
+
+def _refuse_shorter(opened: RunFolder, recipe: Recipe) -> None:
+    """Refuse a recipe without a phase that training was resumed with: releases would be made of what came before."""
+    try:
+        entries = (opened.read("recipe.json") or {}).get("timeline", [])
+    except RunError:  # damaged, and written anew
+        return
+    names = {entry.name for entry in recipe.timeline if isinstance(entry, Phase)}
+    for place, entry in enumerate(entries):
+        name = entry.get("name")
+        if entry.get("resumes") and name not in names and opened.record(f"phases/{place:02d}-{name}").get("from"):
+            raise RunError(
+                f"the run was trained longer, and this recipe does not have its phase {name!r}",
+                where=str(opened.path),
+                hint=f"go on with the run's own recipe: lilliput run {opened.path}; or begin another run with --out",
+            )
 
 
 def _refuse_other_phases(opened: RunFolder, recipe: Recipe) -> None:

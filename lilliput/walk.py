@@ -33,7 +33,7 @@ from lilliput.train.incidents import read_incidents
 from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
 from lilliput.train.micro_batches import read_rows
-from lilliput.train.phase import Phase, Plan, Reader
+from lilliput.train.phase import Phase, Plan, Reader, phase_folder
 from lilliput.train.picture import plot_loss
 from lilliput.train.promise import keep
 from lilliput.train.resuming import BEFORE_DECAY, CHECKPOINTS, beginning, described
@@ -290,11 +290,6 @@ class Beside(Walk):
             made = self._run.made(name, inputs, _is_whole)
         assert made is not None, "the first worker has just written it"
         return self._after(place, phase, line, past, inputs, made)
-
-
-def phase_folder(place: int, phase: Phase) -> str:
-    """The part of a run that a phase is."""
-    return f"phases/{place:02d}-{phase.name}"
 
 
 def _is_whole(folder: Path, made: dict[str, Any]) -> bool:

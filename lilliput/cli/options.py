@@ -76,6 +76,14 @@ SourceOption = Annotated[
     typer.Option("--source", metavar="NAME=PATH", help="Read a corpus of the recipe from local files instead."),
 ]
 ShrinkOption = Annotated[bool, typer.Option("--shrink", help="The same recipe at toy size: a rehearsal in a minute.")]
+MoreOption = Annotated[
+    list[str],
+    typer.Option(
+        "--more-tokens",
+        metavar="[PHASE=]TOKENS",
+        help="Resume the last phase, or one by name, before its decay and train so many tokens more.",
+    ),
+]
 MachineOption = Annotated[
     str | None,
     typer.Option(

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from types import FrameType
@@ -15,6 +15,7 @@ from lilliput.cli.options import (
     ChangeOption,
     ItemsOption,
     MachineOption,
+    MoreOption,
     OutOption,
     SetOption,
     ShrinkOption,
@@ -23,10 +24,12 @@ from lilliput.cli.options import (
     TargetArgument,
 )
 from lilliput.cli.show import console, show_release
-from lilliput.cli.target import target
+from lilliput.cli.target import Target, target
 from lilliput.data.beside import left_behind
 
 app = typer.Typer()
+SAME = "the same command"
+"""Goes on where an interrupted one stopped."""
 
 
 @app.command("run")
@@ -38,6 +41,7 @@ def run_command(
     overrides: SetOption = [],  # noqa: B006, typer reads it
     sources: SourceOption = [],  # noqa: B006
     shrink: ShrinkOption = False,
+    more_tokens: MoreOption = [],  # noqa: B006
     eval_data: ItemsOption = None,
     sinks: SinkOption = [],  # noqa: B006
 ) -> None:
@@ -45,8 +49,17 @@ def run_command(
     from lilliput.evals.items import items_of
     from lilliput.timeline import run
 
-    aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, machine=machine)
-    with interruptible():
+    aim = target(
+        recipe,
+        out=out,
+        overrides=overrides,
+        sources=sources,
+        shrunk=shrink,
+        machine=machine,
+        more_tokens=more_tokens,
+    )
+    _announce(aim)
+    with interruptible(_going_on(aim)):
         releases = run(
             aim.recipe,
             aim.folder,
@@ -107,13 +120,23 @@ def train(
     overrides: SetOption = [],  # noqa: B006
     sources: SourceOption = [],  # noqa: B006
     shrink: ShrinkOption = False,
+    more_tokens: MoreOption = [],  # noqa: B006
     sinks: SinkOption = [],  # noqa: B006
 ) -> None:
     """Train every phase of a recipe, after its token files, and publish nothing."""
     from lilliput import timeline
 
-    aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, machine=machine)
-    with interruptible():
+    aim = target(
+        recipe,
+        out=out,
+        overrides=overrides,
+        sources=sources,
+        shrunk=shrink,
+        machine=machine,
+        more_tokens=more_tokens,
+    )
+    _announce(aim)
+    with interruptible(_going_on(aim)):
         timeline.train(
             aim.recipe, aim.folder, _machine(machine), console, aim.command, sinks=sinks, allow_change=allow_change
         )
@@ -140,6 +163,23 @@ def publish(
         show_release(release, aim.folder)
 
 
+def _announce(aim: Target) -> None:
+    for line in aim.notes:
+        _say(line)
+
+
+def _going_on(aim: Target) -> Callable[[], str]:
+    """What takes an interrupted command up again: one that has lengthened a run is not to lengthen it once more."""
+
+    def command() -> str:
+        from lilliput.recipe import read_recipe
+
+        is_longer = bool(aim.notes) and read_recipe(aim.folder) == aim.recipe
+        return f"lilliput train {aim.folder}" if is_longer else SAME
+
+    return command
+
+
 def _machine(name: str | None) -> Any:
     from lilliput.recipe import load_machine
 
@@ -147,13 +187,16 @@ def _machine(name: str | None) -> Any:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Ctrl-C, or a SIGTERM, ends a command that can go on later with one line and exit code 130, or 143."""
+def interruptible(again: Callable[[], str] = lambda: SAME) -> Iterator[None]:
+    """Ctrl-C, or a SIGTERM, ends a command that can go on later with one line and exit code 130, or 143.
+
+    The line says that `again` goes on.
+    """
     asked = _Asked()
     try:
         yield
     except KeyboardInterrupt:
-        _say("\ninterrupted; the same command goes on from what is done")
+        _say(f"\ninterrupted; {again()} goes on from what is done")
         if left_behind():  # in the middle of native code, which Python cannot end with
             sys.stdout.flush()
             sys.stderr.flush()

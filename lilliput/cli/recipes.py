@@ -15,6 +15,7 @@ from lilliput.base.hub import reading_only
 from lilliput.cli.options import (
     JsonOption,
     MachineOption,
+    MoreOption,
     RecipeArgument,
     SetOption,
     ShrinkOption,
@@ -98,6 +99,7 @@ def plan(
     overrides: SetOption = [],  # noqa: B006, typer reads it
     sources: SourceOption = [],  # noqa: B006
     shrink: ShrinkOption = False,
+    more_tokens: MoreOption = [],  # noqa: B006
     machine: MachineOption = None,
     probe: Annotated[
         bool, typer.Option("--probe", help="Run a little of each phase here, to know time and memory.")
@@ -116,7 +118,7 @@ def plan(
     from lilliput.sources import refuse_missing_files
 
     tariff = Tariff(price_per_hour=price_per_hour, watts=watts, price_per_kwh=price_per_kwh, currency=currency)
-    aim = target(recipe, overrides=overrides, sources=sources, shrunk=shrink)
+    aim = target(recipe, overrides=overrides, sources=sources, shrunk=shrink, more_tokens=more_tokens)
     refuse_missing_files(aim.recipe, aim.folder)
     where = load_machine(machine or "here")
     planned = aim.recipe.filled(foreseen(aim.recipe, aim.folder))

@@ -16,6 +16,8 @@ class Target:
     folder: Path
     command: Any
     """`lilliput.command.Command` that makes the recipe; None where no single one is known."""
+    notes: Sequence[str] = ()
+    """What is said of it before anything is done."""
 
 
 def target(
@@ -26,6 +28,7 @@ def target(
     sources: Sequence[str] = (),
     shrunk: bool = False,
     machine: str | None = None,
+    more_tokens: Sequence[str] = (),
 ) -> Target:
     """What RECIPE|RUN and the options after it stand for.
 
@@ -34,6 +37,7 @@ def target(
     Raises:
         LilliputError: a run folder came with --out, or an option has no value.
         RecipeError: a name, a field or a value does not exist.
+        RunError: a run is to be trained for longer that has not finished.
     """
     from lilliput.command import Command
 
@@ -45,26 +49,43 @@ def target(
                 where="--out",
                 hint="give the recipe by name to begin a run in another folder",
             )
-        return _continued(run, overrides, sources, shrunk, machine)
-    command = Command(recipe=name, shrink=shrunk, overrides=tuple(overrides), sources=tuple(sources), machine=machine)
+        return _continued(run, overrides, sources, shrunk, machine, more_tokens)
+    command = Command(
+        recipe=name,
+        shrink=shrunk,
+        overrides=tuple(overrides),
+        sources=tuple(sources),
+        more_tokens=tuple(more_tokens),
+        machine=machine,
+    )
     recipe = command.make()
     folder = out or Path("runs") / (f"{recipe.name}-shrunk" if shrunk else recipe.name)
     return Target(recipe=recipe, folder=folder, command=command)
 
 
 def _continued(
-    run: Path, overrides: Sequence[str], sources: Sequence[str], shrunk: bool, machine: str | None
+    run: Path,
+    overrides: Sequence[str],
+    sources: Sequence[str],
+    shrunk: bool,
+    machine: str | None,
+    more_tokens: Sequence[str],
 ) -> Target:
     """A run with later options."""
     from dataclasses import replace
 
     from lilliput.base.rundir import RunFolder
     from lilliput.command import changed, read_command
+    from lilliput.longer import announced, refuse_unfinished
     from lilliput.recipe import read_recipe
 
     before = read_recipe(run)
-    recipe = changed(before, shrunk, overrides, sources)
+    recipe = changed(before, shrunk, overrides, sources, more_tokens)
+    notes: Sequence[str] = ()
+    if more_tokens:
+        refuse_unfinished(RunFolder(run), before, recipe)
+        notes = announced(before, recipe)
     command = read_command(RunFolder(run), before)
     if command is not None and recipe != before:
-        command = command.then(recipe, shrunk=shrunk, overrides=overrides, sources=sources)
-    return Target(recipe=recipe, folder=run, command=command and replace(command, machine=machine))
+        command = command.then(recipe, shrunk=shrunk, overrides=overrides, sources=sources, more_tokens=more_tokens)
+    return Target(recipe=recipe, folder=run, command=command and replace(command, machine=machine), notes=notes)

@@ -31,6 +31,8 @@ def again(command: Part | None) -> dict[str, Any] | None:
         words += ["--set", override]
     for name, _, path in sources:
         words += ["--source", f"{name}={shown[path]}"]
+    for more in command["more_tokens"]:
+        words += ["--more-tokens", more]
     words += ["--machine", shown[machine]] if machine else []
     return {
         "line": shlex.join(words),

@@ -113,6 +113,11 @@ class Phase:
         check_durations(self.schedule, Plan(self).steps, where)
 
 
+def phase_folder(place: int, phase: Phase) -> str:
+    """The part of a run that the phase at a place of the timeline is."""
+    return f"phases/{place:02d}-{phase.name}"
+
+
 class Plan:
     """Which step belongs to which stage; everything here follows from the phase alone."""
 
