@@ -34,6 +34,7 @@ from lilliput.recipe import Recipe, Release, vocabulary_of
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, has_chatml
 from lilliput.train.machine import Machine
 from lilliput.train.metrics import measured_of, read_metrics, released, steps_of
+from lilliput.train.phase import Phase, Plan, phase_folder
 
 PARITY_ROWS, PARITY_LENGTH = 2, 67
 """Of held-out text; 67 is no multiple of any chunk length."""
@@ -153,16 +154,28 @@ class Publisher:
             "changes": [change for change in run.get("changes", []) if change["phase"] in phases],
             "environment": made["environment"],
             "corpora": {name: part["outputs"] for name, part in parts.items() if part},
-            "phases": [self._phase(name) for name in phases],
+            "phases": [self._phase(name, self._left_at(name, phases)) for name in phases],
             "evaluation": evaluation if self._recipe.prints_samples(release) else evaluation | {"samples": []},
             "languages": list(self._recipe.languages) or languages(text for _, text in heldout.heldout_texts()),
         }
 
-    def _phase(self, name: str) -> dict[str, Any]:
-        """A phase as its metrics and its own record tell it."""
+    def _left_at(self, name: str, phases: Sequence[str]) -> int | None:
+        """The step of a phase at which one of the phases goes on; None where none does."""
+        for place, entry in enumerate(self._recipe.timeline):
+            if isinstance(entry, Phase) and phase_folder(place, entry) == name:
+                later = self._recipe.resumed_by(place)
+                after = None if later is None else self._recipe.timeline[later]
+                if later is not None and isinstance(after, Phase) and phase_folder(later, after) in phases:
+                    return Plan(entry).resumable
+        return None
+
+    def _phase(self, name: str, left_at: int | None) -> dict[str, Any]:
+        """A phase as its metrics and its own record tell it, and as far as the model was there for it."""
         lines = read_metrics(self._run.path / name / "metrics.jsonl")
         steps, measured = steps_of(lines), measured_of(lines)
-        return {
+        line = [step for step in steps if left_at is None or step["step"] <= left_at]
+        left = {"step": left_at, "tokens": line[-1]["tokens"], "seconds": sum(step["seconds"] for step in line)}
+        return ({} if left_at is None else {"resumed_at": left}) | {
             "name": name.rpartition("/")[2].partition("-")[2],
             "steps": steps[-1]["step"],
             "tokens": steps[-1]["tokens"],

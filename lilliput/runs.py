@@ -9,12 +9,14 @@ from typing import Any
 
 from lilliput.base import ownership
 from lilliput.base.errors import LilliputError, reading
-from lilliput.base.files import PARTIAL, read_json, unsealed, write_bytes
+from lilliput.base.files import PARTIAL, hash_of, read_json, unsealed, write_bytes
 from lilliput.base.ownership import below, check_name, check_ours, foreign
 from lilliput.base.rundir import RunFolder
 from lilliput.data.begun import begun_folders
 from lilliput.publish.export import CARD_FILE
 from lilliput.publish.readme import edited
+from lilliput.train.resuming import BEFORE_DECAY
+from lilliput.walk import after, grown, phase_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +96,25 @@ def spare(folder: Path) -> list[Removable]:
             checkpoints = f"{name}/checkpoints"
             is_done = run.record(name).get("done") and (folder / name / "final").is_dir()
             if is_done and (folder / checkpoints).is_dir():
-                found.append(_removable(folder, checkpoints, "the phase is done; its last weights stay"))
+                state = (folder / name / BEFORE_DECAY).is_dir()
+                stays = "its last weights and the state before its decay stay"
+                stay = "its last weights stay, and it can no longer be trained for longer"
+                found.append(_removable(folder, checkpoints, f"the phase is done; {stays if state else stay}"))
         for name in _unfinished(folder):
             found.append(_removable(folder, name, "left by an interruption"))
     return found
+
+
+def states(folder: Path) -> list[Removable]:
+    """The states before a decay that phases which are done have kept."""
+    _recipe(folder)
+    with RunFolder(folder) as run:
+        names = [f"{name}/{BEFORE_DECAY}" for name in _phases(folder) if run.record(name).get("done")]
+    return [
+        _removable(folder, name, "the phase can then not be trained for longer")
+        for name in names
+        if (folder / name).is_dir()
+    ]
 
 
 def shards(folder: Path) -> list[Removable]:
@@ -201,7 +218,7 @@ def _parts(recipe: dict[str, Any]) -> list[str]:
 
 
 def _state(folder: Path, recipe: dict[str, Any], there: tuple[str, ...]) -> str:
-    if len(there) == len(list(_releases(recipe))):
+    if len(there) == len(list(_releases(recipe))) and all(_is_current(folder, recipe, name) for name in there):
         return "published"
     state = (
         "token files" if (folder / "shards").is_dir() else "tokenizer" if (folder / "tokenizer").is_dir() else "begun"
@@ -217,6 +234,25 @@ def _state(folder: Path, recipe: dict[str, Any], there: tuple[str, ...]) -> str:
             return f"{phase}: {record.name} is damaged"
         state = f"{phase}: trained" if done else f"{phase}: {_progress(folder / name)}"
     return state
+
+
+def _is_current(folder: Path, recipe: dict[str, Any], release: str) -> bool:
+    """Whether a release is of the phases that stand before it now: training may have gone on since it was made."""
+    run, past = RunFolder(folder), None
+    try:
+        for place, entry in enumerate(recipe["timeline"]):
+            if entry["type"] == "lilliput.train.phase:Phase":
+                phase = run.record(f"phases/{place:02d}-{entry['name']}")
+                past = after(phase["from"]["before"], phase["inputs"]) if phase["done"] else None
+                if past is None:
+                    return False
+            elif entry["type"] != "lilliput.recipe:Release":
+                past = past and grown(past, entry, phase_seed(recipe["seed"], place))
+            elif entry["name"] == release:
+                return past is None or run.record(f"releases/{release}")["from"]["lineage"] == hash_of(past)
+    except (LilliputError, KeyError, TypeError):  # a damaged record, which the state names
+        return False
+    return False
 
 
 def _progress(phase: Path) -> str:

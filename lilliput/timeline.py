@@ -225,7 +225,7 @@ def _refuse_other_phases(opened: RunFolder, recipe: Recipe) -> None:
     for place, entry in enumerate(recipe.timeline):
         if isinstance(entry, Phase) and opened.record(phase_folder(place, entry)).get("from"):
             begun.append(phase_folder(place, entry))
-            opened.refuse_change(begun[-1], {"phase": to_plain(entry), "seed": phase_seed(recipe, place)})
+            opened.refuse_change(begun[-1], {"phase": to_plain(entry), "seed": phase_seed(recipe.seed, place)})
     tokenizer = opened.record("tokenizer").get("from")
     if begun and tokenizer:
         changed = differences(

@@ -111,7 +111,7 @@ class Walk:
                         self._report()
                 case _:
                     line = entry.grow(line, self._seed(place))
-                    past = {"before": hash_of(past), "growth": to_plain(entry), "seed": self._seed(place)}
+                    past = grown(past, to_plain(entry), self._seed(place))
                     self._say(
                         f"{place:02d} {type(entry).__name__}: {line.model.parameter_counts()['total']:,} parameters"
                     )
@@ -258,10 +258,10 @@ class Walk:
         copy_weights(line.model, load_file(final / "weights.safetensors"))
         average = load_file(final / "average.safetensors", device=str(self.machine.device))
         self._say(f"{place:02d} {phase.name}: {made['steps']:,} steps, weights {made['weights'][:12]}")
-        return replace(line, average=average), {"before": hash_of(past), "inputs": hash_of(inputs)}
+        return replace(line, average=average), after(past, hash_of(inputs))
 
     def _seed(self, place: int) -> int:
-        return phase_seed(self._recipe, place)
+        return phase_seed(self._recipe.seed, place)
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -309,6 +309,16 @@ def untrained(what: str, folder: Path) -> RunError:
     )
 
 
-def phase_seed(recipe: Recipe, place: int) -> int:
-    """Of the randomness of one entry of the timeline."""
-    return (recipe.seed << 8) + place
+def phase_seed(seed: int, place: int) -> int:
+    """Of the randomness of one entry of the timeline, in a recipe of a seed."""
+    return (seed << 8) + place
+
+
+def after(past: dict[str, Any], inputs: str) -> dict[str, Any]:
+    """The past of what comes after a phase: its own, and the hash of its inputs."""
+    return {"before": hash_of(past), "inputs": inputs}
+
+
+def grown(past: dict[str, Any], growth: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The past of what comes after a growth (plain): its own, the growth, and its seed."""
+    return {"before": hash_of(past), "growth": growth, "seed": seed}

@@ -63,6 +63,9 @@ def runs(
 def clean(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
     shards: Annotated[bool, typer.Option("--shards", help="The token files too; they can be written again.")] = False,
+    states: Annotated[
+        bool, typer.Option("--states", help="The states before decays too; without them no --more-tokens.")
+    ] = False,
     since: Annotated[
         str | None, typer.Option("--from", metavar="PART", help="This part and all made after it.")
     ] = None,
@@ -73,6 +76,8 @@ def clean(
     from lilliput import runs as folders
 
     what = folders.spare(run) if since is None else folders.since(run, since)
+    whole = tuple(f"{one.name}/" for one in what)
+    what += [one for one in folders.states(run) if states and not one.name.startswith(whole)]
     what += folders.shards(run) if shards else []
     freed = folders.remove(run, what) if yes else 0
     if as_json:

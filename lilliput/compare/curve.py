@@ -60,9 +60,11 @@ class Asked:
     def heldout(self, corpus: str) -> HeldOut:
         """Its curve on a text that it was measured on."""
         tokens, seconds, points = 0, 0.0, []
-        for phase in self.phases():
+        phases = self.phases()
+        for place, phase in enumerate(phases):
             clock, here = 0.0, {}
-            for line in phase.steps:
+            end = phase.planned if phase.resumed_at is None or place + 1 == len(phases) else phase.resumed_at
+            for line in phase.steps[:end]:  # the next phase goes on from there
                 clock += line["seconds"]
                 here[line["step"]] = (tokens + line["tokens"], seconds + clock)
             points += [
@@ -70,8 +72,8 @@ class Asked:
                 for line in phase.measured
                 if corpus in line["heldout"] and (step := line["step"]) in here
             ]
-            tokens, seconds = tokens + phase.tokens, seconds + clock
-        finished = all(phase.steps and phase.steps[-1]["step"] == phase.planned for phase in self.phases())
+            tokens, seconds = tokens + (phase.steps[:end][-1]["tokens"] if phase.steps else 0), seconds + clock
+        finished = all(phase.steps and phase.steps[-1]["step"] == phase.planned for phase in phases)
         return HeldOut(name=self.name, run=self.run, points=tuple(points), finished=finished)
 
     def text(self, corpus: str) -> dict[str, Any]:

@@ -125,6 +125,8 @@ def _phase(phase: Phase, spec: ModelSpec, machine: Machine, cost: Cost | None, t
     micro = machine.micro_rows(steps.rows, phase.length, cost and cost.rows)
     known = cost is not None or not machine.finds
     held = held_bytes(phase, spec)
+    state = held["weights"] + held["optimizer"] + held["average"]
+    before_decay = steps.stable_until is not None
     saves = 1 + sum(steps.is_due(phase.save_every, step) for step in range(1, steps.steps + 1))  # one before any step
     return {
         "parameters": parameters,
@@ -139,7 +141,8 @@ def _phase(phase: Phase, spec: ModelSpec, machine: Machine, cost: Cost | None, t
         "micro_batches": {"count": len(micro) if known else None, "rows": max(micro) if known else None},
         "checkpoints": {
             "kept": min(KEPT, saves),
-            "bytes": min(KEPT, saves) * (held["weights"] + held["optimizer"] + held["average"]),
+            "before_decay": before_decay,
+            "bytes": (min(KEPT, saves) + before_decay) * state,
         },
         "memory": held | _measured_memory(held, max(micro), cost),
         "cost": None if cost is None else _cost(cost, stages, steps.rows, tariff),

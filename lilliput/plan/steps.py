@@ -53,7 +53,7 @@ class WholeSteps:
     def cost(self, phase: Phase, spec: ModelSpec) -> Cost:
         """Of a phase with a model of this shape; phases that differ in their data alone cost the same."""
         weight = ANSWERS if isinstance(phase.data, Chats) else 1.0
-        alike = replace(phase, name="any", data=None, tokens=Tokens(1e18), schedule=Constant())  # type: ignore[arg-type]
+        alike = replace(phase, name="any", data=None, tokens=Tokens(1e18), schedule=Constant(), resumes=None)  # type: ignore[arg-type]
         key = hash_of([to_plain(spec), to_plain(alike), weight])
         if key not in self._costs:
             self._costs[key] = self._cost(phase, spec, RandomRows(spec.vocab, weight=weight))

@@ -14,7 +14,7 @@ HELD = ("weights", "gradients", "optimizer", "average")
 OPERATIONS = "Floating-point operations of forward and backward, through every layer."
 EXACT = (
     "Exact, but without the activations of a micro-batch, which --probe measures here. Checkpoints are on the disk, "
-    "the last two of a phase."
+    "the last two of a phase and the one before its decay."
 )
 WHOLE = (
     "The peak is that of whole steps, taken here as training takes them; activations are all of it that comes on top "

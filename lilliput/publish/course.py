@@ -1,5 +1,6 @@
 """How training went, for the card: what phases cost and where they ended, and what happened on the way."""
 
+from itertools import pairwise
 from typing import Any
 
 from lilliput.publish.markdown import NOTHING
@@ -26,15 +27,34 @@ def training(run: Part, timeline: Timeline) -> dict[str, Any]:
         return "; ".join(values) or NOTHING
 
     phases = run["phases"]
-    sums = {key: sum(phase[key] for phase in phases) for key in ("steps", "tokens", "seconds")}
+    line = [_on_the_line(phase) for phase in phases]
+    sums = {key: sum(phase[key] for phase in line) for key in ("steps", "tokens", "seconds")}
     return {
         "phases": [
             cost(phase) | {"name": phase["name"], "loss": f"{phase['loss']:.4f}", "heldout": heldout(phase)}
             for phase in phases
         ],
         "together": cost(sums),
+        "resumed": [
+            {
+                "name": phase["name"],
+                "by": after["name"],
+                "step": f"{phase['resumed_at']['step']:,}",
+                "left": f"{phase['steps'] - phase['resumed_at']['step']:,}",
+            }
+            for phase, after in pairwise(phases)
+            if "resumed_at" in phase
+        ],
         "length": f"{max((phase['length'] for phase in timeline.phases), default=0):,}",
     }
+
+
+def _on_the_line(phase: Part) -> dict[str, Any]:
+    """What a phase cost as far as the released model came along: to where a later phase goes on."""
+    if "resumed_at" not in phase:
+        return {key: phase[key] for key in ("steps", "tokens", "seconds")}
+    left = phase["resumed_at"]
+    return {"steps": left["step"], "tokens": left["tokens"], "seconds": left["seconds"]}
 
 
 def course(run: Part) -> dict[str, Any]:

@@ -92,6 +92,7 @@ def _phase(phase: PhaseRecord, number: int, units: dict[str, str]) -> dict[str, 
         "steps": f"{done:,} of {phase.planned:,} steps",
         "state": "trained" if done == phase.planned else f"about {duration(left)} left" if done else "not begun",
         "figures": [
+            *([f"goes on {phase.begins}"] if phase.begins else []),
             f"{short(phase.tokens)} tokens",
             duration(phase.seconds),
             *([f"loss {steps[-1]['cross_entropy']:.3f}"] if steps else []),

@@ -10,7 +10,8 @@ from lilliput.base.hub import reading_only
 from lilliput.base.rundir import RunFolder
 from lilliput.recipe import Recipe, Release, read_recipe, vocabulary_of
 from lilliput.train.metrics import INCIDENTS, Line, measured_of, read_growing, steps_of
-from lilliput.train.phase import Phase, Plan
+from lilliput.train.phase import Phase, Plan, phase_folder
+from lilliput.train.resuming import described
 
 HINT = "put what is damaged in it back from a copy; `lilliput runs` lists other runs"
 TEXT, ANSWERS = "bits per byte", "nats per answer token"
@@ -27,6 +28,10 @@ class PhaseRecord:
     steps: list[Line]
     measured: list[Line]
     incidents: list[Line]
+    begins: str | None = None
+    """Where it goes on, in words, if it resumes a phase."""
+    resumed_at: int | None = None
+    """The step at which a later phase goes on."""
 
     @property
     def tokens(self) -> int:
@@ -96,7 +101,7 @@ def _phases(folder: Path, recipe: Recipe) -> Any:
         shape = None
     for place, entry in enumerate(recipe.timeline):
         if isinstance(entry, Phase):
-            inside = folder / "phases" / f"{place:02d}-{entry.name}"
+            inside, before = folder / phase_folder(place, entry), recipe.phase_before(place)
             lines = read_growing(inside / "metrics.jsonl")
             yield PhaseRecord(
                 name=entry.name,
@@ -105,6 +110,8 @@ def _phases(folder: Path, recipe: Recipe) -> Any:
                 steps=steps_of(lines),
                 measured=measured_of(lines),
                 incidents=read_growing(inside / INCIDENTS),
+                begins=described(before[1]) if entry.resumes is not None and before else None,
+                resumed_at=Plan(entry).resumable if recipe.resumed_by(place) is not None else None,
             )
         elif not isinstance(entry, Release) and shape:
             shape = entry.shape(shape)
