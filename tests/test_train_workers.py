@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from lilliput import timeline
 from lilliput.base.errors import MachineError, RecipeError, RunError
 from lilliput.base.files import read_json
+from lilliput.longer import with_more_tokens
 from lilliput.recipe import load_machine
 from lilliput.train import all_reduce
 from lilliput.train.all_reduce import AllReduce
@@ -42,7 +43,13 @@ def recipe(work):
     return replace(whole, timeline=growths[:1] + growths[2:])
 
 
-def worker(work, run, machine, rank, port, killed_after, signalled_after, struck_at, narrow, told):
+def longer(work):
+    """Pretraining, and as many more tokens as twice its decay and a few steps."""
+    whole = recipe(work)
+    return with_more_tokens(replace(whole, timeline=whole.timeline[:1]), [str(16 * 128)])
+
+
+def worker(work, run, machine, rank, port, make, killed_after, signalled_after, struck_at, narrow, told):
     """One of two workers; tells what it exchanged, by step."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -72,7 +79,7 @@ def worker(work, run, machine, rank, port, killed_after, signalled_after, struck
     if narrow is not None:
         LaunchedPasses.differentiate = narrowly
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(143))
-    timeline.train(recipe(work), run, machine, Console(file=StringIO()))
+    timeline.train(make(work), run, machine, Console(file=StringIO()))
     told.send(exchanged)
 
 
@@ -85,13 +92,14 @@ def together(
     struck_at=None,
     narrow=None,
     processes_of=_forks,
+    make=recipe,
 ):
     """What each worker exchanged, or the exit codes where not all ended by themselves."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     pipes = [processes_of.Pipe(duplex=False) for _ in range(2)]
-    what = (killed_after, signalled_after, struck_at, narrow)
+    what = (make, killed_after, signalled_after, struck_at, narrow)
     processes = [
         processes_of.Process(target=worker, args=(work, run, machine, rank, port, *what, pipe[1]), daemon=True)
         for rank, pipe in enumerate(pipes)
@@ -166,6 +174,22 @@ def test_two_workers_train_what_one_does_and_exchange_once_a_step(straight, two)
     assert two == [once_a_step(straight / "two")] * 2 and len(two[0]) > 12
     assert far(straight / "one", straight / "two") < 1e-5
     assert numbers(straight / "two", 99) == pytest.approx(numbers(straight / "one", 99), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_two_workers_go_on_before_a_decay_and_one_is_killed_there(straight):
+    """They begin with the same state, each from the disk, and again after a kill in the second phase."""
+    together(straight, straight / "longer", make=longer)
+    codes = together(straight, straight / "cut", make=longer, killed_after=14)
+    assert codes[0] == -signal.SIGKILL
+    together(straight, straight / "cut", make=longer)
+    timeline.train(longer(straight), straight / "longer alone", ONE, Console(file=StringIO()))
+    last = [
+        load_file(straight / run / "phases/01-pretrain-2/final/weights.safetensors")
+        for run in ("longer", "cut", "longer alone")
+    ]
+    for name, value in last[0].items():
+        assert torch.equal(value, last[1][name]) and torch.allclose(value, last[2][name], atol=1e-4)
 
 
 @pytest.mark.slow
