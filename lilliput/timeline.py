@@ -212,11 +212,13 @@ def _refuse_shorter(opened: RunFolder, recipe: Recipe) -> None:
     names = {entry.name for entry in recipe.timeline if isinstance(entry, Phase)}
     for place, entry in enumerate(entries):
         name = entry.get("name")
-        if entry.get("resumes") and name not in names and opened.record(f"phases/{place:02d}-{name}").get("from"):
+        part = f"phases/{place:02d}-{name}"
+        if entry.get("resumes") and name not in names and opened.record(part).get("from"):
             raise RunError(
                 f"the run was trained longer, and this recipe does not have its phase {name!r}",
                 where=str(opened.path),
-                hint=f"go on with the run's own recipe: lilliput run {opened.path}; or begin another run with --out",
+                hint=f"go on with the run's own recipe: lilliput run {opened.path}; or begin another run with --out, or "
+                f"give the phase up: lilliput clean {opened.path} --from {part}",
             )
 
 
