@@ -206,8 +206,9 @@ def _refuse_change(opened: RunFolder, recipe: Recipe) -> None:
 def _refuse_shorter(opened: RunFolder, recipe: Recipe) -> None:
     """Refuse a recipe without a phase that training was resumed with: releases would be made of what came before."""
     try:
-        entries = (opened.read("recipe.json") or {}).get("timeline", [])
-    except RunError:  # damaged, and written anew
+        before = (opened.read("recipe.json") or {}).get("timeline", [])
+        entries = [entry if isinstance(entry, dict) else {} for entry in before]
+    except (RunError, AttributeError, TypeError):  # damaged, and written anew
         return
     names = {entry.name for entry in recipe.timeline if isinstance(entry, Phase)}
     for place, entry in enumerate(entries):
@@ -217,7 +218,7 @@ def _refuse_shorter(opened: RunFolder, recipe: Recipe) -> None:
             raise RunError(
                 f"the run was trained longer, and this recipe does not have its phase {name!r}",
                 where=str(opened.path),
-                hint=f"go on with the run's own recipe: lilliput run {opened.path}; or begin another run with --out, or "
+                hint=f"go on with the run's own recipe: lilliput run {opened.path}; begin another run with --out; or "
                 f"give the phase up: lilliput clean {opened.path} --from {part}",
             )
 
