@@ -166,7 +166,7 @@ def _reached(recipe: Recipe, run: RunFolder, tokenizer: Tokenizer) -> _Reached |
 def _line(recipe: Recipe, run: RunFolder, reached: _Reached) -> Line:
     """The model and tokenizer after the last trained phase and its growths, in fp32 on the CPU."""
     part = phase_folder(reached.place, reached.phase)
-    run.refuse_change(part, {"phase": to_plain(reached.phase), "seed": phase_seed(recipe, reached.place)})
+    run.refuse_change(part, {"phase": to_plain(reached.phase), "seed": phase_seed(recipe.seed, reached.place)})
     final, made = run.path / part / "final", run.record(part)["outputs"]
     for name in ("weights", "average"):
         file = final / f"{name}.safetensors"
@@ -179,7 +179,7 @@ def _line(recipe: Recipe, run: RunFolder, reached: _Reached) -> Line:
     model = _read_weights(final / "weights.safetensors", reached.spec, recipe.seed)
     line = Line(model=model, tokenizer=reached.tokenizer, average=load_file(final / "average.safetensors"))
     for place, growth in reached.growths:
-        line = growth.grow(line, phase_seed(recipe, place))
+        line = growth.grow(line, phase_seed(recipe.seed, place))
     return line
 
 
