@@ -24,12 +24,13 @@ from lilliput.data.documents import TextHash
 from lilliput.data.few import Extent, Way, extent, sides
 from lilliput.data.index import INDEX, SIDES
 from lilliput.data.pinned import pinned
+from lilliput.data.sample import sampled
 from lilliput.data.shards import SHARD_TOKENS, Shards, write_shards
 from lilliput.data.split import HeldOut
 from lilliput.data.told import COUNTED, Told, lines_of
 from lilliput.data.usable import check_lost, check_sides, lost
 from lilliput.recipe import Recipe, Release
-from lilliput.tokenizer.bpe import load_tokenizer, save_tokenizer, tokenizer_hash
+from lilliput.tokenizer.bpe import BPE, load_tokenizer, save_tokenizer, tokenizer_hash
 from lilliput.tokenizer.specials import vocabulary_size
 from lilliput.train.phase import Phase
 
@@ -216,14 +217,15 @@ class Preparation:
         return [phase for phase in phases if name in phase.data.corpora]
 
     def _training_texts(self, identities: dict[str, Any]) -> Iterator[str]:
-        empty = True
-        for name in self._recipe.tokenizer_corpora:
+        tokenizer, names = self._recipe.tokenizer, self._recipe.tokenizer_corpora
+        assert isinstance(tokenizer, BPE)
+        size, empty = -(-tokenizer.sample_bytes // len(names)), True
+        for name in names:
             way = self._way(name, identities[name])
             corpus, split = sides(self._corpus(name, identities[name]), self._recipe.split, way)
-            for document in corpus.documents():
-                if not split.is_heldout(document.group):
-                    empty = empty and not document.text.strip()
-                    yield document.text
+            for text in sampled(corpus, split, size):
+                empty = empty and not text.strip()
+                yield text
         if empty:
             raise DataError(
                 "there is no text to learn a tokenizer from",

@@ -167,7 +167,8 @@ def once_a_step(run):
 
 def numbers(run, until):
     lines = read_metrics(run / PRETRAIN / "metrics.jsonl")[:until]
-    return [value for line in lines for name, value in line.items() if "second" not in name and name != "peak_memory"]
+    flat = [{**line, **line.pop("heldout", {})} for line in lines]
+    return [value for line in flat for name, value in line.items() if "second" not in name and name != "peak_memory"]
 
 
 def test_two_workers_train_what_one_does_and_exchange_once_a_step(straight, two):

@@ -7,6 +7,7 @@ from lilliput.base.errors import DataError
 from lilliput.base.rundir import RunFolder
 from lilliput.data.curate import Curated
 from lilliput.data.documents import Files
+from lilliput.data.sample import sampled
 from lilliput.recipe import Recipe, vocabulary_of
 from lilliput.tokenizer.bpe import BPE
 from lilliput.tokenizer.specials import vocabulary_size
@@ -30,12 +31,8 @@ def foreseen(recipe: Recipe, folder: Path) -> int | None:
     corpora: list[Any] = [recipe.corpora[name] for name in recipe.tokenizer_corpora]
     if not all(map(_is_local, corpora)):
         return None
-    texts = (
-        document.text
-        for corpus in corpora
-        for document in corpus.documents()
-        if not recipe.split.is_heldout(document.group)
-    )
+    size = -(-tokenizer.sample_bytes // max(1, len(corpora)))
+    texts = (text for corpus in corpora for text in sampled(corpus, recipe.split, size))
     try:
         return vocabulary_size(tokenizer.train(texts))
     except DataError:  # files that are not there: `run` says so

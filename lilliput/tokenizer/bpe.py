@@ -50,7 +50,7 @@ class BPE:
     digits: bool = True
     """Every digit is a token of its own; else digits merge like letters."""
     sample_bytes: int = 20_000_000
-    """Training stops reading after the text that reaches this many UTF-8 bytes."""
+    """UTF-8 bytes of text to learn from: an equal part from each corpus, of local files from all over them."""
 
     def __post_init__(self) -> None:
         if self.vocab < len(_SPECIALS) + _BYTES:

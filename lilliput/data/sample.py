@@ -1,0 +1,55 @@
+"""The texts that a tokenizer learns from: of local files from all over them, of other corpora from the beginning."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from lilliput.data.curate import Curated
+from lilliput.data.documents import Corpus, Document, Files
+from lilliput.data.formats import COMPRESSED
+from lilliput.data.paths import files_of
+from lilliput.data.split import HeldOut, fraction_of
+
+PART = 65_536
+"""Characters; of a longer text every part is drawn by itself, so that one book is sampled too."""
+GROWS = 4
+"""How often larger a text is than its compressed file, about."""
+PACKED = (*COMPRESSED, ".parquet")
+
+
+def sampled(corpus: Corpus, split: HeldOut, size: int) -> Iterator[str]:
+    """Texts of the training side of about so many bytes, or all that there is.
+
+    Files are read in the order of their names: the first of them may be all of one kind. Therefore, where they hold
+    more than is wanted, hashes draw texts, and parts of long ones, from all of them. A stream is read from its
+    beginning, no further than needed.
+
+    Args:
+        corpus: its documents.
+        split: what is held out of it.
+        size: UTF-8 bytes of text.
+    """
+    left, share = size, min(1.0, size / max(1, _text_bytes(corpus) or size))
+    for document in corpus.documents():
+        if split.is_heldout(document.group):
+            continue
+        for text in [document.text] if share == 1 else _drawn(document, share):
+            yield text
+            left -= len(text.encode("utf-8", "surrogatepass"))
+        if left <= 0:
+            return
+
+
+def _drawn(document: Document, share: float) -> Iterator[str]:
+    for place in range(0, len(document.text), PART):
+        if fraction_of(f"sample\0{document.id}\0{place}") < share:
+            yield document.text[place : place + PART]
+
+
+def _text_bytes(corpus: Any) -> int | None:
+    """About how much text local files hold; None of another corpus."""
+    while isinstance(corpus, Curated):
+        corpus = corpus.source
+    if not isinstance(corpus, Files):
+        return None
+    files = ((path, path.stat().st_size) for path in files_of(corpus.paths))
+    return sum(size * (GROWS if path.suffix.lower() in PACKED else 1) for path, size in files)
