@@ -167,7 +167,7 @@ def once_a_step(run):
 
 def numbers(run, until):
     lines = read_metrics(run / PRETRAIN / "metrics.jsonl")[:until]
-    flat = [{**line, **line.pop("heldout", {})} for line in lines]
+    flat = [line.pop("heldout", {}) | line for line in lines]
     return [value for line in flat for name, value in line.items() if "second" not in name and name != "peak_memory"]
 
 
