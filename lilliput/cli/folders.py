@@ -45,7 +45,11 @@ def runs(
         print(json.dumps(rows, indent=2))
         return
     if not found and not odd:
-        console.print(f"no run in {root}; `lilliput run quickstart` makes one")
+        there = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+        what = f"holds {', '.join(there[:8])}{' and more' if len(there) > 8 else ''}" if there else "is empty"
+        console.print(
+            f"no run in {root}, which {what if root.is_dir() else 'is not there'}; `lilliput run quickstart` makes one"
+        )
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("run", "recipe", "state", "releases", "MB", "changed"):
