@@ -1,5 +1,6 @@
 """Run folders from outside: what they hold, what may go, and that nothing else does."""
 
+import shutil
 from dataclasses import replace
 from io import StringIO
 
@@ -209,3 +210,28 @@ def test_what_weights_were_trained_on_is_theirs_for_good(tmp_path):
     assert {path: path.read_bytes() for path in rests if path.exists()} == {
         path: data for path, data in rests.items() if path != folder / "shards" / "texts" / "index.json"
     }
+
+
+def test_another_text_under_the_same_relative_name_is_told_of_and_read_before_training_only(tmp_path, monkeypatch):
+    """A run that was copied to a folder with texts of its own under that name, and came back."""
+    recipe = tiny.recipe(tmp_path / "here" / "data", tiny.GQA_SPEC)
+    recipe = replace(recipe, corpora=recipe.corpora | {"texts": Files(paths=("data/texts.jsonl",))})
+    recipe = replace(recipe, timeline=recipe.timeline[:1])
+    monkeypatch.chdir(tmp_path / "here")
+    timeline.data(recipe, tmp_path / "here" / "run", CONSOLE)
+    there = tmp_path / "there"
+    shutil.copytree(tmp_path / "here" / "run", there / "run")
+    (there / "data").mkdir()
+    lines = (tmp_path / "here" / "data" / "texts.jsonl").read_text().splitlines(keepends=True)
+    (there / "data" / "texts.jsonl").write_text("".join(reversed(lines)) + '{"text": "one line more"}\n')
+    monkeypatch.chdir(there)
+    for verb, said in ((timeline.data, "it is read again"), (timeline.train, "")):
+        screen = StringIO()
+        settings = (MACHINE,) if verb is timeline.train else ()
+        verb(recipe, there / "run", *settings, Console(file=screen, width=200))
+        assert ("texts: the text has changed since the run read it" in screen.getvalue()) == bool(said)
+        assert said in screen.getvalue()
+    monkeypatch.chdir(tmp_path / "here")
+    screen = StringIO()
+    timeline.data(recipe, there / "run", Console(file=screen, width=200))
+    assert "the run goes on with what it was trained on" in screen.getvalue()
