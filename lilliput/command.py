@@ -9,10 +9,11 @@ from pathlib import Path
 from lilliput.base.errors import LilliputError, reading
 from lilliput.base.files import hash_of
 from lilliput.base.overrides import override_all
+from lilliput.base.own_code import Loaded, using
 from lilliput.base.rundir import RunFolder
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.longer import with_more_tokens
-from lilliput.recipe import Recipe, load_recipe, names
+from lilliput.recipe import Recipe, names, recipe_and_code
 from lilliput.shrink import shrink
 from lilliput.sources import with_sources
 from lilliput.train.phase import Phase
@@ -57,10 +58,12 @@ class Command:
                 where="the command line",
                 hint="`lilliput runs` lists the runs, `lilliput recipe list` the recipes",
             )
-        return self._made(self._unchanged)
+        return self._made(self)
 
-    def _made(self, unchanged: Recipe) -> Recipe:
-        return changed(unchanged, self.shrink, self.overrides, self.sources, self.more_tokens)
+    def _made(self, read: "Command") -> Recipe:
+        """The recipe, from what another command has read of the same name."""
+        with using(read.code):
+            return changed(read._unchanged, self.shrink, self.overrides, self.sources, self.more_tokens)
 
     def then(
         self,
@@ -87,19 +90,28 @@ class Command:
             sources=_latest(self.sources, sources),
             more_tokens=(*self.more_tokens, *more_tokens),
         )
-        if self.recipe not in names("lilliput.recipes") and "_unchanged" not in self.__dict__:
+        if self.recipe not in names("lilliput.recipes") and "_read" not in self.__dict__:
             adds_up = longer.shrink == self.shrink and (not self.more_tokens or _is_apart(overrides, recipe))
             return longer if adds_up else None  # options add up, unless they come before others
         try:
-            made = longer._made(self._unchanged)
+            made = longer._made(self)
         except LilliputError:  # the recipe's file, or a source, is not where it was
             return None
         return longer if to_plain(made) == to_plain(recipe) else None
 
-    @cached_property
+    @property
+    def code(self) -> Loaded | None:
+        """The Python files that the recipe was read from; None where it has none, or was not read in this process."""
+        return self._read[1] if "_read" in self.__dict__ else None
+
+    @property
     def _unchanged(self) -> Recipe:
-        """Loaded once: a file's own specs would be of other types the second time."""
-        return load_recipe(self.recipe)
+        return self._read[0]
+
+    @cached_property
+    def _read(self) -> tuple[Recipe, Loaded | None]:
+        """Read once: a file's own specs would be of other types the second time."""
+        return recipe_and_code(self.recipe)
 
 
 def write_command(run: RunFolder, command: Command, recipe: Recipe) -> None:

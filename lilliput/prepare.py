@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from tokenizers import Tokenizer
 
+from lilliput.base.definitions import definitions
 from lilliput.base.errors import DataError, RunError, reading
 from lilliput.base.figures import duration, size
 from lilliput.base.ownership import check_ours
@@ -275,7 +276,9 @@ class Preparation:
                 where=str(self._run.path),
                 hint="leave the change out: the run has its own token files; or begin another run with --out",
             )
-        if before and before["spec"] == spec and _follows_a_branch(spec):
+        code = definitions(corpus)
+        is_same = before and before["spec"] == spec and before.get("code", code) == code
+        if is_same and _follows_a_branch(spec):
             return before  # a run stays with the commit that it began with: a new one is no reason to read it all again
         try:
             content = corpus.identity()
@@ -288,10 +291,11 @@ class Preparation:
             self._changed.add(name)
             kept = "the run goes on with what it was trained on" if trained else "it is read again"
             self._say(f"{name}: the text has changed since the run read it, {kept}")
-        is_known = before and "extent" in before and (before["spec"], before["content"]) == (spec, content)
+        is_known = before and is_same and "extent" in before and before["content"] == content
         if before and (trained or is_known):
             return before
-        return {"spec": spec, "content": content, "extent": self._extent(name, content)}
+        found = {"spec": spec, "content": content, "extent": self._extent(name, content)}
+        return found | ({"code": code} if code else {})
 
     def _extent(self, name: str, content: Any) -> dict[str, int]:
         """How much there is of a corpus, which is looked at once."""

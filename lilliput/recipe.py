@@ -2,19 +2,19 @@
 
 import difflib
 import importlib
-import importlib.util
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, TypeVar, get_args
 
-from lilliput.base.errors import LilliputError, RecipeError, reading
+from lilliput.base.code_files import code_at
+from lilliput.base.errors import RecipeError, reading
 from lilliput.base.files import read_json, unsealed
+from lilliput.base.own_code import Loaded, type_in_use, using
 from lilliput.base.ownership import check_name
+from lilliput.base.run_code import code_for, untrusted
 from lilliput.base.rundir import RunFolder
-from lilliput.base.spec import from_plain, is_spec, meet
+from lilliput.base.spec import from_plain, is_lilliputs, types_in
 from lilliput.data.conversations import ChatCorpus, ChatFiles
 from lilliput.data.documents import Corpus, Files
 from lilliput.data.split import Split
@@ -211,6 +211,11 @@ def _refuse_same(recipe: Recipe) -> None:
 
 def load_recipe(name: str) -> Recipe:
     """A recipe of the package by name (`quickstart`), or of a Python file that defines `recipe`."""
+    return recipe_and_code(name)[0]
+
+
+def recipe_and_code(name: str) -> tuple[Recipe, Loaded | None]:
+    """The same with the Python files that it was read from; None for a recipe of the package."""
     return _load("recipe", name, "lilliput.recipes", Recipe)
 
 
@@ -228,24 +233,51 @@ def vocabulary_of(run: RunFolder) -> int | None:
 
 
 def read_recipe(run: Path) -> Recipe:
-    """The recipe of a run, from its `recipe.json` alone: no code of the run or of its recipe file is imported.
+    """The recipe of a run, from its `recipe.json`; parts of its own are of the code in use, else of that of the run.
 
     Raises:
-        RunError: the file is missing or damaged.
-        RecipeError: it holds no recipe, or one of types that this process does not know.
+        RunError: the file, or one of the code, is missing or damaged.
+        UntrustedCodeError: nobody allowed the code of the run to run.
+        RecipeError: it holds no recipe, or one of types that nobody knows.
     """
     path = run / "recipe.json"
     hint = "give the recipe by name, with --out for this folder; it is written again"
-    with reading(path, hint, "the file is damaged"):
-        recipe = from_plain(unsealed(read_json(path)), where=str(path))
+    with using(code_for(run, foreign_types(run))), reading(path, hint, "the file is damaged"):
+        recipe = from_plain(plain_recipe(run), where=str(path))
     if not isinstance(recipe, Recipe):
         raise RecipeError("the file holds no recipe", where=str(path), hint=hint)
     return recipe
 
 
+def allow_code(run: Path) -> None:
+    """Let the code that the recipe of a run needs run in this process.
+
+    Raises:
+        LilliputError: it is damaged, or fails.
+    """
+    if code := untrusted(run, foreign_types(run)):
+        Loaded(code)
+
+
+def plain_recipe(run: Path) -> Any:
+    """What the `recipe.json` of a run holds, as JSON values."""
+    path = run / "recipe.json"
+    with reading(
+        path, "give the recipe by name, with --out for this folder; it is written again", "the file is damaged"
+    ):
+        return unsealed(read_json(path))
+
+
+def foreign_types(run: Path) -> set[str]:
+    """Names of the types in the recipe of a run that neither Lilliput nor code in use defines."""
+    with reading(run / "recipe.json", "put it back from a copy", "the file is damaged"):
+        found = {name for name in types_in(plain_recipe(run)) if not is_lilliputs(name)}
+    return {name for name in found if type_in_use(name) is None}
+
+
 def load_machine(name: str) -> Machine:
     """A machine of the package by name (`cpu`), or of a Python file that defines `machine`."""
-    return _load("machine", name, "lilliput.machines", Machine)
+    return _load("machine", name, "lilliput.machines", Machine)[0]
 
 
 def source_of(name: str) -> Path:
@@ -266,10 +298,11 @@ def names(package: str) -> list[str]:
     return sorted(path.stem.replace("_", "-") for path in folder.glob("*.py") if path.stem != "__init__")
 
 
-def _load(kind: str, name: str, package: str, wanted: type[T]) -> T:
-    known = names(package)
+def _load(kind: str, name: str, package: str, wanted: type[T]) -> tuple[T, Loaded | None]:
+    known, code = names(package), None
     if name.endswith(".py"):
-        module = _import_file(kind, Path(name))
+        code = Loaded(code_at(Path(name)))
+        module = code.main
     elif name in known:
         module = importlib.import_module(f"{package}.{name.replace('-', '_')}")
     else:
@@ -279,34 +312,7 @@ def _load(kind: str, name: str, package: str, wanted: type[T]) -> T:
         raise RecipeError(
             f"no {wanted.__name__} named `{kind}` is defined", where=name, hint=f"end the file with {kind} = ..."
         )
-    return value
-
-
-def _import_file(kind: str, path: Path) -> ModuleType:
-    if not path.is_file():
-        raise RecipeError(f"the {kind} file does not exist", where=str(path), hint="check the path")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    taken = sys.modules.get(path.stem)
-    if taken is not None and Path(getattr(taken, "__file__", None) or "").resolve() != path.resolve():
-        raise RecipeError(
-            f"a module named {path.stem!r} is there already", where=str(path), hint="give the file another name"
-        )
-    # Specs that the file defines are stored by import path, and must be found again when a release is read back.
-    sys.modules[path.stem] = module
-    try:
-        spec.loader.exec_module(module)
-    except LilliputError:
-        raise
-    except Exception as error:
-        raise RecipeError(
-            f"the {kind} file fails with {type(error).__name__}: {error}", where=str(path), hint="mend the file"
-        ) from error
-    for value in vars(module).values():
-        if is_spec(value) and value.__module__ == path.stem:
-            meet(value)
-    return module
+    return value, code
 
 
 def unknown(kind: str, name: str, known: list[str], where: str) -> RecipeError:

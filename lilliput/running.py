@@ -23,7 +23,7 @@ from lilliput.evals.by_name import evaluate_by_name
 from lilliput.evals.evaluation import Evaluation
 from lilliput.evals.items import items_of
 from lilliput.publish.remote_code import check_code
-from lilliput.recipe import Recipe, load_machine, read_recipe
+from lilliput.recipe import Recipe, allow_code, load_machine, read_recipe
 from lilliput.timeline import run, train
 from lilliput.train.machine import Machine
 from lilliput.train.metrics import Line, read_metrics
@@ -98,6 +98,7 @@ def run_recipe(
     overrides: Sequence[str] = (),
     sources: Sources = NOTHING,
     shrink: bool = False,
+    trust_code: bool = False,
     eval_data: str | PathLike[str] | None = None,
     sinks: Sequence[str] = (),
     quiet: bool = False,
@@ -111,6 +112,7 @@ def run_recipe(
         overrides: fields of the recipe, such as `"seed=1"`.
         sources: local files for corpora of the recipe.
         shrink: the same recipe at toy size.
+        trust_code: let the Python files run that a run folder keeps of its recipe.
         eval_data: a folder of evaluation sets; the hub unless told.
         sinks: names of programs that are shown the numbers of training.
         quiet: show nothing.
@@ -118,7 +120,7 @@ def run_recipe(
     Raises:
         LilliputError: an argument is not one, or whatever `lilliput run` would say.
     """
-    aim = _aim(recipe, folder, machine, overrides, sources, shrink)
+    aim = _aim(recipe, folder, machine, overrides, sources, shrink, trust_code)
     items = items_of(Path(eval_data) if eval_data is not None else None)
     run(aim.recipe, aim.folder, aim.machine, Terminal(quiet=quiet), items, aim.command, sinks=sinks)
     return Run(folder=aim.folder)
@@ -132,6 +134,7 @@ def train_recipe(
     overrides: Sequence[str] = (),
     sources: Sources = NOTHING,
     shrink: bool = False,
+    trust_code: bool = False,
     until: str | None = None,
     sinks: Sequence[str] = (),
     quiet: bool = False,
@@ -139,13 +142,13 @@ def train_recipe(
     """Train every phase of a recipe and release nothing, as `lilliput train` does.
 
     Args:
-        recipe, folder, machine, overrides, sources, shrink, sinks, quiet: see `run_recipe`.
+        recipe, folder, machine, overrides, sources, shrink, trust_code, sinks, quiet: see `run_recipe`.
         until: the last phase to train; None for all.
 
     Raises:
         LilliputError: an argument is not one, or whatever `lilliput train` would say.
     """
-    aim = _aim(recipe, folder, machine, overrides, sources, shrink)
+    aim = _aim(recipe, folder, machine, overrides, sources, shrink, trust_code)
     train(aim.recipe, aim.folder, aim.machine, Terminal(quiet=quiet), aim.command, until=until, sinks=sinks)
     return Run(folder=aim.folder)
 
@@ -211,6 +214,7 @@ def _aim(
     overrides: Sequence[str],
     sources: Sources,
     shrink: bool,
+    trust_code: bool,
 ) -> _Aim:
     """What the arguments stand for; one text where there could be several counts as one."""
     options = _texts(overrides, "overrides", '["seed=1"]')
@@ -224,6 +228,8 @@ def _aim(
     if isinstance(recipe, Recipe):
         made = changed(recipe, shrink, options, files)
     elif (run_folder := Path(_path(recipe, "the recipe"))).joinpath("recipe.json").is_file():
+        if trust_code:
+            allow_code(run_folder)
         made = changed(read_recipe(run_folder), shrink, options, files)
         if folder is not None:
             raise LilliputError(

@@ -12,8 +12,11 @@ from pathlib import Path
 from rich.console import Console
 
 from lilliput.base.environment import environment
-from lilliput.base.errors import LilliputError, RunError, reading
+from lilliput.base.errors import LilliputError, RecipeError, RunError, reading
 from lilliput.base.files import write_bytes
+from lilliput.base.own_code import Code, code_of, using
+from lilliput.base.run_code import FILE as CODE_FILE
+from lilliput.base.run_code import write_code
 from lilliput.base.rundir import RunFolder, differences
 from lilliput.base.spec import to_plain
 from lilliput.base.terminal import Terminal
@@ -26,9 +29,9 @@ from lilliput.recipe import Recipe
 from lilliput.train.all_reduce import RANK, AllReduce
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase, phase_folder
-from lilliput.train.promise import settle
+from lilliput.train.promise import keep_code, settle
 from lilliput.train.sinks.sink import check_sinks
-from lilliput.walk import Beside, Walk, phase_seed, prepare, untrained
+from lilliput.walk import Beside, Walk, phase_code, phase_seed, prepare, untrained
 
 
 def run(
@@ -159,10 +162,10 @@ def _walking(
         settled = machine.settled() if machine else settle(run, None)
         if isinstance(settled.exchange, AllReduce):
             settled.prepare()
-            with settled.exchange.join(settled.device) as workers:
+            with settled.exchange.join(settled.device) as workers, using(*code_of((recipe, settled))):
                 yield Beside(run, recipe, settled, Terminal(quiet=True), workers)
             return
-    with _opened(recipe, folder, command) as opened:
+    with _opened(recipe, folder, command, allow_change=allow_change) as opened, using(*code_of(machine)):
         named = command and command.machine
         settled = settle(opened, machine, named=named, allow_change=allow_change)
         settled.prepare()
@@ -171,12 +174,17 @@ def _walking(
 
 
 @contextmanager
-def _opened(recipe: Recipe, folder: Path, command: Command | None) -> Iterator[RunFolder]:
-    with RunFolder(folder) as opened:
-        _refuse_change(opened, recipe)
-        files = (folder / "recipe.json", folder / COMMAND_FILE)
+def _opened(
+    recipe: Recipe, folder: Path, command: Command | None, *, allow_change: bool = False
+) -> Iterator[RunFolder]:
+    code = _code(recipe, command)
+    with RunFolder(folder) as opened, using(*code_of(recipe)):
+        _refuse_change(opened, recipe, allow_change)
+        files = (folder / "recipe.json", folder / COMMAND_FILE, folder / CODE_FILE)
         before = {file: file.read_bytes() for file in files if file.exists()}
         begun = _begun(opened, recipe)
+        if code is not None:
+            write_code(opened, code)
         opened.write("recipe.json", to_plain(recipe))
         if command is not None:
             write_command(opened, command, recipe)
@@ -196,10 +204,27 @@ def _begun(opened: RunFolder, recipe: Recipe) -> list[str]:
     return [part for part in phases if opened.record(part).get("from")]
 
 
-def _refuse_change(opened: RunFolder, recipe: Recipe) -> None:
+def _code(recipe: Recipe, command: Command | None) -> Code | None:
+    """The Python files of a recipe; None where it was made of Lilliput's parts alone, in Python or by name.
+
+    Raises:
+        RecipeError: its parts come from several recipe files.
+    """
+    found = {one.code.digest: one.code for one in code_of(recipe)}
+    if len(found) > 1:
+        raise RecipeError(
+            f"the parts come from several recipe files: {', '.join(one.main for one in found.values())}",
+            where=f"recipe {recipe.name!r}",
+            hint="import one file in the other, by its name: a run keeps a recipe file and what that imports",
+        )
+    typed = command.code if command else None
+    return next(iter(found.values()), typed and typed.code)
+
+
+def _refuse_change(opened: RunFolder, recipe: Recipe, allow_change: bool) -> None:
     """Refuse a recipe that would have trained a phase otherwise, before anything the phase rests on is replaced."""
     with reading(opened.path / "parts", "put the records of the run back from a copy", "a record is damaged"):
-        _refuse_other_phases(opened, recipe)
+        _refuse_other_phases(opened, recipe, allow_change)
         _refuse_shorter(opened, recipe)
 
 
@@ -223,12 +248,13 @@ def _refuse_shorter(opened: RunFolder, recipe: Recipe) -> None:
             )
 
 
-def _refuse_other_phases(opened: RunFolder, recipe: Recipe) -> None:
+def _refuse_other_phases(opened: RunFolder, recipe: Recipe, allow_change: bool) -> None:
     begun = []
     for place, entry in enumerate(recipe.timeline):
         if isinstance(entry, Phase) and opened.record(phase_folder(place, entry)).get("from"):
             begun.append(phase_folder(place, entry))
             opened.refuse_change(begun[-1], {"phase": to_plain(entry), "seed": phase_seed(recipe.seed, place)})
+            keep_code(opened, begun[-1], phase_code(recipe, entry), allow_change=allow_change)
     tokenizer = opened.record("tokenizer").get("from")
     if begun and tokenizer:
         changed = differences(

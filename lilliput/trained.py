@@ -16,6 +16,7 @@ from lilliput.base.errors import RunError, reading
 from lilliput.base.files import sha256
 from lilliput.base.headers import opened
 from lilliput.base.limits import limit, raising
+from lilliput.base.own_code import code_of, using
 from lilliput.base.rundir import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.evals.native import Native
@@ -23,13 +24,14 @@ from lilliput.growth.growth import Growth, Line
 from lilliput.model import LanguageModel, ModelSpec, copy_weights
 from lilliput.publish.export import Generation
 from lilliput.publish.published import Published, check_ids
-from lilliput.recipe import Recipe, Release, load_recipe, read_recipe
+from lilliput.recipe import Recipe, Release, read_recipe, recipe_and_code
 from lilliput.tokenizer.bpe import load_tokenizer
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, has_chatml
 from lilliput.tokenizer.specials import Specials, id_of, vocabulary_size
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase
-from lilliput.walk import phase_folder, phase_seed
+from lilliput.train.promise import keep_code
+from lilliput.walk import phase_code, phase_folder, phase_seed
 
 MOST = 256
 """New tokens at most, where no release says how many; half of a row where that is less."""
@@ -94,9 +96,12 @@ def load_trained(recipe: str | PathLike[str] | Recipe, folder: str | PathLike[st
     """
     if isinstance(recipe, Recipe):
         to_plain(recipe)  # its types are known from now on
+        code = code_of(recipe)
     else:
-        load_recipe(str(recipe))
-    return Model(read_trained(Path(folder)).published, Path(folder), Machine(device=device).settled().device)
+        code = [recipe_and_code(str(recipe))[1]]
+    with using(*code):
+        published = read_trained(Path(folder)).published
+    return Model(published, Path(folder), Machine(device=device).settled().device)
 
 
 def read_trained(folder: Path) -> Trained:
@@ -167,6 +172,7 @@ def _line(recipe: Recipe, run: RunFolder, reached: _Reached) -> Line:
     """The model and tokenizer after the last trained phase and its growths, in fp32 on the CPU."""
     part = phase_folder(reached.place, reached.phase)
     run.refuse_change(part, {"phase": to_plain(reached.phase), "seed": phase_seed(recipe.seed, reached.place)})
+    keep_code(run, part, phase_code(recipe, reached.phase))
     final, made = run.path / part / "final", run.record(part)["outputs"]
     for name in ("weights", "average"):
         file = final / f"{name}.safetensors"

@@ -13,6 +13,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
+from lilliput.base.definitions import definitions
 from lilliput.base.errors import LilliputError, RunError
 from lilliput.base.files import hash_of, sha256
 from lilliput.base.rundir import RunFolder
@@ -158,13 +159,15 @@ class Walk:
         return self._after(place, phase, line, past, inputs, made)
 
     def _inputs(self, place: int, phase: Phase, past: dict[str, Any], tokens: dict[str, Any]) -> dict[str, Any]:
+        begun = self._run.record(phase_folder(place, phase)).get("from")
+        code = begun.get("code", {}) if begun else phase_code(self._recipe, phase)  # another is noted, `keep_code`
         return {
             "before": past,
             "phase": to_plain(phase),
             "seed": self._seed(place),
             "machine": self._began_on(),
             "tokens": {name: opened.index["sha256"] for name, opened in tokens.items()},
-        }
+        } | ({"code": code} if code else {})
 
     def _began_on(self) -> Any:
         record = self._run.read("run.json")
@@ -307,6 +310,12 @@ def untrained(what: str, folder: Path) -> RunError:
         where=str(folder),
         hint=f"train first, publishing never does: lilliput train {folder}",
     )
+
+
+def phase_code(recipe: Recipe, phase: Phase) -> dict[str, str]:
+    """What a phase is trained by besides Lilliput: the hash of each part from a recipe file until its end."""
+    part = recipe.until(phase.name)
+    return definitions(replace(part, timeline=tuple(one for one in part.timeline if not isinstance(one, Release))))
 
 
 def phase_seed(seed: int, place: int) -> int:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from tiny_commands import contents, lilliput, refused, workshop
 
-from lilliput.base.files import sealed, write_json
+from lilliput.base.files import sealed, sha256, write_json
+from lilliput.base.own_code import digest_of
 from lilliput.base.ownership import foreign, is_written
 from lilliput.publish.remote_code import check_code
 
@@ -240,8 +241,31 @@ recipe = replace(recipe, corpora={"texts": Loud(source=recipe.corpora["texts"]),
     (shop / "loud.py").write_text(mine)
     for _ in range(2):
         lilliput("run", "loud.py", "--machine", "small.py", "--out", tmp_path / "run", folder=shop)
+    refused("data", tmp_path / "run", folder=shop, says="its own (loud:Loud), and the code of the run")
+    (tmp_path / "run" / "code.json").unlink()  # as in runs that earlier versions made
     err = refused("data", tmp_path / "run", folder=shop, says="the type 'loud:Loud' is not one of Lilliput's")
     assert "name the recipe file" in err
+
+
+@pytest.mark.parametrize("place", ["tokenizer", "corpora", "timeline"])
+def test_code_that_a_run_brings_along_is_never_run_unasked(shop, run, canary, place):
+    hashes = {"evil.py": sha256(shop / "evil.py")} if (shop / "evil.py").write_text(evil(canary)) else {}
+    folder = run / "code" / digest_of("evil.py", hashes)[:16]
+    folder.mkdir(parents=True)
+    shutil.copy(shop / "evil.py", folder)
+    write_json(run / "code.json", sealed({"recipe": "evil.py", "files": hashes}))
+    path = {"tokenizer": ("tokenizer",), "corpora": ("corpora", "texts"), "timeline": ("timeline", 0, "schedule")}[
+        place
+    ]
+    change(run / "recipe.json", *path, to={"type": "evil:Spec"})
+    for command in ("tokenizer", "data", "train", "publish", "run", "eval", "plan"):
+        refused(command, "run", folder=shop, says="was not allowed to run", where=str(folder.relative_to(shop)))
+    refused("sweep", "run", "--over", "seed=1,2", folder=shop, says="was not allowed to run")
+    for command in ("report run", "compare run run", "runs .", "clean run", "generate run --max-new-tokens 2"):
+        lilliput(*command.split(), folder=shop)
+    assert not canary.exists()
+    refused("data", "run", "--trust-code", folder=shop)  # it is no tokenizer, corpus or schedule, but it ran
+    assert canary.exists()
 
 
 def test_a_models_code_runs_only_if_it_is_ours_or_trusted(shop, run, canary):

@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from tempfile import mkdtemp
 from time import monotonic, sleep
+from typing import Any
 
 import tiny
 
@@ -110,14 +111,14 @@ class Running:
         return Finished(code=128 - code if code < 0 else code, out=out, err=err, memory=taken)
 
 
-def lilliput(*arguments: object, folder: Path, expected: int = 0, **how: int | None) -> Finished:
+def lilliput(*arguments: object, folder: Path, expected: int = 0, **how: Any) -> Finished:
     """Run a command to its end, which must have this exit code."""
     finished = Running(*arguments, folder=folder, **how).end()
     assert finished.code == expected, f"{arguments}: {finished.code}\n{finished.out}{finished.err}"
     return finished
 
 
-def refused(*arguments: object, folder: Path, says: str = "", where: str = "", **how: int | None) -> str:
+def refused(*arguments: object, folder: Path, says: str = "", where: str = "", **how: Any) -> str:
     """Run a command that must be refused, with an error of three parts and nothing else on stderr; returns that."""
     err = lilliput(*arguments, folder=folder, expected=1, **how).err
     what, rest = err.split("\n  where: ")

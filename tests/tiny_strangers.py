@@ -18,7 +18,8 @@ from typing import Any
 import tiny_commands
 from tiny_commands import Finished, Running, contents, lilliput
 
-from lilliput.base.files import sealed
+from lilliput.base.files import sealed, sha256
+from lilliput.base.own_code import digest_of
 
 OWN = "ten years of work"
 MEMORY = 2e9
@@ -271,6 +272,29 @@ class Strangers:
             (folder / "lilliput.json").unlink(missing_ok=True)
         return f"{folder.relative_to(self.run)}/{name}"
 
+    def bring_parts(self, draw: Random) -> str:
+        """Code as a run keeps it, hashes and all, which its recipe needs; sometimes a name leads elsewhere."""
+        name = draw.choice(["evil.py", "evil.py", "evil.py", "../evil.py", "/evil.py", "own/../evil.py"])
+        hashes = {"evil.py": sha256(self.shop / "evil.py")} | {name: sha256(self.shop / "evil.py")}
+        folder = self.run / "code" / digest_of("evil.py", hashes)[:16]
+        folder.mkdir(parents=True, exist_ok=True)
+        match draw.choice(["file", "file", "link", "pipe", "nothing"]):
+            case "file":
+                shutil.copy(self.shop / "evil.py", folder)
+            case "link":
+                (folder / "evil.py").symlink_to(self.shop / "evil.py")
+            case "pipe":
+                os.mkfifo(folder / "evil.py")
+        (self.run / "code.json").write_text(json.dumps(sealed({"recipe": "evil.py", "files": hashes})))
+        with suppress(ValueError, RecursionError, OSError, KeyError, TypeError, IndexError):
+            plain = json.loads((self.run / "recipe.json").read_text())
+            inner, key = draw.choice(
+                [(plain, "model"), (plain["timeline"][0], "schedule"), (plain["corpora"], "texts")]
+            )
+            inner[key] = {"type": "evil:Spec"}
+            (self.run / "recipe.json").write_text(json.dumps(plain))
+        return f"code/{name}"
+
     def odd_tokenizer(self, draw: Random) -> str:
         """A tokenizer that pads, cuts or blows up, in a folder that nobody released."""
         file = draw.choice(self._files("tokenizer.json") or self._files("*.json"))
@@ -347,6 +371,7 @@ CHANGES: list[Callable[[Strangers, Random], str]] = [
     Strangers.link,
     Strangers.keep_own,
     Strangers.bring_code,
+    Strangers.bring_parts,
     Strangers.odd_tokenizer,
     Strangers.odd_template,
     Strangers.large_config,

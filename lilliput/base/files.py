@@ -30,13 +30,13 @@ def hash_of(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a whole file or leave the old one untouched."""
+def write_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Write a whole file or leave the old one untouched; a new one with this mode, less what the system takes away."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + PARTIAL)
     boundary("write", path)
     try:
-        with _created(partial) as file:
+        with _created(partial, mode) as file:
             file.write(data)
             file.flush()
             boundary("fsync", path)
@@ -58,6 +58,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a whole JSON file, indented, ending in a newline."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_private(path: Path, value: Any) -> None:
+    """The same for a file that nobody else may read or write."""
+    path.with_name(path.name + PARTIAL).unlink(missing_ok=True)  # it would keep the mode that it has
+    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode(), mode=0o600)
 
 
 def read_json(path: Path) -> Any:
@@ -131,9 +137,9 @@ def name_file(error: OSError, path: Path) -> None:
         error.filename = str(path)
 
 
-def _created(path: Path) -> BinaryIO:
+def _created(path: Path, mode: int) -> BinaryIO:
     """A new file, or an old one emptied; of a symbolic link, which would lead elsewhere, an error."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o666), "wb")
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), mode), "wb")
 
 
 def _sync(path: Path, mode: int = os.O_RDWR) -> None:

@@ -14,6 +14,8 @@ DEFAULTS = {
     "config_bytes": 16 * MIB,  # of a config.json and of the other small files beside weights
     "header_bytes": 32 * MIB,  # of a file of weights: some 100 bytes a tensor
     "model_layers": 2_000,
+    "code_bytes": 1 * MIB,  # of a Python file of a recipe
+    "code_files": 256,
     "line_bytes": 32 * MIB,
     "document_bytes": 32 * MIB,
     "template_characters": 1_000_000,  # of a chat template, and of the text that it makes

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_origin
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.kinds import declared, fits
+from lilliput.base.own_code import code_of, using
 from lilliput.base.spec import unknown_name
 from lilliput.base.written import is_written, read, write
 
@@ -28,7 +29,8 @@ def override(spec: T, path: str, text: str) -> T:
 
 def override_all(spec: T, changes: Iterable[tuple[str, str]]) -> T:
     """The same for several fields at once, which are checked together: a new vocabulary of tokenizer and model, say."""
-    return _override(spec, [_Change(path.split("."), path, text) for path, text in changes])
+    with using(*code_of(spec)):
+        return _override(spec, [_Change(path.split("."), path, text) for path, text in changes])
 
 
 class _Change(NamedTuple):

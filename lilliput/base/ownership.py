@@ -22,7 +22,8 @@ BEGUN = ".begun-"
 
 _WRITTEN = re.compile(
     rf"""
-    \.lock | (run|recipe|command|environment|verified|failure)\.json | report\.html | train\.log
+    \.lock | (run|recipe|command|code|environment|verified|failure)\.json | report\.html | train\.log
+    | code/[0-9a-f]{{16}}/([^/\n]+/)*[^/\n]+\.py
     | parts/{NAME}\.json
     | tokenizer/tokenizer(_config)?\.json
     | shards/{NAME}/((index|progress)\.json | (train|heldout)-[a-z0-9]+\.bin | heldout(\.txt)?\.jsonl)
@@ -39,7 +40,7 @@ _WRITTEN = re.compile(
 """Every file that a run writes, by its path below the run folder."""
 _UNFINISHED = re.compile(rf"(\.before|\.replaced)?{re.escape(PARTIAL)}$|{re.escape(BEGUN)}[0-9a-f]+$")
 """What the name of a file or folder ends in while it is being written, or waits to be removed."""
-_FOLDERS = ("parts", "tokenizer", "shards", "phases", "releases", "evals", "baselines", "cards")
+_FOLDERS = ("code", "parts", "tokenizer", "shards", "phases", "releases", "evals", "baselines", "cards")
 
 
 def check_name(kind: str, name: object, where: str) -> None:

@@ -3,9 +3,9 @@
 A spec is a frozen dataclass; `{"type": "lilliput.nn.gqa:GQA", "heads": 8, ...}` is its plain form. The import path is
 the registry: whatever a recipe imports can be stored and loaded again, and nothing else can.
 
-Importing a module runs it, and a plain form may come from a stranger. So only two kinds of types are ever looked up:
-those of Lilliput's own modules, and those that this process has met: of specs that it has itself turned into a plain
-form, and of recipe files that were named on the command line.
+Importing a module runs it, and a plain form may come from a stranger. So only three kinds of types are ever looked up:
+those of Lilliput's own modules, those of the recipe files that are in use (`lilliput.base.own_code`), which somebody
+typed or allowed, and those of a program's own modules that it has itself turned into a plain form.
 """
 
 import difflib
@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from lilliput.base.errors import LilliputError, RecipeError
+from lilliput.base.own_code import classes_in_use, is_own, plain_name, type_in_use
 
 LATER = {"later": True}
 """Metadata of a spec's field that recipes did not always have: where it has its default it is left out of the plain
@@ -27,7 +28,7 @@ form, so that what was made before it was there has the same hash as ever."""
 _OWN_TYPE = re.compile(r"lilliput(?!\.(cli|benchmarks)\b)(\.[a-z][a-z0-9_]*)+:[A-Z]\w*")
 """A class in a module of Lilliput that can be imported without anything else happening: no script, no `__main__`."""
 _met: dict[str, type] = {}
-"""Types of other modules too, by name: what `to_plain` was given in this process, and what `meet` was."""
+"""What `to_plain` was given in this process, by name; not types of recipe files, where two may have one name."""
 
 
 def to_plain(value: Any) -> Any:
@@ -37,7 +38,7 @@ def to_plain(value: Any) -> Any:
         told = (
             field for field in fields(value) if not field.metadata.get("later") or there[field.name] != field.default
         )
-        return {"type": meet(type(value))} | {field.name: to_plain(there[field.name]) for field in told}
+        return {"type": _meet(type(value))} | {field.name: to_plain(there[field.name]) for field in told}
     if isinstance(value, Mapping):
         return {key: to_plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
@@ -51,15 +52,16 @@ def to_plain(value: Any) -> Any:
     )
 
 
-def meet(kind: type) -> str:
-    """Allow a type in plain forms that this process reads from now on; returns the name that it has there."""
-    name = f"{kind.__module__}:{kind.__qualname__}"
-    _met[name] = kind
+def _meet(kind: type) -> str:
+    """Allow a type in plain forms that this process reads from now on; the name that it has there."""
+    name = plain_name(kind)
+    if not is_own(kind):
+        _met[name] = kind
     return name
 
 
 def types_near(homes: Iterable[str]) -> dict[str, type]:
-    """Specs by the name of their class: those in Lilliput's modules that lie beside some, and those that were met.
+    """Specs by the name of their class: those in Lilliput's modules that lie beside some, and those of other modules.
 
     Args:
         homes: modules, e.g. `lilliput.nn.hgrn2`, beside which the other mixers lie; others than Lilliput's add nothing.
@@ -71,7 +73,7 @@ def types_near(homes: Iterable[str]) -> dict[str, type]:
     found: dict[str, type] = {}
     for module in sorted(own):
         found |= _specs_of(import_module(module))
-    return found | {kind.__name__: kind for kind in _met.values() if is_spec(kind)}
+    return found | {kind.__name__: kind for kind in (*_met.values(), *classes_in_use()) if is_spec(kind)}
 
 
 def is_spec(kind: Any) -> bool:
@@ -88,8 +90,7 @@ def from_plain(value: Any, *, where: str = "recipe.json") -> Any:
     """The inverse of `to_plain`; lists become tuples.
 
     Raises:
-        RecipeError: a type is neither Lilliput's nor one that this process has met, or is no frozen dataclass; or a
-            field is unknown.
+        RecipeError: a type is none that is looked up, or is no frozen dataclass; or a field is unknown.
     """
     if isinstance(value, list):
         return tuple(from_plain(item, where=where) for item in value)
@@ -113,6 +114,14 @@ def from_plain(value: Any, *, where: str = "recipe.json") -> Any:
             where=f"{value['type']} in {where}",
             hint="give every field a value of its kind; `lilliput recipe show NAME --json` prints a whole recipe",
         ) from error
+
+
+def types_in(value: Any) -> set[str]:
+    """Names of all types in a plain form."""
+    if isinstance(value, dict):
+        own = {value["type"]} if isinstance(value.get("type"), str) else set()
+        return own.union(*map(types_in, value.values()))
+    return set().union(*map(types_in, value)) if isinstance(value, list) else set()
 
 
 def check_range(where: str, low: float, below: float, **numbers: float) -> None:
@@ -150,7 +159,7 @@ def check_choice(where: str, choices: Collection[str], **values: str) -> None:
 
 
 def _spec_type(name: Any, where: str) -> type:
-    kind = _met.get(name) if isinstance(name, str) else None
+    kind = (type_in_use(name) or _met.get(name)) if isinstance(name, str) and not is_lilliputs(name) else None
     kind = kind or _own_type(name, where)
     if not is_spec(kind):
         raise RecipeError(
@@ -159,9 +168,14 @@ def _spec_type(name: Any, where: str) -> type:
     return kind
 
 
+def is_lilliputs(name: str) -> bool:
+    """Return whether a type has a name that one of Lilliput's own could have."""
+    return _OWN_TYPE.fullmatch(name) is not None
+
+
 def _own_type(name: Any, where: str) -> type:
     """The class of Lilliput that a type names; nothing else is imported."""
-    if not isinstance(name, str) or not _OWN_TYPE.fullmatch(name):
+    if not isinstance(name, str) or not is_lilliputs(name):
         raise RecipeError(
             f"the type {name!r:.120} is not one of Lilliput's, and code that a file names is not run",
             where=where,

@@ -11,7 +11,7 @@ import typer
 
 from lilliput.base.errors import LilliputError
 from lilliput.cli.opened import explain, subject
-from lilliput.cli.options import DeviceOption, ItemsOption, JsonOption, RunOption, expanded
+from lilliput.cli.options import DeviceOption, ItemsOption, JsonOption, RunOption, TrustOption, expanded
 from lilliput.cli.pipeline import interruptible
 from lilliput.cli.show import console, show_evaluation, show_release, silent
 from lilliput.cli.target import Target, target
@@ -59,6 +59,7 @@ def evaluate(
         bool,
         typer.Option("--trust-remote-code", help="Let Python run that the model folder or --task names."),
     ] = False,
+    trust_code: TrustOption = False,
     out: RunOption = None,
     device: DeviceOption = "auto",
     dtype: Annotated[str, typer.Option(help="Of the weights: float32, bfloat16 or float16.")] = "float32",
@@ -80,7 +81,7 @@ def evaluate(
             hint="ask for one after the other; --tasks names tasks of a suite, --task a file of your own",
         )
     if not ways and not (Path(model) / "config.json").is_file():
-        aim = target(model, out=out)
+        aim = target(model, out=out, trust_code=trust_code)
         if any(isinstance(entry, Release) for entry in aim.recipe.timeline):
             asked = {
                 "--tasks": tasks,
@@ -98,7 +99,7 @@ def evaluate(
             return
     if records is not None:
         check_output(records, '"log_likelihoods": ', "--records")
-    found = subject(model, out)
+    found = subject(model, out, trust_code=trust_code)
     settings: dict[str, Any] = {
         "device": Machine(device=device).settled().device,
         "dtype": dtype,

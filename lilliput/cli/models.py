@@ -9,7 +9,7 @@ from rich.table import Table
 
 from lilliput.base.errors import LilliputError
 from lilliput.cli.opened import opened
-from lilliput.cli.options import DeviceOption, JsonOption, ModelArgument, RunOption
+from lilliput.cli.options import DeviceOption, JsonOption, ModelArgument, RunOption, TrustOption
 from lilliput.cli.show import console, number
 
 app = typer.Typer()
@@ -34,6 +34,7 @@ def generate(
     seed: Annotated[int, typer.Option(help="The same seed writes the same text.")] = 0,
     raw: Annotated[bool, typer.Option(help="Do not put a chat model's prompt into its template.")] = False,
     out: RunOption = None,
+    trust_code: TrustOption = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -46,7 +47,7 @@ def generate(
             where="--greedy",
             hint="leave it or them out",
         )
-    loaded = opened(str(model), out, device)
+    loaded = opened(str(model), out, device, trust_code=trust_code)
     given = {
         "greedy": greedy or None,
         "temperature": temperature,
@@ -73,12 +74,13 @@ def chat(
     temperature: TemperatureOption = None,
     seed: Annotated[int, typer.Option(help="The same seed and the same messages give the same answers.")] = 0,
     out: RunOption = None,
+    trust_code: TrustOption = False,
     device: DeviceOption = "auto",
 ) -> None:
     """Talk with a chat model in the terminal; a base model goes on from each text instead."""
     from lilliput.generate.chat import Chat, Messages
 
-    loaded = opened(str(model), out, device)
+    loaded = opened(str(model), out, device, trust_code=trust_code)
     is_base = loaded.chat_template is None
     if is_base and system:
         raise LilliputError("a base model is told nothing", where="--system", hint="leave it out, or give a chat model")
@@ -111,11 +113,12 @@ def score(
         str, typer.Option(help="Between the context and a choice; a blank unless told.", show_default=False)
     ] = " ",
     out: RunOption = None,
+    trust_code: TrustOption = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Rank texts by how likely the model finds them after a context."""
-    scored = opened(str(model), out, device).score(context, choices, delimiter=delimiter)
+    scored = opened(str(model), out, device, trust_code=trust_code).score(context, choices, delimiter=delimiter)
     ranked = sorted(scored, key=lambda choice: -choice.log_likelihood)
     rows = [
         {

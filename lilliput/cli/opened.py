@@ -11,25 +11,28 @@ if TYPE_CHECKING:
     from lilliput.trained import Trained
 
 
-def subject(name: str, out: Path | None) -> "Path | Trained":
+def subject(name: str, out: Path | None, *, trust_code: bool = False) -> "Path | Trained":
     """The folder of a model; of a run the last release, and what it has trained where there is none.
 
     Args:
         name: a folder; or a recipe as it was trained, by name or Python file, whose types are known then.
         out: the run folder of a recipe; `runs/<recipe>` unless told.
+        trust_code: whether the Python files that a run keeps of its recipe may run.
 
     Raises:
         LilliputError: `--out` came with a folder.
         RunError: nothing is trained yet, or what is there is damaged.
-        RecipeError: the run's recipe has types of somebody's own, and no recipe file was named.
+        RecipeError: the run's recipe has types of somebody's own, whose code may not run, and no recipe file was named.
     """
     from lilliput.api import last_release
-    from lilliput.recipe import load_recipe, names
+    from lilliput.base.own_code import using
+    from lilliput.cli.trust import meet
+    from lilliput.recipe import names, recipe_and_code
     from lilliput.trained import read_trained
 
-    folder = Path(name)
+    folder, code = Path(name), None
     if not folder.is_dir() and (out is not None or name.endswith(".py") or name in names("lilliput.recipes")):
-        recipe = load_recipe(name)
+        recipe, code = recipe_and_code(name)
         folder = out or Path("runs") / recipe.name
         if not (folder / "recipe.json").is_file():
             raise RunError(
@@ -47,7 +50,9 @@ def subject(name: str, out: Path | None) -> "Path | Trained":
         raise RunError("there is no such folder", where=name, hint=f"nearest names: {', '.join(near)}")
     release = last_release(folder)
     if release is None and (folder / "recipe.json").is_file():
-        return read_trained(folder)
+        with using(code):
+            meet(folder, trusted=trust_code)
+            return read_trained(folder)
     return release or folder
 
 
@@ -60,12 +65,12 @@ def _near(name: str) -> list[str]:
     return difflib.get_close_matches(name, [*beside, *names("lilliput.recipes")], n=3)
 
 
-def opened(name: str, out: Path | None, device: str) -> "Model":
+def opened(name: str, out: Path | None, device: str, *, trust_code: bool = False) -> "Model":
     """The model, ready to write; where nothing is released, a line on stderr says what it is instead."""
     from lilliput.api import Model, load
     from lilliput.train.machine import Machine
 
-    found = subject(name, out)
+    found = subject(name, out, trust_code=trust_code)
     if isinstance(found, Path):
         return load(found, device=device)
     explain(found)

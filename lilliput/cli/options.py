@@ -100,6 +100,10 @@ ChangeOption = Annotated[
     bool,
     typer.Option("--allow-change", help="Go on on another machine or with other versions, and note it in the run."),
 ]
+TrustOption = Annotated[
+    bool,
+    typer.Option("--trust-code", help="Let the Python files that the run keeps of its recipe, RUN/code, run."),
+]
 ItemsOption = Annotated[
     Path | None,
     typer.Option(

@@ -22,6 +22,7 @@ from lilliput.cli.options import (
     SinkOption,
     SourceOption,
     TargetArgument,
+    TrustOption,
 )
 from lilliput.cli.show import console, show_release
 from lilliput.cli.target import Target, target
@@ -41,6 +42,7 @@ def run_command(
     overrides: SetOption = [],  # noqa: B006, typer reads it
     sources: SourceOption = [],  # noqa: B006
     shrink: ShrinkOption = False,
+    trust_code: TrustOption = False,
     more_tokens: MoreOption = [],  # noqa: B006
     eval_data: ItemsOption = None,
     sinks: SinkOption = [],  # noqa: B006
@@ -57,6 +59,7 @@ def run_command(
         shrunk=shrink,
         machine=machine,
         more_tokens=more_tokens,
+        trust_code=trust_code,
     )
     _announce(aim)
     with interruptible(_going_on(aim)):
@@ -81,11 +84,12 @@ def tokenizer(
     overrides: SetOption = [],  # noqa: B006
     sources: SourceOption = [],  # noqa: B006
     shrink: ShrinkOption = False,
+    trust_code: TrustOption = False,
 ) -> None:
     """Learn the tokenizer of a recipe, and nothing more."""
     from lilliput import timeline
 
-    aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink)
+    aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
     with interruptible():
         timeline.tokenizer(aim.recipe, aim.folder, console, aim.command)
     _say(f"the tokenizer is in {aim.folder / 'tokenizer'}")
@@ -98,6 +102,7 @@ def data(
     overrides: SetOption = [],  # noqa: B006
     sources: SourceOption = [],  # noqa: B006
     shrink: ShrinkOption = False,
+    trust_code: TrustOption = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Hash every token file again, also those that look unchanged.")
     ] = False,
@@ -105,7 +110,7 @@ def data(
     """Write the token files of a recipe's corpora, after its tokenizer. Run again to go on after an interruption."""
     from lilliput import timeline
 
-    aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink)
+    aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
     with interruptible():
         (timeline.verify if verify else timeline.data)(aim.recipe, aim.folder, console, aim.command)
     _say(f"the token files are in {aim.folder / 'shards'}{', and as they were written' if verify else ''}")
@@ -120,6 +125,7 @@ def train(
     overrides: SetOption = [],  # noqa: B006
     sources: SourceOption = [],  # noqa: B006
     shrink: ShrinkOption = False,
+    trust_code: TrustOption = False,
     more_tokens: MoreOption = [],  # noqa: B006
     sinks: SinkOption = [],  # noqa: B006
 ) -> None:
@@ -134,6 +140,7 @@ def train(
         shrunk=shrink,
         machine=machine,
         more_tokens=more_tokens,
+        trust_code=trust_code,
     )
     _announce(aim)
     with interruptible(_going_on(aim)):
@@ -150,13 +157,14 @@ def publish(
     overrides: SetOption = [],  # noqa: B006
     sources: SourceOption = [],  # noqa: B006
     shrink: ShrinkOption = False,
+    trust_code: TrustOption = False,
     eval_data: ItemsOption = None,
 ) -> None:
     """Export, check, evaluate and describe the releases of a trained run. Never trains."""
     from lilliput import timeline
     from lilliput.evals.items import items_of
 
-    aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink)
+    aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
     with interruptible():
         releases = timeline.publish(aim.recipe, aim.folder, console, items_of(eval_data), aim.command)
     for release in releases:

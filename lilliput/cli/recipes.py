@@ -3,7 +3,7 @@
 import json
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from lilliput.base.errors import LilliputError
 from lilliput.base.hub import reading_only
+from lilliput.base.run_code import UntrustedCodeError
 from lilliput.cli.options import (
     JsonOption,
     MachineOption,
@@ -21,6 +22,7 @@ from lilliput.cli.options import (
     ShrinkOption,
     SourceOption,
     TargetArgument,
+    TrustOption,
 )
 from lilliput.cli.show import console
 from lilliput.cli.target import target
@@ -108,6 +110,7 @@ def plan(
     watts: Annotated[float | None, typer.Option(help="What the machine draws.")] = None,
     price_per_kwh: Annotated[float | None, typer.Option(help="What electricity costs.")] = None,
     currency: Annotated[str | None, typer.Option(help="A word to show beside prices.")] = None,
+    trust_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a recipe would do and need, without doing it."""
@@ -118,7 +121,13 @@ def plan(
     from lilliput.sources import refuse_missing_files
 
     tariff = Tariff(price_per_hour=price_per_hour, watts=watts, price_per_kwh=price_per_kwh, currency=currency)
-    aim = target(recipe, overrides=overrides, sources=sources, shrunk=shrink, more_tokens=more_tokens)
+    changes: dict[str, Any] = {"overrides": overrides, "sources": sources, "shrunk": shrink, "more_tokens": more_tokens}
+    try:
+        aim = target(recipe, trust_code=trust_code, **changes)
+    except UntrustedCodeError:
+        if not as_json:
+            _show_outline(Path(recipe))
+        raise
     refuse_missing_files(aim.recipe, aim.folder)
     where = load_machine(machine or "here")
     planned = aim.recipe.filled(foreseen(aim.recipe, aim.folder))
@@ -132,3 +141,25 @@ def plan(
         print(json.dumps(made, indent=2))
     else:
         show(console, made)
+
+
+def _show_outline(run: Path) -> None:
+    """What can be said of a run's recipe without its own code."""
+    from lilliput.recipe import Release
+    from lilliput.report.outline import HiddenPhase, planned, read_outline
+    from lilliput.train.phase import Phase
+
+    outline = read_outline(run)
+    console.print(f"{outline.name}: {outline.about}", soft_wrap=True)
+    for place, entry in enumerate(outline.timeline):
+        match entry:
+            case Phase() | HiddenPhase():
+                steps = planned(entry)
+                told = f"{entry.name}, {f'{steps:,} steps' if steps else 'its steps take the code'}"
+            case Release():
+                told = f"{entry.name}, a release"
+            case None:
+                told = "an entry that takes the code"
+            case _:
+                told = type(entry).__name__
+        console.print(f"{place:02d} {told}", soft_wrap=True)

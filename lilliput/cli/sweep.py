@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from lilliput.base.own_code import using
 from lilliput.base.terminal import Terminal
 from lilliput.cli.options import (
     JsonOption,
@@ -14,6 +15,7 @@ from lilliput.cli.options import (
     ShrinkOption,
     SourceOption,
     TargetArgument,
+    TrustOption,
     expanded,
 )
 from lilliput.cli.pipeline import interruptible
@@ -54,6 +56,7 @@ def sweep_command(
     overrides: SetOption = [],  # noqa: B006
     sources: SourceOption = [],  # noqa: B006
     shrink: ShrinkOption = False,
+    trust_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train variants of a recipe and compare their held-out bits per byte. Run again to go on after an interruption."""
@@ -62,10 +65,10 @@ def sweep_command(
     from lilliput.sweep.table import footnotes, table
     from lilliput.sweep.walk import sweep
 
-    aim = target(recipe, overrides=overrides, sources=sources, shrunk=shrink, machine=machine)
+    aim = target(recipe, overrides=overrides, sources=sources, shrunk=shrink, machine=machine, trust_code=trust_code)
     folder = out or Path("runs") / f"{aim.folder.name}-sweep"
     screen = Terminal(stderr=True) if as_json else console
-    with interruptible():
+    with interruptible(), using(aim.command and aim.command.code):
         found = sweep(
             aim.recipe,
             [read_over(text) for text in over],

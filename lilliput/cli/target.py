@@ -29,16 +29,19 @@ def target(
     shrunk: bool = False,
     machine: str | None = None,
     more_tokens: Sequence[str] = (),
+    trust_code: bool = False,
 ) -> Target:
     """What RECIPE|RUN and the options after it stand for.
 
-    A run knows its recipe; options change it, which a run that has trained already will refuse by itself.
+    A run knows its recipe; options change it, which a run that has trained already will refuse by itself. Code that it
+    keeps runs only where `trust_code` or the person at the terminal says so.
 
     Raises:
         LilliputError: a run folder came with --out, or an option has no value.
-        RecipeError: a name, a field or a value does not exist.
+        RecipeError: a name, a field or a value does not exist, or the run needs its code, which may not run.
         RunError: a run is to be trained for longer that has not finished.
     """
+    from lilliput.cli.trust import meet
     from lilliput.command import Command
 
     run = Path(name)
@@ -49,6 +52,7 @@ def target(
                 where="--out",
                 hint="give the recipe by name to begin a run in another folder",
             )
+        meet(run, trusted=trust_code)
         return _continued(run, overrides, sources, shrunk, machine, more_tokens)
     command = Command(
         recipe=name,

@@ -7,6 +7,7 @@ from typing import Any
 from lilliput.base.errors import RecipeError, RunError, reading
 from lilliput.compare.curve import Asked, HeldOut, asked, common_corpus
 from lilliput.compare.equal import FEWEST, Curve, Equal, at_equal, lowest_in_common, noise
+from lilliput.report.outline import Outline
 from lilliput.report.records import HINT, TEXT
 from lilliput.train.heldout import MOST
 
@@ -159,6 +160,11 @@ def _notes(runs: list[Asked], curves: list[HeldOut], text: str) -> list[str]:
     machines = list(dict.fromkeys(map(_machine, runs)))
     if len(machines) > 1:
         notes.append(f"machines differ, so do not compare seconds: {'; '.join(machines)}")
+    notes += [
+        f"{run.name} is read without its own code, which was not allowed to run ({', '.join(run.run.recipe.hidden)})"
+        for run in runs
+        if isinstance(run.run.recipe, Outline)
+    ]
     notes += [f"{curve.name} is still training" for curve in curves if not curve.finished]
     return notes
 

@@ -83,6 +83,12 @@ class Asked:
         return {"text": made.get("text_sha256"), "split": begun.get("split"), "tokenizer": begun.get("tokenizer")}
 
 
+def folder_of(name: str) -> Path:
+    """The run folder in the name of a run, or of one of its phases."""
+    folder = "" if Path(name).is_dir() else name.rpartition(":")[0]
+    return Path(folder or name)
+
+
 def asked(name: str) -> Asked:
     """A run by its folder, or one of its phases after a colon.
 
@@ -90,8 +96,9 @@ def asked(name: str) -> Asked:
         RunError: there is no such run.
         RecipeError: it has no such phase.
     """
-    folder, colon, phase = (name, "", "") if Path(name).is_dir() else name.rpartition(":")
-    run = read_run(Path(folder or name))
+    folder = folder_of(name)
+    colon, phase = ("", "") if str(folder) == str(Path(name)) else (":", name.rpartition(":")[2])
+    run = read_run(folder)
     names = [each.name for each in run.phases]
     if colon and phase not in names:
         raise unknown("phase", phase, names, f"{name}, a run of {run.recipe.name!r}")

@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lilliput.base.definitions import definitions
 from lilliput.base.errors import LilliputError, reading
 from lilliput.base.ownership import BEGUN
 from lilliput.base.rundir import RunFolder
@@ -150,7 +151,9 @@ def _as_recorded(recipe: Recipe, name: str, run: RunFolder) -> _Size | None:
         return None
     begun, corpus = record["from"], recipe.corpora[name]
     learned = tokenizer["from"]["tokenizer"]
-    same = begun["corpus"]["spec"] == to_plain(corpus) and begun["split"] == to_plain(recipe.split)
+    code = definitions(corpus)
+    same = begun["corpus"]["spec"] == to_plain(corpus) and begun["corpus"].get("code", code) == code
+    same = same and begun["split"] == to_plain(recipe.split)
     if not same or {key: learned.get(key) for key in mine} != mine or _changed(corpus, begun["corpus"]["content"]):
         return None
     sides = record["outputs"]["sides"]

@@ -10,6 +10,7 @@ from lilliput.base.errors import reading
 from lilliput.base.files import write_text
 from lilliput.base.terminal import visible
 from lilliput.report.curves import charts
+from lilliput.report.outline import Outline
 from lilliput.report.records import HINT, TEXT, PhaseRecord, RunRecord, read_run
 from lilliput.report.scale import short
 from lilliput.train.metrics import released
@@ -84,13 +85,13 @@ def _phase(phase: PhaseRecord, number: int, units: dict[str, str]) -> dict[str, 
     done = steps[-1]["step"] if steps else 0
     heldout = _last_heldout(phase)
     recent = steps[-50:]
-    left = (phase.planned - done) * sum(line["seconds"] for line in recent) / max(1, len(recent))
+    left = ((phase.planned or done) - done) * sum(line["seconds"] for line in recent) / max(1, len(recent))
     return {
         "name": phase.name,
         "key": f"{phase.name}-{number}",
-        "share": 100 * done / phase.planned,
-        "steps": f"{done:,} of {phase.planned:,} steps",
-        "state": "trained" if done == phase.planned else f"about {duration(left)} left" if done else "not begun",
+        "share": 100 * done / phase.planned if phase.planned else 0,
+        "steps": f"{done:,} of {phase.planned:,} steps" if phase.planned else f"{done:,} steps",
+        "state": _state(phase.planned, done, left),
         "figures": [
             *([f"goes on {phase.begins}"] if phase.begins else []),
             f"{short(phase.tokens)} tokens",
@@ -99,6 +100,12 @@ def _phase(phase: PhaseRecord, number: int, units: dict[str, str]) -> dict[str, 
             *(f"{name} {value:.4f} {units.get(name, '')}" for name, value in heldout.items()),
         ],
     }
+
+
+def _state(planned: int | None, done: int, left: float) -> str:
+    if planned is None:
+        return "begun" if done else "not begun"
+    return "trained" if done == planned else f"about {duration(left)} left" if done else "not begun"
 
 
 def _tiles(run: RunRecord, begun: list[PhaseRecord]) -> list[tuple[str, str, str]]:
@@ -132,6 +139,9 @@ def _rows(run: RunRecord) -> list[tuple[str, str]]:
     rows = {
         "recipe": run.recipe.name,
         "seed": str(run.recipe.seed),
+        "left out": f"what takes {', '.join(run.recipe.hidden)}, code of the run that was not allowed to run"
+        if isinstance(run.recipe, Outline)
+        else "",
         "machine": ", ".join(f"{key} {machine[key]}" for key in keys if key in machine),
         "processor": f"{environment.get('processor', '')}, {environment['cores']} cores" if environment else "",
         "lilliput": " ".join(filter(None, (environment.get("lilliput"), environment.get("commit")))),

@@ -7,10 +7,12 @@ from typing import Any
 from lilliput.base.errors import LilliputError, RunError, reading
 from lilliput.base.files import read_json, unsealed
 from lilliput.base.hub import reading_only
+from lilliput.base.run_code import UntrustedCodeError
 from lilliput.base.rundir import RunFolder
 from lilliput.recipe import Recipe, Release, read_recipe, vocabulary_of
+from lilliput.report.outline import HiddenPhase, Outline, planned, read_outline
 from lilliput.train.metrics import INCIDENTS, Line, measured_of, read_growing, steps_of
-from lilliput.train.phase import Phase, Plan, phase_folder
+from lilliput.train.phase import Phase, Plan
 from lilliput.train.resuming import described
 
 HINT = "put what is damaged in it back from a copy; `lilliput runs` lists other runs"
@@ -22,8 +24,8 @@ class PhaseRecord:
     """One phase, as far as it is."""
 
     name: str
-    planned: int
-    """Steps."""
+    planned: int | None
+    """Steps; None where that takes code which may not run."""
     parameters: int
     steps: list[Line]
     measured: list[Line]
@@ -49,7 +51,8 @@ class RunRecord:
     """A run."""
 
     folder: Path
-    recipe: Recipe
+    recipe: Recipe | Outline
+    """The outline where the recipe has parts of its own whose code may not run."""
     machine: dict[str, Any] | None
     """Settled; None before training."""
     environment: dict[str, Any]
@@ -61,11 +64,11 @@ class RunRecord:
     def units(self) -> dict[str, str]:
         """Of held-out numbers, by corpus."""
         corpora: dict[str, Any] = dict(self.recipe.corpora)
-        return {name: ANSWERS if hasattr(corpus, "conversations") else TEXT for name, corpus in corpora.items()}
+        return {name: ANSWERS if _is_chat(self.folder, name, corpus) else TEXT for name, corpus in corpora.items()}
 
 
 def read_run(folder: Path) -> RunRecord:
-    """Everything that a run folder says; nothing but its files is asked, no network and no code.
+    """Everything that a run folder says; nothing but its files is asked, no network and no code that may not run.
 
     Raises:
         RunError: it is no run, or a file in it is damaged.
@@ -81,7 +84,12 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def _run(folder: Path) -> RunRecord:
-    recipe = read_recipe(folder).filled(vocabulary_of(RunFolder(folder)))
+    try:
+        recipe = read_recipe(folder).filled(vocabulary_of(RunFolder(folder)))
+    except UntrustedCodeError:
+        recipe = read_outline(folder)
+        if recipe.is_longer:  # where a phase goes on, its schedule says, which may be hidden
+            raise
     releases = [entry.name for entry in recipe.timeline if isinstance(entry, Release)]
     found = [(name, folder / "evals" / f"{name}.json") for name in releases]
     return RunRecord(
@@ -94,27 +102,43 @@ def _run(folder: Path) -> RunRecord:
     )
 
 
-def _phases(folder: Path, recipe: Recipe) -> Any:
+def _is_chat(folder: Path, name: str, corpus: Any) -> bool:
+    """Whether a corpus is of conversations; of a hidden one, its token files say."""
+    if corpus is None:
+        return "length" in RunFolder(folder).record(f"shards/{name}").get("from", {})
+    return hasattr(corpus, "conversations")
+
+
+def _phases(folder: Path, recipe: Recipe | Outline) -> Any:
+    shape: Any
     try:
         shape = recipe.model.shape
     except (AttributeError, LilliputError):  # a checkpoint that is not here any more
         shape = None
     for place, entry in enumerate(recipe.timeline):
-        if isinstance(entry, Phase):
-            inside, before = folder / phase_folder(place, entry), recipe.phase_before(place)
+        if isinstance(entry, Phase | HiddenPhase):
+            inside = folder / "phases" / f"{place:02d}-{entry.name}"
             lines = read_growing(inside / "metrics.jsonl")
             yield PhaseRecord(
                 name=entry.name,
-                planned=Plan(entry).steps,
+                planned=planned(entry),
                 parameters=shape.skeleton().parameter_counts()["total"] if shape else 0,
                 steps=steps_of(lines),
                 measured=measured_of(lines),
                 incidents=read_growing(inside / INCIDENTS),
-                begins=described(before[1]) if entry.resumes is not None and before else None,
-                resumed_at=Plan(entry).resumable if recipe.resumed_by(place) is not None else None,
+                **(_resuming(recipe, place, entry) if isinstance(recipe, Recipe) and isinstance(entry, Phase) else {}),
             )
         elif not isinstance(entry, Release) and shape:
-            shape = entry.shape(shape)
+            shape = entry and entry.shape(shape)
+
+
+def _resuming(recipe: Recipe, place: int, entry: Phase) -> dict[str, Any]:
+    """Where a phase goes on, and where a later one goes on from it."""
+    before = recipe.phase_before(place)
+    return {
+        "begins": described(before[1]) if entry.resumes is not None and before else None,
+        "resumed_at": Plan(entry).resumable if recipe.resumed_by(place) is not None else None,
+    }
 
 
 def _read(path: Path) -> Any:

@@ -78,6 +78,35 @@ def keep(run: RunFolder, machine: Machine, phase: str, *, allow_change: bool = F
     return changed
 
 
+def keep_code(run: RunFolder, phase: str, code: dict[str, str], *, allow_change: bool = False) -> None:
+    """Compare the code of a recipe's own parts with what a phase was trained by.
+
+    Args:
+        run: open.
+        phase: that has begun, as a part of the run.
+        code: the hash of each part of the recipe's own that the phase is trained by.
+        allow_change: whether it may be another one; that is noted, and the phase keeps its identity.
+
+    Raises:
+        RunError: it is another one, and may not be.
+    """
+    record, begun = run.read("run.json"), run.record(phase)["from"].get("code")
+    assert record is not None
+    noted = [change["code"] for change in record.get("changes", []) if change["phase"] == phase and "code" in change]
+    before = [begun, *noted][-1]
+    changed = differences({"code": before or code}, {"code": code})
+    if changed and not allow_change:
+        raise RunError(
+            f"{phase} was trained by other code: {'; '.join(changed[:4])}",
+            where=str(run.path),
+            hint="take back what changed in these parts, begin another run with --out, or go on with `lilliput train` "
+            "and --allow-change: the change is noted",
+        )
+    if changed:
+        note = {"phase": phase, "changed": changed, "code": code} | _last(record)
+        run.write_sealed("run.json", record | {"changes": [*record.get("changes", []), note]})
+
+
 def made_with(machine: Machine) -> dict[str, Any]:
     """What decides how this (settled) machine rounds, by name; it is prepared for."""
     from lilliput import __version__

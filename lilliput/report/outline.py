@@ -1,0 +1,98 @@
+"""The recipe of a run without the code of its own parts, which nobody allowed to run: all that needs none of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from lilliput.base.errors import LilliputError, RecipeError, reading
+from lilliput.base.ownership import check_name
+from lilliput.base.spec import from_plain, is_lilliputs, types_in
+from lilliput.recipe import foreign_types, plain_recipe
+from lilliput.train.phase import Phase, Plan
+
+RECIPE = "lilliput.recipe:Recipe"
+PHASE = "lilliput.train.phase:Phase"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HiddenPhase:
+    """A phase some parts of which are hidden."""
+
+    name: str
+    steps: int | None
+    """None where that takes a hidden part to know."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outline:
+    """What a recipe says; None stands for what is hidden."""
+
+    name: str
+    about: str
+    seed: int
+    corpora: Mapping[str, Any]
+    model: Any
+    """A `ModelSpec` or a `From`."""
+    timeline: tuple[Any, ...]
+    hidden: tuple[str, ...]
+    """Names of the types that take the code."""
+    is_longer: bool
+    """Whether a phase resumes another one."""
+
+
+def read_outline(run: Path) -> Outline:
+    """The recipe of a run, as far as no code of its own is needed.
+
+    Raises:
+        RunError: its `recipe.json` is missing or damaged.
+        RecipeError: it holds no recipe.
+    """
+    path = run / "recipe.json"
+    hint = "put it back from a copy; `lilliput runs` lists other runs"
+    with reading(path, hint, "the file is damaged"):
+        plain = plain_recipe(run)
+        if plain["type"] != RECIPE:
+            raise RecipeError("the file holds no recipe", where=str(path), hint=hint)
+        check_name("recipe", plain["name"], str(path))
+        return Outline(
+            name=plain["name"],
+            about=str(plain["about"]),
+            seed=int(plain["seed"]),
+            corpora={name: _known(corpus, path) for name, corpus in plain["corpora"].items()},
+            model=_known(plain["model"], path),
+            timeline=tuple(_entry(entry, path) for entry in plain["timeline"]),
+            hidden=tuple(sorted(foreign_types(run))),
+            is_longer=any(entry.get("resumes") for entry in plain["timeline"]),
+        )
+
+
+def _entry(plain: dict[str, Any], path: Path) -> Any:
+    known = _known(plain, path)
+    if known is not None or plain["type"] != PHASE:
+        return known
+    check_name("phase", plain["name"], str(path))
+    stages = _known(plain["stages"], path)
+    if stages is None:
+        return HiddenPhase(name=plain["name"], steps=None)
+    tokens = from_plain(plain["tokens"], where=str(path))
+    told: Any = SimpleNamespace(
+        tokens=tokens, length=plain["length"], batch_tokens=plain["batch_tokens"], stages=stages
+    )
+    return HiddenPhase(name=plain["name"], steps=Plan(told).steps)
+
+
+def _known(plain: Any, path: Path) -> Any:
+    """A part of a recipe; None where it, or something in it, is of a type that is not Lilliput's."""
+    try:
+        return from_plain(plain, where=str(path))
+    except LilliputError:
+        if all(map(is_lilliputs, types_in(plain))):
+            raise
+        return None
+
+
+def planned(entry: Phase | HiddenPhase) -> int | None:
+    """The steps of a phase, if they can be told."""
+    return Plan(entry).steps if isinstance(entry, Phase) else entry.steps
