@@ -54,7 +54,8 @@ def test_it_is_asked_with_the_recipe_file_alone(desk):
     words = ("--prompt", "small models", "--max-new-tokens", 8)
     told = lilliput("generate", "own.py", "--out", "own", *words, folder=desk)
     assert told.out.strip() and "own has released nothing: these are its weights after pretrain" in told.err
-    refused("generate", "own", *words, folder=desk, says="'own:Mine' is not one of Lilliput's", where="recipe.json")
+    refused("generate", "own", *words, folder=desk, says="its own (own:Mine)", where="own/code/")
+    lilliput("generate", "own", *words, "--trust-code", folder=desk)
     scored = lilliput("score", "own.py", "--out", "own", "--choice", "models", "--choice", "qq", "--json", folder=desk)
     assert json.loads(scored.out)["choices"][0]["choice"] == "models"
     ours = lilliput("generate", "ours", *words, "--json", folder=desk)

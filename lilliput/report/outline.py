@@ -9,6 +9,7 @@ from typing import Any
 from lilliput.base.errors import LilliputError, RecipeError, reading
 from lilliput.base.ownership import check_name
 from lilliput.base.spec import from_plain, is_lilliputs, types_in
+from lilliput.optim.schedule import Constant
 from lilliput.recipe import foreign_types, plain_recipe
 from lilliput.train.phase import Phase, Plan
 
@@ -78,7 +79,11 @@ def _entry(plain: dict[str, Any], path: Path) -> Any:
         return HiddenPhase(name=plain["name"], steps=None)
     tokens = from_plain(plain["tokens"], where=str(path))
     told: Any = SimpleNamespace(
-        tokens=tokens, length=plain["length"], batch_tokens=plain["batch_tokens"], stages=stages
+        tokens=tokens,
+        length=plain["length"],
+        batch_tokens=plain["batch_tokens"],
+        stages=stages,
+        schedule=Constant(),  # which decides no number of steps
     )
     return HiddenPhase(name=plain["name"], steps=Plan(told).steps)
 
