@@ -12,7 +12,7 @@ from lilliput.base.errors import RecipeError, reading
 from lilliput.base.files import read_json, unsealed
 from lilliput.base.own_code import Loaded, type_in_use, using
 from lilliput.base.ownership import check_name
-from lilliput.base.run_code import code_for, untrusted
+from lilliput.base.run_code import code_for, waiting
 from lilliput.base.rundir import RunFolder
 from lilliput.base.spec import from_plain, is_lilliputs, types_in
 from lilliput.data.conversations import ChatCorpus, ChatFiles
@@ -255,7 +255,7 @@ def allow_code(run: Path) -> None:
     Raises:
         LilliputError: it is damaged, or fails.
     """
-    if code := untrusted(run, foreign_types(run)):
+    if code := waiting(run, foreign_types(run)):
         Loaded(code)
 
 

@@ -16,7 +16,7 @@ from lilliput.base.errors import LilliputError, RecipeError, RunError
 from lilliput.base.files import read_json, sealed, sha256, write_json
 from lilliput.base.own_code import Code, Loaded, digest_of
 from lilliput.base.ownership import foreign, is_written
-from lilliput.base.run_code import UntrustedCodeError, code_for, read_code, untrusted, write_code
+from lilliput.base.run_code import UntrustedCodeError, code_for, read_code, waiting, write_code
 from lilliput.base.rundir import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.recipe import allow_code, read_recipe
@@ -92,12 +92,12 @@ def test_nothing_runs_unasked(run, canary):
         ) as raised:
             ask(run)
         assert "--trust-code" in raised.value.hint and raised.value.where == str(code_folder(run))
-    assert untrusted(run, TYPES) is not None and read_code(run) is not None
+    assert waiting(run, TYPES) is not None and read_code(run) is not None
     assert not canary.exists()
 
 
 def test_it_runs_where_it_is_remembered_and_a_changed_byte_is_asked_about_again(run, canary, home):
-    code = untrusted(run, TYPES)
+    code = waiting(run, TYPES)
     trust.remember(code)
     assert (home / "lilliput" / "trusted-code.json").stat().st_mode & 0o777 == 0o600
     assert read_recipe(run).timeline[0].schedule(0, 1) == 0.5 and canary.read_text() == "ran"
@@ -226,6 +226,8 @@ def test_what_others_may_write_allows_nothing(run, home, canary):
     with pytest.raises(RunError, match="no JSON object"):
         read_recipe(run)
     assert not canary.exists()
+    allow_code(run)
+    assert read_recipe(run) and canary.exists(), "who allows it for one command is not asked what is remembered"
 
 
 def test_the_bytes_that_were_verified_are_those_that_run(run, canary):

@@ -82,7 +82,8 @@ def code_for(run: Path, types: Collection[str]) -> Loaded | None:
         RunError: see `read_code`.
         RecipeError: a file fails.
     """
-    if not types or (record := _record(run)) is None or not defined(types, record[1]):
+    record = _needed(run, types)
+    if record is None:
         return None
     if known := loaded(digest_of(*record)):
         return known
@@ -99,13 +100,10 @@ def code_for(run: Path, types: Collection[str]) -> Loaded | None:
     return Loaded(code)
 
 
-def untrusted(run: Path, types: Collection[str]) -> Code | None:
-    """The code of a run that these types need and that may not run yet; None where nothing is to be asked."""
-    try:
-        code_for(run, types)
-    except UntrustedCodeError:
-        return read_code(run)
-    return None
+def waiting(run: Path, types: Collection[str]) -> Code | None:
+    """The code of a run that these types need and that does not run in this process; None where none is needed."""
+    record = _needed(run, types)
+    return None if record is None or loaded(digest_of(*record)) else read_code(run)
 
 
 def defined(types: Collection[str], files: Collection[str]) -> list[str]:
@@ -117,6 +115,12 @@ def defined(types: Collection[str], files: Collection[str]) -> list[str]:
 def listed(code: Code) -> list[str]:
     """The files of code with the beginning of their hashes, to be shown."""
     return [f"{name} {sha256[:12]}" for name, sha256 in code.hashes.items()]
+
+
+def _needed(run: Path, types: Collection[str]) -> tuple[str, dict[str, str]] | None:
+    """The record of the code of a run, where some of the types are in its modules."""
+    record = _record(run) if types else None
+    return record if record and defined(types, record[1]) else None
 
 
 def _record(run: Path) -> tuple[str, dict[str, str]] | None:

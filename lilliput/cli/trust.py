@@ -23,16 +23,16 @@ def meet(run: Path, *, trusted: bool) -> bool:
         LilliputError: the code is damaged, or fails.
     """
     from lilliput.base.own_code import Loaded
-    from lilliput.base.run_code import untrusted
-    from lilliput.base.trust import remember
+    from lilliput.base.run_code import waiting
+    from lilliput.base.trust import is_remembered, remember
     from lilliput.recipe import foreign_types
 
     if not (run / "recipe.json").is_file():
         return True
-    code = untrusted(run, foreign_types(run))
+    code = waiting(run, foreign_types(run))
     if code is None:
         return True
-    if not trusted:
+    if not trusted and not is_remembered(code.digest):
         if not _is_watched() or not _answered(run, code.folder, code.hashes):
             return False
         try:
