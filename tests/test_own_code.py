@@ -1,5 +1,6 @@
 """Recipe files and their neighbors run under names of their own, and what they were trained by is told by hashes."""
 
+import inspect
 import json
 import sys
 import tomllib
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+import torch
 
 from lilliput.base.code_files import code_at
 from lilliput.base.definitions import definitions
@@ -163,10 +165,21 @@ value = Part()
         ("mine", "value = Part()", "Part.more = 1\nvalue = Part()"),
         ("layers", "deep.shift + value", "deep.shift - value"),
         ("deep", "shift = 1", "shift = 2"),
+        ("mine", "FACTOR = 2", "FACTOR = ' \x0c \u2028 '"),
     ):
         assert first != defined(**{file: files[file].replace(old, new)}), (file, old)
     assert first == defined()
     assert definitions(tiny.GQA_SPEC) == {}
+
+
+def test_the_source_of_a_function_is_that_which_runs(tmp_path):
+    text = "# \x0c \u2028 \u00e9\r\ndef one(value):\r\n    return value + 1\r\n"
+    (tmp_path / "mine.py").write_bytes(text.encode())
+    main = run(tmp_path / "mine.py").main
+    (tmp_path / "mine.py").write_text("def other():\n    pass\n")
+    assert inspect.getsource(main.one) == "def one(value):\n    return value + 1\n"
+    compiled = torch.compile(main.one, backend="eager", fullgraph=True)
+    assert compiled(torch.ones(2)).tolist() == [2.0, 2.0]
 
 
 def test_a_recipe_file_is_read_anew_each_time(tmp_path):

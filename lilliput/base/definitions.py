@@ -10,7 +10,7 @@ from typing import Any
 
 from lilliput.base.code_files import imported
 from lilliput.base.files import hash_of
-from lilliput.base.own_code import Code, code_of, own_types, plain_name
+from lilliput.base.own_code import Code, code_of, lines_of, own_types, plain_name
 
 
 def definitions(value: Any) -> dict[str, str]:
@@ -60,7 +60,7 @@ class _Rests:
 
 def _bound(source: bytes) -> Mapping[str, list[tuple[ast.stmt, str]]]:
     """The statements of a file, with their text, by each name that one binds or changes."""
-    lines = source.decode("utf-8", "replace").splitlines()
+    lines = lines_of(source)
     bound: dict[str, list[tuple[ast.stmt, str]]] = {}
     for statement in ast.parse(source).body:
         begin = min([statement.lineno, *(one.lineno for one in getattr(statement, "decorator_list", []))])

@@ -170,6 +170,11 @@ def module_of(file: str) -> str:
     return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
+def lines_of(source: bytes) -> list[str]:
+    """The lines of a file as Python counts them: a form feed, say, ends none."""
+    return importlib.util.decode_source(source).split("\n")
+
+
 def is_library(module: str) -> bool:
     """Return whether a name in an import is one of Python's own modules, or of Lilliput's and what it needs."""
     return module in sys.stdlib_module_names or module in LIBRARIES
@@ -239,9 +244,9 @@ class _Source(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         source, path = self._code.code.files[self._name], str(self._code.code.folder / self._name)
-        text = importlib.util.decode_source(source)
         # Whoever asks for the source of a function (a traceback, Triton) gets what runs, not what lies there by then.
-        linecache.cache[path] = (len(text), None, text.splitlines(keepends=True), path)
+        lines = [f"{line}\n" for line in lines_of(source)]
+        linecache.cache[path] = (len(source), None, lines, path)
         module.__dict__["__builtins__"] = vars(builtins) | {"__import__": self._code.imported}
         exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
 
