@@ -142,7 +142,9 @@ def changed(
     more_tokens: Sequence[str] = (),
 ) -> Recipe:
     """A recipe as --shrink, --source, --set and --more-tokens change it: in this order, so that none undoes another."""
-    recipe = shrink(recipe) if shrunk else recipe
+    split, recipe = recipe.split, shrink(recipe) if shrunk else recipe
+    if shrunk and sources:  # a rehearsal holds out much of the little that it reads by itself
+        recipe = replace(recipe, split=split)
     given: dict[str, list[str]] = {}
     for one in sources:
         corpus, path = _pair(one, "--source", "fineweb-edu=texts/*.jsonl")

@@ -79,7 +79,7 @@ class Recipe:
     timeline: tuple[Entry, ...]
     seed: int = 0
     languages: tuple[str, ...] = ()
-    """Of the texts, as ISO 639-1 codes, for the card; none: those that are detected in the held-out texts."""
+    """Of the texts, as ISO 639-1 codes, for the card; none: those that are detected."""
     license: str | None = None
     """Of the released weights, as the hub names licences, e.g. `apache-2.0`; None: the card says that none is named."""
     card_claims: Mapping[str, str] = field(default_factory=dict)

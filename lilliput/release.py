@@ -4,13 +4,15 @@ The weights appear under `releases/<name>/` only after exported and native logit
 file, made from the run's records alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
+from tokenizers import Tokenizer
 
 from lilliput.assess import Assessor
 from lilliput.base.environment import environment
@@ -21,6 +23,7 @@ from lilliput.base.spec import to_plain
 from lilliput.command import read_command
 from lilliput.data.chats import ChatRows
 from lilliput.data.language import languages
+from lilliput.data.permutation import Permutation
 from lilliput.data.shards import Shards
 from lilliput.evals.items import Items, check_items
 from lilliput.evals.suites import named
@@ -36,6 +39,8 @@ from lilliput.train.machine import Machine
 from lilliput.train.metrics import measured_of, read_metrics, released, steps_of
 from lilliput.train.phase import Phase, Plan, phase_folder
 
+LOOKED_AT, BEGINNING = 300, 400
+"""Training texts by which a card tells their languages, and tokens of each."""
 PARITY_ROWS, PARITY_LENGTH = 2, 67
 """Of held-out text; 67 is no multiple of any chunk length."""
 
@@ -89,7 +94,7 @@ class Publisher:
             write_bytes(folder / "loss.png", (self._run.path / phases[-1] / "loss.png").read_bytes())
         hint = f"evaluate it again: lilliput clean {self._run.path} --from evals/{release.name} --yes"
         with reading(self._run.path, hint, "the card cannot be made of what is recorded"):
-            text = card(self._record(release, made, evaluation, phases, heldout))
+            text = card(self._record(release, made, evaluation, phases, heldout, line))
         if not write_card(self._run.path, release.name, text):
             fresh = card_of(self._run.path, release.name)
             self._say(f"{release.name}: README.md was edited and stays as it is; the card as of now is {fresh}")
@@ -140,6 +145,7 @@ class Publisher:
         evaluation: dict[str, Any],
         phases: Sequence[str],
         heldout: Shards,
+        line: Line,
     ) -> dict[str, Any]:
         """Everything the card may say, and nothing that is not in the run folder."""
         parts = {name: self._run.read(f"parts/shards.{name}.json") for name in self._recipe.corpora}
@@ -156,7 +162,7 @@ class Publisher:
             "corpora": {name: part["outputs"] for name, part in parts.items() if part},
             "phases": [self._phase(name, self._left_at(name, phases)) for name in phases],
             "evaluation": evaluation if self._recipe.prints_samples(release) else evaluation | {"samples": []},
-            "languages": list(self._recipe.languages) or languages(text for _, text in heldout.heldout_texts()),
+            "languages": list(self._recipe.languages) or languages(_beginnings(heldout, line.tokenizer)),
         }
 
     def _left_at(self, name: str, phases: Sequence[str]) -> int | None:
@@ -189,12 +195,22 @@ class Publisher:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+def _beginnings(tokens: Shards, tokenizer: Tokenizer) -> Iterator[str]:
+    """The beginnings of texts from all over the training side, which may be on another machine by now."""
+    stream = tokens.stream("train")
+    count = min(LOOKED_AT, stream.piece_count)
+    for begin, size in zip(*stream.pieces(Permutation(stream.piece_count, "languages")(np.arange(count))), strict=True):
+        ids = stream.read(int(begin), min(int(size), BEGINNING))
+        yield tokenizer.decode(ids[ids != tokens.end].tolist(), skip_special_tokens=False)
+
+
 def _quoting(recipe: Recipe, release: Release) -> str:
     """What of its texts a card quotes, said before anybody uploads it."""
     corpus = release.chat or release.heldout
     if recipe.prints_samples(release):
         return f"the card prints samples, which begin with held-out texts of {corpus!r}"
-    return f"the card prints no text of {corpus!r} and nothing that the model wrote; Release(samples='all') would"
+    asks = f"--set timeline.{release.name}.samples=all"
+    return f"the card prints no text of {corpus!r} and nothing that the model wrote, unless {asks} asks for it"
 
 
 def _is_whole(folder: Path, made: dict[str, Any]) -> bool:

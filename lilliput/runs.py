@@ -218,7 +218,11 @@ def _parts(recipe: dict[str, Any]) -> list[str]:
 
 
 def _state(folder: Path, recipe: dict[str, Any], there: tuple[str, ...]) -> str:
-    if len(there) == len(list(_releases(recipe))) and all(_is_current(folder, recipe, name) for name in there):
+    if (
+        there
+        and len(there) == len(list(_releases(recipe)))
+        and all(_is_current(folder, recipe, name) for name in there)
+    ):
         return "published"
     state = (
         "token files" if (folder / "shards").is_dir() else "tokenizer" if (folder / "tokenizer").is_dir() else "begun"

@@ -42,6 +42,9 @@ from lilliput.train.sinks.sink import Feed, Shown
 from lilliput.train.unwatched import Unwatched
 from lilliput.train.watch import Watch
 
+MANY = 10
+"""Passes over the same text that are warned of; up to four lose little (Muennighoff et al., arXiv 2305.16264)."""
+
 
 def prepare(preparation: Preparation, recipe: Recipe, until: str | None) -> Tokenizer:
     """Make the token files first of all: a damaged text is not found after a week of training.
@@ -180,7 +183,7 @@ class Walk:
         folder.mkdir(parents=True, exist_ok=True)
         plan = Plan(phase)
         reader, bytes_per_token = phase.data.open(tokens), phase.data.bytes_per_token(tokens)
-        self._say(f"{phase.name}: {int(phase.tokens):,} tokens to read, {reader.tokens_available:,} there")
+        self._say(f"{phase.name}: {_passes(phase, reader.tokens_available)}")
         metrics = folder / "metrics.jsonl"
 
         def watch(step: int) -> Watch:
@@ -316,6 +319,15 @@ def phase_code(recipe: Recipe, phase: Phase) -> dict[str, str]:
     """What a phase is trained by besides Lilliput: the hash of each part from a recipe file until its end."""
     part = recipe.until(phase.name)
     return definitions(replace(part, timeline=tuple(one for one in part.timeline if not isinstance(one, Release))))
+
+
+def _passes(phase: Phase, available: int) -> str:
+    """How often a phase reads what there is, and what to do where that is too often."""
+    passes = int(phase.tokens) / max(1, available)
+    told = f"reads {int(phase.tokens):,} tokens, {passes:.{1 if passes >= 0.1 else 3}f} passes over {available:,}"
+    if passes < MANY:
+        return told
+    return f"{told}; so many teach it by heart: --set timeline.{phase.name}.tokens={4 * available} makes it four"
 
 
 def phase_seed(seed: int, place: int) -> int:

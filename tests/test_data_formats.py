@@ -188,7 +188,11 @@ def test_a_quote_that_is_never_closed_takes_no_more_than_a_row_may(tmp_path: Pat
         ("a.csv", b"", "no record"),
         ("a.tsv", "id\ttext\n1\té\n".encode("utf-16"), r"(?s)in no text.*it is UTF-16: iconv"),
         ("a.csv.xz", lzma.compress(b"id,text\n1,a\n")[:-20], r"(?s)cannot be read.*line \d"),
-        ("a.parquet.gz", gzip.compress(b"PAR1", mtime=0), r"(?s)no text is read from a \.parquet file.*undo its compression"),
+        (
+            "a.parquet.gz",
+            gzip.compress(b"PAR1", mtime=0),
+            r"(?s)no text is read from a \.parquet file.*undo its compression",
+        ),
     ],
 )
 def test_what_is_wrong_is_named_with_its_record(name: str, data: bytes, says: str, tmp_path: Path) -> None:

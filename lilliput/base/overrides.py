@@ -1,5 +1,6 @@
 """A spec with some of its fields changed by text, as `--set timeline.pretrain.tokens=1e9` has it."""
 
+import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
@@ -103,7 +104,11 @@ def _parse(old: Any, text: str, path: str, kind: Any) -> Any:
         return _parse_unset(text, path, kind)
     if text.lower() == "none" and NoneType in get_args(kind) and not isinstance(old, str):
         return None
+    texts = get_args(kind) == (str, ...)
     try:
+        if texts:
+            listed = json.loads(text) if text.startswith("[") else [part.strip() for part in text.split(",")]
+            return tuple(listed) if all(isinstance(one, str) and one for one in listed) else _fail()
         if isinstance(old, bool):
             return {"true": True, "false": False}[text.lower()]
         if isinstance(old, int):
@@ -123,6 +128,8 @@ def _parse(old: Any, text: str, path: str, kind: Any) -> Any:
         where=where,
         hint="give a value of the same kind, a longer path to one of its fields, or a part by name: 'Name(field=...)'"
         if is_dataclass(old)
+        else "give texts with commas between them, or a tuple, '(1, 2)'"
+        if isinstance(old, tuple)
         else "give a value of the same kind",
     )
 

@@ -44,7 +44,9 @@ class Terminal(Console):
         super().__init__(markup=False, emoji=False, highlight=False, **settings)
 
     def print(self, *objects: Any, **how: Any) -> None:
-        """Print; tables as they fit (`tables.py`)."""
+        """Print; tables as they fit (`tables.py`), and long lines in a terminal cut between words."""
+        if self.is_terminal and "end" not in how:
+            how |= {"soft_wrap": False}
         super().print(*(fitted(one, self) if isinstance(one, Table) else one for one in objects), **how)
 
     def render_str(self, text: str, **how: Any) -> Text:

@@ -131,6 +131,7 @@ def train(
 ) -> None:
     """Train every phase of a recipe, after its token files, and publish nothing."""
     from lilliput import timeline
+    from lilliput.recipe import Release
 
     aim = target(
         recipe,
@@ -147,7 +148,9 @@ def train(
         timeline.train(
             aim.recipe, aim.folder, _machine(machine), console, aim.command, sinks=sinks, allow_change=allow_change
         )
-    _say(f"trained; lilliput publish {aim.folder} makes the releases")
+    release = any(isinstance(entry, Release) for entry in aim.recipe.timeline)
+    then = f"lilliput publish {aim.folder} makes the releases" if release else "its recipe makes no release of it"
+    _say(f"trained; {then}")
 
 
 @app.command()

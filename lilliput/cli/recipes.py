@@ -89,7 +89,7 @@ def copy_recipe(
         raise LilliputError(f"{file} is there already", where="recipe copy", hint="name another file after the recipe")
     check_name("recipe", file.stem, f"recipe copy ... {file}")
     text, named = source.read_text(encoding="utf-8"), f'name="{load_recipe(recipe).name}"'
-    write_text(file, text.replace(named, f'name="{file.stem}"', 1))
+    write_text(file, text.replace(named, f'name="{file.stem}"'))
     kept = "" if named in text else f", whose name is still that of {recipe}"
     console.print(f"copied{kept}; change it, then: lilliput plan {file}", soft_wrap=True)
 

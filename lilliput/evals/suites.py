@@ -112,6 +112,12 @@ TRUTHFULQA_MC2 = TaskUse(
 
 QUICKSTART = Suite(name="quickstart", made=(HELDOUT, ARITHMARK2_SYNTHETIC))
 
+OWN_TEXT = Suite(name="own-text", made=(HELDOUT,))
+"""For texts of any kind and language: bits per byte of what was held out of them, and nothing else."""
+
+OWN_CHAT = Suite(name="own-chat", made=(HELDOUT,))
+"""The same; replies to held-out conversations are judged besides."""
+
 QUICKSTART_CHAT = Suite(name="quickstart-chat", made=(ARITHMARK2_SYNTHETIC,))
 """For a release that is judged by its replies; bits per byte of raw text say little about it."""
 
@@ -155,7 +161,9 @@ MTLM = Suite(
 SMOKE = Suite(name="smoke", tasks=OPEN_SLM.tasks, made=(ARITHMARK2_SYNTHETIC,), limit=100)
 """Whether everything works, in minutes; its figures say little about the model."""
 
-SUITES = {suite.name: suite for suite in (QUICKSTART, QUICKSTART_CHAT, OPEN_SLM, ODINNEXT, MTLM, SMOKE)}
+SUITES = {
+    suite.name: suite for suite in (QUICKSTART, QUICKSTART_CHAT, OWN_TEXT, OWN_CHAT, OPEN_SLM, ODINNEXT, MTLM, SMOKE)
+}
 """Suites by the name that recipes and people type."""
 
 

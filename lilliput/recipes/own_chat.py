@@ -46,7 +46,7 @@ recipe = replace(
         Release(
             name="own-chat",
             layout=Qwen3Layout(context=512),
-            suite="quickstart-chat",
+            suite="own-chat",
             heldout="texts",
             chat="chats",
             generation=Generation(temperature=0.7, top_p=0.9, repetition_penalty=1.05, max_new_tokens=128),

@@ -51,7 +51,7 @@ recipe = Recipe(
         Release(
             name="own-text",
             layout=Qwen3Layout(context=512),
-            suite="quickstart",
+            suite="own-text",
             heldout="texts",
             generation=Generation(temperature=0.8, top_p=0.95, repetition_penalty=1.05),
         ),

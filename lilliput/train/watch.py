@@ -66,8 +66,8 @@ class Watch:
             TextColumn("{task.description}", style="bold", markup=False),
             *([BarColumn(bar_width=24)] if console.width >= WIDE else []),
             TextColumn("{task.completed}/{task.total}"),
-            TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[note]}"),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -98,7 +98,7 @@ class Watch:
         memory = peak_memory(self._device) if self._device else None
         self._write(line | ({"peak_memory": memory} if memory else {}))
         self._step = step
-        note = self._note(speed)
+        note = self._note(speed, short=self._console.is_terminal)
         self._bar.update(self._task, completed=step, note=note)
         if not self._console.is_terminal and now - self._shown > QUIET_SECONDS:
             self._shown = now
@@ -115,10 +115,11 @@ class Watch:
         self._after()
         self._last = time.perf_counter()
 
-    def _note(self, speed: float) -> str:
+    def _note(self, speed: float, *, short: bool) -> str:
         losses = [loss for _, _, loss in self._recent]
         mean = sum(losses) / len(losses)
-        note = f"{speed:,.0f} tok/s  loss {losses[-1]:.3f}, mean of {len(losses)} {mean:.3f}"
+        over = "mean" if short else f"mean of {len(losses)}"  # a bar has to fit 80 columns
+        note = f"{speed:,.0f} tok/s  loss {losses[-1]:.3f}, {over} {mean:.3f}"
         if self._bytes_per_token:
             note += f" ({mean / math.log(2) / self._bytes_per_token:.3f} bits/byte)"
         return note
