@@ -65,6 +65,7 @@ def test_a_checkout_measures_itself(tmp_path):
     assert found.stderr.strip() == str(tmp_path / "lilliput" / "__init__.py")
 
 
+@pytest.mark.slow
 def test_steps_are_timed_on_a_processor(tmp_path):
     words = ["step", "slm-10m", "--steps", 12, "--device", "cpu", "--out", tmp_path / "step.json"]
     assert "slm-10m" in tiny_commands.lilliput("bench", *words, folder=tmp_path).out

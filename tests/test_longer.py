@@ -155,6 +155,7 @@ def test_a_schedule_without_a_stable_rate_goes_on_at_its_end(one):
     assert phase.schedule == Cosine(warmup=Steps(2)) and Plan(phase).steps == 5
 
 
+@pytest.mark.slow
 def test_after_another_phase_than_the_last_one_what_follows_is_trained_anew(one, tmp_path):
     whole = tiny.recipe(tmp_path / "data", tiny.GQA_SPEC)
     recipe, folder = replace(whole, timeline=(PRETRAIN, *whole.timeline[3:5])), tmp_path / "run"

@@ -144,6 +144,7 @@ def test_phases_that_differ_in_their_data_alone_are_measured_once(tmp_path, quic
     assert costs[0] == costs[1] and costs[0].peak is None, "the processor's allocator does not tell"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_whole_steps_find_rows_as_training_does(tmp_path, quick, monkeypatch, precision):
     differentiate, heard = LaunchedPasses.differentiate, []

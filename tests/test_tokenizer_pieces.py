@@ -257,6 +257,7 @@ print((peak() - before - 32_000_000) / len(text.encode()))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unit",
     ["some words of a text 12\\n", *(pytest.param(unit, marks=pytest.mark.slow) for unit in (" ", "\\u4e2d"))],
