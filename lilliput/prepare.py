@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 from tokenizers import Tokenizer
@@ -364,7 +364,7 @@ def _has_index(folder: Path, outputs: Any) -> bool:
     both = [outputs["sides"][side] for side in SIDES]
     counts = [side[key] for side in both for key in COUNTED if key in side] + [*outputs.get("dropped", {}).values()]
     counts += [count for side in both for count in lost(side).values()]
-    if not all(isinstance(count, int) for count in counts) or outputs.get("held_out", "ends") not in ("ends", "lowest"):
+    if not all(isinstance(count, int) for count in counts) or outputs.get("held_out", "ends") not in get_args(Way):
         raise TypeError("`sides`, `dropped` or `held_out` is what no corpus has")
     if not all(isinstance(outputs[name], str) for name in ("text_sha256", "index_sha256")):
         raise TypeError("hashes are texts")

@@ -151,6 +151,24 @@ def suggested(err: str) -> list[str]:
     return re.findall(r"--set|\w[\w.-]*=[\w.]+\w", err.rpartition("hint: ")[2].partition("(")[0])
 
 
+def test_of_a_text_that_is_much_of_all_the_end_is_held_out_and_of_the_others_whole_ones(tmp_path):
+    """A hundred and fifty stories and a book, whose name alone would hold out all of it or nothing."""
+    for number in range(150):
+        (tmp_path / f"{number:03}.txt").write_text(prose(2_000, seed=number))
+    (tmp_path / "book.txt").write_text(prose(200_000))
+    corpus, split = Files(paths=(str(tmp_path),)), Split(share=0.1)
+    assert extent(corpus).way(split, chat=False) == "large"
+    parted, chosen = sides(corpus, split, "large")
+    kept, held = ([], [])
+    for document in parted.documents():
+        (held if chosen.is_heldout(document.group) else kept).append(document)
+    assert [document.id for document in kept if "book" in document.id] == ["book.txt"]
+    assert [document.id for document in held if "book" in document.id] == ["book.txt (its end)"]
+    others = [document.id for document in held if "book" not in document.id]
+    assert others == [f"{n:03}.txt" for n in range(150) if split.is_heldout(f"{n:03}.txt")] and 5 < len(others) < 30
+    assert extent(Files(paths=(str(tmp_path / "0*.txt"), str(tmp_path / "1*.txt")))).way(split, chat=False) == "groups"
+
+
 def test_the_end_of_one_text_is_held_out_of_tokens_and_tokenizer(shop):
     texts(shop, book=prose(30_000) + "zqzqzq " * 470)
     said = data(shop)

@@ -107,7 +107,10 @@ def chat(
 @app.command()
 def score(
     model: ModelArgument,
-    choices: Annotated[list[str], typer.Option("--choice", help="A way to go on; give several.")],
+    choices: Annotated[
+        list[str],
+        typer.Option("--choice", help="A way to go on, after a blank; give several."),
+    ],
     context: Annotated[str, typer.Option(help="What comes before.")] = "",
     delimiter: Annotated[
         str, typer.Option(help="Between the context and a choice; a blank unless told.", show_default=False)

@@ -1,6 +1,7 @@
-"""Few documents: what is held out of them, where a hash of their names may well leave a side empty.
+"""Few documents, or few that are much of all: what is held out of them, where a hash may well hold out none of it.
 
-Of each text its last part, or of texts too short for that, and of conversations, whole groups, at least one.
+Of each text its last part, or of texts too short for that, and of conversations, whole groups, at least one. Where
+there are many, but some of them are large, the last part of each large one, and of the others those that the hash says.
 """
 
 import unicodedata
@@ -10,12 +11,16 @@ from itertools import islice
 from typing import Any, ClassVar, Literal
 
 from lilliput.data.conversations import ChatCorpus, Conversation
-from lilliput.data.documents import Corpus, Document
+from lilliput.data.curate import Curated
+from lilliput.data.documents import Corpus, Document, Files
+from lilliput.data.formats import holds_rows
 from lilliput.data.marks import Gauge, Item, Mark, gauge, marked
+from lilliput.data.paths import files_of
 from lilliput.data.split import HeldOut, Split
 
-Way = Literal["groups", "ends", "lowest"]
-"""How a side is chosen: by the hash of each group, the end of each text, or the groups of the lowest hashes."""
+Way = Literal["groups", "ends", "lowest", "large"]
+"""How a side is chosen: by the hash of each group, the end of each text, the groups of the lowest hashes; or by the
+hash of each group and the ends of large texts."""
 
 ENOUGH = 5
 """Documents that a hash should be expected to hold out: the chance that it holds out none is below 1% then."""
@@ -24,7 +29,8 @@ MOST = 1_000
 LEAST_ON_AVERAGE, LEAST = 200, 16
 """Characters of the ends of texts: shorter ones say little about a model, so that whole texts are held out instead."""
 
-_BEGINNING, _END = "beginning", "end"
+_BEGINNING, _END = "\0beginning", "\0end"
+"""Groups of the parts of a text that is cut in two; no other document is in a group of such a name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +41,14 @@ class Extent:
     groups: int
     """Those with any text."""
     characters: int
+    largest: float = 0.0
+    """Share of the local text files that the largest of them has."""
 
     def way(self, split: Split, *, chat: bool) -> Way:
         """How a split should hold out its share of it."""
         is_few = self.documents < MOST and self.documents * split.share < ENOUGH
         if not is_few or not 0 < split.share < 1:
-            return "groups"
+            return "large" if not chat and 0 < split.share < min(1.0, self.largest) else "groups"
         if chat:
             return "lowest" if self.groups > 1 else "groups"
         ends = split.share * self.characters / max(1, self.documents)
@@ -54,7 +62,19 @@ def extent(corpus: Any) -> Extent:
     for item in islice(_items(corpus), MOST):
         documents, characters = documents + 1, characters + _characters(item)
         groups |= {item.group} if _characters(item) else set()
-    return Extent(documents=documents, groups=len(groups), characters=characters)
+    sizes = _text_files(corpus)
+    largest = max(sizes, default=0) / max(1, sum(sizes))
+    return Extent(documents=documents, groups=len(groups), characters=characters, largest=largest)
+
+
+def _text_files(corpus: Any) -> list[int]:
+    """Bytes of every local file, where each of them is a text; none of another corpus."""
+    while isinstance(corpus, Curated):
+        corpus = corpus.source
+    if not isinstance(corpus, Files):
+        return []
+    files = files_of(corpus.paths)
+    return [] if any(map(holds_rows, files)) else [path.stat().st_size for path in files]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +86,17 @@ class Ends:
     def is_heldout(self, group: str) -> bool:
         """Whether it is the group of the ends."""
         return group == _END
+
+
+@dataclass(frozen=True, kw_only=True)
+class LargeEnds:
+    """The ends of large `Parted` texts are held out, and of the others those that a split says."""
+
+    split: Split
+
+    def is_heldout(self, group: str) -> bool:
+        """Whether it is the group of the ends, or one that the split holds out."""
+        return group == _END or (group != _BEGINNING and self.split.is_heldout(group))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +129,9 @@ def sides(corpus: Any, split: Split, way: Way) -> tuple[Any, HeldOut]:
             return Parted(source=corpus, share=split.share), Ends(share=split.share)
         case "lowest":
             return corpus, lowest(corpus, split)
+        case "large":
+            least = round(split.share * sum(_text_files(corpus)))
+            return Parted(source=corpus, share=split.share, least=least), LargeEnds(split=split)
     return corpus, split
 
 
@@ -107,6 +141,8 @@ class Parted:
 
     source: Corpus
     share: float
+    least: int = 0
+    """UTF-8 bytes of a text that is cut; smaller ones stay in their own groups."""
     goes_on: ClassVar[bool] = False  # a mark would have to say which part comes next, and few texts are soon read again
 
     def identity(self) -> Any:
@@ -120,7 +156,7 @@ class Parted:
     def marked(self, after: Mark | None = None) -> Iterator[tuple[Item, Mark]]:
         """The same, and the reasons for which filters dropped others, with the marks of the source."""
         for item, mark in marked(self.source, after):
-            if isinstance(item, str):
+            if isinstance(item, str) or (self.least and len(item.text.encode("utf-8", "surrogatepass")) < self.least):
                 yield item, mark
                 continue
             place = cut(item.text, self.share)

@@ -14,6 +14,7 @@ COUNTED = ("bytes", "documents", "conversations", "rows", "tokens")
 """Of a side, as the index of token files has them."""
 _HELD_OUT = {
     "ends": "few texts, so the last {:.4g}% of each is held out",
+    "large": "some texts are more than {0:.4g}% of all, so the last {0:.4g}% of each of these is held out, too",
     "lowest": "few, so whole ones are held out, {:.4g}% but at least one, by the lowest hashes of their names",
 }
 

@@ -252,7 +252,8 @@ def _data(run: Part, names: list[str]) -> dict[str, Any]:
     return {
         "sides": sides,
         "texts": [(name, recipe["corpora"][name].kind, run["corpora"][name]["text_sha256"]) for name in names],
-        "by_hash": [name for name in names if not _held_out(run, name)],
+        "by_hash": [name for name in names if _held_out(run, name) in (None, "large")],
+        "large": [name for name in names if _held_out(run, name) == "large"],
         "ends": [name for name in names if _held_out(run, name) == "ends"],
         "lowest": [name for name in names if _held_out(run, name) == "lowest"],
         "filtered": [

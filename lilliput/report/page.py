@@ -121,7 +121,8 @@ def _tiles(run: RunRecord, begun: list[PhaseRecord]) -> list[tuple[str, str, str
         phase = texts[-1][0]
         _, name, value = next(each for each in texts if each[0] == phase)
         tiles.append((f"{value:.3f}", TEXT, f"held-out {name}, {phase}"))
-    tiles.append((short(sum(phase.tokens for phase in begun)), "tokens", "read in training"))
+    replaced = ", with decays that were replaced" if any(phase.resumed_at is not None for phase in begun) else ""
+    tiles.append((short(sum(phase.tokens for phase in begun)), "tokens", f"read in training{replaced}"))
     tiles.append((duration(sum(phase.seconds for phase in begun)), "", "in training steps"))
     if begun:
         tiles.append((f"{begun[-1].steps[-1]['tokens_per_second']:,.0f}", "tokens/s", f"at last, {begun[-1].name}"))
