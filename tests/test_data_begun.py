@@ -173,6 +173,7 @@ def test_every_corpus_goes_on_to_the_same_bytes(kind, texts, tokenizer, straight
     assert written == [(document.id, document.text) for document in heldout]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in CORPORA if kind not in ("no marks", "filters that remember")])
 def test_reading_goes_on_from_every_mark(kind, texts) -> None:
     """At the ends of files and of row groups, after the last document, and as JSON."""

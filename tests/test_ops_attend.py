@@ -65,6 +65,7 @@ def furthest(ones, others):
     return max(float((a - b).norm() / b.norm().clamp(min=1e-12)) for a, b in pairs)
 
 
+LONG = pytest.param(130, True, None, marks=pytest.mark.slow)
 TOLERANCES = (
     (torch.float32, 1e-4),
     (torch.float16, 3e-3),
@@ -72,7 +73,7 @@ TOLERANCES = (
 )
 
 
-@pytest.mark.parametrize(("length", "documents", "cap"), [(2, False, None), (130, True, None), (77, True, 3.0)])
+@pytest.mark.parametrize(("length", "documents", "cap"), [(2, False, None), LONG, (77, True, 3.0)])
 @pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
 def test_the_kernels_equal_the_naive_form(length, documents, cap, dtype, tolerance):
     pytest.importorskip("triton")

@@ -137,6 +137,7 @@ def test_a_variant_with_other_text_leaves_the_files_of_others_alone(files, tmp_p
     assert first.stat().st_nlink == second.stat().st_nlink == 1
 
 
+@pytest.mark.slow
 def test_a_sweep_grows_by_values_and_seeds(done):
     recipe, folder, found, _ = done
     more, screen = train(recipe, folder, [LR, Over(path=INNER.path, values=("24", "32"))], seeds=1)
@@ -173,6 +174,7 @@ def test_mistakes_are_refused_before_anything_is_written(files, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_nothing_is_trained_after_what_is_compared(files, tmp_path):
     """Nor prepared, nor counted; what is compared later goes on from there."""
     folder, _ = files
@@ -221,6 +223,7 @@ def test_mixers_are_compared_though_no_layout_has_both(files, tmp_path):
     assert "mixer=HGRN2(heads=3)" in refused.value.where and not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_a_variant_that_diverges_is_a_result(files, tmp_path):
     _, recipe = files
     found, screen = train(recipe, tmp_path, [Over(path=LR.path, values=("0.01", "1e38"))])
@@ -230,6 +233,7 @@ def test_a_variant_that_diverges_is_a_result(files, tmp_path):
     assert "begins" not in again and "goes on" not in again
 
 
+@pytest.mark.slow
 def test_a_variant_that_somebody_else_holds_is_passed_over_and_waited_for(files, tmp_path):
     _, recipe = files
     held = RunFolder(tmp_path / "lr=0.003,seed=0")

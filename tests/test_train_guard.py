@@ -84,6 +84,7 @@ class Struck:
         return model
 
 
+@pytest.mark.slow
 def test_what_was_left_out_once_stays_left_out(shards, tmp_path):  # noqa: F811
     """An incident that will not come again: whoever goes on later knows of it all the same."""
     straight, _, metrics = train(shards, tmp_path / "straight", spec=Struck(6), phase=PHASE)

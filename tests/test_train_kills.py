@@ -15,7 +15,7 @@ def straight(tmp_path_factory):
     return work, boundaries
 
 
-@pytest.mark.parametrize("part", range(6))
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in range(1, 6))])
 def test_a_run_that_is_killed_twice_ends_in_the_same_weights(straight, tmp_path, part):
     """Somewhere in each sixth of a run, and again somewhere while it goes on."""
     work, boundaries = straight

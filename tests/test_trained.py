@@ -50,6 +50,7 @@ def desk(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_it_is_asked_with_the_recipe_file_alone(desk):
     words = ("--prompt", "small models", "--max-new-tokens", 8)
     told = lilliput("generate", "own.py", "--out", "own", *words, folder=desk)
@@ -75,6 +76,7 @@ def test_a_wrong_run_is_told(desk, words, says):
     refused("generate", *words, folder=desk, says=says)
 
 
+@pytest.mark.slow
 def test_it_is_evaluated_as_any_model(desk):
     words = ("--out", "own", "--suite", "quickstart", "--limit", 12, "--json")
     found = json.loads(lilliput("eval", "own.py", *words, folder=desk).out)
