@@ -159,7 +159,7 @@ def test_a_record_that_is_no_text_is_named_by_file_and_number(shop, name, data, 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_in_the_middle_of_a_text_is_answered_at_once_and_the_same_command_goes_on(shop, number, code):
     (shop / "texts" / "d.jsonl").write_text(json.dumps({"text": "1" * 2_500_000}) + "\n")
-    few = ("--set", "tokenizer.sample_bytes=3000")
+    few = ("--set", "tokenizer.vocab=258")  # without a merge: the text is to be encoded, not learned from
     lilliput("tokenizer", "mine.py", "--out", "run", *few, folder=shop)
     before = (shop / "run" / "recipe.json").read_bytes()
     running = Running("data", "mine.py", "--out", "run", *few, "--set", "split.share=0.2", folder=shop)
@@ -191,9 +191,9 @@ def test_a_file_of_a_stranger_that_would_fill_the_memory_is_refused(shop, straig
 
 def test_token_files_of_another_run_are_not_trained_on(shop):
     """Of another tokenizer, or by the same one of other texts: folders that somebody copied into the run."""
-    few = ("--set", "tokenizer.sample_bytes=3000")  # all of them of the first file, so that more files change no merge
+    few = ("--set", "tokenizer.vocab=258")  # without a merge, which other texts would change
     lilliput("data", "mine.py", "--out", "run", *few, folder=shop)
-    smaller = (*few, "--set", "tokenizer.vocab=290", "--set", "model.vocab=290")
+    smaller = ("--set", "tokenizer.vocab=290", "--set", "model.vocab=290")
     lilliput("data", "mine.py", "--out", "of-another-tokenizer", *smaller, folder=shop)
     lilliput("data", "mine.py", "--out", "of-other-texts", *few, "--source", "texts=texts/[ab].jsonl", folder=shop)
     tokens = shop / "run" / "shards" / "texts"
@@ -333,7 +333,7 @@ def test_what_is_no_run_and_no_model_is_refused(shop, kind):
 def test_a_run_without_releases_says_how_to_get_one(shop):
     lilliput("tokenizer", "mine.py", "--out", "run", folder=shop)
     for command in (("generate", "run"), ("chat", "run"), ("score", "run", "--choice", "a")):
-        refused(*command, folder=shop, says="lilliput publish run", where="run")
+        refused(*command, folder=shop, says="lilliput train run", where="run")
     refused("publish", "run", folder=shop, says="lilliput train run")
     refused("eval", "run", folder=shop, says="lilliput train run")
     refused("clean", "run", "--from", "phases/00-pretrian", folder=shop, says="phases/00-pretrain")

@@ -10,7 +10,9 @@ from lilliput.data.paths import files_of
 from lilliput.data.split import HeldOut, fraction_of
 
 PART = 65_536
-"""Characters; of a longer text every part is drawn by itself, so that one book is sampled too."""
+"""Characters at most; of a longer text every part is drawn by itself, so that one book is sampled too."""
+PARTS = 16
+"""That a sample is made of at least."""
 GROWS = 4
 """How often larger a text is than its compressed file, about."""
 PACKED = (*COMPRESSED, ".parquet")
@@ -29,20 +31,24 @@ def sampled(corpus: Corpus, split: HeldOut, size: int) -> Iterator[str]:
         size: UTF-8 bytes of text.
     """
     left, share = size, min(1.0, size / max(1, _text_bytes(corpus) or size))
+    part, first = max(1, min(PART, size // PARTS)), ""
     for document in corpus.documents():
         if split.is_heldout(document.group):
             continue
-        for text in [document.text] if share == 1 else _drawn(document, share):
+        first = first or document.text[:size]
+        for text in [document.text] if share == 1 else _drawn(document, share, part):
             yield text
             left -= len(text.encode("utf-8", "surrogatepass"))
         if left <= 0:
             return
+    if left == size and first:  # nothing was drawn of few parts
+        yield first
 
 
-def _drawn(document: Document, share: float) -> Iterator[str]:
-    for place in range(0, len(document.text), PART):
+def _drawn(document: Document, share: float, part: int) -> Iterator[str]:
+    for place in range(0, len(document.text), part):
         if fraction_of(f"sample\0{document.id}\0{place}") < share:
-            yield document.text[place : place + PART]
+            yield document.text[place : place + part]
 
 
 def _text_bytes(corpus: Any) -> int | None:
