@@ -172,7 +172,7 @@ def test_half_a_million_of_anything_is_encoded_and_learned_from_at_once(tokenize
     ids = Encoder(tokenizers["ours"]).encode(text)
     encoded = time.perf_counter()
     BPE(vocab=300).train([*corpus()[:200], text])
-    assert (encoded - began, time.perf_counter() - encoded) < (4, 4)
+    assert max(encoded - began, time.perf_counter() - encoded) < 15, "a minute and a half before"
     some = text[:50_000]
     assert Encoder(tokenizers["ours"]).encode(some).tolist() == tokenizers["ours"].encode_batch_fast([some])[0].ids
     assert tokenizers["ours"].decode(ids.tolist()) == text
