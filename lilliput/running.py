@@ -18,12 +18,13 @@ from lilliput.api import Model, load, releases
 from lilliput.base.errors import LilliputError, RunError, reading
 from lilliput.base.files import read_json
 from lilliput.base.terminal import Terminal
-from lilliput.command import Command, changed
+from lilliput.command import changed
 from lilliput.evals.by_name import evaluate_by_name
 from lilliput.evals.evaluation import Evaluation
 from lilliput.evals.items import items_of
 from lilliput.publish.remote_code import check_code
 from lilliput.recipe import Recipe, allow_code, load_machine, read_recipe
+from lilliput.target import Target, find_target
 from lilliput.timeline import run, train
 from lilliput.train.machine import Machine
 from lilliput.train.metrics import Line, read_metrics
@@ -120,9 +121,9 @@ def run_recipe(
     Raises:
         LilliputError: an argument is not one, or whatever `lilliput run` would say.
     """
-    aim = _aim(recipe, folder, machine, overrides, sources, shrink, trust_code)
+    aim, where = _aim(recipe, folder, machine, overrides, sources, shrink, trust_code)
     items = items_of(Path(eval_data) if eval_data is not None else None)
-    run(aim.recipe, aim.folder, aim.machine, Terminal(quiet=quiet), items, aim.command, sinks=sinks)
+    run(aim.recipe, aim.folder, where, Terminal(quiet=quiet), items, aim.command, sinks=sinks)
     return Run(folder=aim.folder)
 
 
@@ -148,8 +149,8 @@ def train_recipe(
     Raises:
         LilliputError: an argument is not one, or whatever `lilliput train` would say.
     """
-    aim = _aim(recipe, folder, machine, overrides, sources, shrink, trust_code)
-    train(aim.recipe, aim.folder, aim.machine, Terminal(quiet=quiet), aim.command, until=until, sinks=sinks)
+    aim, where = _aim(recipe, folder, machine, overrides, sources, shrink, trust_code)
+    train(aim.recipe, aim.folder, where, Terminal(quiet=quiet), aim.command, until=until, sinks=sinks)
     return Run(folder=aim.folder)
 
 
@@ -199,14 +200,6 @@ def evaluate_model(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Aim:
-    recipe: Recipe
-    folder: Path
-    machine: Machine | None
-    command: Command | None
-
-
 def _aim(
     recipe: str | PathLike[str] | Recipe,
     folder: str | PathLike[str] | None,
@@ -215,7 +208,7 @@ def _aim(
     sources: Sources,
     shrink: bool,
     trust_code: bool,
-) -> _Aim:
+) -> tuple[Target, Machine | None]:
     """What the arguments stand for; one text where there could be several counts as one."""
     options = _texts(overrides, "overrides", '["seed=1"]')
     if not isinstance(sources, Mapping):
@@ -224,27 +217,21 @@ def _aim(
     where = load_machine(machine) if isinstance(machine, str) else machine
     if not isinstance(where, Machine | None):
         raise LilliputError(f"{machine!r:.80} is no machine", where="machine", hint='give "cpu", or Machine(...)')
-    command, run_folder = None, None
+    out = None if folder is None else Path(_path(folder, "the folder"))
     if isinstance(recipe, Recipe):
         made = changed(recipe, shrink, options, files)
-    elif (run_folder := Path(_path(recipe, "the recipe"))).joinpath("recipe.json").is_file():
-        if trust_code:
-            allow_code(run_folder)
-        made = changed(read_recipe(run_folder), shrink, options, files)
-        if folder is not None:
-            raise LilliputError(
-                f"{run_folder} is a run and has its folder already", where="folder", hint="leave the folder out"
-            )
-        folder = run_folder
-    else:
-        name = machine if isinstance(machine, str) else None
-        command = Command(
-            recipe=str(run_folder), shrink=shrink, overrides=tuple(options), sources=tuple(files), machine=name
-        )
-        made = command.make()
-    if folder is None:
-        folder = Path("runs") / (f"{made.name}-shrunk" if shrink else made.name)
-    return _Aim(recipe=made, folder=Path(_path(folder, "the folder")), machine=where, command=command)
+        out = out or Path("runs") / (f"{made.name}-shrunk" if shrink else made.name)
+        return Target(recipe=made, folder=out, command=None), where
+    found = find_target(
+        _path(recipe, "the recipe"),
+        meet=lambda run: allow_code(run) if trust_code else None,
+        out=out,
+        overrides=options,
+        sources=files,
+        shrunk=shrink,
+        machine=machine if isinstance(machine, str) else None,
+    )
+    return found, where
 
 
 def _texts(value: Any, name: str, example: str) -> list[str]:

@@ -1,10 +1,16 @@
 """What the commands do, in Python: the same runs, and what they made comes back."""
 
+from dataclasses import replace
+
 import pytest
 import tiny
 
 import lilliput
 from lilliput.base.errors import LilliputError
+from lilliput.base.rundir import RunFolder
+from lilliput.base.spec import to_plain
+from lilliput.command import Command, write_command
+from lilliput.running import _aim
 from lilliput.train.machine import Machine
 
 CPU = Machine(device="cpu", precision="fp32", threads=1)
@@ -34,6 +40,16 @@ def test_what_is_trained_comes_back(trained, capsys):
     ):
         with pytest.raises(LilliputError, match=said):
             wrong()
+
+
+def test_a_run_that_is_continued_keeps_the_command_of_its_card(tmp_path):
+    folder = tmp_path / "run"
+    made = Command(recipe="quickstart", shrink=True)
+    with RunFolder(folder) as opened:
+        opened.write("recipe.json", to_plain(made.make()))
+        write_command(opened, made, made.make())
+    found, _ = _aim(folder, None, None, ["seed=3"], {}, False, False)
+    assert found.command == replace(made, overrides=("seed=3",)) and found.recipe.seed == 3
 
 
 @pytest.mark.slow

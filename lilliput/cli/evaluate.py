@@ -14,9 +14,10 @@ from lilliput.cli.opened import explain, subject
 from lilliput.cli.options import DeviceOption, ItemsOption, JsonOption, RunOption, TrustOption, expanded
 from lilliput.cli.pipeline import interruptible
 from lilliput.cli.show import console, show_evaluation, show_release, silent
-from lilliput.cli.target import Target, target
+from lilliput.cli.target import target
 
 if TYPE_CHECKING:
+    from lilliput.target import Target
     from lilliput.trained import Trained
 
 SUITE = "open-slm"
@@ -159,7 +160,7 @@ def _shown(what: str, found: "Path | Trained", settings: dict[str, Any]) -> Iter
         yield model
 
 
-def _as_the_recipe_says(aim: Target, eval_data: Path | None, as_json: bool) -> None:
+def _as_the_recipe_says(aim: "Target", eval_data: Path | None, as_json: bool) -> None:
     """Publishing does nothing twice: what is exported stays, what is not evaluated yet is, and the cards say so.
 
     A run that may be read only, somebody else's or an archived one, shows what it recorded.

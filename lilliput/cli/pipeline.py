@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,8 +25,11 @@ from lilliput.cli.options import (
     TrustOption,
 )
 from lilliput.cli.show import console, show_release
-from lilliput.cli.target import Target, target
+from lilliput.cli.target import target
 from lilliput.data.beside import left_behind
+
+if TYPE_CHECKING:
+    from lilliput.target import Target
 
 app = typer.Typer()
 SAME = "the same command"
@@ -174,12 +177,12 @@ def publish(
         show_release(release, aim.folder)
 
 
-def _announce(aim: Target) -> None:
+def _announce(aim: "Target") -> None:
     for line in aim.notes:
         _say(line)
 
 
-def _going_on(aim: Target) -> Callable[[], str]:
+def _going_on(aim: "Target") -> Callable[[], str]:
     """What takes an interrupted command up again: one that has lengthened a run is not to lengthen it once more."""
 
     def command() -> str:

@@ -1,23 +1,11 @@
-"""What a pipeline command works on: a recipe and the folder of its run."""
+"""What a pipeline command works on, and the code of a run, which the person at the terminal may let run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from lilliput.base.errors import LilliputError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """A recipe, changed as the command line says, and its run folder."""
-
-    recipe: Any
-    folder: Path
-    command: Any
-    """`lilliput.command.Command` that makes the recipe; None where no single one is known."""
-    notes: Sequence[str] = ()
-    """What is said of it before anything is done."""
+if TYPE_CHECKING:
+    from lilliput.target import Target
 
 
 def target(
@@ -30,66 +18,24 @@ def target(
     machine: str | None = None,
     more_tokens: Sequence[str] = (),
     trust_code: bool = False,
-) -> Target:
-    """What RECIPE|RUN and the options after it stand for.
+) -> "Target":
+    """The `lilliput.target.Target` that RECIPE|RUN and the options after it stand for.
 
-    A run knows its recipe; options change it, which a run that has trained already will refuse by itself. Code that it
-    keeps runs only where `trust_code` or the person at the terminal says so.
+    Code that a run keeps runs only where `trust_code` or the person at the terminal says so.
 
     Raises:
-        LilliputError: a run folder came with --out, or an option has no value.
-        RecipeError: a name, a field or a value does not exist, or the run needs its code, which may not run.
-        RunError: a run is to be trained for longer that has not finished.
+        LilliputError: see `lilliput.target.find_target`.
     """
     from lilliput.cli.trust import meet
-    from lilliput.command import Command
+    from lilliput.target import find_target
 
-    run = Path(name)
-    if (run / "recipe.json").is_file():
-        if out is not None:
-            raise LilliputError(
-                f"{name} is a run and has its folder already",
-                where="--out",
-                hint="give the recipe by name to begin a run in another folder",
-            )
-        meet(run, trusted=trust_code)
-        return _continued(run, overrides, sources, shrunk, machine, more_tokens)
-    command = Command(
-        recipe=name,
-        shrink=shrunk,
-        overrides=tuple(overrides),
-        sources=tuple(sources),
-        more_tokens=tuple(more_tokens),
+    return find_target(
+        name,
+        meet=lambda run: meet(run, trusted=trust_code),
+        out=out,
+        overrides=overrides,
+        sources=sources,
+        shrunk=shrunk,
         machine=machine,
+        more_tokens=more_tokens,
     )
-    recipe = command.make()
-    folder = out or Path("runs") / (f"{recipe.name}-shrunk" if shrunk else recipe.name)
-    return Target(recipe=recipe, folder=folder, command=command)
-
-
-def _continued(
-    run: Path,
-    overrides: Sequence[str],
-    sources: Sequence[str],
-    shrunk: bool,
-    machine: str | None,
-    more_tokens: Sequence[str],
-) -> Target:
-    """A run with later options."""
-    from dataclasses import replace
-
-    from lilliput.base.rundir import RunFolder
-    from lilliput.command import changed, read_command
-    from lilliput.longer import announced, refuse_unfinished
-    from lilliput.recipe import read_recipe
-
-    before = read_recipe(run)
-    recipe = changed(before, shrunk, overrides, sources, more_tokens)
-    notes: Sequence[str] = ()
-    if more_tokens:
-        refuse_unfinished(RunFolder(run), before, recipe)
-        notes = announced(before, recipe)
-    command = read_command(RunFolder(run), before)
-    if command is not None and recipe != before:
-        command = command.then(recipe, shrunk=shrunk, overrides=overrides, sources=sources, more_tokens=more_tokens)
-    return Target(recipe=recipe, folder=run, command=command and replace(command, machine=machine), notes=notes)
