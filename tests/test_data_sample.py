@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from lilliput.data.documents import Document, Files
+from lilliput.data.few import Ends, Parted
 from lilliput.data.sample import sampled
 from lilliput.data.split import Split
 
@@ -53,6 +54,17 @@ def test_one_long_text_is_sampled_in_parts_from_all_over(tmp_path):
     texts = list(sampled(Files(paths=(str(tmp_path / "book.txt"),)), NONE, 4_000_000))
     assert 2_000_000 < sum(map(len, texts)) < 6_000_000
     assert min(map(len, texts)) > 10_000 and int(texts[-1].split()[-2]) > 1_500_000
+
+
+def test_a_text_whose_end_is_held_out_is_sampled_like_any(tmp_path):
+    (tmp_path / "book.txt").write_text("".join(f"{number:09}\n" for number in range(200_000)))
+    parted = Parted(source=Files(paths=(str(tmp_path / "book.txt"),)), share=0.05)
+    texts = list(sampled(parted, Ends(share=0.05), 400_000))
+    assert 200_000 < sum(map(len, texts)) < 600_000 and 150_000 < int(texts[-1].split()[-2]) < 190_000
+
+
+def test_of_a_long_text_in_a_stream_the_beginning_is_taken():
+    assert list(sampled(Stream(read=[]), NONE, 50)) == ["x" * 50]
 
 
 def test_a_stream_is_read_no_further_than_needed():

@@ -260,7 +260,10 @@ print((peak() - before - 32_000_000) / len(text.encode()))
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "unit",
-    ["some words of a text 12\\n", *(pytest.param(unit, marks=pytest.mark.slow) for unit in (" ", "\\u4e2d"))],
+    [
+        "some words of a text 12\\n",
+        *(pytest.param(unit, marks=pytest.mark.slow) for unit in (" ", "\\u4e2d", "\\U0001f642", "\\x01")),
+    ],
 )
 def test_the_memory_of_a_long_text_is_what_a_batch_takes_and_a_few_bytes_for_each_of_its_own(
     unit: str, tmp_path: Path

@@ -41,7 +41,7 @@ class GrowingFile:
         file._file.truncate()
         return file
 
-    def write(self, data: bytes | bytearray) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Append."""
         try:
             self._file.write(data)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, ClassVar, Protocol
 
-from lilliput.data.documents import Corpus, Document
+from lilliput.data.documents import Corpus, Document, documents_of
 from lilliput.data.marks import Gauge, Item, Mark, gauge, goes_on, marked
 
 Verdict = Document | str
@@ -84,7 +84,7 @@ class Curated:
 
     def documents(self) -> Iterator[Document]:
         """The source's documents that the filters keep, in its order."""
-        return (item for item, _ in self.marked() if not isinstance(item, str))
+        return documents_of(self.marked())
 
     def marked(self, after: Mark | None = None) -> Iterator[tuple[Item, Mark]]:
         """The same, and the reasons for dropping the others, with the marks of the source."""

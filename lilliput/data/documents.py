@@ -4,7 +4,8 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, ClassVar, Literal, Protocol, get_args
+from operator import itemgetter
+from typing import Any, ClassVar, Literal, Protocol, TypeGuard, get_args
 
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.limits import limit, raising
@@ -83,7 +84,7 @@ class Files:
             DataError: a file is missing, damaged, not UTF-8, of a format that is not read or not what its name says, or
                 without the text column; a text is null and may not be; or none of the files has a row.
         """
-        return (item for item, _ in self.marked() if not isinstance(item, str))
+        return documents_of(self.marked())
 
     def marked(self, after: list[Any] | None = None) -> Iterator[tuple[Document | str, list[Any]]]:
         """The same, and reasons for what is dropped, with marks: the file's place, the record's number, and how much of
@@ -95,7 +96,9 @@ class Files:
                 continue
             for item, record, share in self._of_file(found, number if place == first else 0):
                 empty = empty and found.is_about
-                yield item, [place, record, share]
+                taken = [(item, [place, record, share])]
+                del item  # else a long text is kept here while whoever takes it may already have cut it into others
+                yield taken.pop()
         if empty:
             raise nothing_in(self.paths)
 
@@ -169,7 +172,8 @@ class TextHash:
         step = hashlib.sha256(self._digest)
         for part in parts:
             data = part.encode("utf-8", "surrogatepass")
-            step.update(len(data).to_bytes(8, "little") + data)
+            step.update(len(data).to_bytes(8, "little"))
+            step.update(data)
         self._digest = step.digest()
 
     def hex(self) -> str:
@@ -206,6 +210,15 @@ def bytes_of(document: Document) -> int:
             where=f"the document {document.id!r}",
             hint="drop it with a filter, or repair its text",
         ) from error
+
+
+def documents_of(marked: Iterable[tuple[Document | str, Any]]) -> Iterator[Document]:
+    """The documents among items with marks; unlike a generator's variable, nothing here keeps one any longer."""
+    return filter(_is_document, map(itemgetter(0), marked))
+
+
+def _is_document(item: Document | str) -> TypeGuard[Document]:
+    return isinstance(item, Document)
 
 
 def corpus_hash(documents: Iterable[Document]) -> str:

@@ -5,6 +5,7 @@ there are many, but some of them are large, the last part of each large one, and
 """
 
 import unicodedata
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -12,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from lilliput.data.conversations import ChatCorpus, Conversation
 from lilliput.data.curate import Curated
-from lilliput.data.documents import Corpus, Document, Files
+from lilliput.data.documents import Corpus, Document, Files, documents_of
 from lilliput.data.formats import holds_rows
 from lilliput.data.marks import Gauge, Item, Mark, gauge, marked
 from lilliput.data.paths import files_of
@@ -151,7 +152,7 @@ class Parted:
 
     def documents(self) -> Iterator[Document]:
         """The parts of the source's documents, in its order."""
-        return (item for item, _ in self.marked() if not isinstance(item, str))
+        return documents_of(self.marked())
 
     def marked(self, after: Mark | None = None) -> Iterator[tuple[Item, Mark]]:
         """The same, and the reasons for which filters dropped others, with the marks of the source."""
@@ -159,27 +160,38 @@ class Parted:
             if isinstance(item, str) or (self.least and len(item.text.encode("utf-8", "surrogatepass")) < self.least):
                 yield item, mark
                 continue
-            place = cut(item.text, self.share)
-            yield replace(item, text=item.text[:place], group=_BEGINNING), mark
-            if item.text[place:]:
-                yield Document(item.text[place:], f"{item.id} (its end)", _END), mark
+            parts = self._parts(item)
+            del item  # a text of many megabytes is not to be kept beside its parts, nor these beside the next text
+            while parts:
+                yield parts.popleft(), mark
 
     def gauge(self) -> Gauge:
         """That of the source."""
         return gauge(self.source)
 
+    def _parts(self, document: Document) -> deque[Document]:
+        place = cut(document.text, self.share)
+        parts = deque([replace(document, text=document.text[:place], group=_BEGINNING)])
+        if end := document.text[place:]:
+            parts.append(Document(end, f"{document.id} (its end)", _END))
+        return parts
+
 
 def cut(text: str, share: float) -> int:
     """Where the last `share` of a text begins: after a line, else a blank, that is near; its length if it is short."""
-    length = len(text.rstrip())
+    first, length = 0, len(text)
+    while length and text[length - 1].isspace():  # strip() would copy a text of many megabytes
+        length -= 1
+    while first < length and text[first].isspace():
+        first += 1
     place = round((1 - share) * length)
     size = length - place
-    if size < LEAST or not text[:place].strip():
+    if size < LEAST or place <= first:
         return len(text)
     for mark, most in (("\n", size // 2), (" ", size - 1)):
         before = text.rfind(mark, max(0, place - most), place) + 1
         after = text.find(mark, place, place + most) + 1
-        near = [found for found in (before, after) if found and text[:found].strip()]
+        near = [found for found in (before, after) if found > first]
         if near:
             return min(near, key=lambda found: abs(found - place))
     while place < length and _is_within(text, place):

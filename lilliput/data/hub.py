@@ -17,7 +17,7 @@ from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.hub import hub_trouble, is_transient
 from lilliput.base.units import Tokens
 from lilliput.data.conversations import Conversation
-from lilliput.data.documents import Document, Files, Null, check_length, check_null, null_text
+from lilliput.data.documents import Document, Files, Null, check_length, check_null, documents_of, null_text
 from lilliput.data.message_forms import COLUMNS, row_messages
 from lilliput.data.rows import shown
 
@@ -75,7 +75,7 @@ class HubText:
         Raises:
             DataError: the dataset, its config, split or column is not there, the hub is out of reach, or no row is.
         """
-        return (item for item, _ in self.marked() if not isinstance(item, str))
+        return documents_of(self.marked())
 
     def marked(self, after: dict[str, Any] | None = None) -> Iterator[tuple[Document | str, dict[str, Any]]]:
         """The same, and reasons for what is dropped, with marks: the row's number, the stream's state after it, and the

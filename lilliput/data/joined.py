@@ -6,7 +6,7 @@ from typing import Any
 
 from lilliput.base.errors import RecipeError
 from lilliput.data.conversations import ChatCorpus, Conversation
-from lilliput.data.documents import Corpus, Document
+from lilliput.data.documents import Corpus, Document, documents_of
 from lilliput.data.marks import Gauge, Item, Mark, goes_on, marked
 
 
@@ -34,7 +34,7 @@ class Joined:
 
     def documents(self) -> Iterator[Document]:
         """Every document of every source."""
-        return (item for item, _ in self.marked() if not isinstance(item, str))
+        return documents_of(self.marked())
 
     def marked(self, after: Mark | None = None) -> Iterator[tuple[Item, Mark]]:
         """The same, and why filters dropped others, with marks: the place of the source, and its own mark."""

@@ -6,7 +6,7 @@ alone.
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,8 +120,8 @@ class Lane:
         """Whether the document at this place of the corpus is in no file yet, or in a damaged one."""
         return item >= self._kept or (bool(self._damaged) and self._holder(item) in self._damaged)
 
-    def add(self, here: Reading, data: bytes | bytearray, tokens: int = 0, text: int = 0) -> bool:
-        """Append a wanted document, which `here` comes next; whether that closed a file.
+    def add(self, here: Reading, data: Iterable[bytes | memoryview], tokens: int = 0, text: int = 0) -> bool:
+        """Append a wanted document, which `here` comes next, in slices; whether that closed a file.
 
         Raises:
             DataError: a file that was damaged becomes another one than it was.
@@ -132,7 +132,8 @@ class Lane:
         if self._file is None:
             self.begin(here)
         assert self._file is not None
-        self._file.write(data)
+        for some in data:
+            self._file.write(some)
         entry = self.entries[-1]
         entry.documents, entry.tokens, entry.text = entry.documents + 1, entry.tokens + tokens, entry.text + text
         if entry.tokens < self._most:
@@ -172,10 +173,11 @@ class Lane:
             raise other_corpus(self._folder)
         return self.entries[place]
 
-    def _make_again(self, entry: Entry, data: bytes | bytearray) -> None:
+    def _make_again(self, entry: Entry, data: Iterable[bytes | memoryview]) -> None:
         if self._again is None:
             self._again, self._left = self._new(entry.name), entry.documents
-        self._again.write(data)
+        for some in data:
+            self._again.write(some)
         self._left -= 1
         if self._left:
             return

@@ -1,10 +1,11 @@
 """The texts that a tokenizer learns from: of local files from all over them, of other corpora from the beginning."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lilliput.data.curate import Curated
 from lilliput.data.documents import Corpus, Document, Files
+from lilliput.data.few import Parted
 from lilliput.data.formats import COMPRESSED
 from lilliput.data.paths import files_of
 from lilliput.data.split import HeldOut, fraction_of
@@ -32,13 +33,19 @@ def sampled(corpus: Corpus, split: HeldOut, size: int) -> Iterator[str]:
     """
     left, share = size, min(1.0, size / max(1, _text_bytes(corpus) or size))
     part, first = max(1, min(PART, size // PARTS)), ""
-    for document in corpus.documents():
+
+    def drawn(document: Document) -> Iterable[str]:
+        nonlocal first
         if split.is_heldout(document.group):
-            continue
+            return ()
         first = first or document.text[:size]
-        for text in [document.text] if share == 1 else _drawn(document, share, part):
-            yield text
+        return (document.text[:size],) if share == 1 else _drawn(document, share, part)
+
+    for texts in map(iter, map(drawn, corpus.documents())):
+        for text in texts:
             left -= len(text.encode("utf-8", "surrogatepass"))
+            yield text
+            del text  # it may be long, and the next one is read before this name is given away
         if left <= 0:
             return
     if left == size and first:  # nothing was drawn of few parts
@@ -53,7 +60,7 @@ def _drawn(document: Document, share: float, part: int) -> Iterator[str]:
 
 def _text_bytes(corpus: Any) -> int | None:
     """About how much text local files hold; None of another corpus."""
-    while isinstance(corpus, Curated):
+    while isinstance(corpus, Curated | Parted):
         corpus = corpus.source
     if not isinstance(corpus, Files):
         return None

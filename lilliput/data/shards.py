@@ -51,7 +51,7 @@ SHARD_TOKENS = 100_000_000
 _TOKENS = 1 << 16
 """That are encoded before they are written, at least."""
 _SLICE = 1 << 16
-"""Characters of a held-out text that are escaped at a time."""
+"""Characters of a held-out text, or ids of a text, that become bytes of a file at a time."""
 _BATCH_ITEMS = 1_024
 _BATCH_CHARACTERS = 4_000_000
 
@@ -105,7 +105,8 @@ def write_shards(
         items = _items(corpus, here.mark, begun.path)
         clock = Clock(corpus, begun.kept.items, begun.closed, tuple(begun.damaged), progress)
         clock.told(here.items, here.mark, [])
-        for batch in _batches(items):
+
+        def encode(batch: list[tuple[Item, Mark]]) -> None:
             places = ((place, item) for place, (item, _) in enumerate(batch, here.items) if not isinstance(item, str))
             wanted = [document for place, document in places if lanes.encodes(document, place)]
             sizes = [bytes_of(document) for document in wanted]
@@ -119,6 +120,10 @@ def write_shards(
                 if closed:
                     begun.keep(here)
             clock.told(here.items, here.mark, sizes)
+
+        for batch in _batches(items):
+            encode(batch)
+            batch.clear()  # long texts are not to be kept while the next ones are read
         if here.items < begun.kept.items:
             begun.compare(here)
         lanes.close(here)
@@ -230,13 +235,14 @@ class _Lanes:
             self._texts.add(here, _line(document))
         return closed
 
-    def _numbers(self, ids: "array[int]") -> tuple[bytes, int]:
-        """What a token file has of a document, and how many tokens these are."""
+    def _numbers(self, ids: "array[int]") -> tuple[Iterator[bytes], int]:
+        """What a token file has of a document, in slices, and how many tokens these are."""
         # A text cannot spell the end token; a tokenizer that adds it by itself would end the document twice.
         if self._end in ids:
             ids = array(ids.typecode, (token for token in ids if token != self._end))
-        ids.insert(0, self._end)
-        return in_bytes(np.frombuffer(ids, dtype=self._dtype), self._dtype), len(ids)
+        numbers = np.frombuffer(ids, dtype=self._dtype)
+        slices = (numbers[start : start + _SLICE] for start in range(0, len(numbers), _SLICE))
+        return (in_bytes(some, self._dtype) for some in chain([[self._end]], slices)), len(numbers) + 1
 
     def close(self, here: Reading) -> None:
         """Close all files; the held-out texts are there even if nothing is held out."""
@@ -287,13 +293,12 @@ def _some(encoded: "Iterator[array[int]]") -> "deque[array[int]]":
     return some
 
 
-def _line(document: Document) -> bytearray:
-    """A held-out text as JSON, in slices: escapes take up to twelve bytes for one of the text."""
-    line = bytearray(json.dumps({"id": document.id, "text": ""}).encode()[:-2])
+def _line(document: Document) -> Iterator[bytes]:
+    """Yield a held-out text as JSON in slices: escapes take up to twelve bytes for one of the text."""
+    yield json.dumps({"id": document.id, "text": ""}).encode()[:-2]
     for start in range(0, len(document.text), _SLICE):
-        line += json.dumps(document.text[start : start + _SLICE])[1:-1].encode()
-    line += b'"}\n'
-    return line
+        yield json.dumps(document.text[start : start + _SLICE])[1:-1].encode()
+    yield b'"}\n'
 
 
 def _items(corpus: Corpus, mark: Mark | None, begun: Path) -> Iterator[tuple[Item, Mark]]:
@@ -339,6 +344,7 @@ def _batches(items: Iterable[tuple[Item, Mark]]) -> Iterator[list[tuple[Item, Ma
     for item, mark in items:
         batch.append((item, mark))
         characters += 0 if isinstance(item, str) else len(item.text)
+        del item
         if len(batch) == _BATCH_ITEMS or characters >= _BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0
