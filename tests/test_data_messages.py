@@ -148,6 +148,41 @@ def test_a_column_that_is_named_decides_between_forms(tmp_path: Path) -> None:
     assert [each.messages for each in named.conversations()] == [(ASK,)], "the hint works"
 
 
+@pytest.mark.parametrize(
+    ("row", "messages"),
+    [
+        ({"prompt": TURNS[:1], "chosen": TURNS[1:]}, (ASK, ANSWER)),
+        ({"prompt": TURNS[:1], "chosen": TURNS}, (ASK, ANSWER)),
+        ({"prompt": "Hi", "chosen": "Hello."}, (ASK, ANSWER)),
+        ({"prompt": "Hi", "chosen": TURNS}, (ASK, ANSWER)),
+        ({"prompt": [KIND, TURNS[0]], "chosen": TURNS[1:]}, (SYSTEM, ASK, ANSWER)),
+        (
+            {"prompt": [*TURNS, TURNS[0]], "chosen": TURNS[1:]},
+            (ASK, Message("assistant", "Hello.", 0), ASK, ANSWER),
+        ),
+        ({"prompt": None, "chosen": TURNS}, (ASK, ANSWER)),
+    ],
+)
+def test_the_prompt_of_a_row_of_preferences_comes_before_its_answer(
+    row: dict[str, Any], messages: tuple[Message, ...]
+) -> None:
+    assert read(row | {"rejected": TURNS[:1]}, "chosen") == messages
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "says"),
+    [
+        ({"prompt": "Bye", "chosen": TURNS}, "chosen", "'Bye', and the messages in 'chosen' begin otherwise"),
+        ({"prompt": "Bye", "messages": TURNS}, None, "'Bye', and the messages in 'messages' begin otherwise"),
+        ({"prompt": "Bye"}, "prompt", "not a list of messages"),
+    ],
+)
+def test_a_prompt_of_something_else_is_refused(row: dict[str, Any], column: str | None, says: str) -> None:
+    with pytest.raises(DataError) as raised:
+        read(row, column)
+    assert says in raised.value.what and raised.value.hint
+
+
 def test_parquet_and_hub_have_nulls_where_a_field_is_not(tmp_path: Path) -> None:
     turns = [TURNS[0], TURNS[1] | {"weight": 0, "tool_calls": [], "id": "x"}]
     rows = [

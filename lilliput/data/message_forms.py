@@ -7,9 +7,10 @@
 | `prompt`, `completion` | two texts, or two lists of messages; what an assistant says in the prompt is not learned |
 | `instruction`, `input`, `output` | texts, as of Alpaca; the input, where there is one, follows the instruction |
 
-Either list may be of either kind of messages, and another column may be named that holds one. Beside all of them
-`system`, or `system_prompt`, may hold the text of a first system message. What is null or empty is as good as not
-there. Columns that would change what is learned and cannot are refused; others only tell of the row.
+Either list may be of either kind of messages, and another column may be named that holds one, as `chosen` of rows of
+preferences. A `prompt` beside such a list is what it begins with, or what comes before it. Beside all of them `system`,
+or `system_prompt`, may hold the text of a first system message. What is null or empty is as good as not there. Columns
+that would change what is learned and cannot are refused; others only tell of the row.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -51,7 +52,7 @@ def row_messages(
         if name != column and not is_nothing(row.get(name)):
             raise _unlearned(name, row, where)
     form = _FORMS.get(column)
-    found = form.read(row, where) if form and form.fits(row) else messages_of(row[column], where)
+    found = form.read(row, where) if form and form.fits(row) else _list(row, column, where)
     messages = _after_system(row, found, where)
     check_length(where, *(message.content for message in messages))
     return messages
@@ -91,10 +92,9 @@ def _completion(row: Row, where: str) -> tuple[Message, ...]:
         raise DataError(
             'the column "label" says that the completion is a bad one', where=where, hint="leave such rows out"
         )
-    prompt, completion = row["prompt"], row["completion"]
-    before = [Message("user", prompt)] if isinstance(prompt, str) else messages_of(prompt, where)
+    completion = row["completion"]
     after = [Message(ASSISTANT, completion)] if isinstance(completion, str) else messages_of(completion, where)
-    return (*(replace(one, weight=0) if one.role == ASSISTANT else one for one in before), *after)
+    return (*_prompt(row, where), *after)
 
 
 def _alpaca(row: Row, where: str) -> tuple[Message, ...]:
@@ -109,8 +109,33 @@ def _alpaca(row: Row, where: str) -> tuple[Message, ...]:
     return Message("user", "\n\n".join(parts[:-1])), Message(ASSISTANT, parts[-1])
 
 
+def _prompt(row: Row, where: str) -> tuple[Message, ...]:
+    prompt = row["prompt"]
+    before = (Message("user", prompt),) if isinstance(prompt, str) else messages_of(prompt, where)
+    return tuple(replace(one, weight=0) if one.role == ASSISTANT else one for one in before)
+
+
 def _list_in(column: str) -> Callable[[Row, str], tuple[Message, ...]]:
-    return lambda row, where: messages_of(row[column], where)
+    return lambda row, where: _list(row, column, where)
+
+
+def _list(row: Row, column: str, where: str) -> tuple[Message, ...]:
+    """The messages of a column, and before them the prompt that they answer, where the row has one beside them."""
+    given = row[column]
+    if column == "prompt" or is_nothing(row.get("prompt")):
+        return messages_of(given, where)
+    before = _prompt(row, where)
+    after = (Message(ASSISTANT, given),) if isinstance(given, str) else messages_of(given, where)
+    said, asked = ([(one.role, one.content) for one in some if one.role != "system"] for some in (after, before))
+    if said[: len(asked)] == asked:
+        return after
+    if after[0].role == ASSISTANT:
+        return (*before, *after)
+    raise DataError(
+        f'column "prompt" holds {shown(row["prompt"])}, and the messages in {column!r:.80} begin otherwise',
+        where=where,
+        hint="let them begin with the prompt, or with the answer to it; or leave that column out",
+    )
 
 
 def _after_system(row: Row, messages: tuple[Message, ...], where: str) -> tuple[Message, ...]:
