@@ -14,20 +14,22 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from lilliput.api import Model, load, releases
+from lilliput.api import Model, last_release, load, releases
 from lilliput.base.errors import LilliputError, RunError, reading
 from lilliput.base.files import read_json
 from lilliput.base.terminal import Terminal
 from lilliput.command import changed
-from lilliput.evals.by_name import evaluate_by_name
+from lilliput.evals.by_name import evaluate_by_name, evaluate_own
 from lilliput.evals.evaluation import Evaluation
 from lilliput.evals.items import items_of
+from lilliput.evals.suites import SUITE
 from lilliput.publish.remote_code import check_code
 from lilliput.recipe import Recipe, allow_code, load_machine, read_recipe
 from lilliput.target import Target, find_target
 from lilliput.timeline import run, train
 from lilliput.train.machine import Machine
 from lilliput.train.metrics import Line, read_metrics
+from lilliput.trained import Trained, read_trained
 
 Sources = Mapping[str, str | Sequence[str]]
 """Files, folders or patterns by the name of a corpus."""
@@ -98,6 +100,7 @@ def run_recipe(
     machine: str | Machine | None = None,
     overrides: Sequence[str] = (),
     sources: Sources = NOTHING,
+    more_tokens: Sequence[str] = (),
     shrink: bool = False,
     trust_code: bool = False,
     eval_data: str | PathLike[str] | None = None,
@@ -112,6 +115,7 @@ def run_recipe(
         machine: by name, a Python file, or the value itself; whatever is here unless told.
         overrides: fields of the recipe, such as `"seed=1"`.
         sources: local files for corpora of the recipe.
+        more_tokens: train for longer: `"1e6"` tokens after the last phase, `"pretrain=1e6"` after one by name.
         shrink: the same recipe at toy size.
         trust_code: let the Python files run that a run folder keeps of its recipe.
         eval_data: a folder of evaluation sets; the hub unless told.
@@ -121,9 +125,11 @@ def run_recipe(
     Raises:
         LilliputError: an argument is not one, or whatever `lilliput run` would say.
     """
-    aim, where = _aim(recipe, folder, machine, overrides, sources, shrink, trust_code)
-    items = items_of(Path(eval_data) if eval_data is not None else None)
-    run(aim.recipe, aim.folder, where, Terminal(quiet=quiet), items, aim.command, sinks=sinks)
+    aim, where = _aim(recipe, folder, machine, overrides, sources, more_tokens, shrink, trust_code)
+    items, terminal = items_of(Path(eval_data) if eval_data is not None else None), Terminal(quiet=quiet)
+    for note in aim.notes:
+        terminal.print(note)
+    run(aim.recipe, aim.folder, where, terminal, items, aim.command, sinks=sinks)
     return Run(folder=aim.folder)
 
 
@@ -134,6 +140,7 @@ def train_recipe(
     machine: str | Machine | None = None,
     overrides: Sequence[str] = (),
     sources: Sources = NOTHING,
+    more_tokens: Sequence[str] = (),
     shrink: bool = False,
     trust_code: bool = False,
     until: str | None = None,
@@ -143,41 +150,48 @@ def train_recipe(
     """Train every phase of a recipe and release nothing, as `lilliput train` does.
 
     Args:
-        recipe, folder, machine, overrides, sources, shrink, trust_code, sinks, quiet: see `run_recipe`.
+        recipe, folder, machine, overrides, sources, more_tokens, shrink, trust_code, sinks, quiet: see `run_recipe`.
         until: the last phase to train; None for all.
 
     Raises:
         LilliputError: an argument is not one, or whatever `lilliput train` would say.
     """
-    aim, where = _aim(recipe, folder, machine, overrides, sources, shrink, trust_code)
-    train(aim.recipe, aim.folder, where, Terminal(quiet=quiet), aim.command, until=until, sinks=sinks)
+    aim, where = _aim(recipe, folder, machine, overrides, sources, more_tokens, shrink, trust_code)
+    terminal = Terminal(quiet=quiet)
+    for note in aim.notes:
+        terminal.print(note)
+    train(aim.recipe, aim.folder, where, terminal, aim.command, until=until, sinks=sinks)
     return Run(folder=aim.folder)
 
 
 def evaluate_model(
     model: str | PathLike[str],
-    suite: str = "open-slm",
+    suite: str | None = None,
     *,
     tasks: Sequence[str] = (),
+    task_files: Sequence[str | PathLike[str]] = (),
     eval_data: str | PathLike[str] | None = None,
     limit: int | None = None,
     device: str = "auto",
     dtype: str = "float32",
     batch_size: int = 16,
+    trust_code: bool = False,
     trust_remote_code: bool = False,
 ) -> Evaluation:
-    """Score a model on a suite, by lm-evaluation-harness, as `lilliput eval` does.
+    """Score a model on a suite, or on tasks of one's own, by lm-evaluation-harness, as `lilliput eval` does.
 
     Args:
-        model: a model folder, or a run folder, whose last release is scored.
-        suite: `open-slm`, `odinnext`, `mtlm` or `smoke`.
+        model: a model folder, or a run folder: its last release is scored, or what it has trained where there is none.
+        suite: `open-slm` unless told, `odinnext`, `mtlm`, `smoke`, or another that `lilliput eval --help` names.
         tasks: only these of its tasks.
+        task_files: YAML files of tasks, as the harness has them, instead of a suite.
         eval_data: a folder of evaluation sets; the hub unless told.
         limit: only the first so many items of each task.
         device: `cpu`, `cuda`, `mps`, or `auto` for the best one there is.
         dtype: of the weights: float32, bfloat16 or float16.
         batch_size: rows of a forward pass.
-        trust_remote_code: let Python files of the folder run that are not ours.
+        trust_code: let the Python files run that a run folder keeps of its recipe.
+        trust_remote_code: let Python files of the folder, or of tasks, run that are not ours.
 
     Returns:
         `scores` and `averages`; `plain()` makes JSON values of them.
@@ -185,19 +199,36 @@ def evaluate_model(
     Raises:
         LilliputError: there is no such model, suite or task, or questions are missing.
     """
-    given = Path(_path(model, "the model"))
-    folder = [given, *releases(given)][-1]
-    return evaluate_by_name(
-        folder,
-        suite,
-        items_of(Path(eval_data) if eval_data is not None else None),
-        tasks=tasks,
-        device=Machine(device=device).settled().device,
-        dtype=dtype,
-        batch_size=batch_size,
-        limit=limit,
-        trust_remote_code=check_code(folder, trusted=trust_remote_code),
-    )
+    files = [Path(file).expanduser() for file in _texts(task_files, "task_files", '["mine.yaml"]')]
+    if files and (suite or tasks):
+        raise LilliputError(
+            f"{'suite' if suite else 'tasks'} and task_files at once",
+            where="evaluate_model(...)",
+            hint="ask for one after the other; tasks are names of a suite's, task_files files of your own",
+        )
+    found = _subject(Path(_path(model, "the model")), trust_code=trust_code)
+    items = items_of(Path(eval_data) if eval_data is not None else None)
+    settings: dict[str, Any] = {
+        "device": Machine(device=device).settled().device,
+        "dtype": dtype,
+        "batch_size": batch_size,
+        "limit": limit,
+        "trust_remote_code": isinstance(found, Path) and check_code(found, trusted=trust_remote_code),
+    }
+    asked = found if isinstance(found, Path) else found.native
+    if files:
+        return evaluate_own(asked, files, items, trust_tasks=trust_remote_code, **settings)
+    heldout = None if isinstance(found, Path) else found.heldout
+    return evaluate_by_name(asked, suite or SUITE, items, tasks=tasks, heldout=heldout, **settings)
+
+
+def _subject(folder: Path, *, trust_code: bool) -> Path | Trained:
+    """A model folder, the last release of a run, or what a run has trained that released nothing."""
+    if (release := last_release(folder)) is not None or not (folder / "recipe.json").is_file():
+        return release or folder
+    if trust_code:
+        allow_code(folder)
+    return read_trained(folder)
 
 
 def _aim(
@@ -206,11 +237,12 @@ def _aim(
     machine: str | Machine | None,
     overrides: Sequence[str],
     sources: Sources,
+    more_tokens: Sequence[str],
     shrink: bool,
     trust_code: bool,
 ) -> tuple[Target, Machine | None]:
     """What the arguments stand for; one text where there could be several counts as one."""
-    options = _texts(overrides, "overrides", '["seed=1"]')
+    options, more = _texts(overrides, "overrides", '["seed=1"]'), _texts(more_tokens, "more_tokens", '["1e6"]')
     if not isinstance(sources, Mapping):
         raise LilliputError(f"{sources!r:.80} is no mapping", where="sources", hint='give {"texts": "path/to/folder"}')
     files = [f"{name}={path}" for name, paths in sources.items() for path in _texts(paths, "sources", '"path"')]
@@ -219,7 +251,7 @@ def _aim(
         raise LilliputError(f"{machine!r:.80} is no machine", where="machine", hint='give "cpu", or Machine(...)')
     out = None if folder is None else Path(_path(folder, "the folder"))
     if isinstance(recipe, Recipe):
-        made = changed(recipe, shrink, options, files)
+        made = changed(recipe, shrink, options, files, more)
         out = out or Path("runs") / (f"{made.name}-shrunk" if shrink else made.name)
         return Target(recipe=made, folder=out, command=None), where
     found = find_target(
@@ -230,6 +262,7 @@ def _aim(
         sources=files,
         shrunk=shrink,
         machine=machine if isinstance(machine, str) else None,
+        more_tokens=more,
     )
     return found, where
 

@@ -26,7 +26,7 @@ class Overview:
     folder: Path
     recipe: str
     state: str
-    """Such as `sft: step 40 of 260`, or `published`."""
+    """Such as `sft: step 40, saved at 25`, or `published`."""
     releases: tuple[str, ...]
     """Those that are there."""
     size: int
@@ -262,7 +262,11 @@ def _is_current(folder: Path, recipe: dict[str, Any], release: str) -> bool:
 def _progress(phase: Path) -> str:
     metrics = phase / "metrics.jsonl"
     lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
-    return f"step {len([line for line in lines if 'tokens_per_second' in line]):,}" if lines else "begun"
+    if not lines:
+        return "begun"
+    saved = [int(path.parent.name.removeprefix("step-")) for path in phase.glob("checkpoints/step-*/manifest.json")]
+    step = len([line for line in lines if "tokens_per_second" in line])
+    return f"step {step:,}, saved at {max(saved):,}" if saved else f"step {step:,}, not saved yet"
 
 
 def _phases(folder: Path) -> list[str]:

@@ -77,6 +77,19 @@ def test_compressed_rows_and_a_limit_are_read_as_documents(model: Path, tmp_path
     assert measured(model, path, limit=3) == measured(model, first)
 
 
+def test_rows_have_their_texts_in_any_column(model: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(json.dumps({"story": text, "text": "x"}) + "\n" for text in TEXTS))
+    named = measure_text(model, other, column="story").plain()["scores"]
+    texts = measure_text(model, rows(tmp_path / "texts.jsonl", TEXTS)).plain()["scores"]
+    assert [score["value"] for score in named] == [score["value"] for score in texts]
+    with pytest.raises(DataError, match="tale"):
+        measure_text(model, other, column="tale")
+    (tmp_path / "plain.txt").write_text("some words")
+    with pytest.raises(DataError, match="no columns"):
+        measure_text(model, tmp_path / "plain.txt", column="story")
+
+
 def test_plain_text_is_cut_where_lines_end(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "plain.txt"
     path.write_text("\n".join(TEXTS), encoding="utf-8")

@@ -103,7 +103,7 @@ def test_it_is_killed_and_goes_on(one, run, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Watch, "see", killed)
         lengthen(folder, MORE)
-    assert overview(folder).state == "pretrain-2: step 6"
+    assert overview(folder).state == "pretrain-2: step 6, saved at 4"
     with pytest.raises(RunError, match=r"'pretrain-2' is not trained to its end[\s\S]*lilliput train .*run; then"):
         target(str(folder), more_tokens=["640"])
     with pytest.raises(RunError, match=r"was trained longer, and this recipe does not have its phase 'pretrain-2'"):

@@ -1,5 +1,6 @@
 """What the commands do, in Python: the same runs, and what they made comes back."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -48,8 +49,32 @@ def test_a_run_that_is_continued_keeps_the_command_of_its_card(tmp_path):
     with RunFolder(folder) as opened:
         opened.write("recipe.json", to_plain(made.make()))
         write_command(opened, made, made.make())
-    found, _ = _aim(folder, None, None, ["seed=3"], {}, False, False)
+    found, _ = _aim(folder, None, None, ["seed=3"], {}, (), False, False)
     assert found.command == replace(made, overrides=("seed=3",)) and found.recipe.seed == 3
+
+
+def test_a_run_without_a_release_is_asked_a_task_of_ones_own(trained, tmp_path):
+    (tmp_path / "questions.jsonl").write_text('{"q": "one and one is", "a": "two"}\n' * 3)
+    (tmp_path / "sums.yaml").write_text(
+        "task: sums\ndataset_path: json\ndataset_kwargs: {data_files: {test: questions.jsonl}}\ntest_split: test\n"
+        "output_type: multiple_choice\ndoc_to_text: '{{q}}'\ndoc_to_choice: [' two', ' three']\ndoc_to_target: 0\n"
+        "metric_list: [{metric: acc}]\n"
+    )
+    run = trained[1].folder
+    found = lilliput.evaluate_model(run, task_files=[tmp_path / "sums.yaml"], device="cpu")
+    assert [(score.task, score.items) for score in found.scores] == [("sums", 3)]
+    with pytest.raises(LilliputError, match="suite and task_files at once"):
+        lilliput.evaluate_model(run, "smoke", task_files=[tmp_path / "sums.yaml"])
+
+
+def test_a_run_is_trained_for_longer(trained, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained[1].folder, folder)
+    longer = lilliput.train_recipe(folder, more_tokens="2e3", machine=CPU, quiet=True)
+    phases = [entry.name for entry in longer.recipe.timeline if hasattr(entry, "tokens")]
+    assert phases == ["pretrain", "pretrain-2"] and longer.metrics("pretrain-2")[-1]["tokens"] > 1_900
+    with pytest.raises(LilliputError, match="more_tokens|more-tokens"):
+        lilliput.train_recipe(folder, more_tokens="plenty", machine=CPU, quiet=True)
 
 
 @pytest.mark.slow

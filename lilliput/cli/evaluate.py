@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from lilliput.target import Target
     from lilliput.trained import Trained
 
-SUITE = "open-slm"
 """Of a model folder, unless told otherwise."""
 
 app = typer.Typer()
@@ -51,6 +50,9 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE", help="Perplexity and bits per byte of a text instead.", callback=expanded),
     ] = None,
+    column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the rows of --text, the column of texts; text by default.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first so many items of each task.")] = None,
     records: Annotated[
         Path | None,
@@ -69,6 +71,7 @@ def evaluate(
 ) -> None:
     """Score a model on a suite, a task or a text, by lm-evaluation-harness; or a run's releases as its recipe says."""
     from lilliput.base.ownership import check_output
+    from lilliput.evals.suites import SUITE
     from lilliput.publish.remote_code import check_code
     from lilliput.recipe import Release
     from lilliput.train.machine import Machine
@@ -80,6 +83,10 @@ def evaluate(
             f"{' and '.join([*ways, *(['--tasks'] if tasks else [])])} at once",
             where="the command line",
             hint="ask for one after the other; --tasks names tasks of a suite, --task a file of your own",
+        )
+    if column is not None and text is None:
+        raise LilliputError(
+            "--column has no effect without --text", where="--column", hint="name the file of rows, too"
         )
     if not ways and not (Path(model) / "config.json").is_file():
         aim = target(model, out=out, trust_code=trust_code)
@@ -110,7 +117,7 @@ def evaluate(
         "trust_remote_code": isinstance(found, Path) and check_code(found, trusted=trust_remote_code),
     }
     if text:
-        scores = _measured(found, text, settings)
+        scores = _measured(found, text, settings | {"column": column})
     elif own:
         scores = _own(found, own, eval_data, settings | {"trust_tasks": trust_remote_code})
     else:

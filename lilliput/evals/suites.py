@@ -165,6 +165,8 @@ SUITES = {
     suite.name: suite for suite in (QUICKSTART, QUICKSTART_CHAT, OWN_TEXT, OWN_CHAT, OPEN_SLM, ODINNEXT, MTLM, SMOKE)
 }
 """Suites by the name that recipes and people type."""
+SUITE = OPEN_SLM.name
+"""The one that is asked where none is named."""
 
 
 def named(name: str) -> Suite:

@@ -25,6 +25,7 @@ def measure_text(
     model_folder: Path | Native,
     path: Path,
     *,
+    column: str | None = None,
     device: str = "cpu",
     dtype: str = "float32",
     batch_size: int = 16,
@@ -39,8 +40,9 @@ def measure_text(
 
     Args:
         model_folder: config, weights, tokenizer, and the model's own code where it has any; or a native model.
-        path: rows with a `text` column, a document each, in any format of `Files`; or plain text, whose documents are
-            pieces of at least 10,000 characters that end where a line does. Compressed files are read as they are.
+        path: rows, a document each, in any format of `Files`; or plain text, whose documents are pieces of at least
+            10,000 characters that end where a line does. Compressed files are read as they are.
+        column: of the rows' texts; `text` unless told.
         device: as torch names it.
         dtype: of the weights.
         batch_size: rows of a forward pass.
@@ -49,14 +51,14 @@ def measure_text(
         watcher: told how far it is.
 
     Raises:
-        DataError: the file cannot be read, or holds less than two documents.
+        DataError: the file cannot be read, has no such column, or holds less than two documents.
     """
     use = TaskUse(task=HELDOUT.task, metrics=METRICS, chance=None, display=path.name)
     with TemporaryDirectory() as temporary:
         work = Path(temporary)
         file, count = work / "text.jsonl", 0
         with open(file, "w", encoding="utf-8") as lines:
-            for text in islice(filter(None, _documents(path)), limit if limit is None else max(limit, 0)):
+            for text in islice(filter(None, _documents(path, column)), limit if limit is None else max(limit, 0)):
                 lines.write(json.dumps({"text": text}) + "\n")
                 count += 1
         if count < 2:
@@ -80,10 +82,12 @@ def measure_text(
         )
 
 
-def _documents(path: Path) -> Iterator[str]:
+def _documents(path: Path, column: str | None) -> Iterator[str]:
     if not path.is_file():
         raise DataError(f"{path} is no file", where="--text", hint="give one file; compressed ones may be")
-    for document in Files(paths=(str(path),)).documents():
+    if column is not None and not holds_rows(path):
+        raise DataError(f"{path} holds plain text, which has no columns", where="--column", hint="leave it out")
+    for document in Files(paths=(str(path),), text=column or "text").documents():
         bytes_of(document)  # what is no text has none
         yield from (document.text,) if holds_rows(path) else _pieces(document.text)
 
