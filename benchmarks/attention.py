@@ -29,10 +29,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
-from lilliput.ops import tuned
-from lilliput.ops.attend import Backend, attend
-from lilliput.ops.attend import triton as kernels
-from lilliput.ops.attend.triton_tiles import Tile, name_of, tiles_for
+from lilliput.ops import tile_cache
+from lilliput.ops.sdpa import Backend, attend
+from lilliput.ops.sdpa import triton as kernels
+from lilliput.ops.sdpa.triton_tiles import Tile, name_of, tiles_for
 
 SHAPES = {
     "cuda": {"SLM-10M": (128, 1024, 8, 2, 32), "Llama 194 M": (16, 2048, 12, 12, 64)},
@@ -293,7 +293,7 @@ def main() -> None:
             if chosen.keep:
                 best = {kernel: Tile(*cut) for kernel, cut, _ in reversed(results[name]["grid"])}
                 tiles = tiles_for(dtype, shape[-1])._replace(**best)
-                print(f"    kept in {tuned.keep(name_of(shape[-1]), tiles, device)}: {tiles}")
+                print(f"    kept in {tile_cache.keep(name_of(shape[-1]), tiles, device)}: {tiles}")
         if chosen.out:
             write_json(chosen.out, {"environment": environment(), "results": results})
 

@@ -27,10 +27,10 @@ from torch import Tensor
 
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
-from lilliput.ops.narrow import DTYPE
-from lilliput.ops.project import Product
-from lilliput.ops.stream import Backend, begin
-from lilliput.ops.stream import triton as kernels
+from lilliput.ops.add_rms_norm_linear import Backend, begin
+from lilliput.ops.add_rms_norm_linear import triton as kernels
+from lilliput.ops.linear import Product
+from lilliput.ops.small_width import DTYPE
 from lilliput.train.precision import autocast
 
 PRECISION = {"cuda": "bf16", "cpu": "fp32"}

@@ -27,8 +27,8 @@ from typing import Any
 
 from lilliput.base.environment import environment
 from lilliput.base.files import sha256, write_json, write_text
-from lilliput.evals.items import Folder
-from lilliput.evals.layout import FILES
+from lilliput.evals.local_files import FILES
+from lilliput.evals.question_files import Folder
 from lilliput.evals.suites import TaskUse, named
 from lilliput.publish.remote_code import check_code
 

@@ -29,11 +29,11 @@ from torch import Tensor, nn
 
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
-from lilliput.ops.feed_forward import Backend, Square, feed_forward
-from lilliput.ops.feed_forward import triton as kernels
-from lilliput.ops.project import project
-from lilliput.plan.kept import with_kept_bytes
-from lilliput.train.compiled import RECOMPUTED
+from lilliput.ops.linear import project
+from lilliput.ops.swiglu import Backend, Square, feed_forward
+from lilliput.ops.swiglu import triton as kernels
+from lilliput.plan.saved_tensors import with_kept_bytes
+from lilliput.train.compile import RECOMPUTED
 from lilliput.train.precision import autocast
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 6e-3, "bf16": 4e-2}

@@ -27,9 +27,9 @@ from torch import Tensor
 
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
-from lilliput.ops.bag_loss import Backend, bag_loss
-from lilliput.ops.bag_loss import triton as kernels
-from lilliput.ops.bag_loss.price import Price
+from lilliput.ops.fused_linear_cross_entropy import Backend, bag_loss
+from lilliput.ops.fused_linear_cross_entropy import triton as kernels
+from lilliput.ops.fused_linear_cross_entropy.coefficients import Price
 
 SHAPES = {
     "cuda": {"SLM-10M, 128 x 1024": (131_072, 256, 8192), "OdinNext, 32 x 2048": (65_536, 768, 32_768)},

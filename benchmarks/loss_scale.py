@@ -16,7 +16,7 @@ import torch
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
 from lilliput.data.batch import Batch
-from lilliput.objectives.language import NextBag
+from lilliput.objectives.next_token import NextBag
 from lilliput.objectives.objective import step_generator
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.recipes import slm_10m

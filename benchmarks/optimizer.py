@@ -23,16 +23,16 @@ from lilliput.base.files import write_json
 from lilliput.data.batch import Batch
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.nn.ffn import SwiGLU
-from lilliput.objectives.language import NextBag
+from lilliput.objectives.next_token import NextBag
 from lilliput.objectives.objective import charged, step_generator
-from lilliput.ops.orthogonalise import POLYNOMIALS, Backend, orthogonalise
+from lilliput.ops.newton_schulz import POLYNOMIALS, Backend, orthogonalise
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.muon import Muon
 from lilliput.optim.normuon import VARIANTS, NorMuon
 from lilliput.optim.optimizer import set_multiplier
 from lilliput.optim.roles import Role, roles
 from lilliput.recipes import mtlm1_200m, odinnext_138m, slm_10m
-from lilliput.train.compiled import compiled
+from lilliput.train.compile import compiled
 from lilliput.train.precision import autocast
 
 REPEATS = {"cuda": 30, "cpu": 5}

@@ -37,9 +37,9 @@ from lilliput.optim.adamw import AdamW
 from lilliput.optim.normuon import NorMuon
 from lilliput.recipes import slm_10m
 from lilliput.tokenizer.bpe import BPE
-from lilliput.train.heldout import bits_per_byte
 from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
+from lilliput.train.validation import bits_per_byte
 
 RATES = {"AdamW": (5e-4, 1e-3, 2e-3, 4e-3, 8e-3), "NorMuon": (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)}
 SEEDS = (0, 1, 2)

@@ -19,13 +19,13 @@ from typing import Any
 import torch
 
 from lilliput.base.environment import environment
-from lilliput.base.figures import duration, size
 from lilliput.base.files import write_json
+from lilliput.base.text_units import duration, size
 from lilliput.base.units import Share, Steps, Tokens
 from lilliput.model import ModelSpec
 from lilliput.optim.schedule import Constant
 from lilliput.plan import plan, probe
-from lilliput.plan.random_rows import RandomRows
+from lilliput.plan.synthetic_data import RandomRows
 from lilliput.recipe import Recipe
 from lilliput.recipes import mtlm1_200m, odinnext_138m, slm_10m
 from lilliput.train.loop import train_phase

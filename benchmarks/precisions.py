@@ -19,15 +19,14 @@ from typing import Any
 
 from rich.console import Console
 
-from lilliput import timeline
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
 from lilliput.base.units import Tokens
-from lilliput.missing import missing_parts
-from lilliput.recipe import load_recipe, names
+from lilliput.recipe import load_recipe, names, unimplemented_parts
+from lilliput.run import pipeline
 from lilliput.shrink import shrink
 from lilliput.train.machine import Machine
-from lilliput.train.metrics import measured_of, read_metrics, released
+from lilliput.train.metrics_file import measured_of, read_metrics, released
 from lilliput.train.phase import Phase
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -45,7 +44,7 @@ def train(name: str, precision: str, seed: int, longer: int, device: str) -> dic
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         recipe = replace(small, timeline=tuple(entries), seed=seed)
-        timeline.train(recipe, run, machine, Console(file=StringIO()))
+        pipeline.train(recipe, run, machine, Console(file=StringIO()))
         ends = {
             path.parent.name: released(measured_of(read_metrics(path))[-1])
             for path in sorted(run.glob("phases/*/metrics.jsonl"))
@@ -77,7 +76,7 @@ def judged(found: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, Any]
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    able = [name for name in names("lilliput.recipes") if not missing_parts(load_recipe(name))]
+    able = [name for name in names("lilliput.recipes") if not unimplemented_parts(load_recipe(name))]
     arguments.add_argument("recipes", nargs="*", default=able)
     arguments.add_argument("--longer", type=int, default=10)
     arguments.add_argument("--device", default="cuda", choices=("cuda", "cpu"))

@@ -24,18 +24,18 @@ from lilliput.base.environment import environment
 from lilliput.base.files import write_json
 from lilliput.base.units import Share, Steps, Tokens
 from lilliput.data.batch import Batch, Cursor, segments_of
-from lilliput.data.index import header, in_bytes, seal_index
 from lilliput.data.mixture import Mixture
 from lilliput.data.pieces import PIECES, write_pieces
 from lilliput.data.shards import HELDOUT_TEXTS, Shards
-from lilliput.objectives.language import NextBag
+from lilliput.data.token_files import header, in_bytes, seal_index
+from lilliput.objectives.next_token import NextBag
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.schedule import Constant
 from lilliput.recipes import slm_10m
-from lilliput.train.guard import NoGuard
 from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase, Stage
+from lilliput.train.spike_detection import NoGuard
 
 ROWS, LENGTH = 128, 1_024
 FILE = 20_000_000

@@ -32,9 +32,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
-from lilliput.ops.gated_scan import Backend, fla, gated_scan, reset_at_documents
-from lilliput.ops.gated_scan import triton as kernels
-from lilliput.ops.gated_scan.triton_tiles import Tiles
+from lilliput.ops.gla import Backend, fla, gated_scan, reset_at_documents
+from lilliput.ops.gla import triton as kernels
+from lilliput.ops.gla.triton_tiles import Tiles
 
 HEADS, CHANNELS = 6, 128
 FIRST_CALL = """
@@ -44,7 +44,7 @@ g = (-torch.rand(2, 256, 6, 128, device="cuda")).requires_grad_()
 (q * k).sum().backward()
 torch.cuda.synchronize()
 began = time.perf_counter()
-from lilliput.ops.gated_scan import Backend, gated_scan
+from lilliput.ops.gla import Backend, gated_scan
 outputs, _ = gated_scan(q, k, v, g, None, Backend.TRITON)
 torch.cuda.synchronize()
 forward = time.perf_counter() - began

@@ -24,8 +24,8 @@ from scan import Case, Clock, cut_as, errors, is_right, one_by_one
 
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
-from lilliput.ops import tuned
-from lilliput.ops.gated_scan.triton_tiles import NAME, Tile, Tiles, tiles_for
+from lilliput.ops import tile_cache
+from lilliput.ops.gla.triton_tiles import NAME, Tile, Tiles, tiles_for
 
 KERNELS = {
     "gradients": "64,64,4,2 64,64,4,1 64,32,4,2 64,128,4,1 64,32,4,1 64,64,4,1,168 64,64,4,2,168 64,64,4,3 64,64,8,2 "
@@ -146,7 +146,7 @@ def main() -> None:
         checked = apart("check", "all", best, given.device, time.monotonic() + given.budget)
         if not checked.get("right"):
             raise SystemExit(f"nothing is kept: {best} is not right, {checked}")
-        print(f"kept in {tuned.keep(NAME, best, given.device)}: {best}")
+        print(f"kept in {tile_cache.keep(NAME, best, given.device)}: {best}")
     if given.out:
         named = zip(tried, found, strict=True)
         entries = [{"kernel": name, "tiles": str(tiles), **entry} for (name, tiles), entry in named]

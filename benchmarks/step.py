@@ -35,12 +35,12 @@ from lilliput.base.files import write_json
 from lilliput.base.units import Share, Steps, Tokens
 from lilliput.model import ModelSpec
 from lilliput.nn.gqa import GQA
-from lilliput.objectives.language import NextBag
+from lilliput.objectives.next_token import NextBag
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.schedule import Constant
-from lilliput.plan.random_rows import DOCUMENT, RandomRows
-from lilliput.publish.layouts.llama import LlamaLayout
-from lilliput.publish.layouts.qwen3 import Qwen3Layout
+from lilliput.plan.synthetic_data import DOCUMENT, RandomRows
+from lilliput.publish.hf_formats.llama import LlamaLayout
+from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
 from lilliput.recipes import mtlm1_200m, odinnext_138m, slm_10m
 from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine

@@ -22,14 +22,14 @@ from lilliput.base.environment import environment
 from lilliput.base.files import write_json
 from lilliput.base.units import Share, Steps, Tokens
 from lilliput.data.batch import Batch, Cursor, segments_of
-from lilliput.objectives.language import NextBag
+from lilliput.objectives.next_token import NextBag
 from lilliput.optim.schedule import WarmupStableDecay
 from lilliput.recipes.slm_10m import model as spec
 from lilliput.recipes.slm_10m import pretrain
-from lilliput.train.heldout import summed
 from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Stage
+from lilliput.train.validation import summed
 
 LENGTH = 1024
 

@@ -19,13 +19,13 @@ import torch
 
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
-from lilliput.base.verified import RECENT, Verified
+from lilliput.base.hash_cache import RECENT, Verified
 from lilliput.data.batch import Cursor
-from lilliput.data.index import Numbers, header, in_bytes, seal_index
 from lilliput.data.mixture import MixtureReader
 from lilliput.data.pieces import PIECES, write_pieces
 from lilliput.data.shards import HELDOUT_TEXTS, Shards
-from lilliput.data.stream import Stream
+from lilliput.data.token_files import Numbers, header, in_bytes, seal_index
+from lilliput.data.token_stream import Stream
 
 SHARD = 100_000_000
 READ = 10_000_000

@@ -33,10 +33,10 @@ from lilliput.nn.gqa import GQA
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.rope import EvenLayers, Everywhere
 from lilliput.publish.export import Generation, export
-from lilliput.publish.layouts.hgrn2 import HGRN2Layout
-from lilliput.publish.layouts.layout import Layout
-from lilliput.publish.layouts.llama import LlamaLayout
-from lilliput.publish.layouts.qwen3 import Qwen3Layout
+from lilliput.publish.hf_formats.format import Layout
+from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
+from lilliput.publish.hf_formats.llama import LlamaLayout
+from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
 from lilliput.tokenizer.bpe import BPE, load_tokenizer
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, add_chatml, encode_messages, render
 

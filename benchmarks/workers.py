@@ -21,11 +21,11 @@ from step import SHAPES, Stopwatch, shaped, summary
 
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
-from lilliput.plan.random_rows import RandomRows
+from lilliput.plan.synthetic_data import RandomRows
 from lilliput.train.all_reduce import AllReduce
-from lilliput.train.exchange import Alone
 from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
+from lilliput.train.ranks import Alone
 
 
 def worker(name: str, times: int, steps: int, device: str, count: int) -> None:

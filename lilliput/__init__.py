@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from lilliput.api import Choice as Choice
     from lilliput.api import Model as Model
     from lilliput.api import load as load
-    from lilliput.running import Run as Run
-    from lilliput.running import evaluate_model as evaluate_model
-    from lilliput.running import run_recipe as run_recipe
-    from lilliput.running import train_recipe as train_recipe
-    from lilliput.trained import load_trained as load_trained
+    from lilliput.run.api import Run as Run
+    from lilliput.run.api import evaluate_model as evaluate_model
+    from lilliput.run.api import run_recipe as run_recipe
+    from lilliput.run.api import train_recipe as train_recipe
+    from lilliput.run.trained import load_trained as load_trained
 
 __version__ = "0.1.0"
 
 _FROM = {name: "lilliput.api" for name in ("Choice", "Model", "load")} | {
-    name: "lilliput.running" for name in ("Run", "evaluate_model", "run_recipe", "train_recipe")
+    name: "lilliput.run.api" for name in ("Run", "evaluate_model", "run_recipe", "train_recipe")
 }
-_FROM["load_trained"] = "lilliput.trained"
+_FROM["load_trained"] = "lilliput.run.trained"
 """Where names are defined; each is imported when it is asked for, so that `import lilliput` stays light."""
 
 

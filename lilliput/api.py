@@ -15,13 +15,13 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from lilliput.base.background import beside
 from lilliput.base.errors import LilliputError, RecipeError, RunError, reading
 from lilliput.base.files import read_json
 from lilliput.base.ownership import check_name
-from lilliput.data.beside import beside
-from lilliput.generate.sample import Sampling
-from lilliput.generate.score import log_likelihoods
-from lilliput.generate.talk import write_on
+from lilliput.generate.log_likelihood import log_likelihoods
+from lilliput.generate.sampling import Sampling
+from lilliput.generate.stream_text import write_on
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.publish.load import Published
 from lilliput.publish.load import load as load_folder
@@ -115,7 +115,7 @@ class Model:
                 model's chat template and answered.
             max_new_tokens: tokens at most; None for the release's own.
             seed: the same seed gives the same text.
-            **sampling: fields of `lilliput.generate.sample.Sampling` (greedy, temperature, top_k, top_p,
+            **sampling: fields of `lilliput.generate.sampling.Sampling` (greedy, temperature, top_k, top_p,
                 repetition_penalty) where they differ from the release's own.
 
         Returns:

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from lilliput.base.spec import check_cap, check_range, to_plain
 from lilliput.nn.block import Block, GateSpec, Ungated
 from lilliput.nn.ffn import FFNSpec
-from lilliput.nn.initialise import InitSpec, Normal
+from lilliput.nn.init import InitSpec, Normal
 from lilliput.nn.mixer import MixerSpec, State
 from lilliput.nn.norm import NormSpec, RMSNorm
-from lilliput.ops.bag_embedding import bag_embedding
-from lilliput.ops.soft_cap import soft_cap
+from lilliput.ops.embedding_bag import bag_embedding
+from lilliput.ops.softcap import soft_cap
 
 ALL = slice(None)
 

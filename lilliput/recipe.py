@@ -2,8 +2,8 @@
 
 import difflib
 import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -13,7 +13,7 @@ from lilliput.base.files import read_json, unsealed
 from lilliput.base.own_code import Loaded, type_in_use, using
 from lilliput.base.ownership import check_name
 from lilliput.base.run_code import code_for, waiting
-from lilliput.base.rundir import RunFolder
+from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import from_plain, is_lilliputs, types_in
 from lilliput.data.conversations import ChatCorpus, ChatFiles
 from lilliput.data.documents import Corpus, Files
@@ -22,8 +22,8 @@ from lilliput.evals.suites import named
 from lilliput.growth.growth import Growth
 from lilliput.model import ModelSpec
 from lilliput.publish.export import DTYPES, Dtype, Generation
-from lilliput.publish.layouts.layout import Layout
-from lilliput.publish.start import From, Kept
+from lilliput.publish.hf_formats.format import Layout
+from lilliput.publish.pretrained import From, Kept
 from lilliput.tokenizer.bpe import BPE
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase
@@ -273,6 +273,44 @@ def foreign_types(run: Path) -> set[str]:
     with reading(run / "recipe.json", "put it back from a copy", "the file is damaged"):
         found = {name for name in types_in(plain_recipe(run)) if not is_lilliputs(name)}
     return {name for name in found if type_in_use(name) is None}
+
+
+def unimplemented_parts(recipe: Recipe) -> list[str]:
+    """One line a part that a recipe names and nobody has built yet: its path as `--set` has it, its name, what it is.
+
+    A spec of a part to come has a class attribute, `not_implemented: ClassVar[str]`, a few words for what it would do.
+    The plan of such a recipe can be read, but it cannot run.
+    """
+    return [f"{path}: {type(spec).__name__}, {spec.not_implemented}" for path, spec in _unimplemented(recipe, "")]
+
+
+def check_implemented(recipe: Recipe) -> None:
+    """Refuse a recipe that cannot run, before anything is done.
+
+    Raises:
+        RecipeError: parts of it are not implemented; each is named.
+    """
+    if found := unimplemented_parts(recipe):
+        raise RecipeError(
+            "these parts are not implemented yet: " + "; ".join(found),
+            where=f"recipe {recipe.name!r}",
+            hint="`lilliput plan` works without them; a recipe of your own can do without them too",
+        )
+
+
+def _unimplemented(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(getattr(type(value), "not_implemented", None), str):
+        yield path, value
+    if is_dataclass(value):
+        parts = [(field.name, getattr(value, field.name)) for field in fields(value)]
+    elif isinstance(value, Mapping):
+        parts = list(value.items())
+    elif isinstance(value, tuple):
+        parts = [(getattr(item, "name", str(place)), item) for place, item in enumerate(value)]
+    else:
+        parts = []
+    for name, part in parts:
+        yield from _unimplemented(part, f"{path}.{name}" if path else str(name))
 
 
 def load_machine(name: str) -> Machine:

@@ -10,14 +10,14 @@ from math import ceil
 from typing import Any
 
 from lilliput.base.units import Share, Steps, Tokens
-from lilliput.data.arithmetic import Arithmetic
 from lilliput.data.conversations import ChatFiles
+from lilliput.data.corpora.arithmetic import Arithmetic
+from lilliput.data.corpora.documentation.installed import Installed
+from lilliput.data.corpora.documentation.questions import DocumentationQuestions
+from lilliput.data.corpora.hub import HubChats, HubText
+from lilliput.data.corpora.teacher import Teacher
 from lilliput.data.documents import Files
-from lilliput.data.hub import HubChats, HubText
-from lilliput.data.installed import Installed
-from lilliput.data.questions import DocumentationQuestions
 from lilliput.data.split import Split
-from lilliput.data.teacher import Teacher
 from lilliput.model import ModelSpec
 from lilliput.nn.ffn import SwiGLU, SwiGLU2
 from lilliput.nn.gqa import GQA

@@ -5,21 +5,21 @@ from dataclasses import replace
 
 from lilliput.base.spec import to_plain
 from lilliput.base.units import Tokens
-from lilliput.command import Command
-from lilliput.data.chats import Chats
+from lilliput.data.chat_rows import Chats
 from lilliput.data.conversations import ChatFiles
 from lilliput.data.documents import Files
 from lilliput.data.mixture import Mixture
 from lilliput.data.split import Split
-from lilliput.growth.tokens import AddTokens
+from lilliput.growth.add_tokens import AddTokens
 from lilliput.model import ModelSpec
 from lilliput.nn.ffn import SwiGLU
 from lilliput.nn.gqa import GQA
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.optim.adamw import AdamW
 from lilliput.publish.export import Generation
-from lilliput.publish.layouts.hgrn2 import HGRN2Layout
+from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
 from lilliput.recipe import Recipe, Release
+from lilliput.run.command_record import Command
 from lilliput.tokenizer.bpe import BPE
 from lilliput.tokenizer.chatml import CHATML
 from lilliput.train.machine import Machine

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from tiny_commands import Running, contents, lilliput, refused, trained, workshop
 
-from lilliput.base import verified
+from lilliput.base import hash_cache
 from lilliput.base.files import sealed, sha256, write_json
-from lilliput.base.rundir import RunFolder
-from lilliput.base.verified import Verified
+from lilliput.base.hash_cache import Verified
+from lilliput.base.run_folder import RunFolder
 from lilliput.data.shards import Shards
 
 pytestmark = pytest.mark.slow
@@ -203,7 +203,7 @@ def test_a_signal_ends_training_after_the_step_and_the_same_command_goes_on(shop
 KILLED = """
 import os, sys
 from pathlib import Path
-from lilliput.base.rundir import RunFolder
+from lilliput.base.run_folder import RunFolder
 
 def make(folder):
     folder.mkdir()
@@ -307,7 +307,7 @@ def test_a_changed_byte_of_a_record_or_a_token_file_is_named(shop, run):
 
 def test_a_disk_that_loses_bits_is_found_out(shop, run, monkeypatch):
     """Times of change do not tell. Training stops at the block, `--verify` names the file; no damaged record counts."""
-    monkeypatch.setattr(verified, "RECENT", -60.0)
+    monkeypatch.setattr(hash_cache, "RECENT", -60.0)
     name = "shards/texts/train-00000.bin"
     remembered = Verified(run)
     Shards(run / "shards" / "texts", verified=remembered)

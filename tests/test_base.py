@@ -10,9 +10,9 @@ import pytest
 import tiny
 
 from lilliput.base.errors import LilliputError, RecipeError, RunError
+from lilliput.base.field_overrides import override, override_all
 from lilliput.base.files import PARTIAL, new_folder, read_json, write_json, write_text
-from lilliput.base.overrides import override, override_all
-from lilliput.base.rundir import RunFolder
+from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.base.units import Share, Steps, Tokens
 
@@ -256,7 +256,7 @@ def test_left_over_partial_folders_are_swept(tmp_path):
 
 
 def test_two_processes_cannot_have_one_run(tmp_path):
-    code = "import sys; from pathlib import Path; from lilliput.base.rundir import RunFolder\n"
+    code = "import sys; from pathlib import Path; from lilliput.base.run_folder import RunFolder\n"
     code += "with RunFolder(Path(sys.argv[1])): pass"
     with RunFolder(tmp_path):
         other = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)

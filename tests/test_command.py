@@ -11,14 +11,14 @@ import tiny
 from card_records import record_of
 from tiny_commands import lilliput, workshop
 
+from lilliput.base.field_overrides import override
 from lilliput.base.files import read_json, sha256
-from lilliput.base.overrides import override
-from lilliput.base.rundir import RunFolder
+from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import from_plain, to_plain
-from lilliput.command import Command, read_command
-from lilliput.publish.again import again
-from lilliput.publish.card import card
-from lilliput.publish.record import Part
+from lilliput.publish.card.card import card
+from lilliput.publish.card.record import Part
+from lilliput.publish.card.reproduce import again
+from lilliput.run.command_record import Command, read_command
 
 WEIGHTS = "releases/tiny-base/model.safetensors"
 

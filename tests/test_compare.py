@@ -10,9 +10,9 @@ import pytest
 import tiny_commands
 from rich.console import Console
 
-from lilliput.compare.comparison import compare
-from lilliput.compare.equal import at_equal, lowest_in_common, noise, reached
-from lilliput.compare.table import table
+from lilliput.report.comparison import compare
+from lilliput.report.comparison_table import table
+from lilliput.report.equal_loss import at_equal, lowest_in_common, noise, reached
 
 pytestmark = pytest.mark.slow
 

@@ -21,22 +21,22 @@ from lilliput.base.units import Steps, Tokens
 from lilliput.data.batch import Cursor
 from lilliput.nn.ffn import SwiGLU
 from lilliput.nn.gqa import GQA
-from lilliput.objectives.language import NextBag
-from lilliput.ops.orthogonalise import Backend, orthogonalise
+from lilliput.objectives.next_token import NextBag
+from lilliput.ops.newton_schulz import Backend, orthogonalise
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.muon import Muon
 from lilliput.optim.normuon import VARIANTS, NorMuon
 from lilliput.optim.optimizer import set_multiplier, state_tensors
-from lilliput.plan.random_rows import RandomRows
-from lilliput.timeline import run
-from lilliput.train.compiled import compiled
-from lilliput.train.exchange import OneWorker
-from lilliput.train.incidents import read_incidents
+from lilliput.plan.synthetic_data import RandomRows
+from lilliput.run.pipeline import run
+from lilliput.train.compile import compiled
+from lilliput.train.forward_backward import passes_of
 from lilliput.train.machine import Machine
 from lilliput.train.memory import give_back
 from lilliput.train.micro_batches import read_rows
-from lilliput.train.passes import passes_of
 from lilliput.train.precision import autocast, precision_of
+from lilliput.train.ranks import OneWorker
+from lilliput.train.rollback import read_incidents
 from lilliput.train.update import GraphedUpdate, update_of
 
 pytestmark = [

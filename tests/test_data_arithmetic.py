@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from lilliput.base.errors import RecipeError
-from lilliput.data.arithmetic import LARGEST, LIMIT, SMALLEST, Arithmetic, arithmetic_items
+from lilliput.data.corpora.arithmetic import LARGEST, LIMIT, SMALLEST, Arithmetic, arithmetic_items
 from lilliput.data.documents import corpus_hash
 
 CORPUS = "4fe3e9560799"

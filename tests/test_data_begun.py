@@ -21,16 +21,16 @@ from tokenizers import Tokenizer
 
 from lilliput.base.errors import DataError
 from lilliput.base.files import read_json
-from lilliput.data.arithmetic import Arithmetic
-from lilliput.data.begun import PROGRESS, begun_folders
-from lilliput.data.curate import Curated, Exact, Length
+from lilliput.data.corpora.arithmetic import Arithmetic
+from lilliput.data.corpora.concatenated import Joined
+from lilliput.data.corpora.filters import Curated, Exact, Length
+from lilliput.data.corpora.hub import HubText
 from lilliput.data.documents import Document, Files, corpus_hash
-from lilliput.data.encoding import Encoding
-from lilliput.data.hub import HubText
-from lilliput.data.joined import Joined
-from lilliput.data.marks import goes_on, marked
+from lilliput.data.partial_shards import PROGRESS, begun_folders
+from lilliput.data.resumable import goes_on, marked
 from lilliput.data.shards import Encoded, Shards, write_shards
 from lilliput.data.split import Split
+from lilliput.data.tokenization_progress import Encoding
 from lilliput.tokenizer.bpe import BPE, save_tokenizer
 
 WORDS = "small models learn little by little from plain text that somebody wrote with care about many things".split()
@@ -211,8 +211,8 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_data_begun import CORPORA, write
-from lilliput.base import growing
-from lilliput.data import begun
+from lilliput.base import append_file
+from lilliput.data import partial_shards
 from lilliput.tokenizer.bpe import load_tokenizer
 
 kind, where, folder = sys.argv[2], sys.argv[3], Path(sys.argv[4])
@@ -231,9 +231,9 @@ def counting(real):
     return call
 
 if where == "boundary":
-    begun.write_json = counting(begun.write_json)
+    partial_shards.write_json = counting(partial_shards.write_json)
 else:
-    growing.GrowingFile.write = counting(growing.GrowingFile.write)
+    append_file.GrowingFile.write = counting(append_file.GrowingFile.write)
 texts = Path(sys.argv[6])
 write(CORPORA[kind](texts), load_tokenizer(texts.parent / "tokenizer"), folder)
 """
@@ -246,13 +246,13 @@ def test_sigkill_at_a_boundary_and_in_the_middle_costs_no_closed_shard(
     """Four times in a row: after a record, in a shard before any, in a later one, and after two more records."""
     here, folder = str(Path(__file__).parent), tmp_path / "killed"
     kept = 0
-    for where, count in (("middle", 300), ("boundary", 1), ("middle", 500), ("boundary", 2)):
+    for where, count in (("middle", 600), ("boundary", 1), ("middle", 1_000), ("boundary", 2)):
         command = [sys.executable, "-c", KILLED, here, kind, where, str(folder), str(count), str(texts)]
         ended = subprocess.run(command, capture_output=True, env=os.environ | {"HF_HUB_OFFLINE": "1"}, check=False)
         assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
         (begun,) = begun_folders(tmp_path)
         there = read_json(begun / PROGRESS)["kept"]["items"] if (begun / PROGRESS).exists() else 0
-        assert (there > kept) == (where == "boundary") or count == 500
+        assert (there > kept) == (where == "boundary") or count == 1_000
         kept = there
     going_on = Moments()
     assert (write(CORPORA[kind](texts), tokenizer, folder, going_on), contents(folder)) == straight(kind)

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from lilliput.base.background import Beside, beside, left_behind
 from lilliput.base.errors import MachineError
-from lilliput.data.beside import Beside, beside, left_behind
 from lilliput.data.workers import spread
 
 ENCODING = """
 import signal, sys, time
-from lilliput.cli.pipeline import interruptible
-from lilliput.data.beside import beside
+from lilliput.cli.run import interruptible
+from lilliput.base.background import beside
 from lilliput.tokenizer.bpe import BPE
 
 tokenizer = BPE(vocab=262).train(f"some text number {number}" for number in range(900))

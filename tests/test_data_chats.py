@@ -11,7 +11,7 @@ from lilliput.base.errors import DataError
 from lilliput.base.files import sha256
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.data.batch import Batch, Cursor
-from lilliput.data.chats import ChatRows, Chats, pack, shorten, write_chats
+from lilliput.data.chat_rows import ChatRows, Chats, pack, shorten, write_chats
 from lilliput.data.conversations import Conversation, Message
 from lilliput.data.shards import SIDES
 from lilliput.data.split import Split

@@ -17,7 +17,7 @@ import tiny_questions
 from lilliput.base.errors import LilliputError
 from lilliput.data.conversations import ChatFiles
 from lilliput.data.documents import Files
-from lilliput.evals.items import Folder
+from lilliput.evals.question_files import Folder
 from lilliput.evals.suites import MTLM, OPEN_SLM
 
 CASES = 30

@@ -10,9 +10,9 @@ from tiny_commands import lilliput, refused, workshop
 
 from lilliput.base.files import read_json
 from lilliput.data.conversations import Conversation, Message
-from lilliput.data.curate import Curated, Length
+from lilliput.data.corpora.filters import Curated, Length
 from lilliput.data.documents import Document, Files
-from lilliput.data.few import Extent, Parted, cut, extent, lowest, sides
+from lilliput.data.small_corpora import Extent, Parted, cut, extent, lowest, sides
 from lilliput.data.split import Split
 from lilliput.tokenizer.bpe import load_tokenizer
 

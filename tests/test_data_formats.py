@@ -18,13 +18,13 @@ import pyarrow.parquet
 import pytest
 
 from lilliput.base.errors import DataError, LilliputError, RecipeError
-from lilliput.command import changed
-from lilliput.data import json_array
 from lilliput.data.conversations import ChatFiles
 from lilliput.data.documents import Document, Files
-from lilliput.data.paths import files_of
+from lilliput.data.readers import json_array
+from lilliput.data.readers.paths import files_of
+from lilliput.overrides import with_sources
 from lilliput.recipes import own_text
-from lilliput.sources import with_sources
+from lilliput.run.command_record import changed
 
 MIB = 1 << 20
 SIGNS = [

@@ -12,11 +12,11 @@ import pytest
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.base.units import Tokens
-from lilliput.data import hub
 from lilliput.data.conversations import ChatFiles
+from lilliput.data.corpora import hub
+from lilliput.data.corpora.concatenated import Joined, JoinedChats
+from lilliput.data.corpora.hub import HubChats, HubText
 from lilliput.data.documents import Files
-from lilliput.data.hub import HubChats, HubText
-from lilliput.data.joined import Joined, JoinedChats
 
 README = """---
 configs:

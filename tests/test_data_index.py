@@ -15,19 +15,19 @@ from tokenizers import Tokenizer
 
 from lilliput.base.errors import DataError, LilliputError
 from lilliput.base.files import hash_of, read_json, sealed, write_json
-from lilliput.base.rundir import RunFolder
+from lilliput.base.run_folder import RunFolder
 from lilliput.data.batch import Cursor
-from lilliput.data.begun import PROGRESS
-from lilliput.data.chats import HELDOUT_CONVERSATIONS, ChatRows, write_chats
+from lilliput.data.chat_rows import HELDOUT_CONVERSATIONS, ChatRows, write_chats
 from lilliput.data.conversations import ChatFiles
 from lilliput.data.documents import Files
-from lilliput.data.encoding import Encoding
-from lilliput.data.index import INDEX, header, in_bytes, seal_index
 from lilliput.data.mixture import Mixture
+from lilliput.data.partial_shards import PROGRESS
 from lilliput.data.pieces import PIECES, write_pieces
 from lilliput.data.shards import HELDOUT_TEXTS, Shards, write_shards
 from lilliput.data.split import Split
-from lilliput.prepare import VERIFIED, Preparation
+from lilliput.data.token_files import INDEX, header, in_bytes, seal_index
+from lilliput.data.tokenization_progress import Encoding
+from lilliput.run.prepare import VERIFIED, Preparation
 from lilliput.tokenizer.bpe import BPE
 from lilliput.tokenizer.chatml import add_chatml
 

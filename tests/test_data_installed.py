@@ -8,12 +8,12 @@ import pytest
 
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.spec import from_plain, to_plain
-from lilliput.data.answers import about, parameters, summary
-from lilliput.data.docstrings import WIDEST, Entry, entries_of
+from lilliput.data.corpora.documentation.answers import about, parameters, summary
+from lilliput.data.corpora.documentation.docstrings import WIDEST, Entry, entries_of
+from lilliput.data.corpora.documentation.installed import TOPICS, Installed
+from lilliput.data.corpora.documentation.markup import plain, plain_markdown
+from lilliput.data.corpora.documentation.questions import REPEATS, DocumentationQuestions
 from lilliput.data.documents import corpus_hash
-from lilliput.data.installed import TOPICS, Installed
-from lilliput.data.markup import plain, plain_markdown
-from lilliput.data.questions import REPEATS, DocumentationQuestions
 
 SOURCE = '''
 """Tools to measure the weather of one place over a long time."""

@@ -15,11 +15,11 @@ import pyarrow.parquet
 import pytest
 
 from lilliput.base.errors import DataError, LilliputError
-from lilliput.data import paths
 from lilliput.data.conversations import ChatFiles
 from lilliput.data.documents import Document, Files
-from lilliput.data.paths import files_of
-from lilliput.data.rows import read_back
+from lilliput.data.readers import paths
+from lilliput.data.readers.paths import files_of
+from lilliput.data.readers.rows import read_back
 
 MIB = 1 << 20
 PACKED = {

@@ -12,12 +12,12 @@ import pytest
 
 from lilliput.base.errors import DataError
 from lilliput.data.conversations import ChatFiles, Message
-from lilliput.data.hub import HubChats
-from lilliput.data.message_forms import COLUMNS, row_messages
+from lilliput.data.corpora.hub import HubChats
+from lilliput.data.message_formats import COLUMNS, row_messages
 from lilliput.data.messages import TELLING, messages_of
+from lilliput.overrides import with_sources
 from lilliput.recipes import own_text
 from lilliput.recipes.odinnext_138m import no_robots
-from lilliput.sources import with_sources
 
 ASK, ANSWER = Message("user", "Hi"), Message("assistant", "Hello.")
 TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]

@@ -9,11 +9,11 @@ import torch
 
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.spec import from_plain, to_plain
-from lilliput.data import passes, pieces
+from lilliput.data import epochs, pieces
 from lilliput.data.batch import Batch, Cursor, segments_of
 from lilliput.data.documents import Document
+from lilliput.data.epochs import Passes
 from lilliput.data.mixture import Mixture, MixtureReader
-from lilliput.data.passes import Passes
 from lilliput.data.permutation import Permutation
 from lilliput.data.shards import Shards, write_shards
 from lilliput.data.split import Split
@@ -142,7 +142,7 @@ def in_order(shards: Shards, name: str, number: int) -> np.ndarray:
 @pytest.mark.parametrize("overlap", [0, 1, 4])
 @pytest.mark.parametrize("chunk", [7, 4_096])
 def test_a_pass_reads_the_documents_as_permuted_with_the_overlap(overlap: int, chunk: int, shards, monkeypatch) -> None:
-    monkeypatch.setattr(passes, "_CHUNK", chunk)
+    monkeypatch.setattr(epochs, "_CHUNK", chunk)
     reader = Mixture(weights={"news": 1}).open(shards)
     stream = np.concatenate([in_order(shards["news"], "news", number) for number in range(3)])
     length = 12
@@ -177,7 +177,7 @@ def test_the_seed_and_the_name_of_the_corpus_decide_the_order(shards) -> None:
 
 
 def test_a_cursor_far_ahead_is_found_without_what_comes_before_it(shards, monkeypatch) -> None:
-    monkeypatch.setattr(passes, "_CHUNK", 8)
+    monkeypatch.setattr(epochs, "_CHUNK", 8)
     straight, _ = Mixture(weights={"news": 1}).open(shards).read(Cursor(), 400, 33)
     for row in (399, 123, 0):
         batch, _ = Mixture(weights={"news": 1}).open(shards).read(Cursor(positions=(("news", row * 32),)), 1, 33)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import pytest
 
 from lilliput.data.documents import Document, Files
-from lilliput.data.few import Ends, Parted
-from lilliput.data.sample import sampled
+from lilliput.data.small_corpora import Ends, Parted
 from lilliput.data.split import Split
+from lilliput.data.tokenizer_sample import sampled
 
 NONE = Split(share=0)
 

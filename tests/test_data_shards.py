@@ -11,9 +11,9 @@ from lilliput.base.errors import DataError
 from lilliput.base.files import sha256
 from lilliput.data.batch import segments_of
 from lilliput.data.documents import Document, corpus_hash
-from lilliput.data.index import SIDES
 from lilliput.data.shards import Shards, write_shards
 from lilliput.data.split import Split
+from lilliput.data.token_files import SIDES
 from lilliput.tokenizer.bpe import BPE, END, tokenizer_hash
 
 

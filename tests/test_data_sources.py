@@ -14,7 +14,7 @@ import pytest
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.data.conversations import ChatFiles, Message
-from lilliput.data.curate import Clean, Curated, Curation, Exact, Length, MostlyText, SeenParagraphs
+from lilliput.data.corpora.filters import Clean, Curated, Curation, Exact, Length, MostlyText, SeenParagraphs
 from lilliput.data.documents import Document, Files, TextHash, corpus_hash
 from lilliput.data.split import Split
 

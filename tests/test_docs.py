@@ -18,7 +18,7 @@ import pytest
 import tiny_commands
 import tiny_questions
 
-from lilliput.data.installed import Installed
+from lilliput.data.corpora.documentation.installed import Installed
 from lilliput.plan import plan
 from lilliput.recipe import load_recipe, names
 

@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.evals import harness
 from lilliput.evals.evaluation import versions
-from lilliput.evals.items import Hub
 from lilliput.evals.progress import Progress
+from lilliput.evals.question_files import Hub
 from lilliput.evals.score import Score
 from lilliput.evals.suites import QUICKSTART
 from lilliput.tokenizer.bpe import BPE, END_ID, save_tokenizer
@@ -251,7 +251,7 @@ from transformers import AutoModelForCausalLM
 # Another model's code, imported before from another copy, must not stand in the way.
 AutoModelForCausalLM.from_pretrained(sys.argv[4], trust_remote_code=True)
 from lilliput.evals import harness
-from lilliput.evals.items import Hub
+from lilliput.evals.question_files import Hub
 from lilliput.evals.suites import QUICKSTART
 
 scores = []

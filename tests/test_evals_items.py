@@ -12,11 +12,11 @@ from tiny_releases import RELEASES, awake, tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lilliput.base.errors import DataError, RecipeError
-from lilliput.data.arithmetic import arithmetic_items
-from lilliput.evals.by_name import evaluate_by_name
+from lilliput.data.corpora.arithmetic import arithmetic_items
 from lilliput.evals.evaluation import Evaluation
-from lilliput.evals.items import Folder, Hub, check_items, from_file, items_of
-from lilliput.evals.layout import FILES
+from lilliput.evals.local_files import FILES
+from lilliput.evals.question_files import Folder, Hub, check_items, from_file, items_of
+from lilliput.evals.run_suite import evaluate_by_name
 from lilliput.evals.suites import MTLM, OPEN_SLM, SMOKE
 from lilliput.publish.export import Generation, export
 

@@ -8,9 +8,9 @@ import pytest
 from tiny_releases import RELEASES, awake, tokenizer
 
 from lilliput.base.errors import DataError, RecipeError
-from lilliput.evals.by_name import evaluate_own
-from lilliput.evals.items import Hub
 from lilliput.evals.own_tasks import load_own, sandboxed
+from lilliput.evals.question_files import Hub
+from lilliput.evals.run_suite import evaluate_own
 from lilliput.evals.task_file import read_task
 from lilliput.publish.export import Generation, export
 

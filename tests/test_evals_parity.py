@@ -12,9 +12,9 @@ import tiny_questions
 from tiny_releases import RELEASES, awake, tokenizer
 
 from lilliput.evals import evaluation
-from lilliput.evals.by_name import evaluate_by_name
 from lilliput.evals.evaluation import Answered, Evaluation
-from lilliput.evals.items import Folder, Hub
+from lilliput.evals.question_files import Folder, Hub
+from lilliput.evals.run_suite import evaluate_by_name
 from lilliput.evals.suites import MTLM, OPEN_SLM, TaskUse
 from lilliput.publish.export import Generation, export
 

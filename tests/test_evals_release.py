@@ -13,10 +13,10 @@ from tiny import recipe
 
 from lilliput.base.errors import DataError
 from lilliput.base.files import read_json
-from lilliput.evals.items import Folder, Hub, Items
+from lilliput.evals.question_files import Folder, Hub, Items
 from lilliput.evals.suites import SMOKE
 from lilliput.recipe import Recipe, Release
-from lilliput.timeline import run
+from lilliput.run.pipeline import run
 from lilliput.train.machine import Machine
 
 pytestmark = pytest.mark.slow

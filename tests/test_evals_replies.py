@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from lilliput.base.errors import ExportError
-from lilliput.evals.replies import ENDS, PREFERS, NothingToJudge, judge_replies
+from lilliput.evals.chat import ENDS, PREFERS, NothingToJudge, judge_replies
 from lilliput.evals.score import Score
 from lilliput.tokenizer.bpe import BPE, save_tokenizer
 from lilliput.tokenizer.chatml import MESSAGE_END, add_chatml, render

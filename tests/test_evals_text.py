@@ -15,12 +15,12 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from lilliput.base.errors import DataError
-from lilliput.evals import text
-from lilliput.evals.likelihoods import Likelihoods
+from lilliput.evals import perplexity as text
+from lilliput.evals.hf_model import Likelihoods
+from lilliput.evals.perplexity import measure_text
 from lilliput.evals.progress import Progress
-from lilliput.evals.text import measure_text
 from lilliput.publish.export import Generation, export
-from lilliput.publish.layouts.qwen3 import Qwen3Layout
+from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
 from lilliput.tokenizer.bpe import END, END_ID
 
 TEXTS = [f"The {word} fox and {number} geese, café." for number, word in enumerate("old new red sly shy odd".split())]

@@ -11,8 +11,8 @@ from lilliput.base.terminal import Terminal
 from lilliput.data.conversations import ChatFiles
 from lilliput.generate.chat import Chat
 from lilliput.generate.decode import stream
-from lilliput.generate.sample import Sampling, _narrowed, choose, penalised
-from lilliput.generate.talk import write_on
+from lilliput.generate.sampling import Sampling, _narrowed, choose, penalised
+from lilliput.generate.stream_text import write_on
 from lilliput.publish.export import Generation
 from lilliput.tokenizer.bpe import BPE, END_ID
 from lilliput.tokenizer.template import check_text

@@ -9,10 +9,10 @@ from tiny import GQA_SPEC, HGRN2_SPEC, ODIN_SPEC, SPECS, VOCAB, sentences
 from tokenizers import Tokenizer, models
 
 from lilliput.base.errors import RecipeError
+from lilliput.growth.add_tokens import AddTokens
 from lilliput.growth.growth import Line
-from lilliput.growth.merge import UseEma
 from lilliput.growth.stack import Stack
-from lilliput.growth.tokens import AddTokens
+from lilliput.growth.use_ema import UseEma
 from lilliput.nn.gqa import GQA
 from lilliput.nn.rope import Nowhere
 from lilliput.tokenizer.bpe import BPE

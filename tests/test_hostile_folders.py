@@ -14,9 +14,9 @@ from tiny_checkpoints import change
 import lilliput
 from lilliput.base.errors import LilliputError, RunError
 from lilliput.base.files import sealed, sha256
-from lilliput.base.headers import check_weights_cover, read_headers
+from lilliput.base.safetensors_headers import check_weights_cover, read_headers
 from lilliput.publish.load import load
-from lilliput.publish.start import From
+from lilliput.publish.pretrained import From
 
 CASES = 250
 

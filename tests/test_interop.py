@@ -10,7 +10,7 @@ from tiny_releases import RELEASES, VOCAB, awake, offline, rows, tokenizer
 from lilliput.data.conversations import Message
 from lilliput.publish.export import Generation, export
 from lilliput.publish.load import load
-from lilliput.publish.start import From
+from lilliput.publish.pretrained import From
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, add_chatml, encode_messages
 
 __all__ = ["offline"]

@@ -9,25 +9,25 @@ import tiny
 from rich.console import Console
 from tiny_commands import Running, lilliput, refused, trained, workshop
 
-from lilliput import timeline
 from lilliput.base.errors import LilliputError, RunError
-from lilliput.base.rundir import RunFolder
+from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.base.units import Steps, Tokens
-from lilliput.cli.target import target
-from lilliput.command import Command
-from lilliput.compare.curve import asked
-from lilliput.longer import with_more_tokens
-from lilliput.objectives.language import NextBag
+from lilliput.cli.resolve import target
+from lilliput.more_tokens import with_more_tokens
+from lilliput.objectives.next_token import NextBag
 from lilliput.optim.schedule import Cosine, WarmupStableDecay
 from lilliput.plan import plan
 from lilliput.recipe import read_recipe
+from lilliput.report.heldout_curve import asked
 from lilliput.report.page import write_report
-from lilliput.runs import overview, remove, since, spare, states
+from lilliput.run import pipeline
+from lilliput.run.command_record import Command
+from lilliput.run.listing import overview, remove, since, spare, states
 from lilliput.shrink import shrink
 from lilliput.train.machine import Machine
+from lilliput.train.metrics_log import Watch
 from lilliput.train.phase import Plan, Stage
-from lilliput.train.watch import Watch
 
 MACHINE = Machine(device="cpu", precision="fp32", threads=1)
 PRETRAIN = tiny.pretraining(
@@ -41,7 +41,7 @@ MORE = str(8 * 128)
 
 def train(recipe, folder, command=None):
     screen = StringIO()
-    timeline.train(recipe, folder, MACHINE, Console(file=screen, width=200), command)
+    pipeline.train(recipe, folder, MACHINE, Console(file=screen, width=200), command)
     return screen.getvalue()
 
 
@@ -114,7 +114,7 @@ def test_it_is_killed_and_goes_on(one, run, tmp_path, monkeypatch):
 
 def test_what_cannot_be_is_refused_and_changes_nothing(one, tmp_path):
     folder = tmp_path / "run"
-    timeline.data(one, folder, Console(file=StringIO()))
+    pipeline.data(one, folder, Console(file=StringIO()))
     with pytest.raises(RunError, match="'pretrain' is not trained to its end"):
         target(str(folder), more_tokens=[MORE])
     train(one, folder)

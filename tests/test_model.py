@@ -13,10 +13,10 @@ from lilliput.nn.block import ScalarGate
 from lilliput.nn.ffn import SwiGLU, SwiGLU2
 from lilliput.nn.gqa import GQA
 from lilliput.nn.hgrn2 import HGRN2
-from lilliput.nn.initialise import Normal, UnscaledNormal
+from lilliput.nn.init import Normal, UnscaledNormal
 from lilliput.nn.norm import RMSNorm, ZeroCentredRMSNorm
 from lilliput.nn.rope import EvenLayers, Everywhere
-from lilliput.ops.rotate import rotate
+from lilliput.ops.rope import rotate
 
 ODIN = ModelSpec(
     vocab=32_768,
@@ -98,7 +98,7 @@ def test_gains_and_gates_have_one_gradient_whatever_they_multiply(model, monkeyp
 
     multiplied = gradients()
     assert any("gate.logit" in name for name in multiplied) == isinstance(model.spec.gate, ScalarGate)
-    for place in ("ops.project", "ops.normed"):
+    for place in ("ops.linear", "ops.rms_norm"):
         monkeypatch.setattr(f"lilliput.{place}.as_one", lambda _: True)
     for name, gradient in gradients().items():
         assert torch.allclose(gradient, multiplied[name], rtol=1e-9, atol=1e-12), name

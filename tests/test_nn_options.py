@@ -13,10 +13,10 @@ from lilliput.nn.ffn import SwiGLU2
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.lower_bounds import LowerBounds
 from lilliput.nn.rope import EvenLayers, Everywhere
-from lilliput.ops.feed_forward import gated
-from lilliput.ops.project import project
-from lilliput.ops.recurrence import gates
-from lilliput.ops.rotate import order_as_halves, rotate, tied
+from lilliput.ops.hgrn2 import gates
+from lilliput.ops.linear import project
+from lilliput.ops.rope import order_as_halves, rotate, tied
+from lilliput.ops.swiglu import gated
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.normuon import NorMuon
 

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 
 from lilliput.base.errors import RecipeError
 from lilliput.data.batch import Batch
+from lilliput.growth.add_tokens import AddTokens
 from lilliput.growth.growth import Line
-from lilliput.growth.merge import UseEma
-from lilliput.growth.tokens import AddTokens
+from lilliput.growth.use_ema import UseEma
 from lilliput.objectives.bag import bags
-from lilliput.objectives.language import NextBag
+from lilliput.objectives.next_token import NextBag
 from lilliput.objectives.objective import charged, step_generator
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.optim.adamw import AdamW

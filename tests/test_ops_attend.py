@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lilliput.base.errors import MachineError
-from lilliput.ops.attend import Backend, attend
+from lilliput.ops.sdpa import Backend, attend
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 WIDTH = 32 if torch.cuda.is_available() else 16

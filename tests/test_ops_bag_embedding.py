@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_ops_attend import DEVICE
 
-from lilliput.ops.bag_embedding import Backend, bag_embedding
+from lilliput.ops.embedding_bag import Backend, bag_embedding
 
 pytest.importorskip("triton")
 

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from lilliput.base.errors import MachineError
-from lilliput.ops.bag_loss import Backend, bag_loss
-from lilliput.ops.bag_loss.price import Price
+from lilliput.ops.fused_linear_cross_entropy import Backend, bag_loss
+from lilliput.ops.fused_linear_cross_entropy.coefficients import Price
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or its products are not deterministic
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -35,9 +35,9 @@ PRECISIONS = [
 @pytest.fixture(autouse=True)
 def several_chunks_and_tiles(monkeypatch):
     """Chunks of 16 positions and tiles of 32 logits, so that tiny inputs take two of each."""
-    monkeypatch.setattr(importlib.import_module("lilliput.ops.bag_loss.chunked"), "CHUNK", 16)
+    monkeypatch.setattr(importlib.import_module("lilliput.ops.fused_linear_cross_entropy.chunk"), "CHUNK", 16)
     if find_spec("triton") is not None:
-        module = importlib.import_module("lilliput.ops.bag_loss.triton")
+        module = importlib.import_module("lilliput.ops.fused_linear_cross_entropy.triton")
         monkeypatch.setattr(module, "BUFFER", 16 * 64 * 2)
         monkeypatch.setattr(module, "LARGEST_TILE", 32)
 
@@ -124,7 +124,7 @@ def test_what_is_constant_has_no_gradient_and_changes_no_other(backend):
 
 @pytest.mark.parametrize("backend", [TRITON])
 def test_gradients_that_nobody_will_ask_for_are_not_made(backend, monkeypatch):
-    module = importlib.import_module("lilliput.ops.bag_loss.triton")
+    module = importlib.import_module("lilliput.ops.fused_linear_cross_entropy.triton")
     made, make = [], module.make
     monkeypatch.setattr(module, "make", lambda *inputs: made.append(make(*inputs)) or made[-1])
     hidden, head, targets, weight = draw(torch.float32, 2)
@@ -216,7 +216,7 @@ def test_a_target_that_is_no_token_makes_the_loss_nan_where_it_has_weight(backen
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", [TRITON])
 def test_the_fused_loss_passes_the_checks_of_operators(backend):
-    module = importlib.import_module("lilliput.ops.bag_loss.triton")
+    module = importlib.import_module("lilliput.ops.fused_linear_cross_entropy.triton")
     hidden, head, targets, weight = (tensor.flatten(0, -2) for tensor in draw(torch.float32, 2))
     for wanted in ((True, True), (False, True), (False, False)):
         torch.library.opcheck(module.make, (hidden.detach(), head.detach(), targets, weight, 1.0, 1e-4, None, *wanted))

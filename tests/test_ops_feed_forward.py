@@ -7,16 +7,16 @@ import torch
 import torch._functorch.config as functorch
 from test_ops_attend import DEVICE, TOLERANCES, furthest
 
-from lilliput.ops import project
-from lilliput.ops.feed_forward import Backend, Square, gated
-from lilliput.ops.feed_forward import feed_forward as behind
-from lilliput.plan.kept import with_kept_bytes
-from lilliput.train.compiled import RECOMPUTED
-from lilliput.train.headroom import looking
+from lilliput.ops import linear as project
+from lilliput.ops.swiglu import Backend, Square, gated
+from lilliput.ops.swiglu import feed_forward as behind
+from lilliput.plan.saved_tensors import with_kept_bytes
+from lilliput.train.compile import RECOMPUTED
+from lilliput.train.fp16_range import looking
 
 pytest.importorskip("triton")
-from lilliput.ops.feed_forward import triton as kernels
-from lilliput.ops.narrow import DTYPE
+from lilliput.ops.small_width import DTYPE
+from lilliput.ops.swiglu import triton as kernels
 
 SQUARES = (None, *get_args(Square))
 

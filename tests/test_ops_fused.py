@@ -8,10 +8,10 @@ from test_ops_attend import DEVICE, TOLERANCES, furthest
 
 from lilliput.ops.attention import Backend as AttentionBackend
 from lilliput.ops.attention import attention
-from lilliput.ops.recurrence import Backend as RecurrenceBackend
-from lilliput.ops.recurrence import recurrence
-from lilliput.plan.kept import with_kept_bytes
-from lilliput.train.compiled import RECOMPUTED
+from lilliput.ops.hgrn2 import Backend as RecurrenceBackend
+from lilliput.ops.hgrn2 import recurrence
+from lilliput.plan.saved_tensors import with_kept_bytes
+from lilliput.train.compile import RECOMPUTED
 
 pytest.importorskip("triton")
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lilliput.ops.gated_scan import RESET, Backend, gated_scan, reset_at_documents
+from lilliput.ops.gla import RESET, Backend, gated_scan, reset_at_documents
 
-chunked_module = importlib.import_module("lilliput.ops.gated_scan.chunked")  # the package exports the function
+chunked_module = importlib.import_module("lilliput.ops.gla.chunk")  # the package exports the function
 
 
 def draw(length, steepness, dtype, *, rows=2, heads=2, width=24, value=20):

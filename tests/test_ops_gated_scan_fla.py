@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from test_ops_gated_scan_triton import DEVICE, draw, furthest, run
 
 from lilliput.base.errors import MachineError
-from lilliput.ops.gated_scan import Backend, gated_scan
+from lilliput.ops.gla import Backend, gated_scan
 
 HERE = find_spec("fla") is not None
 WARNS = pytest.mark.filterwarnings("ignore")  # as others' code may

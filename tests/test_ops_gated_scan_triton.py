@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 
 from lilliput.base.errors import MachineError
-from lilliput.ops.gated_scan import Backend, gated_scan, reset_at_documents
+from lilliput.ops.gla import Backend, gated_scan, reset_at_documents
 
 pytest.importorskip("triton")
-kernels = importlib.import_module("lilliput.ops.gated_scan.triton")
-tiles = importlib.import_module("lilliput.ops.gated_scan.triton_tiles")
+kernels = importlib.import_module("lilliput.ops.gla.triton")
+tiles = importlib.import_module("lilliput.ops.gla.triton_tiles")
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ON_GPU = pytest.mark.gpu

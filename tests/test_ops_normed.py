@@ -5,9 +5,9 @@ import torch
 import torch._functorch.config as functorch
 import torch.nn.functional as F
 
-from lilliput.ops.normed import normed
-from lilliput.plan.kept import with_kept_bytes
-from lilliput.train.compiled import RECOMPUTED
+from lilliput.ops.rms_norm import normed
+from lilliput.plan.saved_tensors import with_kept_bytes
+from lilliput.train.compile import RECOMPUTED
 
 
 def draw(dtype=torch.float64):

@@ -16,16 +16,20 @@ from lilliput.nn.ffn import SwiGLU, SwiGLU2
 from lilliput.nn.gqa import GQA
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.norm import ZeroCentredRMSNorm
-from lilliput.ops import attention, feed_forward, normed, project, stream
-from lilliput.ops.project import Product
-from lilliput.ops.stream import Backend, begin
-from lilliput.plan.kept import with_kept_bytes
-from lilliput.train.compiled import RECOMPUTED
+from lilliput.ops import add_rms_norm_linear as stream
+from lilliput.ops import attention
+from lilliput.ops import linear as project
+from lilliput.ops import rms_norm as normed
+from lilliput.ops import swiglu as feed_forward
+from lilliput.ops.add_rms_norm_linear import Backend, begin
+from lilliput.ops.linear import Product
+from lilliput.plan.saved_tensors import with_kept_bytes
+from lilliput.train.compile import RECOMPUTED
 
 pytest.importorskip("triton")
-from lilliput.ops.narrow import DTYPE
-from lilliput.ops.stream import triton as kernels
-from lilliput.ops.stream.triton import fits
+from lilliput.ops.add_rms_norm_linear import triton as kernels
+from lilliput.ops.add_rms_norm_linear.triton import fits
+from lilliput.ops.small_width import DTYPE
 
 EPS = 1e-3
 TOLERANCE = 1e-4 if DTYPE.itemsize == 4 else 3e-2

@@ -9,13 +9,13 @@ import torch
 
 from lilliput.base.errors import RecipeError
 from lilliput.model import copy_weights
-from lilliput.ops.orthogonalise import POLAR_EXPRESS, POLYNOMIALS, QUINTIC, Backend, orthogonalise, svd_orthogonalise
+from lilliput.ops.newton_schulz import POLAR_EXPRESS, POLYNOMIALS, QUINTIC, Backend, orthogonalise, svd_orthogonalise
 from lilliput.optim.adamw import AdamW
-from lilliput.optim.grouped import GroupedOptimizer
+from lilliput.optim.matrix_optimizer import GroupedOptimizer
+from lilliput.optim.matrix_update import Rule
 from lilliput.optim.muon import Muon
 from lilliput.optim.normuon import VARIANTS, NorMuon
 from lilliput.optim.optimizer import load_state_tensors, set_multiplier, state_tensors
-from lilliput.optim.rule import Rule
 
 MUON = Rule(polynomials=QUINTIC, divisor="none", divisor_decay=0.0, size="longer side", cautious=False)
 RULES = VARIANTS | {"muon": MUON, "original muon": replace(MUON, size="ratio")}

@@ -12,7 +12,7 @@ import tiny
 import torch
 
 from lilliput.base.code_files import code_at
-from lilliput.base.definitions import definitions
+from lilliput.base.code_hash import definitions
 from lilliput.base.errors import LilliputError, RecipeError
 from lilliput.base.own_code import LIBRARIES, Loaded, code_of, using
 from lilliput.base.spec import from_plain, to_plain

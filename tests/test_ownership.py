@@ -7,9 +7,9 @@ import tiny
 
 from lilliput.base.errors import LilliputError, RecipeError, RunError, reading
 from lilliput.base.files import write_bytes
-from lilliput.base.held_folder import HeldFolder
+from lilliput.base.locked_folder import HeldFolder
 from lilliput.base.ownership import check_name, inside, is_written, remove
-from lilliput.base.rundir import RunFolder
+from lilliput.base.run_folder import RunFolder
 
 NO_NAMES = ["../../thesis", "..", "a/b", "/tmp/x", ".hidden", "-rf", "a\\b", "C:x", "", "é", "x" * 101]
 

@@ -13,21 +13,21 @@ import torch
 from test_model import ODIN, SLM, mtlm
 
 from lilliput.base.errors import LilliputError, MachineError
-from lilliput.base.figures import duration, number, operations, price, size
-from lilliput.base.rundir import RunFolder
+from lilliput.base.run_folder import RunFolder
 from lilliput.base.terminal import Terminal, visible
+from lilliput.base.text_units import duration, number, operations, price, size
 from lilliput.base.units import Steps, Tokens
-from lilliput.data.arithmetic import Arithmetic
-from lilliput.data.chats import Chats
-from lilliput.data.curate import Curated, Length
+from lilliput.data.chat_rows import Chats
+from lilliput.data.corpora.arithmetic import Arithmetic
+from lilliput.data.corpora.concatenated import Joined, JoinedChats
+from lilliput.data.corpora.filters import Curated, Length
+from lilliput.data.corpora.hub import HubChats, HubText
 from lilliput.data.documents import Files
-from lilliput.data.hub import HubChats, HubText
-from lilliput.data.joined import Joined, JoinedChats
 from lilliput.data.mixture import Mixture
 from lilliput.data.split import Split
+from lilliput.growth.add_tokens import AddTokens
 from lilliput.growth.stack import Stack
-from lilliput.growth.tokens import AddTokens
-from lilliput.objectives.language import NextBag
+from lilliput.objectives.next_token import NextBag
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.ema import Ema, NoEma
 from lilliput.optim.normuon import NorMuon
@@ -35,11 +35,11 @@ from lilliput.optim.optimizer import set_multiplier, state_tensors
 from lilliput.plan import Tariff, plan, show
 from lilliput.plan.cost import Cost, Measured, Pass
 from lilliput.plan.memory import held_bytes
-from lilliput.prepare import Preparation
-from lilliput.publish.layouts.hgrn2 import HGRN2Layout
-from lilliput.publish.layouts.llama import LlamaLayout
-from lilliput.publish.layouts.qwen3 import Qwen3Layout
+from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
+from lilliput.publish.hf_formats.llama import LlamaLayout
+from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
 from lilliput.recipe import Release, load_recipe, names
+from lilliput.run.prepare import Preparation
 from lilliput.shrink import TEXT
 from lilliput.tokenizer.bpe import BPE
 from lilliput.tokenizer.chatml import CHATML
@@ -401,8 +401,8 @@ def test_the_recipes_of_the_cards_release_models_of_their_size(name):
 def test_names_with_brackets_are_no_markup(recipe):
     made = plan(recipe(timeline=(tiny.pretraining(),)))
     made["phases"][0]["name"] = "[red]x"
-    assert "[red]x" in shown(made | {"not_built": ["timeline.x: Part, [bold]what"]})
-    assert "[bold]what" in shown(made | {"not_built": ["timeline.x: Part, [bold]what"]})
+    assert "[red]x" in shown(made | {"not_implemented": ["timeline.x: Part, [bold]what"]})
+    assert "[bold]what" in shown(made | {"not_implemented": ["timeline.x: Part, [bold]what"]})
 
 
 def test_figures_read_well():

@@ -12,25 +12,25 @@ from test_train import train
 
 from lilliput.base.units import Steps, Tokens
 from lilliput.data.batch import Cursor
-from lilliput.data.chats import Chats
+from lilliput.data.chat_rows import Chats
 from lilliput.data.documents import Files
 from lilliput.data.shards import Shards, write_shards
 from lilliput.data.split import Split
 from lilliput.nn.ffn import SwiGLU
-from lilliput.objectives.diffusion_blocks import DiffusionBlocks
-from lilliput.objectives.language import NextBag
+from lilliput.objectives.next_token import NextBag
+from lilliput.objectives.routes.diffusion_blocks import DiffusionBlocks
 from lilliput.optim.normuon import NorMuon
-from lilliput.plan import clock, pieces, plan, probe
-from lilliput.plan.random_rows import RandomRows
-from lilliput.plan.steps import WholeSteps
+from lilliput.plan import plan, probe, profile_eager, timer
+from lilliput.plan.profile_compiled import WholeSteps
+from lilliput.plan.synthetic_data import RandomRows
 from lilliput.tokenizer.bpe import BPE
+from lilliput.train.forward_backward import LaunchedPasses
 from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
 from lilliput.train.memory import give_back
-from lilliput.train.metrics import read_metrics
-from lilliput.train.passes import LaunchedPasses
+from lilliput.train.metrics_file import read_metrics
+from lilliput.train.metrics_log import Watch
 from lilliput.train.phase import Stage
-from lilliput.train.watch import Watch
 
 MACHINE = Machine(device="cpu", precision="fp32", threads=1)
 WIDER = replace(tiny.HGRN2_SPEC, width=128, ffn=SwiGLU(inner=384))
@@ -48,8 +48,8 @@ def a_recipe(folder, *phases, spec=WIDER):
 @pytest.fixture
 def quick(monkeypatch):
     """One repeat of everything, where no time is compared."""
-    monkeypatch.setattr(clock, "ENOUGH", 0.0)
-    monkeypatch.setattr(clock, "REPEATS", 1)
+    monkeypatch.setattr(timer, "ENOUGH", 0.0)
+    monkeypatch.setattr(timer, "REPEATS", 1)
 
 
 @pytest.mark.slow
@@ -93,7 +93,7 @@ def test_activations_grow_linearly_with_rows(tmp_path, quick, name, precision):
 
 
 def test_a_slow_machine_runs_one_row_and_the_rest_is_extrapolated(tmp_path, quick, monkeypatch):
-    monkeypatch.setattr(pieces, "LONG_PASS", 0.0)
+    monkeypatch.setattr(profile_eager, "LONG_PASS", 0.0)
     recipe = a_recipe(tmp_path, tiny.pretraining())
     costs = probe(recipe, MACHINE, silently)
     (phase,) = plan(recipe, MACHINE, costs=costs)["phases"]
@@ -120,7 +120,7 @@ def test_threads_are_set_back_after_an_error(tmp_path, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pieces, "_random_batch", fail)
+    monkeypatch.setattr(profile_eager, "_random_batch", fail)
     with pytest.raises(KeyboardInterrupt):
         probe(a_recipe(tmp_path, tiny.pretraining()), replace(MACHINE, threads=2), silently)
     assert torch.get_num_threads() == 1
@@ -134,7 +134,7 @@ def test_a_phase_that_is_not_built_is_left_out_and_named(tmp_path, quick):
     assert any(line.startswith("pretrain cannot be measured") for line in heard)
     made = plan(recipe, MACHINE, costs=costs)
     assert made["phases"][0]["cost"] is None and made["totals"]["cost"]["phases"] == 1
-    (missing,) = made["not_built"]
+    (missing,) = made["not_implemented"]
     assert "DiffusionBlocks" in missing
 
 

@@ -14,20 +14,20 @@ from rich.console import Console
 from tiny_commands import contents
 
 from lilliput.base.files import write_json
-from lilliput.base.rundir import RunFolder
+from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
-from lilliput.data.begun import begun_folders
-from lilliput.data.curate import Curated, Exact, Length
+from lilliput.data.corpora.concatenated import Joined
+from lilliput.data.corpora.filters import Curated, Exact, Length
+from lilliput.data.corpora.hub import HubText
+from lilliput.data.corpora.revisions import pinned
 from lilliput.data.documents import Files
-from lilliput.data.hub import HubText
-from lilliput.data.joined import Joined
-from lilliput.data.lane import Lane
-from lilliput.data.pinned import pinned
+from lilliput.data.partial_shards import begun_folders
+from lilliput.data.shard_writer import Lane
 from lilliput.data.split import Split
 from lilliput.plan import plan
-from lilliput.prepare import Preparation
 from lilliput.recipe import Recipe
-from lilliput.runs import remove, shards, spare
+from lilliput.run.listing import remove, shards, spare
+from lilliput.run.prepare import Preparation
 from lilliput.tokenizer.bpe import BPE
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -91,7 +91,7 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from lilliput.base.files import read_json
 from lilliput.base.spec import from_plain
-from lilliput.data.lane import Lane
+from lilliput.data.shard_writer import Lane
 from test_prepare import prepare
 
 left, add = int(sys.argv[4]), Lane.add

@@ -14,11 +14,11 @@ from lilliput.base.errors import ExportError
 from lilliput.nn.ffn import SwiGLU2
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.rope import EvenLayers
-from lilliput.publish.card import card
+from lilliput.publish.card.card import card
+from lilliput.publish.card.markdown import source
 from lilliput.publish.export import Generation
-from lilliput.publish.layouts.hgrn2 import HGRN2Layout
-from lilliput.publish.layouts.qwen3 import Qwen3Layout
-from lilliput.publish.markdown import source
+from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
+from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
 from lilliput.tokenizer.chatml import CHATML
 
 
@@ -265,7 +265,7 @@ def test_the_card_names_versions_and_the_pre_tokenizer(record):
     assert dict(rows(text, "Facts"))["Pre-tokenizer"].startswith("`smollm`, as llama.cpp calls it")
     record["recipe"]["tokenizer"]["digits"] = False
     assert dict(rows(card(record), "Facts"))["Pre-tokenizer"].startswith("`gpt-2`")
-    record["recipe"]["tokenizer"] = {"type": "lilliput.publish.start:Kept", "checkpoint": "a/b", "end": None}
+    record["recipe"]["tokenizer"] = {"type": "lilliput.publish.pretrained:Kept", "checkpoint": "a/b", "end": None}
     assert "Pre-tokenizer" not in dict(rows(card(record), "Facts"))
 
 
@@ -392,7 +392,7 @@ def snippet(text):
 def test_the_snippet_runs_as_it_is(tmp_path, remote, chat):
     from tiny_releases import RELEASES, awake, tokenizer
 
-    from lilliput.growth.tokens import resize_vocabulary
+    from lilliput.growth.add_tokens import resize_vocabulary
     from lilliput.publish.export import export
     from lilliput.tokenizer.chatml import CHAT_TEMPLATE, add_tokens
 

@@ -10,12 +10,12 @@ import torch
 from card_records import record_of
 from rich.console import Console
 
-from lilliput import timeline
 from lilliput.base.files import read_json, sealed, unsealed, write_json
 from lilliput.data.mixture import Mixture
-from lilliput.publish.card import card
-from lilliput.train.guard import Guard
+from lilliput.publish.card.card import card
+from lilliput.run import pipeline
 from lilliput.train.machine import Machine
+from lilliput.train.spike_detection import Guard
 
 MACHINE = Machine(device="cpu", precision="fp32", threads=1)
 ROWS = 4 * 32
@@ -76,12 +76,12 @@ def test_a_spike_and_a_change_of_versions_are_on_the_card_of_a_real_run(tmp_path
     spiked = Spiked(weights={"texts": 1.0}, at=10 * ROWS + 5)
     phase = tiny.pretraining(steps=24, guard=Guard(window=6, loss=4.0), data=spiked)
     recipe = replace(recipe, timeline=(phase, recipe.timeline[2]))
-    timeline.train(recipe, run, MACHINE, Console(file=StringIO()))
+    pipeline.train(recipe, run, MACHINE, Console(file=StringIO()))
     record, checkpoints = unsealed(read_json(run / "run.json")), run / "phases" / "00-pretrain" / "checkpoints"
     write_json(run / "run.json", sealed(record | {"made_with": record["made_with"] | {"torch": "2.0.0"}}))
     shutil.rmtree(checkpoints.with_name("final"))
     shutil.rmtree(checkpoints / "step-000024")
-    (release,) = timeline.run(recipe, run, None, Console(file=StringIO()), allow_change=True)
+    (release,) = pipeline.run(recipe, run, None, Console(file=StringIO()), allow_change=True)
     said = how_it_was_trained((release / "README.md").read_text())
     assert "Training began on `cpu` (" in said and "torch 2.0.0" in said and "and ended on" not in said
     assert "promise of equal bits" in said

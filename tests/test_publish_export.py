@@ -12,8 +12,8 @@ from tiny_releases import HGRN, QWEN3, RELEASES, VOCAB, awake, offline, rows, to
 from lilliput.base.errors import ExportError, RecipeError, RunError
 from lilliput.base.files import unsealed
 from lilliput.publish.export import DTYPES, Generation, export
-from lilliput.publish.layouts.hgrn2 import HGRN2Layout
-from lilliput.publish.layouts.qwen3 import Qwen3Layout
+from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
+from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
 from lilliput.publish.load import load
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, add_chatml, render
 

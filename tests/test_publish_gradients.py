@@ -13,7 +13,7 @@ from lilliput.nn.block import Ungated
 from lilliput.nn.ffn import SwiGLU, SwiGLU2
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.rope import EvenLayers, Everywhere, Nowhere
-from lilliput.publish.layouts.hgrn2 import HGRN2Layout
+from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
 
 LENGTHS = (3, 17, 37, 64)
 """Steps one by one, more than a chunk, odd and even."""

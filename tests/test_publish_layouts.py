@@ -13,10 +13,10 @@ from lilliput.nn.ffn import SwiGLU2
 from lilliput.nn.gqa import GQA
 from lilliput.nn.norm import RMSNorm, ZeroCentredRMSNorm
 from lilliput.nn.rope import EvenLayers, Nowhere
-from lilliput.publish.card import OLDEST_TRANSFORMERS
-from lilliput.publish.layouts.hgrn2 import HGRN2Layout
-from lilliput.publish.layouts.llama import LlamaLayout
-from lilliput.publish.layouts.qwen3 import Qwen3Layout
+from lilliput.publish.card.card import OLDEST_TRANSFORMERS
+from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
+from lilliput.publish.hf_formats.llama import LlamaLayout
+from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
 
 
 @pytest.mark.parametrize("name", RELEASES)

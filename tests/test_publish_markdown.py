@@ -8,8 +8,8 @@ from card_records import record_of
 from markdown_it import MarkdownIt
 
 from lilliput.base.terminal import visible
-from lilliput.publish.card import card
-from lilliput.publish.markdown import cell, code, fenced, prose
+from lilliput.publish.card.card import card
+from lilliput.publish.card.markdown import cell, code, fenced, prose
 
 PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 PIECES = [

@@ -12,9 +12,9 @@ from lilliput.nn.ffn import SwiGLU, SwiGLU2
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.norm import RMSNorm, ZeroCentredRMSNorm
 from lilliput.nn.rope import EvenLayers, Everywhere, Nowhere
-from lilliput.ops.gated_scan import gated_scan
+from lilliput.ops.gla import gated_scan
 from lilliput.publish.export import Generation, export
-from lilliput.publish.layouts.hgrn2 import HGRN2Layout
+from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
 
 __all__ = ["offline"]
 

@@ -15,13 +15,13 @@ from lilliput.nn.ffn import SwiGLU, SwiGLU2
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.norm import RMSNorm, ZeroCentredRMSNorm
 from lilliput.nn.rope import EvenLayers, Everywhere, Nowhere
-from lilliput.publish.architecture import architecture_of
-from lilliput.publish.architecture_hgrn2 import ABSENT, HORIZONS
 from lilliput.publish.export import Generation, export
-from lilliput.publish.layouts.hgrn2 import HGRN2Layout
+from lilliput.publish.hf_config import architecture_of
+from lilliput.publish.hf_config_hgrn2 import ABSENT, HORIZONS
+from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
 from lilliput.publish.load import load
+from lilliput.publish.pretrained import From
 from lilliput.publish.remote_code import check_code
-from lilliput.publish.start import From
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, add_chatml
 
 __all__ = ["offline"]

@@ -16,15 +16,15 @@ from lilliput.base.spec import from_plain, to_plain
 from lilliput.data.conversations import Message
 from lilliput.data.shards import Shards
 from lilliput.generate.decode import stream
-from lilliput.generate.talk import pieces
+from lilliput.generate.stream_text import pieces
+from lilliput.growth.add_tokens import AddTokens
 from lilliput.growth.growth import Line
-from lilliput.growth.tokens import AddTokens
-from lilliput.publish.layouts.llama import LlamaLayout
-from lilliput.publish.layouts.qwen3 import Qwen3Layout
+from lilliput.publish.hf_formats.llama import LlamaLayout
+from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
 from lilliput.publish.load import load
-from lilliput.publish.start import From, Kept
+from lilliput.publish.pretrained import From, Kept
 from lilliput.recipe import Release
-from lilliput.timeline import run
+from lilliput.run.pipeline import run
 from lilliput.tokenizer.chatml import CHATML, add_chatml, encode_messages, render
 from lilliput.train.machine import Machine
 

@@ -10,15 +10,14 @@ import tiny
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.data.conversations import ChatFiles
-from lilliput.data.curate import Clean, Curated
+from lilliput.data.corpora.filters import Clean, Curated
+from lilliput.data.corpora.teacher import Teacher
 from lilliput.data.documents import Files
-from lilliput.data.teacher import Teacher
-from lilliput.missing import missing_parts, refuse_missing
-from lilliput.objectives.diffusion_blocks import DiffusionBlocks
+from lilliput.objectives.routes.diffusion_blocks import DiffusionBlocks
 from lilliput.optim.ema import Ema
+from lilliput.overrides import with_sources
 from lilliput.plan import plan
-from lilliput.recipe import Recipe, Release, load_recipe, names
-from lilliput.sources import with_sources
+from lilliput.recipe import Recipe, Release, check_implemented, load_recipe, names, unimplemented_parts
 from lilliput.train.phase import Phase, Plan
 
 PARAMETERS = {
@@ -98,7 +97,7 @@ def test_the_best_odinnext_superposes_for_a_fifth_and_a_tenth_of_its_steps():
     pretrain = phase(load_recipe("odinnext-138m-best"), "pretrain")
     steps = Plan(pretrain)
     assert [steps.stage(step) for step in (0, 22_797, 22_798, 34_197, 34_198, steps.steps - 1)] == [0, 0, 1, 1, 2, 2]
-    assert pretrain.ema == Ema(decay=0.999) and not missing_parts(load_recipe("odinnext-138m-best"))
+    assert pretrain.ema == Ema(decay=0.999) and not unimplemented_parts(load_recipe("odinnext-138m-best"))
 
 
 def test_claims_without_effect_are_told_and_not_armed():
@@ -108,14 +107,14 @@ def test_claims_without_effect_are_told_and_not_armed():
 
 def test_missing_parts_are_named_with_their_place():
     recipe = load_recipe("odinnext-138m")
-    assert [part.partition(",")[0] for part in missing_parts(recipe)] == [
+    assert [part.partition(",")[0] for part in unimplemented_parts(recipe)] == [
         "corpora.replies: Teacher",
         *(f"timeline.accelerated.stages.{place}.objective.route: DiffusionBlocks" for place in range(3)),
     ]
     with pytest.raises(RecipeError, match="corpora.replies: Teacher.*stages.2.objective.route") as error:
-        refuse_missing(recipe)
+        check_implemented(recipe)
     assert "recipe 'odinnext-138m'" in str(error.value)
-    refuse_missing(load_recipe("quickstart"))
+    check_implemented(load_recipe("quickstart"))
 
 
 def test_parts_to_come_refuse_impossible_numbers_and_do_not_pretend():
@@ -142,7 +141,7 @@ def test_a_corpus_of_the_hub_is_read_from_files_instead(tmp_path):
         "replies": ChatFiles(paths=(chats,)),
     }
     assert with_sources(recipe, {}) == recipe
-    assert not any("replies" in part for part in missing_parts(local)), "replies that one has need no teacher"
+    assert not any("replies" in part for part in unimplemented_parts(local)), "replies that one has need no teacher"
 
 
 def test_a_source_may_name_its_column_and_filters_stay(tmp_path):

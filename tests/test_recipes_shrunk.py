@@ -11,28 +11,27 @@ from rich.console import Console
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.base.units import Share, Steps
 from lilliput.data.conversations import ChatFiles
-from lilliput.data.curate import Clean, Curated
+from lilliput.data.corpora.filters import Clean, Curated
 from lilliput.data.documents import Document
 from lilliput.evals.suites import named
-from lilliput.missing import missing_parts
 from lilliput.nn.gqa import GQA
 from lilliput.plan import plan
 from lilliput.publish.load import load
-from lilliput.recipe import Release, load_recipe, names
+from lilliput.recipe import Release, load_recipe, names, unimplemented_parts
+from lilliput.run.pipeline import run
 from lilliput.shrink import QUESTIONS, SPLIT, TEXT, shrink
-from lilliput.timeline import run
 from lilliput.train.machine import Machine
-from lilliput.train.metrics import read_metrics
+from lilliput.train.metrics_file import read_metrics
 from lilliput.train.phase import Phase, Plan
 
-RUNNABLE = [name for name in names("lilliput.recipes") if not missing_parts(load_recipe(name))]
+RUNNABLE = [name for name in names("lilliput.recipes") if not unimplemented_parts(load_recipe(name))]
 
 
 @pytest.mark.parametrize("name", names("lilliput.recipes"))
 def test_the_structure_stays(name):
     recipe, small = load_recipe(name), shrink(load_recipe(name))
     assert from_plain(to_plain(small)) == small and plan(small)
-    assert missing_parts(small) == missing_parts(recipe)
+    assert unimplemented_parts(small) == unimplemented_parts(recipe)
     assert (small.name, set(small.corpora)) == (recipe.name, set(recipe.corpora))
     assert [type(entry) for entry in small.timeline] == [type(entry) for entry in recipe.timeline]
     for before, after in zip(recipe.timeline, small.timeline, strict=True):

@@ -11,12 +11,12 @@ import matplotlib.image
 import pytest
 import tiny_commands
 
-from lilliput.report.chart import Chart, Curve
+from lilliput.report.charts import Chart, Curve
 from lilliput.report.curves import MOST, charts, thin
 from lilliput.report.page import duration, write_report
 from lilliput.report.records import PhaseRecord
 from lilliput.report.scale import Scale, labels, scale_over, short
-from lilliput.train.metrics import measured_of, steps_of
+from lilliput.train.metrics_file import measured_of, steps_of
 
 STEPS = 12
 UNITS = {"texts": "bits per byte", "chats": "nats per answer token"}

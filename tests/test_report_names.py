@@ -9,7 +9,7 @@ import tiny
 from test_report import lines
 
 from lilliput.base.terminal import visible
-from lilliput.compare.page import write_page
+from lilliput.report.comparison_page import write_page
 from lilliput.report.page import _facts, render
 from lilliput.report.records import PhaseRecord, RunRecord
 

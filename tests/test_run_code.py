@@ -17,7 +17,7 @@ from lilliput.base.files import read_json, sealed, sha256, write_json
 from lilliput.base.own_code import Code, Loaded, digest_of
 from lilliput.base.ownership import foreign, is_written
 from lilliput.base.run_code import UntrustedCodeError, code_for, read_code, waiting, write_code
-from lilliput.base.rundir import RunFolder
+from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.recipe import allow_code, read_recipe
 
@@ -241,7 +241,7 @@ def test_the_bytes_that_were_verified_are_those_that_run(run, canary):
 def test_parts_of_two_recipe_files_are_refused(tmp_path, run):
     from lilliput.base.own_code import code_of
     from lilliput.base.terminal import Terminal
-    from lilliput.timeline import tokenizer
+    from lilliput.run.pipeline import tokenizer
 
     recipe = tiny.recipe(tmp_path / "texts")
     phases = []

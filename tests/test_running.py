@@ -8,10 +8,10 @@ import tiny
 
 import lilliput
 from lilliput.base.errors import LilliputError
-from lilliput.base.rundir import RunFolder
+from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
-from lilliput.command import Command, write_command
-from lilliput.running import _aim
+from lilliput.run.api import _aim
+from lilliput.run.command_record import Command, write_command
 from lilliput.train.machine import Machine
 
 CPU = Machine(device="cpu", precision="fp32", threads=1)

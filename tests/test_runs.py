@@ -8,13 +8,13 @@ import pytest
 import tiny
 from rich.console import Console
 
-from lilliput import timeline
 from lilliput.base.errors import LilliputError, RunError
 from lilliput.base.files import PARTIAL, sha256
-from lilliput.base.rundir import RunFolder, differences
+from lilliput.base.run_folder import RunFolder, differences
 from lilliput.base.units import Tokens
 from lilliput.data.documents import Files
-from lilliput.runs import find, overview, remove, shards, since, spare
+from lilliput.run import pipeline
+from lilliput.run.listing import find, overview, remove, shards, since, spare
 from lilliput.train.machine import Machine
 
 MACHINE = Machine(device="cpu", precision="fp32", threads=1)
@@ -32,10 +32,10 @@ def run(tmp_path_factory):
     recipe = tiny.recipe(folder / "data", tiny.GQA_SPEC)
     states = []
     for step in (
-        lambda: timeline.tokenizer(recipe, folder / "run", CONSOLE),
-        lambda: timeline.data(recipe, folder / "run", CONSOLE),
-        lambda: timeline.train(recipe, folder / "run", MACHINE, CONSOLE),
-        lambda: timeline.publish(recipe, folder / "run", CONSOLE),
+        lambda: pipeline.tokenizer(recipe, folder / "run", CONSOLE),
+        lambda: pipeline.data(recipe, folder / "run", CONSOLE),
+        lambda: pipeline.train(recipe, folder / "run", MACHINE, CONSOLE),
+        lambda: pipeline.publish(recipe, folder / "run", CONSOLE),
     ):
         step()
         states.append(overview(folder / "run").state)
@@ -52,17 +52,17 @@ def test_each_verb_does_its_part(run):
 @pytest.mark.slow
 def test_verbs_one_by_one_make_the_models_that_run_makes(run, tmp_path):
     recipe, folder, _ = run
-    timeline.run(recipe, tmp_path / "whole", MACHINE, CONSOLE)
+    pipeline.run(recipe, tmp_path / "whole", MACHINE, CONSOLE)
     assert hashes(tmp_path / "whole") == hashes(folder)
 
 
 def test_publish_never_trains(run, tmp_path):
     recipe, _, _ = run
     with pytest.raises(RunError, match="not trained"):
-        timeline.publish(recipe, tmp_path / "run", CONSOLE)
-    timeline.data(recipe, tmp_path / "run", CONSOLE)
+        pipeline.publish(recipe, tmp_path / "run", CONSOLE)
+    pipeline.data(recipe, tmp_path / "run", CONSOLE)
     with pytest.raises(RunError, match="lilliput train"):
-        timeline.publish(recipe, tmp_path / "run", CONSOLE)
+        pipeline.publish(recipe, tmp_path / "run", CONSOLE)
     assert not (tmp_path / "run" / "phases").exists()
 
 
@@ -71,8 +71,8 @@ def test_a_changed_recipe_never_throws_training_away(run):
     longer = replace(recipe.timeline[0], tokens=Tokens(20 * 4 * 32))
     before = hashes(folder)
     with pytest.raises(RunError, match=r"phase.tokens.count was 1536, not 2560[\s\S]*lilliput clean"):
-        timeline.train(replace(recipe, timeline=(longer, *recipe.timeline[1:])), folder, None, CONSOLE)
-    timeline.run(recipe, folder, None, CONSOLE)
+        pipeline.train(replace(recipe, timeline=(longer, *recipe.timeline[1:])), folder, None, CONSOLE)
+    pipeline.run(recipe, folder, None, CONSOLE)
     assert hashes(folder) == before
 
 
@@ -83,13 +83,13 @@ def test_what_a_trained_phase_rests_on_is_not_replaced_either(run):
         path: path.read_bytes() for path in (folder / "tokenizer", folder / "shards") for path in path.rglob("*.json")
     }
     other = replace(recipe, tokenizer=replace(recipe.tokenizer, vocab=290), model=replace(recipe.model, vocab=290))
-    for verb in (timeline.tokenizer, timeline.data, timeline.publish):
+    for verb in (pipeline.tokenizer, pipeline.data, pipeline.publish):
         with pytest.raises(RunError, match="trained on other tokens: tokenizer.vocab was 300, not 290"):
             verb(other, folder, CONSOLE)
         with pytest.raises(RunError, match="seed was 0, not"):
             verb(replace(recipe, seed=5), folder, CONSOLE)
     assert {path: path.read_bytes() for path in before} == before
-    timeline.run(recipe, folder, None, CONSOLE)
+    pipeline.run(recipe, folder, None, CONSOLE)
 
 
 def test_spare_parts_go_and_the_run_stays_whole(run):
@@ -105,7 +105,7 @@ def test_spare_parts_go_and_the_run_stays_whole(run):
     before = hashes(folder)
     assert remove(folder, found) == sum(one.size for one in found) > 0
     assert not spare(folder) and (folder / f"notes{PARTIAL}").read_text() == "somebody's own"
-    timeline.run(recipe, folder, None, CONSOLE)
+    pipeline.run(recipe, folder, None, CONSOLE)
     assert hashes(folder) == before
 
 
@@ -114,7 +114,7 @@ def test_token_files_are_written_again(run):
     remove(folder, shards(folder))
     assert not list((folder / "shards").glob("*"))
     before = hashes(folder)
-    timeline.run(recipe, folder, None, CONSOLE)
+    pipeline.run(recipe, folder, None, CONSOLE)
     assert hashes(folder) == before and len(shards(folder)) == 2
 
 
@@ -126,7 +126,7 @@ def test_giving_a_part_up_gives_up_what_came_after(run):
     before = hashes(folder)
     remove(folder, found)
     assert overview(folder).releases == ("tiny-base",)
-    timeline.run(recipe, folder, None, CONSOLE)
+    pipeline.run(recipe, folder, None, CONSOLE)
     assert hashes(folder) == before
     with pytest.raises(LilliputError, match="one of: tokenizer, shards/texts, shards/chats, phases/00-pretrain"):
         since(folder, "phases/00-pretrian")
@@ -142,7 +142,7 @@ def test_a_card_that_somebody_edited_stays(run):
 
     def publish():
         screen = StringIO()
-        timeline.publish(recipe, folder, Console(file=screen, width=200))
+        pipeline.publish(recipe, folder, Console(file=screen, width=200))
         return screen.getvalue()
 
     assert "edited" not in publish() and readme.read_bytes() == written
@@ -191,10 +191,10 @@ def test_what_weights_were_trained_on_is_theirs_for_good(tmp_path):
     """A line more in a text: no verb replaces tokenizer and token files, nor makes others where they are gone."""
     recipe = tiny.recipe(tmp_path / "data", tiny.GQA_SPEC)
     folder, texts = tmp_path / "run", tmp_path / "data" / "texts.jsonl"
-    timeline.train(recipe, folder, MACHINE, CONSOLE)
+    pipeline.train(recipe, folder, MACHINE, CONSOLE)
     rests = {path: path.read_bytes() for name in ("tokenizer", "shards") for path in (folder / name).rglob("*.*")}
     texts.write_text(texts.read_text() + '{"text": "one more line"}\n')
-    for verb in (timeline.tokenizer, timeline.data, timeline.publish):
+    for verb in (pipeline.tokenizer, pipeline.data, pipeline.publish):
         screen = StringIO()
         verb(recipe, folder, Console(file=screen, width=200))
         assert "texts: the text has changed since the run read it, the run goes on with what" in screen.getvalue()
@@ -202,9 +202,9 @@ def test_what_weights_were_trained_on_is_theirs_for_good(tmp_path):
     assert overview(folder).state == "published"
     other = replace(recipe, corpora=recipe.corpora | {"texts": Files(paths=("elsewhere.jsonl",))})
     with pytest.raises(RunError, match=r"trained on another corpus: texts.paths.0 was .*elsewhere.jsonl"):
-        timeline.publish(other, folder, CONSOLE)
+        pipeline.publish(other, folder, CONSOLE)
     (folder / "shards" / "texts" / "index.json").unlink()
-    for verb in (timeline.data, timeline.publish):
+    for verb in (pipeline.data, pipeline.publish):
         with pytest.raises(RunError, match="shards/texts is not whole, and cannot be made again"):
             verb(recipe, folder, CONSOLE)
     assert {path: path.read_bytes() for path in rests if path.exists()} == {
@@ -218,20 +218,20 @@ def test_another_text_under_the_same_relative_name_is_told_of_and_read_before_tr
     recipe = replace(recipe, corpora=recipe.corpora | {"texts": Files(paths=("data/texts.jsonl",))})
     recipe = replace(recipe, timeline=recipe.timeline[:1])
     monkeypatch.chdir(tmp_path / "here")
-    timeline.data(recipe, tmp_path / "here" / "run", CONSOLE)
+    pipeline.data(recipe, tmp_path / "here" / "run", CONSOLE)
     there = tmp_path / "there"
     shutil.copytree(tmp_path / "here" / "run", there / "run")
     (there / "data").mkdir()
     lines = (tmp_path / "here" / "data" / "texts.jsonl").read_text().splitlines(keepends=True)
     (there / "data" / "texts.jsonl").write_text("".join(reversed(lines)) + '{"text": "one line more"}\n')
     monkeypatch.chdir(there)
-    for verb, said in ((timeline.data, "it is read again"), (timeline.train, "")):
+    for verb, said in ((pipeline.data, "it is read again"), (pipeline.train, "")):
         screen = StringIO()
-        settings = (MACHINE,) if verb is timeline.train else ()
+        settings = (MACHINE,) if verb is pipeline.train else ()
         verb(recipe, there / "run", *settings, Console(file=screen, width=200))
         assert ("texts: the text has changed since the run read it" in screen.getvalue()) == bool(said)
         assert said in screen.getvalue()
     monkeypatch.chdir(tmp_path / "here")
     screen = StringIO()
-    timeline.data(recipe, there / "run", Console(file=screen, width=200))
+    pipeline.data(recipe, there / "run", Console(file=screen, width=200))
     assert "the run goes on with what it was trained on" in screen.getvalue()

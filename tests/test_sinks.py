@@ -10,8 +10,8 @@ import pytest
 import tiny_commands
 
 from lilliput.base.errors import LilliputError
-from lilliput.train.sinks import tensorboard
-from lilliput.train.sinks.sink import SINKS, Feed, Shown, check_sinks
+from lilliput.train.loggers import tensorboard
+from lilliput.train.loggers.logger import SINKS, Feed, Shown, check_sinks
 
 LINE = {"step": 3, "cross_entropy": 2.5, "lr": 1.0}
 
@@ -24,7 +24,7 @@ def desk(tmp_path):
 def test_a_sink_that_is_missing_is_said_before_anything_begins(desk, monkeypatch):
     tiny_commands.refused("train", "mine.py", "--sink", "tensorbord", folder=desk, says="tensorboard, trackio, wandb")
     assert not (desk / "runs").exists()
-    monkeypatch.setattr("lilliput.train.sinks.sink.find_spec", lambda name: None)
+    monkeypatch.setattr("lilliput.train.loggers.logger.find_spec", lambda name: None)
     for name in SINKS:
         with pytest.raises(LilliputError, match=f"the package '{name}' is not installed") as error:
             check_sinks([name])
@@ -47,7 +47,7 @@ def test_a_sink_that_fails_is_left_out_and_training_goes_on(tmp_path, monkeypatc
 
 def test_nothing_of_a_sink_is_imported_unasked(desk):
     (desk / "look.py").write_text(
-        f"import sys, lilliput.timeline, lilliput.cli\nassert not {{*{SINKS!r}}} & set(sys.modules), 'imported'\n"
+        f"import sys, lilliput.run.pipeline, lilliput.cli\nassert not {{*{SINKS!r}}} & set(sys.modules), 'imported'\n"
     )
     assert os.system(f"{sys.executable} {desk / 'look.py'}") == 0
 
@@ -72,7 +72,7 @@ FEED_TWICE = """
 import sys
 from pathlib import Path
 
-from lilliput.train.sinks.sink import Feed, Shown
+from lilliput.train.loggers.logger import Feed, Shown
 
 for start in (0, 3):
     said = []

@@ -16,10 +16,10 @@ from rich.console import Console
 
 from lilliput.base.errors import MachineError, RecipeError, RunError
 from lilliput.base.files import read_json
-from lilliput.base.rundir import RunFolder
+from lilliput.base.run_folder import RunFolder
 from lilliput.recipe import load_recipe
-from lilliput.sweep.grid import Over
-from lilliput.sweep.walk import sweep
+from lilliput.sweep.axes import Over
+from lilliput.sweep.variants import sweep
 from lilliput.train.machine import Machine
 
 MACHINE = Machine(device="cpu", precision="fp32", threads=1)

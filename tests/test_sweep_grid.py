@@ -9,7 +9,7 @@ from scipy import stats
 
 from lilliput.base.errors import RecipeError
 from lilliput.nn.gqa import GQA
-from lilliput.sweep.grid import Over, read_over, settled, variants
+from lilliput.sweep.axes import Over, read_over, settled, variants
 from lilliput.sweep.interval import estimate, student_quantile
 from lilliput.sweep.metric import Outcome, choose
 from lilliput.sweep.results import results

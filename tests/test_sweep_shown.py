@@ -9,9 +9,9 @@ from markdown_it import MarkdownIt
 
 from lilliput.base.errors import RunError
 from lilliput.base.files import write_text
-from lilliput.base.rundir import RunFolder
+from lilliput.base.run_folder import RunFolder
 from lilliput.base.terminal import Terminal, visible
-from lilliput.sweep.grid import Over, settled, variants
+from lilliput.sweep.axes import Over, settled, variants
 from lilliput.sweep.metric import choose, outcome
 from lilliput.sweep.plot import picture
 from lilliput.sweep.table import footnotes, markdown, table

@@ -17,11 +17,11 @@ from lilliput.base.errors import LilliputError
 from lilliput.base.terminal import Terminal, visible
 from lilliput.cli import app
 from lilliput.cli.app import complain
-from lilliput.growth.tokens import resize_vocabulary
+from lilliput.growth.add_tokens import resize_vocabulary
 from lilliput.publish.export import Generation, export
 from lilliput.tokenizer.bpe import BPE
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, CHATML, add_tokens
-from lilliput.train.watch import Watch
+from lilliput.train.metrics_log import Watch
 
 CONTROLS = [chr(code) for code in (*range(32), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"]
 TURNING = [*"\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"]

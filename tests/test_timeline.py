@@ -18,16 +18,16 @@ from rich.console import Console
 
 from lilliput.base.errors import RunError
 from lilliput.base.files import read_json, sha256
-from lilliput.base.rundir import RunFolder
+from lilliput.base.run_folder import RunFolder
 from lilliput.base.units import Tokens
 from lilliput.generate.decode import stream
-from lilliput.generate.sample import Sampling
+from lilliput.generate.sampling import Sampling
 from lilliput.plan import foreseen
 from lilliput.publish.load import load
 from lilliput.recipe import read_recipe, vocabulary_of
 from lilliput.report.records import read_run
-from lilliput.runs import remove, since
-from lilliput.timeline import run
+from lilliput.run.listing import remove, since
+from lilliput.run.pipeline import run
 from lilliput.tokenizer.bpe import BPE
 from lilliput.tokenizer.chatml import render
 from lilliput.train.machine import Machine
@@ -214,7 +214,7 @@ from io import StringIO
 from pathlib import Path
 import tiny
 from rich.console import Console
-from lilliput.timeline import run
+from lilliput.run.pipeline import run
 from lilliput.train.machine import Machine
 run(tiny.recipe(Path(sys.argv[1])), Path(sys.argv[2]), Machine(device="cpu", precision="fp32", threads=1),
     Console(file=StringIO()))

@@ -14,19 +14,19 @@ from lilliput.base.units import Share, Steps, Tokens
 from lilliput.data.documents import Files
 from lilliput.data.shards import Shards, write_shards
 from lilliput.data.split import Split
-from lilliput.objectives.language import NextBag
+from lilliput.objectives.next_token import NextBag
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.ema import Ema, NoEma
 from lilliput.tokenizer.bpe import BPE
 from lilliput.train import checkpoint, loop
-from lilliput.train.gradients import Gradients
-from lilliput.train.heldout import measurer
+from lilliput.train.grad_clip import Gradients
 from lilliput.train.machine import Machine
-from lilliput.train.metrics import measured_of, read_metrics, released, steps_of
+from lilliput.train.metrics_file import measured_of, read_metrics, released, steps_of
+from lilliput.train.metrics_log import Watch
 from lilliput.train.phase import Plan, Stage
 from lilliput.train.resuming import BEFORE_DECAY
-from lilliput.train.watch import Watch
+from lilliput.train.validation import measurer
 
 MACHINE = Machine(device="cpu", precision="fp32", threads=1)
 

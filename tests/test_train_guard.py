@@ -10,8 +10,8 @@ from test_train import MACHINE, Interrupted, same, shards, train  # noqa: F401, 
 
 from lilliput.base.errors import DivergenceError, RecipeError, RunError
 from lilliput.optim.adamw import AdamW
-from lilliput.train.guard import Guard, Judge, NoGuard
-from lilliput.train.incidents import read_incidents
+from lilliput.train.rollback import read_incidents
+from lilliput.train.spike_detection import Guard, Judge, NoGuard
 
 PHASE = tiny.pretraining(steps=24, guard=Guard(window=6, loss=4.0))
 ROWS = 4 * 32

@@ -11,16 +11,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lilliput.base.errors import DivergenceError
 from lilliput.data.batch import Batch
-from lilliput.objectives.language import NextBag
+from lilliput.objectives.next_token import NextBag
 from lilliput.objectives.objective import charged
 from lilliput.objectives.terms import CrossEntropy, ZLoss
-from lilliput.ops import project
+from lilliput.ops import linear
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.normuon import NorMuon
 from lilliput.optim.optimizer import set_multiplier, state_tensors
 from lilliput.train import machine, precision
 from lilliput.train.checkpoint import newest
-from lilliput.train.headroom import looking
+from lilliput.train.fp16_range import looking
 from lilliput.train.precision import GROWS_AFTER, LARGEST_SCALE, ScaledPrecision, Scaling, WidePrecision, autocast
 
 FP16 = replace(MACHINE, precision="fp16")
@@ -247,7 +247,7 @@ def test_headroom_is_what_is_left_above_the_largest_activation():
 @pytest.mark.parametrize("name", ["gqa", "odin"])
 def test_headroom_sees_every_matrix_of_a_layer(monkeypatch, name, as_one):
     """Also those that several projections are one product of, as on a GPU."""
-    monkeypatch.setattr(project, "as_one", lambda x: as_one)
+    monkeypatch.setattr(linear, "as_one", lambda x: as_one)
     matrices = [
         name for name, module in tiny.SPECS[name].skeleton().layers.named_modules() if isinstance(module, nn.Linear)
     ]

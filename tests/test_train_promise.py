@@ -9,9 +9,9 @@ import tiny
 import torch
 from rich.console import Console
 
-from lilliput import timeline
 from lilliput.base.errors import RunError
 from lilliput.base.files import read_json, sealed, sha256, unsealed, write_json
+from lilliput.run import pipeline
 from lilliput.train.machine import Machine
 
 MACHINE = Machine(device="cpu", precision="fp32", threads=1)
@@ -29,7 +29,7 @@ def begun(tmp_path):
 
 def train(recipe, run, machine=None, **how):
     screen = StringIO()
-    timeline.train(recipe, run, machine, Console(file=screen, width=300), **how)
+    pipeline.train(recipe, run, machine, Console(file=screen, width=300), **how)
     return screen.getvalue()
 
 

@@ -10,16 +10,16 @@ from test_train_guard import Spoilt
 
 from lilliput.base.errors import RecipeError, RunError
 from lilliput.base.units import Share, Steps, Tokens
-from lilliput.objectives.language import NextBag
+from lilliput.objectives.next_token import NextBag
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.ema import NoEma
 from lilliput.optim.schedule import Constant, Cosine, WarmupStableDecay, going_on, stable_until
 from lilliput.recipe import Recipe
 from lilliput.train import checkpoint
-from lilliput.train.incidents import read_incidents
-from lilliput.train.metrics import steps_of
+from lilliput.train.metrics_file import steps_of
 from lilliput.train.phase import Phase, Plan, Stage
 from lilliput.train.resuming import BEFORE_DECAY, beginning
+from lilliput.train.rollback import read_incidents
 
 ONE = (Stage(share=1.0, objective=NextBag()),)
 SCHEDULE = WarmupStableDecay(warmup=Steps(2), decay=Steps(3))

@@ -17,8 +17,8 @@ from lilliput.base.errors import RunError
 from lilliput.base.units import Steps
 from lilliput.train import checkpoint
 from lilliput.train.checkpoint import Checkpoint, Progress
-from lilliput.train.leaving import SIGNALS, Leaving
 from lilliput.train.saver import Saver
+from lilliput.train.signals import SIGNALS, Leaving
 
 
 class Signalled:
@@ -67,7 +67,7 @@ def test_a_signal_in_the_last_step_finds_the_phase_done(shards, tmp_path, number
 
 TWICE = """
 import os, sys, time
-from lilliput.train.leaving import Leaving
+from lilliput.train.signals import Leaving
 with Leaving() as leaving:
     os.kill(os.getpid(), int(sys.argv[1]))
     time.sleep(0.01)

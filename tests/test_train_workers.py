@@ -14,19 +14,19 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from lilliput import timeline
 from lilliput.base.errors import MachineError, RecipeError, RunError
 from lilliput.base.files import read_json
-from lilliput.longer import with_more_tokens
+from lilliput.more_tokens import with_more_tokens
 from lilliput.recipe import load_machine
+from lilliput.run import pipeline
 from lilliput.train import all_reduce
 from lilliput.train.all_reduce import AllReduce
-from lilliput.train.incidents import read_incidents
+from lilliput.train.forward_backward import LaunchedPasses
 from lilliput.train.machine import Machine
-from lilliput.train.metrics import read_metrics
+from lilliput.train.metrics_file import read_metrics
+from lilliput.train.metrics_log import Watch
 from lilliput.train.micro_batches import read_rows
-from lilliput.train.passes import LaunchedPasses
-from lilliput.train.watch import Watch
+from lilliput.train.rollback import read_incidents
 
 ONE = Machine(device="cpu", precision="fp32", threads=1, rows=2)
 TWO = replace(ONE, exchange=AllReduce(workers=2))
@@ -79,7 +79,7 @@ def worker(work, run, machine, rank, port, make, killed_after, signalled_after, 
     if narrow is not None:
         LaunchedPasses.differentiate = narrowly
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(143))
-    timeline.train(make(work), run, machine, Console(file=StringIO()))
+    pipeline.train(make(work), run, machine, Console(file=StringIO()))
     told.send(exchanged)
 
 
@@ -118,7 +118,7 @@ def together(
 
 
 def alone(work, run, machine=ONE, **how):
-    timeline.train(recipe(work), run, machine, Console(file=StringIO()), **how)
+    pipeline.train(recipe(work), run, machine, Console(file=StringIO()), **how)
 
 
 def weights(run):
@@ -184,7 +184,7 @@ def test_two_workers_go_on_before_a_decay_and_one_is_killed_there(straight):
     codes = together(straight, straight / "cut", make=longer, killed_after=14)
     assert codes[0] == -signal.SIGKILL
     together(straight, straight / "cut", make=longer)
-    timeline.train(longer(straight), straight / "longer alone", ONE, Console(file=StringIO()))
+    pipeline.train(longer(straight), straight / "longer alone", ONE, Console(file=StringIO()))
     last = [
         load_file(straight / run / "phases/01-pretrain-2/final/weights.safetensors")
         for run in ("longer", "cut", "longer alone")

@@ -14,15 +14,15 @@ from tiny_releases import RELEASES, awake, tokenizer
 import lilliput as package
 from lilliput.base.errors import RecipeError, RunError
 from lilliput.base.terminal import Terminal
-from lilliput.evals.by_name import evaluate_by_name
-from lilliput.evals.items import Hub
-from lilliput.evals.native import Native
+from lilliput.evals.native_model import Native
+from lilliput.evals.question_files import Hub
+from lilliput.evals.run_suite import evaluate_by_name
 from lilliput.publish.export import Generation, export
 from lilliput.recipe import load_recipe
-from lilliput.timeline import train
+from lilliput.run.pipeline import train
+from lilliput.run.trained import read_trained
 from lilliput.tokenizer.bpe import OURS
 from lilliput.train.machine import Machine
-from lilliput.trained import read_trained
 
 MINE = """
 from dataclasses import dataclass

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import tiny
 
-from lilliput.base import verified
+from lilliput.base import hash_cache
 from lilliput.base.errors import DataError
-from lilliput.base.verified import BLOCK, Verified, digest
+from lilliput.base.hash_cache import BLOCK, Verified, digest
 from lilliput.data.batch import Cursor
-from lilliput.data.chats import ChatRows, Chats, write_chats
+from lilliput.data.chat_rows import ChatRows, Chats, write_chats
 from lilliput.data.conversations import ChatFiles
-from lilliput.data.index import header, in_bytes, seal_index
 from lilliput.data.mixture import Mixture
 from lilliput.data.pieces import PIECES, write_pieces
 from lilliput.data.shards import HELDOUT_TEXTS, Shards
 from lilliput.data.split import Split
+from lilliput.data.token_files import header, in_bytes, seal_index
 from lilliput.tokenizer.bpe import BPE
 from lilliput.tokenizer.chatml import add_chatml
 
@@ -25,7 +25,7 @@ from lilliput.tokenizer.chatml import add_chatml
 @pytest.fixture(autouse=True)
 def long_ago(monkeypatch):
     """No file of these tests counts as changed just now, but where that is the question."""
-    monkeypatch.setattr(verified, "RECENT", -60.0)
+    monkeypatch.setattr(hash_cache, "RECENT", -60.0)
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def hashed(monkeypatch) -> list[str]:
         names.append(path.name)
         return digest(path, told)
 
-    monkeypatch.setattr(verified, "digest", noting)
+    monkeypatch.setattr(hash_cache, "digest", noting)
     return names
 
 
@@ -128,7 +128,7 @@ def test_every_file_that_differs_is_named(folder) -> None:
 
 
 def test_a_file_changed_just_now_is_not_trusted_the_next_time(folder, hashed, monkeypatch) -> None:
-    monkeypatch.setattr(verified, "RECENT", 60.0)
+    monkeypatch.setattr(hash_cache, "RECENT", 60.0)
     assert opened(folder)[1] == {}
 
 

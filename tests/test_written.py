@@ -6,15 +6,15 @@ import pytest
 import tiny
 
 from lilliput.base.errors import RecipeError
-from lilliput.base.overrides import override
+from lilliput.base.field_overrides import override
+from lilliput.base.spec_text import split, write
 from lilliput.base.units import Steps, Tokens
-from lilliput.base.written import split, write
 from lilliput.data.mixture import Mixture
 from lilliput.nn.ffn import SwiGLU2
 from lilliput.nn.gqa import GQA
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.rope import EvenLayers
-from lilliput.objectives.language import NextBag
+from lilliput.objectives.next_token import NextBag
 from lilliput.objectives.terms import CrossEntropy
 from lilliput.optim.schedule import WarmupStableDecay
 from lilliput.tokenizer.bpe import BPE

@@ -5,13 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from lilliput.base.units import Share, Steps, Tokens
-from lilliput.data.chats import Chats
+from lilliput.data.chat_rows import Chats
 from lilliput.data.conversations import ChatFiles
 from lilliput.data.documents import Files
 from lilliput.data.mixture import Mixture
 from lilliput.data.split import Split
-from lilliput.growth.merge import UseEma
-from lilliput.growth.tokens import AddTokens
+from lilliput.growth.add_tokens import AddTokens
+from lilliput.growth.use_ema import UseEma
 from lilliput.model import ModelSpec
 from lilliput.nn.block import ScalarGate
 from lilliput.nn.ffn import SwiGLU, SwiGLU2
@@ -19,14 +19,14 @@ from lilliput.nn.gqa import GQA
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.norm import ZeroCentredRMSNorm
 from lilliput.nn.rope import EvenLayers
-from lilliput.objectives.language import NextBag
+from lilliput.objectives.next_token import NextBag
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.ema import Ema
 from lilliput.optim.schedule import WarmupStableDecay
 from lilliput.publish.export import Generation
-from lilliput.publish.layouts.hgrn2 import HGRN2Layout
-from lilliput.publish.layouts.qwen3 import Qwen3Layout
+from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
+from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
 from lilliput.recipe import Recipe, Release
 from lilliput.tokenizer.bpe import BPE
 from lilliput.tokenizer.chatml import CHATML

@@ -13,12 +13,12 @@ from typing import Any
 import tiny
 from rich.console import Console
 
-from lilliput import timeline
-from lilliput import walk as walks
 from lilliput.base import files
 from lilliput.base.files import sha256
+from lilliput.run import pipeline
+from lilliput.run import runner as walks
 from lilliput.train.machine import Machine
-from lilliput.train.watch import Watch
+from lilliput.train.metrics_log import Watch
 
 MACHINE = Machine(device="cpu", precision="fp32", threads=1)
 
@@ -49,7 +49,7 @@ def walk(work: str, run: str, kill_at: int | None, told: Any) -> None:
         walks.plot_loss = lambda *drawn: None
     recipe = tiny.recipe(Path(work) / "data", tiny.GQA_SPEC)
     steps = [entry for entry in recipe.timeline if type(entry).__name__ != "Release"]
-    timeline.train(replace(recipe, timeline=tuple(steps)), Path(run), MACHINE, Console(file=StringIO()))
+    pipeline.train(replace(recipe, timeline=tuple(steps)), Path(run), MACHINE, Console(file=StringIO()))
     told.send(count)
 
 

@@ -20,9 +20,9 @@ from lilliput.base.files import unsealed, write_bytes
 from lilliput.base.limits import limit, plain_name, raising
 from lilliput.base.own_code import Code, Loaded, digest_of, loaded, module_of
 from lilliput.base.ownership import below, inside
-from lilliput.base.rundir import RunFolder
-from lilliput.base.strangers import read_object
+from lilliput.base.run_folder import RunFolder
 from lilliput.base.trust import is_remembered
+from lilliput.base.untrusted import read_object
 
 FILE = "code.json"
 FOLDER = "code"

@@ -11,7 +11,7 @@ from typing import Any
 from lilliput.base.errors import RunError
 from lilliput.base.files import write_private
 from lilliput.base.own_code import Code
-from lilliput.base.strangers import read_object
+from lilliput.base.untrusted import read_object
 
 _HINT = "remove the file: what it allowed is asked about again"
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lilliput.base.errors import LilliputError
-from lilliput.cli.opened import explain, subject
+from lilliput.cli.model_argument import explain, subject
 from lilliput.cli.options import DeviceOption, ItemsOption, JsonOption, RunOption, TrustOption, expanded
-from lilliput.cli.pipeline import interruptible
+from lilliput.cli.resolve import target
+from lilliput.cli.run import interruptible
 from lilliput.cli.show import console, show_evaluation, show_release, silent
-from lilliput.cli.target import target
 
 if TYPE_CHECKING:
-    from lilliput.target import Target
-    from lilliput.trained import Trained
+    from lilliput.run.target import Target
+    from lilliput.run.trained import Trained
 
 """Of a model folder, unless told otherwise."""
 
@@ -133,8 +133,8 @@ def evaluate(
 
 
 def _asked(found: "Path | Trained", suite: str, eval_data: Path | None, tasks: str, settings: dict[str, Any]) -> Any:
-    from lilliput.evals.by_name import evaluate_by_name
-    from lilliput.evals.items import items_of
+    from lilliput.evals.question_files import items_of
+    from lilliput.evals.run_suite import evaluate_by_name
 
     chosen = [name.strip() for name in tasks.split(",") if name.strip()]
     if not isinstance(found, Path):
@@ -144,15 +144,15 @@ def _asked(found: "Path | Trained", suite: str, eval_data: Path | None, tasks: s
 
 
 def _own(found: "Path | Trained", files: list[Path], eval_data: Path | None, settings: dict[str, Any]) -> Any:
-    from lilliput.evals.by_name import evaluate_own
-    from lilliput.evals.items import items_of
+    from lilliput.evals.question_files import items_of
+    from lilliput.evals.run_suite import evaluate_own
 
     with _shown(", ".join(map(str, files)), found, settings) as model:
         return evaluate_own(model, [file.expanduser() for file in files], items_of(eval_data), **settings)
 
 
 def _measured(found: "Path | Trained", text: Path, settings: dict[str, Any]) -> Any:
-    from lilliput.evals.text import measure_text
+    from lilliput.evals.perplexity import measure_text
 
     with _shown(str(text), found, settings) as model:
         return measure_text(model, text, **settings)
@@ -173,8 +173,8 @@ def _as_the_recipe_says(aim: "Target", eval_data: Path | None, as_json: bool) ->
     A run that may be read only, somebody else's or an archived one, shows what it recorded.
     """
     from lilliput.base.files import read_json
-    from lilliput.evals.items import items_of
-    from lilliput.timeline import publish
+    from lilliput.evals.question_files import items_of
+    from lilliput.run.pipeline import publish
 
     releases = [] if os.access(aim.folder, os.W_OK) else _recorded(aim.folder)
     if not releases:

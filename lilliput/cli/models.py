@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from lilliput.base.errors import LilliputError
-from lilliput.cli.opened import opened
+from lilliput.cli.model_argument import opened
 from lilliput.cli.options import DeviceOption, JsonOption, ModelArgument, RunOption, TrustOption
 from lilliput.cli.show import console, number
 

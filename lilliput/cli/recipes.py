@@ -24,8 +24,8 @@ from lilliput.cli.options import (
     TargetArgument,
     TrustOption,
 )
+from lilliput.cli.resolve import target
 from lilliput.cli.show import console
-from lilliput.cli.target import target
 
 app = typer.Typer()
 group = typer.Typer(help="The recipes that come with Lilliput: list, show, copy.", no_args_is_help=True)
@@ -35,21 +35,22 @@ app.add_typer(group, name="recipe")
 @group.command("list")
 def list_recipes(as_json: JsonOption = False) -> None:
     """Name every recipe, what it makes, and how large."""
-    from lilliput.missing import missing_parts
     from lilliput.plan import plan
-    from lilliput.recipe import load_recipe, names
+    from lilliput.recipe import load_recipe, names, unimplemented_parts
 
     rows = []
     for name in names("lilliput.recipes"):
         recipe = load_recipe(name)
         sizes = {entry["name"]: entry["parameters"]["total"] for entry in plan(recipe)["releases"]}
-        rows.append({"name": name, "about": recipe.about, "releases": sizes, "not_built": missing_parts(recipe)})
+        rows.append(
+            {"name": name, "about": recipe.about, "releases": sizes, "not_implemented": unimplemented_parts(recipe)}
+        )
     if as_json:
         print(json.dumps(rows, indent=2))
         return
     table = Table("recipe", "what it is", "parameters of its releases", box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        about = f"{row['about']} Cannot run yet: parts of it are not built." if row["not_built"] else row["about"]
+        about = f"{row['about']} Cannot run yet: parts of it are not built." if row["not_implemented"] else row["about"]
         table.add_row(row["name"], about, "\n".join(f"{size:,}" for size in row["releases"].values()))
     console.print(table)
 
@@ -114,11 +115,11 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Say what a recipe would do and need, without doing it."""
+    from lilliput.overrides import refuse_missing_files
     from lilliput.plan import Tariff, foreseen, show
     from lilliput.plan import plan as make
     from lilliput.plan import probe as measure
     from lilliput.recipe import load_machine
-    from lilliput.sources import refuse_missing_files
 
     tariff = Tariff(price_per_hour=price_per_hour, watts=watts, price_per_kwh=price_per_kwh, currency=currency)
     changes: dict[str, Any] = {"overrides": overrides, "sources": sources, "shrunk": shrink, "more_tokens": more_tokens}
@@ -146,7 +147,7 @@ def plan(
 def _show_outline(run: Path) -> None:
     """What can be said of a run's recipe without its own code."""
     from lilliput.recipe import Release
-    from lilliput.report.outline import HiddenPhase, planned, read_outline
+    from lilliput.report.recipe_outline import HiddenPhase, planned, read_outline
     from lilliput.train.phase import Phase
 
     outline = read_outline(run)

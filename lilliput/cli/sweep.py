@@ -18,9 +18,9 @@ from lilliput.cli.options import (
     TrustOption,
     expanded,
 )
-from lilliput.cli.pipeline import interruptible
+from lilliput.cli.resolve import target
+from lilliput.cli.run import interruptible
 from lilliput.cli.show import console
-from lilliput.cli.target import target
 
 app = typer.Typer()
 
@@ -61,9 +61,9 @@ def sweep_command(
 ) -> None:
     """Train variants of a recipe and compare their held-out bits per byte. Run again to go on after an interruption."""
     from lilliput.recipe import load_machine
-    from lilliput.sweep.grid import read_over
+    from lilliput.sweep.axes import read_over
     from lilliput.sweep.table import footnotes, table
-    from lilliput.sweep.walk import sweep
+    from lilliput.sweep.variants import sweep
 
     aim = target(recipe, overrides=overrides, sources=sources, shrunk=shrink, machine=machine, trust_code=trust_code)
     folder = out or Path("runs") / f"{aim.folder.name}-sweep"

@@ -6,11 +6,11 @@ from typing import Any, Protocol
 
 from lilliput.base.errors import DataError
 from lilliput.data.documents import Files
-from lilliput.data.formats import holds_rows, suffix_of
-from lilliput.data.message_forms import COLUMNS, row_messages
+from lilliput.data.message_formats import COLUMNS, row_messages
 from lilliput.data.messages import Message
-from lilliput.data.paths import nothing_in, readable_files
-from lilliput.data.row_files import rows
+from lilliput.data.readers.formats import holds_rows, suffix_of
+from lilliput.data.readers.paths import nothing_in, readable_files
+from lilliput.data.readers.row_files import rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class ChatCorpus(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ChatFiles:
-    """Local files of rows, in any format of `Files`, that hold messages in any form of `data/message_forms.py`.
+    """Local files of rows, in any format of `Files`, that hold messages in any form of `data/message_formats.py`.
 
     A README, a LICENSE and other files that tell of rows beside them, as `Files` has it, are passed over in folders.
     """

@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Literal, Protocol, TypeGuard, get_args
 
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.limits import limit, raising
-from lilliput.data.formats import holds_rows
-from lilliput.data.lines import whole
-from lilliput.data.paths import Found, found_files, nothing_in, readable_files
-from lilliput.data.row_files import rows
-from lilliput.data.rows import Record
+from lilliput.data.readers.formats import holds_rows
+from lilliput.data.readers.lines import whole
+from lilliput.data.readers.paths import Found, found_files, nothing_in, readable_files
+from lilliput.data.readers.row_files import rows
+from lilliput.data.readers.rows import Record
 
 Null = Literal["refuse", "drop"]
 """What becomes of a row whose text is null."""

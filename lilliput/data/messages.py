@@ -5,7 +5,7 @@ from typing import Any
 
 from lilliput.base.errors import DataError
 from lilliput.data.documents import check_length
-from lilliput.data.rows import shown
+from lilliput.data.readers.rows import shown
 
 ASSISTANT = "assistant"
 SPEAKERS = {"human": "user", "gpt": ASSISTANT, "system": "system", "user": "user", ASSISTANT: ASSISTANT}

@@ -11,9 +11,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.data.batch import Batch, Cursor, numbered
-from lilliput.data.passes import Passes
+from lilliput.data.epochs import Passes
 from lilliput.data.shards import Shards
-from lilliput.data.stream import Stream
+from lilliput.data.token_stream import Stream
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lilliput.data.index import header, in_bytes
+from lilliput.data.token_files import header, in_bytes
 
 PIECES = "train-pieces.bin"
 POSITION = "uint64"

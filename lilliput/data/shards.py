@@ -17,15 +17,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from tokenizers import Tokenizer
 
+from lilliput.base.background import beside
 from lilliput.base.errors import DataError
 from lilliput.base.files import hash_of
+from lilliput.base.hash_cache import Verified
 from lilliput.base.spec import to_plain
-from lilliput.base.verified import Verified
-from lilliput.data.begun import PROGRESS, Begun
-from lilliput.data.beside import beside
 from lilliput.data.documents import Corpus, Document, bytes_of
-from lilliput.data.encoding import Clock, Encoding
-from lilliput.data.index import (
+from lilliput.data.partial_shards import PROGRESS, Begun
+from lilliput.data.pieces import PIECES, POSITION, write_pieces
+from lilliput.data.readers.rows import read_back, shown
+from lilliput.data.resumable import Item, Mark, gauge, goes_on, marked
+from lilliput.data.shard_writer import Lane, Position, Reading, other_corpus
+from lilliput.data.split import HeldOut
+from lilliput.data.token_files import (
     SIDES,
     Side,
     counted,
@@ -35,12 +39,8 @@ from lilliput.data.index import (
     open_index,
     seal_index,
 )
-from lilliput.data.lane import Lane, Position, Reading, other_corpus
-from lilliput.data.marks import Item, Mark, gauge, goes_on, marked
-from lilliput.data.pieces import PIECES, POSITION, write_pieces
-from lilliput.data.rows import read_back, shown
-from lilliput.data.split import HeldOut
-from lilliput.data.stream import Stream
+from lilliput.data.token_stream import Stream
+from lilliput.data.tokenization_progress import Clock, Encoding
 from lilliput.tokenizer.bpe import END, literal
 from lilliput.tokenizer.encoder import Encoder
 

@@ -21,7 +21,7 @@ class Split:
 
     share: float = 0.02
     """Expected fraction of the groups that is held out, in [0, 1]. Where a corpus has so few documents that less than
-    five of them are expected, the last part of each text is, this share of it, or whole ones (`lilliput.data.few`)."""
+    five of them are expected, the last part of each text is, this share of it, or whole ones (`data.small_corpora`)."""
     salt: str = ""
     """Another salt holds out other groups."""
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from lilliput.base.background import Beside, beside
 from lilliput.base.errors import DataError
-from lilliput.data.beside import Beside, beside
 
 DICTIONARY = 64 * 2**20
 """Bytes that xz -9 can look back on."""

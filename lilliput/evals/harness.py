@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from lilliput.base.errors import DataError, RecipeError, reading
-from lilliput.base.headers import check_weights_cover
+from lilliput.base.safetensors_headers import check_weights_cover
 from lilliput.evals.evaluation import Answered, Evaluation, summed_up, write_records
-from lilliput.evals.items import Items, Questions, asked, check_items, from_file
-from lilliput.evals.layout import FILES, identity_of
-from lilliput.evals.native import Native
+from lilliput.evals.local_files import FILES, identity_of
+from lilliput.evals.native_model import Native
 from lilliput.evals.offline import offline
 from lilliput.evals.own_tasks import load_own, sandboxed
 from lilliput.evals.progress import Watcher
+from lilliput.evals.question_files import Items, Questions, asked, check_items, from_file
 from lilliput.evals.suites import Suite, TaskUse
 from lilliput.evals.task_file import TaskFile
 from lilliput.tokenizer.bpe import TOKENIZER_FILE, load_tokenizer
@@ -99,7 +99,7 @@ def evaluate(
         identities |= {one.use.task: one.identity for one in loaded}
         import lm_eval.evaluator
 
-        from lilliput.evals.likelihoods import Likelihoods
+        from lilliput.evals.hf_model import Likelihoods
 
         with reading(str(model_folder), "fetch or publish the folder again", "the model cannot be loaded"):
             model: Any = Likelihoods(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lilliput.base.errors import DataError, reading
-from lilliput.base.strangers import shown
+from lilliput.base.untrusted import shown
 from lilliput.evals.suites import TaskUse
 from lilliput.evals.task_file import HINT, TaskFile
 

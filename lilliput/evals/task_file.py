@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from lilliput.base.errors import DataError, reading
-from lilliput.base.strangers import check_size, shown
+from lilliput.base.untrusted import check_size, shown
 
 METRICS = ("acc", "acc_norm", "acc_bytes")
 """Shares of right answers: what chance is, and a standard error, are known of these."""

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 import torch
 from torch import Tensor
 
-from lilliput.generate.sample import Sampling, choose
+from lilliput.generate.sampling import Sampling, choose
 from lilliput.model import LanguageModel
 
 

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from lilliput.base.errors import RecipeError
 from lilliput.growth.growth import Line
 from lilliput.model import LanguageModel, ModelSpec
-from lilliput.nn.initialise import RESIDUAL_OUTPUTS
+from lilliput.nn.init import RESIDUAL_OUTPUTS
 
 Order = Literal["stack", "interleaved", "zero"]
 

@@ -4,7 +4,7 @@ x  = x + g_m * mixer(norm(x))
 x  = x + g_f * ffn(norm(x))
 
 Mixers and feed-forward layers are what lies between a branch's first product and its last one. Norms, these products,
-gates and sums are made here, together where that is faster (`lilliput.ops.stream`).
+gates and sums are made here, together where that is faster (`lilliput.ops.add_rms_norm_linear`).
 """
 
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from lilliput.base.spec import check_range
 from lilliput.nn.ffn import FFN, FFNSpec
 from lilliput.nn.mixer import Mixer, MixerSpec, State
 from lilliput.nn.norm import Norm, NormSpec
-from lilliput.ops.project import Product
-from lilliput.ops.stream import begin
+from lilliput.ops.add_rms_norm_linear import begin
+from lilliput.ops.linear import Product
 
 
 class GateSpec(Protocol):

@@ -7,7 +7,7 @@ from typing import Protocol, get_args
 from torch import Tensor, nn
 
 from lilliput.base.spec import check_choice, check_range
-from lilliput.ops.feed_forward import Square, feed_forward
+from lilliput.ops.swiglu import Square, feed_forward
 
 
 class FFNSpec(Protocol):
@@ -67,7 +67,7 @@ class SwiGLU2:
 
 
 class GatedFFN(nn.Module):
-    """down(gated(gate x, up x)), without biases; what `square` names is squared, see `lilliput.ops.feed_forward`."""
+    """down(gated(gate x, up x)), without biases; what `square` names is squared, see `lilliput.ops.swiglu`."""
 
     def __init__(self, width: int, inner: int, square: Square | None = None):
         super().__init__()

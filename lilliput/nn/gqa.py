@@ -14,9 +14,9 @@ from lilliput.base.errors import RecipeError
 from lilliput.base.spec import check_cap, check_range
 from lilliput.nn.norm import RMSNormLayer
 from lilliput.nn.rope import Everywhere, Rope
-from lilliput.ops.attend import attend
 from lilliput.ops.attention import attention, heads
-from lilliput.ops.project import Product
+from lilliput.ops.linear import Product
+from lilliput.ops.sdpa import attend
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,10 +20,10 @@ from lilliput.base.spec import check_range
 from lilliput.nn.lower_bounds import LowerBounds
 from lilliput.nn.norm import Norm, NormSpec, RMSNorm
 from lilliput.nn.rope import Nowhere, Rope
-from lilliput.ops.gated_scan import gated_scan
-from lilliput.ops.normed import parts
-from lilliput.ops.project import Product, multiplied
-from lilliput.ops.recurrence import gates, kernels_take, recurrence
+from lilliput.ops.gla import gated_scan
+from lilliput.ops.hgrn2 import gates, kernels_take, recurrence
+from lilliput.ops.linear import Product, multiplied
+from lilliput.ops.rms_norm import parts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """The seam between a model and what mixes its positions: attention, a recurrence, or the next idea.
 
 The layer itself multiplies the normed stream by a mixer's first weights, and what the mixer makes of that by its last
-one: both products are made together with what is around them (`lilliput.ops.stream`). What lies between is the mixer,
-three methods; its spec is a frozen dataclass in the same file.
+one: both products are made together with what is around them (`ops.add_rms_norm_linear`). What lies between is the
+mixer, three methods; its spec is a frozen dataclass in the same file.
 
 Shapes: B rows, L positions, D model width, E channels of the projection.
 """
@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 
 from torch import Tensor, nn
 
-from lilliput.ops.project import Product
+from lilliput.ops.linear import Product
 
 State = Any
 """What a mixer carries from one position to the next: keys and values, or a recurrent state. A tuple of tensors."""

@@ -6,8 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from lilliput.ops.normed import rms_norm
-from lilliput.ops.soft_cap import wide
+from lilliput.ops.rms_norm import rms_norm
+from lilliput.ops.softcap import wide
 
 
 class NormSpec(Protocol):

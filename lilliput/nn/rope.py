@@ -1,10 +1,10 @@
-"""Which layers turn their heads by position (rotary embedding, arXiv 2104.09864; `ops/rotate.py` turns them)."""
+"""Which layers turn their heads by position (rotary embedding, arXiv 2104.09864; `ops/rope.py` turns them)."""
 
 from dataclasses import dataclass
 from typing import Protocol
 
 from lilliput.base.spec import check_choice
-from lilliput.ops.rotate import PAIRS, Pairs
+from lilliput.ops.rope import PAIRS, Pairs
 
 
 class Rope(Protocol):

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from lilliput.ops.bag_loss.price import Price
+from lilliput.ops.fused_linear_cross_entropy.coefficients import Price
 
 
 class Term(Protocol):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lilliput.optim.decay import decay_
+from lilliput.optim.cautious_decay import decay_
 
 
 def adam_step(parameters: list[Tensor], state: Mapping[Tensor, dict[str, Any]], group: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from lilliput.base.spec import check_range
 from lilliput.model import LanguageModel
-from lilliput.optim.grouped import GroupedOptimizer
+from lilliput.optim.matrix_optimizer import GroupedOptimizer
 from lilliput.optim.roles import Role, roles
 
 

@@ -1,6 +1,6 @@
 """Muon (kellerjordan.github.io/posts/muon) on matrices, AdamW on everything else: the baseline of NorMuon.
 
-W <- W - lr wd W - size O,   O: the orthogonalised momentum, see optim/grouped.py
+W <- W - lr wd W - size O,   O: the orthogonalised momentum, see optim/matrix_optimizer.py
 """
 
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ import torch
 
 from lilliput.base.spec import check_choice, check_range
 from lilliput.model import LanguageModel
-from lilliput.ops.orthogonalise import POLYNOMIALS
-from lilliput.optim.grouped import matrices_and_rest
-from lilliput.optim.rule import Rule
+from lilliput.ops.newton_schulz import POLYNOMIALS
+from lilliput.optim.matrix_optimizer import matrices_and_rest
+from lilliput.optim.matrix_update import Rule
 
 SIZES: dict[str, Literal["longer side", "ratio"]] = {"adam": "longer side", "original": "ratio"}
 

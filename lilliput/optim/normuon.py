@@ -1,6 +1,6 @@
 """NorMuon (arXiv 2510.05491) on matrices, AdamW on everything else, in one optimizer.
 
-The paper's algorithm 1, with Nesterov's momentum as in its authors' code; O is defined in optim/grouped.py:
+The paper's algorithm 1, with Nesterov's momentum as in its authors' code; O is defined in optim/matrix_optimizer.py:
 
     v <- b2 v + (1 - b2) mean of O^2 over columns     one number a row
     W <- W - lr wd W - 0.2 lr sqrt(m n) O' / |O'|_F,   O' = O / (sqrt v + eps)
@@ -19,9 +19,9 @@ import torch
 from lilliput.base.errors import RecipeError
 from lilliput.base.spec import check_choice, check_range
 from lilliput.model import LanguageModel
-from lilliput.ops.orthogonalise import POLAR_EXPRESS, POLYNOMIALS, QUINTIC
-from lilliput.optim.grouped import matrices_and_rest
-from lilliput.optim.rule import Rule
+from lilliput.ops.newton_schulz import POLAR_EXPRESS, POLYNOMIALS, QUINTIC
+from lilliput.optim.matrix_optimizer import matrices_and_rest
+from lilliput.optim.matrix_update import Rule
 
 PAPER = Rule(polynomials=POLAR_EXPRESS, divisor="rows", divisor_decay=0.95, size="fixed", cautious=False)
 VARIANTS = {

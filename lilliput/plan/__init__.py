@@ -8,8 +8,8 @@ show(console, plan(...))                                       the same as table
 
 from lilliput.plan.count import plan
 from lilliput.plan.measure import probe
+from lilliput.plan.pricing import Tariff
 from lilliput.plan.tables import show
-from lilliput.plan.tariff import Tariff
 from lilliput.plan.vocabulary import foreseen
 
 __all__ = ["Tariff", "foreseen", "plan", "probe", "show"]

@@ -9,23 +9,23 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lilliput.base.definitions import definitions
+from lilliput.base.code_hash import definitions
 from lilliput.base.errors import LilliputError, reading
 from lilliput.base.ownership import BEGUN
-from lilliput.base.rundir import RunFolder
+from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
-from lilliput.data.arithmetic import Arithmetic
-from lilliput.data.begun import begun_folders
 from lilliput.data.conversations import ChatFiles
-from lilliput.data.curate import Curated
+from lilliput.data.corpora.arithmetic import Arithmetic
+from lilliput.data.corpora.concatenated import Joined, JoinedChats
+from lilliput.data.corpora.documentation.installed import Installed
+from lilliput.data.corpora.documentation.questions import DocumentationQuestions
+from lilliput.data.corpora.filters import Curated
+from lilliput.data.corpora.hub import HubChats, HubText
+from lilliput.data.corpora.teacher import Teacher
 from lilliput.data.documents import Files
-from lilliput.data.hub import HubChats, HubText
-from lilliput.data.installed import Installed
-from lilliput.data.joined import Joined, JoinedChats
-from lilliput.data.marks import gauge, marked
 from lilliput.data.mixture import Mixture
-from lilliput.data.questions import DocumentationQuestions
-from lilliput.data.teacher import Teacher
+from lilliput.data.partial_shards import begun_folders
+from lilliput.data.resumable import gauge, marked
 from lilliput.recipe import Recipe, Release
 from lilliput.train.phase import Phase
 

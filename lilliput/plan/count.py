@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from lilliput.base.errors import MachineError
-from lilliput.missing import missing_parts
 from lilliput.model import ModelSpec
 from lilliput.plan.along import along, at_first
 from lilliput.plan.corpora import corpora, shares
 from lilliput.plan.cost import Cost
 from lilliput.plan.memory import held_bytes
-from lilliput.plan.tariff import Tariff
+from lilliput.plan.pricing import Tariff
 from lilliput.publish.export import DTYPES
-from lilliput.recipe import Recipe, Release
+from lilliput.recipe import Recipe, Release, unimplemented_parts
 from lilliput.train.checkpoint import KEPT
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase, Plan
@@ -43,7 +42,7 @@ def plan(
     Returns:
         JSON values: `model`, its parameters and ids at first; `corpora` (see `lilliput.plan.corpora`); `phases`,
         `growths` and `releases`, one a timeline entry with its `place` and `name`; `totals` over the timeline;
-        `not_built`, the parts that nobody has built. Bytes of models, tokens, positions and operations (floating point,
+        `not_implemented`, the parts that are not. Bytes of models, tokens, positions and operations (floating point,
         forward and backward through every layer, 3 times the forward pass) are exact. What was probed is None
         elsewhere: `activations` and `peak` of a phase's `memory`, its `micro_batches` where they are found from memory,
         and its `cost`, extrapolated from the `passes` and `updates` that were run; no updates mean whole steps as
@@ -84,7 +83,7 @@ def plan(
         "growths": growths,
         "releases": releases,
         "totals": _totals(phases, releases, texts, tariff),
-        "not_built": missing_parts(recipe),
+        "not_implemented": unimplemented_parts(recipe),
     }
 
 

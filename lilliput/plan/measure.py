@@ -11,8 +11,8 @@ import torch
 from lilliput.base.errors import RecipeError
 from lilliput.plan.along import along
 from lilliput.plan.cost import Cost
-from lilliput.plan.pieces import Pieces
-from lilliput.plan.steps import WholeSteps
+from lilliput.plan.profile_compiled import WholeSteps
+from lilliput.plan.profile_eager import Pieces
 from lilliput.recipe import Recipe
 from lilliput.train.machine import Machine
 from lilliput.train.memory import enough_memory

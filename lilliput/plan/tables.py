@@ -6,8 +6,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from lilliput.base.figures import duration, energy, number, operations, price, size
 from lilliput.base.terminal import Terminal, visible
+from lilliput.base.text_units import duration, energy, number, operations, price, size
 
 HELD = ("weights", "gradients", "optimizer", "average")
 
@@ -53,9 +53,9 @@ def show(console: Terminal, plan: dict[str, Any]) -> None:
         if plan["totals"]["cost"]:
             console.print(_time(plan))
         _note(console, EXTRAPOLATED if plan["totals"]["cost"] else UNKNOWN)
-    if plan["not_built"]:
+    if plan["not_implemented"]:
         console.print("\nThis recipe cannot run yet, these parts of it are not built:", style="bold")
-        for part in plan["not_built"]:
+        for part in plan["not_implemented"]:
             console.print(f"  {part}")
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from lilliput.base.errors import DataError
-from lilliput.base.rundir import RunFolder
-from lilliput.data.curate import Curated
+from lilliput.base.run_folder import RunFolder
+from lilliput.data.corpora.filters import Curated
 from lilliput.data.documents import Files
-from lilliput.data.sample import sampled
+from lilliput.data.tokenizer_sample import sampled
 from lilliput.recipe import Recipe, vocabulary_of
 from lilliput.tokenizer.bpe import BPE
 from lilliput.tokenizer.specials import vocabulary_size

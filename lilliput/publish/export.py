@@ -20,11 +20,11 @@ from torch import Tensor
 import lilliput
 from lilliput.base.errors import ExportError, RecipeError
 from lilliput.base.files import read_json, sealed, sha256, write_bytes, write_json, write_text
-from lilliput.base.headers import WEIGHTS_FILE
+from lilliput.base.safetensors_headers import WEIGHTS_FILE
 from lilliput.base.spec import to_plain
-from lilliput.generate.sample import Sampling
+from lilliput.generate.sampling import Sampling
 from lilliput.model import LanguageModel
-from lilliput.publish.layouts.layout import Layout
+from lilliput.publish.hf_formats.format import Layout
 from lilliput.tokenizer.bpe import OURS, save_tokenizer, tokenizer_hash
 from lilliput.tokenizer.chatml import MESSAGE_END
 from lilliput.tokenizer.specials import Specials, vocabulary_size

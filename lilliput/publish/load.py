@@ -4,18 +4,18 @@ from pathlib import Path
 from typing import Any
 
 from lilliput.base.errors import RunError, reading
+from lilliput.base.field_types import check_kinds
 from lilliput.base.files import sha256, unsealed
-from lilliput.base.headers import HINT
-from lilliput.base.kinds import check_kinds
 from lilliput.base.limits import plain_name
+from lilliput.base.safetensors_headers import HINT
 from lilliput.base.spec import from_plain
-from lilliput.base.strangers import read_object, shown
+from lilliput.base.untrusted import read_object, shown
 from lilliput.model import ModelSpec
 from lilliput.publish.export import CHAT_TEMPLATE_FILE, RELEASE_FILE, RELEASE_FORMAT, RELEASE_VERSION, Generation
-from lilliput.publish.foreign import load_foreign
-from lilliput.publish.layouts.layout import Layout
-from lilliput.publish.published import Published, check_ids
-from lilliput.publish.start import CONFIG_FILE
+from lilliput.publish.hf_formats.format import Layout
+from lilliput.publish.load_hf import load_foreign
+from lilliput.publish.loaded_model import Published, check_ids
+from lilliput.publish.pretrained import CONFIG_FILE
 from lilliput.publish.weights import check_header, read_weights
 from lilliput.tokenizer.bpe import END, load_tokenizer, tokenizer_hash
 from lilliput.tokenizer.specials import Specials, id_of

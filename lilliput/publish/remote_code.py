@@ -10,7 +10,7 @@ from typing import Any
 from lilliput.base.errors import RunError, reading
 from lilliput.base.files import read_json
 from lilliput.publish.export import RELEASE_FILE
-from lilliput.publish.layouts.hgrn2 import AUTO_MAP, REMOTE_FILES
+from lilliput.publish.hf_formats.hgrn2 import AUTO_MAP, REMOTE_FILES
 from lilliput.publish.load import verified
 
 HINT = "fetch or publish the folder again"

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from lilliput.base.errors import LilliputError, RunError, reading
-from lilliput.base.headers import HINT, Stored, opened, read_headers
 from lilliput.base.limits import limit, raising
-from lilliput.base.strangers import shown
+from lilliput.base.safetensors_headers import HINT, Stored, opened, read_headers
+from lilliput.base.untrusted import shown
 from lilliput.model import LanguageModel, ModelSpec
-from lilliput.publish.layouts.layout import Layout
+from lilliput.publish.hf_formats.format import Layout
 
 FLOATS = ("F32", "BF16", "F16")
 _COMPUTED = re.compile(r"\.rotary_emb\.inv_freq$")

@@ -8,7 +8,7 @@ the card's final size, mtlm1-152m the size that the public training code starts 
 from dataclasses import replace
 
 from lilliput.base.units import Steps, Tokens
-from lilliput.data.hub import HubText
+from lilliput.data.corpora.hub import HubText
 from lilliput.data.mixture import Mixture
 from lilliput.data.split import Split
 from lilliput.growth.stack import Stack
@@ -19,7 +19,7 @@ from lilliput.nn.norm import RMSNorm
 from lilliput.nn.rope import Everywhere
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.schedule import Cosine
-from lilliput.publish.layouts.llama import LlamaLayout
+from lilliput.publish.hf_formats.llama import LlamaLayout
 from lilliput.recipe import Recipe, Release
 from lilliput.tokenizer.bpe import BPE
 from lilliput.train.phase import Phase

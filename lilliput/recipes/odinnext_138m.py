@@ -5,29 +5,29 @@ choice; odinnext-138m-best is the same model on the way that published evidence 
 """
 
 from lilliput.base.units import Share, Steps, Tokens
-from lilliput.data.chats import Chats
-from lilliput.data.hub import HubChats, HubText
-from lilliput.data.joined import JoinedChats
+from lilliput.data.chat_rows import Chats
+from lilliput.data.corpora.concatenated import JoinedChats
+from lilliput.data.corpora.hub import HubChats, HubText
+from lilliput.data.corpora.teacher import Teacher
 from lilliput.data.mixture import Mixture
 from lilliput.data.split import Split
-from lilliput.data.teacher import Teacher
-from lilliput.growth.merge import UseEma
-from lilliput.growth.tokens import AddTokens
+from lilliput.growth.add_tokens import AddTokens
+from lilliput.growth.use_ema import UseEma
 from lilliput.model import ModelSpec
 from lilliput.nn.block import ScalarGate
 from lilliput.nn.ffn import SwiGLU2
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.norm import ZeroCentredRMSNorm
 from lilliput.nn.rope import EvenLayers
-from lilliput.objectives.diffusion_blocks import DiffusionBlocks
-from lilliput.objectives.language import NextBag
+from lilliput.objectives.next_token import NextBag
+from lilliput.objectives.routes.diffusion_blocks import DiffusionBlocks
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.ema import Ema
 from lilliput.optim.normuon import NorMuon
 from lilliput.optim.schedule import WarmupStableDecay
 from lilliput.publish.export import Generation
-from lilliput.publish.layouts.hgrn2 import HGRN2Layout
+from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
 from lilliput.recipe import Recipe, Release
 from lilliput.tokenizer.bpe import BPE
 from lilliput.tokenizer.chatml import CHATML

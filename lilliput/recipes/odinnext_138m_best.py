@@ -7,9 +7,9 @@ much per token (cross-entropy 5.08 against 4.00 after 143 M tokens at 124 M para
 from dataclasses import replace
 
 from lilliput.base.units import Share, Steps, Tokens
-from lilliput.growth.merge import UseEma
-from lilliput.growth.tokens import AddTokens
-from lilliput.objectives.language import NextBag
+from lilliput.growth.add_tokens import AddTokens
+from lilliput.growth.use_ema import UseEma
+from lilliput.objectives.next_token import NextBag
 from lilliput.optim.schedule import WarmupStableDecay
 from lilliput.recipes import odinnext_138m as card
 from lilliput.tokenizer.chatml import CHATML

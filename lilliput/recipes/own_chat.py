@@ -10,13 +10,13 @@ and change what you like; the guide "your own text" goes through it.
 from dataclasses import replace
 
 from lilliput.base.units import Share, Tokens
-from lilliput.data.chats import Chats
+from lilliput.data.chat_rows import Chats
 from lilliput.data.conversations import ChatFiles
-from lilliput.growth.tokens import AddTokens
+from lilliput.growth.add_tokens import AddTokens
 from lilliput.optim.normuon import NorMuon
 from lilliput.optim.schedule import WarmupStableDecay
 from lilliput.publish.export import Generation
-from lilliput.publish.layouts.qwen3 import Qwen3Layout
+from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
 from lilliput.recipe import Release
 from lilliput.recipes import own_text
 from lilliput.tokenizer.chatml import CHATML

@@ -13,12 +13,12 @@ from lilliput.model import ModelSpec
 from lilliput.nn.ffn import SwiGLU
 from lilliput.nn.gqa import GQA
 from lilliput.nn.rope import Everywhere
-from lilliput.objectives.language import NextBag
+from lilliput.objectives.next_token import NextBag
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.optim.normuon import NorMuon
 from lilliput.optim.schedule import WarmupStableDecay
 from lilliput.publish.export import Generation
-from lilliput.publish.layouts.qwen3 import Qwen3Layout
+from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
 from lilliput.recipe import Recipe, Release
 from lilliput.tokenizer.bpe import BPE
 from lilliput.train.phase import Phase, Stage

@@ -5,22 +5,22 @@ instruct release, evaluation, cards.
 """
 
 from lilliput.base.units import Share, Steps, Tokens
-from lilliput.data.arithmetic import Arithmetic
-from lilliput.data.chats import Chats
-from lilliput.data.installed import Installed
+from lilliput.data.chat_rows import Chats
+from lilliput.data.corpora.arithmetic import Arithmetic
+from lilliput.data.corpora.documentation.installed import Installed
+from lilliput.data.corpora.documentation.questions import DocumentationQuestions
 from lilliput.data.mixture import Mixture
-from lilliput.data.questions import DocumentationQuestions
 from lilliput.data.split import Split
-from lilliput.growth.tokens import AddTokens
+from lilliput.growth.add_tokens import AddTokens
 from lilliput.model import ModelSpec
 from lilliput.nn.ffn import SwiGLU
 from lilliput.nn.hgrn2 import HGRN2
-from lilliput.objectives.language import NextBag
+from lilliput.objectives.next_token import NextBag
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.optim.normuon import NorMuon
 from lilliput.optim.schedule import WarmupStableDecay
 from lilliput.publish.export import Generation
-from lilliput.publish.layouts.hgrn2 import HGRN2Layout
+from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
 from lilliput.recipe import Recipe, Release
 from lilliput.tokenizer.bpe import BPE
 from lilliput.tokenizer.chatml import CHATML

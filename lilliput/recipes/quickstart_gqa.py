@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from lilliput.nn.gqa import GQA
-from lilliput.publish.layouts.qwen3 import Qwen3Layout
+from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
 from lilliput.recipe import Release
 from lilliput.recipes import quickstart
 

@@ -4,7 +4,7 @@ What is not marked as our choice is the model card's, or that of the training co
 """
 
 from lilliput.base.units import Share, Steps, Tokens
-from lilliput.data.hub import HubText
+from lilliput.data.corpora.hub import HubText
 from lilliput.data.mixture import Mixture
 from lilliput.data.split import Split
 from lilliput.model import ModelSpec
@@ -12,11 +12,11 @@ from lilliput.nn.ffn import SwiGLU
 from lilliput.nn.gqa import GQA
 from lilliput.nn.norm import RMSNorm
 from lilliput.nn.rope import Everywhere
-from lilliput.objectives.language import NextBag
+from lilliput.objectives.next_token import NextBag
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.schedule import WarmupStableDecay
-from lilliput.publish.layouts.qwen3 import Qwen3Layout
+from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
 from lilliput.recipe import Recipe, Release
 from lilliput.tokenizer.bpe import BPE
 from lilliput.train.phase import Phase, Stage

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean
 
-from lilliput.report.chart import Chart, Curve, Mark
+from lilliput.report.charts import Chart, Curve, Mark
+from lilliput.report.loss_plot import WINDOW
 from lilliput.report.records import PhaseRecord
-from lilliput.train.metrics import LIVE, Line
-from lilliput.train.picture import WINDOW
+from lilliput.train.metrics_file import LIVE, Line
 
 MOST = 600
 """Points of a curve at most: longer ones have one for several steps, their mean, or the largest where peaks matter."""

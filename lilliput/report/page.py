@@ -10,10 +10,10 @@ from lilliput.base.errors import reading
 from lilliput.base.files import write_text
 from lilliput.base.terminal import visible
 from lilliput.report.curves import charts
-from lilliput.report.outline import Outline
+from lilliput.report.recipe_outline import Outline
 from lilliput.report.records import HINT, TEXT, PhaseRecord, RunRecord, read_run
 from lilliput.report.scale import short
-from lilliput.train.metrics import released
+from lilliput.train.metrics_file import released
 
 REPORT = "report.html"
 GENERATOR = '<meta name="generator" content="Lilliput">'

@@ -8,10 +8,10 @@ from lilliput.base.errors import LilliputError, RunError, reading
 from lilliput.base.files import read_json, unsealed
 from lilliput.base.hub import reading_only
 from lilliput.base.run_code import UntrustedCodeError
-from lilliput.base.rundir import RunFolder
+from lilliput.base.run_folder import RunFolder
 from lilliput.recipe import Recipe, Release, read_recipe, vocabulary_of
-from lilliput.report.outline import HiddenPhase, Outline, planned, read_outline
-from lilliput.train.metrics import INCIDENTS, Line, measured_of, read_growing, steps_of
+from lilliput.report.recipe_outline import HiddenPhase, Outline, planned, read_outline
+from lilliput.train.metrics_file import INCIDENTS, Line, measured_of, read_growing, steps_of
 from lilliput.train.phase import Phase, Plan
 from lilliput.train.resuming import described
 

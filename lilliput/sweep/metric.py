@@ -8,11 +8,11 @@ from typing import Any
 
 from lilliput.base.errors import DivergenceError, RecipeError, RunError, reading
 from lilliput.base.files import read_json, write_json
-from lilliput.base.rundir import RunFolder
+from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.recipe import Recipe, Release, unknown
-from lilliput.sweep.grid import Over, Variant, variants
-from lilliput.train.metrics import measured_of, read_metrics
+from lilliput.sweep.axes import Over, Variant, variants
+from lilliput.train.metrics_file import measured_of, read_metrics
 from lilliput.train.phase import Phase
 
 FAILURE = "failure.json"

@@ -5,8 +5,8 @@ from io import BytesIO
 from itertools import pairwise
 from typing import Any
 
-from lilliput.sweep.grid import label
-from lilliput.train.picture import lettering
+from lilliput.report.loss_plot import lettering
+from lilliput.sweep.axes import label
 
 DOTS = 150
 """To an inch; 8 x 5.33 inches make 1200 x 800."""

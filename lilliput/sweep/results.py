@@ -6,12 +6,12 @@ from statistics import stdev
 from typing import Any
 
 from lilliput import __version__
-from lilliput.base.figures import operations
 from lilliput.base.files import hash_of
-from lilliput.sweep.grid import Over, Variant
+from lilliput.base.text_units import operations
+from lilliput.sweep.axes import Over, Variant
 from lilliput.sweep.interval import LEVEL, Estimate, estimate
 from lilliput.sweep.metric import Metric, Outcome
-from lilliput.sweep.share import text_of
+from lilliput.sweep.shared_data import text_of
 
 Costs = Mapping[str, Mapping[str, int]]
 _DIFFER = {

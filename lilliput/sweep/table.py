@@ -6,10 +6,10 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from lilliput.base.figures import number, operations
-from lilliput.base.written import is_written
-from lilliput.publish.markdown import prose
-from lilliput.sweep.grid import label
+from lilliput.base.spec_text import is_written
+from lilliput.base.text_units import number, operations
+from lilliput.publish.card.markdown import prose
+from lilliput.sweep.axes import label
 
 COLUMNS = (
     *("mean ± 95%", "to best ± 95%", "verdict", "seeds", "parameters", "steps", "tokens", "FLOPs"),

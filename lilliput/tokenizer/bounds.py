@@ -13,7 +13,7 @@ from typing import Any
 
 from lilliput.base.errors import DataError
 from lilliput.base.limits import limit, raising
-from lilliput.base.strangers import shown
+from lilliput.base.untrusted import shown
 
 _INSIDE = ("normalizers", "pretokenizers", "processors", "decoders")
 """Where a sequence of steps has them."""

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from lilliput.base.errors import DataError, LilliputError, RecipeError, reading
 from lilliput.base.files import hash_of, write_json, write_text
 from lilliput.base.spec import to_plain
-from lilliput.base.strangers import check_size
+from lilliput.base.untrusted import check_size
 from lilliput.tokenizer.bounds import check_bounds, unique
 from lilliput.tokenizer.cuts import Cuts, cuts_of
 from lilliput.tokenizer.native import native, quiet

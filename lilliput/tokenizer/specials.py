@@ -9,7 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from lilliput.base.errors import DataError, reading
-from lilliput.base.strangers import read_object, shown
+from lilliput.base.untrusted import read_object, shown
 
 
 @dataclass(frozen=True, kw_only=True)

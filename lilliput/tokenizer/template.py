@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 
 from lilliput.base.errors import LilliputError, RunError, reading
 from lilliput.base.limits import limit, raising
-from lilliput.base.strangers import shown
+from lilliput.base.untrusted import shown
 from lilliput.tokenizer import renderer
 from lilliput.tokenizer.bpe import literal
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE

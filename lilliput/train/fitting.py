@@ -13,12 +13,12 @@ from torch import Tensor
 
 from lilliput.data.batch import Batch, Cursor
 from lilliput.objectives.objective import step_generator
-from lilliput.train.exchange import Workers
+from lilliput.train.batches import Reading, StepRows
+from lilliput.train.forward_backward import Parts, Passes, SharedPasses
 from lilliput.train.machine import Machine
 from lilliput.train.memory import give_back, ran_out
 from lilliput.train.micro_batches import MicroBatches
-from lilliput.train.passes import Parts, Passes, SharedPasses
-from lilliput.train.reading import Reading, StepRows
+from lilliput.train.ranks import Workers
 from lilliput.train.state import State
 
 MOMENTS = 2

@@ -10,25 +10,25 @@ import torch
 from lilliput.model import LanguageModel
 from lilliput.optim.optimizer import set_multiplier
 from lilliput.train import checkpoint
+from lilliput.train.batches import Reading
 from lilliput.train.checkpoint import Checkpoint
 from lilliput.train.checkpoint import Progress as Reached
-from lilliput.train.compiled import compiled
-from lilliput.train.exchange import OneWorker, Workers
+from lilliput.train.compile import compiled
 from lilliput.train.fitting import Fitting
-from lilliput.train.heldout import Measure, on_both
-from lilliput.train.incidents import Incident, Incidents
-from lilliput.train.leaving import Leaving
+from lilliput.train.forward_backward import passes_of
 from lilliput.train.machine import Machine
 from lilliput.train.memory import enough_memory, give_back, ran_out
+from lilliput.train.metrics_log import Watch
 from lilliput.train.micro_batches import MicroBatches, NoRoom, applying
-from lilliput.train.passes import passes_of
 from lilliput.train.phase import Phase, Plan, Reader
 from lilliput.train.precision import precision_of
-from lilliput.train.reading import Reading
+from lilliput.train.ranks import OneWorker, Workers
+from lilliput.train.rollback import Incident, Incidents
 from lilliput.train.saver import Saver
+from lilliput.train.signals import Leaving
 from lilliput.train.state import State
 from lilliput.train.update import update_of
-from lilliput.train.watch import Watch
+from lilliput.train.validation import Measure, on_both
 
 Report = Callable[[str], None]
 

@@ -10,9 +10,9 @@ import torch
 
 from lilliput.base.errors import MachineError
 from lilliput.base.spec import check_choice, check_range
-from lilliput.ops import tuned
-from lilliput.train.exchange import Alone, ExchangeSpec
+from lilliput.ops import tile_cache
 from lilliput.train.precision import PRECISIONS, autocast
+from lilliput.train.ranks import Alone, ExchangeSpec
 
 POSITIONS = 16_384
 """Of a micro-batch, where nobody says how many and no memory bounds them."""
@@ -40,7 +40,7 @@ class Machine:
     workers exchange gradients), else `off`."""
     tiles: Literal["tuned"] | None = None
     """How kernels cut their work: None as it is shipped for the device's class, `tuned` as it was measured on this one
-    and kept, see `lilliput.ops.tuned`."""
+    and kept, see `lilliput.ops.tile_cache`."""
     exchange: ExchangeSpec = Alone()
     """Who shares gradients: `AllReduce()` for the workers that torchrun starts."""
 
@@ -74,7 +74,7 @@ class Machine:
         device = _best_device() if self.device == "auto" else self.device
         _check(device)
         if self.tiles == "tuned":
-            tuned.kept(device)
+            tile_cache.kept(device)
         precision = _best_precision(device) if self.precision == "auto" else self.precision
         threads = torch.get_num_threads() if self.threads == "auto" else self.threads
         compiles = self.compile
@@ -96,7 +96,7 @@ class Machine:
 
     def prepare(self) -> None:
         """Set the process up for this (settled) machine."""
-        tuned.use(tuned.kept(self.device) if self.tiles == "tuned" else {})
+        tile_cache.use(tile_cache.kept(self.device) if self.tiles == "tuned" else {})
         assert isinstance(self.threads, int)
         torch.set_num_threads(self.threads)
         # Sums inside of fp16 products are fp32, also where cuBLAS would split them and add the parts in fp16.

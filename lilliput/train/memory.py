@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from lilliput.base.errors import MachineError
-from lilliput.base.figures import size
+from lilliput.base.text_units import size
 
 SIGNS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
 """Of errors of other types that mean the same: of MPS, the processor, kernels that are loaded, handles of libraries."""

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from lilliput.base.errors import MachineError, RunError
 from lilliput.base.files import read_json, sealed, unsealed, write_json
-from lilliput.train.exchange import Workers
 from lilliput.train.machine import Machine
 from lilliput.train.memory import ran_out, told
 from lilliput.train.phase import Phase, Plan
+from lilliput.train.ranks import Workers
 
 FILE = "rows.json"
 Record = dict[str, int]

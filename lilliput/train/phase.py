@@ -14,12 +14,12 @@ from lilliput.base.ownership import check_name
 from lilliput.base.spec import LATER, check_range
 from lilliput.base.units import Share, Steps, Tokens
 from lilliput.data.batch import Batch, Cursor
-from lilliput.objectives.language import NextBag
+from lilliput.objectives.next_token import NextBag
 from lilliput.objectives.objective import Objective
 from lilliput.optim.ema import EmaSpec, NoEma
 from lilliput.optim.optimizer import OptimizerSpec
 from lilliput.optim.schedule import Schedule, WarmupStableDecay, check_durations, stable_until
-from lilliput.train.guard import Guard, GuardSpec
+from lilliput.train.spike_detection import Guard, GuardSpec
 
 
 class Reader(Protocol):

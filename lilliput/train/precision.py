@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from lilliput.base.errors import DivergenceError
-from lilliput.train.gradients import Gradients
-from lilliput.train.headroom import Headroom, looking
+from lilliput.train.fp16_range import Headroom, looking
+from lilliput.train.grad_clip import Gradients
 from lilliput.train.update import Update
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

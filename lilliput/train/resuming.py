@@ -10,7 +10,7 @@ back to (`Cosine`), or no decay (`Constant`), it goes on from the last checkpoin
 from pathlib import Path
 
 from lilliput.base.errors import RecipeError, RunError
-from lilliput.base.rundir import differences
+from lilliput.base.run_folder import differences
 from lilliput.base.spec import to_plain
 from lilliput.train.checkpoint import Checkpoint, at_step, load
 from lilliput.train.phase import Phase, Plan

@@ -9,8 +9,8 @@ from torch import Tensor
 from lilliput.model import LanguageModel, copy_weights
 from lilliput.optim.ema import Average, NoAverage
 from lilliput.optim.optimizer import load_state_tensors, state_tensors
-from lilliput.train.guard import Judge, NoJudge
 from lilliput.train.precision import Precision
+from lilliput.train.spike_detection import Judge, NoJudge
 
 
 @dataclass(frozen=True, kw_only=True)

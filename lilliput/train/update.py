@@ -10,8 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lilliput.train.exchange import Workers
-from lilliput.train.recording import recorded
+from lilliput.train.cuda_graphs import recorded
+from lilliput.train.ranks import Workers
 
 
 class Update(Protocol):

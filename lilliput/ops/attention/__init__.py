@@ -8,11 +8,11 @@ Shapes: B rows, L positions, H query heads, G key heads, D head width.
 
 from torch import Tensor
 
-from lilliput.ops.attend import attend
 from lilliput.ops.attention.heads import heads as heads
-from lilliput.ops.backend import TRITON_HERE
-from lilliput.ops.backend import Backend as Backend
-from lilliput.ops.rotate import Pairs
+from lilliput.ops.dispatch import TRITON_HERE
+from lilliput.ops.dispatch import Backend as Backend
+from lilliput.ops.rope import Pairs
+from lilliput.ops.sdpa import attend
 
 
 def attention(

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lilliput.ops.rotate import Pairs, rotate
+from lilliput.ops.rope import Pairs, rotate
 
 
 def heads(

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from triton import knobs
 
-from lilliput.ops.attend import triton as kernels
 from lilliput.ops.attention.triton_heads import backward_kernel, forward_kernel
-from lilliput.ops.rotate import turns
+from lilliput.ops.rope import turns
+from lilliput.ops.sdpa import triton as kernels
 
 TILE = 2048
 """Numbers of heads that a program holds at a time."""

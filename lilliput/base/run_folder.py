@@ -1,0 +1,257 @@
+"""A run folder: the only state of a run. Parts of it are made once, and again only when their inputs change.
+
+run.json           format, lilliput version; from the beginning of training on the settled machine, what it is
+                   made with, and changes of either
+recipe.json        the recipe as data
+command.json       the command that it comes from, where it comes from one
+environment.json   versions and hardware of the last process that worked here
+parts/             one record a part: its inputs and their hash, whether it is done, what came out
+verified.json      which token files were hashed, and how to tell that they have not changed since
+tokenizer/  shards/<corpus>/  phases/<nn-name>/  releases/<name>/  evals/<name>/
+cards/             the model cards as they were written, whatever became of them in releases/
+"""
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import lilliput
+from lilliput.base.errors import RunError, reading
+from lilliput.base.files import PARTIAL, hash_of, move, new_folder
+from lilliput.base.locked_folder import HeldFolder
+from lilliput.base.ownership import check_links, check_ours, inside, remove
+
+FORMAT = 1
+RUN_FILE = "run.json"
+_ASIDE = f".before{PARTIAL}"
+"""What the name of a part, or of its record, ends in while another one is made."""
+
+Make = Callable[[Path], Any]
+Whole = Callable[[Path, Any], bool]
+
+
+def always(folder: Path, outputs: Any) -> bool:
+    """The test of a part whose files cannot be lost but with its record."""
+    return True
+
+
+class RunFolder(HeldFolder):
+    """An open run; a context manager that keeps other processes out.
+
+    A new or empty folder becomes a run when it is entered. One that holds anything else is left as it is.
+
+    Raises:
+        InUseError: another process has the run open.
+        RunError: the folder cannot be written, is no run and not empty, is of another format, or has symbolic links.
+    """
+
+    def check(self) -> None:
+        """Refuse a folder that is neither a run nor empty, hidden files aside.
+
+        Raises:
+            RunError: it is not.
+        """
+        if not self.path.is_dir():
+            return
+        if (self.path / RUN_FILE).is_file():
+            self._check_format()
+        else:
+            self.refuse_others("run", RUN_FILE)
+        check_links(self.path)
+
+    def opened(self) -> None:
+        """Mark a new folder as a run before anything else is written into it."""
+        if self.read(RUN_FILE) is None:
+            self.write_sealed(RUN_FILE, {"format": FORMAT, "lilliput": lilliput.__version__, "machine": None})
+
+    def hint(self, name: str) -> str:
+        """What to do about a damaged file: removing the record of a part would leave its folder to nobody."""
+        if name == RUN_FILE:
+            return "put it back from a copy; without it the folder is no run, begin another one with --out"
+        if name.startswith("parts/"):
+            part = name.removeprefix("parts/").removesuffix(".json").replace(".", "/", 1)
+            return f"put it back from a copy, or give the part up: lilliput clean {self.path} --from {part}"
+        return "put it back from a copy, or remove it: it is written again"
+
+    def part(self, name: str, inputs: Any, make: Make, whole: Whole = always) -> Any:
+        """The outputs of a part, made now unless it is done with the same inputs.
+
+        Args:
+            name: also the folder of the part, relative to the run.
+            inputs: JSON value that decides the result. A part begun with others is replaced once this one is made.
+            make: given the part's folder (which holds what an interrupted call left), returns JSON outputs.
+            whole: given the part's folder and its recorded outputs, whether they are still there; if not, `make` is
+                called again.
+
+        Raises:
+            RunError: there is something in its place that this run did not write; it stays.
+        """
+        folder = inside(self.path, name)
+        self.put_back(name)  # a killed process could not
+        outputs = self.made(name, inputs, whole)
+        if outputs is not None:
+            return outputs
+        record = self.record(name)
+        if folder.exists() and not record:
+            raise RunError(
+                f"{name} is there, and no record says that this run made it",
+                where=str(folder),
+                hint=f"put {_record_file(name)} back from a copy, or move {name} out of the run folder",
+            )
+        begun = {"inputs": hash_of(inputs), "done": False, "from": inputs}
+        remove(self.path, name + PARTIAL)
+        try:
+            if record.get("inputs") != begun["inputs"]:
+                check_ours(self.path, name)
+                self._put_aside(name)
+                if not record.get("inputs"):
+                    self._drop_aside(name)
+            self.write_sealed(_record_file(name), begun)
+            outputs = make(folder)
+        except BaseException:
+            self.put_back(name)
+            raise
+        self._drop_aside(name)
+        self.write_sealed(_record_file(name), begun | {"done": True, "outputs": outputs})
+        return outputs
+
+    def lasting_part(self, name: str, inputs: Any, make: Make, whole: Whole = always) -> Any:
+        """The same for a part too dear to be replaced unasked, such as a trained phase.
+
+        Raises:
+            RunError: the part was begun with other inputs; nothing is removed.
+        """
+        self.refuse_change(name, inputs)
+        return self.part(name, inputs, make, whole)
+
+    def refuse_change(self, name: str, inputs: dict[str, Any]) -> None:
+        """Refuse inputs of a lasting part, or some of them, that are not those it was begun with; changes nothing.
+
+        Raises:
+            RunError: they are others; what differs is named.
+        """
+        begun = self.record(name).get("from")
+        if begun is None:
+            return
+        changed = differences({key: begun.get(key) for key in inputs}, inputs)
+        if changed:
+            raise RunError(
+                f"{name} was made from something else: {'; '.join(changed[:4])}",
+                where=str(self.path),
+                hint=f"begin another run with --out, or give this part up: lilliput clean {self.path} --from {name}",
+            )
+
+    def made(self, name: str, inputs: Any, whole: Whole = always) -> Any | None:
+        """The outputs of a part that is done with these inputs and still whole, else None; changes nothing."""
+        record = self.record(name)
+        if record.get("inputs") != hash_of(inputs) or not record["done"]:
+            return None
+        with reading(self.path / _record_file(name), self.hint(_record_file(name)), "the file is damaged"):
+            return record["outputs"] if whole(self.path / name, record["outputs"]) else None
+
+    def record(self, name: str) -> dict[str, Any]:
+        """What is noted of a part: `inputs` (their hash), `from` (themselves), `done`, `outputs`; empty without one."""
+        with reading(self.path / _record_file(name), self.hint(_record_file(name)), "the file is damaged"):
+            record = self.read(_record_file(name)) or {}
+            if record and not isinstance(record.get("from", {}), dict):
+                raise TypeError("`from` is no object")
+            return record if not record else {"inputs": record["inputs"], "done": record["done"]} | record
+
+    def recorded(self, name: str) -> bool:
+        """Return whether there is a record of a part, whole or damaged: the run made it, or began to."""
+        return (self.path / _record_file(name)).is_file()
+
+    def remove(self, name: str) -> None:
+        """Give a part up: its folder and its record, in an order that a kill at any moment cannot confuse."""
+        check_ours(self.path, name)
+        self.put_back(name)
+        if not self.recorded(name):
+            return
+        self.give_up(name)
+        remove(self.path, name)
+        (self.path / _record_file(name)).unlink()
+
+    def give_up(self, name: str) -> None:
+        """Note of a part that it may be dropped, whatever is in its folder by then."""
+        self.write_sealed(_record_file(name), {"inputs": None, "done": False})
+
+    def take_over(self, name: str, record: dict[str, Any]) -> None:
+        """Note of a part that another run made it, whose files are in its folder now."""
+        self.write_sealed(_record_file(name), record)
+
+    def put_back(self, name: str) -> None:
+        """What a killed process had put aside of a part, if its record still is: it is better than nothing."""
+        folder, record = self.path / name, self.path / _record_file(name)
+        if _aside(record).exists() and _aside(folder).exists():
+            record.unlink(missing_ok=True)
+            remove(self.path, name)
+            move(_aside(folder), folder)
+        if _aside(record).exists() and not record.exists():
+            move(_aside(record), record)
+        self._drop_aside(name)
+
+    def _put_aside(self, name: str) -> None:
+        """Make room for a new part, the record first: at no moment does it stand beside another one's folder.
+
+        Renaming needs no room, so that a disk that is full can neither stop this nor what undoes it.
+        """
+        folder, record = self.path / name, self.path / _record_file(name)
+        for path in (record, folder):
+            if path.exists():
+                move(path, _aside(path))
+
+    def _drop_aside(self, name: str) -> None:
+        """Its record first: a folder without one is never put back, so that it may be half gone."""
+        remove(self.path, f"{_record_file(name)}{_ASIDE}")
+        remove(self.path, f"{name}{_ASIDE}")
+
+    def replacing(self, name: str) -> AbstractContextManager[Path]:
+        """A new folder in the place of one of the run, `files.new_folder`.
+
+        Raises:
+            RunError: what is there was not written by a run.
+        """
+        check_ours(self.path, name)
+        return new_folder(self.path / name)
+
+    def _check_format(self) -> None:
+        record = self.read(RUN_FILE)
+        if not isinstance(record, dict) or "format" not in record:
+            raise RunError(
+                f"{RUN_FILE} is no file of ours",
+                where=str(self.path),
+                hint="choose another folder with --out: a new or an empty one, or a run to continue",
+            )
+        if record["format"] != FORMAT:
+            raise RunError(
+                f"the run has format {record['format']!r:.80}, this version of Lilliput reads {FORMAT}",
+                where=str(self.path),
+                hint="continue it with the version that began it, or begin another with --out",
+            )
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Where two JSON values differ, as texts like `phase.optimizer.lr was 0.01, not 0.02`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(key for key in new if key not in old)]
+        return [text for key in keys for text in differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [text for place, (one, other) in pairs for text in differences(one, other, f"{path}.{place}")]
+    return [] if old == new else [f"{path} was {_short(old)}, not {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 48 else text[:45] + "..."
+
+
+def _aside(path: Path) -> Path:
+    """Where a part, or its record, waits until another one is whole."""
+    return path.with_name(path.name + _ASIDE)
+
+
+def _record_file(name: str) -> str:
+    return f"parts/{name.replace('/', '.')}.json"

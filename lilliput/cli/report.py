@@ -1,0 +1,67 @@
+"""Watching runs, and comparing them."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lilliput.cli.options import JsonOption, TrustOption, expanded
+from lilliput.cli.show import console
+
+app = typer.Typer()
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, also of one that is training.")],
+    trust_code: TrustOption = False,
+) -> None:
+    """Write report.html: a run's curves and figures on one page. Training writes it too, after each measurement."""
+    from lilliput.cli.trust import meet
+    from lilliput.report.page import write_report
+
+    is_whole = meet(run, trusted=trust_code)
+    console.print(f"the report is {write_report(run)}", soft_wrap=True)
+    if not is_whole:
+        console.print("it leaves out what takes the run's own code: read that, then add --trust-code", soft_wrap=True)
+
+
+@app.command("compare")
+def compare_command(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN", help="Two or more run folders, or phases (runs/a:pretrain); the first is compared with."
+        ),
+    ],
+    heldout: Annotated[str | None, typer.Option(metavar="CORPUS", help="The held-out text to compare on.")] = None,
+    at: Annotated[float | None, typer.Option(metavar="BITS", help="Bits per byte to look at.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the curves into an HTML file.", callback=expanded)
+    ] = None,
+    trust_code: TrustOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare what runs need beside the first, in tokens and in time, to reach equal held-out bits per byte."""
+    from lilliput.base.ownership import check_output
+    from lilliput.cli.trust import meet
+    from lilliput.report.comparison import compare
+    from lilliput.report.comparison_page import write_page
+    from lilliput.report.comparison_table import says, table
+    from lilliput.report.heldout_curve import folder_of
+    from lilliput.report.page import GENERATOR
+
+    if page is not None:
+        check_output(page, GENERATOR, "--page")
+    for run in runs:
+        meet(folder_of(run), trusted=trust_code)
+    found = compare(*runs, corpus=heldout, at=at)
+    if page is not None:
+        write_page(found, page)
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    console.print(table(found))
+    for line in (*says(found), "", *found["notes"], *([f"the curves are in {page}"] if page else [])):
+        console.print(line)

@@ -1,0 +1,41 @@
+"""What a pipeline command works on, and the code of a run, which the person at the terminal may let run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lilliput.run.target import Target
+
+
+def target(
+    name: str,
+    *,
+    out: Path | None = None,
+    overrides: Sequence[str] = (),
+    sources: Sequence[str] = (),
+    shrunk: bool = False,
+    machine: str | None = None,
+    more_tokens: Sequence[str] = (),
+    trust_code: bool = False,
+) -> "Target":
+    """The `lilliput.run.target.Target` that RECIPE|RUN and the options after it stand for.
+
+    Code that a run keeps runs only where `trust_code` or the person at the terminal says so.
+
+    Raises:
+        LilliputError: see `lilliput.run.target.find_target`.
+    """
+    from lilliput.cli.trust import meet
+    from lilliput.run.target import find_target
+
+    return find_target(
+        name,
+        meet=lambda run: meet(run, trusted=trust_code),
+        out=out,
+        overrides=overrides,
+        sources=sources,
+        shrunk=shrunk,
+        machine=machine,
+        more_tokens=more_tokens,
+    )

@@ -1,0 +1,255 @@
+"""From raw text to a published model, in one command or step by step."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lilliput.base.background import left_behind
+from lilliput.cli.options import (
+    ChangeOption,
+    ItemsOption,
+    MachineOption,
+    MoreOption,
+    OutOption,
+    SetOption,
+    ShrinkOption,
+    SinkOption,
+    SourceOption,
+    TargetArgument,
+    TrustOption,
+)
+from lilliput.cli.resolve import target
+from lilliput.cli.show import console, show_release
+
+if TYPE_CHECKING:
+    from lilliput.run.target import Target
+
+app = typer.Typer()
+SAME = "the same command"
+"""Goes on where an interrupted one stopped."""
+
+
+@app.command("run")
+def run_command(
+    recipe: TargetArgument,
+    out: OutOption = None,
+    machine: MachineOption = None,
+    allow_change: ChangeOption = False,
+    overrides: SetOption = [],  # noqa: B006, typer reads it
+    sources: SourceOption = [],  # noqa: B006
+    shrink: ShrinkOption = False,
+    trust_code: TrustOption = False,
+    more_tokens: MoreOption = [],  # noqa: B006
+    eval_data: ItemsOption = None,
+    sinks: SinkOption = [],  # noqa: B006
+) -> None:
+    """Do everything a recipe says: tokenizer, data, training, releases. Run again to go on after an interruption."""
+    from lilliput.evals.question_files import items_of
+    from lilliput.run.pipeline import run
+
+    aim = target(
+        recipe,
+        out=out,
+        overrides=overrides,
+        sources=sources,
+        shrunk=shrink,
+        machine=machine,
+        more_tokens=more_tokens,
+        trust_code=trust_code,
+    )
+    _announce(aim)
+    with interruptible(_going_on(aim)):
+        releases = run(
+            aim.recipe,
+            aim.folder,
+            _machine(machine),
+            console,
+            items_of(eval_data),
+            aim.command,
+            sinks=sinks,
+            allow_change=allow_change,
+        )
+    for release in releases:
+        show_release(release, aim.folder)
+
+
+@app.command()
+def tokenizer(
+    recipe: TargetArgument,
+    out: OutOption = None,
+    overrides: SetOption = [],  # noqa: B006
+    sources: SourceOption = [],  # noqa: B006
+    shrink: ShrinkOption = False,
+    trust_code: TrustOption = False,
+) -> None:
+    """Learn the tokenizer of a recipe, and nothing more."""
+    from lilliput.run import pipeline
+
+    aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
+    with interruptible():
+        pipeline.tokenizer(aim.recipe, aim.folder, console, aim.command)
+    _say(f"the tokenizer is in {aim.folder / 'tokenizer'}")
+
+
+@app.command()
+def data(
+    recipe: TargetArgument,
+    out: OutOption = None,
+    overrides: SetOption = [],  # noqa: B006
+    sources: SourceOption = [],  # noqa: B006
+    shrink: ShrinkOption = False,
+    trust_code: TrustOption = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Hash every token file again, also those that look unchanged.")
+    ] = False,
+) -> None:
+    """Write the token files of a recipe's corpora, after its tokenizer. Run again to go on after an interruption."""
+    from lilliput.run import pipeline
+
+    aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
+    with interruptible():
+        (pipeline.verify if verify else pipeline.data)(aim.recipe, aim.folder, console, aim.command)
+    _say(f"the token files are in {aim.folder / 'shards'}{', and as they were written' if verify else ''}")
+
+
+@app.command()
+def train(
+    recipe: TargetArgument,
+    out: OutOption = None,
+    machine: MachineOption = None,
+    allow_change: ChangeOption = False,
+    overrides: SetOption = [],  # noqa: B006
+    sources: SourceOption = [],  # noqa: B006
+    shrink: ShrinkOption = False,
+    trust_code: TrustOption = False,
+    more_tokens: MoreOption = [],  # noqa: B006
+    sinks: SinkOption = [],  # noqa: B006
+) -> None:
+    """Train every phase of a recipe, after its token files, and publish nothing."""
+    from lilliput.recipe import Release
+    from lilliput.run import pipeline
+
+    aim = target(
+        recipe,
+        out=out,
+        overrides=overrides,
+        sources=sources,
+        shrunk=shrink,
+        machine=machine,
+        more_tokens=more_tokens,
+        trust_code=trust_code,
+    )
+    _announce(aim)
+    with interruptible(_going_on(aim)):
+        pipeline.train(
+            aim.recipe, aim.folder, _machine(machine), console, aim.command, sinks=sinks, allow_change=allow_change
+        )
+    release = any(isinstance(entry, Release) for entry in aim.recipe.timeline)
+    then = f"lilliput publish {aim.folder} makes the releases" if release else "its recipe makes no release of it"
+    _say(f"trained; {then}")
+
+
+@app.command()
+def publish(
+    recipe: TargetArgument,
+    out: OutOption = None,
+    overrides: SetOption = [],  # noqa: B006
+    sources: SourceOption = [],  # noqa: B006
+    shrink: ShrinkOption = False,
+    trust_code: TrustOption = False,
+    eval_data: ItemsOption = None,
+) -> None:
+    """Export, check, evaluate and describe the releases of a trained run. Never trains."""
+    from lilliput.evals.question_files import items_of
+    from lilliput.run import pipeline
+
+    aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
+    with interruptible():
+        releases = pipeline.publish(aim.recipe, aim.folder, console, items_of(eval_data), aim.command)
+    for release in releases:
+        show_release(release, aim.folder)
+
+
+def _announce(aim: "Target") -> None:
+    for line in aim.notes:
+        _say(line)
+
+
+def _going_on(aim: "Target") -> Callable[[], str]:
+    """What takes an interrupted command up again: one that has lengthened a run is not to lengthen it once more."""
+
+    def command() -> str:
+        from lilliput.recipe import read_recipe
+
+        is_longer = bool(aim.notes) and read_recipe(aim.folder) == aim.recipe
+        return f"lilliput train {aim.folder}" if is_longer else SAME
+
+    return command
+
+
+def _machine(name: str | None) -> Any:
+    from lilliput.recipe import load_machine
+
+    return load_machine(name) if name else None
+
+
+@contextmanager
+def interruptible(again: Callable[[], str] = lambda: SAME) -> Iterator[None]:
+    """Ctrl-C, or a SIGTERM, ends a command that can go on later with one line and exit code 130, or 143.
+
+    The line says that `again` goes on.
+    """
+    asked = _Asked()
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say(f"\ninterrupted; {again()} goes on from what is done")
+        if left_behind():  # in the middle of native code, which Python cannot end with
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(asked.code)
+        raise typer.Exit(asked.code) from None
+    except BaseException:
+        asked.withdraw()
+        raise
+    asked.withdraw()
+
+
+class _Asked:
+    """Whether a signal asked the command to end. The first one interrupts it, and is told again by what soon follows:
+    what the command leaves behind is put in order first. One that comes later ends the process at once.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    SOON = 5.0
+    """Seconds."""
+
+    def __init__(self) -> None:
+        self.code, self._when = 128 + signal.SIGINT, 0.0
+        meant = {number: signal.getsignal(number) for number in self.SIGNALS}
+        self._former = {number: one for number, one in meant.items() if one not in (None, signal.SIG_IGN)}
+        for number in self._former:
+            signal.signal(number, self._ask)
+
+    def withdraw(self) -> None:
+        """Let signals mean what they meant."""
+        for number, former in self._former.items():
+            signal.signal(number, former)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if not self._when:
+            self.code, self._when = 128 + number, monotonic()
+            raise KeyboardInterrupt
+        if monotonic() - self._when >= self.SOON:
+            os._exit(self.code)
+
+
+def _say(line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)

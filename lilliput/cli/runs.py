@@ -1,0 +1,111 @@
+"""Runs, what they leave behind, and the machine they run on."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from lilliput.base.errors import LilliputError
+from lilliput.cli.options import JsonOption
+from lilliput.cli.show import console
+
+RUNS = Path("runs")
+app = typer.Typer()
+
+
+@app.command()
+def runs(
+    root: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where run folders lie.")] = RUNS,
+    as_json: JsonOption = False,
+) -> None:
+    """List runs: how far they are, what they published, what room they take."""
+    from lilliput.run.listing import overviews
+
+    if not root.is_dir() and root != RUNS:
+        raise LilliputError(f"there is no folder {root}", where="lilliput runs", hint="give the folder of your runs")
+    found, odd = overviews(root)
+    if odd and odd[0][0] == root:  # the one that was asked for
+        raise odd[0][1]
+    if as_json:
+        rows = [
+            {
+                "folder": str(one.folder),
+                "recipe": one.recipe,
+                "state": one.state,
+                "releases": list(one.releases),
+                "bytes": one.size,
+                "changed": one.changed.isoformat(timespec="seconds"),
+            }
+            for one in found
+        ]
+        rows += [{"folder": str(folder), "error": error.what} for folder, error in odd]
+        print(json.dumps(rows, indent=2))
+        return
+    if not found and not odd:
+        there = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+        what = f"holds {', '.join(there[:8])}{' and more' if len(there) > 8 else ''}" if there else "is empty"
+        console.print(
+            f"no run in {root}, which {what if root.is_dir() else 'is not there'}; `lilliput run quickstart` makes one"
+        )
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("run", "recipe", "state", "releases", "MB", "changed"):
+        table.add_column(heading, overflow="fold")
+    for one in found:
+        size, changed = f"{one.size / 1e6:,.1f}", f"{one.changed:%Y-%m-%d %H:%M}"
+        table.add_row(str(one.folder), one.recipe, one.state, "\n".join(one.releases), size, changed)
+    if found:
+        console.print(table)
+    for folder, error in odd:
+        console.print(f"{folder} cannot be shown: {error}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def clean(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    shards: Annotated[bool, typer.Option("--shards", help="The token files too; they can be written again.")] = False,
+    states: Annotated[
+        bool, typer.Option("--states", help="The states before decays too; without them no --more-tokens.")
+    ] = False,
+    since: Annotated[
+        str | None, typer.Option("--from", metavar="PART", help="This part and all made after it.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would go.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Free the room of what a run does not need any more. Says what would go; --yes does it."""
+    from lilliput.run import listing as folders
+
+    what = folders.spare(run) if since is None else folders.since(run, since)
+    whole = tuple(f"{one.name}/" for one in what)
+    what += [one for one in folders.states(run) if states and not one.name.startswith(whole)]
+    what += folders.shards(run) if shards else []
+    freed = folders.remove(run, what) if yes else 0
+    if as_json:
+        rows = [{"name": one.name, "why": one.why, "bytes": one.size} for one in what]
+        print(json.dumps({"run": str(run), "removed": yes, "parts": rows}, indent=2))
+        return
+    for one in what:
+        console.print(f"{one.size / 1e6:10,.1f} MB  {one.name}: {one.why}")
+    total = sum(one.size for one in what)
+    end = f"{freed / 1e6:,.1f} MB freed" if yes else f"{total / 1e6:,.1f} MB in all; --yes removes them"
+    console.print(end if what else "nothing to remove")
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Say what this machine has, what it lacks, and what to do about it."""
+    from dataclasses import asdict
+
+    from lilliput.doctor import examine, show
+
+    findings = examine()
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        show(console, findings)
+    if any(finding.state == "problem" for finding in findings):
+        raise typer.Exit(1)

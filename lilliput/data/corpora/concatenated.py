@@ -1,0 +1,78 @@
+"""Several corpora one after another as one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lilliput.base.errors import RecipeError
+from lilliput.data.conversations import ChatCorpus, Conversation
+from lilliput.data.documents import Corpus, Document, documents_of
+from lilliput.data.resumable import Gauge, Item, Mark, goes_on, marked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joined:
+    """Text corpora, the documents of each after those of the one before.
+
+    An id begins with the place of its corpus, "0/" and so on, and so stays unique. Groups stay as they are: what two
+    corpora have under one group lands on one side.
+    """
+
+    sources: tuple[Corpus, ...]
+
+    def __post_init__(self) -> None:
+        _check(self.sources, "Joined", "documents")
+
+    def identity(self) -> Any:
+        """What the documents of each source depend on."""
+        return [source.identity() for source in self.sources]
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether every source does."""
+        return all(map(goes_on, self.sources))
+
+    def documents(self) -> Iterator[Document]:
+        """Every document of every source."""
+        return documents_of(self.marked())
+
+    def marked(self, after: Mark | None = None) -> Iterator[tuple[Item, Mark]]:
+        """The same, and why filters dropped others, with marks: the place of the source, and its own mark."""
+        first, within = after or (0, None)
+        for place, source in enumerate(self.sources[first:], first):
+            for item, mark in marked(source, within if place == first else None):
+                yield item if isinstance(item, str) else replace(item, id=f"{place}/{item.id}"), [place, mark]
+
+    def gauge(self) -> Gauge:
+        """Nothing: how the sources compare in size is not known."""
+        return lambda mark: None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinedChats:
+    """Chat corpora, the conversations of each after those of the one before; ids and groups as in `Joined`."""
+
+    sources: tuple[ChatCorpus, ...]
+
+    def __post_init__(self) -> None:
+        _check(self.sources, "JoinedChats", "conversations")
+
+    def identity(self) -> Any:
+        """What the conversations of each source depend on."""
+        return [source.identity() for source in self.sources]
+
+    def conversations(self) -> Iterator[Conversation]:
+        """Every conversation of every source."""
+        for place, source in enumerate(self.sources):
+            for conversation in source.conversations():
+                yield replace(conversation, id=f"{place}/{conversation.id}")
+
+
+def _check(sources: tuple[Any, ...], name: str, yields: str) -> None:
+    strange = [type(source).__name__ for source in sources if not hasattr(source, yields)]
+    if strange or not sources:
+        raise RecipeError(
+            f"{', '.join(strange)} has no {yields}" if strange else "nothing is joined",
+            where=f"{name}(sources=...)",
+            hint="texts are joined by Joined, conversations by JoinedChats; give at least one corpus",
+        )

@@ -1,0 +1,305 @@
+"""Corpora of the Hugging Face hub, streamed: only what is read is fetched, and nothing but token files is kept.
+
+Rows come in the order of the repository's files at one commit, so the first so many of them are always the same.
+"""
+
+import difflib
+import glob
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, NoReturn
+
+from lilliput.base.errors import DataError, RecipeError
+from lilliput.base.hub import hub_trouble, is_transient
+from lilliput.base.units import Tokens
+from lilliput.data.conversations import Conversation
+from lilliput.data.documents import Document, Files, Null, check_length, check_null, documents_of, null_text
+from lilliput.data.message_formats import COLUMNS, row_messages
+from lilliput.data.readers.rows import shown
+
+BYTES_PER_TOKEN = 5
+"""Of English in the tokenizers of language models 3.5 to 4.8: a budget in tokens rather reads a little too much."""
+PAUSES = (1.0, 5.0, 20.0, 60.0, *(300.0,) * 12)
+"""Seconds before each new attempt at a row; those after it start anew. The libraries below try a few times as well."""
+LOCAL_FILES = "or read local files instead: --source NAME=PATH"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubText:
+    """Texts of a dataset on the hub, or of a folder that is laid out like one."""
+
+    dataset: str
+    """"owner/name", or a local folder."""
+    licence: str
+    """Under which the texts come."""
+    config: str | None = None
+    """Name of the subset; None where there is only one."""
+    split: str = "train"
+    text: str = "text"
+    """Column that holds the text."""
+    id: str = "id"
+    """Column that names the row; a row without it is "<dataset>/<config>/<split>:<row number>"."""
+    group: str | None = None
+    """Column of the held-out group; without one, or where it is null or empty, a document is a group of its own."""
+    null: Null = "refuse"
+    """Whether a row whose text is null is an error, or dropped and counted."""
+    revision: str | None = None
+    """Branch, tag or commit; a whole commit hash needs no look-up, and never means anything else."""
+    tokens: Tokens | None = None
+    """Stop after the text that reaches this many, at `BYTES_PER_TOKEN`: texts are read before a tokenizer is there."""
+    bytes: int | None = None
+    """Stop after the text that reaches this many UTF-8 bytes."""
+    rows: int | None = None
+    """Stop after this many rows."""
+    goes_on: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_null("HubText", self.null)
+        _check_budgets("HubText", tokens=self.tokens and int(self.tokens), bytes=self.bytes, rows=self.rows)
+
+    def identity(self) -> Any:
+        """The commit, or the files of a folder."""
+        return self._place.identity()
+
+    def at(self, identity: Any) -> "HubText":
+        """The same at the commit of an identity."""
+        return replace(self, revision=self._place.commit_of(identity))
+
+    def documents(self) -> Iterator[Document]:
+        """Yield the documents in the order of the files and of their rows.
+
+        Raises:
+            DataError: the dataset, its config, split or column is not there, the hub is out of reach, or no row is.
+        """
+        return documents_of(self.marked())
+
+    def marked(self, after: dict[str, Any] | None = None) -> Iterator[tuple[Document | str, dict[str, Any]]]:
+        """The same, and reasons for what is dropped, with marks: the row's number, the stream's state after it, and the
+        UTF-8 bytes of texts so far.
+
+        Going on, files that lie before the mark are not fetched again.
+        """
+        size, most = after["bytes"] if after else 0, self.most_bytes
+        columns = (self.text,) if self.group is None else (self.text, self.group)
+        if most is not None and size >= most:
+            return
+        for number, row, state in self._place.rows(columns, (self.id,), self.rows, after):
+            text = row[self.text]
+            if text is None:
+                reason = null_text(self.null, self.text, f"{self._place}, row {number}")
+                yield reason, state | {"bytes": size}
+                continue
+            if not isinstance(text, str):
+                self._place.refuse(
+                    f"column {self.text!r} of row {number} is {shown(text)}, not text", "name another column"
+                )
+            check_length(f"{self._place}, row {number}", text)
+            name = self._place.id_of(row, self.id, number)
+            size += len(text.encode("utf-8", "surrogatepass"))
+            group = None if self.group is None else row[self.group]
+            yield Document(text, name, name if group in (None, "") else str(group)), state | {"bytes": size}
+            if most is not None and size >= most:
+                return
+
+    def gauge(self) -> Callable[[dict[str, Any]], float | None]:
+        """What tells how far a mark is, by the budget that is nearest to being reached."""
+
+        def share(mark: dict[str, Any]) -> float | None:
+            most = self.most_bytes
+            parts = [mark["bytes"] / most] if most is not None else []
+            parts += [mark["row"] / self.rows] if self.rows is not None else []
+            return max(parts, default=None)
+
+        return share
+
+    @property
+    def most_bytes(self) -> int | None:
+        """The budget in UTF-8 bytes of text; None where only rows are counted, or nothing is."""
+        budgets = [] if self.bytes is None else [self.bytes]
+        budgets += [] if self.tokens is None else [int(self.tokens) * BYTES_PER_TOKEN]
+        return min(budgets, default=None)
+
+    @property
+    def _place(self) -> "_Place":
+        return _Place(self.dataset, self.config, self.split, self.revision)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubChats:
+    """Conversations of a dataset on the hub, or of a folder that is laid out like one."""
+
+    dataset: str
+    """"owner/name", or a local folder."""
+    licence: str
+    """Under which the conversations come."""
+    config: str | None = None
+    """Name of the subset; None where there is only one."""
+    split: str = "train"
+    messages: str | None = None
+    """Column that holds the messages, as for `ChatFiles`."""
+    id: str = "id"
+    """Column that names the row, and so its group; a row without it is "<dataset>/<config>/<split>:<row number>"."""
+    revision: str | None = None
+    """Branch, tag or commit; a whole commit hash needs no look-up, and never means anything else."""
+    rows: int | None = None
+    """Stop after this many rows."""
+
+    def __post_init__(self) -> None:
+        _check_budgets("HubChats", rows=self.rows)
+
+    def identity(self) -> Any:
+        """The commit, or the files of a folder."""
+        return self._place.identity()
+
+    def at(self, identity: Any) -> "HubChats":
+        """The same at the commit of an identity."""
+        return replace(self, revision=self._place.commit_of(identity))
+
+    def conversations(self) -> Iterator[Conversation]:
+        """Yield the conversations in the order of the files and of their rows.
+
+        Raises:
+            DataError: as for `HubText`, or a row holds no such list.
+        """
+        named = () if self.messages is None else (self.messages,)
+        for number, row, _ in self._place.rows(named, (*COLUMNS, self.id), self.rows):
+            name = self._place.id_of(row, self.id, number)
+            yield Conversation(row_messages(row, self.messages, f"{self._place}, row {number}"), name, name)
+
+    @property
+    def _place(self) -> "_Place":
+        return _Place(self.dataset, self.config, self.split, self.revision)
+
+
+class _Place(NamedTuple):
+    """One split of one config of a dataset."""
+
+    dataset: str
+    config: str | None
+    split: str
+    revision: str | None
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.dataset, self.config, self.split) if part)
+
+    def id_of(self, row: dict[str, Any], column: str, number: int) -> str:
+        value = row.get(column)
+        return f"{self}:{number}" if value in (None, "") else str(value)
+
+    def identity(self) -> Any:
+        return Files(paths=(self.dataset,)).identity() if self._is_local else [self.dataset, self._commit()]
+
+    def commit_of(self, identity: Any) -> str | None:
+        """The commit in an identity of this place; the files of a folder, which may be away by now, have none."""
+        return identity[1] if identity[:1] == [self.dataset] else self.revision
+
+    def rows(
+        self, columns: tuple[str, ...], optional: tuple[str, ...], most: int | None, after: dict[str, Any] | None = None
+    ) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
+        """Rows with their numbers from 1, of these columns and of optional ones, each with the state after it.
+
+        Each row comes once, in order, however often the network fails: reading goes on from the state after the last,
+        or from that of `after`. The state of another version of the library means nothing: then all rows are read, and
+        those up to `after` passed over.
+        """
+        import datasets
+
+        version, number, attempt = datasets.__version__, after["row"] if after else 0, 0
+        state = after["state"] if after and after["datasets"] == version else None
+        while most is None or number < most:
+            try:
+                dataset = self._open(columns, optional)
+                passed = 0
+                if state is not None:
+                    dataset.load_state_dict(state)
+                    passed = number
+                for row in dataset:
+                    passed += 1
+                    if passed <= number:
+                        continue
+                    number, attempt, state = passed, 0, dataset.state_dict()  # a copy of 2 microseconds
+                    yield number, row, {"row": number, "state": state, "datasets": version}
+                    if number == most:
+                        return
+            except Exception as error:  # the libraries below raise what their own libraries do
+                if isinstance(error, DataError) or not (number and is_transient(error)) or attempt == len(PAUSES):
+                    self._explain(error, f"after {number:,} rows" if number else "")
+                time.sleep(PAUSES[attempt])
+                attempt += 1
+            else:
+                if not number:
+                    self.refuse("there is no row", "name another split")
+                return
+
+    def refuse(self, what: str, hint: str) -> NoReturn:
+        raise DataError(what, where=str(self), hint=f"{hint}, {LOCAL_FILES}")
+
+    @property
+    def _is_local(self) -> bool:
+        return Path(self.dataset).expanduser().is_dir()
+
+    def _commit(self) -> str:
+        if self.revision and re.fullmatch("[0-9a-f]{40}", self.revision):
+            return self.revision
+        try:
+            return _newest(self.dataset, self.revision)
+        except Exception as error:
+            self._explain(error, "")
+
+    def _open(self, columns: tuple[str, ...], optional: tuple[str, ...]) -> Any:
+        import datasets
+
+        path = str(Path(self.dataset).expanduser().resolve()) if self._is_local else self.dataset
+        if self._is_local and (glob.has_magic(path) or "::" in path or not path.isprintable()):
+            # The library takes the path for a pattern, and would read the texts of other folders as well.
+            self.refuse(f"the path of the folder has a sign that means something else: {path!r}", "rename the folder")
+        commit = None if self._is_local else self._commit()
+        configs = datasets.get_dataset_config_names(path, revision=commit)
+        if self.config is None and len(configs) > 1 and "default" not in configs:
+            self.refuse(
+                "the dataset has several configs and none is named", f"name one of {', '.join(sorted(configs))}"
+            )
+        self._find("config", self.config, configs)
+        splits: Any = datasets.load_dataset(path, self.config, revision=commit, streaming=True)
+        self._find("split", self.split, list(splits))
+        opened = splits[self.split]
+        there = opened.column_names or list(next(iter(opened), {}))
+        for column in columns:
+            self._find("column", column, there)
+        wanted = [column for column in dict.fromkeys((*columns, *optional)) if column in there]
+        # Where there is nothing but an id, the error about it names all columns.
+        return opened.select_columns(wanted) if columns or len(wanted) > 1 else opened
+
+    def _find(self, kind: str, name: str | None, known: list[str]) -> None:
+        if name is not None and name not in known:
+            near = difflib.get_close_matches(name, known, n=3) or sorted(known)
+            self.refuse(f"there is no {kind} {name!r}", f"nearest names: {', '.join(near) or 'none'}")
+
+    def _explain(self, error: Exception, when: str) -> NoReturn:
+        if isinstance(error, DataError):
+            raise error
+        trouble = hub_trouble(error, "dataset", self.dataset)
+        what, hint = trouble or (f"the dataset cannot be read ({str(error) or type(error).__name__})", "mend it")
+        raise DataError(f"{what} {when}".strip(), where=str(self), hint=f"{hint}, {LOCAL_FILES}") from error
+
+
+@cache
+def _newest(dataset: str, revision: str | None) -> str:
+    """The commit that a branch or tag is at; the same all through a process."""
+    from huggingface_hub import HfApi
+
+    commit = HfApi().dataset_info(dataset, revision=revision).sha
+    assert commit is not None
+    return commit
+
+
+def _check_budgets(name: str, **budgets: int | None) -> None:
+    for field, budget in budgets.items():
+        if budget is not None and budget < 1:
+            raise RecipeError(
+                f"nothing is read of {budget}", where=f"{name}({field}=...)", hint="give at least 1, or None"
+            )

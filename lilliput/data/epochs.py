@@ -1,0 +1,93 @@
+"""A stream without an end: pass after pass over the same tokens, the pieces of each in an order of its own.
+
+Position by position it is a function of the seed: nothing has to be kept but how many tokens were read. The order is
+computed where it is needed; of a pass, the position of every 4,096th piece is remembered as far as it was looked for.
+"""
+
+from bisect import bisect_right
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from lilliput.data.permutation import Permutation
+from lilliput.data.token_stream import Stream
+
+_CHUNK = 4_096
+"""Pieces whose places are computed together."""
+
+
+class Passes:
+    """The passes over a stream.
+
+    Args:
+        stream: with its pieces.
+        key: decides, with the number of the pass, the order of its pieces.
+    """
+
+    def __init__(self, stream: Stream, key: str):
+        self._stream, self._key = stream, key
+        self._pass = lru_cache(maxsize=2)(self._new_pass)
+
+    def __len__(self) -> int:
+        """Tokens of one pass."""
+        return len(self._stream)
+
+    def read(self, position: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens from a position on; position // len(self) is the pass.
+
+        Returns:
+            The tokens [count] int64, and which of them begin a piece [count] bool.
+        """
+        tokens, begins = [], []
+        while count:
+            number, place = divmod(position, len(self))
+            found, opened = self._pass(number).read(place, count)
+            tokens.append(found)
+            begins.append(opened)
+            position, count = position + len(found), count - len(found)
+        return np.concatenate(tokens), np.concatenate(begins)
+
+    def _new_pass(self, number: int) -> "_Pass":
+        return _Pass(self._stream, Permutation(self._stream.piece_count, f"{self._key}\0{number}"))
+
+
+class _Chunk(NamedTuple):
+    """Pieces that follow each other in a pass."""
+
+    begins: np.ndarray
+    """How many tokens of the chunk come before each, [N] int64."""
+    sources: np.ndarray
+    """Where each begins in the stream, [N] int64."""
+    tokens: int
+
+
+class _Pass:
+    def __init__(self, stream: Stream, order: Permutation):
+        self._stream, self._order = stream, order
+        self._begins = [0]
+        """Places in the pass at which chunks begin, as far as they were looked for."""
+        self._chunk = lru_cache(maxsize=2)(self._new_chunk)
+
+    def read(self, place: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """At most `count` tokens from a place of the pass on, those of one chunk, and which of them begin a piece."""
+        while self._begins[-1] <= place:
+            self._begins.append(self._begins[-1] + self._chunk(len(self._begins) - 1).tokens)
+        number = bisect_right(self._begins, place) - 1
+        chunk, place = self._chunk(number), place - self._begins[number]
+        after = min(place + count, chunk.tokens)
+        first, last = np.searchsorted(chunk.begins, (place, after - 1), side="right") - 1
+        begun = chunk.begins[first + 1 : last + 1]
+        sizes = np.diff(begun, prepend=place, append=after)
+        sources = chunk.sources[first : last + 1].copy()
+        sources[0] += place - chunk.begins[first]
+        opened = np.zeros(after - place, dtype=bool)
+        opened[begun - place] = True
+        opened[0] = chunk.begins[first] == place
+        return self._stream.take(sources, sizes), opened
+
+    def _new_chunk(self, number: int) -> _Chunk:
+        places = np.arange(number * _CHUNK, min((number + 1) * _CHUNK, len(self._order)))
+        sources, sizes = self._stream.pieces(self._order(places))
+        begins = np.cumsum(sizes) - sizes
+        return _Chunk(begins, sources, int(sizes.sum()))

@@ -1,0 +1,179 @@
+"""Token files that are being written: what of them outlives a kill, and how encoding goes on from there.
+
+<folder>.begun-<key>/     other inputs have another key, so that nothing of theirs is ever taken up
+    train-00000.bin       as many bytes of each file count as the record says, with their SHA-256
+    heldout-00000.bin
+    heldout.txt.jsonl
+    progress.json         sealed; written anew whenever a token file is closed
+"""
+
+import glob
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lilliput.base.files import PARTIAL, name_file, read_json, replace_folder, sealed, unsealed, write_json
+from lilliput.base.ownership import BEGUN
+from lilliput.data.shard_writer import Entry, Lane, Position, Reading, other_corpus
+
+PROGRESS = "progress.json"
+_FORMAT = 1
+
+
+class Begun:
+    """A folder of token files until it is whole; a context manager, at whose end by an error it stays, as far as kept.
+
+    Args:
+        folder: where the files will be.
+        key: decides what is in them, to the byte; None: nobody knows, so that nothing is taken up and nothing stays.
+    """
+
+    def __init__(self, folder: Path, key: str | None):
+        self._folder, self._key = folder, key
+        self.path = folder.with_name(f"{folder.name}{BEGUN}{key[:12]}" if key else folder.name + PARTIAL)
+        self._lanes: dict[str, Lane] = {}
+        self.kept = Position()
+        """What is in the files that were taken up, and of this process those that were kept."""
+        self.damaged: list[str] = []
+        """Names of files that are not what the record says, and are made again; of the record, if it is not sound."""
+        self.closed = 0
+        """Files that were closed when it was opened."""
+
+    def __enter__(self) -> "Begun":
+        return self
+
+    def open(self, lanes: dict[str, Lane]) -> Position:
+        """Take up what is there with these lanes; the earliest position that reading has to begin at."""
+        self._lanes = lanes
+        record = self._record()
+        if record is None or not record.is_of(lanes):
+            self.damaged = [PROGRESS] if self._key and (self.path / PROGRESS).exists() else []
+            shutil.rmtree(self.path, ignore_errors=True)
+            self.path.mkdir(parents=True)
+            return Position()
+        self.kept = record.kept
+        self.closed = sum(entry.closed for lane in record.lanes.values() for entry in lane)
+        for path in self.path.iterdir():
+            if path.name != PROGRESS and (path.name not in record.lengths or not _is_plain(path)):
+                _remove(path)
+        damaged = [bad for name, lane in lanes.items() for bad in lane.take_up(record.lanes[name], self.kept.items)]
+        self.damaged = [entry.name for entry in damaged]
+        return min((self.kept, *(entry.begins for entry in damaged)), key=lambda position: position.items)
+
+    def keep(self, here: Reading) -> None:
+        """Make all that is written before `here` outlive a kill."""
+        if self._key is None:
+            return
+        for lane in self._lanes.values():
+            lane.keep()
+        lanes = {name: [asdict(entry) for entry in lane.entries] for name, lane in self._lanes.items()}
+        self.kept = here.position()
+        record = {"format": _FORMAT, "key": self._key, "kept": asdict(self.kept), "lanes": lanes}
+        write_json(self.path / PROGRESS, sealed(record))
+
+    def compare(self, here: Reading) -> None:
+        """Make sure that what was read again is what was read before.
+
+        Raises:
+            DataError: it is not.
+        """
+        now = here.position()
+        same = (now.items, now.text, now.dropped) == (self.kept.items, self.kept.text, self.kept.dropped)
+        if not same or not all(lane.is_sound for lane in self._lanes.values()):
+            raise other_corpus(self.path)
+
+    def finish(self) -> None:
+        """Put the folder, which is whole, where it belongs; what was begun from other inputs goes."""
+        (self.path / PROGRESS).unlink(missing_ok=True)
+        replace_folder(self.path, self._folder)
+        for other in self._folder.parent.glob(f"{glob.escape(self._folder.name)}{BEGUN}*"):
+            shutil.rmtree(other, ignore_errors=True)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *where: object) -> None:
+        for lane in self._lanes.values():
+            lane.let_go()
+        if error is not None:
+            self._free()
+        if isinstance(error, OSError):
+            name_file(error, self.path)
+
+    def _free(self) -> None:
+        """Remove what no record counts on: a full disk should not be filled by it."""
+        record = self._record()
+        if record is None:
+            shutil.rmtree(self.path, ignore_errors=True)
+            return
+        for path in self.path.iterdir():
+            if path.name == PROGRESS:
+                continue
+            if path.name not in record.lengths or not _is_plain(path):
+                _remove(path)
+            elif path.stat().st_size > record.lengths[path.name]:
+                with open(path, "r+b") as file:
+                    file.truncate(record.lengths[path.name])
+
+    def _record(self) -> "_Record | None":
+        """What is noted of files of this key; None without any that can be read and makes sense."""
+        if self._key is None or not (self.path / PROGRESS).is_file():
+            return None
+        try:
+            plain = unsealed(read_json(self.path / PROGRESS))
+            if (plain["format"], plain["key"]) != (_FORMAT, self._key):
+                return None
+            lanes = {name: list(map(_entry, lane)) for name, lane in plain["lanes"].items() if isinstance(lane, list)}
+            return _Record(_position(plain["kept"]), lanes)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None
+
+
+class _Record(NamedTuple):
+    """What counts of the files."""
+
+    kept: Position
+    lanes: dict[str, list[Entry]]
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Bytes that count, by file."""
+        return {entry.name: entry.length for lane in self.lanes.values() for entry in lane}
+
+    def is_of(self, lanes: dict[str, Lane]) -> bool:
+        """Whether these lanes can have left it: names lead nowhere else, and files follow each other."""
+        return self.lanes.keys() == lanes.keys() and all(
+            lanes[name].left(entries, self.kept.items) for name, entries in self.lanes.items()
+        )
+
+
+def begun_folders(shards: Path) -> list[Path]:
+    """The folders of token files that are not whole yet."""
+    return sorted(path for path in shards.glob(f"*{BEGUN}*") if path.is_dir())
+
+
+def _entry(plain: dict[str, Any]) -> Entry:
+    rest = {key: value for key, value in plain.items() if key != "begins"}
+    entry = Entry(begins=_position(plain["begins"]), **rest)
+    numbers = (entry.documents, entry.tokens, entry.text, entry.length)
+    if not (all(map(_is_count, numbers)) and isinstance(entry.sha256, str) and isinstance(entry.closed, bool)):
+        raise ValueError(f"{entry.name!r:.80} has numbers that cannot be")
+    return entry
+
+
+def _position(plain: dict[str, Any]) -> Position:
+    position = Position(**plain)
+    if not all(map(_is_count, (position.items, *position.dropped.values()))) or len(bytes.fromhex(position.text)) != 32:
+        raise ValueError("a position has numbers that cannot be")
+    return position
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether it is a file itself: what a link leads to is not ours to write to, and a pipe may never end."""
+    return path.is_file() and not path.is_symlink()
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -1,0 +1,215 @@
+"""Few documents, or few that are much of all: what is held out of them, where a hash may well hold out none of it.
+
+Of each text its last part, or of texts too short for that, and of conversations, whole groups, at least one. Where
+there are many, but some of them are large, the last part of each large one, and of the others those that the hash says.
+"""
+
+import unicodedata
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, ClassVar, Literal
+
+from lilliput.data.conversations import ChatCorpus, Conversation
+from lilliput.data.corpora.filters import Curated
+from lilliput.data.documents import Corpus, Document, Files, documents_of
+from lilliput.data.readers.formats import holds_rows
+from lilliput.data.readers.paths import files_of
+from lilliput.data.resumable import Gauge, Item, Mark, gauge, marked
+from lilliput.data.split import HeldOut, Split
+
+Way = Literal["groups", "ends", "lowest", "large"]
+"""How a side is chosen: by the hash of each group, the end of each text, the groups of the lowest hashes; or by the
+hash of each group and the ends of large texts."""
+
+ENOUGH = 5
+"""Documents that a hash should be expected to hold out: the chance that it holds out none is below 1% then."""
+MOST = 1_000
+"""Documents that are looked at to tell whether there are few."""
+LEAST_ON_AVERAGE, LEAST = 200, 16
+"""Characters of the ends of texts: shorter ones say little about a model, so that whole texts are held out instead."""
+
+_BEGINNING, _END = "\0beginning", "\0end"
+"""Groups of the parts of a text that is cut in two; no other document is in a group of such a name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extent:
+    """How much there is of a corpus, as far as its first `MOST` documents or conversations."""
+
+    documents: int
+    groups: int
+    """Those with any text."""
+    characters: int
+    largest: float = 0.0
+    """Share of the local text files that the largest of them has."""
+
+    def way(self, split: Split, *, chat: bool) -> Way:
+        """How a split should hold out its share of it."""
+        is_few = self.documents < MOST and self.documents * split.share < ENOUGH
+        if not is_few or not 0 < split.share < 1:
+            return "large" if not chat and 0 < split.share < min(1.0, self.largest) else "groups"
+        if chat:
+            return "lowest" if self.groups > 1 else "groups"
+        ends = split.share * self.characters / max(1, self.documents)
+        return "ends" if ends >= LEAST_ON_AVERAGE or self.groups < 2 else "lowest"
+
+
+def extent(corpus: Any) -> Extent:
+    """How much there is of a text or chat corpus; reads no more than its first `MOST` documents."""
+    groups: set[str] = set()
+    documents = characters = 0
+    for item in islice(_items(corpus), MOST):
+        documents, characters = documents + 1, characters + _characters(item)
+        groups |= {item.group} if _characters(item) else set()
+    sizes = _text_files(corpus)
+    largest = max(sizes, default=0) / max(1, sum(sizes))
+    return Extent(documents=documents, groups=len(groups), characters=characters, largest=largest)
+
+
+def _text_files(corpus: Any) -> list[int]:
+    """Bytes of every local file, where each of them is a text; none of another corpus."""
+    while isinstance(corpus, Curated):
+        corpus = corpus.source
+    if not isinstance(corpus, Files):
+        return []
+    files = files_of(corpus.paths)
+    return [] if any(map(holds_rows, files)) else [path.stat().st_size for path in files]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ends:
+    """The ends of `Parted` texts are held out."""
+
+    share: float
+
+    def is_heldout(self, group: str) -> bool:
+        """Whether it is the group of the ends."""
+        return group == _END
+
+
+@dataclass(frozen=True, kw_only=True)
+class LargeEnds:
+    """The ends of large `Parted` texts are held out, and of the others those that a split says."""
+
+    split: Split
+
+    def is_heldout(self, group: str) -> bool:
+        """Whether it is the group of the ends, or one that the split holds out."""
+        return group == _END or (group != _BEGINNING and self.split.is_heldout(group))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lowest:
+    """Some groups are held out, those whose names have the lowest hashes."""
+
+    groups: tuple[str, ...]
+
+    def is_heldout(self, group: str) -> bool:
+        """Whether it is one of them."""
+        return group in self.groups
+
+
+def lowest(corpus: Corpus | ChatCorpus, split: Split) -> Lowest:
+    """The share of a split of the groups of a corpus of few, but at least one of them, and not all."""
+    groups = sorted(groups_with_text(corpus), key=split.fraction)
+    count = min(max(1, round(split.share * len(groups))), len(groups) - 1)
+    return Lowest(groups=tuple(sorted(groups[:count])))
+
+
+def groups_with_text(corpus: Corpus | ChatCorpus) -> set[str]:
+    """The groups that have any text; reads the whole corpus."""
+    return {item.group for item in _items(corpus) if _characters(item)}
+
+
+def sides(corpus: Any, split: Split, way: Way) -> tuple[Any, HeldOut]:
+    """A corpus as it is to be encoded, and what says which of its groups are held out."""
+    match way:
+        case "ends":
+            return Parted(source=corpus, share=split.share), Ends(share=split.share)
+        case "lowest":
+            return corpus, lowest(corpus, split)
+        case "large":
+            least = round(split.share * sum(_text_files(corpus)))
+            return Parted(source=corpus, share=split.share, least=least), LargeEnds(split=split)
+    return corpus, split
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parted:
+    """A corpus whose texts are cut in two, near so large a share from their ends; what is too short stays whole."""
+
+    source: Corpus
+    share: float
+    least: int = 0
+    """UTF-8 bytes of a text that is cut; smaller ones stay in their own groups."""
+    goes_on: ClassVar[bool] = False  # a mark would have to say which part comes next, and few texts are soon read again
+
+    def identity(self) -> Any:
+        """What the source's documents depend on."""
+        return self.source.identity()
+
+    def documents(self) -> Iterator[Document]:
+        """The parts of the source's documents, in its order."""
+        return documents_of(self.marked())
+
+    def marked(self, after: Mark | None = None) -> Iterator[tuple[Item, Mark]]:
+        """The same, and the reasons for which filters dropped others, with the marks of the source."""
+        for item, mark in marked(self.source, after):
+            if isinstance(item, str) or (self.least and len(item.text.encode("utf-8", "surrogatepass")) < self.least):
+                yield item, mark
+                continue
+            parts = self._parts(item)
+            del item  # a text of many megabytes is not to be kept beside its parts, nor these beside the next text
+            while parts:
+                yield parts.popleft(), mark
+
+    def gauge(self) -> Gauge:
+        """That of the source."""
+        return gauge(self.source)
+
+    def _parts(self, document: Document) -> deque[Document]:
+        place = cut(document.text, self.share)
+        parts = deque([replace(document, text=document.text[:place], group=_BEGINNING)])
+        if end := document.text[place:]:
+            parts.append(Document(end, f"{document.id} (its end)", _END))
+        return parts
+
+
+def cut(text: str, share: float) -> int:
+    """Where the last `share` of a text begins: after a line, else a blank, that is near; its length if it is short."""
+    first, length = 0, len(text)
+    while length and text[length - 1].isspace():  # strip() would copy a text of many megabytes
+        length -= 1
+    while first < length and text[first].isspace():
+        first += 1
+    place = round((1 - share) * length)
+    size = length - place
+    if size < LEAST or place <= first:
+        return len(text)
+    for mark, most in (("\n", size // 2), (" ", size - 1)):
+        before = text.rfind(mark, max(0, place - most), place) + 1
+        after = text.find(mark, place, place + most) + 1
+        near = [found for found in (before, after) if found > first]
+        if near:
+            return min(near, key=lambda found: abs(found - place))
+    while place < length and _is_within(text, place):
+        place += 1
+    return place if place < length else len(text)
+
+
+def _is_within(text: str, place: int) -> bool:
+    """Whether what is before a place and what is after it are one character to whoever reads it."""
+    before, after = text[place - 1], text[place]
+    is_pair = "\ud800" <= before <= "\udbff" and "\udc00" <= after <= "\udfff"
+    return is_pair or unicodedata.combining(after) > 0
+
+
+def _characters(item: Document | Conversation) -> int:
+    texts = [item.text] if isinstance(item, Document) else [message.content for message in item.messages]
+    return sum(len(text.strip()) for text in texts)
+
+
+def _items(corpus: Any) -> Iterable[Document | Conversation]:
+    return corpus.conversations() if hasattr(corpus, "conversations") else corpus.documents()

@@ -1,0 +1,90 @@
+"""The tokens of one side of a corpus: its files, joined."""
+
+import numpy as np
+
+from lilliput.base.errors import DataError
+from lilliput.data.token_files import REWRITE, Numbers
+
+
+class Stream:
+    """The tokens of one side, end to end, as a circle; `end` begins each document.
+
+    Args:
+        parts: the files.
+        end: the token.
+        begins: of the pieces that passes shuffle (see `pieces.py`); None for a side that is only read in order.
+    """
+
+    def __init__(self, parts: list[Numbers], end: int, begins: Numbers | None = None):
+        self.end = end
+        self._parts, self._begins = parts, begins
+        self._starts = np.cumsum([0, *(len(part) for part in parts)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def read(self, start: int, count: int) -> np.ndarray:
+        """`count` tokens from position `start` on, [count] int64; after the last token comes the first."""
+        tokens = np.empty(count, dtype=np.int64)
+        filled = 0
+        while filled < count:
+            position = (start + filled) % len(self)
+            place = int(np.searchsorted(self._starts, position, side="right")) - 1
+            first = position - int(self._starts[place])
+            piece = self._parts[place].read(first, first + count - filled)
+            tokens[filled : filled + len(piece)] = piece
+            filled += len(piece)
+        return tokens
+
+    def take(self, begins: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """The tokens of runs, each within a file, one after the other.
+
+        Args:
+            begins: where each run begins, [N] int64.
+            sizes: tokens of each, [N] int64, at least 1.
+
+        Returns:
+            [sizes.sum()] int64.
+        """
+        parts = np.searchsorted(self._starts, begins, side="right") - 1
+        order = np.argsort(parts, kind="stable")  # file after file; then back again
+        found = []
+        for runs in np.split(order, np.flatnonzero(np.diff(parts[order])) + 1):
+            part = parts[runs[0]]
+            found.append(self._parts[part].take(_places(begins[runs] - self._starts[part], sizes[runs])))
+        if len(found) == 1:
+            return found[0].astype(np.int64)
+        firsts = np.empty_like(begins)
+        firsts[order] = np.cumsum(sizes[order]) - sizes[order]
+        return np.concatenate(found)[_places(firsts, sizes)].astype(np.int64)
+
+    @property
+    def piece_count(self) -> int:
+        """How many pieces it has."""
+        assert self._begins is not None
+        return len(self._begins)
+
+    def pieces(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the pieces of these numbers, at least one, begin and how many tokens they have, [N] int64 each.
+
+        Raises:
+            DataError: a piece has no token, or the first one does not begin the stream.
+        """
+        assert self._begins is not None
+        begins = self._begins.take(numbers).astype(np.int64)
+        last = numbers == len(self._begins) - 1
+        after = self._begins.take(np.where(last, numbers, numbers + 1)).astype(np.int64)
+        sizes = np.where(last, len(self), after) - begins
+        if sizes.min() < 1 or begins[numbers == 0].any():
+            raise DataError(
+                f"the pieces of {len(self):,} tokens do not follow each other",
+                where=str(self._begins.path),
+                hint=REWRITE,
+            )
+        return begins, sizes
+
+
+def _places(begins: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Every place of runs, one after the other."""
+    ends = np.cumsum(sizes)
+    return np.arange(ends[-1]) + np.repeat(begins - ends + sizes, sizes)

@@ -1,0 +1,77 @@
+"""How far the encoding of a corpus is: documents, speed, and the time that is left where the corpus knows its size."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lilliput.data.documents import Corpus
+from lilliput.data.resumable import Mark, gauge
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """A moment of it."""
+
+    documents: int
+    """Read from the beginning of the corpus on, with those that filters dropped."""
+    kept: int
+    """How many of them were encoded before an interruption. Up to there they are read again, and not encoded."""
+    shards: int
+    """Files that were closed then."""
+    damaged: tuple[str, ...]
+    """Files that were damaged since, and are made again."""
+    encoded: int
+    """Documents that this process encoded."""
+    speed: float | None
+    """UTF-8 bytes of text that this process encodes in a second; None until it did."""
+    share: float | None
+    """Of the corpus, from 0 to 1; None where its size is not known."""
+    left: float | None
+    """Seconds, as far as that can be told."""
+
+
+class Clock:
+    """Tells how far it is.
+
+    Args:
+        corpus: that is encoded.
+        kept: documents that were encoded before an interruption.
+        shards: files that were closed then.
+        damaged: those of them that are made again.
+        tell: is told.
+    """
+
+    def __init__(
+        self, corpus: Corpus, kept: int, shards: int, damaged: tuple[str, ...], tell: Callable[[Encoding], None]
+    ):
+        self._kept, self._shards, self._damaged, self._tell = kept, shards, damaged, tell
+        self._gauge = gauge(corpus)
+        self._encoded = self._bytes = 0
+        self._first: tuple[float, float] | None = None
+
+    def told(self, documents: int, mark: Mark, sizes: Sequence[int]) -> None:
+        """That so many documents are read, up to a mark, and those of these UTF-8 bytes were encoded just now."""
+        self._encoded += len(sizes)
+        now, share = time.perf_counter(), None if mark is None else self._gauge(mark)
+        share = None if share is None else min(share, 1.0)  # the last text may go beyond a budget
+        speed = left = None
+        if self._first is not None:
+            self._bytes += sum(sizes)
+            begun, before = self._first
+            speed = self._bytes / max(now - begun, 1e-9)
+            if share is not None and share > before:
+                left = (now - begun) * (1 - share) / (share - before)
+        elif documents >= self._kept:  # from here on: reading again takes another time
+            self._first = now, share or 0.0
+        self._tell(
+            Encoding(
+                documents=documents,
+                kept=self._kept,
+                shards=self._shards,
+                damaged=self._damaged,
+                encoded=self._encoded,
+                speed=speed,
+                share=share,
+                left=left,
+            )
+        )

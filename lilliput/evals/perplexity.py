@@ -1,0 +1,104 @@
+"""Perplexity and bits per byte of any text under any model folder, by the harness path of held-out text."""
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from lilliput.base.errors import DataError
+from lilliput.data.documents import Files, bytes_of
+from lilliput.data.readers.formats import holds_rows
+from lilliput.evals.evaluation import Evaluation
+from lilliput.evals.harness import evaluate
+from lilliput.evals.native_model import Native
+from lilliput.evals.progress import Watcher
+from lilliput.evals.question_files import Hub
+from lilliput.evals.suites import HELDOUT, Suite, TaskUse
+
+PIECE = 10_000
+"""Characters of a piece of a plain text file, at least; a standard error needs more than one."""
+METRICS = ("bits_per_byte", "byte_perplexity", "word_perplexity")
+
+
+def measure_text(
+    model_folder: Path | Native,
+    path: Path,
+    *,
+    column: str | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    batch_size: int = 16,
+    limit: int | None = None,
+    records: Path | None = None,
+    trust_remote_code: bool = False,
+    watcher: Watcher | None = None,
+) -> Evaluation:
+    """Bits per byte, and perplexity per UTF-8 byte and per blank-separated word, with standard errors over documents.
+
+    Every document is led by one token of context and cut into windows of the model's length that share no token.
+
+    Args:
+        model_folder: config, weights, tokenizer, and the model's own code where it has any; or a native model.
+        path: rows, a document each, in any format of `Files`; or plain text, whose documents are pieces of at least
+            10,000 characters that end where a line does. Compressed files are read as they are.
+        column: of the rows' texts; `text` unless told.
+        device: as torch names it.
+        dtype: of the weights.
+        batch_size: rows of a forward pass.
+        limit: read only the first so many documents.
+        records: a file for the record of every document, longest first, JSON lines.
+        watcher: told how far it is.
+
+    Raises:
+        DataError: the file cannot be read, has no such column, or holds less than two documents.
+    """
+    use = TaskUse(task=HELDOUT.task, metrics=METRICS, chance=None, display=path.name)
+    with TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        file, count = work / "text.jsonl", 0
+        with open(file, "w", encoding="utf-8") as lines:
+            for text in islice(filter(None, _documents(path, column)), limit if limit is None else max(limit, 0)):
+                lines.write(json.dumps({"text": text}) + "\n")
+                count += 1
+        if count < 2:
+            raise DataError(
+                f"{path} holds {count} documents",
+                where="--text",
+                hint="give at least two rows, or two words of plain text; a standard error needs them",
+            )
+        return evaluate(
+            model_folder,
+            Suite(name="text", made=(use,)),
+            Hub(),
+            made={use.task: file},
+            work=work,
+            device=device,
+            dtype=dtype,
+            batch_size=batch_size,
+            records=records,
+            trust_remote_code=trust_remote_code,
+            watcher=watcher,
+        )
+
+
+def _documents(path: Path, column: str | None) -> Iterator[str]:
+    if not path.is_file():
+        raise DataError(f"{path} is no file", where="--text", hint="give one file; compressed ones may be")
+    if column is not None and not holds_rows(path):
+        raise DataError(f"{path} holds plain text, which has no columns", where="--column", hint="leave it out")
+    for document in Files(paths=(str(path),), text=column or "text").documents():
+        bytes_of(document)  # what is no text has none
+        yield from (document.text,) if holds_rows(path) else _pieces(document.text)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """A text in parts of at least `PIECE` characters, but the last, that end with a line; with a word if it is one."""
+    size = min(PIECE, max(1, len(text) // 2))
+    mark = "\n" if 0 <= text.find("\n", size - 1) < len(text) - 1 else " "
+    start = 0
+    while start < len(text):
+        place = text.find(mark, start + size - 1)
+        end = place + 1 if place >= 0 else len(text)
+        yield text[start:end]
+        start = end

@@ -1,0 +1,54 @@
+"""Text out: what a model writes after a prompt, streamed piece by piece."""
+
+from collections.abc import Collection, Generator, Iterable, Sequence
+
+from tokenizers import Tokenizer
+
+from lilliput.generate.decode import stream
+from lilliput.generate.sampling import Sampling
+from lilliput.model import LanguageModel
+
+_BEFORE = "a"
+"""Tokenizers from SentencePiece drop a blank at the beginning of what they decode, so something stands before it."""
+
+
+def write_on(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompt: Sequence[int],
+    sampling: Sampling,
+    *,
+    stops: Collection[int],
+    most: int,
+    seed: int = 0,
+) -> Generator[str, None, str]:
+    """The continuation of `prompt`, at least one id, in pieces of whole characters, without the token that ends it.
+
+    Returns:
+        why it ended, as the generator's value: see `pieces`.
+    """
+    return pieces(stream(model, list(prompt), sampling, stops=stops, most=most, seed=seed), tokenizer, stops)
+
+
+def pieces(tokens: Iterable[int], tokenizer: Tokenizer, stops: Collection[int]) -> Generator[str, None, str]:
+    """The text of tokens as they come, in pieces of whole characters, as far as the first of `stops`.
+
+    Returns:
+        why it ended: `stop` by a token that does, or `length` where there were no more tokens.
+    """
+    ended = "length"
+    written = tokenizer.encode(_BEFORE, add_special_tokens=False).ids
+    shown = tokenizer.decode(written, skip_special_tokens=False)
+    for token in tokens:
+        if token in stops:
+            ended = "stop"
+            break
+        written.append(token)
+        text = tokenizer.decode(written, skip_special_tokens=False)
+        if not text.endswith("\ufffd"):  # the bytes of a character may be spread over tokens
+            yield text[len(shown) :]
+            shown = text
+    rest = tokenizer.decode(written, skip_special_tokens=False)[len(shown) :]
+    if rest:
+        yield rest
+    return ended

@@ -1,0 +1,162 @@
+"""Training a recipe, or a run that has finished, for longer: `--more-tokens` adds a phase that resumes another one.
+
+lilliput train runs/slm-10m --more-tokens 5e9               after the last phase
+lilliput run quickstart --more-tokens pretrain=1e6          after one by name; what follows it is trained on that
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
+
+from lilliput.base.errors import LilliputError, RunError
+from lilliput.base.run_folder import RunFolder
+from lilliput.base.units import Tokens
+from lilliput.optim.schedule import going_on
+from lilliput.recipe import Recipe, unknown
+from lilliput.train.phase import Phase, Plan, phase_folder
+from lilliput.train.resuming import beginning, described
+
+OPTION = "--more-tokens"
+
+
+def with_more_tokens(recipe: Recipe, more: Sequence[str]) -> Recipe:
+    """The recipe with phases that resume others, one after another.
+
+    Args:
+        recipe: what to change.
+        more: of each new phase its text tokens, `1e6`, to resume the last phase there is, or `pretrain=1e6`.
+
+    Raises:
+        LilliputError: a text is no number of tokens, or the phase is resumed already.
+        RecipeError: there is no such phase, or the new one would end before the decay that it replaces.
+    """
+    for text in more:
+        recipe = _longer(recipe, text)
+    return recipe
+
+
+def _longer(recipe: Recipe, text: str) -> Recipe:
+    name, tokens = _read(text)
+    phases = {entry.name: place for place, entry in enumerate(recipe.timeline) if isinstance(entry, Phase)}
+    name = name or next(reversed(phases), "")
+    if name not in phases:
+        raise unknown("phase", name, list(phases), f"{OPTION} {text}, recipe {recipe.name!r}")
+    place = phases[name]
+    after = recipe.resumed_by(place)
+    if after is not None:
+        later = recipe.timeline[after]
+        assert isinstance(later, Phase)
+        raise LilliputError(
+            f"the phase {name!r} is resumed already, by {later.name!r}",
+            where=f"{OPTION} {text}",
+            hint=f"resume that one: {OPTION} {later.name}={tokens:g}",
+        )
+    before = recipe.timeline[place]
+    assert isinstance(before, Phase)
+    phase = resuming(before, Tokens(tokens), {getattr(entry, "name", "") for entry in recipe.timeline})
+    _refuse_shorter(phase, before, text)
+    return replace(recipe, timeline=(*recipe.timeline[: place + 1], phase, *recipe.timeline[place + 1 :]))
+
+
+def resuming(before: Phase, tokens: Tokens, taken: set[str]) -> Phase:
+    """The phase that goes on where another one stood before its decay, under the objective that this ended with.
+
+    Args:
+        before: what is resumed.
+        tokens: text tokens to read from there on, those of a decay of its own among them.
+        taken: names that it may not have.
+    """
+    stem, _, number = before.name.rpartition("-")
+    numbered = before.resumes is not None and number.isdecimal()
+    first = int(number) + 1 if numbered else 2
+    names = (f"{stem if numbered else before.name}-{number}" for number in count(first))
+    return replace(
+        before,
+        name=next(name for name in names if name not in taken),
+        tokens=tokens,
+        stages=(replace(before.stages[-1], share=1.0),),
+        schedule=going_on(before.schedule),
+        resumes=before.name,
+    )
+
+
+def refuse_unfinished(run: RunFolder, before: Recipe, recipe: Recipe) -> None:
+    """Refuse to lengthen phases of a run that are not trained to their end, or whose state is not there any more.
+
+    Args:
+        run: read, not written.
+        before: its recipe as it is.
+        recipe: the same with more phases.
+
+    Raises:
+        RunError: a phase that a new one resumes is such a phase.
+    """
+    added = _added(before, recipe)
+    for place in added:
+        resumed_place, resumed = _resumed(recipe, place)
+        if resumed_place in added:
+            continue
+        part = phase_folder(resumed_place, resumed)
+        if not run.record(part).get("done"):
+            raise RunError(
+                f"the phase {resumed.name!r} is not trained to its end, so there is nothing to make longer yet",
+                where=str(run.path / part),
+                hint=f"finish it: lilliput train {run.path}; then give {OPTION} again",
+            )
+        beginning(resumed, run.path / part)
+
+
+def announced(before: Recipe, recipe: Recipe) -> list[str]:
+    """What becomes of a run whose recipe gets more phases, in lines."""
+    added = _added(before, recipe)
+    lines = []
+    for place in added:
+        phase = recipe.timeline[place]
+        assert isinstance(phase, Phase)
+        lines.append(f"{phase.name}: {int(phase.tokens):,} tokens {described(_resumed(recipe, place)[1])}")
+    for place, entry in enumerate(recipe.timeline):
+        if isinstance(entry, Phase) and place > added[0] and place not in added:
+            lines.append(f"{entry.name}: trained anew after that; as it was trained before, it stays in the run folder")
+    return lines
+
+
+def _added(before: Recipe, recipe: Recipe) -> list[int]:
+    """The places of phases that a recipe did not have."""
+    here = {entry.name for entry in before.timeline if isinstance(entry, Phase)}
+    return [place for place, entry in enumerate(recipe.timeline) if isinstance(entry, Phase) and entry.name not in here]
+
+
+def _resumed(recipe: Recipe, place: int) -> tuple[int, Phase]:
+    """The phase that the one at a place resumes, and its place."""
+    found = recipe.phase_before(place)
+    assert found is not None, "a recipe has no phase that resumes none"
+    return found
+
+
+def _refuse_shorter(phase: Phase, before: Phase, text: str) -> None:
+    plan, new = Plan(before), Plan(phase)
+    left = plan.steps - plan.resumable
+    if new.steps <= left:
+        least = (left + 1) * phase.batch_tokens * phase.stages[0].objective.tokens_per_position
+        raise LilliputError(
+            f"{int(phase.tokens):,} tokens more would train for no longer than {before.name!r} was: they are counted "
+            f"from step {plan.resumable:,} of {plan.steps:,}, where its decay begins",
+            where=f"{OPTION} {text}",
+            hint=f"give {least:,} or more",
+        )
+
+
+def _read(text: str) -> tuple[str, float]:
+    name, equals, number = text.rpartition("=")
+    try:
+        tokens = float(number)
+    except ValueError:
+        tokens = math.nan
+    if not 1 <= tokens < math.inf or (equals and not name):
+        raise LilliputError(
+            f"{text!r} is no number of tokens",
+            where=OPTION,
+            hint=f"write e.g. {OPTION} 1e6, or {OPTION} pretrain=1e6 for another phase than the last one",
+        )
+    return name, tokens

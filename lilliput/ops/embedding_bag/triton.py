@@ -1,0 +1,170 @@
+"""Embeddings of bags as Triton kernels, for CUDA and ROCm devices.
+
+The gradient of a token's row is a sum over the places where the token is. Places are sorted by token first, which keeps
+their order, and cut into pieces of equal length. One program sums up all runs of equal tokens in a piece, by a product
+with the matrix that says which places have the same token; of runs that go on in the next pieces a second kernel adds
+the parts. So frequent tokens cost no more than rare ones, nothing is added atomically, and every sum has one order.
+
+Shapes: P positions, S tokens in a bag, D width, V vocabulary.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton import knobs
+
+COLUMNS = 64
+"""Channels of a program: whole cache lines, in 16 bits too."""
+ROWS = 32
+"""Positions, or places, of a program; with 64 the product of fp32 rows spills registers (sm_90, Triton 3.6)."""
+WARPS = 4
+TOGETHER = tl.constexpr(16)
+"""Parts of a row that are added at a time."""
+
+
+def embed(tokens: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """See `lilliput.ops.embedding_bag.bag_embedding`."""
+    assert weight.dtype != torch.float64 and (weight.is_cuda or knobs.runtime.interpret)
+    return means(tokens, weight, dtype)
+
+
+@triton.jit(do_not_specialize=["total", "vocab"])
+def means_kernel(
+    tokens, weight, out, total, vocab, D: tl.constexpr, S: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+):
+    """The means of ROWS bags."""
+    position = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    channel = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    inside = (position < total)[:, None] & (channel < D)
+    mean = tl.zeros([ROWS, COLUMNS], tl.float32)
+    for s in range(S):
+        token = tl.load(tokens + position * S + s, mask=position < total, other=0)
+        known = inside & ((token >= 0) & (token < vocab))[:, None]
+        mean += tl.load(weight + token[:, None] * D + channel, mask=known, other=float("nan")).to(tl.float32)
+    tl.store(out + position[:, None] * D + channel, (mean / S).to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["total"])
+def sums_kernel(
+    grad,
+    tokens,
+    places,
+    begins,
+    grad_weight,
+    parts,
+    total,
+    D: tl.constexpr,
+    S: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Of a piece of sorted tokens: the rows of those that are in it alone, and parts [pieces, 2, D] of the others.
+
+    Of these there are two at most: a run that came from the piece before, and another one that goes on in the next.
+    """
+    start = tl.program_id(0).to(tl.int64) * ROWS
+    place = start + tl.arange(0, ROWS)
+    channel = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    inside = place < total
+    token = tl.load(tokens + place, mask=inside, other=-1)
+    bag = tl.load(places + place, mask=inside, other=0) // S
+    there = inside[:, None] & (channel < D)
+    values = tl.load(grad + bag[:, None] * D + channel, mask=there, other=0.0)
+    equal = (token[:, None] == token[None, :]).to(values.dtype)
+    sums = tl.dot(equal, values, input_precision="ieee") * (1.0 / S)
+
+    begin = tl.load(begins + token, mask=inside, other=0)
+    end = tl.load(begins + token + 1, mask=inside, other=0)
+    whole = (begin >= start) & (end <= start + ROWS)
+    last = (place == end - 1) | (tl.arange(0, ROWS) == ROWS - 1)
+    row = grad_weight + token.to(tl.int64)[:, None] * D + channel
+    tl.store(row, sums.to(grad_weight.dtype.element_ty), mask=there & (last & whole)[:, None])
+    part = 2 * tl.program_id(0).to(tl.int64) + (begin >= start).to(tl.int64)
+    tl.store(parts + part[:, None] * D + channel, sums, mask=there & (last & (whole == 0))[:, None])
+
+
+@triton.jit
+def joins_kernel(
+    tokens,
+    begins,
+    grad_weight,
+    parts,
+    D: tl.constexpr,
+    S: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """The row of the token that begins in a piece, not the last one, and goes on in others."""
+    piece = tl.program_id(0).to(tl.int64)
+    token = tl.load(tokens + (piece + 1) * ROWS - 1).to(tl.int64)
+    begin, end = tl.load(begins + token), tl.load(begins + token + 1)
+    if (begin >= piece * ROWS) & (end > (piece + 1) * ROWS):
+        channel = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+        total = tl.load(parts + (2 * piece + 1) * D + channel, mask=channel < D, other=0.0)
+        more = tl.zeros([TOGETHER, COLUMNS], tl.float32)
+        after = (end - 1) // ROWS + 1
+        for other in range(piece + 1, after, TOGETHER):
+            part = other + tl.arange(0, TOGETHER)
+            there = (part < after)[:, None] & (channel < D)[None, :]
+            more += tl.load(parts + 2 * part[:, None] * D + channel[None, :], mask=there, other=0.0)
+        total += tl.sum(more, axis=0)
+        tl.store(grad_weight + token * D + channel, total.to(grad_weight.dtype.element_ty), mask=channel < D)
+
+
+@torch.library.custom_op("lilliput::bag_embedding", mutates_args=())
+def means(tokens: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """[.., S] and [V, D] -> [.., D]."""
+    tokens, weight = tokens.contiguous(), weight.contiguous()
+    vocab, width = weight.shape
+    out = _means(tokens, weight, dtype)
+    total = out.numel() // width
+    _launch(means_kernel, -(-total // ROWS), tokens, weight, out, total, vocab, D=width, S=tokens.shape[-1])
+    return out
+
+
+@torch.library.custom_op("lilliput::bag_embedding_gradient", mutates_args=())
+def gradient(tokens: Tensor, grad: Tensor, vocab: int, dtype: torch.dtype) -> Tensor:
+    """Ids [.., S] and the gradient of the means [.., D] -> that of the weight [V, D], in its precision."""
+    grad, bag, width = grad.contiguous(), tokens.shape[-1], grad.shape[-1]
+    ordered, places = tokens.flatten().to(torch.int32).sort(stable=True)
+    ids = torch.arange(vocab + 1, dtype=torch.int32, device=tokens.device)
+    begins = torch.searchsorted(ordered, ids, out_int32=True)
+    grad_weight = _gradient(tokens, grad, vocab, dtype).zero_()
+    pieces = -(-len(ordered) // ROWS)
+    parts = grad.new_empty(pieces, 2, width, dtype=torch.float32)
+    _launch(sums_kernel, pieces, grad, ordered, places, begins, grad_weight, parts, len(ordered), D=width, S=bag)
+    if pieces > 1:
+        _launch(joins_kernel, pieces - 1, ordered, begins, grad_weight, parts, D=width, S=bag)
+    return grad_weight
+
+
+def _launch(kernel: Any, programs: int, first: Tensor, *others: Any, D: int, S: int) -> None:
+    with torch.cuda.device_of(first):
+        kernel[programs, -(-D // COLUMNS)](first, *others, D=D, S=S, ROWS=ROWS, COLUMNS=COLUMNS, num_warps=WARPS)
+
+
+@means.register_fake
+def _means(tokens: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    return weight.new_empty(*tokens.shape[:-1], weight.shape[1], dtype=dtype)
+
+
+@gradient.register_fake
+def _gradient(tokens: Tensor, grad: Tensor, vocab: int, dtype: torch.dtype) -> Tensor:
+    return grad.new_empty(vocab, grad.shape[-1], dtype=dtype)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    tokens, weight, _ = inputs
+    ctx.save_for_backward(tokens)
+    ctx.vocab, ctx.precision = len(weight), weight.dtype
+
+
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
+    (tokens,) = ctx.saved_tensors
+    return None, gradient(tokens, grad, ctx.vocab, ctx.precision), None
+
+
+means.register_autograd(_differentiate, setup_context=_keep)

@@ -1,0 +1,110 @@
+"""Linear head and cross-entropy against a bag of targets, with one log-sum-exp a position.
+
+    z = head h  (or cap tanh(z / cap));   loss = sum_s w_s (logsumexp z - z[u_s]);   total = sum of their prices
+
+With one target of weight 1 this is ordinary next-token cross-entropy; with S targets it is the multi-hot loss of token
+superposition (arXiv 2605.06546). `naive` is the specification; every other backend is tested against it, values and
+gradients. Only the total can be differentiated: its gradients are known as soon as a position's log-sum-exp is, so that
+`triton` makes them in the forward pass. Shapes: B rows, L positions, S tokens in a bag, D width, V vocabulary.
+"""
+
+from enum import Enum
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lilliput.base.errors import MachineError
+from lilliput.ops.dispatch import TRITON_HERE
+from lilliput.ops.fused_linear_cross_entropy.chunk import chunked
+from lilliput.ops.fused_linear_cross_entropy.coefficients import Price
+from lilliput.ops.fused_linear_cross_entropy.reference import naive
+
+
+class Backend(Enum):
+    """Which implementation runs; `AUTO` picks the fastest one for the device and never holds all logits at once."""
+
+    AUTO = "auto"
+    NAIVE = "naive"
+    CHUNKED = "chunked"
+    TRITON = "triton"
+
+
+class BagLoss(NamedTuple):
+    """What rows cost, in natural logarithms, fp32 (fp64 for fp64 input)."""
+
+    total: Tensor
+    """The sum of the prices of all positions, a scalar to differentiate."""
+    loss: Tensor
+    """[B, L], constant; 0 where all weights are 0."""
+    lse: Tensor
+    """The log-sum-exp of the logits [B, L], constant; 0 where all weights are 0."""
+
+
+def bag_loss(
+    hidden: Tensor,
+    head: Tensor,
+    targets: Tensor,
+    weight: Tensor,
+    *,
+    price: Price = Price(cross_entropy=1.0),
+    cap: float | None = None,
+    vocab: int | None = None,
+    backend: Backend = Backend.AUTO,
+) -> BagLoss:
+    """Charge every position for its bag of targets.
+
+    Args:
+        hidden: [B, L, D], after the final norm; its precision, or that of an autocast region around, is the product's.
+        head: [V, D].
+        targets: token ids [B, L, S].
+        weight: [B, L, S], constants; 0 leaves a target out. A position of zeros alone costs nothing.
+        price: what is summed up in the total.
+        cap: bound of the logits, c tanh(z / c) in fp32 (Gemma 2, arXiv 2408.00118); None leaves them as they are.
+        vocab: rows of the head that stand for tokens; the rest is padding, of no probability and no gradient.
+        backend: one of `Backend`.
+
+    Returns:
+        the total, and the loss and log-sum-exp of each position.
+
+    Raises:
+        MachineError: `Backend.TRITON` was asked for, and is not installed or does not take fp64.
+    """
+    assert cap is None or cap > 0, cap
+    assert vocab is None or 0 < vocab <= len(head), (vocab, len(head))
+    kind = hidden.device.type
+    if torch.is_autocast_enabled(kind):  # it does not see products that our own functions make
+        hidden = hidden.to(torch.get_autocast_dtype(kind))
+    if vocab is not None:
+        head = head[:vocab]
+    weight = weight.to(torch.promote_types(hidden.dtype, torch.float32))
+    rows, length, _ = hidden.shape
+    inputs = hidden.flatten(0, 1), head, targets.flatten(0, 1), weight.flatten(0, 1)
+    if backend is Backend.AUTO:
+        backend = _fastest(hidden)
+    if backend is Backend.TRITON:
+        total, loss, lse = _fused(*inputs, price, cap)
+    else:
+        loss, lse = (naive if backend is Backend.NAIVE else chunked)(*inputs, cap)
+        total = price.of(loss, lse, inputs[3].sum(dim=-1))
+    return BagLoss(total, loss.detach().view(rows, length), lse.detach().view(rows, length))
+
+
+def _fastest(hidden: Tensor) -> Backend:
+    fits = hidden.is_cuda and hidden.dtype != torch.float64 and TRITON_HERE
+    return Backend.TRITON if fits else Backend.CHUNKED
+
+
+def _fused(
+    hidden: Tensor, head: Tensor, targets: Tensor, weight: Tensor, price: Price, cap: float | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    if not TRITON_HERE or hidden.dtype == torch.float64:
+        why = "they have no fp64" if TRITON_HERE else "Triton is not installed"
+        raise MachineError(
+            f"the loss cannot run as Triton kernels: {why}",
+            where="bag_loss(backend=Backend.TRITON)",
+            hint="leave the choice to Backend.AUTO",
+        )
+    from lilliput.ops.fused_linear_cross_entropy.triton import fused
+
+    return fused(hidden, head, targets, weight, price, cap)

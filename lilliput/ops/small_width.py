@@ -1,0 +1,20 @@
+"""Streams so narrow that products wait for memory, which are worth kernels that hold whole rows of them."""
+
+import torch
+from torch import Tensor
+from triton import knobs
+
+from lilliput.ops.device_class import is_hopper
+
+INTERPRETED = knobs.runtime.interpret
+WIDTHS = (64, 128, 256)
+DTYPE = torch.float32 if INTERPRETED else torch.bfloat16
+"""In fp16 what goes into a product has to be seen (`train/fp16_range.py`); Triton's interpreter multiplies no bf16."""
+
+
+def narrow(x: Tensor, width: int) -> bool:
+    """Whether kernels take what x [...] becomes in a stream of `width` channels, on devices they were measured on.
+
+    Their tiles take up to 224 KiB of a multiprocessor, which smaller devices do not have.
+    """
+    return (is_hopper(x.device) or INTERPRETED) and width in WIDTHS and x.dtype == DTYPE

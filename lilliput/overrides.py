@@ -1,0 +1,65 @@
+"""Corpora of a recipe read from local files: `--source fineweb-edu=/data/*.jsonl.xz`."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lilliput.base.errors import DataError
+from lilliput.base.run_folder import RunFolder
+from lilliput.data.conversations import ChatFiles
+from lilliput.data.corpora.filters import Curated
+from lilliput.data.documents import Files
+from lilliput.data.readers.paths import files_of
+from lilliput.recipe import Recipe, unknown
+
+
+def with_sources(recipe: Recipe, sources: Mapping[str, tuple[str, ...]]) -> Recipe:
+    """The recipe with other sources for some of its corpora.
+
+    Args:
+        recipe: what to change.
+        sources: files, folders and glob patterns by the name of a corpus: texts for a text corpus, conversations for a
+            chat corpus. `name:column` names the column that holds them, where it is not `text` or `messages`.
+            Filters around a corpus stay; a corpus made of several is replaced as a whole.
+
+    Raises:
+        RecipeError: the recipe has no corpus of that name.
+        DataError: a path stands for no file.
+    """
+    corpora = dict(recipe.corpora)
+    for given, paths in sources.items():
+        name, _, column = given.partition(":")
+        if name not in corpora:
+            raise unknown("corpus", name, list(corpora), f"a source for recipe {recipe.name!r}")
+        if not files_of(paths, f"--source {given}"):
+            raise DataError("there is no path", where=f"the source of {name!r}", hint="give at least one file")
+        corpora[name] = _read_from(corpora[name], paths, column)
+    return replace(recipe, corpora=corpora)
+
+
+def refuse_missing_files(recipe: Recipe, run: Path) -> None:
+    """Refuse local files of corpora that are not there, unless the run has read them already.
+
+    Raises:
+        DataError: some are not.
+    """
+    for name, corpus in recipe.corpora.items():
+        while isinstance(corpus, Curated):
+            corpus = corpus.source
+        if isinstance(corpus, Files | ChatFiles) and not RunFolder(run).recorded(f"shards/{name}"):
+            try:
+                files_of(corpus.paths, f"the corpus {name!r} of the recipe {recipe.name!r}")
+            except DataError as error:
+                hint = f"say where it is: --source {name}=PATH; {error.hint}"
+                raise DataError(error.what, where=error.where, hint=hint) from error
+
+
+def _read_from(corpus: Any, paths: tuple[str, ...], column: str) -> Any:
+    if isinstance(corpus, Curated):
+        return replace(corpus, source=_read_from(corpus.source, paths, column))
+    if hasattr(corpus, "conversations"):
+        files = corpus if isinstance(corpus, ChatFiles) else ChatFiles(paths=paths)
+        return replace(files, paths=paths, messages=column or files.messages)
+    files = corpus if isinstance(corpus, Files) else Files(paths=paths, null=getattr(corpus, "null", "refuse"))
+    return replace(files, paths=paths, text=column or files.text)

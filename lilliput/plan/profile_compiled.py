@@ -1,0 +1,124 @@
+"""What steps cost where whole passes are compiled and recorded: some are taken, by the loop itself.
+
+Pieces would not add up there. A pass that is launched alone takes longer and keeps more than one that is replayed, each
+number of rows is compiled anew, and the allocator tells the whole peak.
+"""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from lilliput.base.files import hash_of
+from lilliput.base.spec import to_plain
+from lilliput.base.units import Tokens
+from lilliput.data.chat_rows import Chats
+from lilliput.model import LanguageModel, ModelSpec
+from lilliput.optim.schedule import Constant
+from lilliput.plan.cost import Cost, Pass
+from lilliput.plan.synthetic_data import RandomRows
+from lilliput.plan.timer import Clock
+from lilliput.train.compile import compiled
+from lilliput.train.loop import Task, Training
+from lilliput.train.machine import Machine
+from lilliput.train.memory import give_back
+from lilliput.train.micro_batches import MicroBatches, NoRoom
+from lilliput.train.phase import Phase, Plan, Stage
+from lilliput.train.ranks import OneWorker
+from lilliput.train.rollback import Incidents
+from lilliput.train.signals import Leaving
+from lilliput.train.spike_detection import NoGuard
+
+FIRST = 3
+"""Steps that are not timed: they look at activations, compile, and record."""
+MANY = 10_000
+"""Steps of the phase that is measured; only a few of them are taken."""
+ANSWERS = 0.5
+"""The share of a conversation that is charged, about."""
+
+
+class WholeSteps:
+    """Takes steps of phases on one device."""
+
+    def __init__(self, machine: Machine, report: Callable[[str], None]):
+        self._machine, self._device, self._report = machine, torch.device(machine.device), report
+        self._clock = Clock(self._device)
+        self._others = self._clock.allocated() or 0
+        """Bytes that the process held before: none of training's."""
+        self._costs: dict[str, Cost] = {}
+
+    def cost(self, phase: Phase, spec: ModelSpec) -> Cost:
+        """Of a phase with a model of this shape; phases that differ in their data alone cost the same."""
+        weight = ANSWERS if isinstance(phase.data, Chats) else 1.0
+        alike = replace(phase, name="any", data=None, tokens=Tokens(1e18), schedule=Constant(), resumes=None)  # type: ignore[arg-type]
+        key = hash_of([to_plain(spec), to_plain(alike), weight])
+        if key not in self._costs:
+            self._costs[key] = self._cost(phase, spec, RandomRows(spec.vocab, weight=weight))
+        return self._costs[key]
+
+    def _cost(self, phase: Phase, spec: ModelSpec, reader: RandomRows) -> Cost:
+        """Its stages one by one, each with an optimizer and graphs of its own."""
+        model = spec.build(seed=0).to(self._device)
+        found, peaks = [], []
+        for stage in phase.stages:
+            give_back(self._machine.device)  # what measured the one before
+            found.append(self._stage(_alone(phase, stage), model, reader))
+            peaks.append(self._clock.peak())
+            model.zero_grad()
+        known = [peak - self._others for peak in peaks if peak is not None]
+        return Cost(
+            passes=tuple(one for one, _ in found),
+            update=None,
+            rows=min(rows for _, rows in found) if self._machine.finds else None,
+            peak=max(known, default=None),
+        )
+
+    def _stage(self, phase: Phase, model: LanguageModel, reader: RandomRows) -> tuple[Pass, int]:
+        """Steps of a phase of one stage, and the rows of a micro-batch that fitted."""
+        with TemporaryDirectory() as name, compiled(model, self._machine.compile):
+            folder = Path(name)
+            task = Task(
+                model=model,
+                phase=phase,
+                reader=reader,
+                machine=self._machine,
+                folder=folder,
+                seed=0,
+                report=self._report,
+                workers=OneWorker(),
+                incidents=Incidents(folder),
+                micro_batches=MicroBatches(self._machine, phase, folder, OneWorker(), self._report),
+                leaving=Leaving(),
+            )
+            while True:
+                try:
+                    return self._pass(task), task.micro_batches.largest(0, 0)
+                except NoRoom as refused:
+                    task.micro_batches.halve(refused.step, refused.stage, since=0)
+                model.zero_grad()
+                give_back(self._machine.device)
+
+    def _pass(self, task: Task) -> Pass:
+        training = Training(task)
+
+        def step() -> None:
+            training.step()
+
+        for _ in range(FIRST):
+            step()
+        seconds = self._clock.repeated(step, step)
+        rows = Plan(task.phase).rows
+        return Pass(seconds=statistics.median(seconds), repeats=len(seconds), rows=rows, activations=None)
+
+
+def _alone(phase: Phase, stage: Stage) -> Phase:
+    """A long phase of one stage, at a rate of 0: as many steps as are taken leave the same weights."""
+    tokens = Tokens(MANY * phase.batch_tokens * stage.objective.tokens_per_position)
+    return replace(phase, tokens=tokens, stages=(replace(stage, share=1.0),), schedule=_still, guard=NoGuard())
+
+
+def _still(step: int, steps: int) -> float:
+    return 0.0

@@ -1,0 +1,353 @@
+"""The model card: a README.md for the Hugging Face Hub that says what the record of a run says, and nothing else.
+
+The sentences are in `card.md.jinja`; every figure in them is read or computed from the record.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from lilliput.base.spec import to_plain
+from lilliput.data.validation import in_words, lost
+from lilliput.model import ModelSpec
+from lilliput.publish.card.markdown import NOTHING, cell, code, fenced, literal, prose, source
+from lilliput.publish.card.record import Part, Timeline, refusal
+from lilliput.publish.card.reproduce import again
+from lilliput.publish.card.training import course, training
+
+TEMPLATE = "card.md.jinja"
+METRIC_TYPES = {"acc": "accuracy", "acc_norm": "accuracy"}
+"""Names of metrics on the Hub where they are not the harness's."""
+LICENSE = "unknown"
+"""What the Hub calls a license that nobody has named."""
+ROPES = {
+    "Nowhere": "no rotary positions",
+    "EvenLayers": "rotary positions in every other layer (theta {:,.0f})",
+    "Everywhere": "rotary positions (theta {:,.0f})",
+}
+SQUARES = {"silu": "", "product": ", its product squared", "relu": ", with a squared ReLU"}
+"""What the name SwiGLU2 leaves open, where it is not what is meant most."""
+OLDEST_TRANSFORMERS = "4.57"
+"""The first version that releases work with: benchmarks/transformers_versions.py."""
+SIDES = {"train": "training", "heldout": "held out"}
+
+
+def card(record: dict[str, Any]) -> str:
+    """The model card of a release.
+
+    Args:
+        record: JSON values alone: `release` (as the recipe writes it, with `sha256`, `bytes`, `parameters` and
+            `parity`), `recipe`, `command` (that it comes from, or None), `machine`, `made_with`, `changes` (of these
+            two), `environment`, `corpora`, `phases`, `languages` of the texts, and `evaluation` with `scores`,
+            `samples` (empty where the card prints none), `baselines` and `versions`.
+
+    Returns:
+        Markdown with YAML front matter.
+
+    Raises:
+        ExportError: the record lacks something, or contradicts itself.
+        RecipeError: a spec in it is of a type that is not installed.
+    """
+    run = Part(record)
+    timeline = Timeline(run)
+    shape, layout = timeline.shape(), run["release"]["layout"].spec()
+    try:
+        config = layout.config(shape)
+    except AttributeError as error:
+        raise refusal(f"recipe.model is incomplete: {error}") from error
+    recipe, environment = run["recipe"], run["environment"]
+    license_named = recipe.plain.get("license")
+    return _render(
+        front_matter=_front_matter(run, config["model_type"], license_named or LICENSE),
+        license=license_named,
+        release={key: run["release"][key] for key in ("name", "heldout", "sha256")},
+        recipe={key: recipe[key] for key in ("name", "about")},
+        is_chat=run["release"].optional("chat") is not None,
+        facts=_facts(run, shape),
+        start=recipe["model"].plain.get("checkpoint"),
+        architecture=config["architectures"][0],
+        remote_files=[path.name for path in layout.remote_files],
+        state=_state(shape),
+        scores=[_score(score) for score in run["evaluation"]["scores"]],
+        averages=[_average(average) for average in run["evaluation"]["averages"]],
+        at_chance=_at_chance(run),
+        unjudged=run["evaluation"].plain.get("unjudged"),
+        comparison=_comparison(run),
+        training=training(run, timeline),
+        course=course(run),
+        data=_data(run, timeline.corpora()),
+        machine=_machine(run),
+        versions={key: environment[key] for key in ("lilliput", "python")} | {"commit": environment.optional("commit")},
+        packages=dict(environment["packages"].items()),
+        evaluated_with=dict(run["evaluation"]["versions"].items()),
+        parity=_parity(run["release"]["parity"]),
+        generation=_generation(run["release"]["generation"]),
+        arguments=_arguments(run["release"]["generation"]),
+        oldest_transformers=OLDEST_TRANSFORMERS,
+        samples=[(sample["prompt"], sample["text"]) for sample in run["evaluation"].optional("samples")],
+        languages=run.optional("languages"),
+        claims=dict(recipe["card_claims"].items()),
+        quoted=source(timeline.recipe()),
+        again=again(run.optional("command")),
+    )
+
+
+def _render(**view: Any) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"cell": cell, "code": code, "fenced": fenced, "literal": literal, "prose": prose}
+    try:
+        return environment.get_template(TEMPLATE).render(view)
+    except jinja2.UndefinedError as error:
+        raise refusal(f"the card asks for what the record lacks: {error}") from error
+
+
+def _front_matter(run: Part, model_type: str, license_identifier: str) -> str:
+    """What the Hub reads, written by its own library: https://huggingface.co/docs/hub/model-cards."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=_slug(score["task"]),
+            dataset_name=score["task"],
+            metric_type=METRIC_TYPES.get(score["metric"], _slug(score["metric"])),
+            metric_name=score["metric"],
+            metric_value=score["value"],
+        )
+        for score in run["evaluation"]["scores"]
+    ]
+    known = run.optional("languages")
+    return ModelCardData(
+        language=known[0] if len(known) == 1 else known or None,
+        license=license_identifier,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["lilliput", "small-language-model", model_type],
+        model_name=run["release"]["name"],
+        eval_results=results,
+    ).to_yaml()
+
+
+def _facts(run: Part, shape: ModelSpec) -> dict[str, str]:
+    release, model = run["release"], Part(to_plain(shape), "recipe.model")
+    counts = {key: f"{release['parameters'][key]:,}" for key in ("total", "embedding", "non_embedding")}
+    gated = "" if model["gate"].kind == "Ungated" else f", branches behind a {model['gate'].kind}"
+    return counts | {
+        "short": _short(release["parameters"]["total"]),
+        "mixer": _mixer(model["mixer"], shape.width),
+        "layers": f"{shape.layers:,}",
+        "width": f"{shape.width:,}",
+        "ffn": _ffn(model["ffn"]),
+        "norm": model["norm"].kind + gated,
+        "head": _head(model),
+        "vocabulary": f"{shape.vocab:,}",
+        "pre_tokenizer": getattr(run["recipe"]["tokenizer"].spec(), "pre_tokenizer", ""),
+        "context": f"{release['layout']['context']:,}",
+        "dtype": release["dtype"],
+        "bytes": f"{release['bytes']:,}",
+        "size": _size(release["bytes"]),
+    }
+
+
+def _mixer(mixer: Part, width: int) -> str:
+    """A mixer in words; one that has none here as its recipe writes it."""
+    if mixer.kind not in ("HGRN2", "GQA"):
+        return source(mixer.plain, width=float("inf"))
+    rope = ROPES[mixer["rope"].kind].format(mixer["rope"]["theta"])
+    if mixer["rope"].plain.get("pairs") == "interleaved":
+        rope += " of neighbouring channels"
+    if mixer.kind == "HGRN2":
+        gates = ", gates tied where channels turn together" if mixer["rope_tie_gate"] else ""
+        gates += ", learned lower bounds of the forget gates" if mixer["lower_bounds"] else ""
+        return f"HGRN2 recurrence ({mixer['heads']} heads of width {width // mixer['heads']}, {rope}{gates})"
+    norm = "QK-norm, " if mixer["qk_norm"] else ""
+    heads = f"{mixer['heads']} query heads, {mixer['kv_heads']} key-value heads, width {mixer['head_width']}"
+    return f"grouped-query attention ({heads}, {norm}{rope})"
+
+
+def _ffn(ffn: Part) -> str:
+    square = SQUARES[ffn["square"]] if ffn.kind == "SwiGLU2" else ""
+    return f"{ffn.kind} feed-forward of inner width {ffn['inner']:,}{square}"
+
+
+def _head(model: Part) -> str:
+    cap = model.optional("logit_cap")
+    capped = "" if cap is None else f", its logits bent below {cap:g} (soft-cap)"
+    return ("tied to the embedding" if model["tie_embeddings"] else "a matrix of its own") + capped
+
+
+def _state(shape: ModelSpec) -> dict[str, Any]:
+    """What a text in progress costs: numbers for each of its tokens, or a state of one size in fp32."""
+    first, second = (shape.layers * shape.mixer.state_entries(shape.width, length) for length in (1, 2))
+    grows = second > first
+    entries = second - first if grows else first
+    return {"grows": grows, "entries": f"{entries:,}", "fp32": f"{4 * entries:,}", "half": f"{2 * entries:,}"}
+
+
+def _score(score: Part) -> dict[str, str]:
+    chance = score.optional("chance")
+    stderr = score.optional("stderr") if score["items"] == 1 else score["stderr"]
+    # Whatever is better the higher it is and lies in [0, 1] is a share, and reads best in percent.
+    form = ".1%" if score["higher_is_better"] and 0 <= score["value"] <= 1 else ".4f"
+    return {
+        "task": score["task"],
+        "metric": score["metric"],
+        "better": "↑" if score["higher_is_better"] else "↓",
+        "value": f"{score['value']:{form}}",
+        "stderr": NOTHING if stderr is None else f"{stderr:{form}}",
+        "chance": NOTHING if chance is None else f"{chance:{form}}",
+        "count": f"{score['items']:,}",  # not "items", which Jinja would take for the method of a dict
+        "note": score["note"],
+    }
+
+
+def _average(average: Part) -> dict[str, str]:
+    shares = {key: f"{100 * average[key]:.2f}" for key in ("value", "stderr")}
+    return shares | {"name": average["name"], "formula": average["formula"]}
+
+
+def _at_chance(run: Part) -> list[str]:
+    """What the model does no better than guessing, as the notes of the scores say."""
+    scores = run["evaluation"]["scores"]
+    return [f"{score['task']} ({score['metric']})" for score in scores if "chance" in score["note"]]
+
+
+def _comparison(run: Part) -> dict[str, Any] | None:
+    """Held-out bits per byte of this model and of what anybody has, the best first; None where it was not measured."""
+    values = {score["metric"]: score["value"] for score in run["evaluation"]["scores"]}
+    if "bits_per_byte" not in values:
+        return None
+    rows = {"model": values["bits_per_byte"]}
+    rows |= {name: run["evaluation"]["baselines"][name] for name in ("unigram", "xz", "xz_given_train")}
+    factor, order = rows["model"] / rows["xz_given_train"], sorted(rows, key=rows.__getitem__)
+    heldout = run["corpora"][run["release"]["heldout"]]["sides"]["heldout"]
+    percent = f"{abs(factor - 1):.1%} {'more' if factor > 1 else 'fewer'} bits than"
+    return {
+        "rows": [(name, f"{rows[name]:.4f}") for name in order],
+        "needs": percent if factor < 2 else f"{factor:.1f} times the bits of",
+        "beaten_by": order[: order.index("model")],
+        "documents": f"{heldout['documents']:,}",
+        "bytes": f"{heldout['bytes']:,}",
+    }
+
+
+def _data(run: Part, names: list[str]) -> dict[str, Any]:
+    recipe, split = run["recipe"], run["recipe"]["split"]
+    sides = []
+    for name in names:
+        for key, shown in SIDES.items():
+            side = run["corpora"][name]["sides"][key]
+            unit = "conversations" if "conversations" in side else "documents"
+            size = f"{side['bytes']:,}" if unit == "documents" else NOTHING
+            sides.append((name, shown, f"{side[unit]:,} {unit}", size, f"{side['tokens']:,}"))
+    return {
+        "sides": sides,
+        "texts": [(name, recipe["corpora"][name].kind, run["corpora"][name]["text_sha256"]) for name in names],
+        "by_hash": [name for name in names if _held_out(run, name) in (None, "large")],
+        "large": [name for name in names if _held_out(run, name) == "large"],
+        "ends": [name for name in names if _held_out(run, name) == "ends"],
+        "lowest": [name for name in names if _held_out(run, name) == "lowest"],
+        "filtered": [
+            (name, _reasons(dropped)) for name in names if (dropped := run["corpora"][name].plain.get("dropped"))
+        ],
+        "lost": _lost(run, names),
+        "licences": [
+            (name, ", ".join(licences)) for name in names if (licences := _licences(recipe["corpora"][name].plain))
+        ],
+        "share": f"{100 * split['share']:.3g}%",
+        "salt": split["salt"],
+        "tokenizer": recipe["tokenizer"].kind,
+        "tokenizer_of": recipe["tokenizer"].plain.get("checkpoint"),
+        "tokenizer_corpora": recipe["tokenizer_corpora"],
+    }
+
+
+def _held_out(run: Part, name: str) -> str | None:
+    """How the held-out side of a corpus was chosen, where not by the hash of every group."""
+    return run["corpora"][name].plain.get("held_out")
+
+
+def _reasons(dropped: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
+
+
+def _lost(run: Part, names: list[str]) -> list[tuple[str, str, str]]:
+    """Corpus, side and what its rows lack: conversations that were dropped, by reason, or shortened."""
+    counts = [
+        (name, shown, lost(run["corpora"][name]["sides"][key].plain)) for name in names for key, shown in SIDES.items()
+    ]
+    return [(name, shown, in_words(found)) for name, shown, found in counts if found]
+
+
+def _licences(corpus: Any) -> list[str]:
+    """What the spec of a corpus, or the specs within it, say of their licence; each once."""
+    parts = corpus.values() if isinstance(corpus, dict) else corpus if isinstance(corpus, list) else ()
+    own = [corpus["licence"]] if isinstance(corpus, dict) and isinstance(corpus.get("licence"), str) else []
+    return list(dict.fromkeys(own + [licence for part in parts for licence in _licences(part)]))
+
+
+def _machine(run: Part) -> dict[str, str]:
+    machine, environment = run["machine"], run["environment"]
+    rows, positions = machine["rows"], machine["positions"]
+    if rows == "memory":
+        micro_batch = "as many rows as fit into memory"
+    else:
+        micro_batch = f"{positions:,} positions" if rows == "auto" else f"{rows:,} rows"
+    return {
+        **{key: str(machine[key]) for key in ("device", "precision", "threads")},
+        **{key: str(environment[key]) for key in ("processor", "cores", "platform")},
+        "micro_batch": micro_batch,
+    }
+
+
+def _parity(parity: Part) -> dict[str, str]:
+    shown = {key: f"{parity[key]:.1e}" for key in ("absolute", "relative", "tolerance")}
+    return shown | {"case": parity["case"]}
+
+
+def _generation(settings: Part) -> str:
+    """How the release writes unless it is told otherwise."""
+    words = ["the likeliest token every time"]
+    if settings["do_sample"]:
+        words = [f"sampling at temperature {settings['temperature']:g}"]
+        words += [f"top-p {settings['top_p']:g}"] if settings["top_p"] < 1 else []
+        words += [f"top-k {settings['top_k']:,}"] if settings["top_k"] else []
+    if settings["repetition_penalty"] != 1:
+        words.append(f"repetition penalty {settings['repetition_penalty']:g}")
+    return ", ".join([*words, f"at most {settings['max_new_tokens']:,} new tokens"])
+
+
+def _arguments(settings: Part) -> str:
+    """The same as arguments of transformers' `generate`."""
+    words = ["do_sample=False"]
+    if settings["do_sample"]:
+        # transformers takes the 50 likeliest tokens where nothing is said.
+        words = ["do_sample=True", f"temperature={settings['temperature']:g}", f"top_k={settings['top_k']:d}"]
+        words += [f"top_p={settings['top_p']:g}"] if settings["top_p"] < 1 else []
+    if settings["repetition_penalty"] != 1:
+        words.append(f"repetition_penalty={settings['repetition_penalty']:g}")
+    return ", ".join([*words, f"max_new_tokens={settings['max_new_tokens']:d}"])
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-")
+
+
+def _short(count: int) -> str:
+    for size, unit in ((1e9, "B"), (1e6, "M")):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:,}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"

@@ -1,0 +1,124 @@
+"""How training went, for the card: what phases cost and where they ended, and what happened on the way."""
+
+from itertools import pairwise
+from typing import Any
+
+from lilliput.publish.card.markdown import NOTHING
+from lilliput.publish.card.record import Part, Timeline
+
+
+def training(run: Part, timeline: Timeline) -> dict[str, Any]:
+    """What the phases cost and where they ended."""
+    parameters = run["release"]["parameters"]["total"]
+
+    def cost(phase: Any) -> dict[str, str]:
+        return {
+            "steps": f"{phase['steps']:,}",
+            "tokens": f"{phase['tokens']:,}",
+            "per_parameter": f"{phase['tokens'] / parameters:,.2f}",
+            "time": _duration(phase["seconds"]),
+        }
+
+    def heldout(phase: Part) -> str:
+        values = []
+        for name, value in phase["heldout"].items():
+            is_text = "bytes" in run["corpora"][name]["sides"]["heldout"]
+            values.append(f"{name} {value:.4f} {'bits per byte' if is_text else 'nats per token'}")
+        return "; ".join(values) or NOTHING
+
+    phases = run["phases"]
+    line = [_on_the_line(phase) for phase in phases]
+    sums = {key: sum(phase[key] for phase in line) for key in ("steps", "tokens", "seconds")}
+    return {
+        "phases": [
+            cost(phase) | {"name": phase["name"], "loss": f"{phase['loss']:.4f}", "heldout": heldout(phase)}
+            for phase in phases
+        ],
+        "together": cost(sums),
+        "resumed": [
+            {
+                "name": phase["name"],
+                "by": after["name"],
+                "step": f"{phase['resumed_at']['step']:,}",
+                "left": f"{phase['steps'] - phase['resumed_at']['step']:,}",
+            }
+            for phase, after in pairwise(phases)
+            if "resumed_at" in phase
+        ],
+        "length": f"{max((phase['length'] for phase in timeline.phases), default=0):,}",
+    }
+
+
+def _on_the_line(phase: Part) -> dict[str, Any]:
+    """What a phase cost as far as the released model came along: to where a later phase goes on."""
+    if "resumed_at" not in phase:
+        return {key: phase[key] for key in ("steps", "tokens", "seconds")}
+    left = phase["resumed_at"]
+    return {"steps": left["step"], "tokens": left["tokens"], "seconds": left["seconds"]}
+
+
+def course(run: Part) -> dict[str, Any]:
+    """What happened on the way.
+
+    Returns:
+        `made_with` in words (None where the record is of a run that did not note it), `changes` as pairs of a phase and
+        what differs from there on, and `incidents` as rows of a table.
+
+    Raises:
+        ExportError: the record lacks something.
+    """
+    made_with = run.optional("made_with")
+    return {
+        "made_with": made_with and _made_with(run["machine"], made_with),
+        "changes": [(_phase(change["phase"]), text) for change in run["changes"] for text in change["changed"]],
+        "incidents": [
+            _incident(phase["name"], incident, run["corpora"])
+            for phase in run["phases"]
+            for incident in phase["incidents"]
+        ],
+    }
+
+
+def _made_with(machine: Part, made_with: Part) -> dict[str, str]:
+    versions = {name: made_with[name] for name in ("lilliput", "torch")}
+    versions |= {name: made_with[name] for name in ("triton", "cuda") if made_with.plain.get(name)}
+    return {
+        **{key: str(machine[key]) for key in ("device", "precision", "threads")},
+        "processor": made_with["processor"],
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }
+
+
+def _phase(folder: str) -> str:
+    """The name of a phase, from the part of the run that it is."""
+    return folder.rpartition("/")[2].partition("-")[2]
+
+
+def _incident(phase: str, incident: Part, corpora: Part) -> dict[str, str]:
+    return {
+        "phase": phase,
+        "step": f"{incident['step']:,}",
+        "why": incident["why"],
+        "back_to": f"{incident['back_to']:,}",
+        "steps": f"{incident['step'] - incident['back_to']:,}",
+        "left_out": ", ".join(_left_out(incident, corpora)),
+    }
+
+
+def _left_out(incident: Part, corpora: Part) -> list[str]:
+    """How much text of each corpus lies between two cursors; those of chats count rows."""
+    begin = incident["from"].plain
+    read = ((name, end - begin.get(name, 0)) for name, end in incident["to"].items())
+    return [
+        f"{count:,} {'rows' if 'conversations' in corpora[name]['sides']['train'] else 'tokens'} of {name}"
+        for name, count in read
+        if count
+    ]
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"

@@ -1,0 +1,93 @@
+"""The config of a released HGRN2 as a native shape, for folders that transformers, a trainer or a merge saved again."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lilliput.model import ModelSpec
+from lilliput.nn.ffn import Square, SwiGLU, SwiGLU2
+from lilliput.nn.hgrn2 import HGRN2
+from lilliput.nn.init import Normal
+from lilliput.nn.norm import NormSpec
+from lilliput.nn.rope import Rope
+from lilliput.ops.rope import PAIRS
+from lilliput.publish.config_fields import choice, depth, flag, positive, refuse, whole
+from lilliput.publish.hf_formats.hgrn2 import GATES, NORM_OFFSETS, ROPES, SQUARES, HGRN2Layout
+
+ABSENT: dict[str, Any] = {
+    "vocab_size": 32_768,
+    "hidden_size": 768,
+    "num_hidden_layers": 16,
+    "num_heads": 6,
+    "intermediate_size": 2_048,
+    "ffn": "swiglu",
+    "norm_eps": 1e-6,
+    "norm_offset": 0,
+    "output_norm_eps": 1e-6,
+    "output_norm_offset": 0,
+    "gate": "none",
+    "forget_bias": False,
+    "lower_bounds": False,
+    "rope_theta": 10_000.0,
+    "rope_layers": "none",
+    "rope_pairs": "half",
+    "rope_tie_gate": False,
+    "max_position_embeddings": 2_048,
+    "initializer_range": 0.02,
+    "tie_word_embeddings": True,
+}
+"""What the class of the config takes for granted, and transformers leaves out when it saves one."""
+HORIZONS = (2.0, 200.0)
+"""At which a bias of the forget gates is taken to have begun, which no config says; the weights hold what it is."""
+
+
+def hgrn2_of(config: Mapping[str, Any], where: str) -> tuple[ModelSpec, HGRN2Layout]:
+    """The shape and the layout that writes such a config.
+
+    Raises:
+        RunError: it says something that no model of ours has; the entry is named.
+        RecipeError: what it says does not go together.
+    """
+    entries = ABSENT | {key: value for key, value in config.items() if value is not None}
+    width, heads = whole(entries, "hidden_size", where), whole(entries, "num_heads", where)
+    rope = _rope(entries, where)
+    if width % heads or (rope.applies(0) and width // heads % 2):
+        refuse("num_heads", heads, where, f"it has to divide the hidden_size {width}, into even parts where heads turn")
+    shape = ModelSpec(
+        vocab=whole(entries, "vocab_size", where),
+        width=width,
+        layers=depth(entries, where),
+        mixer=HGRN2(
+            heads=heads,
+            rope=rope,
+            rope_tie_gate=flag(entries, "rope_tie_gate", where),
+            output_norm=_norm(entries, "output_norm", where),
+            horizons=HORIZONS if flag(entries, "forget_bias", where) else None,
+            lower_bounds=flag(entries, "lower_bounds", where),
+        ),
+        ffn=_ffn(entries, where),
+        norm=_norm(entries, "norm", where),
+        gate=choice(entries, "gate", {name: kind for kind, name in GATES.items()}, where)(),
+        tie_embeddings=flag(entries, "tie_word_embeddings", where),
+        logit_cap=positive(entries, "logit_cap", where) if "logit_cap" in entries else None,
+        init=Normal(std=positive(entries, "initializer_range", where)),
+    )
+    return shape, HGRN2Layout(context=whole(entries, "max_position_embeddings", where))
+
+
+def _rope(entries: Mapping[str, Any], where: str) -> Rope:
+    kind = choice(entries, "rope_layers", {name: kind for kind, name in ROPES.items()}, where)
+    pairs = choice(entries, "rope_pairs", {name: name for name in PAIRS}, where)
+    theta = positive(entries, "rope_theta", where)
+    return kind(theta=theta, pairs=pairs) if "pairs" in kind.__dataclass_fields__ else kind(theta=theta)
+
+
+def _norm(entries: Mapping[str, Any], name: str, where: str) -> NormSpec:
+    kind = choice(entries, f"{name}_offset", {offset: kind for kind, offset in NORM_OFFSETS.items()}, where)
+    return kind(eps=positive(entries, f"{name}_eps", where))
+
+
+def _ffn(entries: Mapping[str, Any], where: str) -> SwiGLU | SwiGLU2:
+    inner = whole(entries, "intermediate_size", where)
+    squares: dict[str, Square | None] = {"swiglu": None, **{name: square for square, name in SQUARES.items()}}
+    square = choice(entries, "ffn", squares, where)
+    return SwiGLU(inner=inner) if square is None else SwiGLU2(inner=inner, square=square)

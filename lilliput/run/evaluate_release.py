@@ -1,0 +1,199 @@
+"""What a release is worth: its scores, what anybody's models score beside it, and a few texts it wrote."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from itertools import islice, pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from lilliput.base.errors import reading
+from lilliput.base.run_folder import RunFolder
+from lilliput.base.spec import to_plain
+from lilliput.data.chat_rows import ChatRows
+from lilliput.data.conversations import Message
+from lilliput.data.shards import Shards
+from lilliput.evals.baselines import unigram_bits_per_byte, xz_bits_per_byte, xz_bits_per_byte_given
+from lilliput.evals.chat import NothingToJudge, judge_replies
+from lilliput.evals.evaluation import versions
+from lilliput.evals.harness import evaluate
+from lilliput.evals.question_files import Items, asked
+from lilliput.evals.run_suite import write_arithmetic
+from lilliput.evals.suites import ARITHMARK2_SYNTHETIC, HELDOUT, Suite, named
+from lilliput.generate.stream_text import write_on
+from lilliput.publish.load import Published, load
+from lilliput.publish.remote_code import check_code
+from lilliput.recipe import Recipe, Release
+from lilliput.tokenizer.bpe import load_tokenizer
+from lilliput.tokenizer.chatml import render
+from lilliput.tokenizer.encoder import Encoder
+from lilliput.train.machine import Machine
+
+COUNTED = 10_000_000
+"""Tokens counted at a time."""
+XZ_WINDOW = 60_000_000
+"""Bytes; the dictionary of `xz -9` has 64 MiB."""
+SAMPLES = 3
+SAMPLE_TOKENS = 96
+SAMPLE_PROMPT = 120
+"""Characters of a held-out text that a base model goes on from."""
+
+
+class Assessor:
+    """Assesses the releases of one run."""
+
+    def __init__(self, run: RunFolder, recipe: Recipe, machine: Machine, console: Console, items: Items):
+        self._run, self._recipe, self._machine, self._console, self._items = run, recipe, machine, console, items
+
+    def scores(self, release: Release, weights: str, heldout: Shards, chats: ChatRows | None) -> dict[str, Any]:
+        """Scores and samples of an exported release, whose weights have the hash `weights`.
+
+        Those that are there are kept, and no network is asked, unless they were made of other weights or by other
+        versions, or the source of questions is a folder whose questions are seen to be others.
+        """
+        folder = self._run.path / "releases" / release.name
+        suite = named(release.suite)
+        inputs = {
+            "weights": weights,
+            "release": to_plain(release),
+            "suite": to_plain(suite),
+            "heldout": heldout.index["sha256"],
+            "chats": chats.index["sha256"] if chats else None,
+            "versions": versions(),
+        }
+        inputs["items"] = self._questions(f"evals/{release.name}", inputs, suite)
+
+        def make(results: Path) -> dict[str, Any]:
+            code = check_code(folder)
+            with self._console.status(f"{release.name}: evaluating") as status, TemporaryDirectory() as temporary:
+                work = Path(temporary)
+                made = {HELDOUT: heldout.folder / "heldout.txt.jsonl"}
+                if ARITHMARK2_SYNTHETIC in suite.made:
+                    file = results / "arithmetic.jsonl"
+                    made[ARITHMARK2_SYNTHETIC] = write_arithmetic(file, seed=self._recipe.seed)
+                evaluation = evaluate(
+                    folder,
+                    suite,
+                    self._items,
+                    made={use.task: made[use] for use in suite.made},
+                    work=work,
+                    device=self._machine.device,
+                    trust_remote_code=code,
+                    watcher=lambda progress: status.update(f"{release.name}: {progress}"),
+                ).plain()
+                if chats is not None:
+                    status.update(f"{release.name}: judging replies")
+                    evaluation |= self._replies(folder, chats, work, evaluation["scores"], code)
+                samples = self._samples(load(folder), heldout, chats)
+            return evaluation | {"samples": samples}
+
+        return self._run.part(f"evals/{release.name}", inputs, make)
+
+    def _replies(
+        self, folder: Path, chats: ChatRows, work: Path, scores: list[dict[str, Any]], code: bool
+    ) -> dict[str, Any]:
+        """The scores with those of replies; or why there are none, which is no reason to lose a trained model."""
+        try:
+            judged = judge_replies(
+                folder, list(_pairs(chats)), work=work, device=self._machine.device, trust_remote_code=code
+            )
+        except NothingToJudge as error:
+            self._console.print(f"replies are not judged: {error.what}", highlight=False, markup=False, soft_wrap=True)
+            return {"unjudged": error.what}
+        return {"scores": scores + [asdict(score) for score in judged]}
+
+    def _questions(self, name: str, inputs: dict[str, Any], suite: Suite) -> dict[str, str]:
+        """What tells the questions of an evaluation from others; where they are those that were asked, as it was."""
+        record = self._run.record(name)
+        begun, made = record.get("from", {}), record.get("outputs", {})
+        uses = asked(suite, self._items, ())
+        with reading(self._run.path / "evals", f"evaluate again: lilliput clean {self._run.path} --from {name} --yes"):
+            is_asked = record.get("done") and begun | inputs == begun
+            if is_asked and not self._items.differs(uses, made.get("questions", {})):
+                return begun["items"]
+        return self._items.identity(uses)
+
+    def baselines(self, release: Release, heldout: Shards) -> dict[str, Any]:
+        """Held-out bits per byte of models that anybody has, a unigram model and xz, where the release has its own."""
+        if HELDOUT not in named(release.suite).made:
+            return {}
+
+        def make(folder: Path) -> dict[str, Any]:
+            with self._console.status("compressing the held-out text with xz"):
+                texts = list(_first((text for _, text in heldout.heldout_texts()), XZ_WINDOW // 2))
+                size = heldout.index["sides"]["heldout"]["bytes"]
+                train, held = heldout.stream("train"), heldout.stream("heldout")
+                counts = np.zeros(heldout.index["vocab"], dtype=np.int64)
+                for start in range(0, len(train), COUNTED):
+                    part = train.read(start, min(COUNTED, len(train) - start))
+                    counts += np.bincount(part, minlength=len(counts))
+                ids = held.read(0, len(held))
+                return {
+                    "unigram": unigram_bits_per_byte(counts, ids[ids != heldout.end], size),
+                    "xz": xz_bits_per_byte(texts),
+                    "xz_given_train": xz_bits_per_byte_given(self._training_texts(heldout), texts),
+                }
+
+        return self._run.part(f"baselines/{release.heldout}", {"tokens": heldout.index["sha256"]}, make)
+
+    def _training_texts(self, tokens: Shards) -> list[str]:
+        """The training texts, or as many of the first as xz can look back on, from their tokens.
+
+        The texts themselves may lie on another machine by now.
+        """
+        stream, side = tokens.stream("train"), tokens.index["sides"]["train"]
+        ids = stream.read(0, min(len(stream), XZ_WINDOW * side["tokens"] // max(1, side["bytes"])))
+        documents = np.split(ids, np.flatnonzero(ids == tokens.end))[1:]
+        tokenizer = load_tokenizer(self._run.path / "tokenizer")
+        return tokenizer.decode_batch([document[1:].tolist() for document in documents], skip_special_tokens=False)
+
+    def _samples(self, published: Published, heldout: Shards, chats: ChatRows | None) -> list[dict[str, str]]:
+        """What the release writes by its own settings: answers to held-out questions, or ends of held-out texts."""
+        if chats is not None:
+            shown = list(islice(_openings(chats), SAMPLES))
+            texts = [render([{"role": "user", "content": question}], generation_prompt=True) for question in shown]
+        else:
+            heldout_texts = filter(None, (text for _, text in heldout.heldout_texts()))
+            shown = texts = [text[:SAMPLE_PROMPT] for text in islice(heldout_texts, SAMPLES)]
+        # A tokenizer may put a token before a text; conversations begin as they were trained, with a message.
+        encoder = Encoder(published.tokenizer, where="the held-out texts")
+        prompts = [ids.tolist() for ids in encoder.stream(texts, add_special_tokens=chats is None)]
+        return [{"prompt": text, "text": self._write(published, ids)} for text, ids in zip(shown, prompts, strict=True)]
+
+    def _write(self, published: Published, prompt: list[int]) -> str:
+        sampling = published.generation.sampling
+        pieces = write_on(
+            published.model, published.tokenizer, prompt, sampling, stops=published.stop_ids, most=SAMPLE_TOKENS
+        )
+        return "".join(pieces)
+
+
+def _first(texts: Iterable[str], size: int) -> Iterator[str]:
+    """Texts from the first on, until so many UTF-8 bytes are reached: xz has to see the training text beside them."""
+    for text in texts:
+        yield text
+        size -= len(text.encode())
+        if size <= 0:
+            return
+
+
+def _openings(chats: ChatRows) -> Iterator[str]:
+    """The first answered question of each held-out conversation, or how one without any begins."""
+    for _, messages in chats.heldout_conversations():
+        yield next((question for question, _ in _answered(messages)), messages[0].content)
+
+
+def _pairs(chats: ChatRows) -> Iterator[tuple[str, str]]:
+    """First question and answer of each held-out conversation."""
+    for _, messages in chats.heldout_conversations():
+        yield from islice(_answered(messages), 1)
+
+
+def _answered(messages: Sequence[Message]) -> Iterator[tuple[str, str]]:
+    """Questions and answers; an answer of weight 0 is none to compare with."""
+    for question, answer in pairwise(messages):
+        if (question.role, answer.role) == ("user", "assistant") and answer.weight:
+            yield question.content, answer.content

@@ -1,0 +1,289 @@
+"""Run folders seen from outside: what is in them, how far they are, what can be removed without loss."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from lilliput.base import ownership
+from lilliput.base.errors import LilliputError, reading
+from lilliput.base.files import PARTIAL, hash_of, read_json, unsealed, write_bytes
+from lilliput.base.ownership import below, check_name, check_ours, foreign
+from lilliput.base.run_folder import RunFolder
+from lilliput.data.partial_shards import begun_folders
+from lilliput.publish.card.edited import edited
+from lilliput.publish.export import CARD_FILE
+from lilliput.run.runner import after, grown, phase_seed
+from lilliput.train.resuming import BEFORE_DECAY
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """One run folder at a glance."""
+
+    folder: Path
+    recipe: str
+    state: str
+    """Such as `sft: step 40, saved at 25`, or `published`."""
+    releases: tuple[str, ...]
+    """Those that are there."""
+    size: int
+    """Bytes on disk."""
+    changed: datetime
+    """When a file in it was last written."""
+
+
+def find(root: Path) -> list[Path]:
+    """The run folders directly below `root`, or `root` itself if it is one, by name."""
+    if (root / "recipe.json").is_file():
+        return [root]
+    return sorted(path.parent for path in root.glob("*/recipe.json"))
+
+
+def overview(folder: Path) -> Overview:
+    """A run folder at a glance; works while another process trains there.
+
+    Raises:
+        LilliputError: the folder is no run, or its recipe is damaged.
+    """
+    recipe = _recipe(folder)
+    with reading(folder, "put what is damaged in it back from a copy"):
+        files = [path for path in below(folder) if path.is_file()]
+        there = tuple(
+            entry["name"]
+            for entry in _releases(recipe)
+            if (folder / "releases" / entry["name"] / "README.md").is_file()
+        )
+        return Overview(
+            folder=folder,
+            recipe=recipe["name"],
+            state=_state(folder, recipe, there),
+            releases=there,
+            size=sum(path.stat().st_size for path in files),
+            changed=datetime.fromtimestamp(max(path.stat().st_mtime for path in files)).astimezone(),
+        )
+
+
+def overviews(root: Path) -> tuple[list[Overview], list[tuple[Path, LilliputError]]]:
+    """The runs at `root` at a glance, and those that cannot be shown, with why."""
+    found, odd = [], []
+    for folder in find(root):
+        try:
+            found.append(overview(folder))
+        except LilliputError as error:
+            odd.append((folder, error))
+    return found, odd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removable:
+    """Something in a run folder that may go."""
+
+    name: str
+    """A part of the run, or a folder in it."""
+    why: str
+    size: int
+
+
+def spare(folder: Path) -> list[Removable]:
+    """What a finished run does not need any more: checkpoints of phases that are done, and interrupted writing."""
+    _recipe(folder)
+    found = []
+    with RunFolder(folder) as run:
+        for name in _phases(folder):
+            checkpoints = f"{name}/checkpoints"
+            is_done = run.record(name).get("done") and (folder / name / "final").is_dir()
+            if is_done and (folder / checkpoints).is_dir():
+                state = (folder / name / BEFORE_DECAY).is_dir()
+                stays = "its last weights and the state before its decay stay"
+                stay = "its last weights stay, and it can no longer be trained for longer"
+                found.append(_removable(folder, checkpoints, f"the phase is done; {stays if state else stay}"))
+        for name in _unfinished(folder):
+            found.append(_removable(folder, name, "left by an interruption"))
+    return found
+
+
+def states(folder: Path) -> list[Removable]:
+    """The states before a decay that phases which are done have kept."""
+    _recipe(folder)
+    with RunFolder(folder) as run:
+        names = [f"{name}/{BEFORE_DECAY}" for name in _phases(folder) if run.record(name).get("done")]
+    return [
+        _removable(folder, name, "the phase can then not be trained for longer")
+        for name in names
+        if (folder / name).is_dir()
+    ]
+
+
+def shards(folder: Path) -> list[Removable]:
+    """The token files that the run wrote: they can be written again from the corpora, in time."""
+    _recipe(folder)
+    begun, found = begun_folders(folder / "shards"), []
+    with RunFolder(folder) as run:
+        for path in sorted((folder / "shards").glob("*")):
+            name = f"shards/{path.name}"
+            if path in begun:
+                found.append(_removable(folder, name, "begun; encoding goes on from them"))
+            elif run.recorded(name):
+                found.append(_removable(folder, name, "written again when needed"))
+    return found
+
+
+def since(folder: Path, part: str) -> list[Removable]:
+    """A part of a run and everything that was made after it.
+
+    Raises:
+        LilliputError: the run has no such part.
+    """
+    parts = _parts(_recipe(folder))
+    name = part.rstrip("/")
+    if name not in parts:
+        raise LilliputError(
+            f"the run has no part {part!r}", where=f"clean {folder} --from", hint=f"one of: {', '.join(parts)}"
+        )
+    later = parts[parts.index(name) :]
+    found = []
+    with RunFolder(folder) as run:
+        for entry in later:
+            if run.recorded(entry):
+                kept = _card_kept(folder, entry)
+                card = f"; its README.md was edited, and is kept as {kept}" if kept else ""
+                found.append(_removable(folder, entry, f"given up, to be made again{card}"))
+    return found
+
+
+def remove(folder: Path, what: Iterable[Removable]) -> int:
+    """Remove these from a run that nobody works on; the bytes that became free.
+
+    Raises:
+        RunError: another process is working on the run, or there is something that no run writes; it stays.
+    """
+    freed = 0
+    with RunFolder(folder) as run:
+        what = list(what)
+        for one in what:
+            check_ours(folder, one.name)  # all of them first: nothing is removed, or everything
+        for one in what:
+            if run.recorded(one.name):
+                if kept := _card_kept(folder, one.name):
+                    write_bytes(folder / kept, (folder / one.name / CARD_FILE).read_bytes())
+                run.remove(one.name)
+            else:
+                ownership.remove(folder, one.name)
+            freed += one.size
+    return freed
+
+
+def _card_kept(folder: Path, part: str) -> str | None:
+    """Where the edited README.md of a release goes when the release is given up; None without one."""
+    kind, _, name = part.partition("/")
+    if kind != "releases" or edited(folder, name) is None:
+        return None
+    kept = (f"cards/{name}.edited{number or ''}.md" for number in count())
+    return next(place for place in kept if not (folder / place).exists())
+
+
+def _recipe(folder: Path) -> dict[str, Any]:
+    """The recipe of a run as plain values, its names checked: they become paths."""
+    hint = "give a folder that `lilliput run` made; `lilliput runs` lists them"
+    path = folder / "recipe.json"
+    with reading(folder, hint, "the folder is no run, or its recipe.json is damaged"):
+        recipe = unsealed(read_json(path))
+        check_name("recipe", recipe["name"], str(path))
+        for name in recipe["corpora"]:
+            check_name("corpus", name, str(path))
+        for entry in recipe["timeline"]:
+            if not isinstance(entry["type"], str):
+                raise TypeError("a type is no text")
+            if "name" in entry:
+                check_name("part of the timeline", entry["name"], str(path))
+        return recipe
+
+
+def _releases(recipe: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    return (entry for entry in recipe["timeline"] if entry["type"] == "lilliput.recipe:Release")
+
+
+def _parts(recipe: dict[str, Any]) -> list[str]:
+    """Names of the parts of a run, in the order in which they are made; growths leave no files."""
+    names = ["tokenizer", *(f"shards/{name}" for name in recipe["corpora"])]
+    for place, entry in enumerate(recipe["timeline"]):
+        if entry["type"] == "lilliput.train.phase:Phase":
+            names.append(f"phases/{place:02d}-{entry['name']}")
+        elif entry["type"] == "lilliput.recipe:Release":
+            names += [f"releases/{entry['name']}", f"evals/{entry['name']}"]
+    return names
+
+
+def _state(folder: Path, recipe: dict[str, Any], there: tuple[str, ...]) -> str:
+    if (
+        there
+        and len(there) == len(list(_releases(recipe)))
+        and all(_is_current(folder, recipe, name) for name in there)
+    ):
+        return "published"
+    state = (
+        "token files" if (folder / "shards").is_dir() else "tokenizer" if (folder / "tokenizer").is_dir() else "begun"
+    )
+    for name in _parts(recipe):
+        record = folder / "parts" / f"{name.replace('/', '.')}.json"
+        if not (name.startswith("phases/") and record.is_file()):
+            continue
+        phase = name.rpartition("/")[2].partition("-")[2]
+        try:
+            done = unsealed(read_json(record))["done"]
+        except (ValueError, KeyError, TypeError):
+            return f"{phase}: {record.name} is damaged"
+        state = f"{phase}: trained" if done else f"{phase}: {_progress(folder / name)}"
+    return state
+
+
+def _is_current(folder: Path, recipe: dict[str, Any], release: str) -> bool:
+    """Whether a release is of the phases that stand before it now: training may have gone on since it was made."""
+    run, past = RunFolder(folder), None
+    try:
+        for place, entry in enumerate(recipe["timeline"]):
+            if entry["type"] == "lilliput.train.phase:Phase":
+                phase = run.record(f"phases/{place:02d}-{entry['name']}")
+                past = after(phase["from"]["before"], phase["inputs"]) if phase["done"] else None
+                if past is None:
+                    return False
+            elif entry["type"] != "lilliput.recipe:Release":
+                past = past and grown(past, entry, phase_seed(recipe["seed"], place))
+            elif entry["name"] == release:
+                return past is None or run.record(f"releases/{release}")["from"]["lineage"] == hash_of(past)
+    except (LilliputError, KeyError, TypeError):  # a damaged record, which the state names
+        return False
+    return False
+
+
+def _progress(phase: Path) -> str:
+    metrics = phase / "metrics.jsonl"
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
+    if not lines:
+        return "begun"
+    saved = [int(path.parent.name.removeprefix("step-")) for path in phase.glob("checkpoints/step-*/manifest.json")]
+    step = len([line for line in lines if "tokens_per_second" in line])
+    return f"step {step:,}, saved at {max(saved):,}" if saved else f"step {step:,}, not saved yet"
+
+
+def _phases(folder: Path) -> list[str]:
+    return [f"phases/{path.name}" for path in sorted((folder / "phases").glob("*"))]
+
+
+def _unfinished(folder: Path) -> list[str]:
+    """What an interruption left, as paths below the run: the whole of it, where a folder is unfinished."""
+    found: list[str] = []
+    for path in below(folder):
+        name = path.relative_to(folder).as_posix()
+        if path.name.endswith(PARTIAL) and not any(name.startswith(f"{other}/") for other in found):
+            found += [] if foreign(folder, name) else [name]
+    return sorted(found)
+
+
+def _removable(run: Path, name: str, why: str) -> Removable:
+    path = run / name
+    files = [path] if path.is_file() else [file for file in below(path) if file.is_file()]
+    return Removable(name=name, why=why, size=sum(file.stat().st_size for file in files))

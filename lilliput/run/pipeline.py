@@ -1,0 +1,268 @@
+"""A run: walk a recipe's timeline from raw text to published models, going on where the last walk stopped.
+
+Each entry's inputs are the hash of everything before it, so an entry is done again exactly when something it depends on
+has changed: the recipe, the text, the tokenizer or the machine. Only training is never thrown away unasked.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from lilliput.base.environment import environment
+from lilliput.base.errors import LilliputError, RecipeError, RunError, reading
+from lilliput.base.files import write_bytes
+from lilliput.base.own_code import Code, code_of, using
+from lilliput.base.run_code import FILE as CODE_FILE
+from lilliput.base.run_code import write_code
+from lilliput.base.run_folder import RunFolder, differences
+from lilliput.base.spec import to_plain
+from lilliput.base.terminal import Terminal
+from lilliput.evals.question_files import Hub, Items
+from lilliput.recipe import Recipe, check_implemented
+from lilliput.run.command_record import FILE as COMMAND_FILE
+from lilliput.run.command_record import Command, write_command
+from lilliput.run.prepare import Preparation
+from lilliput.run.reproducibility import keep_code, settle
+from lilliput.run.runner import Beside, Walk, phase_code, phase_seed, prepare, untrained
+from lilliput.train.all_reduce import RANK, AllReduce
+from lilliput.train.loggers.logger import check_sinks
+from lilliput.train.machine import Machine
+from lilliput.train.phase import Phase, phase_folder
+
+
+def run(
+    recipe: Recipe,
+    folder: Path,
+    machine: Machine | None,
+    console: Console,
+    items: Items = Hub(),
+    command: Command | None = None,
+    *,
+    sinks: Sequence[str] = (),
+    allow_change: bool = False,
+) -> list[Path]:
+    """Do everything the recipe's timeline says.
+
+    Args:
+        recipe: what to do.
+        folder: the run folder; one that exists is continued.
+        machine: where; None for the machine the run began on, else whatever is here.
+        console: where progress is shown.
+        items: where the questions of evaluation suites come from.
+        command: what the recipe comes from, for the cards; None where it was made in Python.
+        sinks: names of other programs that are shown the numbers of training.
+        allow_change: whether training may go on on another machine, or with other versions, than it began with.
+
+    Returns:
+        the folders of the releases, in order.
+
+    Raises:
+        LilliputError: a sink is not there.
+        RecipeError: the recipe needs a part that is not built.
+        RunError: a phase in the folder was trained from something else, or would go on to other bits.
+    """
+    check_implemented(recipe)
+    check_sinks(sinks)
+    with _walking(recipe, folder, machine, console, command, sinks, allow_change) as walk:
+        publisher = walk.publisher(items)
+        return walk.along(walk.train, publisher)
+
+
+def tokenizer(recipe: Recipe, folder: Path, console: Console, command: Command | None = None) -> None:
+    """Learn the recipe's tokenizer."""
+    with _opened(recipe, folder, command) as opened:
+        Preparation(opened, recipe, console).tokenizer()
+
+
+def data(
+    recipe: Recipe, folder: Path, console: Console, command: Command | None = None, *, until: str | None = None
+) -> None:
+    """Learn the tokenizer and write the token files of every corpus that the timeline reads, or phases until one."""
+    with _opened(recipe, folder, command) as opened:
+        prepare(Preparation(opened, recipe, console), recipe, until)
+
+
+def verify(recipe: Recipe, folder: Path, console: Console, command: Command | None = None) -> None:
+    """The same, and hash every token file again, changed since the last time or not.
+
+    Raises:
+        DataError: one differs from its index.
+    """
+    with _opened(recipe, folder, command) as opened:
+        preparation = Preparation(opened, recipe, console)
+        preparation.forget()
+        preparation.everything()
+
+
+def train(
+    recipe: Recipe,
+    folder: Path,
+    machine: Machine | None,
+    console: Console,
+    command: Command | None = None,
+    *,
+    until: str | None = None,
+    sinks: Sequence[str] = (),
+    allow_change: bool = False,
+) -> None:
+    """Do everything up to the weights of the last phase, and release nothing.
+
+    Args:
+        recipe: what to do; the run stays one of the whole recipe, and can go on to its end.
+        folder: the run folder; one that exists is continued.
+        machine: see `run`.
+        console: where progress is shown.
+        command: see `run`.
+        until: the last phase to train; None for all.
+        sinks, allow_change: see `run`.
+    """
+    check_implemented(recipe.until(until) if until else recipe)
+    check_sinks(sinks)
+    with _walking(recipe, folder, machine, console, command, sinks, allow_change) as walk:
+        walk.along(walk.train, None, until)
+
+
+def publish(
+    recipe: Recipe, folder: Path, console: Console, items: Items = Hub(), command: Command | None = None
+) -> list[Path]:
+    """Export, check, evaluate and describe the releases of a trained run; never trains.
+
+    Raises:
+        RunError: a phase is not trained, or was trained from something else.
+    """
+    check_implemented(recipe)
+    if not (folder / "run.json").is_file():
+        raise untrained("this run", folder)
+    with _opened(recipe, folder, command) as opened:
+        if (opened.read("run.json") or {}).get("machine") is None:
+            raise untrained("this run", folder)
+        settled = settle(opened, None)
+        settled.prepare()
+        walk = Walk(opened, recipe, settled, console)
+        return walk.along(walk.trained, walk.publisher(items))
+
+
+@contextmanager
+def _walking(
+    recipe: Recipe,
+    folder: Path,
+    machine: Machine | None,
+    console: Console,
+    command: Command | None,
+    sinks: Sequence[str],
+    allow_change: bool,
+) -> Iterator[Walk]:
+    """The walk of this process: that of the first worker, which holds the run, or that of one beside it."""
+    if os.environ.get(RANK, "0") != "0":
+        run = RunFolder(folder)  # read, never written
+        settled = machine.settled() if machine else settle(run, None)
+        if isinstance(settled.exchange, AllReduce):
+            settled.prepare()
+            with settled.exchange.join(settled.device) as workers, using(*code_of((recipe, settled))):
+                yield Beside(run, recipe, settled, Terminal(quiet=True), workers)
+            return
+    with _opened(recipe, folder, command, allow_change=allow_change) as opened, using(*code_of(machine)):
+        named = command and command.machine
+        settled = settle(opened, machine, named=named, allow_change=allow_change)
+        settled.prepare()
+        with settled.exchange.join(settled.device) as workers:
+            yield Walk(opened, recipe, settled, console, workers, sinks=sinks, allow_change=allow_change)
+
+
+@contextmanager
+def _opened(
+    recipe: Recipe, folder: Path, command: Command | None, *, allow_change: bool = False
+) -> Iterator[RunFolder]:
+    code = _code(recipe, command)
+    with RunFolder(folder) as opened, using(*code_of(recipe)):
+        _refuse_change(opened, recipe, allow_change)
+        files = (folder / "recipe.json", folder / COMMAND_FILE, folder / CODE_FILE)
+        before = {file: file.read_bytes() for file in files if file.exists()}
+        begun = _begun(opened, recipe)
+        if code is not None:
+            write_code(opened, code)
+        opened.write("recipe.json", to_plain(recipe))
+        if command is not None:
+            write_command(opened, command, recipe)
+        opened.write("environment.json", environment())
+        try:
+            yield opened
+        except (LilliputError, KeyboardInterrupt):  # the run stays what it was made from
+            if _begun(opened, recipe) == begun:
+                for file, content in before.items():
+                    write_bytes(file, content)
+            raise
+
+
+def _begun(opened: RunFolder, recipe: Recipe) -> list[str]:
+    """The phases of a recipe that the run has begun to train."""
+    phases = [phase_folder(place, entry) for place, entry in enumerate(recipe.timeline) if isinstance(entry, Phase)]
+    return [part for part in phases if opened.record(part).get("from")]
+
+
+def _code(recipe: Recipe, command: Command | None) -> Code | None:
+    """The Python files of a recipe; None where it was made of Lilliput's parts alone, in Python or by name.
+
+    Raises:
+        RecipeError: its parts come from several recipe files.
+    """
+    found = {one.code.digest: one.code for one in code_of(recipe)}
+    if len(found) > 1:
+        raise RecipeError(
+            f"the parts come from several recipe files: {', '.join(one.main for one in found.values())}",
+            where=f"recipe {recipe.name!r}",
+            hint="import one file in the other, by its name: a run keeps a recipe file and what that imports",
+        )
+    typed = command.code if command else None
+    return next(iter(found.values()), typed and typed.code)
+
+
+def _refuse_change(opened: RunFolder, recipe: Recipe, allow_change: bool) -> None:
+    """Refuse a recipe that would have trained a phase otherwise, before anything the phase rests on is replaced."""
+    with reading(opened.path / "parts", "put the records of the run back from a copy", "a record is damaged"):
+        _refuse_other_phases(opened, recipe, allow_change)
+        _refuse_shorter(opened, recipe)
+
+
+def _refuse_shorter(opened: RunFolder, recipe: Recipe) -> None:
+    """Refuse a recipe without a phase that training was resumed with: releases would be made of what came before."""
+    try:
+        before = (opened.read("recipe.json") or {}).get("timeline", [])
+        entries = [entry if isinstance(entry, dict) else {} for entry in before]
+    except (RunError, AttributeError, TypeError):  # damaged, and written anew
+        return
+    names = {entry.name for entry in recipe.timeline if isinstance(entry, Phase)}
+    for place, entry in enumerate(entries):
+        name = entry.get("name")
+        part = f"phases/{place:02d}-{name}"
+        if entry.get("resumes") and name not in names and opened.record(part).get("from"):
+            raise RunError(
+                f"the run was trained longer, and this recipe does not have its phase {name!r}",
+                where=str(opened.path),
+                hint=f"go on with the run's own recipe: lilliput run {opened.path}; begin another run with --out; or "
+                f"give the phase up: lilliput clean {opened.path} --from {part}",
+            )
+
+
+def _refuse_other_phases(opened: RunFolder, recipe: Recipe, allow_change: bool) -> None:
+    begun = []
+    for place, entry in enumerate(recipe.timeline):
+        if isinstance(entry, Phase) and opened.record(phase_folder(place, entry)).get("from"):
+            begun.append(phase_folder(place, entry))
+            opened.refuse_change(begun[-1], {"phase": to_plain(entry), "seed": phase_seed(recipe.seed, place)})
+            keep_code(opened, begun[-1], phase_code(recipe, entry), allow_change=allow_change)
+    tokenizer = opened.record("tokenizer").get("from")
+    if begun and tokenizer:
+        changed = differences(
+            {key: tokenizer[key] for key in ("tokenizer", "split")},
+            {"tokenizer": recipe.tokenizer.identity(), "split": to_plain(recipe.split)},
+        )
+        if changed:
+            raise RunError(
+                f"{begun[0]} was trained on other tokens: {'; '.join(changed[:4])}",
+                where=str(opened.path),
+                hint=f"begin another run with --out, or give it up: lilliput clean {opened.path} --from {begun[0]}",
+            )

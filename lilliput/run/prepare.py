@@ -1,0 +1,387 @@
+"""From raw text to token files: the tokenizer and the shards of a recipe, as parts of its run."""
+
+from array import array
+from collections.abc import Collection, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import Any, get_args
+
+from rich.console import Console
+from tokenizers import Tokenizer
+
+from lilliput.base.background import beside
+from lilliput.base.code_hash import definitions
+from lilliput.base.errors import DataError, RunError, reading
+from lilliput.base.hash_cache import Verified
+from lilliput.base.ownership import check_ours
+from lilliput.base.progress import Progress
+from lilliput.base.run_folder import RunFolder, Whole, differences
+from lilliput.base.spec import to_plain
+from lilliput.base.text_units import duration, size
+from lilliput.data.chat_rows import ChatRows, write_chats
+from lilliput.data.conversations import ChatCorpus, Conversation
+from lilliput.data.corpora.revisions import pinned
+from lilliput.data.documents import TextHash
+from lilliput.data.shards import SHARD_TOKENS, Shards, write_shards
+from lilliput.data.small_corpora import Extent, Way, extent, sides
+from lilliput.data.split import HeldOut
+from lilliput.data.token_files import INDEX, SIDES
+from lilliput.data.tokenization_report import COUNTED, Told, lines_of
+from lilliput.data.tokenizer_sample import sampled
+from lilliput.data.validation import check_lost, check_sides, lost
+from lilliput.recipe import Recipe, Release
+from lilliput.tokenizer.bpe import BPE, load_tokenizer, save_tokenizer, tokenizer_hash
+from lilliput.tokenizer.specials import vocabulary_size
+from lilliput.train.phase import Phase
+
+VERIFIED = "verified.json"
+"""Which token files of the run were hashed, and how to tell that they have not changed since."""
+
+
+class Preparation:
+    """Makes a recipe's tokenizer and token files on demand, each once.
+
+    Args:
+        run: the open run.
+        recipe: what to make.
+        console: where progress is shown.
+        shard_tokens: of a token file.
+    """
+
+    def __init__(self, run: RunFolder, recipe: Recipe, console: Console, shard_tokens: int = SHARD_TOKENS):
+        self._run, self._recipe, self._console, self._shard_tokens = run, recipe, console, shard_tokens
+        self._opened: dict[str, Shards | ChatRows] = {}
+        self._known = self._verified_before()
+        self._changed: set[str] = set()
+        """Corpora whose text is not what the run has read, and that has been said of."""
+        self._extents: dict[str, tuple[Any, dict[str, int]]] = {}
+
+    def forget(self) -> None:
+        """Hash every token file again, as if none had been."""
+        self._remember({})
+
+    def everything(self) -> Tokenizer:
+        """The tokenizer, and the token files of all corpora that the timeline reads; returns the tokenizer."""
+        tokenizer = first = self.tokenizer()
+        for entry in self._recipe.timeline:
+            if isinstance(entry, Phase | Release):
+                for name in _reads(entry):
+                    self.tokens(name, tokenizer)
+            else:
+                tokenizer = entry.retokenize(tokenizer)
+        return first
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, learned from the training side of the recipe's tokenizer corpora."""
+        recipe = self._recipe
+        before = self._run.record("tokenizer").get("from", {}).get("corpora", {})
+        if not isinstance(before, dict):
+            raise _damaged("the tokenizer's corpora", self._run)
+        trained = before if self._trained() else {}
+        inputs = {
+            "tokenizer": recipe.tokenizer.identity(),
+            "split": to_plain(recipe.split),
+            "corpora": {
+                name: self._identity(name, before.get(name), trained=name in trained)
+                for name in recipe.tokenizer_corpora
+            },
+        }
+        self._refuse_to_replace("tokenizer", inputs, _is_tokenizer, trained)
+
+        def make(folder: Path) -> dict[str, Any]:
+            with self._console.status("tokenizer: reading the corpora"):
+                tokenizer = beside(recipe.tokenizer.train, self._training_texts(inputs["corpora"]))
+            save_tokenizer(tokenizer, folder, recipe.tokenizer.specials)
+            return {"sha256": tokenizer_hash(tokenizer), "vocab": vocabulary_size(tokenizer)}
+
+        made = self._run.part("tokenizer", inputs, make, _is_tokenizer)
+        self._say(f"tokenizer: {made['vocab']:,} tokens, {made['sha256'][:12]}")
+        return load_tokenizer(self._run.path / "tokenizer")
+
+    def tokens(self, name: str, tokenizer: Tokenizer) -> Any:
+        """The token files of a corpus, `Shards` or, for conversations, `ChatRows`; opened once.
+
+        A tokenizer that grew encodes text as it did before, so what is open already stays right.
+        """
+        if name not in self._opened:
+            self._opened[name] = self._tokens(name, tokenizer)
+        return self._opened[name]
+
+    def _tokens(self, name: str, tokenizer: Tokenizer) -> Shards | ChatRows:
+        chat = self._is_chat(name)
+        length = self._row_length(name) if chat else 0
+        key = tokenizer_hash(tokenizer)
+        before = self._run.record(f"shards/{name}").get("from", {}).get("corpus")
+        trained = {name} & self._trained()
+        identity = self._identity(name, before, trained=bool(trained))
+        way = self._way(name, identity)
+        inputs = {"corpus": identity, "tokenizer": key, "split": to_plain(self._recipe.split)}
+        inputs |= {"length": length} if chat else {}
+        self._refuse_to_replace(f"shards/{name}", inputs, _has_index, trained)
+
+        def make(folder: Path) -> dict[str, Any]:
+            check_ours(self._run.path, f"shards/{name}")  # it is replaced once the new one is whole
+            corpus, split = sides(self._corpus(name, identity), self._recipe.split, way)
+            if chat:
+                made = self._write_chats(name, corpus, tokenizer, split, folder, length)
+            else:
+                made = self._write_texts(name, corpus, tokenizer, split, folder, inputs)
+            return made if way == "groups" else made | {"held_out": way}
+
+        made = self._run.part(f"shards/{name}", inputs, make, _has_index)
+        for line in lines_of(made, self._recipe.split):
+            self._say(f"{name}: {line}")
+        if not trained:  # which is too late to be asked
+            phases = self._readers(name)
+            if chat and phases:
+                allowed = max(getattr(phase.data, "lost", 1.0) for phase in phases)
+                check_lost(name, made["sides"], length, allowed, [phase.name for phase in phases])
+            folder = self._run.path / "shards" / name
+            check_sides(name, made["sides"], folder, self._corpus(name, identity), self._recipe.split, way)
+        opened = self._open(name, key, chat)
+        if opened.index["sha256"] != made["index_sha256"]:
+            raise DataError(
+                "the token files are not those that this run made",
+                where=str(opened.folder),
+                hint="put its own back, or delete the folder: they are then written again",
+            )
+        return opened
+
+    def _write_texts(
+        self, name: str, corpus: Any, tokenizer: Tokenizer, split: HeldOut, folder: Path, inputs: dict[str, Any]
+    ) -> dict[str, Any]:
+        with Progress(self._console, name, "encoding") as shown:
+            made = write_shards(
+                corpus,
+                tokenizer,
+                split,
+                folder,
+                shard_tokens=self._shard_tokens,
+                progress=Told(shown),
+                end=self._recipe.tokenizer.specials.end,
+                inputs=inputs,
+            )
+        index = made.index
+        outputs = {"text_sha256": made.text, "index_sha256": index["sha256"], "sides": index["sides"]}
+        return outputs | ({"dropped": made.dropped} if made.dropped else {})
+
+    def _write_chats(
+        self, name: str, corpus: ChatCorpus, tokenizer: Tokenizer, split: HeldOut, folder: Path, length: int
+    ) -> dict[str, Any]:
+        hashing, end = _HashingChats(corpus), self._recipe.tokenizer.specials.end
+        with self._console.status(f"{name}: encoding"):
+            index = write_chats(hashing, tokenizer, split, folder, length, end)
+        return {"text_sha256": hashing.texts.hex(), "index_sha256": index["sha256"], "sides": index["sides"]}
+
+    def _open(self, name: str, key: str, chat: bool) -> Shards | ChatRows:
+        """The token files of a corpus, after those that have changed since they were hashed are hashed again."""
+        folder = self._run.path / "shards" / name
+        with Progress(self._console, name, "opening its token files") as shown:
+            begun = perf_counter()
+
+            def told(done: int, total: int) -> None:
+                speed = done / max(perf_counter() - begun, 1e-9)
+                left = f"{size(speed)}/s, {duration((total - done) / speed)} left"
+                shown.show(f"{size(done)} of {size(total)} of token files compared with their hashes, {left}")
+
+            verified = Verified(self._run.path, self._known, told)
+            try:
+                return ChatRows(folder, key, verified) if chat else Shards(folder, key, verified)
+            finally:
+                self._remember(verified.plain())
+
+    def _remember(self, known: dict[str, Any]) -> None:
+        if known != self._known:
+            self._run.write_sealed(VERIFIED, {"files": known})
+            self._known = known
+
+    def _verified_before(self) -> dict[str, Any]:
+        try:
+            with reading(self._run.path / VERIFIED, "remove it"):
+                files = (self._run.read(VERIFIED) or {"files": {}})["files"]
+                for known in files.values():
+                    _check_stamp(**known)
+                return files
+        except RunError as error:
+            self._say(f"{VERIFIED}: {error.what}; every token file is hashed again")
+            return {}
+
+    def _row_length(self, name: str) -> int:
+        """Tokens of the longest rows that a phase takes from a corpus; of any phase, where only releases read it."""
+        readers = self._readers(name) or [entry for entry in self._recipe.timeline if isinstance(entry, Phase)]
+        return max(stage.objective.row_length(phase.length) for phase in readers for stage in phase.stages)
+
+    def _readers(self, name: str) -> list[Phase]:
+        """The phases that read a corpus."""
+        phases = [entry for entry in self._recipe.timeline if isinstance(entry, Phase)]
+        return [phase for phase in phases if name in phase.data.corpora]
+
+    def _training_texts(self, identities: dict[str, Any]) -> Iterator[str]:
+        tokenizer, names = self._recipe.tokenizer, self._recipe.tokenizer_corpora
+        assert isinstance(tokenizer, BPE)
+        size, empty = -(-tokenizer.sample_bytes // len(names)), True
+        for name in names:
+            way = self._way(name, identities[name])
+            corpus, split = sides(self._corpus(name, identities[name]), self._recipe.split, way)
+            for text in sampled(corpus, split, size):
+                empty = empty and not text.strip()
+                yield text
+        if empty:
+            raise DataError(
+                "there is no text to learn a tokenizer from",
+                where=f"the training side of {', '.join(self._recipe.tokenizer_corpora)}",
+                hint="check the files, the filters and the share that is held out",
+            )
+
+    def _trained(self) -> set[str]:
+        """Names of the corpora that a phase was trained on, or has begun to be: their tokens are the run's for good."""
+        records = sorted((self._run.path / "parts").glob("phases.*.json"))
+        phases = [record.stem.replace(".", "/", 1) for record in records]
+        with reading(self._run.path / "parts", "put the records of phases back from a copy"):
+            return {name for phase in phases for name in self._run.record(phase).get("from", {}).get("tokens", {})}
+
+    def _refuse_to_replace(self, part: str, inputs: Any, whole: Whole, trained: Collection[str]) -> None:
+        """Refuse to make again, from a text that is another one by now, what weights were trained on.
+
+        Raises:
+            RunError: the part is damaged or gone, and its text has changed.
+        """
+        changed = sorted(name for name in trained if name in self._changed)
+        if changed and self._run.made(part, inputs, whole) is None:
+            raise RunError(
+                f"{part} is not whole, and cannot be made again: the text of {', '.join(changed)} has changed since",
+                where=str(self._run.path),
+                hint=f"put the text, or {part}, back from a copy; or begin another run with --out",
+            )
+
+    def _identity(self, name: str, before: Any, *, trained: bool) -> Any:
+        """What decides the text of a corpus.
+
+        A corpus that cannot be asked (files on another machine, a hub out of reach) is taken for what it was when a
+        part was made of it `before`: a run goes on without it. One that weights were `trained` on stays what it was
+        then, whatever has become of its files.
+
+        Raises:
+            RunError: weights were trained on another corpus of that name.
+        """
+        corpus = self._recipe.corpora[name]
+        spec = to_plain(corpus)
+        if before is not None and not (isinstance(before, dict) and {"spec", "content"} <= before.keys()):
+            raise _damaged(name, self._run)
+        if trained and before and before["spec"] != spec:
+            changed = "; ".join(differences({name: before["spec"]}, {name: spec})[:4])
+            raise RunError(
+                f"the run was trained on another corpus: {changed}",
+                where=str(self._run.path),
+                hint="leave the change out: the run has its own token files; or begin another run with --out",
+            )
+        code = definitions(corpus)
+        is_same = before and before["spec"] == spec and before.get("code", code) == code
+        if is_same and _follows_a_branch(spec):
+            return before  # a run stays with the commit that it began with: a new one is no reason to read it all again
+        try:
+            content = corpus.identity()
+        except DataError as error:
+            if not before:
+                raise DataError(error.what, where=f"the corpus {name!r}: {error.where}", hint=error.hint) from error
+            self._say(f"{name}: the corpus is out of reach, what was made of it is taken as it is ({error.what})")
+            return before | {"spec": spec}
+        if before and content != before["content"] and name not in self._changed:
+            self._changed.add(name)
+            kept = "the run goes on with what it was trained on" if trained else "it is read again"
+            self._say(f"{name}: the text has changed since the run read it, {kept}")
+        is_known = before and is_same and "extent" in before and before["content"] == content
+        if before and (trained or is_known):
+            return before
+        found = {"spec": spec, "content": content, "extent": self._extent(name, content)}
+        return found | ({"code": code} if code else {})
+
+    def _extent(self, name: str, content: Any) -> dict[str, int]:
+        """How much there is of a corpus, which is looked at once."""
+        known = self._extents.get(name)
+        if known is None or known[0] != content:
+            with self._console.status(f"{name}: looking how much there is"):
+                known = content, asdict(extent(pinned(self._recipe.corpora[name], content)))
+            self._extents[name] = known
+        return known[1]
+
+    def _way(self, name: str, identity: dict[str, Any]) -> Way:
+        """How a corpus is held out; what was read before there was another way stays as it is."""
+        if "extent" not in identity:
+            return "groups"
+        with reading(self._run.path / "parts", "put it back from a copy", f"the record of {name} is damaged"):
+            return Extent(**identity["extent"]).way(self._recipe.split, chat=self._is_chat(name))
+
+    def _is_chat(self, name: str) -> bool:
+        return hasattr(self._recipe.corpora[name], "conversations")
+
+    def _corpus(self, name: str, identity: dict[str, Any]) -> Any:
+        """A corpus as it was when it had that identity."""
+        return pinned(self._recipe.corpora[name], identity["content"])
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _reads(entry: Phase | Release) -> tuple[str, ...]:
+    if isinstance(entry, Phase):
+        return entry.data.corpora
+    return (entry.heldout, entry.chat) if entry.chat else (entry.heldout,)
+
+
+def _damaged(what: str, run: RunFolder) -> RunError:
+    return RunError(
+        f"the record of what was read of {what} is damaged",
+        where=str(run.path / "parts"),
+        hint="put it back from a copy, or begin another run with --out",
+    )
+
+
+def _is_tokenizer(folder: Path, outputs: Any) -> bool:
+    if not isinstance(outputs["vocab"], int):
+        raise TypeError("`vocab` is no whole number")
+    try:
+        return tokenizer_hash(load_tokenizer(folder)) == outputs["sha256"]
+    except DataError:
+        return False
+
+
+def _follows_a_branch(spec: Any) -> bool:
+    """Whether a corpus, or one within it, is on the hub under a name whose commit may change."""
+    parts = spec.values() if isinstance(spec, dict) else spec if isinstance(spec, list) else ()
+    return (isinstance(spec, dict) and spec.get("revision", "") is None) or any(map(_follows_a_branch, parts))
+
+
+def _check_stamp(stamp: list[int], sha256: str, blocks: str) -> None:
+    """Raise whatever it is where a file is not noted as `Verified` does it."""
+    if not isinstance(stamp, list) or not isinstance(sha256, str):
+        raise ValueError("a file is noted otherwise")
+    array("I", bytes.fromhex(blocks))
+
+
+def _has_index(folder: Path, outputs: Any) -> bool:
+    both = [outputs["sides"][side] for side in SIDES]
+    counts = [side[key] for side in both for key in COUNTED if key in side] + [*outputs.get("dropped", {}).values()]
+    counts += [count for side in both for count in lost(side).values()]
+    if not all(isinstance(count, int) for count in counts) or outputs.get("held_out", "ends") not in get_args(Way):
+        raise TypeError("`sides`, `dropped` or `held_out` is what no corpus has")
+    if not all(isinstance(outputs[name], str) for name in ("text_sha256", "index_sha256")):
+        raise TypeError("hashes are texts")
+    return (folder / INDEX).is_file()
+
+
+class _HashingChats:
+    """A chat corpus that hashes its conversations as they go by."""
+
+    def __init__(self, corpus: ChatCorpus):
+        self._corpus, self.texts = corpus, TextHash()
+
+    def identity(self) -> Any:
+        return self._corpus.identity()
+
+    def conversations(self) -> Iterator[Conversation]:
+        for conversation in self._corpus.conversations():
+            for message in conversation.messages:
+                self.texts.add(message.role, message.content)
+            yield conversation

@@ -1,0 +1,221 @@
+"""Publishing one release of a run: export, parity, assessment, card, in that order.
+
+The weights appear under `releases/<name>/` only after exported and native logits were found equal. The card is the last
+file, made from the run's records alone.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from tokenizers import Tokenizer
+
+from lilliput.base.environment import environment
+from lilliput.base.errors import RunError, reading
+from lilliput.base.files import sha256, write_bytes
+from lilliput.base.run_folder import RunFolder
+from lilliput.base.spec import to_plain
+from lilliput.data.chat_rows import ChatRows
+from lilliput.data.language import languages
+from lilliput.data.permutation import Permutation
+from lilliput.data.shards import Shards
+from lilliput.evals.question_files import Items, check_items
+from lilliput.evals.suites import named
+from lilliput.growth.growth import Line
+from lilliput.publish.card.card import card
+from lilliput.publish.card.edited import card_of, edited, write_card
+from lilliput.publish.export import CARD_FILE, WEIGHTS_FILE, export
+from lilliput.publish.load import verified
+from lilliput.publish.parity import check_parity
+from lilliput.recipe import Recipe, Release, vocabulary_of
+from lilliput.run.command_record import read_command
+from lilliput.run.evaluate_release import Assessor
+from lilliput.tokenizer.chatml import CHAT_TEMPLATE, has_chatml
+from lilliput.train.machine import Machine
+from lilliput.train.metrics_file import measured_of, read_metrics, released, steps_of
+from lilliput.train.phase import Phase, Plan, phase_folder
+
+LOOKED_AT, BEGINNING = 300, 400
+"""Training texts by which a card tells their languages, and tokens of each."""
+PARITY_ROWS, PARITY_LENGTH = 2, 67
+"""Of held-out text; 67 is no multiple of any chunk length."""
+
+
+class Publisher:
+    """Publishes the releases of one run."""
+
+    def __init__(self, run: RunFolder, recipe: Recipe, machine: Machine, console: Console, items: Items):
+        self._run, self._recipe, self._console, self._items = run, recipe, console, items
+        self._assessor = Assessor(run, recipe, machine, console, items)
+
+    def check(self) -> None:
+        """Refuse now what could not be evaluated after a week of training.
+
+        Raises:
+            DataError: a suite's questions are not where they are said to be.
+        """
+        for entry in self._recipe.timeline:
+            if isinstance(entry, Release):
+                check_items(named(entry.suite), self._items)
+
+    def publish(
+        self,
+        release: Release,
+        line: Line,
+        *,
+        lineage: str,
+        phases: Sequence[str],
+        heldout: Shards,
+        chats: ChatRows | None,
+    ) -> Path:
+        """Make the release whole: the folder, its scores, its card.
+
+        Args:
+            release: what to publish.
+            line: the model and tokenizer as they are now.
+            lineage: hash of everything that led to them.
+            phases: folders of the phases so far, relative to the run.
+            heldout: the corpus that gives bits per byte.
+            chats: the conversations that judge replies.
+
+        Raises:
+            ExportError: exported and native logits differ; nothing is published then.
+        """
+        folder = self._run.path / "releases" / release.name
+        made = self._export(release, line, lineage, heldout)
+        evaluation = self._assessor.scores(release, made["sha256"], heldout, chats)
+        evaluation |= {"baselines": self._assessor.baselines(release, heldout), "weights": made["sha256"]}
+        self._run.write(f"evals/{release.name}.json", evaluation)
+        if phases:
+            write_bytes(folder / "loss.png", (self._run.path / phases[-1] / "loss.png").read_bytes())
+        hint = f"evaluate it again: lilliput clean {self._run.path} --from evals/{release.name} --yes"
+        with reading(self._run.path, hint, "the card cannot be made of what is recorded"):
+            text = card(self._record(release, made, evaluation, phases, heldout, line))
+        if not write_card(self._run.path, release.name, text):
+            fresh = card_of(self._run.path, release.name)
+            self._say(f"{release.name}: README.md was edited and stays as it is; the card as of now is {fresh}")
+        self._say(f"{release.name}: {_quoting(self._recipe, release)}")
+        return folder
+
+    def _export(self, release: Release, line: Line, lineage: str, heldout: Shards) -> dict[str, Any]:
+        name = f"releases/{release.name}"
+        self._run.put_back(name)
+        theirs = edited(self._run.path, release.name)
+
+        def make(folder: Path) -> dict[str, Any]:
+            with self._console.status(f"{release.name}: exporting"), self._run.replacing(name) as partial:
+                export(
+                    line.model,
+                    line.tokenizer,
+                    partial,
+                    layout=release.layout,
+                    dtype=release.dtype,
+                    generation=release.generation,
+                    chat_template=CHAT_TEMPLATE if has_chatml(line.tokenizer) else None,
+                    specials=self._recipe.tokenizer.specials,
+                )
+                text = heldout.stream("heldout").read(0, PARITY_ROWS * PARITY_LENGTH)
+                rows = torch.from_numpy(text).view(PARITY_ROWS, PARITY_LENGTH)
+                report = check_parity(partial, line.model, tokens=rows)
+                if theirs is not None:
+                    write_bytes(partial / CARD_FILE, theirs)
+            return {
+                "sha256": sha256(folder / WEIGHTS_FILE),
+                "bytes": (folder / WEIGHTS_FILE).stat().st_size,
+                "parameters": line.model.parameter_counts(),
+                "parity": {"tolerance": report.tolerance} | asdict(report.worst),
+                "environment": environment(),
+            }
+
+        made = self._run.part(name, {"lineage": lineage, "release": to_plain(release)}, make, _is_whole)
+        self._say(
+            f"{release.name}: {made['parameters']['total']:,} parameters, {made['bytes']:,} bytes, sha256 "
+            f"{made['sha256'][:12]}, logits differ by {made['parity']['relative']:.1e} of the largest"
+        )
+        return made
+
+    def _record(
+        self,
+        release: Release,
+        made: dict[str, Any],
+        evaluation: dict[str, Any],
+        phases: Sequence[str],
+        heldout: Shards,
+        line: Line,
+    ) -> dict[str, Any]:
+        """Everything the card may say, and nothing that is not in the run folder."""
+        parts = {name: self._run.read(f"parts/shards.{name}.json") for name in self._recipe.corpora}
+        run, command = self._run.read("run.json"), read_command(self._run, self._recipe)
+        assert run is not None
+        return {
+            "release": to_plain(release) | {name: value for name, value in made.items() if name != "environment"},
+            "recipe": to_plain(self._recipe.filled(vocabulary_of(self._run))),
+            "command": command and to_plain(command),
+            "machine": run["machine"],
+            "made_with": run.get("made_with"),
+            "changes": [change for change in run.get("changes", []) if change["phase"] in phases],
+            "environment": made["environment"],
+            "corpora": {name: part["outputs"] for name, part in parts.items() if part},
+            "phases": [self._phase(name, self._left_at(name, phases)) for name in phases],
+            "evaluation": evaluation if self._recipe.prints_samples(release) else evaluation | {"samples": []},
+            "languages": list(self._recipe.languages) or languages(_beginnings(heldout, line.tokenizer)),
+        }
+
+    def _left_at(self, name: str, phases: Sequence[str]) -> int | None:
+        """The step of a phase at which one of the phases goes on; None where none does."""
+        for place, entry in enumerate(self._recipe.timeline):
+            if isinstance(entry, Phase) and phase_folder(place, entry) == name:
+                later = self._recipe.resumed_by(place)
+                after = None if later is None else self._recipe.timeline[later]
+                if later is not None and isinstance(after, Phase) and phase_folder(later, after) in phases:
+                    return Plan(entry).resumable
+        return None
+
+    def _phase(self, name: str, left_at: int | None) -> dict[str, Any]:
+        """A phase as its metrics and its own record tell it, and as far as the model was there for it."""
+        lines = read_metrics(self._run.path / name / "metrics.jsonl")
+        steps, measured = steps_of(lines), measured_of(lines)
+        line = [step for step in steps if left_at is None or step["step"] <= left_at]
+        left = {"step": left_at, "tokens": line[-1]["tokens"], "seconds": sum(step["seconds"] for step in line)}
+        return ({} if left_at is None else {"resumed_at": left}) | {
+            "name": name.rpartition("/")[2].partition("-")[2],
+            "steps": steps[-1]["step"],
+            "tokens": steps[-1]["tokens"],
+            "seconds": sum(line["seconds"] for line in steps),
+            "loss": steps[-1]["cross_entropy"],
+            "heldout": released(measured[-1]) if measured else {},
+            "incidents": self._run.record(name)["outputs"].get("incidents", []),
+        }
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _beginnings(tokens: Shards, tokenizer: Tokenizer) -> Iterator[str]:
+    """The beginnings of texts from all over the training side, which may be on another machine by now."""
+    stream = tokens.stream("train")
+    count = min(LOOKED_AT, stream.piece_count)
+    for begin, size in zip(*stream.pieces(Permutation(stream.piece_count, "languages")(np.arange(count))), strict=True):
+        ids = stream.read(int(begin), min(int(size), BEGINNING))
+        yield tokenizer.decode(ids[ids != tokens.end].tolist(), skip_special_tokens=False)
+
+
+def _quoting(recipe: Recipe, release: Release) -> str:
+    """What of its texts a card quotes, said before anybody uploads it."""
+    corpus = release.chat or release.heldout
+    if recipe.prints_samples(release):
+        return f"the card prints samples, which begin with held-out texts of {corpus!r}"
+    asks = f"--set timeline.{release.name}.samples=all"
+    return f"the card prints no text of {corpus!r} and nothing that the model wrote, unless {asks} asks for it"
+
+
+def _is_whole(folder: Path, made: dict[str, Any]) -> bool:
+    """Whether every released file is what was written; if not, they are exported again."""
+    try:
+        return verified(folder)["files"][WEIGHTS_FILE] == made["sha256"]
+    except RunError:
+        return False

@@ -1,0 +1,145 @@
+"""What the bits of a run depend on besides its recipe and its text, frozen when training begins.
+
+    machine     device, precision, threads, micro-batch, compilation, workers     `Machine`, settled
+    made_with   versions of PyTorch and Lilliput, the kind of processor; on a GPU also Triton, CUDA and its name, and
+                the tiles of kernels where they are tuned ones
+
+`run.json` has both; where the machine finds micro-batches from memory, `checkpoints/rows.json` of a phase has which.
+While neither changes, a run that was stopped and continued ends in the weights of one that was
+not, bit for bit. A change ends that promise, so it has to be asked for, and is noted with the phase that went on after
+it. A phase keeps its identity through a change: its inputs name the machine that the run began on.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from lilliput.base.errors import RunError
+from lilliput.base.run_folder import RunFolder, differences
+from lilliput.base.spec import from_plain, to_plain
+from lilliput.ops import tile_cache
+from lilliput.train.machine import Machine
+
+
+def settle(run: RunFolder, machine: Machine | None, *, named: str | None = None, allow_change: bool = False) -> Machine:
+    """The machine of a run: what is asked for where none is frozen yet, else the one that it went on with last.
+
+    Args:
+        run: open.
+        machine: what is asked for, if anything is.
+        named: as it was asked for, for cards.
+        allow_change: whether it may be another one than before; it is frozen by `keep`.
+
+    Raises:
+        RunError: another machine than before.
+    """
+    record = run.read("run.json")
+    assert record is not None
+    if record["machine"] is None:
+        settled = (machine or Machine()).settled()
+        run.write_sealed("run.json", record | {"machine": to_plain(settled), "machine_name": named})
+        return settled
+    before = from_plain(_last(record)["machine"], where="run.json")
+    if machine is None or machine.settled() == before:
+        return before.settled()
+    if not allow_change:
+        raise _changed(run, differences({"machine": to_plain(before)}, {"machine": to_plain(machine.settled())}))
+    return machine.settled()
+
+
+def keep(run: RunFolder, machine: Machine, phase: str, *, allow_change: bool = False) -> list[str]:
+    """Before a phase trains here: freeze what is not frozen yet, compare what is.
+
+    Args:
+        run: open, with its machine settled.
+        machine: that it trains on now.
+        phase: which, as a part of the run.
+        allow_change: whether it may go on although something differs.
+
+    Returns:
+        what differs and is noted from now on, as texts.
+
+    Raises:
+        RunError: something differs and may not.
+    """
+    record = run.read("run.json")
+    assert record is not None
+    now = {"machine": to_plain(machine), "made_with": made_with(machine)}
+    if "made_with" not in record:
+        record |= {"made_with": now["made_with"]}
+        run.write_sealed("run.json", record)
+    changed = differences(_last(record), now)
+    if changed and not allow_change:
+        raise _changed(run, changed)
+    if changed:
+        note = {"phase": phase, "changed": changed} | now
+        run.write_sealed("run.json", record | {"changes": [*record.get("changes", []), note]})
+    return changed
+
+
+def keep_code(run: RunFolder, phase: str, code: dict[str, str], *, allow_change: bool = False) -> None:
+    """Compare the code of a recipe's own parts with what a phase was trained by.
+
+    Args:
+        run: open.
+        phase: that has begun, as a part of the run.
+        code: the hash of each part of the recipe's own that the phase is trained by.
+        allow_change: whether it may be another one; that is noted, and the phase keeps its identity.
+
+    Raises:
+        RunError: it is another one, and may not be.
+    """
+    record, begun = run.read("run.json"), run.record(phase)["from"].get("code")
+    assert record is not None
+    noted = [change["code"] for change in record.get("changes", []) if change["phase"] == phase and "code" in change]
+    before = [begun, *noted][-1]
+    changed = differences({"code": before or code}, {"code": code})
+    if changed and not allow_change:
+        raise RunError(
+            f"{phase} was trained by other code: {'; '.join(changed[:4])}",
+            where=str(run.path),
+            hint="take back what changed in these parts, begin another run with --out, or go on with `lilliput train` "
+            "and --allow-change: the change is noted",
+        )
+    if changed:
+        note = {"phase": phase, "changed": changed, "code": code} | _last(record)
+        run.write_sealed("run.json", record | {"changes": [*record.get("changes", []), note]})
+
+
+def made_with(machine: Machine) -> dict[str, Any]:
+    """What decides how this (settled) machine rounds, by name; it is prepared for."""
+    from lilliput import __version__
+
+    found: dict[str, Any] = {"lilliput": __version__, "torch": torch.__version__}
+    if machine.tiles is not None:
+        found["tiles"] = tile_cache.used()
+    if machine.device.startswith("cuda"):
+        return found | {
+            "triton": _version("triton"),
+            "cuda": torch.version.cuda or torch.version.hip,
+            "processor": torch.cuda.get_device_name(machine.device),
+        }
+    return found | {"processor": torch.backends.cpu.get_cpu_capability()}
+
+
+def _last(record: dict[str, Any]) -> dict[str, Any]:
+    """Machine and versions that the run went on with last."""
+    last = (record.get("changes") or [record])[-1]
+    return {"machine": last["machine"], "made_with": last.get("made_with")}
+
+
+def _changed(run: RunFolder, changed: list[str]) -> RunError:
+    return RunError(
+        f"the run would go on to other bits: {'; '.join(changed[:4])}",
+        where=str(run.path),
+        hint="go on as it began (leave --machine out, bring those versions), begin another run with --out, or add "
+        "--allow-change: the change is noted, and the weights are no longer those of an unbroken run",
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,345 @@
+"""One walk along a timeline: phases trained, models grown, releases made, each as far as it is not there yet.
+
+The first worker writes; those beside it train along and read what it has written.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+
+from lilliput.base.code_hash import definitions
+from lilliput.base.errors import LilliputError, RunError
+from lilliput.base.files import hash_of, sha256
+from lilliput.base.run_folder import RunFolder
+from lilliput.base.spec import to_plain
+from lilliput.evals.question_files import Items
+from lilliput.growth.growth import Line
+from lilliput.model import copy_weights
+from lilliput.recipe import Recipe, Release
+from lilliput.report.loss_plot import plot_loss
+from lilliput.report.page import REPORT, write_report
+from lilliput.run.prepare import Preparation
+from lilliput.run.release import Publisher
+from lilliput.run.reproducibility import keep
+from lilliput.tokenizer.bpe import tokenizer_hash
+from lilliput.tokenizer.specials import vocabulary_size
+from lilliput.train.checkpoint import Checkpoint, write_tensors
+from lilliput.train.loggers.logger import Feed, Shown
+from lilliput.train.loop import train_phase
+from lilliput.train.machine import Machine
+from lilliput.train.metrics_log import Watch
+from lilliput.train.micro_batches import read_rows
+from lilliput.train.phase import Phase, Plan, Reader, phase_folder
+from lilliput.train.ranks import OneWorker, Workers
+from lilliput.train.resuming import BEFORE_DECAY, CHECKPOINTS, beginning, described
+from lilliput.train.rollback import read_incidents
+from lilliput.train.unwatched import Unwatched
+from lilliput.train.validation import Measure, measurer
+
+MANY = 10
+"""Passes over the same text that are warned of; up to four lose little (Muennighoff et al., arXiv 2305.16264)."""
+
+
+def prepare(preparation: Preparation, recipe: Recipe, until: str | None) -> Tokenizer:
+    """Make the token files first of all: a damaged text is not found after a week of training.
+
+    Files are those of the whole recipe also where the walk ends early, so that it can be taken up again.
+    """
+    if until is None:
+        return preparation.everything()
+    tokenizer = first = preparation.tokenizer()
+    for entry in recipe.until(until).timeline:
+        if isinstance(entry, Phase):
+            for name in entry.data.corpora:
+                preparation.tokens(name, tokenizer)
+        elif not isinstance(entry, Release):
+            tokenizer = entry.retokenize(tokenizer)
+    return first
+
+
+class Walk:
+    """One walk along a timeline."""
+
+    def __init__(
+        self,
+        opened: RunFolder,
+        recipe: Recipe,
+        machine: Machine,
+        console: Console,
+        workers: Workers = OneWorker(),
+        *,
+        sinks: Sequence[str] = (),
+        allow_change: bool = False,
+    ):
+        self.machine, self.workers = machine, workers
+        self._run, self._recipe, self._console = opened, recipe, console
+        self._sinks, self._allow_change = sinks, allow_change
+        self._preparation = Preparation(opened, recipe, console)
+
+    def publisher(self, items: Items) -> Publisher | None:
+        """Who makes releases on this walk, having looked whether it can."""
+        publisher = Publisher(self._run, self._recipe, self.machine, self._console, items)
+        publisher.check()
+        return publisher
+
+    def along(self, phase: Any, publisher: Publisher | None, until: str | None = None) -> list[Path]:
+        """Walk, with `train` or `trained` for the phases; without a publisher nothing is released."""
+        entries = (self._recipe.until(until) if until else self._recipe).timeline
+        with self._first():
+            tokenizer = prepare(self._preparation, self._recipe, until)
+        recipe = self._recipe.filled(vocabulary_size(tokenizer))
+        model = recipe.model.build(recipe.seed).to(self.machine.device)
+        line = Line(model=model, tokenizer=tokenizer, average={})
+        past = {"model": recipe.model.identity(), "seed": recipe.seed, "tokenizer": tokenizer_hash(tokenizer)}
+        releases: list[Path] = []
+        phases: list[str] = []
+        for place, entry in enumerate(entries):
+            match entry:
+                case Phase():
+                    line, past = phase(place, entry, line, self._resumed(place, entry, past))
+                    phases.append(phase_folder(place, entry))
+                case Release():
+                    if publisher is not None:
+                        heldout = self._preparation.tokens(entry.heldout, line.tokenizer)
+                        chats = self._preparation.tokens(entry.chat, line.tokenizer) if entry.chat else None
+                        lineage = hash_of(past)
+                        releases.append(
+                            publisher.publish(entry, line, lineage=lineage, phases=phases, heldout=heldout, chats=chats)
+                        )
+                        self._report()
+                case _:
+                    line = entry.grow(line, self._seed(place))
+                    past = grown(past, to_plain(entry), self._seed(place))
+                    self._say(
+                        f"{place:02d} {type(entry).__name__}: {line.model.parameter_counts()['total']:,} parameters"
+                    )
+        return releases
+
+    def _resumed(self, place: int, phase: Phase, past: dict[str, Any]) -> dict[str, Any]:
+        """What a phase comes after: of one that it resumes, a part of its steps."""
+        before = self._recipe.phase_before(place)
+        return past if phase.resumes is None or before is None else past | {"steps": Plan(before[1]).resumable}
+
+    def train(self, place: int, phase: Phase, line: Line, past: dict[str, Any]) -> tuple[Line, dict[str, Any]]:
+        """The line after a phase, trained now as far as it is not."""
+        name = phase_folder(place, phase)
+        tokens = {corpus: self._preparation.tokens(corpus, line.tokenizer) for corpus in phase.data.corpora}
+        inputs = self._inputs(place, phase, past, tokens)
+        measure = measurer(tokens, phase.length, self.machine)  # refuses what cannot be measured before anything begins
+
+        def make(folder: Path) -> dict[str, Any]:
+            for change in keep(self._run, self.machine, name, allow_change=self._allow_change):
+                self._say(f"{phase.name}: goes on although {change}")
+            return self._train(folder, place, phase, line, tokens, measure)
+
+        with self._first():
+            made = self._run.lasting_part(name, inputs, make, whole=_is_whole)
+        return self._after(place, phase, line, past, inputs, made)
+
+    @contextmanager
+    def _first(self) -> Iterator[None]:
+        """What the first worker does before the others look at it."""
+        yield
+        self.workers.wait()
+
+    def trained(self, place: int, phase: Phase, line: Line, past: dict[str, Any]) -> tuple[Line, dict[str, Any]]:
+        """The line after a phase that is trained already.
+
+        Raises:
+            RunError: it is not.
+        """
+        tokens = {corpus: self._preparation.tokens(corpus, line.tokenizer) for corpus in phase.data.corpora}
+        inputs = self._inputs(place, phase, past, tokens)
+        made = self._run.made(phase_folder(place, phase), inputs, _is_whole)
+        if made is None:
+            raise untrained(f"the phase {phase.name!r}", self._run.path)
+        return self._after(place, phase, line, past, inputs, made)
+
+    def _inputs(self, place: int, phase: Phase, past: dict[str, Any], tokens: dict[str, Any]) -> dict[str, Any]:
+        begun = self._run.record(phase_folder(place, phase)).get("from")
+        code = begun.get("code", {}) if begun else phase_code(self._recipe, phase)  # another is noted, `keep_code`
+        return {
+            "before": past,
+            "phase": to_plain(phase),
+            "seed": self._seed(place),
+            "machine": self._began_on(),
+            "tokens": {name: opened.index["sha256"] for name, opened in tokens.items()},
+        } | ({"code": code} if code else {})
+
+    def _began_on(self) -> Any:
+        record = self._run.read("run.json")
+        assert record is not None
+        return record["machine"]
+
+    def _train(
+        self, folder: Path, place: int, phase: Phase, line: Line, tokens: dict[str, Any], measure: Measure
+    ) -> dict[str, Any]:
+        folder.mkdir(parents=True, exist_ok=True)
+        plan = Plan(phase)
+        reader, bytes_per_token = phase.data.open(tokens), phase.data.bytes_per_token(tokens)
+        self._say(f"{phase.name}: {_passes(phase, reader.tokens_available)}")
+        metrics = folder / "metrics.jsonl"
+
+        def watch(step: int) -> Watch:
+            shown = Shown(run=self._run.path, recipe=self._recipe.name, phase=folder.name, step=step)
+            return Watch(
+                metrics,
+                self._console,
+                phase.name,
+                plan.steps,
+                step,
+                bytes_per_token,
+                device=self.machine.device,
+                after=self._report,
+                feed=Feed(self._sinks, shown, self._say),
+            )
+
+        average = self._through(folder, place, phase, line, reader, measure, watch)
+        plot_loss(metrics, folder / "loss.png", phase.name, bytes_per_token)
+        with self._run.replacing(f"{phase_folder(place, phase)}/final") as partial:
+            write_tensors(partial / "weights.safetensors", dict(line.model.named_parameters()))
+            write_tensors(partial / "average.safetensors", average)
+            return {
+                "weights": sha256(partial / "weights.safetensors"),
+                "average": sha256(partial / "average.safetensors"),
+                "steps": plan.steps,
+                "incidents": read_incidents(folder / CHECKPOINTS),
+                "micro_batches": read_rows(folder / CHECKPOINTS),
+            }
+
+    def _through(
+        self,
+        folder: Path,
+        place: int,
+        phase: Phase,
+        line: Line,
+        reader: Reader,
+        measure: Measure,
+        watch: Callable[[int], Any],
+    ) -> dict[str, Any]:
+        return train_phase(
+            line.model,
+            phase,
+            reader,
+            self.machine,
+            folder=folder / CHECKPOINTS,
+            seed=self._seed(place),
+            watch=watch,
+            measure=measure,
+            report=self._say,
+            workers=self.workers,
+            keep=folder / BEFORE_DECAY,
+            begin=self._beginning(place, phase),
+        )
+
+    def _beginning(self, place: int, phase: Phase) -> Callable[[], Checkpoint] | None:
+        """What gives the state that a phase resumes, if it resumes one."""
+        before = self._recipe.phase_before(place)
+        if phase.resumes is None or before is None:
+            return None
+
+        def begin() -> Checkpoint:
+            self._say(f"{phase.name}: goes on {described(before[1])}")
+            return beginning(before[1], self._run.path / phase_folder(*before))
+
+        return begin
+
+    def _report(self) -> None:
+        """Bring the page of the run up to date, which no training is worth being stopped for."""
+        try:
+            write_report(self._run.path)
+        except (LilliputError, OSError) as error:
+            self._say(f"no {REPORT}: {error}")
+
+    def _after(
+        self, place: int, phase: Phase, line: Line, past: dict[str, Any], inputs: dict[str, Any], made: dict[str, Any]
+    ) -> tuple[Line, dict[str, Any]]:
+        final = self._run.path / phase_folder(place, phase) / "final"
+        copy_weights(line.model, load_file(final / "weights.safetensors"))
+        average = load_file(final / "average.safetensors", device=str(self.machine.device))
+        self._say(f"{place:02d} {phase.name}: {made['steps']:,} steps, weights {made['weights'][:12]}")
+        return replace(line, average=average), after(past, hash_of(inputs))
+
+    def _seed(self, place: int) -> int:
+        return phase_seed(self._recipe.seed, place)
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+class Beside(Walk):
+    """The walk of a worker that is not the first: it trains along, and reads what that one has written."""
+
+    def publisher(self, items: Items) -> None:
+        return None
+
+    @contextmanager
+    def _first(self) -> Iterator[None]:
+        self.workers.wait()
+        yield
+
+    def train(self, place: int, phase: Phase, line: Line, past: dict[str, Any]) -> tuple[Line, dict[str, Any]]:
+        name = phase_folder(place, phase)
+        tokens = {corpus: self._preparation.tokens(corpus, line.tokenizer) for corpus in phase.data.corpora}
+        inputs = self._inputs(place, phase, past, tokens)
+        if self._run.made(name, inputs, _is_whole) is None:
+            measure = measurer(tokens, phase.length, self.machine)
+            reader = phase.data.open(tokens)
+            self._through(self._run.path / name, place, phase, line, reader, measure, lambda step: Unwatched())
+        with self._first():
+            made = self._run.made(name, inputs, _is_whole)
+        assert made is not None, "the first worker has just written it"
+        return self._after(place, phase, line, past, inputs, made)
+
+
+def _is_whole(folder: Path, made: dict[str, Any]) -> bool:
+    """Whether a phase's last weights are what was written; if not, they are made again from its last checkpoint."""
+    if not isinstance(made["steps"], int):
+        raise TypeError("`steps` is no whole number")
+    files = {name: folder / "final" / f"{name}.safetensors" for name in ("weights", "average")}
+    return all(file.is_file() and sha256(file) == made[name] for name, file in files.items())
+
+
+def untrained(what: str, folder: Path) -> RunError:
+    """The error of what should be trained and is not."""
+    return RunError(
+        f"{what} is not trained as the recipe says",
+        where=str(folder),
+        hint=f"train first, publishing never does: lilliput train {folder}",
+    )
+
+
+def phase_code(recipe: Recipe, phase: Phase) -> dict[str, str]:
+    """What a phase is trained by besides Lilliput: the hash of each part from a recipe file until its end."""
+    part = recipe.until(phase.name)
+    return definitions(replace(part, timeline=tuple(one for one in part.timeline if not isinstance(one, Release))))
+
+
+def _passes(phase: Phase, available: int) -> str:
+    """How often a phase reads what there is, and what to do where that is too often."""
+    passes = int(phase.tokens) / max(1, available)
+    told = f"reads {int(phase.tokens):,} tokens, {passes:.{1 if passes >= 0.1 else 3}f} passes over {available:,}"
+    if passes < MANY:
+        return told
+    return f"{told}; so many teach it by heart: --set timeline.{phase.name}.tokens={4 * available} makes it four"
+
+
+def phase_seed(seed: int, place: int) -> int:
+    """Of the randomness of one entry of the timeline, in a recipe of a seed."""
+    return (seed << 8) + place
+
+
+def after(past: dict[str, Any], inputs: str) -> dict[str, Any]:
+    """The past of what comes after a phase: its own, and the hash of its inputs."""
+    return {"before": hash_of(past), "inputs": inputs}
+
+
+def grown(past: dict[str, Any], growth: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The past of what comes after a growth (plain): its own, the growth, and its seed."""
+    return {"before": hash_of(past), "growth": growth, "seed": seed}

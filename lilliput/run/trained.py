@@ -1,0 +1,231 @@
+"""A run's last trained weights as a model, without a release: `lilliput.load_trained("mine.py", "runs/mine")`.
+
+A release is exported, and no layout has a mixer of one's own. All else that is asked of a model, writing, scoring and
+evaluating, needs its weights alone.
+"""
+
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+
+from lilliput.api import Model
+from lilliput.base.errors import RunError, reading
+from lilliput.base.files import sha256
+from lilliput.base.limits import limit, raising
+from lilliput.base.own_code import code_of, using
+from lilliput.base.run_folder import RunFolder
+from lilliput.base.safetensors_headers import opened
+from lilliput.base.spec import to_plain
+from lilliput.evals.native_model import Native
+from lilliput.growth.growth import Growth, Line
+from lilliput.model import LanguageModel, ModelSpec, copy_weights
+from lilliput.publish.export import Generation
+from lilliput.publish.loaded_model import Published, check_ids
+from lilliput.recipe import Recipe, Release, read_recipe, recipe_and_code
+from lilliput.run.reproducibility import keep_code
+from lilliput.run.runner import phase_code, phase_folder, phase_seed
+from lilliput.tokenizer.bpe import load_tokenizer
+from lilliput.tokenizer.chatml import CHAT_TEMPLATE, has_chatml
+from lilliput.tokenizer.specials import Specials, id_of, vocabulary_size
+from lilliput.train.machine import Machine
+from lilliput.train.phase import Phase
+
+MOST = 256
+"""New tokens at most, where no release says how many; half of a row where that is less."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a run has come to."""
+
+    folder: Path
+    published: Published
+    """Everything that the model needs to write."""
+    specials: Specials
+    phase: Phase
+    """The last one that is trained."""
+    left: tuple[str, ...]
+    """Names of phases that are not."""
+    heldout: Path | None
+    """Held-out text, JSON lines: of the corpus that a release is judged by, else of the first that has some."""
+
+    @property
+    def native(self) -> Native:
+        """The same for evaluation."""
+        return Native(
+            name=str(self.folder),
+            model=self.published.model,
+            tokenizer=self.published.tokenizer,
+            specials=self.specials,
+            context=self.published.context,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reached:
+    """The last trained phase of a timeline, and what a release after it would have."""
+
+    place: int
+    phase: Phase
+    spec: ModelSpec
+    """Of the phase's model."""
+    tokenizer: Tokenizer
+    """That it was trained with."""
+    growths: tuple[tuple[int, Growth], ...] = ()
+    """After the phase, with their places."""
+    release: Release | None = None
+    """The last one until there."""
+
+
+def load_trained(recipe: str | PathLike[str] | Recipe, folder: str | PathLike[str], *, device: str = "auto") -> Model:
+    """Open what a run has trained so far; it is that of the run's own `recipe.json`.
+
+    Args:
+        recipe: the recipe, or the Python file or the name that the run comes from: nobody else knows the types that a
+            file defines.
+        folder: of the run.
+        device: `cpu`, `cuda`, `mps`, or `auto` for the best one there is.
+
+    Raises:
+        RunError: nothing is trained yet, or what is there is damaged or was trained from something else.
+        RecipeError: the run's recipe has types that neither Lilliput nor `recipe` has.
+        MachineError: the device is not there.
+    """
+    if isinstance(recipe, Recipe):
+        to_plain(recipe)  # its types are known from now on
+        code = code_of(recipe)
+    else:
+        code = [recipe_and_code(str(recipe))[1]]
+    with using(*code):
+        published = read_trained(Path(folder)).published
+    return Model(published, Path(folder), Machine(device=device).settled().device)
+
+
+def read_trained(folder: Path) -> Trained:
+    """The model of a run after its last trained phase, with the growths that a release there would have.
+
+    Raises:
+        RunError: nothing is trained yet, or what is there is damaged or was trained from something else.
+        RecipeError: the run's recipe has types that this process does not know.
+    """
+    recipe, run = read_recipe(folder), RunFolder(folder)
+    with reading(folder, "put the run back from a copy, or train it again", "what is trained cannot be read"):
+        first = load_tokenizer(folder / "tokenizer") if (folder / "tokenizer").is_dir() else None
+        reached = first and _reached(recipe.filled(vocabulary_size(first)), run, first)
+        if reached is None:
+            raise RunError("nothing is trained yet", where=str(folder), hint=f"train it: lilliput train {folder}")
+        line = _line(recipe, run, reached)
+        phases = [entry for entry in recipe.timeline if isinstance(entry, Phase)]
+        return Trained(
+            folder=folder,
+            published=_published(recipe, reached, line, str(folder)),
+            specials=recipe.tokenizer.specials,
+            phase=reached.phase,
+            left=tuple(phase.name for phase in phases[phases.index(reached.phase) + 1 :]),
+            heldout=_heldout(recipe, reached.phase, folder),
+        )
+
+
+def _heldout(recipe: Recipe, phase: Phase, folder: Path) -> Path | None:
+    judged = [entry.heldout for entry in recipe.timeline if isinstance(entry, Release)]
+    texts = [name for name, corpus in recipe.corpora.items() if hasattr(corpus, "documents")]
+    names = [*judged, *(name for name in phase.data.corpora if name in texts), *texts]
+    files = (folder / "shards" / name / "heldout.txt.jsonl" for name in names)
+    return next((file for file in files if file.is_file() and file.stat().st_size), None)
+
+
+def _reached(recipe: Recipe, run: RunFolder, tokenizer: Tokenizer) -> _Reached | None:
+    """How far the timeline is; growths before a phase that is not trained are part of that one, but for a release's."""
+    spec, release, found = recipe.model.shape, None, None
+    since: list[tuple[int, Growth]] = []
+    kept = 0
+    for place, entry in enumerate(recipe.timeline):
+        match entry:
+            case Phase():
+                if not run.record(phase_folder(place, entry)).get("done"):
+                    break
+                found = _Reached(place=place, phase=entry, spec=spec, tokenizer=tokenizer)
+                since, kept = [], 0
+            case Release():
+                release, kept = entry, len(since)
+            case _:
+                spec, tokenizer = entry.shape(spec), entry.retokenize(tokenizer)
+                since.append((place, entry))
+    else:
+        kept = len(since)
+    if found is None:
+        return None
+    return _Reached(
+        place=found.place,
+        phase=found.phase,
+        spec=found.spec,
+        tokenizer=found.tokenizer,
+        growths=tuple(since[:kept]),
+        release=release,
+    )
+
+
+def _line(recipe: Recipe, run: RunFolder, reached: _Reached) -> Line:
+    """The model and tokenizer after the last trained phase and its growths, in fp32 on the CPU."""
+    part = phase_folder(reached.place, reached.phase)
+    run.refuse_change(part, {"phase": to_plain(reached.phase), "seed": phase_seed(recipe.seed, reached.place)})
+    keep_code(run, part, phase_code(recipe, reached.phase))
+    final, made = run.path / part / "final", run.record(part)["outputs"]
+    for name in ("weights", "average"):
+        file = final / f"{name}.safetensors"
+        if not file.is_file() or sha256(file) != made[name]:
+            raise RunError(
+                f"{file.name} is not the file that was trained" if file.is_file() else f"{file.name} is missing",
+                where=str(final),
+                hint=f"train it again from its last checkpoint: lilliput train {run.path}",
+            )
+    model = _read_weights(final / "weights.safetensors", reached.spec, recipe.seed)
+    line = Line(model=model, tokenizer=reached.tokenizer, average=load_file(final / "average.safetensors"))
+    for place, growth in reached.growths:
+        line = growth.grow(line, phase_seed(recipe.seed, place))
+    return line
+
+
+def _read_weights(file: Path, spec: ModelSpec, seed: int) -> LanguageModel:
+    """A model of a shape with the weights of a file, which is compared with the shape before anything is built."""
+    hint = "give the recipe file that the run was trained with"
+    with opened(file, framework="pt") as stored:
+        weights = {key: stored.get_slice(key) for key in stored.keys()}  # noqa: SIM118 (safe_open is no mapping)
+        if spec.layers > min(len(weights), limit("model_layers")):  # before as many layers are built
+            many = spec.layers > len(weights)
+            what = f"the model has {spec.layers:,} layers, its file {len(weights):,} tensors"
+            raise RunError(what, where=str(file), hint=hint if many else raising("model_layers"))
+        shapes = {name: list(parameter.shape) for name, parameter in spec.skeleton().named_parameters()}
+        there = {key: weight.get_shape() for key, weight in weights.items()}
+        if odd := [key for key in sorted(shapes.keys() | there.keys()) if shapes.get(key) != there.get(key)]:
+            key = odd[0]
+            raise RunError(
+                f"the weights are not those of the model: {key} is {there.get(key)}, not {shapes.get(key)}",
+                where=str(file),
+                hint=hint,
+            )
+        model = spec.build(seed)
+        copy_weights(model, {key: stored.get_tensor(key) for key in there})
+    return model.eval()
+
+
+def _published(recipe: Recipe, reached: _Reached, line: Line, where: str) -> Published:
+    release, specials, tokenizer = reached.release, recipe.tokenizer.specials, line.tokenizer
+    context = release.layout.context if release else reached.phase.length
+    generation = release.generation if release else Generation(max_new_tokens=max(1, min(MOST, context // 2)))
+    chat_template = CHAT_TEMPLATE if has_chatml(tokenizer) else None
+    stops = generation.stop_ids(tokenizer, chat_template, specials.end)
+    return Published(
+        model=line.model.eval(),
+        tokenizer=tokenizer,
+        context=context,
+        layout=None,
+        generation=generation,
+        chat_template=chat_template,
+        stop_ids=check_ids(tokenizer, stops, line.model.spec.vocab, where=where),
+        end_id=id_of(tokenizer, specials.end, where=where),
+        special_tokens=specials.names() | {"eos_token": tokenizer.id_to_token(stops[0]) or specials.end},
+    )

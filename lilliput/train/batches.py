@@ -1,0 +1,65 @@
+"""The rows of a step: every worker reads all of them and keeps its own, ahead while the device computes."""
+
+from typing import NamedTuple
+
+from lilliput.data.batch import Batch, Cursor
+from lilliput.objectives.objective import charged
+from lilliput.train.micro_batches import MicroBatches
+from lilliput.train.phase import Phase, Reader
+from lilliput.train.ranks import Workers
+from lilliput.train.rollback import Incidents
+
+
+class StepRows(NamedTuple):
+    """What is read for a step."""
+
+    batches: list[Batch]
+    """Micro-batches of this worker, on the CPU."""
+    charged: float
+    """Sum of the target weights of the whole step."""
+    after: Cursor
+
+
+class _Wanted(NamedTuple):
+    """What decides what is read."""
+
+    stage: int
+    cursor: Cursor
+    shares: list[tuple[int, int]]
+
+
+class Reading:
+    """Of the steps of a phase."""
+
+    def __init__(
+        self,
+        phase: Phase,
+        reader: Reader,
+        device: str,
+        workers: Workers,
+        incidents: Incidents,
+        micro_batches: MicroBatches,
+    ):
+        self._phase, self._reader, self._device, self._rank = phase, reader, device, workers.rank
+        self._incidents, self._micro_batches = incidents, micro_batches
+        self._ahead: tuple[_Wanted, StepRows] | None = None
+
+    def read(self, step: int, stage: int, cursor: Cursor) -> StepRows:
+        """The rows of step `step` (from 0), as they were read ahead where nothing has changed since."""
+        wanted = _Wanted(stage, cursor, self._micro_batches.shares(step, stage))
+        ahead, self._ahead = self._ahead, None
+        return ahead[1] if ahead and ahead[0] == wanted else self._read(wanted)
+
+    def read_ahead(self, step: int, stage: int, cursor: Cursor) -> None:
+        """Those of a step that is to come."""
+        wanted = _Wanted(stage, cursor, self._micro_batches.shares(step, stage))
+        self._ahead = wanted, self._read(wanted)
+
+    def _read(self, wanted: _Wanted) -> StepRows:
+        objective, batches, whole = self._phase.stages[wanted.stage].objective, [], 0.0
+        length, cursor = objective.row_length(self._phase.length), self._incidents.skip(wanted.cursor)
+        for worker, rows in wanted.shares:
+            batch, cursor = self._reader.read(cursor, rows, length, objective.tokens_per_position)
+            whole += charged(batch, objective.tokens_per_position)
+            batches += [batch.bound_for(self._device)] if worker == self._rank else []
+        return StepRows(batches, whole, cursor)

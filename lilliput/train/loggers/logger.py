@@ -1,0 +1,97 @@
+"""Sinks: other programs that are shown the numbers of `metrics.jsonl` as they are written, if one asks for it.
+
+None of them is needed, none is imported unless asked for, and none can stop a training: one that fails is left out from
+then on. What they were shown can be made again from `metrics.jsonl`, which stays the record.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from lilliput.base.errors import LilliputError
+
+SINKS = ("tensorboard", "trackio", "wandb")
+"""Names of packages, of extras of Lilliput, and of the modules beside this one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What a sink is told about the phase it will see."""
+
+    run: Path
+    """The run's folder."""
+    recipe: str
+    phase: str
+    """Its folder's name, such as `00-pretrain`."""
+    step: int
+    """Training begins after it; 0 unless it goes on."""
+
+    @property
+    def name(self) -> str:
+        """Such as `quickstart/00-pretrain`."""
+        return f"{self.run.resolve().name}/{self.phase}"
+
+
+class Sink(Protocol):
+    """One program, for one phase; its module has `open_sink(shown)`."""
+
+    def see(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Take the numbers after step `step` in, by name."""
+        ...
+
+    def close(self) -> None:
+        """See to it that nothing is lost."""
+        ...
+
+
+def check_sinks(names: Sequence[str]) -> None:
+    """Refuse now what could not be opened once training begins.
+
+    Raises:
+        LilliputError: there is no such sink, or its package is not installed.
+    """
+    for name in names:
+        if name not in SINKS:
+            raise LilliputError(f"there is no sink {name!r}", where="--sink", hint=f"one of: {', '.join(SINKS)}")
+        found = find_spec(name)
+        if found is None or found.origin is None:  # a mere folder of that name is no package
+            raise LilliputError(
+                f"the package {name!r} is not installed",
+                where=f"--sink {name}",
+                hint=f"pip install {name}, or leave --sink out: report.html needs nothing",
+            )
+
+
+class Feed:
+    """Feeds the sinks of one phase."""
+
+    def __init__(self, names: Sequence[str] = (), shown: Shown | None = None, say: Callable[[str], None] = print):
+        self._shown, self._say = shown, say
+        self._sinks: dict[str, Sink] = {}
+        for name in names:
+            self._try(name, self._open)
+
+    def see(self, line: Mapping[str, Any]) -> None:
+        """A line of `metrics.jsonl`."""
+        numbers = {name: value for name, value in line.items() if name not in ("step", "heldout")}
+        numbers |= {f"heldout/{name}": value for name, value in line.get("heldout", {}).items()}
+        for name in list(self._sinks):
+            self._try(name, lambda name: self._sinks[name].see(int(line["step"]), numbers))
+
+    def close(self) -> None:
+        """No line comes any more."""
+        for name in list(self._sinks):
+            self._try(name, lambda name: self._sinks.pop(name).close())
+
+    def _open(self, name: str) -> None:
+        self._sinks[name] = import_module(f"lilliput.train.loggers.{name}").open_sink(self._shown)
+
+    def _try(self, name: str, what: Callable[[str], None]) -> None:
+        try:
+            what(name)
+        except Exception as error:  # whatever a program of others does, training goes on
+            self._sinks.pop(name, None)
+            self._say(f"{name} is left out from here on: {type(error).__name__}: {error}")

@@ -1,0 +1,130 @@
+"""Watching a phase: the terminal and `metrics.jsonl`. Observers see numbers and change nothing."""
+
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lilliput.base.errors import DivergenceError
+from lilliput.train.loggers.logger import Feed
+from lilliput.train.memory import peak_memory
+from lilliput.train.metrics_file import keep_until, note_incident
+from lilliput.train.rollback import Incident
+
+WINDOW = 50
+"""Steps over which the shown speed and loss are averaged."""
+WIDE = 110
+"""Columns of a terminal that has room for a bar beside the numbers."""
+QUIET_SECONDS = 15.0
+"""Between two lines of progress where the output is no terminal."""
+
+
+class Watch:
+    """Writes one line a step to `metrics.jsonl` and shows rate, remaining time, loss and bits per byte.
+
+    Args:
+        path: of `metrics.jsonl`.
+        console: where progress is shown.
+        name: of the phase.
+        steps: it has in all.
+        step: it begins at, 0 for the first time.
+        bytes_per_token: of its text; None where bits per byte are no measure.
+        device: whose peak memory is recorded; None for no memory.
+        feed: of other programs that are shown the same lines.
+        after: called after each measurement, and when training ends however it ends.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        console: Console,
+        name: str,
+        steps: int,
+        step: int,
+        bytes_per_token: float | None,
+        *,
+        device: str | None = None,
+        after: Callable[[], None] = lambda: None,
+        feed: Feed | None = None,
+    ):
+        self._path, self._console, self._name, self._steps, self._step = path, console, name, steps, step
+        self._bytes_per_token, self._device, self._after = bytes_per_token, device, after
+        self._feed = feed or Feed()
+        if path.exists() and path.stat().st_size:
+            note_incident(path, step, "resumed", "training went on from the last checkpoint")
+        keep_until(path, step)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115, closed on exit
+        self._recent: deque[tuple[float, int, float]] = deque(maxlen=WINDOW)
+        self._last = self._shown = time.perf_counter()
+        self._bar = Progress(
+            TextColumn("{task.description}", style="bold", markup=False),
+            *([BarColumn(bar_width=24)] if console.width >= WIDE else []),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(name, total=steps, completed=step, note="")
+
+    def __enter__(self) -> "Watch":
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._bar.stop()
+        self._file.close()
+        self._feed.close()
+        if isinstance(error, DivergenceError):
+            note_incident(self._path, self._step, "diverged", error.what)
+        if isinstance(error, Incident):
+            note_incident(self._path, self._step, "set back", error.why)
+        self._after()
+
+    def see(self, step: int, tokens: int, read: int, numbers: dict[str, float]) -> None:
+        """Record step `step` (from 1): text tokens so far and in this step, and what was computed."""
+        now = time.perf_counter()
+        seconds, self._last = now - self._last, now
+        self._recent.append((seconds, read, numbers["cross_entropy"]))
+        speed = sum(count for _, count, _ in self._recent) / sum(seconds for seconds, _, _ in self._recent)
+        line = {"step": step, "tokens": tokens, "seconds": seconds, "tokens_per_second": round(speed)} | numbers
+        memory = peak_memory(self._device) if self._device else None
+        self._write(line | ({"peak_memory": memory} if memory else {}))
+        self._step = step
+        note = self._note(speed, short=self._console.is_terminal)
+        self._bar.update(self._task, completed=step, note=note)
+        if not self._console.is_terminal and now - self._shown > QUIET_SECONDS:
+            self._shown = now
+            left = (self._steps - step) * sum(seconds for seconds, _, _ in self._recent) / len(self._recent)
+            self._console.print(
+                f"  {self._name} {step}/{self._steps}  {note}  {left:.0f} s left", highlight=False, soft_wrap=True
+            )
+
+    def measured(self, step: int, tokens: int, numbers: dict[str, float]) -> None:
+        """Record a measurement on held-out data, by corpus, after step `step` and so many text tokens."""
+        self._write({"step": step, "tokens": tokens, "heldout": numbers})
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in numbers.items())
+        self._console.print(f"  {self._name} step {step}: {shown}", highlight=False, soft_wrap=True)
+        self._after()
+        self._last = time.perf_counter()
+
+    def _note(self, speed: float, *, short: bool) -> str:
+        losses = [loss for _, _, loss in self._recent]
+        mean = sum(losses) / len(losses)
+        over = "mean" if short else f"mean of {len(losses)}"  # a bar has to fit 80 columns
+        note = f"{speed:,.0f} tok/s  loss {losses[-1]:.3f}, {over} {mean:.3f}"
+        if self._bytes_per_token:
+            note += f" ({mean / math.log(2) / self._bytes_per_token:.3f} bits/byte)"
+        return note
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        self._feed.see(line)

@@ -1,0 +1,138 @@
+"""The guard of a phase: a loss that jumps and a gradient that is not finite are noticed before the weights change.
+
+    loss           above   median + loss * spread
+    gradient norm  above   median + norm * spread, and above what gradients are clipped to
+    spread = the larger of the median distance from the median and a twentieth of the median
+
+over the last `window` steps of the same stage. Medians, because a spike must not widen what counts as usual. What
+happens then is `train/rollback.py`'s: back to the last checkpoint, and on from there without the text in between.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from math import inf, isfinite
+from statistics import median
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lilliput.base.spec import check_range
+
+FLOOR = 0.05
+"""The least spread, as a share of the median: numbers that hardly differ must not make the next one a spike."""
+
+
+class GuardSpec(Protocol):
+    """A guard as recipes write it."""
+
+    @property
+    def most(self) -> int:
+        """Incidents after one checkpoint that end the training."""
+        ...
+
+    def build(self, clip: float) -> "Judge | NoJudge":
+        """What judges the steps of a phase whose gradients are clipped to a norm."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """Go back and leave text out where training jumps; ordinary runs are never that far from their own median."""
+
+    window: int = 100
+    """Steps that are looked back on; before there are as many only numbers that are not finite count."""
+    loss: float = 20.0
+    """Spreads above the median; at least twice the median, since a spread is a twentieth of it."""
+    norm: float = 200.0
+    """The same of the gradient norm; at least eleven times the median."""
+    most: int = 3
+    """Incidents after one checkpoint that end the training."""
+
+    def __post_init__(self) -> None:
+        check_range("Guard", 2, inf, window=self.window)
+        check_range("Guard", 1, inf, most=self.most)
+        check_range("Guard", 0, inf, loss=self.loss, norm=self.norm)
+
+    def build(self, clip: float) -> "Judge":
+        return Judge(self, clip)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoGuard:
+    """A gradient that is not finite ends the training; anything else is taken."""
+
+    @property
+    def most(self) -> int:
+        return 1
+
+    def build(self, clip: float) -> "NoJudge":
+        return NoJudge()
+
+
+class Judge:
+    """Looks at the numbers of a step and remembers those of the steps that it let pass."""
+
+    def __init__(self, guard: Guard, clip: float):
+        self._guard, self._clip = guard, clip
+        self._stage = 0
+        self._losses: deque[float] = deque(maxlen=guard.window)
+        self._norms: deque[float] = deque(maxlen=guard.window)
+
+    def judge(self, stage: int, loss: float, norm: float) -> str | None:
+        """What is wrong with a step, or None, which remembers it.
+
+        Args:
+            stage: the place of its stage; the losses of another one say nothing about this one's.
+            loss: cross-entropy in nats a charged token.
+            norm: of the gradient, before it was clipped.
+        """
+        if not isfinite(norm) or not isfinite(loss):
+            return f"the gradient is not finite (norm {norm:g}, loss {loss:g})"
+        if stage != self._stage:
+            self._stage = stage
+            self._losses.clear()
+            self._norms.clear()
+        if len(self._losses) == self._guard.window:
+            most = _most(self._losses, self._guard.loss)
+            if loss > most:
+                return f"the loss jumped to {loss:.4g}, more than {most:.4g}"
+            most = max(_most(self._norms, self._guard.norm), self._clip)
+            if norm > most:
+                return f"the gradient norm jumped to {norm:.4g}, more than {most:.4g}"
+        self._losses.append(loss)
+        self._norms.append(norm)
+        return None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its state."""
+        return {
+            "stage": torch.tensor(self._stage),
+            "losses": torch.tensor(list(self._losses), dtype=torch.float64),
+            "norms": torch.tensor(list(self._norms), dtype=torch.float64),
+        }
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Go on from that state."""
+        if tensors:
+            self._stage = int(tensors["stage"])
+            self._losses.extend(tensors["losses"].tolist())
+            self._norms.extend(tensors["norms"].tolist())
+
+
+class NoJudge:
+    """Lets everything pass, for `Precision.step` to refuse what cannot be taken."""
+
+    def judge(self, stage: int, loss: float, norm: float) -> str | None:
+        return None
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    def load(self, tensors: dict[str, Tensor]) -> None: ...
+
+
+def _most(numbers: deque[float], spreads: float) -> float:
+    middle = median(numbers)
+    spread = max(median(abs(number - middle) for number in numbers), FLOOR * middle)
+    return middle + spreads * spread
