@@ -27,7 +27,7 @@ def same_numbers(request: pytest.FixtureRequest):
     np.random.seed(0)
     torch.manual_seed(0)
     torch.set_num_threads(THREADS)  # a test may have changed it
-    poisoned = request.module.__name__.startswith("test_ops")
+    poisoned = request.path.parent.name == "ops"
     torch.use_deterministic_algorithms(poisoned)  # fills what torch.empty returns
     yield
     torch.use_deterministic_algorithms(False)

@@ -11,8 +11,8 @@ import pytest
 import tiny
 import torch
 from rich.console import Console
-from test_train import same, shards, train  # noqa: F401, shards is a fixture
-from test_train_guard import PHASE, ROWS, Spoilt
+from train.test_loop import same, shards, train  # noqa: F401, shards is a fixture
+from train.test_spike_detection import PHASE, ROWS, Spoilt
 
 import lilliput
 from lilliput.base.errors import MachineError

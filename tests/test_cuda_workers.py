@@ -5,7 +5,7 @@ from multiprocessing import get_context
 
 import pytest
 import torch
-from test_train_workers import PRETRAIN, alone, far, numbers, once_a_step, together, weights
+from train.test_ranks import PRETRAIN, alone, far, numbers, once_a_step, together, weights
 
 from lilliput.base.files import read_json
 from lilliput.train.all_reduce import AllReduce

@@ -36,7 +36,7 @@ def lilliput(*arguments, folder=None, expected=0):
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
     recipe = folder / "mine.py"
-    recipe.write_text(RECIPE.format(tests=str(Path(__file__).parent), data=str(folder / "data")))
+    recipe.write_text(RECIPE.format(tests=str(Path(__file__).parents[1]), data=str(folder / "data")))
     machine = folder / "small.py"
     machine.write_text("from lilliput.train.machine import Machine\n\nmachine = Machine(device='cpu', threads=1)\n")
     finished = lilliput("run", recipe, "--machine", machine, "--set", "timeline.pretrain.tokens=2000", folder=folder)

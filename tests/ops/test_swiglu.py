@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 import torch
 import torch._functorch.config as functorch
-from test_ops_attend import DEVICE, TOLERANCES, furthest
+from ops.test_sdpa import DEVICE, TOLERANCES, furthest
 
 from lilliput.ops import linear as project
 from lilliput.ops.swiglu import Backend, Square, gated

@@ -92,7 +92,7 @@ from pathlib import Path
 from lilliput.base.files import read_json
 from lilliput.base.spec import from_plain
 from lilliput.data.shard_writer import Lane
-from test_prepare import prepare
+from run.test_prepare import prepare
 
 left, add = int(sys.argv[4]), Lane.add
 
@@ -111,7 +111,7 @@ prepare(from_plain(read_json(Path(sys.argv[2]))), Path(sys.argv[3]))
 def test_a_killed_run_goes_on_to_the_same_token_files(recipe, straight, tmp_path) -> None:
     write_json(tmp_path / "recipe.json", to_plain(recipe))
     folder = tmp_path / "run"
-    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path / "recipe.json"), str(folder)]
+    command = [sys.executable, "-c", KILLED, str(Path(__file__).parents[1]), str(tmp_path / "recipe.json"), str(folder)]
     ended = subprocess.run([*command, "300"], capture_output=True, env=dict(os.environ), check=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
     assert len(begun_folders(folder / "shards")) == 1 and not record(folder)["done"]

@@ -226,7 +226,7 @@ def test_killed_at_random_it_ends_in_the_same_weights(tmp_path):
     data = tmp_path / "data"
     straight, _ = walk(tiny.recipe(data), tmp_path / "straight")
     moments = random.Random(7)
-    command = [sys.executable, "-c", KILLED, str(data), str(tmp_path / "killed"), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", KILLED, str(data), str(tmp_path / "killed"), str(Path(__file__).parents[1])]
     kills = 0
     for _ in range(12):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

@@ -113,7 +113,7 @@ def is_free(path: Path) -> bool:
 
 def command(script: str | Path, *arguments: object, **how: bool) -> subprocess.Popen[str]:
     words = ["-c", script] if isinstance(script, str) else [str(script)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "TOKENIZERS_PARALLELISM": "false"}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "TOKENIZERS_PARALLELISM": "false"}
     return subprocess.Popen(
         [sys.executable, *words, *map(str, arguments)],
         stdout=subprocess.PIPE,

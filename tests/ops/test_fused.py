@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch._functorch.config as functorch
 import torch.nn.functional as F
-from test_ops_attend import DEVICE, TOLERANCES, furthest
+from ops.test_sdpa import DEVICE, TOLERANCES, furthest
 
 from lilliput.ops.attention import Backend as AttentionBackend
 from lilliput.ops.attention import attention

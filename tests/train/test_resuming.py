@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
-from test_train import same, shards, train  # noqa: F401, shards is a fixture
-from test_train_guard import Spoilt
+from train.test_loop import same, shards, train  # noqa: F401, shards is a fixture
+from train.test_spike_detection import Spoilt
 
 from lilliput.base.errors import RecipeError, RunError
 from lilliput.base.units import Share, Steps, Tokens

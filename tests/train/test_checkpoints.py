@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
-from test_train import MACHINE, same, shards, train  # noqa: F401, shards is a fixture
+from train.test_loop import MACHINE, same, shards, train  # noqa: F401, shards is a fixture
 
 from lilliput.base import files
 from lilliput.base.errors import RunError

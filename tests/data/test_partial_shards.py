@@ -210,7 +210,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_data_begun import CORPORA, write
+from data.test_partial_shards import CORPORA, write
 from lilliput.base import append_file
 from lilliput.data import partial_shards
 from lilliput.tokenizer.bpe import load_tokenizer
@@ -244,7 +244,7 @@ def test_sigkill_at_a_boundary_and_in_the_middle_costs_no_closed_shard(
     kind, texts, tokenizer, straight, tmp_path
 ) -> None:
     """Four times in a row: after a record, in a shard before any, in a later one, and after two more records."""
-    here, folder = str(Path(__file__).parent), tmp_path / "killed"
+    here, folder = str(Path(__file__).parents[1]), tmp_path / "killed"
     kept = 0
     for where, count in (("middle", 600), ("boundary", 1), ("middle", 1_000), ("boundary", 2)):
         command = [sys.executable, "-c", KILLED, here, kind, where, str(folder), str(count), str(texts)]

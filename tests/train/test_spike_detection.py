@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
-from test_train import MACHINE, Interrupted, same, shards, train  # noqa: F401, shards is a fixture
+from train.test_loop import MACHINE, Interrupted, same, shards, train  # noqa: F401, shards is a fixture
 
 from lilliput.base.errors import DivergenceError, RecipeError, RunError
 from lilliput.optim.adamw import AdamW

@@ -192,6 +192,6 @@ def test_a_recipe_file_is_read_anew_each_time(tmp_path):
 
 
 def test_the_libraries_are_what_lilliput_needs():
-    plain = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    plain = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     needed = {line.partition(">")[0].replace("-", "_") for line in plain["project"]["dependencies"]}
     assert needed | {"lilliput", "triton"} == LIBRARIES

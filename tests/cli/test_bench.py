@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import tiny_commands
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ECHO = '''"""What does a script see?"""
 
 import json, os, sys

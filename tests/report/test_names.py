@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from test_report import lines
+from report.test_page import lines
 
 from lilliput.base.terminal import visible
 from lilliput.report.comparison_page import write_page

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 import torch.nn.functional as F
-from test_ops_gated_scan_triton import DEVICE, draw, furthest, run
+from ops.test_gla_triton import DEVICE, draw, furthest, run
 
 from lilliput.base.errors import MachineError
 from lilliput.ops.gla import Backend, gated_scan

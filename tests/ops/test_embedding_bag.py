@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_ops_attend import DEVICE
+from ops.test_sdpa import DEVICE
 
 from lilliput.ops.embedding_bag import Backend, bag_embedding
 

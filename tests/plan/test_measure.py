@@ -8,7 +8,7 @@ import pytest
 import tiny
 import torch
 from rich.console import Console
-from test_train import train
+from train.test_loop import train
 
 from lilliput.base.units import Steps, Tokens
 from lilliput.data.batch import Cursor

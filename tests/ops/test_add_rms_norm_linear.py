@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 import torch._functorch.config as functorch
-from test_ops_attend import DEVICE, furthest
+from ops.test_sdpa import DEVICE, furthest
 
 from lilliput.model import ModelSpec
 from lilliput.nn import gqa

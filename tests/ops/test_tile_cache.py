@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
-from test_train_promise import MACHINE, train
+from run.test_reproducibility import MACHINE, train
 
 from lilliput.base.errors import MachineError, RecipeError, RunError
 from lilliput.base.files import read_json

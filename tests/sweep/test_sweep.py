@@ -47,7 +47,7 @@ def train(recipe, folder, overs=(LR, INNER), seeds=1, machine=MACHINE, **options
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
     file = folder / "swept.py"
-    file.write_text(RECIPE.format(tests=str(Path(__file__).parent), data=str(folder / "data")))
+    file.write_text(RECIPE.format(tests=str(Path(__file__).parents[1]), data=str(folder / "data")))
     (folder / "small.py").write_text(
         "from lilliput.train.machine import Machine\n\nmachine = Machine(device='cpu', precision='fp32', threads=1)\n"
     )

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
-from test_train import MACHINE, Interrupted, same, shards, train  # noqa: F401, shards is a fixture
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from train.test_loop import MACHINE, Interrupted, same, shards, train  # noqa: F401, shards is a fixture
 
 from lilliput.base.errors import DivergenceError
 from lilliput.data.batch import Batch
