@@ -30,7 +30,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
 from lilliput.ops import tile_cache
-from lilliput.ops.sdpa import Backend, attend
+from lilliput.ops.sdpa import Backend, sdpa
 from lilliput.ops.sdpa import triton as kernels
 from lilliput.ops.sdpa.triton_tiles import Tile, name_of, tiles_for
 
@@ -56,15 +56,15 @@ def draw(shape: tuple[int, ...], dtype: torch.dtype, device: str, document: int)
 
 def errors(dtype: torch.dtype, shape: tuple[int, ...], documents: bool, cap: float | None, device: str) -> dict:
     """||a - b|| / ||b|| of the outputs and every gradient, and whether a second run is equal to the bit."""
-    inputs, segments = draw(shape, dtype, device, shape[1] // 5)
+    inputs, document_ids = draw(shape, dtype, device, shape[1] // 5)
 
     def run(backend: Backend, dtype: torch.dtype) -> list[Tensor]:
         leaves = [x.detach().to(dtype).requires_grad_() for x in inputs]
-        outputs = attend(*leaves, segments if documents else None, cap, backend)
+        outputs = sdpa(*leaves, document_ids if documents else None, cap, backend)
         weights = torch.linspace(-1, 1, outputs.numel(), dtype=torch.float64, device=device).view_as(outputs)
         return [outputs.detach(), *torch.autograd.grad((outputs.double() * weights).sum(), leaves)]
 
-    ones, others, exact = run(Backend.TRITON, dtype), run(Backend.TRITON, dtype), run(Backend.NAIVE, torch.float64)
+    ones, others, exact = run(Backend.TRITON, dtype), run(Backend.TRITON, dtype), run(Backend.REFERENCE, torch.float64)
     found = {
         name: float((one.double() - right).norm() / right.norm())
         for name, one, right in zip(("outputs", "dq", "dk", "dv"), ones, exact, strict=True)
@@ -114,10 +114,10 @@ def both(forward: Callable[..., Tensor], inputs: list[Tensor], device: str) -> t
     return alone, milliseconds(run, device)
 
 
-def contenders(segments: Tensor, length: int):
-    yield "lilliput", lambda q, k, v: attend(q, k, v, None, None, Backend.TRITON)
-    yield "lilliput, documents", lambda q, k, v: attend(q, k, v, segments, None, Backend.TRITON)
-    if not segments.is_cuda:
+def contenders(document_ids: Tensor, length: int):
+    yield "lilliput", lambda q, k, v: sdpa(q, k, v, None, None, Backend.TRITON)
+    yield "lilliput, documents", lambda q, k, v: sdpa(q, k, v, document_ids, None, Backend.TRITON)
+    if not document_ids.is_cuda:
         return
 
     def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -134,9 +134,9 @@ def contenders(segments: Tensor, length: int):
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     def same(b, h, i, j):
-        return (i >= j) & (segments[b, i] == segments[b, j])
+        return (i >= j) & (document_ids[b, i] == document_ids[b, j])
 
-    mask = create_block_mask(same, len(segments), None, length, length, device=segments.device)
+    mask = create_block_mask(same, len(document_ids), None, length, length, device=document_ids.device)
     compiled = torch.compile(flex_attention, dynamic=False)
     yield (
         "flex, documents",
@@ -191,27 +191,29 @@ CUTS: dict[str, list[tuple[int | None, ...]]] = {
 wait for each of their products, which are Hopper's; two do not, with slower ones."""
 
 
-def grid(inputs: list[Tensor], segments: Tensor, device: str) -> list[tuple[str, tuple[int | None, ...], float]]:
+def grid(inputs: list[Tensor], document_ids: Tensor, device: str) -> list[tuple[str, tuple[int | None, ...], float]]:
     """Milliseconds of every kernel under other tiles, in documents; those that are wrong or do not fit are said and
     left out."""
     q, k, v = (x.detach() for x in inputs)
-    outputs, sums = kernels.forward(q, k, v, segments, None)
+    outputs, sums = kernels.sdpa_forward(q, k, v, document_ids, None)
     grad = torch.randn_like(outputs)
-    gradients = kernels.backward(q, k, v, segments, None, outputs, sums, grad)
+    gradients = kernels.sdpa_backward(q, k, v, document_ids, None, outputs, sums, grad)
     original, shipped, found = kernels.tiles_for, tiles_for(q.dtype, q.shape[-1]), []
     for name, cuts in CUTS.items():
         for cut in cuts:
             kernels.tiles_for = lambda *_, name=name, cut=cut: shipped._replace(**{name: Tile(*cut)})
             try:
-                made = kernels.forward(q, k, v, segments, None)[:1]
+                made = kernels.sdpa_forward(q, k, v, document_ids, None)[:1]
                 if name != "outputs":
-                    made = kernels.backward(q, k, v, segments, None, outputs, sums, grad)
+                    made = kernels.sdpa_backward(q, k, v, document_ids, None, outputs, sums, grad)
                 right = (outputs,) if name == "outputs" else gradients
                 pairs = zip(made, right, strict=True)
                 if max(float((a.float() - b.float()).norm() / b.float().norm()) for a, b in pairs) > 1e-2:
                     print("    wrong:", name, cut)
                     continue
-                found.append((name, cut, round(kernel_milliseconds(name, q, k, v, segments, outputs, sums, grad), 3)))
+                found.append(
+                    (name, cut, round(kernel_milliseconds(name, q, k, v, document_ids, outputs, sums, grad), 3))
+                )
             except Exception as error:  # noqa: BLE001: too much shared memory, mostly
                 print("    refused:", name, cut, str(error)[:60])
     kernels.tiles_for = original
@@ -220,15 +222,15 @@ def grid(inputs: list[Tensor], segments: Tensor, device: str) -> list[tuple[str,
 
 def kernel_milliseconds(name: str, *tensors: Tensor) -> float:
     """Of one kernel alone, by the profiler."""
-    q, k, v, segments, outputs, sums, grad = tensors
+    q, k, v, document_ids, outputs, sums, grad = tensors
     if not q.is_cuda:
         return 0.0
     with torch.profiler.profile() as profiler:
         for _ in range(5):
             if name == "outputs":
-                kernels.forward(q, k, v, segments, None)
+                kernels.sdpa_forward(q, k, v, document_ids, None)
             else:
-                kernels.backward(q, k, v, segments, None, outputs, sums, grad)
+                kernels.sdpa_backward(q, k, v, document_ids, None, outputs, sums, grad)
         torch.cuda.synchronize()
     times = [event.device_time / 1e3 for event in profiler.events() or () if event.name.startswith(f"{name}_kernel")]
     return statistics.median(times)
@@ -250,11 +252,11 @@ def compile_one(name: str, *numbers: int) -> None:
     *cut, width, group = numbers
     shipped = tiles_for(torch.bfloat16, width)
     kernels.tiles_for = lambda *_: shipped._replace(**{name: Tile(*cut)})
-    inputs, segments = draw((1, 256, 2 * group, 2, width), torch.bfloat16, "cuda", DOCUMENT)
+    inputs, document_ids = draw((1, 256, 2 * group, 2, width), torch.bfloat16, "cuda", DOCUMENT)
     with contextlib.suppress(Exception):  # the grid says what does not fit
-        outputs, sums = kernels.forward(*inputs, segments, None)
+        outputs, sums = kernels.sdpa_forward(*inputs, document_ids, None)
         if name != "outputs":
-            kernels.backward(*inputs, segments, None, outputs, sums, torch.ones_like(outputs))
+            kernels.sdpa_backward(*inputs, document_ids, None, outputs, sums, torch.ones_like(outputs))
 
 
 def main() -> None:
@@ -274,9 +276,9 @@ def main() -> None:
     results: dict[str, Any] = {"parity": check(device)}
     dtype = torch.bfloat16 if device == "cuda" else torch.float16
     for name, shape in SHAPES[device].items():
-        inputs, segments = draw(shape, dtype, device, DOCUMENT)
+        inputs, document_ids = draw(shape, dtype, device, DOCUMENT)
         results[name] = {}
-        for who, forward in contenders(segments, shape[1]):
+        for who, forward in contenders(document_ids, shape[1]):
             try:
                 results[name][who] = [round(time, 3) for time in both(forward, inputs, device)]
                 print(
@@ -287,13 +289,13 @@ def main() -> None:
         if chosen.grid:
             if device == "cuda":
                 warm(shape)
-            results[name]["grid"] = grid(inputs, segments, device)
+            results[name]["grid"] = grid(inputs, document_ids, device)
             for kernel, cut, time in results[name]["grid"]:
                 print(f"    {kernel:14} {cut} {time:.3f} ms", flush=True)
             if chosen.keep:
                 best = {kernel: Tile(*cut) for kernel, cut, _ in reversed(results[name]["grid"])}
                 tiles = tiles_for(dtype, shape[-1])._replace(**best)
-                print(f"    kept in {tile_cache.keep(name_of(shape[-1]), tiles, device)}: {tiles}")
+                print(f"    kept in {tile_cache.save(name_of(shape[-1]), tiles, device)}: {tiles}")
         if chosen.out:
             write_json(chosen.out, {"environment": environment(), "results": results})
 

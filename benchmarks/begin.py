@@ -27,9 +27,9 @@ from torch import Tensor
 
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
-from lilliput.ops.add_rms_norm_linear import Backend, begin
+from lilliput.ops.add_rms_norm_linear import Backend, add_rms_norm_linear
 from lilliput.ops.add_rms_norm_linear import triton as kernels
-from lilliput.ops.linear import Product
+from lilliput.ops.linear import LinearOutput
 from lilliput.ops.small_width import DTYPE
 from lilliput.train.precision import autocast
 
@@ -57,9 +57,9 @@ def draw(shape: Shape, device: str) -> list[Tensor]:
 
 
 def branch(how: Backend) -> Callable[..., tuple[Tensor, Tensor]]:
-    def call(stream: Tensor, first: Tensor, gain: Tensor, *joining: Tensor) -> tuple[Tensor, Tensor]:
-        last = Product(*joining) if joining else None
-        return begin(stream, (first,), gain, EPS, joining=last, backend=how)
+    def call(stream: Tensor, first: Tensor, gain: Tensor, *branch: Tensor) -> tuple[Tensor, Tensor]:
+        last = LinearOutput(*branch) if branch else None
+        return add_rms_norm_linear(stream, (first,), gain, EPS, branch=last, backend=how)
 
     return call
 
@@ -80,13 +80,13 @@ def both(clock: Clock, how: Backend, inputs: list[Tensor]) -> list[float]:
 
 def alone(shape: Shape, device: str) -> dict[str, Callable[[], Tensor]]:
     """Each kernel by itself, and which of its module's cuts it runs under."""
-    stream, first, _, *joining = (x.detach().to(DTYPE) for x in draw(shape, device))
+    stream, first, _, *branch = (x.detach().to(DTYPE) for x in draw(shape, device))
     scales = torch.ones(len(stream), 1, device=device)
     grad = torch.randn(len(stream), len(first), device=device).to(DTYPE)
     calls: dict[str, Callable[[], Tensor]] = {
         "GRADIENTS": lambda: kernels.differentiate(grad, first, stream, scales, stream)
     }
-    return calls | ({"JOIN": lambda: kernels.join(stream, *joining, EPS)[1]} if joining else {})
+    return calls | ({"JOIN": lambda: kernels.join(stream, *branch, EPS)[1]} if branch else {})
 
 
 def grid(clock: Clock, shape: Shape) -> list[tuple[str, tuple[int, ...], float]]:

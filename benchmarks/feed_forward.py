@@ -29,8 +29,8 @@ from torch import Tensor, nn
 
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
-from lilliput.ops.linear import project
-from lilliput.ops.swiglu import Backend, Square, feed_forward
+from lilliput.ops.linear import fused_linear
+from lilliput.ops.swiglu import Activation, Backend, swiglu
 from lilliput.ops.swiglu import triton as kernels
 from lilliput.plan.saved_tensors import with_kept_bytes
 from lilliput.train.compile import RECOMPUTED
@@ -40,7 +40,7 @@ TOLERANCE = {"fp32": 1e-4, "fp16": 6e-3, "bf16": 4e-2}
 PRECISION = {"cuda": "bf16", "cpu": "fp16"}
 NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
-Shape = tuple[int, int, int, Square | None]
+Shape = tuple[int, int, int, Activation | None]
 LAYERS: dict[str, dict[str, Shape]] = {
     "cuda": {
         "SLM-10M": (131_072, 256, 640, None),
@@ -59,16 +59,16 @@ CUTS = tuple(product((8, 16, 32), (64, 128, 256), (4, 8)))
 Layer = Callable[..., tuple[Tensor, ...]]
 
 
-def layer(how: Backend, square: Square | None) -> Layer:
+def layer(how: Backend, square: Activation | None) -> Layer:
     def call(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> tuple[Tensor]:
-        return (feed_forward(project(x, gate, up), down, square, backend=how),)
+        return (swiglu(fused_linear(x, gate, up), down, square, backend=how),)
 
     return call
 
 
 def products(x: Tensor, gate: Tensor, up: Tensor, down: Tensor, activation: Tensor) -> tuple[Tensor, Tensor]:
     """Those of a layer, without what lies between them."""
-    return project(x, gate, up), F.linear(activation, down)
+    return fused_linear(x, gate, up), F.linear(activation, down)
 
 
 def draw(shape: Shape, device: str) -> list[Tensor]:

@@ -26,7 +26,7 @@ from step import SHAPES, Stopwatch, shaped
 from lilliput.base.environment import environment
 from lilliput.base.files import read_json, write_json
 from lilliput.base.units import Steps
-from lilliput.data.batch import Batch, Cursor, segments_of
+from lilliput.data.batch import Batch, Cursor, document_ids_of
 from lilliput.optim.normuon import NorMuon
 from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
@@ -55,7 +55,7 @@ class Skewed:
         batch = Batch(
             tokens=tokens.clamp(max=len(self._ends) - 1),
             weight=torch.ones(rows, length),
-            segments=torch.from_numpy(segments_of(tokens.numpy(), end=0)),
+            document_ids=torch.from_numpy(document_ids_of(tokens.numpy(), end=0)),
         )
         return batch, Cursor(positions=(("tokens", at + rows * (length - overlap)),))
 
@@ -74,7 +74,7 @@ def train(name: str, steps: int, device: str, folder: Path) -> None:
         model,
         phase,
         Skewed(spec.vocab),
-        Machine(device=device, precision="bf16").settled(),
+        Machine(device=device, precision="bf16").resolved(),
         folder=folder / "checkpoints",
         seed=0,
         watch=lambda _: watch,  # type: ignore[arg-type]

@@ -27,9 +27,9 @@ from torch import Tensor
 
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
-from lilliput.ops.fused_linear_cross_entropy import Backend, bag_loss
+from lilliput.ops.fused_linear_cross_entropy import Backend, fused_linear_cross_entropy
 from lilliput.ops.fused_linear_cross_entropy import triton as kernels
-from lilliput.ops.fused_linear_cross_entropy.coefficients import Price
+from lilliput.ops.fused_linear_cross_entropy.coefficients import LossCoefficients
 
 SHAPES = {
     "cuda": {"SLM-10M, 128 x 1024": (131_072, 256, 8192), "OdinNext, 32 x 2048": (65_536, 768, 32_768)},
@@ -38,7 +38,7 @@ SHAPES = {
 """Positions, width and vocabulary."""
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 1.5e-2}
 NAMES = ("total", "loss", "lse", "d hidden", "d head")
-PRICE = Price(cross_entropy=1.0, z=0.01)
+PRICE = LossCoefficients(cross_entropy=1.0, z=0.01)
 UPSTREAM = 0.3
 """What the total is multiplied with, so that gradients that are made before it is known are rounded twice."""
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -67,11 +67,11 @@ def errors(dtype: torch.dtype, bag: int, cap: float | None, padding: int, device
     def run(backend: Backend, dtype: torch.dtype, narrow: torch.dtype) -> list[Tensor]:
         leaves = hidden.detach().to(dtype)[None].requires_grad_(), head.detach().to(narrow).to(dtype).requires_grad_()
         settings = {"price": PRICE, "cap": cap, "vocab": shape[2] - padding, "backend": backend}
-        charges = bag_loss(*leaves, targets, weight, **settings)
+        charges = fused_linear_cross_entropy(*leaves, targets, weight, **settings)
         return [*charges, *torch.autograd.grad(UPSTREAM * charges.total, leaves)]
 
     ones, others = (run(Backend.TRITON, dtype, dtype) for _ in range(2))
-    exact = run(Backend.NAIVE, torch.float64, dtype)
+    exact = run(Backend.REFERENCE, torch.float64, dtype)
     result: dict[str, float | bool] = {
         name: float((one.double() - right).detach().norm() / right.detach().norm())
         for name, one, right in zip(NAMES, ones, exact, strict=True)
@@ -86,7 +86,10 @@ def ours(backend: Backend, like: Tensor, charged: float = 1.0) -> Loss:
     count = float(weight.sum())
 
     def mean(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
-        return bag_loss(hidden[None], head, targets[None, :, None], weight, backend=backend).total / count
+        return (
+            fused_linear_cross_entropy(hidden[None], head, targets[None, :, None], weight, backend=backend).total
+            / count
+        )
 
     return mean
 
@@ -98,7 +101,7 @@ def plain(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
 def contenders(targets: Tensor) -> Iterator[tuple[str, Loss]]:
     yield "lilliput", ours(Backend.TRITON, targets)
     yield "lilliput, half charged", ours(Backend.TRITON, targets, 0.5)
-    yield "lilliput, chunked", ours(Backend.CHUNKED, targets)
+    yield "lilliput, chunked", ours(Backend.CHUNK, targets)
     yield "cross_entropy", plain
     if targets.is_cuda:
         yield "cross_entropy, compiled", torch.compile(plain, dynamic=False)

@@ -16,7 +16,7 @@ import torch
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
 from lilliput.data.batch import Batch
-from lilliput.objectives.next_token import NextBag
+from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.objective import step_generator
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.recipes import slm_10m
@@ -36,15 +36,15 @@ def main() -> None:
     device = given.device
     torch.manual_seed(0)
     model = replace(slm_10m.model, layers=4).build(seed=0).to(device)
-    task = NextBag(terms=(CrossEntropy(), ZLoss())).build(model)
+    task = NextToken(terms=(CrossEntropy(), ZLoss())).build(model)
     frequency = torch.arange(1, model.spec.vocab + 1) ** -1.1
 
     def loss(batch: Batch, total: float) -> torch.Tensor:
-        return task(batch.to(device), total, step_generator(0, 0, torch.device(device))).total
+        return task(batch.to(device), total, step_generator(0, 0, torch.device(device))).loss
 
     def draw() -> Batch:
         tokens = torch.multinomial(frequency, 2 * 129, replacement=True).view(2, 129)
-        return Batch(tokens=tokens, weight=torch.ones(2, 129), segments=torch.zeros_like(tokens))
+        return Batch(tokens=tokens, weight=torch.ones(2, 129), document_ids=torch.zeros_like(tokens))
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(40):

@@ -23,9 +23,9 @@ from lilliput.base.files import write_json
 from lilliput.data.batch import Batch
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.nn.ffn import SwiGLU
-from lilliput.objectives.next_token import NextBag
-from lilliput.objectives.objective import charged, step_generator
-from lilliput.ops.newton_schulz import POLYNOMIALS, Backend, orthogonalise
+from lilliput.objectives.next_token import NextToken
+from lilliput.objectives.objective import step_generator, target_weight_sum
+from lilliput.ops.newton_schulz import POLYNOMIALS, Backend, orthogonalize
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.muon import Muon
 from lilliput.optim.normuon import VARIANTS, NorMuon
@@ -144,13 +144,13 @@ def milliseconds(call: Callable[[], None], device: str) -> float:
 def step_milliseconds(model: LanguageModel, card: Card, device: str, precision: str) -> float:
     """Forward and backward passes of the card's batch, from one pass."""
     tokens = torch.randint(card.spec.vocab, (card.rows, card.length + 1), device=device)
-    batch = Batch(tokens=tokens, weight=torch.ones(tokens.shape, device=device), segments=torch.zeros_like(tokens))
-    task, total = NextBag().build(model), charged(batch, 1)
+    batch = Batch(tokens=tokens, weight=torch.ones(tokens.shape, device=device), document_ids=torch.zeros_like(tokens))
+    task, total = NextToken().build(model), target_weight_sum(batch, 1)
     generator = step_generator(0, 0, torch.device(device))
 
     def run() -> None:
         with autocast(device, precision):
-            loss = task(batch, total, generator).total
+            loss = task(batch, total, generator).loss
         loss.backward()
 
     with compiled(model, "blocks" if device == "cuda" else "off"):  # as a phase runs them
@@ -179,11 +179,11 @@ def errors(device: str) -> dict[str, dict[str, float]]:
     matrices = torch.randn(4, rows, columns, device=device) * torch.logspace(-2, 0, columns, device=device)
     result = {}
     for name, polynomials in POLYNOMIALS.items():
-        exact = orthogonalise(matrices.double(), polynomials, Backend.NAIVE)
+        exact = orthogonalize(matrices.double(), polynomials, Backend.REFERENCE)
         for precision in ("fp32", "bf16", "fp16"):
-            for backend in (Backend.NAIVE, Backend.FUSED):
+            for backend in (Backend.REFERENCE, Backend.FUSED):
                 with autocast(device, precision):
-                    found = orthogonalise(matrices, polynomials, backend).double()
+                    found = orthogonalize(matrices, polynomials, backend).double()
                 values: Tensor = torch.linalg.svdvals(found)
                 result[f"{name}, {precision}, {backend.value}"] = {
                     "error": float((found - exact).norm() / exact.norm()),

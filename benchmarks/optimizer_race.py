@@ -293,7 +293,7 @@ def main() -> None:
     if given.encode:
         encode(given.encode, given.folder)
         return
-    machine = Machine(device=given.device, rows=given.rows).settled()
+    machine = Machine(device=given.device, rows=given.rows).resolved()
     known = read_json(given.known)["trials"] if given.known else []
     if given.device == "cpu":
         result = race(_Here, given.folder, machine, given.steps, given.rows, known)

@@ -141,8 +141,8 @@ def main() -> None:
     options.add_argument("--device", default="cuda")
     options.add_argument("--out", type=Path)
     chosen = options.parse_args()
-    machine = Machine(device=chosen.device, rows=chosen.rows or "auto", compile=chosen.compile).settled()
-    machine.prepare()
+    machine = Machine(device=chosen.device, rows=chosen.rows or "auto", compile=chosen.compile).resolved()
+    machine.apply()
     results = {}
     for name in chosen.shapes:
         results[name] = compared(name, machine, chosen.steps, small=chosen.device == "cpu")

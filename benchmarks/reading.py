@@ -23,12 +23,12 @@ import torch
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
 from lilliput.base.units import Share, Steps, Tokens
-from lilliput.data.batch import Batch, Cursor, segments_of
+from lilliput.data.batch import Batch, Cursor, document_ids_of
 from lilliput.data.mixture import Mixture
 from lilliput.data.pieces import PIECES, write_pieces
 from lilliput.data.shards import HELDOUT_TEXTS, Shards
 from lilliput.data.token_files import header, in_bytes, seal_index
-from lilliput.objectives.next_token import NextBag
+from lilliput.objectives.next_token import NextToken
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.schedule import Constant
 from lilliput.recipes import slm_10m
@@ -58,7 +58,7 @@ class InOrder:
         batch = Batch(
             tokens=torch.from_numpy(tokens),
             weight=torch.ones(rows, length),
-            segments=torch.from_numpy(segments_of(tokens, self._stream.end)),
+            document_ids=torch.from_numpy(document_ids_of(tokens, self._stream.end)),
         )
         return batch, Cursor(positions=(("a", first + rows * step),))
 
@@ -111,7 +111,7 @@ def rate(reader: Any, machine: Machine, steps: int, small: bool) -> float:
         batch_tokens=rows * length,
         data=Mixture(weights={"a": 1}),
         optimizer=AdamW(lr=1e-4),
-        stages=(Stage(share=1.0, objective=NextBag()),),
+        stages=(Stage(share=1.0, objective=NextToken()),),
         schedule=Constant(warmup=Share(1.0)),
         guard=NoGuard(),  # of random tokens there is nothing to learn
         save_every=Steps(10**9),
@@ -152,8 +152,8 @@ def main() -> None:
     arguments.add_argument("--device", default="cuda")
     arguments.add_argument("--out", type=Path)
     given = arguments.parse_args()
-    machine, small = Machine(device=given.device).settled(), given.device == "cpu"
-    machine.prepare()
+    machine, small = Machine(device=given.device).resolved(), given.device == "cpu"
+    machine.apply()
     results = []
     for document in (500, 50):
         with tempfile.TemporaryDirectory() as temporary:

@@ -65,7 +65,9 @@ def main() -> None:
     equal = 0
     for question, reply in zip(questions, theirs["replies"], strict=True):
         prompt = published.tokenizer.encode(render([{"role": "user", "content": question}], generation_prompt=True)).ids
-        ours = list(stream(published.model, prompt, sampling, stops=published.stop_ids, most=given.most))
+        ours = list(
+            stream(published.model, prompt, sampling, stop_token_ids=published.stop_ids, max_new_tokens=given.most)
+        )
         equal += ours == reply
     print(f"{folder.name}: {theirs['class']}, remote code {'used' if theirs['remote'] else 'not needed'}")
     print(f"the same greedy tokens: {equal} of {len(questions)} replies")

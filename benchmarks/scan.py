@@ -32,7 +32,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
-from lilliput.ops.gla import Backend, fla, gated_scan, reset_at_documents
+from lilliput.ops.gla import Backend, fla, gla, reset_at_documents
 from lilliput.ops.gla import triton as kernels
 from lilliput.ops.gla.triton_tiles import Tiles
 
@@ -44,8 +44,8 @@ g = (-torch.rand(2, 256, 6, 128, device="cuda")).requires_grad_()
 (q * k).sum().backward()
 torch.cuda.synchronize()
 began = time.perf_counter()
-from lilliput.ops.gla import Backend, gated_scan
-outputs, _ = gated_scan(q, k, v, g, None, Backend.TRITON)
+from lilliput.ops.gla import Backend, gla
+outputs, _ = gla(q, k, v, g, None, Backend.TRITON)
 torch.cuda.synchronize()
 forward = time.perf_counter() - began
 outputs.sum().backward()
@@ -101,7 +101,7 @@ def errors(case: Case, device: str) -> dict[str, float]:
     """||a - b|| / ||b|| of the outputs, the state and every gradient."""
     q, k, v, z = draw(2, case.length, case.dtype, device, steepness=case.steepness, heads=3)
     state = torch.randn(2, 3, q.shape[-1], v.shape[-1], device=device)
-    segments = torch.arange(case.length, device=device).div(100 if device == "cuda" else 13, rounding_mode="floor")
+    document_ids = torch.arange(case.length, device=device).div(100 if device == "cuda" else 13, rounding_mode="floor")
 
     def run(backend: Backend, dtype: torch.dtype, wide: torch.dtype) -> list[Tensor]:
         leaves = [x.detach().to(dtype).requires_grad_() for x in (q, k, v)]
@@ -110,15 +110,15 @@ def errors(case: Case, device: str) -> dict[str, float]:
         if case.constant is not None:
             log_decay = log_decay * 0 + case.constant
         if case.documents:
-            log_decay = reset_at_documents(log_decay, segments.expand(2, -1))
+            log_decay = reset_at_documents(log_decay, document_ids.expand(2, -1))
         log_decay.retain_grad()
-        outputs, after = gated_scan(*leaves[:3], log_decay, leaves[4], backend)
+        outputs, after = gla(*leaves[:3], log_decay, leaves[4], backend)
         weights = torch.linspace(-1, 1, outputs.numel(), dtype=torch.float64, device=device).view_as(outputs)
         loss = (outputs.double() * weights).sum() + after.double().square().sum()
         return [outputs.detach(), after.detach(), *torch.autograd.grad(loss, [*leaves[:3], log_decay, leaves[4]])]
 
     found = run(Backend.TRITON, case.dtype, torch.float32)
-    exact = run(Backend.NAIVE, torch.float64, torch.float64)
+    exact = run(Backend.REFERENCE, torch.float64, torch.float64)
     names = ("o", "S", "dq", "dk", "dv", "dg", "dS")
     # What e^-20 leaves of dg and dS is nothing beside dk.
     least = float(exact[3].norm()) if case.constant is not None else 1e-30
@@ -159,7 +159,7 @@ def competitors(
     q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, with_fla: bool
 ) -> Iterator[tuple[str, Callable[[], Tensor]]]:
     """Each as a function of the same leaves."""
-    yield "lilliput", lambda: gated_scan(q, k, v, log_decay, None, Backend.TRITON)[0]
+    yield "lilliput", lambda: gla(q, k, v, log_decay, None, Backend.TRITON)[0]
     if q.device.type != "cuda":
         return
     for name, backend in (("flash", SDPBackend.FLASH_ATTENTION), ("cudnn", SDPBackend.CUDNN_ATTENTION)):
@@ -171,7 +171,7 @@ def competitors(
 
         yield f"SDPA {name}", attend
     if with_fla:
-        yield "fla chunk_gla", lambda: gated_scan(q, k, v, log_decay, None, Backend.FLA)[0]
+        yield "fla chunk_gla", lambda: gla(q, k, v, log_decay, None, Backend.FLA)[0]
 
 
 def compare(shape: tuple[int, int], clock: Clock, with_fla: bool) -> dict[str, dict[str, float]]:

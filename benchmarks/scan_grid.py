@@ -146,7 +146,7 @@ def main() -> None:
         checked = apart("check", "all", best, given.device, time.monotonic() + given.budget)
         if not checked.get("right"):
             raise SystemExit(f"nothing is kept: {best} is not right, {checked}")
-        print(f"kept in {tile_cache.keep(NAME, best, given.device)}: {best}")
+        print(f"kept in {tile_cache.save(NAME, best, given.device)}: {best}")
     if given.out:
         named = zip(tried, found, strict=True)
         entries = [{"kernel": name, "tiles": str(tiles), **entry} for (name, tiles), entry in named]

@@ -35,7 +35,7 @@ from lilliput.base.files import write_json
 from lilliput.base.units import Share, Steps, Tokens
 from lilliput.model import ModelSpec
 from lilliput.nn.gqa import GQA
-from lilliput.objectives.next_token import NextBag
+from lilliput.objectives.next_token import NextToken
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.schedule import Constant
 from lilliput.plan.synthetic_data import DOCUMENT, RandomRows
@@ -93,7 +93,7 @@ def shaped(name: str, steps: int, small: bool, times: int = 1) -> tuple[ModelSpe
         length=length,
         batch_tokens=times * rows * length,
         optimizer=ADAM,
-        stages=(Stage(share=1.0, objective=NextBag()),),
+        stages=(Stage(share=1.0, objective=NextToken()),),
         schedule=Constant(warmup=Share(1.0)),
         save_every=Steps(10**9),
         measure_every=Steps(10**9),
@@ -270,7 +270,9 @@ def main() -> None:
     for name in chosen.shapes:
         if chosen.device != "cpu":
             torch.cuda.reset_peak_memory_stats()
-        result = ours(name, machine.settled(), chosen.steps, chosen.profile, chosen.whole, small=chosen.device == "cpu")
+        result = ours(
+            name, machine.resolved(), chosen.steps, chosen.profile, chosen.whole, small=chosen.device == "cpu"
+        )
         results[name] = {"lilliput": result}
         show(name, "lilliput", result)
         for kind, time_of in result.get("profile", {}).get("kinds", {}).items():
@@ -284,7 +286,7 @@ def main() -> None:
         if chosen.peers:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-            who, result = peer(name, machine.settled(), chosen.steps)
+            who, result = peer(name, machine.resolved(), chosen.steps)
             results[name][who] = result
             show(name, who, result)
         if chosen.out:

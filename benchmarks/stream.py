@@ -21,15 +21,15 @@ import lilliput.model
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
 from lilliput.base.units import Share, Steps, Tokens
-from lilliput.data.batch import Batch, Cursor, segments_of
-from lilliput.objectives.next_token import NextBag
+from lilliput.data.batch import Batch, Cursor, document_ids_of
+from lilliput.objectives.next_token import NextToken
 from lilliput.optim.schedule import WarmupStableDecay
 from lilliput.recipes.slm_10m import model as spec
 from lilliput.recipes.slm_10m import pretrain
 from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Stage
-from lilliput.train.validation import summed
+from lilliput.train.validation import total_loss
 
 LENGTH = 1024
 
@@ -37,7 +37,9 @@ LENGTH = 1024
 def batch_of(rows: np.ndarray) -> Batch:
     tokens = torch.from_numpy(rows.astype(np.int64))
     return Batch(
-        tokens=tokens, weight=torch.ones(tokens.shape), segments=torch.from_numpy(segments_of(rows.astype(np.int64), 0))
+        tokens=tokens,
+        weight=torch.ones(tokens.shape),
+        document_ids=torch.from_numpy(document_ids_of(rows.astype(np.int64), 0)),
     )
 
 
@@ -80,7 +82,7 @@ def arm(tokens: np.ndarray, held: np.ndarray, machine: Machine, steps: int, rows
         pretrain,
         tokens=Tokens(steps * rows * LENGTH),
         batch_tokens=rows * LENGTH,
-        stages=(Stage(share=1.0, objective=NextBag()),),
+        stages=(Stage(share=1.0, objective=NextToken()),),
         schedule=WarmupStableDecay(warmup=Share(0.1), decay=Share(0.3)),
         save_every=Steps(10**9),
         measure_every=Steps(10**9),
@@ -101,7 +103,7 @@ def arm(tokens: np.ndarray, held: np.ndarray, machine: Machine, steps: int, rows
         )
     seconds = time.perf_counter() - begun
     parts = (held[begin : begin + 64 * LENGTH].reshape(-1, LENGTH) for begin in range(0, len(held), 64 * LENGTH))
-    nats, count = summed(model, (batch_of(part) for part in parts), replace(machine, precision="fp32"))
+    nats, count = total_loss(model, (batch_of(part) for part in parts), replace(machine, precision="fp32"))
     return {"seed": seed, "held_out_nats": round(nats / count, 5), "seconds": round(seconds, 1)}
 
 
@@ -117,7 +119,7 @@ def main() -> None:
     chosen = options.parse_args()
     tokens = np.load(chosen.tokens)
     tokens, held = np.split(tokens, [len(tokens) - chosen.held * LENGTH])
-    machine = Machine(device=chosen.device, precision="bf16", rows=chosen.rows).settled()
+    machine = Machine(device=chosen.device, precision="bf16", rows=chosen.rows).resolved()
     narrow, results = lilliput.model.stream_precision, {}
     for name, precision in (("bf16", narrow), ("fp32", lambda weight: weight.dtype)):
         lilliput.model.stream_precision = precision

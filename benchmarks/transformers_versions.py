@@ -48,7 +48,7 @@ RECURRENT = ModelSpec(
     mixer=HGRN2(heads=2, rope=EvenLayers(theta=100_000.0), rope_tie_gate=True, lower_bounds=True),
     ffn=SwiGLU2(inner=96),
     gate=ScalarGate(),
-    logit_cap=20.0,
+    logit_softcap=20.0,
 )
 ATTENTION = GQA(heads=4, kv_heads=2, head_width=16, qk_norm=True, rope=Everywhere(theta=500_000.0))
 TIED = ModelSpec(vocab=VOCAB, width=64, layers=4, mixer=ATTENTION, ffn=SwiGLU(inner=96))

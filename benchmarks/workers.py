@@ -34,7 +34,7 @@ def worker(name: str, times: int, steps: int, device: str, count: int) -> None:
     exchange = AllReduce() if count > 1 else Alone()
     compiles = "off" if device == "cpu" else "blocks"
     rows = phase.batch_tokens // phase.length  # of a pass: all of a worker's
-    machine = Machine(device=device, precision="bf16", rows=rows, compile=compiles, exchange=exchange).settled()
+    machine = Machine(device=device, precision="bf16", rows=rows, compile=compiles, exchange=exchange).resolved()
     with machine.exchange.join(device) as workers:
         model = spec.build(seed=0).to(device)
         watch = Stopwatch(torch.device(device), steps, profile=False)

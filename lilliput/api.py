@@ -21,7 +21,7 @@ from lilliput.base.files import read_json
 from lilliput.base.ownership import check_name
 from lilliput.generate.log_likelihood import log_likelihoods
 from lilliput.generate.sampling import Sampling
-from lilliput.generate.stream_text import write_on
+from lilliput.generate.stream_text import stream_text
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.publish.load import Published
 from lilliput.publish.load import load as load_folder
@@ -128,13 +128,13 @@ class Model:
         for name, value, least in (("max_new_tokens", max_new_tokens, 0), ("seed", seed, -(2**63))):
             if value is not None and not (type(value) is int and least <= value < 2**63):
                 raise RecipeError(f"{name} cannot be {value!r:.80}", where="generate", hint="give a whole number")
-        return write_on(
+        return stream_text(
             self._model,
             self.tokenizer,
             self._prompt(prompt),
             self._sampling(sampling),
-            stops=self._published.stop_ids,
-            most=self.max_new_tokens if max_new_tokens is None else max_new_tokens,
+            stop_token_ids=self._published.stop_ids,
+            max_new_tokens=self.max_new_tokens if max_new_tokens is None else max_new_tokens,
             seed=seed,
         )
 
@@ -234,7 +234,7 @@ class Model:
             )
         with torch.no_grad():  # what comes back is an ordinary tensor, to train a probe on, say
             x = self._model.embed(torch.tensor([ids], device=next(self._model.parameters()).device)[..., None])
-            x = self._model.run(x, slice(0, last if layer == -1 else layer))
+            x = self._model.forward_layers(x, slice(0, last if layer == -1 else layer))
             return (self._model.norm(x) if layer == -1 else x)[0].float().cpu()
 
     def _ids(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
@@ -307,7 +307,7 @@ def load(path: str | Path, *, device: str = "auto") -> Model:
             hint=f"`lilliput run {folder}` trains and releases; `lilliput publish {folder}` releases what is trained; "
             "`lilliput.load_trained` opens that as it is",
         )
-    return Model(load_folder(folder), folder, Machine(device=device).settled().device)
+    return Model(load_folder(folder), folder, Machine(device=device).resolved().device)
 
 
 def last_release(run: Path) -> Path | None:

@@ -234,7 +234,7 @@ def _judge_device(device: Device) -> Finding:
 
 def _machine() -> Finding:
     """What a run would settle on where no --machine is given."""
-    machine = Machine().settled()
+    machine = Machine().resolved()
     says = f"device {machine.device}, matrix products in {machine.precision}, {machine.threads} threads"
     if machine.device == "cpu" and machine.precision == "fp32":
         says += "; this processor has no bf16 products"

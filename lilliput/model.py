@@ -19,8 +19,8 @@ from lilliput.nn.ffn import FFNSpec
 from lilliput.nn.init import InitSpec, Normal
 from lilliput.nn.mixer import MixerSpec, State
 from lilliput.nn.norm import NormSpec, RMSNorm
-from lilliput.ops.embedding_bag import bag_embedding
-from lilliput.ops.softcap import soft_cap
+from lilliput.ops.embedding_bag import embedding_bag
+from lilliput.ops.softcap import softcap
 
 ALL = slice(None)
 
@@ -39,12 +39,12 @@ class ModelSpec:
     tie_embeddings: bool = True
     """Whether the head is the embedding itself."""
     init: InitSpec = Normal()
-    logit_cap: float | None = None
+    logit_softcap: float | None = None
     """Soft-cap of the logits, c * tanh(z / c) in fp32, in training and ever after; None for none."""
 
     def __post_init__(self) -> None:
         check_range("ModelSpec", 1, inf, vocab=self.vocab, width=self.width, layers=self.layers)
-        check_cap("ModelSpec", logit_cap=self.logit_cap)
+        check_cap("ModelSpec", logit_softcap=self.logit_softcap)
 
     @property
     def shape(self) -> "ModelSpec":
@@ -54,13 +54,13 @@ class ModelSpec:
     def identity(self) -> Any:
         """What decides the model besides the seed, as a JSON value; that of one without a cap does not mention it."""
         plain = to_plain(self)
-        return plain if self.logit_cap else {key: value for key, value in plain.items() if key != "logit_cap"}
+        return plain if self.logit_softcap else {key: value for key, value in plain.items() if key != "logit_softcap"}
 
     def build(self, seed: int) -> "LanguageModel":
         """A model with its first weights, a function of the spec and the seed."""
         model = self.skeleton()
         model.to_empty(device="cpu")
-        self.init.initialise(model, self.layers, seed)
+        self.init.initialize(model, self.layers, seed)
         return model
 
     def skeleton(self) -> "LanguageModel":
@@ -81,7 +81,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.spec = spec
         self.embedding = nn.Embedding(spec.vocab, spec.width)
-        self.shared = spec.mixer.shared(spec.width, spec.layers)
+        self.shared = spec.mixer.shared_parameters(spec.width, spec.layers)
         self.layers = nn.ModuleList(
             Block(spec.width, layer, spec.mixer, spec.ffn, spec.norm, spec.gate) for layer in range(spec.layers)
         )
@@ -97,24 +97,24 @@ class LanguageModel(nn.Module):
     def embed(self, tokens: Tensor) -> Tensor:
         """Token ids [B, L, S] -> mean embedding of each bag [B, L, D], in the precision of the stream."""
         weight = self.embedding.weight
-        return bag_embedding(tokens, weight, stream_precision(weight))
+        return embedding_bag(tokens, weight, stream_precision(weight))
 
-    def run(self, x: Tensor, layers: slice = ALL, segments: Tensor | None = None) -> Tensor:
+    def forward_layers(self, x: Tensor, layers: slice = ALL, document_ids: Tensor | None = None) -> Tensor:
         """Run a slice of the layers over whole rows, as in training.
 
         Args:
             x: residual stream [B, L, D].
             layers: which layers.
-            segments: document numbers [B, L]; None for one document a row.
+            document_ids: document numbers [B, L]; None for one document a row.
 
         Returns:
             the stream after those layers [B, L, D].
         """
         for block, shared in zip(self.layers[layers], self._rows(layers), strict=True):
-            x = block(x, segments, *shared)
+            x = block(x, document_ids, *shared)
         return x
 
-    def advance(
+    def decode(
         self, x: Tensor, layers: slice = ALL, states: Sequence[State | None] | None = None
     ) -> tuple[Tensor, list[State]]:
         """Run a slice of the layers over the next positions of rows, as in decoding.
@@ -129,7 +129,7 @@ class LanguageModel(nn.Module):
         """
         after = []
         for place, (block, shared) in enumerate(zip(self.layers[layers], self._rows(layers), strict=True)):
-            x, state = cast(Block, block).advance(x, None if states is None else states[place], *shared)
+            x, state = cast(Block, block).decode(x, None if states is None else states[place], *shared)
             after.append(state)
         return x, after
 
@@ -138,14 +138,14 @@ class LanguageModel(nn.Module):
         every = [()] * self.spec.layers if self.shared is None else [(row,) for row in self.shared()]
         return every[layers]
 
-    def head(self, x: Tensor) -> Tensor:
+    def logits(self, x: Tensor) -> Tensor:
         """Residual stream [B, L, D] -> logits [B, L, V]; in fp32 where they are capped."""
         logits = nn.functional.linear(self.norm(x), self.head_weight)
-        return logits if self.spec.logit_cap is None else soft_cap(logits, self.spec.logit_cap)
+        return logits if self.spec.logit_softcap is None else softcap(logits, self.spec.logit_softcap)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Token ids [B, L] -> logits [B, L, V]: the three verbs in a row, for evaluation and parity."""
-        return self.head(self.run(self.embed(tokens[..., None])))
+        return self.logits(self.forward_layers(self.embed(tokens[..., None])))
 
     def parameter_counts(self) -> dict[str, int]:
         """Parameters in `total` (tied ones once), in the `embedding` (with an untied head), and the rest."""

@@ -12,10 +12,10 @@ from itertools import count
 from lilliput.base.errors import LilliputError, RunError
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.units import Tokens
-from lilliput.optim.schedule import going_on
+from lilliput.optim.schedule import resumed_schedule
 from lilliput.recipe import Recipe, unknown
-from lilliput.train.phase import Phase, Plan, phase_folder
-from lilliput.train.resuming import beginning, described
+from lilliput.train.phase import Phase, StepPlan, phase_folder
+from lilliput.train.resuming import described, resume_point
 
 OPTION = "--more-tokens"
 
@@ -76,7 +76,7 @@ def resuming(before: Phase, tokens: Tokens, taken: set[str]) -> Phase:
         name=next(name for name in names if name not in taken),
         tokens=tokens,
         stages=(replace(before.stages[-1], share=1.0),),
-        schedule=going_on(before.schedule),
+        schedule=resumed_schedule(before.schedule),
         resumes=before.name,
     )
 
@@ -104,7 +104,7 @@ def refuse_unfinished(run: RunFolder, before: Recipe, recipe: Recipe) -> None:
                 where=str(run.path / part),
                 hint=f"finish it: lilliput train {run.path}; then give {OPTION} again",
             )
-        beginning(resumed, run.path / part)
+        resume_point(resumed, run.path / part)
 
 
 def announced(before: Recipe, recipe: Recipe) -> list[str]:
@@ -135,7 +135,7 @@ def _resumed(recipe: Recipe, place: int) -> tuple[int, Phase]:
 
 
 def _refuse_shorter(phase: Phase, before: Phase, text: str) -> None:
-    plan, new = Plan(before), Plan(phase)
+    plan, new = StepPlan(before), StepPlan(phase)
     left = plan.steps - plan.resumable
     if new.steps <= left:
         least = (left + 1) * phase.batch_tokens * phase.stages[0].objective.tokens_per_position

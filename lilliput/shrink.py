@@ -25,7 +25,7 @@ from lilliput.nn.hgrn2 import HGRN2
 from lilliput.optim.schedule import Schedule
 from lilliput.recipe import Recipe, Release
 from lilliput.tokenizer.bpe import BPE
-from lilliput.train.phase import Phase, Plan
+from lilliput.train.phase import Phase, StepPlan
 
 WIDTH, LAYERS, HEADS, INNER, VOCAB = 64, 4, 4, 128, 512
 """Four layers can be stacked, turned in every second one, and cut into four blocks."""
@@ -115,7 +115,7 @@ def _shorter(phase: Phase) -> Phase:
         tokens=Tokens(ceil(steps * ROWS * LENGTH * tokens_per_position)),
         length=LENGTH,
         batch_tokens=ROWS * LENGTH,
-        schedule=_in_proportion(phase.schedule, steps / Plan(phase).steps),
+        schedule=_in_proportion(phase.schedule, steps / StepPlan(phase).steps),
         save_every=Steps(steps // 2),
         measure_every=Share(1.0),  # at the end: four times took as long as all of the training
     )

@@ -117,7 +117,7 @@ def record_of(chat, model=HGRN, layout=HGRN2Layout(context=2_048)):
         },
         "recipe": to_plain(recipe),
         "command": to_plain(Command(recipe="garden.py", overrides=("seed=1",), machine="cpu")),
-        "machine": to_plain(Machine(device="cpu", precision="bf16", threads=2).settled()),
+        "machine": to_plain(Machine(device="cpu", precision="bf16", threads=2).resolved()),
         "made_with": {"lilliput": "0.1.0", "torch": "2.13.0", "processor": "AVX512"},
         "changes": [],
         "environment": {

@@ -21,8 +21,8 @@ from lilliput.base.units import Steps, Tokens
 from lilliput.data.batch import Cursor
 from lilliput.nn.ffn import SwiGLU
 from lilliput.nn.gqa import GQA
-from lilliput.objectives.next_token import NextBag
-from lilliput.ops.newton_schulz import Backend, orthogonalise
+from lilliput.objectives.next_token import NextToken
+from lilliput.ops.newton_schulz import Backend, orthogonalize
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.muon import Muon
 from lilliput.optim.normuon import VARIANTS, NorMuon
@@ -30,14 +30,14 @@ from lilliput.optim.optimizer import set_multiplier, state_tensors
 from lilliput.plan.synthetic_data import RandomRows
 from lilliput.run.pipeline import run
 from lilliput.train.compile import compiled
-from lilliput.train.forward_backward import passes_of
+from lilliput.train.forward_backward import forward_backward_of
 from lilliput.train.machine import Machine
 from lilliput.train.memory import give_back
 from lilliput.train.micro_batches import read_rows
 from lilliput.train.precision import autocast, precision_of
-from lilliput.train.ranks import OneWorker
+from lilliput.train.ranks import OneRank
 from lilliput.train.rollback import read_incidents
-from lilliput.train.update import GraphedUpdate, update_of
+from lilliput.train.update import CapturedOptimizerStep, optimizer_step_of
 
 pytestmark = [
     pytest.mark.gpu,
@@ -134,13 +134,13 @@ def bound():
 
 def test_replayed_passes_are_launched_ones_to_the_bit():
     """In several micro-batches, as many times as one likes: a run that goes on launches what the other replays."""
-    machine, reader = replace(CUDA, compile="graphs").settled(), RandomRows(300, document=60)
+    machine, reader = replace(CUDA, compile="graphs").resolved(), RandomRows(300, document=60)
     model = WIDE.build(seed=0).to("cuda")
     batches = [reader.read(Cursor(), rows, 513)[0] for rows in (16, 8, 16)]
     precision = precision_of("cuda", "bf16", model)
     found = []
     with compiled(model, machine.compile):
-        passes = passes_of(machine.compile, [NextBag().build(model)], precision, model, OneWorker())
+        passes = forward_backward_of(machine.compile, [NextToken().build(model)], precision, model, OneRank())
         for _ in range(4):  # the first is launched
             parts = passes(0, batches, 40 * 512.0, torch.Generator("cuda"))
             gradients = {name: one.grad.clone() for name, one in model.named_parameters()}
@@ -156,8 +156,8 @@ def test_replayed_updates_are_launched_ones_to_the_bit():
     for how in ("blocks", "graphs"):
         model = WIDE.build(seed=0).cuda()
         optimizer = AdamW(lr=1e-2).build(model)
-        update, draw = update_of(how, optimizer, OneWorker()), torch.Generator("cuda").manual_seed(0)
-        assert isinstance(update, GraphedUpdate) == (how == "graphs")
+        update, draw = optimizer_step_of(how, optimizer, OneRank()), torch.Generator("cuda").manual_seed(0)
+        assert isinstance(update, CapturedOptimizerStep) == (how == "graphs")
         moved = []
         for step in range(9):
             if step == 5:
@@ -284,8 +284,8 @@ def test_no_step_makes_the_host_wait(optimizer, precision):
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_fused_orthogonalisation_is_as_close_as_the_naive_one(precision):
     matrices = torch.randn(3, 256, 640, device="cuda")
-    exact = orthogonalise(matrices.double(), backend=Backend.NAIVE)
+    exact = orthogonalize(matrices.double(), backend=Backend.REFERENCE)
     with autocast("cuda", precision):
-        naive, fused = (orthogonalise(matrices, backend=each) for each in (Backend.NAIVE, Backend.FUSED))
+        naive, fused = (orthogonalize(matrices, backend=each) for each in (Backend.REFERENCE, Backend.FUSED))
     errors = [float((found - exact).norm() / exact.norm()) for found in (naive, fused)]
     assert errors[1] < 1.5 * errors[0] + 1e-5 and errors[0] < 0.1

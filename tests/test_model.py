@@ -14,7 +14,7 @@ from lilliput.nn.ffn import SwiGLU, SwiGLU2
 from lilliput.nn.gqa import GQA
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.init import Normal, UnscaledNormal
-from lilliput.nn.norm import RMSNorm, ZeroCentredRMSNorm
+from lilliput.nn.norm import RMSNorm, ZeroCenteredRMSNorm
 from lilliput.nn.rope import EvenLayers, Everywhere
 from lilliput.ops.rope import rotate
 
@@ -22,9 +22,9 @@ ODIN = ModelSpec(
     vocab=32_768,
     width=768,
     layers=16,
-    mixer=HGRN2(heads=6, rope=EvenLayers(theta=100_000.0), output_norm=ZeroCentredRMSNorm()),
+    mixer=HGRN2(heads=6, rope=EvenLayers(theta=100_000.0), output_norm=ZeroCenteredRMSNorm()),
     ffn=SwiGLU2(inner=2_048),
-    norm=ZeroCentredRMSNorm(),
+    norm=ZeroCenteredRMSNorm(),
     gate=ScalarGate(),
 )
 SLM = ModelSpec(
@@ -74,18 +74,18 @@ def tokens(rows=2, length=75):
 
 def test_prefill_and_steps_equal_one_pass(model):
     text = tokens()
-    x, states = model.advance(model.embed(text[:, :60, None]))
-    logits = [model.head(x)]
+    x, states = model.decode(model.embed(text[:, :60, None]))
+    logits = [model.logits(x)]
     for place in range(60, 75):
-        x, states = model.advance(model.embed(text[:, place : place + 1, None]), states=states)
-        logits.append(model.head(x))
+        x, states = model.decode(model.embed(text[:, place : place + 1, None]), states=states)
+        logits.append(model.logits(x))
     assert torch.allclose(torch.cat(logits, dim=1), model(text), atol=1e-10)
 
 
 def test_empty_state_is_the_beginning(model):
     x = model.embed(tokens()[..., None])
     states = [block.mixer.empty_state(2) for block in model.layers]
-    assert torch.allclose(model.advance(x, states=states)[0], model.run(x), atol=1e-12)
+    assert torch.allclose(model.decode(x, states=states)[0], model.forward_layers(x), atol=1e-12)
 
 
 def test_gains_and_gates_have_one_gradient_whatever_they_multiply(model, monkeypatch):
@@ -99,7 +99,7 @@ def test_gains_and_gates_have_one_gradient_whatever_they_multiply(model, monkeyp
     multiplied = gradients()
     assert any("gate.logit" in name for name in multiplied) == isinstance(model.spec.gate, ScalarGate)
     for place in ("ops.linear", "ops.rms_norm"):
-        monkeypatch.setattr(f"lilliput.{place}.as_one", lambda _: True)
+        monkeypatch.setattr(f"lilliput.{place}.should_fuse", lambda _: True)
     for name, gradient in gradients().items():
         assert torch.allclose(gradient, multiplied[name], rtol=1e-9, atol=1e-12), name
 
@@ -120,8 +120,8 @@ def apart(spec):
     """How far two documents in one row are from the same in rows of their own."""
     model = spec.build(seed=1).double()
     text = tokens()
-    segments = torch.tensor([[0] * 31 + [1] * 44] * 2)
-    packed = model.head(model.run(model.embed(text[..., None]), segments=segments))
+    document_ids = torch.tensor([[0] * 31 + [1] * 44] * 2)
+    packed = model.logits(model.forward_layers(model.embed(text[..., None]), document_ids=document_ids))
     return [(packed[:, part] - model(text[:, part])).abs().max().item() for part in (slice(0, 31), slice(31, None))]
 
 
@@ -135,8 +135,8 @@ def test_causal_to_the_bit(model):
 
 def test_a_slice_of_layers_is_part_of_the_whole(model):
     x = model.embed(tokens()[..., None])
-    first = model.run(x, layers=slice(0, 1))
-    assert torch.equal(model.run(first, layers=slice(1, 2)), model.run(x))
+    first = model.forward_layers(x, layers=slice(0, 1))
+    assert torch.equal(model.forward_layers(first, layers=slice(1, 2)), model.forward_layers(x))
 
 
 def test_a_bag_is_the_mean_of_its_tokens(model):
@@ -166,13 +166,13 @@ def test_matrices_that_write_to_the_stream_begin_smaller_unless_told_otherwise()
         expected = torch.tensor([0.04 / scale, 0.04 / scale, 0.04])
         assert torch.allclose(torch.stack(stds), expected, rtol=0.05)
         x = model.embed(torch.randint(0, 300, (2, 32, 1), generator=torch.Generator().manual_seed(3)))
-        growths.append((model.run(x).var() / x.var()).item())
+        growths.append((model.forward_layers(x).var() / x.var()).item())
     assert growths[0] < 2 < growths[1]
 
 
 def test_norms_begin_as_plain_rms_norms():
     x = torch.randn(3, 16)
-    for spec in (RMSNorm(), ZeroCentredRMSNorm()):
+    for spec in (RMSNorm(), ZeroCenteredRMSNorm()):
         layer = spec.build(16)
         layer.reset_parameters()
         assert torch.allclose(layer(x), x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt())
@@ -191,12 +191,12 @@ def test_specs_are_data_and_come_back():
 
 
 def test_horizons_spread_the_first_memory_over_a_heads_channels():
-    mixer = replace(HGRN2_SPEC, mixer=HGRN2(heads=2, horizons=(2.0, 50.0))).build(seed=0).layers[0].mixer
+    mixer = replace(HGRN2_SPEC, mixer=HGRN2(heads=2, forget_timescales=(2.0, 50.0))).build(seed=0).layers[0].mixer
     kept = torch.sigmoid(mixer.forget_bias.weight).view(2, 16)
     assert torch.allclose(kept[0, [0, -1]], torch.tensor([1 - 1 / 2, 1 - 1 / 50]), atol=1e-4)
     assert torch.equal(kept[0], kept[1]) and (kept.diff(dim=-1) > 0).all()
     with pytest.raises(RecipeError, match="do not rise"):
-        HGRN2(heads=2, horizons=(1.0, 50.0))
+        HGRN2(heads=2, forget_timescales=(1.0, 50.0))
 
 
 def test_impossible_shapes_say_what_to_do():

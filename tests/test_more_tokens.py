@@ -15,7 +15,7 @@ from lilliput.base.spec import to_plain
 from lilliput.base.units import Steps, Tokens
 from lilliput.cli.resolve import target
 from lilliput.more_tokens import with_more_tokens
-from lilliput.objectives.next_token import NextBag
+from lilliput.objectives.next_token import NextToken
 from lilliput.optim.schedule import Cosine, WarmupStableDecay
 from lilliput.plan import plan
 from lilliput.recipe import read_recipe
@@ -26,13 +26,13 @@ from lilliput.run.command_record import Command
 from lilliput.run.listing import overview, remove, since, spare, states
 from lilliput.shrink import shrink
 from lilliput.train.machine import Machine
-from lilliput.train.metrics_log import Watch
-from lilliput.train.phase import Plan, Stage
+from lilliput.train.metrics_log import MetricsLogger
+from lilliput.train.phase import Stage, StepPlan
 
 MACHINE = Machine(device="cpu", precision="fp32", threads=1)
 PRETRAIN = tiny.pretraining(
     steps=10,
-    stages=(Stage(share=1.0, objective=NextBag()),),
+    stages=(Stage(share=1.0, objective=NextToken()),),
     schedule=WarmupStableDecay(warmup=Steps(2), decay=Steps(3)),
 )
 MORE = str(8 * 128)
@@ -93,7 +93,7 @@ def test_it_is_killed_and_goes_on(one, run, tmp_path, monkeypatch):
     """Ctrl-C inside; the run knows what it is to become, and --more-tokens is no way to get there."""
     folder = tmp_path / "run"
     train(one, folder)
-    see = Watch.see
+    see = MetricsLogger.log_step
 
     def killed(self, step, *numbers):
         see(self, step, *numbers)
@@ -101,7 +101,7 @@ def test_it_is_killed_and_goes_on(one, run, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Watch, "see", killed)
+        patch.setattr(MetricsLogger, "log_step", killed)
         lengthen(folder, MORE)
     assert overview(folder).state == "pretrain-2: step 6, saved at 4"
     with pytest.raises(RunError, match=r"'pretrain-2' is not trained to its end[\s\S]*lilliput train .*run; then"):
@@ -145,14 +145,14 @@ def test_the_objective_is_that_of_the_end_and_the_name_is_free(one):
     staged = replace(one, timeline=(tiny.pretraining(name="sft-2"), replace(one.timeline[2], name="sft-2-2")))
     _, phase, _ = with_more_tokens(staged, ["4000"]).timeline
     assert (phase.name, phase.resumes) == ("sft-2-3", "sft-2")
-    assert phase.stages == (Stage(share=1.0, objective=NextBag()),)
-    assert phase.schedule.warmup == Steps(0) and Plan(phase).steps == 31
+    assert phase.stages == (Stage(share=1.0, objective=NextToken()),)
+    assert phase.schedule.warmup == Steps(0) and StepPlan(phase).steps == 31
 
 
 def test_a_schedule_without_a_stable_rate_goes_on_at_its_end(one):
     cosine = replace(one, timeline=(replace(PRETRAIN, schedule=Cosine(warmup=Steps(2))), *one.timeline[1:]))
     phase = with_more_tokens(cosine, ["640"]).timeline[1]
-    assert phase.schedule == Cosine(warmup=Steps(2)) and Plan(phase).steps == 5
+    assert phase.schedule == Cosine(warmup=Steps(2)) and StepPlan(phase).steps == 5
 
 
 @pytest.mark.slow
@@ -197,7 +197,7 @@ def test_a_plan_counts_the_state_before_a_decay(one):
 
 def test_a_rehearsal_has_the_same_phases(one):
     small = shrink(with_more_tokens(one, [MORE]))
-    assert small.timeline[1].resumes == "pretrain" and Plan(small.timeline[1]).steps == 12
+    assert small.timeline[1].resumes == "pretrain" and StepPlan(small.timeline[1]).steps == 12
 
 
 def test_report_and_comparison_follow_the_line(run):

@@ -17,9 +17,9 @@ from lilliput.nn.block import ScalarGate
 from lilliput.nn.ffn import SwiGLU, SwiGLU2
 from lilliput.nn.gqa import GQA
 from lilliput.nn.hgrn2 import HGRN2
-from lilliput.nn.norm import ZeroCentredRMSNorm
+from lilliput.nn.norm import ZeroCenteredRMSNorm
 from lilliput.nn.rope import EvenLayers
-from lilliput.objectives.next_token import NextBag
+from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.ema import Ema
@@ -46,18 +46,18 @@ ODIN_SPEC = ModelSpec(
     vocab=VOCAB,
     width=32,
     layers=2,
-    mixer=HGRN2(heads=2, rope=EvenLayers(theta=100_000.0), output_norm=ZeroCentredRMSNorm()),
+    mixer=HGRN2(heads=2, rope=EvenLayers(theta=100_000.0), output_norm=ZeroCenteredRMSNorm()),
     ffn=SwiGLU2(inner=48),
-    norm=ZeroCentredRMSNorm(),
+    norm=ZeroCenteredRMSNorm(),
     gate=ScalarGate(),
 )
-HORIZON_SPEC = replace(HGRN2_SPEC, mixer=HGRN2(heads=2, horizons=(2.0, 50.0)))
+HORIZON_SPEC = replace(HGRN2_SPEC, mixer=HGRN2(heads=2, forget_timescales=(2.0, 50.0)))
 OPTIONS_SPEC = replace(
     ODIN_SPEC,
-    mixer=HGRN2(heads=2, rope=EvenLayers(pairs="interleaved"), rope_tie_gate=True, lower_bounds=True),
+    mixer=HGRN2(heads=2, rope=EvenLayers(layout="interleaved"), rope_tie_gate=True, lower_bounds=True),
     ffn=SwiGLU2(inner=48, square="product"),
-    gate=ScalarGate(first=1.0),
-    logit_cap=0.4,
+    gate=ScalarGate(init=1.0),
+    logit_softcap=0.4,
 )
 """OdinNext with what its card leaves open read otherwise."""
 SPECS = {
@@ -96,14 +96,14 @@ def write_corpora(folder: Path) -> tuple[Path, Path]:
 
 def pretraining(steps: int = 12, **changes) -> Phase:
     """A phase of two stages with an average, over the tiny text corpus."""
-    stage = NextBag(terms=(CrossEntropy(), ZLoss()))
+    stage = NextToken(terms=(CrossEntropy(), ZLoss()))
     phase = Phase(
         name="pretrain",
         tokens=Tokens(steps * 4 * 32),
         length=32,
         batch_tokens=4 * 32,
         data=Mixture(weights={"texts": 1.0}),
-        stages=(Stage(share=0.5, objective=stage), Stage(share=0.5, objective=NextBag())),
+        stages=(Stage(share=0.5, objective=stage), Stage(share=0.5, objective=NextToken())),
         optimizer=AdamW(lr=6e-3),
         schedule=WarmupStableDecay(warmup=Steps(2), first="zero", decay=Share(0.5)),
         ema=Ema(decay=0.9),

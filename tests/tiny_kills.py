@@ -18,7 +18,7 @@ from lilliput.base.files import sha256
 from lilliput.run import pipeline
 from lilliput.run import runner as walks
 from lilliput.train.machine import Machine
-from lilliput.train.metrics_log import Watch
+from lilliput.train.metrics_log import MetricsLogger
 
 MACHINE = Machine(device="cpu", precision="fp32", threads=1)
 
@@ -39,11 +39,11 @@ def walk(work: str, run: str, kill_at: int | None, told: Any) -> None:
         if count == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def see(self: Watch, *numbers: Any) -> None:
+    def see(self: MetricsLogger, *numbers: Any) -> None:
         seen(self, *numbers)
         boundary("step", Path())
 
-    seen, Watch.see = Watch.see, see  # type: ignore[method-assign]
+    seen, MetricsLogger.log_step = MetricsLogger.log_step, see  # type: ignore[method-assign]
     files.boundary = boundary
     if find_spec("matplotlib") is None:  # the picture of a loss decides nothing
         walks.plot_loss = lambda *drawn: None

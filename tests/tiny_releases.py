@@ -14,7 +14,7 @@ from lilliput.nn.block import ScalarGate
 from lilliput.nn.ffn import SwiGLU, SwiGLU2
 from lilliput.nn.gqa import GQA
 from lilliput.nn.hgrn2 import HGRN2
-from lilliput.nn.norm import RMSNorm, ZeroCentredRMSNorm
+from lilliput.nn.norm import RMSNorm, ZeroCenteredRMSNorm
 from lilliput.nn.rope import EvenLayers, Everywhere
 from lilliput.publish.hf_formats.format import Layout
 from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
@@ -43,19 +43,23 @@ HGRN = ModelSpec(
     vocab=VOCAB,
     width=32,
     layers=3,
-    mixer=HGRN2(heads=2, rope=EvenLayers(theta=100_000.0), output_norm=ZeroCentredRMSNorm()),
+    mixer=HGRN2(heads=2, rope=EvenLayers(theta=100_000.0), output_norm=ZeroCenteredRMSNorm()),
     ffn=SwiGLU2(inner=48),
-    norm=ZeroCentredRMSNorm(eps=1e-5),
+    norm=ZeroCenteredRMSNorm(eps=1e-5),
     gate=ScalarGate(),
 )
 OTHERWISE = replace(
     HGRN,
     mixer=replace(
-        HGRN.mixer, rope=EvenLayers(pairs="interleaved"), rope_tie_gate=True, lower_bounds=True, horizons=(2.0, 40.0)
+        HGRN.mixer,
+        rope=EvenLayers(layout="interleaved"),
+        rope_tie_gate=True,
+        lower_bounds=True,
+        forget_timescales=(2.0, 40.0),
     ),
     ffn=SwiGLU2(inner=48, square="product"),
-    gate=ScalarGate(first=1.0),
-    logit_cap=2.0,
+    gate=ScalarGate(init=1.0),
+    logit_softcap=2.0,
 )
 """Whatever model cards leave open, otherwise than we read them."""
 
@@ -63,7 +67,7 @@ OTHERWISE = replace(
 def neighbours(spec: ModelSpec) -> ModelSpec:
     """The same attention, with channels 2j and 2j + 1 turning together."""
     assert isinstance(spec.mixer, GQA)
-    return replace(spec, mixer=replace(spec.mixer, rope=Everywhere(theta=spec.mixer.rope.theta, pairs="interleaved")))
+    return replace(spec, mixer=replace(spec.mixer, rope=Everywhere(theta=spec.mixer.rope.theta, layout="interleaved")))
 
 
 RELEASES = {
@@ -74,7 +78,10 @@ RELEASES = {
     "qwen3-interleaved": (neighbours(QWEN3), Qwen3Layout(context=64)),
     "llama-interleaved": (neighbours(LLAMA), LlamaLayout(context=64)),
     "hgrn2": (HGRN, HGRN2Layout(context=64)),
-    "hgrn2-horizons": (replace(HGRN, mixer=replace(HGRN.mixer, horizons=(2.0, 40.0))), HGRN2Layout(context=64)),
+    "hgrn2-horizons": (
+        replace(HGRN, mixer=replace(HGRN.mixer, forget_timescales=(2.0, 40.0))),
+        HGRN2Layout(context=64),
+    ),
     "hgrn2-options": (OTHERWISE, HGRN2Layout(context=64)),
     "hgrn2-untied": (replace(HGRN, tie_embeddings=False), HGRN2Layout(context=64)),
 }

@@ -26,7 +26,7 @@ _WRITTEN = re.compile(
     | code/[0-9a-f]{{16}}/([^/\n]+/)*[^/\n]+\.py
     | parts/{NAME}\.json
     | tokenizer/tokenizer(_config)?\.json
-    | shards/{NAME}/((index|progress)\.json | (train|heldout)-[a-z0-9]+\.bin | heldout(\.txt)?\.jsonl)
+    | shards/{NAME}/((index|progress)\.json | (train|heldout)-[a-z0-9_]+\.bin | heldout(\.txt)?\.jsonl)
     | phases/{NAME}/((metrics|incidents)\.jsonl | loss\.png | final/(weights|average)\.safetensors)
     | phases/{NAME}/checkpoints/(incidents|rows)\.jsonl?
     | phases/{NAME}/(checkpoints|before-decay)/step-\d+/(manifest\.json | [a-z0-9-]+\.safetensors)

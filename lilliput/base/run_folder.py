@@ -1,6 +1,6 @@
 """A run folder: the only state of a run. Parts of it are made once, and again only when their inputs change.
 
-run.json           format, lilliput version; from the beginning of training on the settled machine, what it is
+run.json           format, lilliput version; from the beginning of training on the resolved machine, what it is
                    made with, and changes of either
 recipe.json        the recipe as data
 command.json       the command that it comes from, where it comes from one

@@ -54,7 +54,7 @@ class Terminal(Console):
         return super().render_str(visible(text), **how)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """The same for what was no string; rich's own segments of control remain."""
+        """The same for what was no string; rich's own document_ids of control remain."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=visible(segment.text))
 

@@ -109,7 +109,7 @@ def evaluate(
         check_output(records, '"log_likelihoods": ', "--records")
     found = subject(model, out, trust_code=trust_code)
     settings: dict[str, Any] = {
-        "device": Machine(device=device).settled().device,
+        "device": Machine(device=device).resolved().device,
         "dtype": dtype,
         "batch_size": batch_size,
         "limit": limit,

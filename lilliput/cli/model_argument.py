@@ -74,7 +74,7 @@ def opened(name: str, out: Path | None, device: str, *, trust_code: bool = False
     if isinstance(found, Path):
         return load(found, device=device)
     explain(found)
-    return Model(found.published, found.folder, Machine(device=device).settled().device)
+    return Model(found.published, found.folder, Machine(device=device).resolved().device)
 
 
 def explain(trained: "Trained") -> None:

@@ -99,8 +99,8 @@ def chat(
         console,
         seed=seed,
         system=system,
-        tokens=lambda messages: loaded.count_tokens(prompt(messages)),
-        most=loaded.context - (loaded.max_new_tokens if most is None else most),
+        max_new_tokens=lambda messages: loaded.count_tokens(prompt(messages)),
+        context=loaded.context - (loaded.max_new_tokens if most is None else most),
     ).hold()
 
 

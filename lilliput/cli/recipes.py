@@ -134,7 +134,7 @@ def plan(
     planned = aim.recipe.filled(foreseen(aim.recipe, aim.folder))
     costs = None
     if probe:
-        where = where.settled()
+        where = where.resolved()
         with console.status("probing") if not as_json else nullcontext() as status:
             costs = measure(planned, where, status.update if status else lambda line: None)
     made = make(planned, where, costs=costs, tariff=tariff, folder=aim.folder)

@@ -15,7 +15,7 @@ class Batch:
     """[B, T] int64."""
     weight: torch.Tensor
     """[B, T] float32: how much a token counts in the loss where it is a target."""
-    segments: torch.Tensor
+    document_ids: torch.Tensor
     """[B, T] int32: number of the token's document within its row, from 0 and never falling."""
 
     def to(self, device: torch.device | str) -> "Batch":
@@ -23,7 +23,7 @@ class Batch:
         return Batch(
             tokens=self.tokens.to(device, non_blocking=True),
             weight=self.weight.to(device, non_blocking=True),
-            segments=self.segments.to(device, non_blocking=True),
+            document_ids=self.document_ids.to(device, non_blocking=True),
         )
 
     def bound_for(self, device: torch.device | str) -> "Batch":
@@ -31,7 +31,9 @@ class Batch:
         if torch.device(device).type != "cuda":
             return self
         return Batch(
-            tokens=self.tokens.pin_memory(), weight=self.weight.pin_memory(), segments=self.segments.pin_memory()
+            tokens=self.tokens.pin_memory(),
+            weight=self.weight.pin_memory(),
+            document_ids=self.document_ids.pin_memory(),
         )
 
 
@@ -56,7 +58,7 @@ class Cursor:
         return cls(positions=tuple(sorted((str(source), int(position)) for source, position in plain.items())))
 
 
-def segments_of(tokens: np.ndarray, end: int) -> np.ndarray:
+def document_ids_of(tokens: np.ndarray, end: int) -> np.ndarray:
     """Document numbers of rows of documents: the end token opens the next one, unless it is the row's first token.
 
     Args:

@@ -1,8 +1,8 @@
 """Conversations, encoded once and packed whole into rows of one length, with the assistant's tokens marked.
 
-A side is three `.bin` files of the layout in `index.py`, each [rows, length]: tokens (uint16 or uint32), weight
-(uint8, 1 where an assistant answers for the token) and segments (uint16, number of the conversation within the row).
-What a row has left over is the end token at weight 0, a segment of its own.
+A side is three `.bin` files of the layout in `token_files.py`, each [rows, length]: tokens (uint16 or uint32), weight
+(uint8, 1 where an assistant answers for the token) and document_ids (uint16, number of the conversation in the row).
+What a row has left over is the end token at weight 0, a document of its own.
 """
 
 import json
@@ -37,7 +37,7 @@ ROLES = ("system", "user", "assistant", "tool")
 """Of messages; a conversation with another role is not what its writer meant once it is encoded."""
 _ROLES_TOLD = 8
 """Unknown roles that are counted each by itself."""
-_ARRAYS = ("tokens", "weight", "segments")
+_ARRAYS = ("tokens", "weight", "document_ids")
 _WINDOW = 32_768
 """Conversations packed together: enough to fill rows well, few enough to hold in memory."""
 _BATCH_CONVERSATIONS = 2_048
@@ -128,11 +128,11 @@ class ChatRows:
 
     def take(self, side: Side, places: Sequence[int] | np.ndarray) -> Batch:
         """The rows at these places, each below `count(side)`."""
-        tokens, weight, segments = (self._arrays[side, array].rows(places, self.length) for array in _ARRAYS)
+        tokens, weight, document_ids = (self._arrays[side, array].rows(places, self.length) for array in _ARRAYS)
         return Batch(
             tokens=torch.from_numpy(tokens.astype(np.int64)),
             weight=torch.from_numpy(weight.astype(np.float32)),
-            segments=torch.from_numpy(segments.astype(np.int32)),
+            document_ids=torch.from_numpy(document_ids.astype(np.int32)),
         )
 
     def heldout_conversations(self) -> Iterator[tuple[str, tuple[Message, ...]]]:
@@ -319,14 +319,16 @@ class _Writer:
         for row in pack([len(ids) for ids, _ in self._window], self._length):
             tokens = np.full(self._length, self._index["end"], dtype=np.int64)
             weight = np.zeros(self._length, dtype=np.int64)
-            segments = np.full(self._length, len(row), dtype=np.int64)
+            document_ids = np.full(self._length, len(row), dtype=np.int64)
             first = 0
             for number, item in enumerate(row):
                 ids, mask = self._window[item]
                 after = first + len(ids)
-                tokens[first:after], weight[first:after], segments[first:after] = ids, mask, number
+                tokens[first:after], weight[first:after], document_ids[first:after] = ids, mask, number
                 first = after
-            for file, numbers, dtype in zip(self._files, (tokens, weight, segments), _dtypes(self._index), strict=True):
+            for file, numbers, dtype in zip(
+                self._files, (tokens, weight, document_ids), _dtypes(self._index), strict=True
+            ):
                 file.write(in_bytes(numbers, dtype))
             self.counts["rows"] += 1
         self._window.clear()

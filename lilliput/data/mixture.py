@@ -112,7 +112,7 @@ class MixtureReader:
         batch = Batch(
             tokens=torch.from_numpy(tokens),
             weight=torch.from_numpy(weight),
-            segments=torch.from_numpy(numbered(begins)),
+            document_ids=torch.from_numpy(numbered(begins)),
         )
         return batch, Cursor(positions=tuple(taken.items()))
 

@@ -165,7 +165,7 @@ def _ends_by_itself(
     for places in _batches([len(one.prompt) for one in chosen], batch_size):
         prompts = [chosen[place].prompt for place in places]
         width = max(map(len, prompts))
-        # Padded with its own first token: a repetition penalty counts padding too, and that token is penalised anyway.
+        # Padded with its own first token: a repetition penalty counts padding too, and that token is penalized anyway.
         ids = torch.tensor([[prompt[0]] * (width - len(prompt)) + prompt for prompt in prompts])
         mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
         with torch.no_grad():

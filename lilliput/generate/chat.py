@@ -43,11 +43,11 @@ class Chat:
         *,
         seed: int,
         system: str = "",
-        tokens: Callable[[Messages], int],
-        most: int,
+        max_new_tokens: Callable[[Messages], int],
+        context: int,
     ):
         self._answer, self._console, self._seed = answer, console, seed
-        self._tokens, self._most = tokens, most
+        self._tokens, self._most = max_new_tokens, context
         self._begin: Messages = [{"role": "system", "content": system}] if system else []
         self._messages = list(self._begin)
         self._answers = 0

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 import torch
 from torch import Tensor
 
-from lilliput.generate.sampling import Sampling, choose
+from lilliput.generate.sampling import Sampling, sample
 from lilliput.model import LanguageModel
 
 
@@ -14,8 +14,8 @@ def stream(
     prompt: list[int],
     sampling: Sampling,
     *,
-    stops: Collection[int],
-    most: int,
+    stop_token_ids: Collection[int],
+    max_new_tokens: int,
     seed: int = 0,
 ) -> Iterator[int]:
     """Yield new tokens until one of `stops` (which is yielded too) or `most` of them.
@@ -32,19 +32,19 @@ def stream(
     generator = torch.Generator().manual_seed(seed)
     text = torch.tensor([prompt], device=device)
     fresh, states = text, None
-    for _ in range(most):
+    for _ in range(max_new_tokens):
         with torch.inference_mode():
             logits, states = _advance(model, fresh, states)
-            chosen = choose(logits, text, sampling, generator)
+            chosen = sample(logits, text, sampling, generator)
         fresh = chosen[:, None]
         text = torch.cat((text, fresh), dim=1)
         token = int(chosen)
         yield token
-        if token in stops:
+        if token in stop_token_ids:
             return
 
 
 def _advance(model: LanguageModel, tokens: Tensor, states: list | None) -> tuple[Tensor, list]:
     """Tokens [B, L] and the states before them -> logits of the last position [B, V] and the states after."""
-    x, states = model.advance(model.embed(tokens[..., None]), states=states)
-    return model.head(x[:, -1:])[:, 0], states
+    x, states = model.decode(model.embed(tokens[..., None]), states=states)
+    return model.logits(x[:, -1:])[:, 0], states

@@ -40,7 +40,7 @@ class Sampling:
                 )
 
 
-def choose(logits: Tensor, text: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
+def sample(logits: Tensor, token_ids: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
     """Choose the next token of each row.
 
     Args:
@@ -52,22 +52,22 @@ def choose(logits: Tensor, text: Tensor, sampling: Sampling, generator: torch.Ge
     Returns:
         token ids [B].
     """
-    scores = penalised(logits.float(), text, sampling.repetition_penalty)
+    scores = apply_repetition_penalty(logits.float(), token_ids, sampling.repetition_penalty)
     if sampling.greedy or sampling.temperature == 0:
         return scores.argmax(dim=-1)
-    scores = _narrowed(scores / sampling.temperature, sampling)
+    scores = filter_top_k_top_p(scores / sampling.temperature, sampling)
     return torch.multinomial(scores.softmax(dim=-1).cpu(), 1, generator=generator)[:, 0].to(logits.device)
 
 
-def penalised(scores: Tensor, text: Tensor, penalty: float) -> Tensor:
+def apply_repetition_penalty(scores: Tensor, token_ids: Tensor, penalty: float) -> Tensor:
     """Scores [B, V] with those of tokens in `text` [B, T] made less likely."""
     if penalty == 1.0:
         return scores
-    seen = scores.gather(-1, text)
-    return scores.scatter(-1, text, torch.where(seen < 0, seen * penalty, seen / penalty))
+    seen = scores.gather(-1, token_ids)
+    return scores.scatter(-1, token_ids, torch.where(seen < 0, seen * penalty, seen / penalty))
 
 
-def _narrowed(scores: Tensor, sampling: Sampling) -> Tensor:
+def filter_top_k_top_p(scores: Tensor, sampling: Sampling) -> Tensor:
     """Scores with what top-k and top-p leave out at minus infinity."""
     if sampling.top_k:
         least = scores.topk(min(sampling.top_k, scores.shape[-1])).values[..., -1:]

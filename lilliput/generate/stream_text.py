@@ -12,14 +12,14 @@ _BEFORE = "a"
 """Tokenizers from SentencePiece drop a blank at the beginning of what they decode, so something stands before it."""
 
 
-def write_on(
+def stream_text(
     model: LanguageModel,
     tokenizer: Tokenizer,
     prompt: Sequence[int],
     sampling: Sampling,
     *,
-    stops: Collection[int],
-    most: int,
+    stop_token_ids: Collection[int],
+    max_new_tokens: int,
     seed: int = 0,
 ) -> Generator[str, None, str]:
     """The continuation of `prompt`, at least one id, in pieces of whole characters, without the token that ends it.
@@ -27,10 +27,16 @@ def write_on(
     Returns:
         why it ended, as the generator's value: see `pieces`.
     """
-    return pieces(stream(model, list(prompt), sampling, stops=stops, most=most, seed=seed), tokenizer, stops)
+    return detokenize_stream(
+        stream(model, list(prompt), sampling, stop_token_ids=stop_token_ids, max_new_tokens=max_new_tokens, seed=seed),
+        tokenizer,
+        stop_token_ids,
+    )
 
 
-def pieces(tokens: Iterable[int], tokenizer: Tokenizer, stops: Collection[int]) -> Generator[str, None, str]:
+def detokenize_stream(
+    tokens: Iterable[int], tokenizer: Tokenizer, stop_token_ids: Collection[int]
+) -> Generator[str, None, str]:
     """The text of tokens as they come, in pieces of whole characters, as far as the first of `stops`.
 
     Returns:
@@ -40,7 +46,7 @@ def pieces(tokens: Iterable[int], tokenizer: Tokenizer, stops: Collection[int]) 
     written = tokenizer.encode(_BEFORE, add_special_tokens=False).ids
     shown = tokenizer.decode(written, skip_special_tokens=False)
     for token in tokens:
-        if token in stops:
+        if token in stop_token_ids:
             ended = "stop"
             break
         written.append(token)

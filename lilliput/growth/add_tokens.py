@@ -6,7 +6,7 @@ import torch
 from tokenizers import Tokenizer
 
 from lilliput.base.errors import RecipeError
-from lilliput.growth.growth import Line
+from lilliput.growth.growth import Lineage
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.nn.init import fill_normal
 from lilliput.tokenizer.chatml import add_tokens
@@ -35,11 +35,11 @@ class AddTokens:
             )
         return add_tokens(tokenizer, self.tokens)
 
-    def grow(self, line: Line, seed: int) -> Line:
-        tokenizer = self.retokenize(line.tokenizer)
-        vocab, known = self.shape(line.model.spec).vocab, vocabulary_size(line.tokenizer)
-        model = resize_vocabulary(line.model, vocab, noise=self.noise, seed=seed, known=known)
-        return replace(line, model=model, tokenizer=tokenizer, average={})
+    def grow(self, lineage: Lineage, seed: int) -> Lineage:
+        tokenizer = self.retokenize(lineage.tokenizer)
+        vocab, known = self.shape(lineage.model.spec).vocab, vocabulary_size(lineage.tokenizer)
+        model = resize_vocabulary(lineage.model, vocab, noise=self.noise, seed=seed, known=known)
+        return replace(lineage, model=model, tokenizer=tokenizer, average={})
 
 
 def resize_vocabulary(

@@ -10,7 +10,7 @@ from lilliput.model import LanguageModel, ModelSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class Lineage:
     """What a timeline carries from one entry to the next."""
 
     model: LanguageModel
@@ -30,6 +30,6 @@ class Growth(Protocol):
         """What becomes of the tokenizer: known without a model, so that token files can be written before training."""
         ...
 
-    def grow(self, line: Line, seed: int) -> Line:
+    def grow(self, lineage: Lineage, seed: int) -> Lineage:
         """The line with another model; a function of the line and the seed."""
         ...

@@ -15,7 +15,7 @@ import torch
 from tokenizers import Tokenizer
 
 from lilliput.base.errors import RecipeError
-from lilliput.growth.growth import Line
+from lilliput.growth.growth import Lineage
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.nn.init import RESIDUAL_OUTPUTS
 
@@ -68,10 +68,10 @@ class Stack:
     def retokenize(self, tokenizer: Tokenizer) -> Tokenizer:
         return tokenizer
 
-    def grow(self, line: Line, seed: int) -> Line:
+    def grow(self, lineage: Lineage, seed: int) -> Lineage:
         if self.times == 1:
-            return line
-        return replace(line, model=self._stacked(line.model), average={})
+            return lineage
+        return replace(lineage, model=self._stacked(lineage.model), average={})
 
     def _stacked(self, model: LanguageModel) -> LanguageModel:
         """A model with storage of its own: copies are equal at first and then learn apart."""
@@ -92,5 +92,5 @@ class Stack:
                 if self.order == "zero" and int(layer) >= model.spec.layers and rest.endswith(RESIDUAL_OUTPUTS):
                     parameter.zero_()
         if grown.shared is not None and model.shared is not None:
-            grown.shared.deepen(model.shared, originals, keep=self.order == "zero")
+            grown.shared.grow_depth(model.shared, originals, keep=self.order == "zero")
         return grown

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from tokenizers import Tokenizer
 
 from lilliput.base.errors import RecipeError
-from lilliput.growth.growth import Line
+from lilliput.growth.growth import Lineage
 from lilliput.model import ModelSpec, copy_weights
 
 
@@ -19,12 +19,12 @@ class UseEma:
     def retokenize(self, tokenizer: Tokenizer) -> Tokenizer:
         return tokenizer
 
-    def grow(self, line: Line, seed: int) -> Line:
-        if not line.average:
+    def grow(self, lineage: Lineage, seed: int) -> Lineage:
+        if not lineage.average:
             raise RecipeError(
                 "UseEma has no averaged weights to use",
                 where="the recipe's timeline",
                 hint="give the phase before it ema=Ema(...), or leave UseEma out",
             )
-        copy_weights(line.model, line.average)
-        return replace(line, average={})
+        copy_weights(lineage.model, lineage.average)
+        return replace(lineage, average={})

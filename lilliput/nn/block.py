@@ -17,8 +17,8 @@ from lilliput.base.spec import check_range
 from lilliput.nn.ffn import FFN, FFNSpec
 from lilliput.nn.mixer import Mixer, MixerSpec, State
 from lilliput.nn.norm import Norm, NormSpec
-from lilliput.ops.add_rms_norm_linear import begin
-from lilliput.ops.linear import Product
+from lilliput.ops.add_rms_norm_linear import add_rms_norm_linear
+from lilliput.ops.linear import LinearOutput
 
 
 class GateSpec(Protocol):
@@ -41,14 +41,14 @@ class Ungated:
 class ScalarGate:
     """Branches join times sigmoid(a), one learned number each."""
 
-    first: float = 0.0
+    init: float = 0.0
     """a at first; sigmoid(0) is 1/2."""
 
     def __post_init__(self) -> None:
-        check_range("ScalarGate", -20, 20, first=self.first)  # beyond, sigmoid is flat in fp32
+        check_range("ScalarGate", -20, 20, init=self.init)  # beyond, sigmoid is flat in fp32
 
     def build(self) -> nn.Module:
-        return ScalarGateLayer(self.first)
+        return ScalarGateLayer(self.init)
 
 
 class NoGate(nn.Module):
@@ -85,21 +85,21 @@ class Block(nn.Module):
         self.ffn = ffn.build(width)
         self.ffn_gate = gate.build()
 
-    def forward(self, x: Tensor, segments: Tensor | None, *shared: Tensor) -> Tensor:
+    def forward(self, x: Tensor, document_ids: Tensor | None, *shared: Tensor) -> Tensor:
         """Whole rows: [B, L, D], document numbers [B, L] and what mixers share -> [B, L, D]."""
         mixer, norm = cast(Mixer, self.mixer), cast(Norm, self.mixer_norm)
-        x, projected = begin(x, mixer.weights, norm.gain, norm.eps)
-        return self._transformed(x, mixer.mix(projected, segments, *shared))
+        x, projected = add_rms_norm_linear(x, mixer.in_weights, norm.gain, norm.eps)
+        return self._transformed(x, mixer.mix(projected, document_ids, *shared))
 
-    def advance(self, x: Tensor, state: State | None, *shared: Tensor) -> tuple[Tensor, State]:
+    def decode(self, x: Tensor, state: State | None, *shared: Tensor) -> tuple[Tensor, State]:
         """The next positions of rows: [B, L, D] and the mixer's state -> [B, L, D] and the state after them."""
         mixer, norm = cast(Mixer, self.mixer), cast(Norm, self.mixer_norm)
-        x, projected = begin(x, mixer.weights, norm.gain, norm.eps)
-        mixed, state = mixer.advance(projected, state, *shared)
+        x, projected = add_rms_norm_linear(x, mixer.in_weights, norm.gain, norm.eps)
+        mixed, state = mixer.decode(projected, state, *shared)
         return self._transformed(x, mixed), state
 
-    def _transformed(self, x: Tensor, mixed: Product) -> Tensor:
+    def _transformed(self, x: Tensor, mixed: LinearOutput) -> Tensor:
         ffn, norm = cast(FFN, self.ffn), cast(Norm, self.ffn_norm)
-        joining = mixed._replace(times=self.mixer_gate())
-        x, projected = begin(x, ffn.weights, norm.gain, norm.eps, joining=joining)
+        branch = mixed._replace(scale=self.mixer_gate())
+        x, projected = add_rms_norm_linear(x, ffn.in_weights, norm.gain, norm.eps, branch=branch)
         return ffn(projected, x, self.ffn_gate())

@@ -7,7 +7,7 @@ from typing import Protocol, get_args
 from torch import Tensor, nn
 
 from lilliput.base.spec import check_choice, check_range
-from lilliput.ops.swiglu import Square, feed_forward
+from lilliput.ops.swiglu import Activation, swiglu
 
 
 class FFNSpec(Protocol):
@@ -27,11 +27,11 @@ class FFN(Protocol):
     """Makes of a projection, position by position, what is added to the stream."""
 
     @property
-    def weights(self) -> tuple[Tensor, ...]:
+    def in_weights(self) -> tuple[Tensor, ...]:
         """What the normed stream is multiplied by first, as of a `Mixer`."""
         ...
 
-    def __call__(self, projected: Tensor, onto: Tensor, times: Tensor | None) -> Tensor:
+    def __call__(self, projected: Tensor, residual: Tensor, scale: Tensor | None) -> Tensor:
         """Both products side by side [B, L, 2 I] -> onto [B, L, D] + times (a number or 1) what the layer makes."""
         ...
 
@@ -54,13 +54,13 @@ class SwiGLU2:
     """SwiGLU with a square; that overflows fp16 beyond 255, so squares and products are made in fp32."""
 
     inner: int
-    square: Square = "silu"
+    square: Activation = "silu"
     """What is squared, as the name alone does not say: down(silu(gate x)^2 * up x), down((silu(gate x) * up x)^2) or
     down(relu(gate x)^2 * up x)."""
 
     def __post_init__(self) -> None:
         check_range("SwiGLU2", 1, inf, inner=self.inner)
-        check_choice("SwiGLU2", get_args(Square), square=self.square)
+        check_choice("SwiGLU2", get_args(Activation), square=self.square)
 
     def build(self, width: int) -> nn.Module:
         return GatedFFN(width, self.inner, self.square)
@@ -69,16 +69,16 @@ class SwiGLU2:
 class GatedFFN(nn.Module):
     """down(gated(gate x, up x)), without biases; what `square` names is squared, see `lilliput.ops.swiglu`."""
 
-    def __init__(self, width: int, inner: int, square: Square | None = None):
+    def __init__(self, width: int, inner: int, square: Activation | None = None):
         super().__init__()
         self.gate = nn.Linear(width, inner, bias=False)
         self.up = nn.Linear(width, inner, bias=False)
         self.down = nn.Linear(inner, width, bias=False)
-        self.square: Square | None = square
+        self.square: Activation | None = square
 
     @property
-    def weights(self) -> tuple[Tensor, ...]:
+    def in_weights(self) -> tuple[Tensor, ...]:
         return self.gate.weight, self.up.weight
 
-    def forward(self, projected: Tensor, onto: Tensor, times: Tensor | None) -> Tensor:
-        return feed_forward(projected, self.down.weight, self.square, times=times, onto=onto)
+    def forward(self, projected: Tensor, residual: Tensor, scale: Tensor | None) -> Tensor:
+        return swiglu(projected, self.down.weight, self.square, scale=scale, residual=residual)

@@ -15,8 +15,8 @@ from lilliput.base.spec import check_cap, check_range
 from lilliput.nn.norm import RMSNormLayer
 from lilliput.nn.rope import Everywhere, Rope
 from lilliput.ops.attention import attention, heads
-from lilliput.ops.linear import Product
-from lilliput.ops.sdpa import attend
+from lilliput.ops.linear import LinearOutput
+from lilliput.ops.sdpa import sdpa
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +31,12 @@ class GQA:
     rope: Rope = Everywhere()
     eps: float = 1e-6
     """Of the QK-norm."""
-    cap: float | None = None
+    softcap: float | None = None
     """Soft-cap of the scores, c * tanh(s / c); None for none."""
 
     def __post_init__(self) -> None:
         check_range("GQA", 1, inf, heads=self.heads, kv_heads=self.kv_heads, head_width=self.head_width)
-        check_cap("GQA", cap=self.cap)
+        check_cap("GQA", softcap=self.softcap)
         if self.heads % self.kv_heads:
             raise RecipeError(
                 f"{self.heads} query heads cannot share {self.kv_heads} key heads evenly",
@@ -44,7 +44,7 @@ class GQA:
                 hint="choose kv_heads so that it divides heads",
             )
 
-    def shared(self, width: int, layers: int) -> None:
+    def shared_parameters(self, width: int, layers: int) -> None:
         return None
 
     def build(self, width: int, layer: int) -> nn.Module:
@@ -58,7 +58,7 @@ class GQA:
         return 2 * self.kv_heads * self.head_width * length
 
 
-class KeysAndValues(NamedTuple):
+class KVCache(NamedTuple):
     """All earlier keys and values, each [B, T, G, W]."""
 
     keys: Tensor
@@ -71,7 +71,7 @@ class GQAMixer(nn.Module):
     def __init__(self, spec: GQA, width: int, layer: int):
         super().__init__()
         self.spec = spec
-        self.turns = spec.rope.applies(layer)
+        self.rotary = spec.rope.applies(layer)
         inner, shared = spec.heads * spec.head_width, spec.kv_heads * spec.head_width
         self.query = nn.Linear(width, inner, bias=False)
         self.key = nn.Linear(width, shared, bias=False)
@@ -81,23 +81,25 @@ class GQAMixer(nn.Module):
         self.key_norm = RMSNormLayer(spec.head_width, spec.eps, offset=0.0) if spec.qk_norm else nn.Identity()
 
     @property
-    def weights(self) -> tuple[Tensor, ...]:
+    def in_weights(self) -> tuple[Tensor, ...]:
         return self.query.weight, self.key.weight, self.value.weight
 
-    def mix(self, projected: Tensor, segments: Tensor | None) -> Product:
-        mixed = attention(projected, *self._shape, segments=segments, cap=self.spec.cap, **self._settings)
-        return Product(mixed, self.output.weight)
+    def mix(self, projected: Tensor, document_ids: Tensor | None) -> LinearOutput:
+        mixed = attention(
+            projected, *self._shape, document_ids=document_ids, softcap=self.spec.softcap, **self._settings
+        )
+        return LinearOutput(mixed, self.output.weight)
 
-    def advance(self, projected: Tensor, state: KeysAndValues | None) -> tuple[Product, KeysAndValues]:
+    def decode(self, projected: Tensor, state: KVCache | None) -> tuple[LinearOutput, KVCache]:
         first = 0 if state is None else state.keys.shape[1]
         q, k, v = heads(projected, *self._shape, first=first, **self._settings)
         if state is not None:
             k, v = torch.cat((state.keys, k), dim=1), torch.cat((state.values, v), dim=1)
-        mixed = attend(q, k, v, None, self.spec.cap).flatten(-2)
-        return Product(mixed, self.output.weight), KeysAndValues(k, v)
+        mixed = sdpa(q, k, v, None, self.spec.softcap).flatten(-2)
+        return LinearOutput(mixed, self.output.weight), KVCache(k, v)
 
     @property
-    def waits(self) -> bool:
+    def host_sync(self) -> bool:
         return False
 
     @property
@@ -109,9 +111,9 @@ class GQAMixer(nn.Module):
         """How the projection becomes heads."""
         gains = (self.query_norm.weight, self.key_norm.weight) if self.spec.qk_norm else None
         rope = self.spec.rope
-        theta = rope.theta if self.turns else None
-        return {"gains": gains, "eps": self.spec.eps, "theta": theta, "pairs": rope.pairs}
+        theta = rope.theta if self.rotary else None
+        return {"gains": gains, "eps": self.spec.eps, "theta": theta, "layout": rope.layout}
 
-    def empty_state(self, rows: int) -> KeysAndValues:
+    def empty_state(self, rows: int) -> KVCache:
         empty = self.key.weight.new_zeros(rows, 0, self.spec.kv_heads, self.spec.head_width)
-        return KeysAndValues(empty, empty)
+        return KVCache(empty, empty)

@@ -19,11 +19,11 @@ from lilliput.base.errors import RecipeError
 from lilliput.base.spec import check_range
 from lilliput.nn.lower_bounds import LowerBounds
 from lilliput.nn.norm import Norm, NormSpec, RMSNorm
-from lilliput.nn.rope import Nowhere, Rope
-from lilliput.ops.gla import gated_scan
-from lilliput.ops.hgrn2 import gates, kernels_take, recurrence
-from lilliput.ops.linear import Product, multiplied
-from lilliput.ops.rms_norm import parts
+from lilliput.nn.rope import NoPE, Rope
+from lilliput.ops.gla import gla
+from lilliput.ops.hgrn2 import activations, has_kernels_for, hgrn2
+from lilliput.ops.linear import LinearOutput, scale_weight
+from lilliput.ops.rms_norm import norm_for_linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +31,14 @@ class HGRN2:
     """`heads` recurrent heads; the state of one row is heads x (D / heads)^2 numbers, whatever its length."""
 
     heads: int
-    rope: Rope = Nowhere()
+    rope: Rope = NoPE()
     """Rotation of queries and keys, after the gate has made the key. Channels that turn together and forget apart
     make a score depend on both positions, not on their distance alone."""
     rope_tie_gate: bool = False
     """Where queries and keys turn, the two channels of a pair forget alike, and scores depend on distance alone."""
     output_norm: NormSpec = RMSNorm()
     """Over the full width, before the output projection."""
-    horizons: tuple[float, float] | None = None
+    forget_timescales: tuple[float, float] | None = None
     """Positions over which a channel forgets 1 - 1/e of what it held, at first: from the first to the last number,
     spread evenly in their logarithm over a head's channels, by a learned bias of the forget gate (the official code
     has one, the cards do not). None: no bias, and every channel begins by forgetting half at each position."""
@@ -47,20 +47,20 @@ class HGRN2:
 
     def __post_init__(self) -> None:
         check_range("HGRN2", 1, math.inf, heads=self.heads)
-        if self.rope_tie_gate and isinstance(self.rope, Nowhere):
+        if self.rope_tie_gate and isinstance(self.rope, NoPE):
             raise RecipeError(
                 "gates cannot be tied where nothing turns",
-                where="HGRN2(rope_tie_gate=True, rope=Nowhere())",
+                where="HGRN2(rope_tie_gate=True, rope=NoPE())",
                 hint="leave rope_tie_gate out, or give a rotation such as EvenLayers()",
             )
-        if self.horizons and not 1 < self.horizons[0] <= self.horizons[1]:
+        if self.forget_timescales and not 1 < self.forget_timescales[0] <= self.forget_timescales[1]:
             raise RecipeError(
-                f"horizons of {self.horizons} positions do not rise from above 1",
-                where="HGRN2(horizons=)",
+                f"timescales of {self.forget_timescales} positions do not rise from above 1",
+                where="HGRN2(forget_timescales=)",
                 hint="give two numbers such as (2.0, 200.0), or None for no bias",
             )
 
-    def shared(self, width: int, layers: int) -> LowerBounds | None:
+    def shared_parameters(self, width: int, layers: int) -> LowerBounds | None:
         if self.lower_bounds and layers == 1:
             raise RecipeError(
                 "the first layer has no lower bound, and there is no other",
@@ -85,23 +85,23 @@ class HGRN2:
         return width * (width // self.heads)
 
 
-class Recurrent(NamedTuple):
+class RecurrentState(NamedTuple):
     """The state [B, H, K, V] in fp32, and how many positions made it (for the rotation)."""
 
-    memory: Tensor
+    recurrent_state: Tensor
     position: int
 
 
-class HorizonBias(nn.Module):
+class ForgetBias(nn.Module):
     """The bias b of the forget gates, with sigmoid(b) = 1 - 1 / horizon at first."""
 
-    def __init__(self, width: int, heads: int, horizons: tuple[float, float]):
+    def __init__(self, width: int, heads: int, timescales: tuple[float, float]):
         super().__init__()
-        self.heads, self.horizons = heads, horizons
+        self.heads, self.timescales = heads, timescales
         self.weight = nn.Parameter(torch.empty(width))
 
     def reset_parameters(self) -> None:
-        first, last = (math.log(horizon) for horizon in self.horizons)
+        first, last = (math.log(horizon) for horizon in self.timescales)
         spread = torch.linspace(first, last, len(self.weight) // self.heads).exp()
         with torch.no_grad():
             self.weight.copy_((spread - 1).log().repeat(self.heads))
@@ -113,52 +113,52 @@ class HGRN2Mixer(nn.Module):
     def __init__(self, spec: HGRN2, width: int, layer: int):
         super().__init__()
         self.spec = spec
-        self.turns = spec.rope.applies(layer)
+        self.rotary = spec.rope.applies(layer)
         self.query = nn.Linear(width, width, bias=False)
         self.forget = nn.Linear(width, width, bias=False)
         self.input = nn.Linear(width, width, bias=False)
         self.output = nn.Linear(width, width, bias=False)
-        self.forget_bias = HorizonBias(width, spec.heads, spec.horizons) if spec.horizons else None
+        self.forget_bias = ForgetBias(width, spec.heads, spec.forget_timescales) if spec.forget_timescales else None
         self.norm = spec.output_norm.build(width)
 
     @property
-    def weights(self) -> tuple[Tensor, ...]:
+    def in_weights(self) -> tuple[Tensor, ...]:
         return self.query.weight, self.forget.weight, self.input.weight
 
-    def mix(self, projected: Tensor, segments: Tensor | None, bound: Tensor | None = None) -> Product:
-        mixed = recurrence(projected, self.spec.heads, bound=bound, segments=segments, **self._settings)
+    def mix(self, projected: Tensor, document_ids: Tensor | None, bound: Tensor | None = None) -> LinearOutput:
+        mixed = hgrn2(projected, self.spec.heads, bound=bound, document_ids=document_ids, **self._settings)
         return self._normed(mixed)
 
-    def advance(
-        self, projected: Tensor, state: Recurrent | None, bound: Tensor | None = None
-    ) -> tuple[Product, Recurrent]:
+    def decode(
+        self, projected: Tensor, state: RecurrentState | None, bound: Tensor | None = None
+    ) -> tuple[LinearOutput, RecurrentState]:
         memory, first = (None, 0) if state is None else state
-        scanned = gates(projected, self.spec.heads, bound=bound, first=first, **self._settings)
-        mixed, memory = gated_scan(*scanned, memory)
-        return self._normed(mixed.flatten(-2)), Recurrent(memory, first + projected.shape[1])
+        scanned = activations(projected, self.spec.heads, bound=bound, first=first, **self._settings)
+        mixed, memory = gla(*scanned, memory)
+        return self._normed(mixed.flatten(-2)), RecurrentState(memory, first + projected.shape[1])
 
-    def _normed(self, mixed: Tensor) -> Product:
+    def _normed(self, mixed: Tensor) -> LinearOutput:
         norm = cast(Norm, self.norm)
-        normed, gain = parts(mixed, norm.gain, norm.eps)
-        return Product(normed, multiplied(self.output.weight, gain))
+        normed, gain = norm_for_linear(mixed, norm.gain, norm.eps)
+        return LinearOutput(normed, scale_weight(self.output.weight, gain))
 
     @property
-    def waits(self) -> bool:
+    def host_sync(self) -> bool:
         """Unless the kernels run, the scan reads back from a device how far channels decay."""
         width = self.query.weight.shape[0] // self.spec.heads
         rope = self.spec.rope
-        plain = not self.spec.lower_bounds and not (self.turns and (self.spec.rope_tie_gate or rope.pairs != "half"))
-        return not (plain and kernels_take(width))
+        plain = not self.spec.lower_bounds and not (self.rotary and (self.spec.rope_tie_gate or rope.layout != "half"))
+        return not (plain and has_kernels_for(width))
 
     @property
     def _settings(self) -> dict[str, Any]:
         """How the projection becomes what the scan reads."""
         bias, rope = None if self.forget_bias is None else self.forget_bias.weight, self.spec.rope
-        turn = {"theta": rope.theta, "pairs": rope.pairs, "tie": self.spec.rope_tie_gate} if self.turns else {}
+        turn = {"theta": rope.theta, "layout": rope.layout, "tie": self.spec.rope_tie_gate} if self.rotary else {}
         return {"bias": bias} | turn
 
-    def empty_state(self, rows: int) -> Recurrent:
+    def empty_state(self, rows: int) -> RecurrentState:
         head = self.query.weight.shape[0] // self.spec.heads
         weight = self.query.weight
         wide = weight.dtype if weight.dtype == torch.float64 else torch.float32
-        return Recurrent(torch.zeros(rows, self.spec.heads, head, head, dtype=wide, device=weight.device), 0)
+        return RecurrentState(torch.zeros(rows, self.spec.heads, head, head, dtype=wide, device=weight.device), 0)

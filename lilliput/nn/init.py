@@ -20,7 +20,7 @@ class InitSpec(Protocol):
         """Standard deviation of the embedding, and of most matrices."""
         ...
 
-    def initialise(self, model: nn.Module, layers: int, seed: int) -> None:
+    def initialize(self, model: nn.Module, layers: int, seed: int) -> None:
         """Fill every parameter of `model` in place; norms and gates know their own neutral value."""
         ...
 
@@ -31,7 +31,7 @@ class Normal:
 
     std: float = 0.02
 
-    def initialise(self, model: nn.Module, layers: int, seed: int) -> None:
+    def initialize(self, model: nn.Module, layers: int, seed: int) -> None:
         fill(model, seed, std=self.std, outputs=self.std / (2 * layers) ** 0.5)
 
 
@@ -41,7 +41,7 @@ class UnscaledNormal:
 
     std: float = 0.02
 
-    def initialise(self, model: nn.Module, layers: int, seed: int) -> None:
+    def initialize(self, model: nn.Module, layers: int, seed: int) -> None:
         fill(model, seed, std=self.std, outputs=self.std)
 
 

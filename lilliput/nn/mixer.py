@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 
 from torch import Tensor, nn
 
-from lilliput.ops.linear import Product
+from lilliput.ops.linear import LinearOutput
 
 State = Any
 """What a mixer carries from one position to the next: keys and values, or a recurrent state. A tuple of tensors."""
@@ -22,16 +22,16 @@ class Mixer(Protocol):
     """Mixes positions causally."""
 
     @property
-    def weights(self) -> tuple[Tensor, ...]:
+    def in_weights(self) -> tuple[Tensor, ...]:
         """What the normed stream is multiplied by first, [E_i, D] each."""
         ...
 
-    def mix(self, projected: Tensor, segments: Tensor | None, *shared: Tensor) -> Product:
+    def mix(self, projected: Tensor, document_ids: Tensor | None, *shared: Tensor) -> LinearOutput:
         """Mix whole rows, whose states nobody wants: for training and evaluation.
 
         Args:
             projected: the products, side by side, [B, L, sum of E_i].
-            segments: document numbers [B, L]; positions of different documents do not see each other.
+            document_ids: document numbers [B, L]; positions of different documents do not see each other.
             shared: the layer's row of what all layers have in common; nothing where they have nothing in common.
 
         Returns:
@@ -39,7 +39,7 @@ class Mixer(Protocol):
         """
         ...
 
-    def advance(self, projected: Tensor, state: State | None, *shared: Tensor) -> tuple[Product, State]:
+    def decode(self, projected: Tensor, state: State | None, *shared: Tensor) -> tuple[LinearOutput, State]:
         """Mix the next positions of rows, going on from `state`.
 
         Args:
@@ -56,12 +56,12 @@ class Mixer(Protocol):
         ...
 
     @property
-    def waits(self) -> bool:
+    def host_sync(self) -> bool:
         """Whether `mix` reads numbers back from a device, so that it cannot be recorded in a graph."""
         ...
 
 
-class Shared(Protocol):
+class SharedParameters(Protocol):
     """Parameters that the mixers of all layers read: an `nn.Module` of the model.
 
     A layer is handed its row and does not look it up: compiled layers would be compiled once for each place.
@@ -71,7 +71,7 @@ class Shared(Protocol):
         """One row for each layer, [layers, ...]."""
         ...
 
-    def deepen(self, shallow: Self, originals: Sequence[int], keep: bool) -> None:
+    def grow_depth(self, shallow: Self, originals: Sequence[int], keep: bool) -> None:
         """Take over the values of a shallower model.
 
         Args:
@@ -85,7 +85,7 @@ class Shared(Protocol):
 class MixerSpec(Protocol):
     """The shape of a mixer, as recipes write it."""
 
-    def shared(self, width: int, layers: int) -> Shared | None:
+    def shared_parameters(self, width: int, layers: int) -> SharedParameters | None:
         """What all layers of a model have in common; None for nothing."""
         ...
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lilliput.ops.rms_norm import rms_norm
-from lilliput.ops.softcap import wide
+from lilliput.ops.softcap import to_fp32
 
 
 class NormSpec(Protocol):
@@ -44,7 +44,7 @@ class RMSNorm:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZeroCentredRMSNorm:
+class ZeroCenteredRMSNorm:
     """y = x / sqrt(mean x^2 + eps) * (1 + w), with w = 0 at first: weight decay pulls the gain to 1, not to 0."""
 
     eps: float = 1e-6
@@ -69,4 +69,4 @@ class RMSNormLayer(nn.Module):
 
     @property
     def gain(self) -> Tensor:
-        return wide(self.weight) + self.offset
+        return to_fp32(self.weight) + self.offset

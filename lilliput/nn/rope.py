@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lilliput.base.spec import check_choice
-from lilliput.ops.rope import PAIRS, Pairs
+from lilliput.ops.rope import LAYOUTS, Layout
 
 
 class Rope(Protocol):
@@ -16,7 +16,7 @@ class Rope(Protocol):
         ...
 
     @property
-    def pairs(self) -> Pairs:
+    def layout(self) -> Layout:
         """Which channels of a head turn together."""
         ...
 
@@ -30,11 +30,11 @@ class Everywhere:
     """Rotation in every layer."""
 
     theta: float = 10_000.0
-    pairs: Pairs = "half"
+    layout: Layout = "half"
     """Channel j turns with j + D/2, or (`interleaved`) 2j with 2j + 1; the fused kernels turn halves only."""
 
     def __post_init__(self) -> None:
-        check_choice("Everywhere", PAIRS, pairs=self.pairs)
+        check_choice("Everywhere", LAYOUTS, layout=self.layout)
 
     def applies(self, layer: int) -> bool:
         return True
@@ -45,24 +45,24 @@ class EvenLayers:
     """Rotation in layers 0, 2, 4, ...; the others see no positions."""
 
     theta: float = 10_000.0
-    pairs: Pairs = "half"
+    layout: Layout = "half"
     """As in `Everywhere`."""
 
     def __post_init__(self) -> None:
-        check_choice("EvenLayers", PAIRS, pairs=self.pairs)
+        check_choice("EvenLayers", LAYOUTS, layout=self.layout)
 
     def applies(self, layer: int) -> bool:
         return layer % 2 == 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Nowhere:
+class NoPE:
     """No rotation: the mixer itself knows the order."""
 
     theta: float = 10_000.0
 
     @property
-    def pairs(self) -> Pairs:
+    def layout(self) -> Layout:
         return "half"
 
     def applies(self, layer: int) -> bool:

@@ -14,10 +14,10 @@ def bags(row: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return cut[:, :-1], cut[:, 1:]
 
 
-def is_target(segments: Tensor, size: int) -> Tensor:
+def same_document_mask(document_ids: Tensor, size: int) -> Tensor:
     """Whether a target bag is anybody's, [B, L, 1], from document numbers [B, (L + 1) S].
 
     A bag that holds the end of one document and the beginning of the next is nobody's target.
     """
-    _, documents = bags(segments, size)
+    _, documents = bags(document_ids, size)
     return (documents == documents[..., :1]).all(dim=-1, keepdim=True)

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from lilliput.data.batch import Batch
 from lilliput.model import LanguageModel
-from lilliput.objectives.bag import bags, is_target
+from lilliput.objectives.bag import bags, same_document_mask
 from lilliput.objectives.objective import Losses
 from lilliput.objectives.routes.route import FullDepth, Route
-from lilliput.objectives.terms import CrossEntropy, Term, price_of
-from lilliput.ops.fused_linear_cross_entropy import bag_loss
+from lilliput.objectives.terms import CrossEntropy, Term, combined_coefficients
+from lilliput.ops.fused_linear_cross_entropy import fused_linear_cross_entropy
 
 
 @dataclass(frozen=True, kw_only=True)
-class NextBag:
+class NextToken:
     """Predict the next bag of tokens; with `bag=1`, the next token."""
 
     bag: int = 1
@@ -34,29 +34,31 @@ class NextBag:
         return self.bag
 
     def build(self, model: LanguageModel) -> nn.Module:
-        return NextBagModule(self, model)
+        return NextTokenModule(self, model)
 
 
-class NextBagModule(nn.Module):
+class NextTokenModule(nn.Module):
     """(batch, charged, generator) -> Losses; the language model inside stays callable as `.model`."""
 
-    def __init__(self, spec: NextBag, model: LanguageModel):
+    def __init__(self, spec: NextToken, model: LanguageModel):
         super().__init__()
         self.spec, self.model = spec, model
 
-    def forward(self, batch: Batch, charged: float | Tensor, generator: torch.Generator) -> Losses:
+    def forward(self, batch: Batch, denominator: float | Tensor, generator: torch.Generator) -> Losses:
         size = self.spec.bag
         inputs, targets = bags(batch.tokens, size)
-        documents, _ = bags(batch.segments, size)
-        weight = bags(batch.weight, size)[1] * is_target(batch.segments, size) / size
+        documents, _ = bags(batch.document_ids, size)
+        weight = bags(batch.weight, size)[1] * same_document_mask(batch.document_ids, size) / size
         hidden = self.spec.route(self.model, self.model.embed(inputs), targets, documents[..., -1], generator)
-        total, loss, lse = bag_loss(
+        total, loss, lse = fused_linear_cross_entropy(
             self.model.norm(hidden),
             self.model.head_weight,
             targets,
             weight,
-            cap=self.model.spec.logit_cap,
-            price=price_of(self.spec.terms),
+            softcap=self.model.spec.logit_softcap,
+            coefficients=combined_coefficients(self.spec.terms),
         )
-        charge, share = weight.sum(dim=-1), size / charged
-        return Losses(total * share, {term.name: term.price.of(loss, lse, charge) * share for term in self.spec.terms})
+        charge, share = weight.sum(dim=-1), size / denominator
+        return Losses(
+            total * share, {term.name: term.coefficients.combine(loss, lse, charge) * share for term in self.spec.terms}
+        )

@@ -8,15 +8,15 @@ from torch import Tensor, nn
 from lilliput.base.seeds import seed_of
 from lilliput.data.batch import Batch
 from lilliput.model import LanguageModel
-from lilliput.objectives.bag import bags, is_target
+from lilliput.objectives.bag import bags, same_document_mask
 
 
 class Losses(NamedTuple):
     """What one micro-batch costs, as shares of the whole step: micro-batches and workers add up."""
 
-    total: Tensor
+    loss: Tensor
     """Scalar to differentiate."""
-    parts: dict[str, Tensor]
+    terms: dict[str, Tensor]
     """Detached scalars by term, in nats a charged token, before each term's weight."""
 
 
@@ -42,10 +42,10 @@ class Objective(Protocol):
         ...
 
 
-def charged(batch: Batch, tokens_per_position: int) -> float:
+def target_weight_sum(batch: Batch, tokens_per_position: int) -> float:
     """Sum of the target weights of a micro-batch: every token of every bag but a row's first that is a target."""
     _, weight = bags(batch.weight, tokens_per_position)
-    return float((weight * is_target(batch.segments, tokens_per_position)).sum())
+    return float((weight * same_document_mask(batch.document_ids, tokens_per_position)).sum())
 
 
 def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:

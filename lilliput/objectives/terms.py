@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from lilliput.ops.fused_linear_cross_entropy.coefficients import Price
+from lilliput.ops.fused_linear_cross_entropy.coefficients import LossCoefficients
 
 
 class Term(Protocol):
@@ -21,7 +21,7 @@ class Term(Protocol):
         ...
 
     @property
-    def price(self) -> Price:
+    def coefficients(self) -> LossCoefficients:
         """What it is of a position, before its weight."""
         ...
 
@@ -34,8 +34,8 @@ class CrossEntropy:
     weight: float = 1.0
 
     @property
-    def price(self) -> Price:
-        return Price(cross_entropy=1.0)
+    def coefficients(self) -> LossCoefficients:
+        return LossCoefficients(cross_entropy=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +45,8 @@ class ZLoss:
     One that ends after 40% of a phase is a stage of its own, as optimizer, schedule and text go on across stages:
 
         stages=(
-            Stage(share=0.4, objective=NextBag(terms=(CrossEntropy(), ZLoss()))),
-            Stage(share=0.6, objective=NextBag()),
+            Stage(share=0.4, objective=NextToken(terms=(CrossEntropy(), ZLoss()))),
+            Stage(share=0.6, objective=NextToken()),
         )
     """
 
@@ -54,14 +54,14 @@ class ZLoss:
     weight: float = 1e-4
 
     @property
-    def price(self) -> Price:
-        return Price(z=1.0)
+    def coefficients(self) -> LossCoefficients:
+        return LossCoefficients(z=1.0)
 
 
-def price_of(terms: Iterable[Term]) -> Price:
+def combined_coefficients(terms: Iterable[Term]) -> LossCoefficients:
     """What all terms together are of a position."""
-    prices = [(term.weight, term.price) for term in terms]
-    return Price(
+    prices = [(term.weight, term.coefficients) for term in terms]
+    return LossCoefficients(
         cross_entropy=sum(weight * price.cross_entropy for weight, price in prices),
         z=sum(weight * price.z for weight, price in prices),
     )

@@ -18,41 +18,41 @@ TOGETHER = 1024
 """Positions from which on a product is worth another form of its weights; a decode step would only copy them."""
 
 
-def project(x: Tensor, *weights: Tensor, gain: Tensor | None = None) -> Tensor:
+def fused_linear(x: Tensor, *weights: Tensor, gain: Tensor | None = None) -> Tensor:
     """Project x [..., D], times a gain [D] or 1, by each weight [E_i, D], side by side: [..., sum of E_i]."""
-    if as_one(x):
-        return F.linear(x, multiplied(torch.cat(weights), gain))
-    return torch.cat([F.linear(x, multiplied(weight, gain)) for weight in weights], dim=-1)
+    if should_fuse(x):
+        return F.linear(x, scale_weight(torch.cat(weights), gain))
+    return torch.cat([F.linear(x, scale_weight(weight, gain)) for weight in weights], dim=-1)
 
 
-class Product(NamedTuple):
+class LinearOutput(NamedTuple):
     """A product that is still to be made."""
 
     x: Tensor
     """[..., D]."""
     weight: Tensor
     """[E, D]."""
-    times: Tensor | None = None
+    scale: Tensor | None = None
     """A number that all of it is multiplied by; None for 1."""
 
-    def made(self) -> Tensor:
+    def materialize(self) -> Tensor:
         """[..., E]."""
-        if self.times is None or as_one(self.x):
-            return F.linear(self.x, multiplied(self.weight, self.times))
-        return self.times * F.linear(self.x, self.weight)
+        if self.scale is None or should_fuse(self.x):
+            return F.linear(self.x, scale_weight(self.weight, self.scale))
+        return self.scale * F.linear(self.x, self.weight)
 
 
-def multiplied(weight: Tensor, factor: Tensor | None) -> Tensor:
+def scale_weight(weight: Tensor, factor: Tensor | None) -> Tensor:
     """A weight [E, D] times a gain [D], a number, or 1, in its dtype."""
     return weight if factor is None else (factor * weight).to(weight.dtype)
 
 
-def of_products(x: Tensor) -> torch.dtype:
+def matmul_dtype(x: Tensor) -> torch.dtype:
     """What products with x are made of here: its own precision, or that of an autocast region around."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
-def as_one(x: Tensor) -> bool:
+def should_fuse(x: Tensor) -> bool:
     """Whether projections of x are one product, and numbers multiply its weight."""
     return x.is_cuda and x.numel() >= TOGETHER * x.shape[-1]

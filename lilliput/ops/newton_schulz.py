@@ -47,11 +47,11 @@ class Backend(Enum):
     """Which implementation runs; `AUTO` is fused on graphics processors, where every launch counts."""
 
     AUTO = "auto"
-    NAIVE = "naive"
+    REFERENCE = "naive"
     FUSED = "fused"
 
 
-def orthogonalise(
+def orthogonalize(
     matrices: Tensor, polynomials: Polynomials = POLAR_EXPRESS, backend: Backend = Backend.AUTO
 ) -> Tensor:
     """Bring all singular values near 1.
@@ -68,14 +68,14 @@ def orthogonalise(
     casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # the meta device never does
     narrow = torch.get_autocast_dtype(kind) if casts else matrices.dtype
     if backend is Backend.AUTO:
-        backend = Backend.FUSED if matrices.is_cuda else Backend.NAIVE
+        backend = Backend.FUSED if matrices.is_cuda else Backend.REFERENCE
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     # The norm is taken and divided by before anything is narrow: fp16 overflows at 65,504. Whatever is not finite makes
     # it infinite or NaN, and what is divided by it zeros or NaN.
     norm = torch.linalg.matrix_norm(x, keepdim=True)
     x = (x / (polynomials.safety * norm + polynomials.eps)).nan_to_num_(nan=0.0)
-    x = (_naive if backend is Backend.NAIVE else _fused)(x, polynomials, narrow)
+    x = (_naive if backend is Backend.REFERENCE else _fused)(x, polynomials, narrow)
     # In rows again while it is made wide: steps laid out otherwise than their weights are taken one matrix at a time.
     return (x.mT if tall else x).to(matrices.dtype, memory_format=torch.contiguous_format).contiguous()
 
@@ -96,7 +96,7 @@ def _fused(x: Tensor, polynomials: Polynomials, narrow: torch.dtype) -> Tensor:
     return x
 
 
-def svd_orthogonalise(matrices: Tensor) -> Tensor:
+def svd_orthogonalize(matrices: Tensor) -> Tensor:
     """The specification: U V^T of the singular value decomposition."""
     u, _, v = torch.linalg.svd(matrices, full_matrices=False)
     return u @ v

@@ -12,7 +12,7 @@ DTYPE = torch.float32 if INTERPRETED else torch.bfloat16
 """In fp16 what goes into a product has to be seen (`train/fp16_range.py`); Triton's interpreter multiplies no bf16."""
 
 
-def narrow(x: Tensor, width: int) -> bool:
+def supports_small_width(x: Tensor, width: int) -> bool:
     """Whether kernels take what x [...] becomes in a stream of `width` channels, on devices they were measured on.
 
     Their tiles take up to 224 KiB of a multiprocessor, which smaller devices do not have.

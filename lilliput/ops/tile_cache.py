@@ -19,30 +19,30 @@ from lilliput.base.files import read_json, write_json
 
 Tiles = TypeVar("Tiles", bound=NamedTuple)
 """A tile, itself a named tuple, for each of some kernels; and numbers that they share."""
-Cuts = dict[str, dict[str, list[int | None]]]
+TileConfigs = dict[str, dict[str, list[int | None]]]
 """By a name for kernels that belong together, the numbers of each one's tile."""
 
-_used: Cuts = {}
+_used: TileConfigs = {}
 
 
-def use(cuts: Cuts) -> None:
+def activate(cuts: TileConfigs) -> None:
     """From now on kernels of this process take these cuts, and the shipped ones where there is none."""
     _used.clear()
     _used.update(cuts)
 
 
-def used() -> Cuts:
+def active() -> TileConfigs:
     """Those in use."""
     return dict(_used)
 
 
-def tiles(name: str, shipped: Tiles) -> Tiles:
+def tile_configs(name: str, shipped: Tiles) -> Tiles:
     """Of each kernel the tile in use, else the shipped one."""
     found = _used.get(name, {})
     return shipped._replace(**{kernel: type(getattr(shipped, kernel))(*tile) for kernel, tile in found.items()})
 
 
-def keep(name: str, measured: Any, device: str) -> Path:
+def save(name: str, measured: Any, device: str) -> Path:
     """Keep tiles, in place of older ones of the same kernels, device and Triton.
 
     Only tiles are kept: the length of a scan's chunk is a number, and stays as shipped, because sizes of tensors depend
@@ -60,7 +60,7 @@ def keep(name: str, measured: Any, device: str) -> Path:
     return file
 
 
-def kept(device: str) -> Cuts:
+def load(device: str) -> TileConfigs:
     """What was kept for a device.
 
     Raises:
@@ -77,7 +77,7 @@ def kept(device: str) -> Cuts:
     return found
 
 
-def _read(file: Path) -> dict[str, Cuts]:
+def _read(file: Path) -> dict[str, TileConfigs]:
     if not file.exists():
         return {}
     try:

@@ -55,7 +55,7 @@ class Average:
         torch._foreach_lerp_(list(self.tensors.values()), live, 1 - decay)
 
     @contextmanager
-    def applied(self, model: nn.Module) -> Iterator[None]:
+    def swapped_in(self, model: nn.Module) -> Iterator[None]:
         """The model with averaged weights for the length of a `with` block."""
         live = {name: value.detach().clone() for name, value in model.named_parameters()}
         copy_weights(model, self.tensors)
@@ -74,5 +74,5 @@ class NoAverage:
     def update(self, model: nn.Module, step: int) -> None: ...
 
     @contextmanager
-    def applied(self, model: nn.Module) -> Iterator[None]:
+    def swapped_in(self, model: nn.Module) -> Iterator[None]:
         yield

@@ -1,7 +1,7 @@
 """One optimizer for groups of two kinds: matrices that move by a `Rule`, and parameters that AdamW moves.
 
     M <- b1 M + (1 - b1) G                       momentum
-    O  = orthogonalise(b1 M + (1 - b1) G)        Nesterov's
+    O  = orthogonalize(b1 M + (1 - b1) G)        Nesterov's
     W <- W - lr wd W - size O'                   see optim/matrix_update.py
 
 A momentum that is not averaged, M <- b1 M + G, is larger by 1 / (1 - b1) and has the same direction, which is all that
@@ -17,16 +17,16 @@ import torch
 from torch import Tensor
 
 from lilliput.model import LanguageModel
-from lilliput.ops.newton_schulz import orthogonalise
+from lilliput.ops.newton_schulz import orthogonalize
 from lilliput.optim.adam import adam_step, gradient
 from lilliput.optim.cautious_decay import decay_
-from lilliput.optim.matrix_update import EPS, Rule
+from lilliput.optim.matrix_update import EPS, MatrixUpdate
 from lilliput.optim.roles import Role, roles
 
 
 def matrices_and_rest(
     model: LanguageModel,
-    rule: Rule,
+    rule: MatrixUpdate,
     *,
     lr: float,
     momentum: float,
@@ -90,8 +90,8 @@ class GroupedOptimizer(torch.optim.Optimizer):
         gradients = torch.stack([gradient(matrix) for matrix in matrices])
         momentum = self._stacked(matrices, "momentum", shape)
         momentum.lerp_(gradients, 1 - group["momentum"])
-        directions = orthogonalise(gradients.lerp_(momentum, group["momentum"]), rule.polynomials)
-        entries = rule.entries(*shape)
+        directions = orthogonalize(gradients.lerp_(momentum, group["momentum"]), rule.polynomials)
+        entries = rule.state_size(*shape)
         divided = rule.divided(directions, self._stacked(matrices, "squares", (entries,)) if entries else None)
         steps = divided.mul_(rule.sizes(rate, directions, divided)).unbind()
         decay_(matrices, steps, rate * group["weight_decay"], cautious=rule.cautious)

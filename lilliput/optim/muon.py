@@ -1,6 +1,6 @@
 """Muon (kellerjordan.github.io/posts/muon) on matrices, AdamW on everything else: the baseline of NorMuon.
 
-W <- W - lr wd W - size O,   O: the orthogonalised momentum, see optim/matrix_optimizer.py
+W <- W - lr wd W - size O,   O: the orthogonalized momentum, see optim/matrix_optimizer.py
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from lilliput.base.spec import check_choice, check_range
 from lilliput.model import LanguageModel
 from lilliput.ops.newton_schulz import POLYNOMIALS
 from lilliput.optim.matrix_optimizer import matrices_and_rest
-from lilliput.optim.matrix_update import Rule
+from lilliput.optim.matrix_update import MatrixUpdate
 
 SIZES: dict[str, Literal["longer side", "ratio"]] = {"adam": "longer side", "original": "ratio"}
 
@@ -25,11 +25,11 @@ class Muon:
     lr: float
     adam_lr: float
     momentum: float = 0.95
-    size: Literal["adam", "original"] = "adam"
+    step_scale: Literal["adam", "original"] = "adam"
     """Of a step of a matrix of m rows and n columns: 0.2 lr sqrt(max(m, n)), which is a root mean square of 0.2 lr as
     Adam's typical one (arXiv 2502.16982), or lr sqrt(max(1, m / n))."""
     polynomials: Literal["polar-express", "quintic"] = "quintic"
-    """That orthogonalise."""
+    """That orthogonalize."""
     betas: tuple[float, float] = (0.9, 0.95)
     """Of AdamW."""
     weight_decay: float = 0.1
@@ -37,7 +37,7 @@ class Muon:
     """Whether decay spares entries that their step leads away from zero (arXiv 2510.12402)."""
 
     def __post_init__(self) -> None:
-        check_choice("Muon", SIZES, size=self.size)
+        check_choice("Muon", SIZES, step_scale=self.step_scale)
         check_choice("Muon", POLYNOMIALS, polynomials=self.polynomials)
         check_range("Muon", 0, inf, lr=self.lr, adam_lr=self.adam_lr, weight_decay=self.weight_decay)
         check_range("Muon", 0, 1, momentum=self.momentum)
@@ -46,11 +46,11 @@ class Muon:
     def build(self, model: LanguageModel) -> torch.optim.Optimizer:
         return matrices_and_rest(
             model,
-            Rule(
+            MatrixUpdate(
                 polynomials=POLYNOMIALS[self.polynomials],
-                divisor="none",
-                divisor_decay=0.0,
-                size=SIZES[self.size],
+                normalization="none",
+                normalization_decay=0.0,
+                step_scale=SIZES[self.step_scale],
                 cautious=self.cautious,
             ),
             lr=self.lr,

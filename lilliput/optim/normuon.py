@@ -21,14 +21,18 @@ from lilliput.base.spec import check_choice, check_range
 from lilliput.model import LanguageModel
 from lilliput.ops.newton_schulz import POLAR_EXPRESS, POLYNOMIALS, QUINTIC
 from lilliput.optim.matrix_optimizer import matrices_and_rest
-from lilliput.optim.matrix_update import Rule
+from lilliput.optim.matrix_update import MatrixUpdate
 
-PAPER = Rule(polynomials=POLAR_EXPRESS, divisor="rows", divisor_decay=0.95, size="fixed", cautious=False)
+PAPER = MatrixUpdate(
+    polynomials=POLAR_EXPRESS, normalization="rows", normalization_decay=0.95, step_scale="fixed", cautious=False
+)
 VARIANTS = {
     "paper": PAPER,
-    "repo": replace(PAPER, polynomials=QUINTIC, size="kept"),
-    "modded": replace(PAPER, divisor="longer side", divisor_decay=0.9, size="kept", cautious=True),
-    "author_early": replace(PAPER, divisor="row lengths", divisor_decay=0.0, size="longer side", cautious=True),
+    "repo": replace(PAPER, polynomials=QUINTIC, step_scale="kept"),
+    "modded": replace(PAPER, normalization="longer side", normalization_decay=0.9, step_scale="kept", cautious=True),
+    "author_early": replace(
+        PAPER, normalization="row lengths", normalization_decay=0.0, step_scale="longer side", cautious=True
+    ),
 }
 
 
@@ -39,13 +43,13 @@ class NorMuon:
     lr: float
     adam_lr: float
     variant: Literal["paper", "repo", "modded", "author_early"] = "paper"
-    """The paper's algorithm, but orthogonalised as closely as five products can (`polynomials="quintic"` is as it was
+    """The paper's algorithm, but orthogonalized as closely as five products can (`polynomials="quintic"` is as it was
     published); its authors' repository; modded-nanogpt's; the early code of OdinNext's author."""
     momentum: float = 0.95
     row_decay: float | None = None
     """b2 above; None is the variant's: 0.95, of `modded` 0.9."""
     polynomials: Literal["polar-express", "quintic"] | None = None
-    """That orthogonalise; None is the variant's: the quintic of `repo`, Polar Express of the others."""
+    """That orthogonalize; None is the variant's: the quintic of `repo`, Polar Express of the others."""
     betas: tuple[float, float] = (0.9, 0.95)
     """Of AdamW."""
     weight_decay: float = 0.1
@@ -70,10 +74,10 @@ class NorMuon:
                 )
 
     @property
-    def rule(self) -> Rule:
+    def rule(self) -> MatrixUpdate:
         """How matrices move."""
         given: dict[str, Any] = {
-            "divisor_decay": self.row_decay,
+            "normalization_decay": self.row_decay,
             "polynomials": POLYNOMIALS[self.polynomials] if self.polynomials else None,
             "cautious": self.cautious,
         }

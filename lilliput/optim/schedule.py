@@ -90,7 +90,7 @@ def stable_until(schedule: Schedule, steps: int) -> int | None:
     return begin if schedule.warmup.of(steps) < begin < steps else None
 
 
-def going_on(schedule: Schedule) -> Schedule:
+def resumed_schedule(schedule: Schedule) -> Schedule:
     """The schedule of a phase that resumes one of this schedule: at the stable rate from its first step on.
 
     One without a stable rate, such as `Cosine`, is warmed up again.

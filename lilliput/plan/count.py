@@ -16,7 +16,7 @@ from lilliput.publish.export import DTYPES
 from lilliput.recipe import Recipe, Release, unimplemented_parts
 from lilliput.train.checkpoint import KEPT
 from lilliput.train.machine import Machine
-from lilliput.train.phase import Phase, Plan
+from lilliput.train.phase import Phase, StepPlan
 
 HALF, SINGLE = 2, 4
 """Bytes of a number in fp16 or bf16, and in fp32."""
@@ -111,7 +111,7 @@ def _state(spec: ModelSpec, context: int) -> dict[str, int]:
 
 
 def _phase(phase: Phase, spec: ModelSpec, machine: Machine, cost: Cost | None, tariff: Tariff) -> dict[str, Any]:
-    steps = Plan(phase)
+    steps = StepPlan(phase)
     counts = Counter(steps.stage(step) for step in range(steps.steps))
     stages = []
     for stage, here in enumerate(phase.stages):
@@ -121,8 +121,8 @@ def _phase(phase: Phase, spec: ModelSpec, machine: Machine, cost: Cost | None, t
     tokens = sum(stage["tokens"] for stage in stages)
     positions = steps.steps * phase.batch_tokens
     parameters = _parameters(spec)
-    micro = machine.micro_rows(steps.rows, phase.length, cost and cost.rows)
-    known = cost is not None or not machine.finds
+    micro = machine.micro_batch_sizes(steps.rows, phase.length, cost and cost.rows)
+    known = cost is not None or not machine.rows_from_memory
     held = held_bytes(phase, spec)
     state = held["weights"] + held["optimizer"] + held["average"]
     before_decay = steps.stable_until is not None

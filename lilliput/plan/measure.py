@@ -33,7 +33,7 @@ def probe(recipe: Recipe, machine: Machine, report: Callable[[str], None]) -> di
     Raises:
         MachineError: a phase needs more memory than there is.
     """
-    machine = machine.settled()
+    machine = machine.resolved()
     costs = {}
     with _prepared(machine):
         whole = machine.device.startswith("cuda") or machine.compile != "off"
@@ -53,7 +53,7 @@ def probe(recipe: Recipe, machine: Machine, report: Callable[[str], None]) -> di
 @contextmanager
 def _prepared(machine: Machine) -> Iterator[None]:
     threads = torch.get_num_threads()
-    machine.prepare()
+    machine.apply()
     try:
         yield
     finally:

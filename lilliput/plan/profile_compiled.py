@@ -25,11 +25,11 @@ from lilliput.train.compile import compiled
 from lilliput.train.loop import Task, Training
 from lilliput.train.machine import Machine
 from lilliput.train.memory import give_back
-from lilliput.train.micro_batches import MicroBatches, NoRoom
-from lilliput.train.phase import Phase, Plan, Stage
-from lilliput.train.ranks import OneWorker
+from lilliput.train.micro_batches import MicroBatches, StepOutOfMemory
+from lilliput.train.phase import Phase, Stage, StepPlan
+from lilliput.train.ranks import OneRank
 from lilliput.train.rollback import Incidents
-from lilliput.train.signals import Leaving
+from lilliput.train.signals import GracefulShutdown
 from lilliput.train.spike_detection import NoGuard
 
 FIRST = 3
@@ -72,7 +72,7 @@ class WholeSteps:
         return Cost(
             passes=tuple(one for one, _ in found),
             update=None,
-            rows=min(rows for _, rows in found) if self._machine.finds else None,
+            rows=min(rows for _, rows in found) if self._machine.rows_from_memory else None,
             peak=max(known, default=None),
         )
 
@@ -88,16 +88,16 @@ class WholeSteps:
                 folder=folder,
                 seed=0,
                 report=self._report,
-                workers=OneWorker(),
+                workers=OneRank(),
                 incidents=Incidents(folder),
-                micro_batches=MicroBatches(self._machine, phase, folder, OneWorker(), self._report),
-                leaving=Leaving(),
+                micro_batches=MicroBatches(self._machine, phase, folder, OneRank(), self._report),
+                shutdown=GracefulShutdown(),
             )
             while True:
                 try:
                     return self._pass(task), task.micro_batches.largest(0, 0)
-                except NoRoom as refused:
-                    task.micro_batches.halve(refused.step, refused.stage, since=0)
+                except StepOutOfMemory as refused:
+                    task.micro_batches.halve_micro_batch(refused.step, refused.stage, since=0)
                 model.zero_grad()
                 give_back(self._machine.device)
 
@@ -110,7 +110,7 @@ class WholeSteps:
         for _ in range(FIRST):
             step()
         seconds = self._clock.repeated(step, step)
-        rows = Plan(task.phase).rows
+        rows = StepPlan(task.phase).rows
         return Pass(seconds=statistics.median(seconds), repeats=len(seconds), rows=rows, activations=None)
 
 

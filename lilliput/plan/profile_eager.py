@@ -11,16 +11,16 @@ import torch
 
 from lilliput.base.files import hash_of
 from lilliput.base.spec import to_plain
-from lilliput.data.batch import Batch, segments_of
+from lilliput.data.batch import Batch, document_ids_of
 from lilliput.model import LanguageModel, ModelSpec
-from lilliput.objectives.objective import Objective, charged, step_generator
+from lilliput.objectives.objective import Objective, step_generator, target_weight_sum
 from lilliput.optim.optimizer import set_multiplier
 from lilliput.plan.cost import Cost, Measured, Pass
 from lilliput.plan.saved_tensors import with_kept_bytes
 from lilliput.plan.timer import Clock
-from lilliput.train.forward_backward import LaunchedPasses
+from lilliput.train.forward_backward import Eager
 from lilliput.train.machine import Machine
-from lilliput.train.phase import Phase, Plan
+from lilliput.train.phase import Phase, StepPlan
 from lilliput.train.precision import precision_of
 
 LONG_PASS = 1.0
@@ -40,7 +40,7 @@ class Pieces:
 
     def cost(self, phase: Phase, spec: ModelSpec) -> Cost:
         """Of a phase with a model of this shape."""
-        most = max(self._machine.micro_rows(Plan(phase).rows, phase.length))
+        most = max(self._machine.micro_batch_sizes(StepPlan(phase).rows, phase.length))
         passes = []
         for stage in phase.stages:
             key = hash_of([to_plain(spec), to_plain(stage.objective), phase.length, most])
@@ -99,7 +99,7 @@ class _Task:
     def __init__(self, model: LanguageModel, objective: Objective, machine: Machine):
         self._model, self._objective, self._device = model, objective, torch.device(machine.device)
         self._precision = precision_of(machine.device, machine.precision, model)
-        self._passes = LaunchedPasses([objective.build(model)], self._precision, self._device)
+        self._passes = Eager([objective.build(model)], self._precision, self._device)
         self._generator = step_generator(0, 0, self._device)
         self.activations = 0
         """Bytes that the last counting run kept."""
@@ -107,7 +107,7 @@ class _Task:
     def batch(self, rows: int, length: int) -> None:
         """Take another batch, of `rows` rows of `length` positions."""
         self._batch = _random_batch(rows, self._objective.row_length(length), self._model.spec.vocab)
-        self._charged = charged(self._batch, self._objective.tokens_per_position)
+        self._charged = target_weight_sum(self._batch, self._objective.tokens_per_position)
 
     def run(self) -> None:
         self._passes(0, [self._batch], self._charged, self._generator)
@@ -116,12 +116,12 @@ class _Task:
         """The same, counting what is kept in between."""
         batch = self._batch.to(self._device)
         loss, self.activations = with_kept_bytes(
-            lambda: self._passes.losses(0, batch, self._charged, self._generator).total, self._model
+            lambda: self._passes.losses(0, batch, self._charged, self._generator).loss, self._model
         )
         self._precision.backward(loss)
 
 
 def _random_batch(rows: int, length: int, vocab: int) -> Batch:
     tokens = torch.randint(vocab, (rows, length), generator=torch.Generator().manual_seed(0))
-    segments = torch.from_numpy(segments_of(tokens.numpy(), end=0))
-    return Batch(tokens=tokens, weight=torch.ones(rows, length), segments=segments)
+    document_ids = torch.from_numpy(document_ids_of(tokens.numpy(), end=0))
+    return Batch(tokens=tokens, weight=torch.ones(rows, length), document_ids=document_ids)

@@ -2,7 +2,7 @@
 
 import torch
 
-from lilliput.data.batch import Batch, Cursor, segments_of
+from lilliput.data.batch import Batch, Cursor, document_ids_of
 
 DOCUMENT = 700
 """Tokens of a document on average; attention does not look beyond one."""
@@ -29,5 +29,5 @@ class RandomRows:
         if self._document is not None:
             tokens[torch.rand(rows, length, generator=draw) < 1 / self._document] = 0
         weight = (torch.rand(rows, length, generator=draw) < self._weight).float()
-        segments = torch.from_numpy(segments_of(tokens.numpy(), end=0))
-        return Batch(tokens=tokens, weight=weight, segments=segments)
+        document_ids = torch.from_numpy(document_ids_of(tokens.numpy(), end=0))
+        return Batch(tokens=tokens, weight=weight, document_ids=document_ids)

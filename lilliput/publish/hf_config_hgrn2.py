@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from lilliput.model import ModelSpec
-from lilliput.nn.ffn import Square, SwiGLU, SwiGLU2
+from lilliput.nn.ffn import Activation, SwiGLU, SwiGLU2
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.init import Normal
 from lilliput.nn.norm import NormSpec
 from lilliput.nn.rope import Rope
-from lilliput.ops.rope import PAIRS
+from lilliput.ops.rope import LAYOUTS
 from lilliput.publish.config_fields import choice, depth, flag, positive, refuse, whole
 from lilliput.publish.hf_formats.hgrn2 import GATES, NORM_OFFSETS, ROPES, SQUARES, HGRN2Layout
 
@@ -61,14 +61,14 @@ def hgrn2_of(config: Mapping[str, Any], where: str) -> tuple[ModelSpec, HGRN2Lay
             rope=rope,
             rope_tie_gate=flag(entries, "rope_tie_gate", where),
             output_norm=_norm(entries, "output_norm", where),
-            horizons=HORIZONS if flag(entries, "forget_bias", where) else None,
+            forget_timescales=HORIZONS if flag(entries, "forget_bias", where) else None,
             lower_bounds=flag(entries, "lower_bounds", where),
         ),
         ffn=_ffn(entries, where),
         norm=_norm(entries, "norm", where),
         gate=choice(entries, "gate", {name: kind for kind, name in GATES.items()}, where)(),
         tie_embeddings=flag(entries, "tie_word_embeddings", where),
-        logit_cap=positive(entries, "logit_cap", where) if "logit_cap" in entries else None,
+        logit_softcap=positive(entries, "logit_cap", where) if "logit_cap" in entries else None,
         init=Normal(std=positive(entries, "initializer_range", where)),
     )
     return shape, HGRN2Layout(context=whole(entries, "max_position_embeddings", where))
@@ -76,9 +76,9 @@ def hgrn2_of(config: Mapping[str, Any], where: str) -> tuple[ModelSpec, HGRN2Lay
 
 def _rope(entries: Mapping[str, Any], where: str) -> Rope:
     kind = choice(entries, "rope_layers", {name: kind for kind, name in ROPES.items()}, where)
-    pairs = choice(entries, "rope_pairs", {name: name for name in PAIRS}, where)
+    layout = choice(entries, "rope_pairs", {name: name for name in LAYOUTS}, where)
     theta = positive(entries, "rope_theta", where)
-    return kind(theta=theta, pairs=pairs) if "pairs" in kind.__dataclass_fields__ else kind(theta=theta)
+    return kind(theta=theta, layout=layout) if "layout" in kind.__dataclass_fields__ else kind(theta=theta)
 
 
 def _norm(entries: Mapping[str, Any], name: str, where: str) -> NormSpec:
@@ -88,6 +88,6 @@ def _norm(entries: Mapping[str, Any], name: str, where: str) -> NormSpec:
 
 def _ffn(entries: Mapping[str, Any], where: str) -> SwiGLU | SwiGLU2:
     inner = whole(entries, "intermediate_size", where)
-    squares: dict[str, Square | None] = {"swiglu": None, **{name: square for square, name in SQUARES.items()}}
+    squares: dict[str, Activation | None] = {"swiglu": None, **{name: square for square, name in SQUARES.items()}}
     square = choice(entries, "ffn", squares, where)
     return SwiGLU(inner=inner) if square is None else SwiGLU2(inner=inner, square=square)

@@ -29,7 +29,7 @@ model = ModelSpec(
     vocab=32_000,
     width=768,
     layers=12,
-    # The public code turns neighbouring channels (pairs="interleaved"), we turn channel j with j + 32, as kernels do:
+    # The public code turns neighbouring channels (layout="interleaved"), we turn channel j with j + 32, as kernels do:
     # the same model, its channels renamed.
     mixer=GQA(heads=12, kv_heads=12, head_width=64, rope=Everywhere(theta=10_000.0)),
     ffn=SwiGLU(inner=2_048),  # our choice: the shape that comes closest to 200 million

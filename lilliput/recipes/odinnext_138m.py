@@ -17,9 +17,9 @@ from lilliput.model import ModelSpec
 from lilliput.nn.block import ScalarGate
 from lilliput.nn.ffn import SwiGLU2
 from lilliput.nn.hgrn2 import HGRN2
-from lilliput.nn.norm import ZeroCentredRMSNorm
+from lilliput.nn.norm import ZeroCenteredRMSNorm
 from lilliput.nn.rope import EvenLayers
-from lilliput.objectives.next_token import NextBag
+from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.routes.diffusion_blocks import DiffusionBlocks
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.optim.adamw import AdamW
@@ -45,19 +45,19 @@ model = ModelSpec(
         heads=6,
         rope=EvenLayers(
             theta=100_000.0,
-            pairs="half",  # our choice: the fused kernels turn halves, and both pairings can learn the same functions
+            layout="half",  # our choice: the fused kernels turn halves, and both pairings can learn the same functions
         ),
         rope_tie_gate=False,  # our choice: the card changes nothing about the gates of layers that turn
         # Our choice: 768 of a layer's parameters, as the card counts them, are the weights of this norm or else lower
         # bounds of the forget gates, and it mentions no bounds.
-        output_norm=ZeroCentredRMSNorm(),
+        output_norm=ZeroCenteredRMSNorm(),
         lower_bounds=False,
     ),
     # Our choice: the card writes SwiGLU with a square and not of what. A published table defines the name like this;
     # squares of the whole product were found to diverge.
     ffn=SwiGLU2(inner=2_048, square="silu"),
-    norm=ZeroCentredRMSNorm(),
-    gate=ScalarGate(first=0.0),  # our choice: every branch joins at half
+    norm=ZeroCenteredRMSNorm(),
+    gate=ScalarGate(init=0.0),  # our choice: every branch joins at half
 )
 
 terms = (CrossEntropy(), ZLoss(weight=1e-4))
@@ -71,9 +71,9 @@ accelerated = Phase(
     batch_tokens=BATCH,
     data=Mixture(weights={"natural": 1.0}),
     stages=(  # 4 -> 2 -> 1; our choice of shares: inside the band where superposition was found to help
-        Stage(share=0.20, objective=NextBag(bag=4, route=blocks, terms=terms)),
-        Stage(share=0.10, objective=NextBag(bag=2, route=blocks, terms=terms)),
-        Stage(share=0.70, objective=NextBag(bag=1, route=blocks, terms=terms)),
+        Stage(share=0.20, objective=NextToken(bag=4, route=blocks, terms=terms)),
+        Stage(share=0.10, objective=NextToken(bag=2, route=blocks, terms=terms)),
+        Stage(share=0.70, objective=NextToken(bag=1, route=blocks, terms=terms)),
     ),
     optimizer=optimizer,
     schedule=WarmupStableDecay(warmup=Steps(2_000), decay=Share(0.0)),  # our choice: only the last phase decays
@@ -86,7 +86,7 @@ end_to_end = Phase(
     length=2_048,
     batch_tokens=BATCH,
     data=Mixture(weights={"natural": 1.0}),
-    stages=(Stage(share=1.0, objective=NextBag(terms=terms)),),
+    stages=(Stage(share=1.0, objective=NextToken(terms=terms)),),
     optimizer=optimizer,
     # Our choice: the function changes at the switch, so moments and rate begin again; half a phase is 15% of all steps.
     schedule=WarmupStableDecay(warmup=Steps(1_000), decay=Share(0.5)),

@@ -9,7 +9,7 @@ from dataclasses import replace
 from lilliput.base.units import Share, Steps, Tokens
 from lilliput.growth.add_tokens import AddTokens
 from lilliput.growth.use_ema import UseEma
-from lilliput.objectives.next_token import NextBag
+from lilliput.objectives.next_token import NextToken
 from lilliput.optim.schedule import WarmupStableDecay
 from lilliput.recipes import odinnext_138m as card
 from lilliput.tokenizer.chatml import CHATML
@@ -22,9 +22,9 @@ pretrain = replace(
     name="pretrain",
     tokens=Tokens(card.TOKENS),
     stages=(
-        Stage(share=0.20, objective=NextBag(bag=4, terms=card.terms)),
-        Stage(share=0.10, objective=NextBag(bag=2, terms=card.terms)),
-        Stage(share=0.70, objective=NextBag(bag=1, terms=card.terms)),
+        Stage(share=0.20, objective=NextToken(bag=4, terms=card.terms)),
+        Stage(share=0.10, objective=NextToken(bag=2, terms=card.terms)),
+        Stage(share=0.70, objective=NextToken(bag=1, terms=card.terms)),
     ),
     schedule=WarmupStableDecay(warmup=Steps(2_000), decay=Share(0.15)),
 )

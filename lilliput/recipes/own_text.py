@@ -13,7 +13,7 @@ from lilliput.model import ModelSpec
 from lilliput.nn.ffn import SwiGLU
 from lilliput.nn.gqa import GQA
 from lilliput.nn.rope import Everywhere
-from lilliput.objectives.next_token import NextBag
+from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.optim.normuon import NorMuon
 from lilliput.optim.schedule import WarmupStableDecay
@@ -46,7 +46,7 @@ recipe = Recipe(
             length=256,
             batch_tokens=16 * 256,
             data=Mixture(weights={"texts": 1.0}),
-            stages=(Stage(share=1.0, objective=NextBag(terms=(CrossEntropy(), ZLoss(weight=1e-4)))),),
+            stages=(Stage(share=1.0, objective=NextToken(terms=(CrossEntropy(), ZLoss(weight=1e-4)))),),
             optimizer=NorMuon(lr=1e-2, adam_lr=8e-3),
             schedule=WarmupStableDecay(warmup=Share(0.02), decay=Share(0.4), shape="linear", floor=0.02),
         ),

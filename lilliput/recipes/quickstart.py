@@ -15,7 +15,7 @@ from lilliput.growth.add_tokens import AddTokens
 from lilliput.model import ModelSpec
 from lilliput.nn.ffn import SwiGLU
 from lilliput.nn.hgrn2 import HGRN2
-from lilliput.objectives.next_token import NextBag
+from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.optim.normuon import NorMuon
 from lilliput.optim.schedule import WarmupStableDecay
@@ -35,7 +35,7 @@ DISTRIBUTIONS = (
 ).split()
 
 docs = Installed(distributions=tuple(DISTRIBUTIONS))
-next_token = (Stage(share=1.0, objective=NextBag(terms=(CrossEntropy(), ZLoss(weight=1e-4)))),)
+next_token = (Stage(share=1.0, objective=NextToken(terms=(CrossEntropy(), ZLoss(weight=1e-4)))),)
 
 pretrain = Phase(
     name="pretrain",
@@ -73,7 +73,7 @@ recipe = Recipe(
     tokenizer_corpora=("docs",),
     split=Split(share=0.04),
     model=ModelSpec(
-        vocab=4_096, width=256, layers=2, mixer=HGRN2(heads=4, horizons=(2.0, 150.0)), ffn=SwiGLU(inner=768)
+        vocab=4_096, width=256, layers=2, mixer=HGRN2(heads=4, forget_timescales=(2.0, 150.0)), ffn=SwiGLU(inner=768)
     ),
     timeline=(
         pretrain,

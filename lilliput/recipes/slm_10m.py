@@ -12,7 +12,7 @@ from lilliput.nn.ffn import SwiGLU
 from lilliput.nn.gqa import GQA
 from lilliput.nn.norm import RMSNorm
 from lilliput.nn.rope import Everywhere
-from lilliput.objectives.next_token import NextBag
+from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.schedule import WarmupStableDecay
@@ -40,7 +40,7 @@ pretrain = Phase(
     length=1_024,
     batch_tokens=32 * 16 * 1_024,  # rows x accumulation x length = 524,288
     data=Mixture(weights={"fineweb-edu": 0.55, "cosmopedia-v2": 0.25, "fineweb-hq": 0.10, "finemath": 0.10}),
-    stages=(Stage(share=1.0, objective=NextBag(terms=(CrossEntropy(), ZLoss(weight=1e-4)))),),
+    stages=(Stage(share=1.0, objective=NextToken(terms=(CrossEntropy(), ZLoss(weight=1e-4)))),),
     optimizer=AdamW(lr=3e-3, betas=(0.9, 0.95), weight_decay=0.1),  # decays the tied embedding too, norms never
     schedule=WarmupStableDecay(warmup=Steps(1_000), first="zero", decay=Share(0.15), shape="cosine", floor=0.1),
     clip=1.0,

@@ -11,7 +11,7 @@ from lilliput.base.ownership import check_name
 from lilliput.base.spec import from_plain, is_lilliputs, types_in
 from lilliput.optim.schedule import Constant
 from lilliput.recipe import foreign_types, plain_recipe
-from lilliput.train.phase import Phase, Plan
+from lilliput.train.phase import Phase, StepPlan
 
 RECIPE = "lilliput.recipe:Recipe"
 PHASE = "lilliput.train.phase:Phase"
@@ -85,7 +85,7 @@ def _entry(plain: dict[str, Any], path: Path) -> Any:
         stages=stages,
         schedule=Constant(),  # which decides no number of steps
     )
-    return HiddenPhase(name=plain["name"], steps=Plan(told).steps)
+    return HiddenPhase(name=plain["name"], steps=StepPlan(told).steps)
 
 
 def _known(plain: Any, path: Path) -> Any:
@@ -100,4 +100,4 @@ def _known(plain: Any, path: Path) -> Any:
 
 def planned(entry: Phase | HiddenPhase) -> int | None:
     """The steps of a phase, if they can be told."""
-    return Plan(entry).steps if isinstance(entry, Phase) else entry.steps
+    return StepPlan(entry).steps if isinstance(entry, Phase) else entry.steps

@@ -12,7 +12,7 @@ from lilliput.base.run_folder import RunFolder
 from lilliput.recipe import Recipe, Release, read_recipe, vocabulary_of
 from lilliput.report.recipe_outline import HiddenPhase, Outline, planned, read_outline
 from lilliput.train.metrics_file import INCIDENTS, Line, measured_of, read_growing, steps_of
-from lilliput.train.phase import Phase, Plan
+from lilliput.train.phase import Phase, StepPlan
 from lilliput.train.resuming import described
 
 HINT = "put what is damaged in it back from a copy; `lilliput runs` lists other runs"
@@ -137,7 +137,7 @@ def _resuming(recipe: Recipe, place: int, entry: Phase) -> dict[str, Any]:
     before = recipe.phase_before(place)
     return {
         "begins": described(before[1]) if entry.resumes is not None and before else None,
-        "resumed_at": Plan(entry).resumable if recipe.resumed_by(place) is not None else None,
+        "resumed_at": StepPlan(entry).resumable if recipe.resumed_by(place) is not None else None,
     }
 
 

@@ -209,7 +209,7 @@ def evaluate_model(
     found = _subject(Path(_path(model, "the model")), trust_code=trust_code)
     items = items_of(Path(eval_data) if eval_data is not None else None)
     settings: dict[str, Any] = {
-        "device": Machine(device=device).settled().device,
+        "device": Machine(device=device).resolved().device,
         "dtype": dtype,
         "batch_size": batch_size,
         "limit": limit,

@@ -23,7 +23,7 @@ from lilliput.evals.harness import evaluate
 from lilliput.evals.question_files import Items, asked
 from lilliput.evals.run_suite import write_arithmetic
 from lilliput.evals.suites import ARITHMARK2_SYNTHETIC, HELDOUT, Suite, named
-from lilliput.generate.stream_text import write_on
+from lilliput.generate.stream_text import stream_text
 from lilliput.publish.load import Published, load
 from lilliput.publish.remote_code import check_code
 from lilliput.recipe import Recipe, Release
@@ -165,8 +165,13 @@ class Assessor:
 
     def _write(self, published: Published, prompt: list[int]) -> str:
         sampling = published.generation.sampling
-        pieces = write_on(
-            published.model, published.tokenizer, prompt, sampling, stops=published.stop_ids, most=SAMPLE_TOKENS
+        pieces = stream_text(
+            published.model,
+            published.tokenizer,
+            prompt,
+            sampling,
+            stop_token_ids=published.stop_ids,
+            max_new_tokens=SAMPLE_TOKENS,
         )
         return "".join(pieces)
 

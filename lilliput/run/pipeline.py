@@ -28,7 +28,7 @@ from lilliput.run.prepare import Preparation
 from lilliput.run.reproducibility import keep_code, settle
 from lilliput.run.runner import Beside, Walk, phase_code, phase_seed, prepare, untrained
 from lilliput.train.all_reduce import RANK, AllReduce
-from lilliput.train.loggers.logger import check_sinks
+from lilliput.train.loggers.logger import check_loggers
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase, phase_folder
 
@@ -65,7 +65,7 @@ def run(
         RunError: a phase in the folder was trained from something else, or would go on to other bits.
     """
     check_implemented(recipe)
-    check_sinks(sinks)
+    check_loggers(sinks)
     with _walking(recipe, folder, machine, console, command, sinks, allow_change) as walk:
         publisher = walk.publisher(items)
         return walk.along(walk.train, publisher)
@@ -120,7 +120,7 @@ def train(
         sinks, allow_change: see `run`.
     """
     check_implemented(recipe.until(until) if until else recipe)
-    check_sinks(sinks)
+    check_loggers(sinks)
     with _walking(recipe, folder, machine, console, command, sinks, allow_change) as walk:
         walk.along(walk.train, None, until)
 
@@ -139,9 +139,9 @@ def publish(
     with _opened(recipe, folder, command) as opened:
         if (opened.read("run.json") or {}).get("machine") is None:
             raise untrained("this run", folder)
-        settled = settle(opened, None)
-        settled.prepare()
-        walk = Walk(opened, recipe, settled, console)
+        resolved = settle(opened, None)
+        resolved.apply()
+        walk = Walk(opened, recipe, resolved, console)
         return walk.along(walk.trained, walk.publisher(items))
 
 
@@ -158,18 +158,18 @@ def _walking(
     """The walk of this process: that of the first worker, which holds the run, or that of one beside it."""
     if os.environ.get(RANK, "0") != "0":
         run = RunFolder(folder)  # read, never written
-        settled = machine.settled() if machine else settle(run, None)
-        if isinstance(settled.exchange, AllReduce):
-            settled.prepare()
-            with settled.exchange.join(settled.device) as workers, using(*code_of((recipe, settled))):
-                yield Beside(run, recipe, settled, Terminal(quiet=True), workers)
+        resolved = machine.resolved() if machine else settle(run, None)
+        if isinstance(resolved.exchange, AllReduce):
+            resolved.apply()
+            with resolved.exchange.join(resolved.device) as workers, using(*code_of((recipe, resolved))):
+                yield Beside(run, recipe, resolved, Terminal(quiet=True), workers)
             return
     with _opened(recipe, folder, command, allow_change=allow_change) as opened, using(*code_of(machine)):
         named = command and command.machine
-        settled = settle(opened, machine, named=named, allow_change=allow_change)
-        settled.prepare()
-        with settled.exchange.join(settled.device) as workers:
-            yield Walk(opened, recipe, settled, console, workers, sinks=sinks, allow_change=allow_change)
+        resolved = settle(opened, machine, named=named, allow_change=allow_change)
+        resolved.apply()
+        with resolved.exchange.join(resolved.device) as workers:
+            yield Walk(opened, recipe, resolved, console, workers, sinks=sinks, allow_change=allow_change)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from lilliput.data.permutation import Permutation
 from lilliput.data.shards import Shards
 from lilliput.evals.question_files import Items, check_items
 from lilliput.evals.suites import named
-from lilliput.growth.growth import Line
+from lilliput.growth.growth import Lineage
 from lilliput.publish.card.card import card
 from lilliput.publish.card.edited import card_of, edited, write_card
 from lilliput.publish.export import CARD_FILE, WEIGHTS_FILE, export
@@ -37,7 +37,7 @@ from lilliput.run.evaluate_release import Assessor
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, has_chatml
 from lilliput.train.machine import Machine
 from lilliput.train.metrics_file import measured_of, read_metrics, released, steps_of
-from lilliput.train.phase import Phase, Plan, phase_folder
+from lilliput.train.phase import Phase, StepPlan, phase_folder
 
 LOOKED_AT, BEGINNING = 300, 400
 """Training texts by which a card tells their languages, and tokens of each."""
@@ -65,7 +65,7 @@ class Publisher:
     def publish(
         self,
         release: Release,
-        line: Line,
+        line: Lineage,
         *,
         lineage: str,
         phases: Sequence[str],
@@ -101,7 +101,7 @@ class Publisher:
         self._say(f"{release.name}: {_quoting(self._recipe, release)}")
         return folder
 
-    def _export(self, release: Release, line: Line, lineage: str, heldout: Shards) -> dict[str, Any]:
+    def _export(self, release: Release, line: Lineage, lineage: str, heldout: Shards) -> dict[str, Any]:
         name = f"releases/{release.name}"
         self._run.put_back(name)
         theirs = edited(self._run.path, release.name)
@@ -145,7 +145,7 @@ class Publisher:
         evaluation: dict[str, Any],
         phases: Sequence[str],
         heldout: Shards,
-        line: Line,
+        line: Lineage,
     ) -> dict[str, Any]:
         """Everything the card may say, and nothing that is not in the run folder."""
         parts = {name: self._run.read(f"parts/shards.{name}.json") for name in self._recipe.corpora}
@@ -172,7 +172,7 @@ class Publisher:
                 later = self._recipe.resumed_by(place)
                 after = None if later is None else self._recipe.timeline[later]
                 if later is not None and isinstance(after, Phase) and phase_folder(later, after) in phases:
-                    return Plan(entry).resumable
+                    return StepPlan(entry).resumable
         return None
 
     def _phase(self, name: str, left_at: int | None) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What the bits of a run depend on besides its recipe and its text, frozen when training begins.
 
-    machine     device, precision, threads, micro-batch, compilation, workers     `Machine`, settled
+    machine     device, precision, threads, micro-batch, compilation, workers     `Machine`, resolved
     made_with   versions of PyTorch and Lilliput, the kind of processor; on a GPU also Triton, CUDA and its name, and
                 the tiles of kernels where they are tuned ones
 
@@ -37,22 +37,22 @@ def settle(run: RunFolder, machine: Machine | None, *, named: str | None = None,
     record = run.read("run.json")
     assert record is not None
     if record["machine"] is None:
-        settled = (machine or Machine()).settled()
-        run.write_sealed("run.json", record | {"machine": to_plain(settled), "machine_name": named})
-        return settled
+        resolved = (machine or Machine()).resolved()
+        run.write_sealed("run.json", record | {"machine": to_plain(resolved), "machine_name": named})
+        return resolved
     before = from_plain(_last(record)["machine"], where="run.json")
-    if machine is None or machine.settled() == before:
-        return before.settled()
+    if machine is None or machine.resolved() == before:
+        return before.resolved()
     if not allow_change:
-        raise _changed(run, differences({"machine": to_plain(before)}, {"machine": to_plain(machine.settled())}))
-    return machine.settled()
+        raise _changed(run, differences({"machine": to_plain(before)}, {"machine": to_plain(machine.resolved())}))
+    return machine.resolved()
 
 
 def keep(run: RunFolder, machine: Machine, phase: str, *, allow_change: bool = False) -> list[str]:
     """Before a phase trains here: freeze what is not frozen yet, compare what is.
 
     Args:
-        run: open, with its machine settled.
+        run: open, with its machine resolved.
         machine: that it trains on now.
         phase: which, as a part of the run.
         allow_change: whether it may go on although something differs.
@@ -108,12 +108,12 @@ def keep_code(run: RunFolder, phase: str, code: dict[str, str], *, allow_change:
 
 
 def made_with(machine: Machine) -> dict[str, Any]:
-    """What decides how this (settled) machine rounds, by name; it is prepared for."""
+    """What decides how this (resolved) machine rounds, by name; it is prepared for."""
     from lilliput import __version__
 
     found: dict[str, Any] = {"lilliput": __version__, "torch": torch.__version__}
     if machine.tiles is not None:
-        found["tiles"] = tile_cache.used()
+        found["tiles"] = tile_cache.active()
     if machine.device.startswith("cuda"):
         return found | {
             "triton": _version("triton"),

@@ -19,7 +19,7 @@ from lilliput.base.files import hash_of, sha256
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.evals.question_files import Items
-from lilliput.growth.growth import Line
+from lilliput.growth.growth import Lineage
 from lilliput.model import copy_weights
 from lilliput.recipe import Recipe, Release
 from lilliput.report.loss_plot import plot_loss
@@ -30,17 +30,17 @@ from lilliput.run.reproducibility import keep
 from lilliput.tokenizer.bpe import tokenizer_hash
 from lilliput.tokenizer.specials import vocabulary_size
 from lilliput.train.checkpoint import Checkpoint, write_tensors
-from lilliput.train.loggers.logger import Feed, Shown
+from lilliput.train.loggers.logger import LoggerGroup, RunInfo
 from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
-from lilliput.train.metrics_log import Watch
+from lilliput.train.metrics_log import MetricsLogger
 from lilliput.train.micro_batches import read_rows
-from lilliput.train.phase import Phase, Plan, Reader, phase_folder
-from lilliput.train.ranks import OneWorker, Workers
-from lilliput.train.resuming import BEFORE_DECAY, CHECKPOINTS, beginning, described
+from lilliput.train.phase import Phase, Reader, StepPlan, phase_folder
+from lilliput.train.ranks import OneRank, Ranks
+from lilliput.train.resuming import BEFORE_DECAY, CHECKPOINTS, described, resume_point
 from lilliput.train.rollback import read_incidents
-from lilliput.train.unwatched import Unwatched
-from lilliput.train.validation import Measure, measurer
+from lilliput.train.unwatched import NullLogger
+from lilliput.train.validation import Measure, make_validator
 
 MANY = 10
 """Passes over the same text that are warned of; up to four lose little (Muennighoff et al., arXiv 2305.16264)."""
@@ -72,7 +72,7 @@ class Walk:
         recipe: Recipe,
         machine: Machine,
         console: Console,
-        workers: Workers = OneWorker(),
+        workers: Ranks = OneRank(),
         *,
         sinks: Sequence[str] = (),
         allow_change: bool = False,
@@ -95,7 +95,7 @@ class Walk:
             tokenizer = prepare(self._preparation, self._recipe, until)
         recipe = self._recipe.filled(vocabulary_size(tokenizer))
         model = recipe.model.build(recipe.seed).to(self.machine.device)
-        line = Line(model=model, tokenizer=tokenizer, average={})
+        line = Lineage(model=model, tokenizer=tokenizer, average={})
         past = {"model": recipe.model.identity(), "seed": recipe.seed, "tokenizer": tokenizer_hash(tokenizer)}
         releases: list[Path] = []
         phases: list[str] = []
@@ -124,14 +124,16 @@ class Walk:
     def _resumed(self, place: int, phase: Phase, past: dict[str, Any]) -> dict[str, Any]:
         """What a phase comes after: of one that it resumes, a part of its steps."""
         before = self._recipe.phase_before(place)
-        return past if phase.resumes is None or before is None else past | {"steps": Plan(before[1]).resumable}
+        return past if phase.resumes is None or before is None else past | {"steps": StepPlan(before[1]).resumable}
 
-    def train(self, place: int, phase: Phase, line: Line, past: dict[str, Any]) -> tuple[Line, dict[str, Any]]:
+    def train(self, place: int, phase: Phase, line: Lineage, past: dict[str, Any]) -> tuple[Lineage, dict[str, Any]]:
         """The line after a phase, trained now as far as it is not."""
         name = phase_folder(place, phase)
         tokens = {corpus: self._preparation.tokens(corpus, line.tokenizer) for corpus in phase.data.corpora}
         inputs = self._inputs(place, phase, past, tokens)
-        measure = measurer(tokens, phase.length, self.machine)  # refuses what cannot be measured before anything begins
+        measure = make_validator(
+            tokens, phase.length, self.machine
+        )  # refuses what cannot be measured before anything begins
 
         def make(folder: Path) -> dict[str, Any]:
             for change in keep(self._run, self.machine, name, allow_change=self._allow_change):
@@ -146,9 +148,9 @@ class Walk:
     def _first(self) -> Iterator[None]:
         """What the first worker does before the others look at it."""
         yield
-        self.workers.wait()
+        self.workers.barrier()
 
-    def trained(self, place: int, phase: Phase, line: Line, past: dict[str, Any]) -> tuple[Line, dict[str, Any]]:
+    def trained(self, place: int, phase: Phase, line: Lineage, past: dict[str, Any]) -> tuple[Lineage, dict[str, Any]]:
         """The line after a phase that is trained already.
 
         Raises:
@@ -178,17 +180,17 @@ class Walk:
         return record["machine"]
 
     def _train(
-        self, folder: Path, place: int, phase: Phase, line: Line, tokens: dict[str, Any], measure: Measure
+        self, folder: Path, place: int, phase: Phase, line: Lineage, tokens: dict[str, Any], measure: Measure
     ) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
-        plan = Plan(phase)
+        plan = StepPlan(phase)
         reader, bytes_per_token = phase.data.open(tokens), phase.data.bytes_per_token(tokens)
         self._say(f"{phase.name}: {_passes(phase, reader.tokens_available)}")
         metrics = folder / "metrics.jsonl"
 
-        def watch(step: int) -> Watch:
-            shown = Shown(run=self._run.path, recipe=self._recipe.name, phase=folder.name, step=step)
-            return Watch(
+        def watch(step: int) -> MetricsLogger:
+            shown = RunInfo(run=self._run.path, recipe=self._recipe.name, phase=folder.name, step=step)
+            return MetricsLogger(
                 metrics,
                 self._console,
                 phase.name,
@@ -197,7 +199,7 @@ class Walk:
                 bytes_per_token,
                 device=self.machine.device,
                 after=self._report,
-                feed=Feed(self._sinks, shown, self._say),
+                feed=LoggerGroup(self._sinks, shown, self._say),
             )
 
         average = self._through(folder, place, phase, line, reader, measure, watch)
@@ -218,7 +220,7 @@ class Walk:
         folder: Path,
         place: int,
         phase: Phase,
-        line: Line,
+        line: Lineage,
         reader: Reader,
         measure: Measure,
         watch: Callable[[int], Any],
@@ -246,7 +248,7 @@ class Walk:
 
         def begin() -> Checkpoint:
             self._say(f"{phase.name}: goes on {described(before[1])}")
-            return beginning(before[1], self._run.path / phase_folder(*before))
+            return resume_point(before[1], self._run.path / phase_folder(*before))
 
         return begin
 
@@ -258,8 +260,14 @@ class Walk:
             self._say(f"no {REPORT}: {error}")
 
     def _after(
-        self, place: int, phase: Phase, line: Line, past: dict[str, Any], inputs: dict[str, Any], made: dict[str, Any]
-    ) -> tuple[Line, dict[str, Any]]:
+        self,
+        place: int,
+        phase: Phase,
+        line: Lineage,
+        past: dict[str, Any],
+        inputs: dict[str, Any],
+        made: dict[str, Any],
+    ) -> tuple[Lineage, dict[str, Any]]:
         final = self._run.path / phase_folder(place, phase) / "final"
         copy_weights(line.model, load_file(final / "weights.safetensors"))
         average = load_file(final / "average.safetensors", device=str(self.machine.device))
@@ -281,17 +289,17 @@ class Beside(Walk):
 
     @contextmanager
     def _first(self) -> Iterator[None]:
-        self.workers.wait()
+        self.workers.barrier()
         yield
 
-    def train(self, place: int, phase: Phase, line: Line, past: dict[str, Any]) -> tuple[Line, dict[str, Any]]:
+    def train(self, place: int, phase: Phase, line: Lineage, past: dict[str, Any]) -> tuple[Lineage, dict[str, Any]]:
         name = phase_folder(place, phase)
         tokens = {corpus: self._preparation.tokens(corpus, line.tokenizer) for corpus in phase.data.corpora}
         inputs = self._inputs(place, phase, past, tokens)
         if self._run.made(name, inputs, _is_whole) is None:
-            measure = measurer(tokens, phase.length, self.machine)
+            measure = make_validator(tokens, phase.length, self.machine)
             reader = phase.data.open(tokens)
-            self._through(self._run.path / name, place, phase, line, reader, measure, lambda step: Unwatched())
+            self._through(self._run.path / name, place, phase, line, reader, measure, lambda step: NullLogger())
         with self._first():
             made = self._run.made(name, inputs, _is_whole)
         assert made is not None, "the first worker has just written it"

@@ -20,7 +20,7 @@ from lilliput.base.run_folder import RunFolder
 from lilliput.base.safetensors_headers import opened
 from lilliput.base.spec import to_plain
 from lilliput.evals.native_model import Native
-from lilliput.growth.growth import Growth, Line
+from lilliput.growth.growth import Growth, Lineage
 from lilliput.model import LanguageModel, ModelSpec, copy_weights
 from lilliput.publish.export import Generation
 from lilliput.publish.loaded_model import Published, check_ids
@@ -101,7 +101,7 @@ def load_trained(recipe: str | PathLike[str] | Recipe, folder: str | PathLike[st
         code = [recipe_and_code(str(recipe))[1]]
     with using(*code):
         published = read_trained(Path(folder)).published
-    return Model(published, Path(folder), Machine(device=device).settled().device)
+    return Model(published, Path(folder), Machine(device=device).resolved().device)
 
 
 def read_trained(folder: Path) -> Trained:
@@ -168,7 +168,7 @@ def _reached(recipe: Recipe, run: RunFolder, tokenizer: Tokenizer) -> _Reached |
     )
 
 
-def _line(recipe: Recipe, run: RunFolder, reached: _Reached) -> Line:
+def _line(recipe: Recipe, run: RunFolder, reached: _Reached) -> Lineage:
     """The model and tokenizer after the last trained phase and its growths, in fp32 on the CPU."""
     part = phase_folder(reached.place, reached.phase)
     run.refuse_change(part, {"phase": to_plain(reached.phase), "seed": phase_seed(recipe.seed, reached.place)})
@@ -183,7 +183,7 @@ def _line(recipe: Recipe, run: RunFolder, reached: _Reached) -> Line:
                 hint=f"train it again from its last checkpoint: lilliput train {run.path}",
             )
     model = _read_weights(final / "weights.safetensors", reached.spec, recipe.seed)
-    line = Line(model=model, tokenizer=reached.tokenizer, average=load_file(final / "average.safetensors"))
+    line = Lineage(model=model, tokenizer=reached.tokenizer, average=load_file(final / "average.safetensors"))
     for place, growth in reached.growths:
         line = growth.grow(line, phase_seed(recipe.seed, place))
     return line
@@ -212,7 +212,7 @@ def _read_weights(file: Path, spec: ModelSpec, seed: int) -> LanguageModel:
     return model.eval()
 
 
-def _published(recipe: Recipe, reached: _Reached, line: Line, where: str) -> Published:
+def _published(recipe: Recipe, reached: _Reached, line: Lineage, where: str) -> Published:
     release, specials, tokenizer = reached.release, recipe.tokenizer.specials, line.tokenizer
     context = release.layout.context if release else reached.phase.length
     generation = release.generation if release else Generation(max_new_tokens=max(1, min(MOST, context // 2)))

@@ -89,7 +89,7 @@ def sweep(
         choose(variant.recipe, chosen.name)
         check_implemented(variant.recipe.until(chosen.phase))
     refuse_without_effect(recipe, overs, chosen)
-    (machine or Machine()).settled()
+    (machine or Machine()).resolved()
     walk = _Walk(recipe, folder, machine, chosen, console, command)
     walk.count(every)
     walk.open(overs, [recipe.seed + place for place in range(seeds)])

@@ -33,20 +33,20 @@ class AllReduce:
 
     workers: int | Literal["auto"] = "auto"
     """`auto` is how many there are when the run begins."""
-    compress: Literal["none", "bf16", "fp16"] = "none"
+    gradient_dtype: Literal["none", "bf16", "fp16"] = "none"
     """What gradients travel in over a slow link, in half the bytes. bf16 has the range of fp32 and 8 bits of precision;
     fp16 has 11, and what passes its range is a step that is not finite."""
 
     def __post_init__(self) -> None:
-        check_choice("AllReduce", ("none", *NARROW), compress=self.compress)
+        check_choice("AllReduce", ("none", *NARROW), compress=self.gradient_dtype)
         if self.workers != "auto":
             check_range("AllReduce", 1, float("inf"), workers=self.workers)
 
-    def settled(self) -> "AllReduce":
+    def resolved(self) -> "AllReduce":
         return replace(self, workers=int(os.environ.get("WORLD_SIZE", 1))) if self.workers == "auto" else self
 
     @contextmanager
-    def join(self, device: str) -> Iterator["AllWorkers"]:
+    def join(self, device: str) -> Iterator["AllRanks"]:
         here = int(os.environ.get("WORLD_SIZE", 0))
         if here != self.workers:
             raise MachineError(
@@ -61,12 +61,12 @@ class AllReduce:
         else:
             distributed.init_process_group("gloo", timeout=PATIENCE)
         try:
-            yield AllWorkers(device, self.compress)
+            yield AllRanks(device, self.gradient_dtype)
         finally:
             distributed.destroy_process_group()
 
 
-class AllWorkers:
+class AllRanks:
     """The workers of a process group."""
 
     def __init__(self, device: str, compress: str):
@@ -83,7 +83,7 @@ class AllWorkers:
         distributed.all_reduce(together)
         return dict(zip(numbers, together.tolist(), strict=True))
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         distributed.barrier()
 
 

@@ -3,19 +3,19 @@
 from typing import NamedTuple
 
 from lilliput.data.batch import Batch, Cursor
-from lilliput.objectives.objective import charged
+from lilliput.objectives.objective import target_weight_sum
 from lilliput.train.micro_batches import MicroBatches
 from lilliput.train.phase import Phase, Reader
-from lilliput.train.ranks import Workers
+from lilliput.train.ranks import Ranks
 from lilliput.train.rollback import Incidents
 
 
-class StepRows(NamedTuple):
+class StepBatches(NamedTuple):
     """What is read for a step."""
 
     batches: list[Batch]
     """Micro-batches of this worker, on the CPU."""
-    charged: float
+    denominator: float
     """Sum of the target weights of the whole step."""
     after: Cursor
 
@@ -28,7 +28,7 @@ class _Wanted(NamedTuple):
     shares: list[tuple[int, int]]
 
 
-class Reading:
+class BatchLoader:
     """Of the steps of a phase."""
 
     def __init__(
@@ -36,30 +36,30 @@ class Reading:
         phase: Phase,
         reader: Reader,
         device: str,
-        workers: Workers,
+        workers: Ranks,
         incidents: Incidents,
         micro_batches: MicroBatches,
     ):
         self._phase, self._reader, self._device, self._rank = phase, reader, device, workers.rank
         self._incidents, self._micro_batches = incidents, micro_batches
-        self._ahead: tuple[_Wanted, StepRows] | None = None
+        self._ahead: tuple[_Wanted, StepBatches] | None = None
 
-    def read(self, step: int, stage: int, cursor: Cursor) -> StepRows:
+    def read(self, step: int, stage: int, cursor: Cursor) -> StepBatches:
         """The rows of step `step` (from 0), as they were read ahead where nothing has changed since."""
         wanted = _Wanted(stage, cursor, self._micro_batches.shares(step, stage))
         ahead, self._ahead = self._ahead, None
         return ahead[1] if ahead and ahead[0] == wanted else self._read(wanted)
 
-    def read_ahead(self, step: int, stage: int, cursor: Cursor) -> None:
+    def prefetch(self, step: int, stage: int, cursor: Cursor) -> None:
         """Those of a step that is to come."""
         wanted = _Wanted(stage, cursor, self._micro_batches.shares(step, stage))
         self._ahead = wanted, self._read(wanted)
 
-    def _read(self, wanted: _Wanted) -> StepRows:
+    def _read(self, wanted: _Wanted) -> StepBatches:
         objective, batches, whole = self._phase.stages[wanted.stage].objective, [], 0.0
         length, cursor = objective.row_length(self._phase.length), self._incidents.skip(wanted.cursor)
         for worker, rows in wanted.shares:
             batch, cursor = self._reader.read(cursor, rows, length, objective.tokens_per_position)
-            whole += charged(batch, objective.tokens_per_position)
+            whole += target_weight_sum(batch, objective.tokens_per_position)
             batches += [batch.bound_for(self._device)] if worker == self._rank else []
-        return StepRows(batches, whole, cursor)
+        return StepBatches(batches, whole, cursor)

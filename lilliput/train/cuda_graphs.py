@@ -8,7 +8,7 @@ import torch
 Made = TypeVar("Made")
 
 
-def recorded(run: Callable[[], Made], pool: Any = None) -> tuple[torch.cuda.CUDAGraph, Made]:
+def capture(run: Callable[[], Made], pool: Any = None) -> tuple[torch.cuda.CUDAGraph, Made]:
     """What `run` launches as a CUDA graph, launching none of it, and what it returned, which each replay makes.
 
     Args:

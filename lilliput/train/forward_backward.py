@@ -13,18 +13,20 @@ from torch import Tensor, nn
 
 from lilliput.data.batch import Batch
 from lilliput.objectives.objective import Losses
-from lilliput.train.cuda_graphs import recorded
+from lilliput.train.cuda_graphs import capture
 from lilliput.train.precision import Precision
-from lilliput.train.ranks import Workers
+from lilliput.train.ranks import Ranks
 
-Parts = dict[str, Tensor]
+LossParts = dict[str, Tensor]
 """Detached scalars by term, in nats a charged token, of a whole step."""
 
 
-class Passes(Protocol):
+class ForwardBackward(Protocol):
     """What adds up the gradients of a step."""
 
-    def __call__(self, stage: int, batches: Sequence[Batch], charged: float, generator: torch.Generator) -> Parts:
+    def __call__(
+        self, stage: int, batches: Sequence[Batch], denominator: float, generator: torch.Generator
+    ) -> LossParts:
         """Add the gradients of all micro-batches to those of the parameters.
 
         Args:
@@ -38,23 +40,23 @@ class Passes(Protocol):
         """
         ...
 
-    def drop(self) -> None:
+    def release_graphs(self) -> None:
         """Give up what is kept from step to step to be faster: what was recorded, with its memory."""
         ...
 
 
-def passes_of(
-    how: str, objectives: Sequence[nn.Module], precision: Precision, model: nn.Module, workers: Workers
-) -> Passes:
+def forward_backward_of(
+    how: str, objectives: Sequence[nn.Module], precision: Precision, model: nn.Module, workers: Ranks
+) -> ForwardBackward:
     """Those that `Machine.compile` names; launched for several workers, and for models that wait for their device."""
     if workers.count > 1:
-        return SharedPasses(objectives, precision, next(model.parameters()).device, workers)
-    launched = LaunchedPasses(objectives, precision, next(model.parameters()).device)
-    waits = any(getattr(module, "waits", False) for module in model.modules())
-    return GraphedPasses(launched, precision, model) if how == "graphs" and not waits else launched
+        return Distributed(objectives, precision, next(model.parameters()).device, workers)
+    launched = Eager(objectives, precision, next(model.parameters()).device)
+    host_sync = any(getattr(module, "host_sync", False) for module in model.modules())
+    return CudaGraph(launched, precision, model) if how == "graphs" and not host_sync else launched
 
 
-class LaunchedPasses:
+class Eager:
     """Operation by operation, on any device."""
 
     def __init__(
@@ -63,51 +65,55 @@ class LaunchedPasses:
         self._objectives, self._precision, self.device = objectives, precision, device
 
     def __call__(
-        self, stage: int, batches: Sequence[Batch], charged: float | Tensor, generator: torch.Generator
-    ) -> Parts:
-        parts: Parts = {}
+        self, stage: int, batches: Sequence[Batch], denominator: float | Tensor, generator: torch.Generator
+    ) -> LossParts:
+        parts: LossParts = {}
         for batch in batches:
-            losses = self.differentiate(stage, batch.to(self.device), charged, generator)
-            parts = _added(parts, losses.parts)
+            losses = self.differentiate(stage, batch.to(self.device), denominator, generator)
+            parts = _added(parts, losses.terms)
         return parts
 
-    def differentiate(self, stage: int, batch: Batch, charged: float | Tensor, generator: torch.Generator) -> Losses:
+    def differentiate(
+        self, stage: int, batch: Batch, denominator: float | Tensor, generator: torch.Generator
+    ) -> Losses:
         """Forward and backward of one micro-batch, on the device."""
-        losses = self.losses(stage, batch, charged, generator)
-        self._precision.backward(losses.total)
+        losses = self.losses(stage, batch, denominator, generator)
+        self._precision.backward(losses.loss)
         return losses
 
-    def losses(self, stage: int, batch: Batch, charged: float | Tensor, generator: torch.Generator) -> Losses:
+    def losses(self, stage: int, batch: Batch, denominator: float | Tensor, generator: torch.Generator) -> Losses:
         """Forward alone."""
         with self._precision.cast():
-            return self._objectives[stage](batch, charged, generator)
+            return self._objectives[stage](batch, denominator, generator)
 
-    def drop(self) -> None: ...
+    def release_graphs(self) -> None: ...
 
 
-class SharedPasses:
+class Distributed:
     """Those of one of several workers: the last micro-batch of a step, and no other, exchanges gradients."""
 
-    def __init__(self, objectives: Sequence[nn.Module], precision: Precision, device: torch.device, workers: Workers):
+    def __init__(self, objectives: Sequence[nn.Module], precision: Precision, device: torch.device, workers: Ranks):
         self._objectives, self._precision, self._device, self._workers = objectives, precision, device, workers
         self._stage: int | None = None
 
-    def __call__(self, stage: int, batches: Sequence[Batch], charged: float, generator: torch.Generator) -> Parts:
-        parts = self.alone(stage, batches[:-1], charged, generator)
-        return _added(parts, self._launched(stage, batches[-1:], charged, generator))
+    def __call__(
+        self, stage: int, batches: Sequence[Batch], denominator: float, generator: torch.Generator
+    ) -> LossParts:
+        parts = self.alone(stage, batches[:-1], denominator, generator)
+        return _added(parts, self._launched(stage, batches[-1:], denominator, generator))
 
-    def alone(self, stage: int, batches: Sequence[Batch], charged: float, generator: torch.Generator) -> Parts:
-        """The same, exchanging nothing: no worker waits for another."""
+    def alone(self, stage: int, batches: Sequence[Batch], denominator: float, generator: torch.Generator) -> LossParts:
+        """The same, exchanging nothing: no rank waits for another."""
         if stage != self._stage:
             self._stage, self._module = stage, self._workers.wrap(self._objectives[stage])
-            self._launched = LaunchedPasses({stage: self._module}, self._precision, self._device)
+            self._launched = Eager({stage: self._module}, self._precision, self._device)
         with self._module.no_sync():  # type: ignore[operator]
-            return self._launched(stage, batches, charged, generator)
+            return self._launched(stage, batches, denominator, generator)
 
-    def drop(self) -> None: ...
+    def release_graphs(self) -> None: ...
 
 
-class GraphedPasses:
+class CudaGraph:
     """As CUDA graphs, from the second step of a kind on: the first one compiles what is to be recorded.
 
     The first micro-batch of a step makes the gradients, always in the same place, and the others add to them. Steps
@@ -115,31 +121,33 @@ class GraphedPasses:
     those whose activations are looked at.
     """
 
-    def __init__(self, launched: LaunchedPasses, precision: Precision, model: nn.Module):
+    def __init__(self, launched: Eager, precision: Precision, model: nn.Module):
         self._launched, self._precision, self._parameters = launched, precision, list(model.parameters())
         self._seen: set[tuple[int, torch.Size]] = set()
-        self.drop()
+        self.release_graphs()
 
-    def __call__(self, stage: int, batches: Sequence[Batch], charged: float, generator: torch.Generator) -> Parts:
+    def __call__(
+        self, stage: int, batches: Sequence[Batch], denominator: float, generator: torch.Generator
+    ) -> LossParts:
         kinds = {(stage, batch.tokens.shape) for batch in batches}
         whole = all(bool(batch.weight.amin() > 0) for batch in batches)
-        if not whole or self._precision.looks or not kinds <= self._seen:
-            if not self._precision.looks:  # what is looked at runs eagerly: nothing is compiled by it
+        if not whole or self._precision.due or not kinds <= self._seen:
+            if not self._precision.due:  # what is looked at runs eagerly: nothing is compiled by it
                 self._seen |= kinds
             self._begin(stage)
             # In a tensor here, too: a number would be divided by in fp64, and a continued run has to be equal.
-            number = torch.tensor(charged, dtype=torch.float32, device=self._launched.device)
+            number = torch.tensor(denominator, dtype=torch.float32, device=self._launched.device)
             return self._launched(stage, batches, number, generator)
-        parts: Parts = {}
+        parts: LossParts = {}
         for place, batch in enumerate(batches):
             graph = self._recorded(stage, batch, generator, adds=place > 0)
-            parts = _added(parts, graph.replay(batch, charged))
+            parts = _added(parts, graph.replay(batch, denominator))
         return parts
 
     def _begin(self, stage: int) -> None:
         """Launched steps write to where recorded ones of their stage do: they would hold a second copy otherwise."""
         if stage != self._stage:
-            self.drop()
+            self.release_graphs()
             return
         torch._foreach_zero_([gradient for gradient in self._gradients if gradient is not None])
         self._hand_out()
@@ -154,13 +162,13 @@ class GraphedPasses:
             if stage == self._stage and kind in self._graphs:
                 self._hand_out()
             else:
-                self.drop()  # other gradients are made now
+                self.release_graphs()  # other gradients are made now
         if kind not in self._graphs:
             self._graphs[kind] = _Graph(self._launched, stage, batch.to(self._launched.device), generator, self._pool)
             self._stage, self._gradients = stage, [parameter.grad for parameter in self._parameters]
         return self._graphs[kind]
 
-    def drop(self) -> None:
+    def release_graphs(self) -> None:
         for parameter in self._parameters:
             parameter.grad = None
         self._stage: int | None = None
@@ -172,20 +180,20 @@ class GraphedPasses:
 class _Graph:
     """A recorded pass, and where its inputs and results lie."""
 
-    def __init__(self, launched: LaunchedPasses, stage: int, batch: Batch, generator: torch.Generator, pool: Any):
+    def __init__(self, launched: Eager, stage: int, batch: Batch, generator: torch.Generator, pool: Any):
         self._batch, self._charged = batch, torch.ones((), device=batch.tokens.device)
-        self._graph, self._parts = recorded(
-            lambda: launched.differentiate(stage, batch, self._charged, generator).parts, pool
+        self._graph, self._parts = capture(
+            lambda: launched.differentiate(stage, batch, self._charged, generator).terms, pool
         )
 
-    def replay(self, batch: Batch, charged: float) -> Parts:
+    def replay(self, batch: Batch, denominator: float) -> LossParts:
         self._batch.tokens.copy_(batch.tokens, non_blocking=True)
         self._batch.weight.copy_(batch.weight, non_blocking=True)
-        self._batch.segments.copy_(batch.segments, non_blocking=True)
-        self._charged.fill_(charged)
+        self._batch.document_ids.copy_(batch.document_ids, non_blocking=True)
+        self._charged.fill_(denominator)
         self._graph.replay()
         return {name: value.clone() for name, value in self._parts.items()}
 
 
-def _added(parts: Parts, others: Parts) -> Parts:
+def _added(parts: LossParts, others: LossParts) -> LossParts:
     return {name: value + parts.get(name, 0.0) for name, value in others.items()}

@@ -14,7 +14,7 @@ LARGEST = 65_504.0
 """The largest number of fp16."""
 
 
-class Headroom(TorchFunctionMode):
+class ActivationRange(TorchFunctionMode):
     """What was seen of a forward pass: every product with a weight, whoever makes it (a module, `ops/linear.py`)."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Headroom(TorchFunctionMode):
 
 
 @contextmanager
-def looking() -> Iterator[Headroom]:
+def watch_activations() -> Iterator[ActivationRange]:
     """See what goes into and out of products with weights in a `with` block, where compiled code runs eagerly."""
-    with torch.compiler.set_stance("force_eager"), Headroom() as headroom:
+    with torch.compiler.set_stance("force_eager"), ActivationRange() as headroom:
         yield headroom

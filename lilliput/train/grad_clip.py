@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lilliput.optim.roles import Role, role_of
 
 
-class Gradients:
+class GradientClipper:
     """The gradients of a model's parameters, those that have one."""
 
     def __init__(self, model: nn.Module):
@@ -20,7 +20,7 @@ class Gradients:
         return [parameter.grad for _, parameter in self._parameters if parameter.grad is not None]
 
     @torch.no_grad()
-    def clip(self, most: float) -> dict[str, Tensor]:
+    def clip(self, max_norm: float) -> dict[str, Tensor]:
         """Make their l2 norm `most` at most.
 
         Returns:
@@ -34,6 +34,6 @@ class Gradients:
         for role, each in zip(here, norms, strict=True):
             parts.setdefault(role, []).append(each)
         by_role = torch._foreach_norm([torch.stack(part) for part in parts.values()])
-        nn.utils.clip_grads_with_norm_([parameter for _, parameter in self._parameters], most, norm)
+        nn.utils.clip_grads_with_norm_([parameter for _, parameter in self._parameters], max_norm, norm)
         names = (f"grad_norm/{role.value}" for role in parts)
         return {"grad_norm": norm} | dict(zip(names, by_role, strict=True))

@@ -10,25 +10,25 @@ import torch
 from lilliput.model import LanguageModel
 from lilliput.optim.optimizer import set_multiplier
 from lilliput.train import checkpoint
-from lilliput.train.batches import Reading
+from lilliput.train.batches import BatchLoader
 from lilliput.train.checkpoint import Checkpoint
 from lilliput.train.checkpoint import Progress as Reached
 from lilliput.train.compile import compiled
-from lilliput.train.fitting import Fitting
-from lilliput.train.forward_backward import passes_of
+from lilliput.train.fitting import StepRunner
+from lilliput.train.forward_backward import forward_backward_of
 from lilliput.train.machine import Machine
 from lilliput.train.memory import enough_memory, give_back, ran_out
-from lilliput.train.metrics_log import Watch
-from lilliput.train.micro_batches import MicroBatches, NoRoom, applying
-from lilliput.train.phase import Phase, Plan, Reader
+from lilliput.train.metrics_log import MetricsLogger
+from lilliput.train.micro_batches import MicroBatches, StepOutOfMemory, during_update
+from lilliput.train.phase import Phase, Reader, StepPlan
 from lilliput.train.precision import precision_of
-from lilliput.train.ranks import OneWorker, Workers
-from lilliput.train.rollback import Incident, Incidents
-from lilliput.train.saver import Saver
-from lilliput.train.signals import Leaving
+from lilliput.train.ranks import OneRank, Ranks
+from lilliput.train.rollback import Incidents, LossSpike
+from lilliput.train.saver import AsyncCheckpointWriter
+from lilliput.train.signals import GracefulShutdown
 from lilliput.train.state import State
-from lilliput.train.update import update_of
-from lilliput.train.validation import Measure, on_both
+from lilliput.train.update import optimizer_step_of
+from lilliput.train.validation import Measure, validate_ema_and_live
 
 Report = Callable[[str], None]
 
@@ -41,10 +41,10 @@ def train_phase(
     *,
     folder: Path,
     seed: int,
-    watch: Callable[[int], Watch],
+    watch: Callable[[int], MetricsLogger],
     measure: Measure,
     report: Report,
-    workers: Workers = OneWorker(),
+    workers: Ranks = OneRank(),
     keep: Path | None = None,
     begin: Callable[[], Checkpoint] | None = None,
 ) -> dict[str, torch.Tensor]:
@@ -54,7 +54,7 @@ def train_phase(
         model: on the machine's device, with the weights the phase begins with.
         phase: what to do.
         reader: the training data.
-        machine: settled.
+        machine: resolved.
         folder: where checkpoints live.
         seed: of the phase's randomness; with the cursor it decides everything.
         watch: makes the observer, given the step that training begins at.
@@ -78,7 +78,7 @@ def train_phase(
     with (
         compiled(model, machine.compile),
         enough_memory(machine.device, f"phase {phase.name!r}, {folder}"),
-        Leaving(echo=float(workers.count > 1)) as leaving,
+        GracefulShutdown(echo=float(workers.count > 1)) as leaving,
     ):
         task = Task(
             model=model,
@@ -91,23 +91,23 @@ def train_phase(
             workers=workers,
             incidents=incidents,
             micro_batches=micro_batches,
-            leaving=leaving,
+            shutdown=leaving,
             keep=keep,
             begin=begin,
         )
         while True:
             try:
                 return _to_the_end(task, watch, measure)
-            except Incident as incident:
+            except LossSpike as incident:
                 last = _last_checkpoint(task).progress
-                incidents.add(incident, last, phase.guard.most, f"phase {phase.name!r}, {folder}")
+                incidents.add(incident, last, phase.guard.max_rollbacks, f"phase {phase.name!r}, {folder}")
                 back = f"back to step {last.step:,}, on from there without the text since"
                 report(f"step {incident.step:,}: {incident.why}; {back}")
-            except NoRoom as refused:
+            except StepOutOfMemory as refused:
                 if workers.count > 1:
                     raise micro_batches.no_room(refused.step, refused.stage) from refused
                 last = _last_checkpoint(task).progress
-                micro_batches.halve(refused.step, refused.stage, since=last.step)
+                micro_batches.halve_micro_batch(refused.step, refused.stage, since=last.step)
             give_back(machine.device)
 
 
@@ -122,10 +122,10 @@ class Task:
     folder: Path
     seed: int
     report: Report
-    workers: Workers
+    workers: Ranks
     incidents: Incidents
     micro_batches: MicroBatches
-    leaving: Leaving
+    shutdown: GracefulShutdown
     keep: Path | None = None
     begin: Callable[[], Checkpoint] | None = None
 
@@ -135,7 +135,7 @@ class Training:
 
     def __init__(self, task: Task):
         model, phase, machine, workers = task.model, task.phase, task.machine, task.workers
-        self.task, self.plan = task, Plan(phase)
+        self.task, self.plan = task, StepPlan(phase)
         precision = precision_of(machine.device, machine.precision, model)
         self.state = State(
             model=model,
@@ -145,11 +145,11 @@ class Training:
             guard=phase.guard.build(phase.clip),
         )
         objectives = [stage.objective.build(model) for stage in phase.stages]
-        self.passes = passes_of(machine.compile, objectives, precision, model, workers)
-        self.update = update_of(machine.compile, self.state.optimizer, workers)
-        self.reading = Reading(phase, task.reader, machine.device, workers, task.incidents, task.micro_batches)
-        self.losses = Fitting(self.passes, self.state, self.reading, task.micro_batches, machine, workers, task.seed)
-        self.told = False
+        self.passes = forward_backward_of(machine.compile, objectives, precision, model, workers)
+        self.update = optimizer_step_of(machine.compile, self.state.optimizer, workers)
+        self.reading = BatchLoader(phase, task.reader, machine.device, workers, task.incidents, task.micro_batches)
+        self.losses = StepRunner(self.passes, self.state, self.reading, task.micro_batches, machine, workers, task.seed)
+        self.memory_told = False
         """Whether a signal told a worker, in the last step, to leave."""
         found = checkpoint.newest(task.folder, task.report)
         self.is_new = found is None
@@ -179,15 +179,15 @@ class Training:
 
         rows, parts = self.losses(step, stage, self.reached.cursor)
         if step + 1 < self.plan.steps and self.plan.stage(step + 1) == stage:
-            self.reading.read_ahead(step + 1, stage, rows.after)  # while the device computes
-        with applying(step, stage):
+            self.reading.prefetch(step + 1, stage, rows.after)  # while the device computes
+        with during_update(step, stage):
             read = _on_host(parts | state.precision.clip(phase.clip))
             numbers = read | self._exchanged({name: read[name] for name in parts})
             norm = numbers["grad_norm"]
-            if isfinite(norm) or not state.precision.skips:
-                why = state.guard.judge(stage, numbers["cross_entropy"], norm)
+            if isfinite(norm) or not state.precision.skips_nonfinite:
+                why = state.guard.check(stage, numbers["cross_entropy"], norm)
                 if why is not None:
-                    raise Incident(why, step + 1, rows.after)
+                    raise LossSpike(why, step + 1, rows.after)
             where = f"step {step + 1} of phase {phase.name!r}, {self.task.folder}"
             taken = state.precision.step(self.update, norm, where)
             state.optimizer.zero_grad()
@@ -198,24 +198,24 @@ class Training:
         self.reached = replace(self.reached, step=step + taken, cursor=rows.after, tokens=tokens)
         if not taken:
             return None
-        return numbers | {"lr": multiplier} | state.precision.numbers() | self.task.incidents.numbers(step + 1)
+        return numbers | {"lr": multiplier} | state.precision.metrics() | self.task.incidents.numbers(step + 1)
 
     def _exchanged(self, parts: dict[str, float]) -> dict[str, float]:
         """The losses of all workers together."""
-        numbers = self.task.workers.sum(parts | {"leaving": float(self.task.leaving.asked)})
-        self.told = numbers.pop("leaving") > 0
+        numbers = self.task.workers.sum(parts | {"leaving": float(self.task.shutdown.requested)})
+        self.memory_told = numbers.pop("leaving") > 0
         return numbers
 
     def measured(self, measure: Measure) -> dict[str, float]:
         """Held-out numbers, for which recorded passes make room if they have to."""
         try:
-            return on_both(measure, self.state.model, self.state.average)
+            return validate_ema_and_live(measure, self.state.model, self.state.average)
         except RuntimeError as error:
             if not ran_out(error):
                 raise
-        self.passes.drop()
+        self.passes.release_graphs()
         give_back(self.task.machine.device)
-        return on_both(measure, self.state.model, self.state.average)
+        return validate_ema_and_live(measure, self.state.model, self.state.average)
 
     def checkpoint(self) -> Checkpoint:
         """All that it needs to go on from here."""
@@ -227,7 +227,7 @@ def _on_host(values: dict[str, torch.Tensor]) -> dict[str, float]:
     return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
 
 
-def _to_the_end(task: Task, watch: Callable[[int], Watch], measure: Measure) -> dict[str, torch.Tensor]:
+def _to_the_end(task: Task, watch: Callable[[int], MetricsLogger], measure: Measure) -> dict[str, torch.Tensor]:
     """From the newest checkpoint to the end of the phase; the averaged weights there.
 
     Raises:
@@ -236,7 +236,10 @@ def _to_the_end(task: Task, watch: Callable[[int], Watch], measure: Measure) -> 
     """
     training, phase, workers = Training(task), task.phase, task.workers
     plan = training.plan
-    with Saver(task.folder, writes=workers.rank == 0) as saver, watch(training.reached.step) as observer:
+    with (
+        AsyncCheckpointWriter(task.folder, writes=workers.rank == 0) as saver,
+        watch(training.reached.step) as observer,
+    ):
         if training.is_new:
             saver.save(training.checkpoint())
         while training.reached.step < plan.steps:
@@ -245,26 +248,26 @@ def _to_the_end(task: Task, watch: Callable[[int], Watch], measure: Measure) -> 
             if numbers is None:
                 continue
             step, tokens = training.reached.step, training.reached.tokens
-            observer.see(step, tokens, tokens - before, numbers)
+            observer.log_step(step, tokens, tokens - before, numbers)
             if plan.is_due(phase.measure_every, step):
-                observer.measured(step, tokens, training.measured(measure))
+                observer.log_validation(step, tokens, training.measured(measure))
             saver.check()
             if task.keep is not None and step == plan.stable_until:
                 saver.save(training.checkpoint(), task.keep)  # first: it is there once a later one is
-            if plan.is_due(phase.save_every, step) or training.told:
+            if plan.is_due(phase.save_every, step) or training.memory_told:
                 saver.save(training.checkpoint())
-            if training.told and step < plan.steps:
+            if training.memory_told and step < plan.steps:
                 saver.wait()
-                workers.wait()  # where one leaves, torchrun ends the others
+                workers.barrier()  # where one leaves, torchrun ends the others
                 task.report(f"step {step:,} of {plan.steps:,} is saved; it goes on from there")
-                task.leaving.leave()
+                task.shutdown.exit()
     return training.state.average.tensors
 
 
 def _last_checkpoint(task: Task) -> Checkpoint:
     """Where training goes back to, with nothing left of the step that it did not take."""
     task.model.zero_grad()
-    task.workers.wait()  # the last checkpoint is written by now
+    task.workers.barrier()  # the last checkpoint is written by now
     last = checkpoint.newest(task.folder, task.report)
     assert last is not None, "training begins with one"
     return last

@@ -20,7 +20,7 @@ POSITIONS = 16_384
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """A machine as `lilliput/machines/` files write it; `auto` fields are settled once, when a run begins."""
+    """A machine as `lilliput/machines/` files write it; `auto` fields are resolved once, when a run begins."""
 
     device: str = "auto"
     """`cpu`, `cuda`, `mps`, or `auto` for the best one there is."""
@@ -65,7 +65,7 @@ class Machine:
             else:
                 check_range("the machine", 1, inf, **{name: value})
 
-    def settled(self) -> "Machine":
+    def resolved(self) -> "Machine":
         """The same machine with every `auto` replaced by what it means here.
 
         Raises:
@@ -74,7 +74,7 @@ class Machine:
         device = _best_device() if self.device == "auto" else self.device
         _check(device)
         if self.tiles == "tuned":
-            tile_cache.kept(device)
+            tile_cache.load(device)
         precision = _best_precision(device) if self.precision == "auto" else self.precision
         threads = torch.get_num_threads() if self.threads == "auto" else self.threads
         compiles = self.compile
@@ -82,7 +82,7 @@ class Machine:
             compiles = "off"
             if device.startswith("cuda") and find_spec("triton"):
                 compiles = "graphs" if isinstance(self.exchange, Alone) else "blocks"
-        rows = "memory" if self.finds else self.rows
+        rows = "memory" if self.rows_from_memory else self.rows
         return replace(
             self,
             device=device,
@@ -91,12 +91,12 @@ class Machine:
             rows=rows,
             positions=POSITIONS if self.positions == "auto" and rows != "memory" else self.positions,
             compile=compiles,
-            exchange=self.exchange.settled(),
+            exchange=self.exchange.resolved(),
         )
 
-    def prepare(self) -> None:
-        """Set the process up for this (settled) machine."""
-        tile_cache.use(tile_cache.kept(self.device) if self.tiles == "tuned" else {})
+    def apply(self) -> None:
+        """Set the process up for this (resolved) machine."""
+        tile_cache.activate(tile_cache.load(self.device) if self.tiles == "tuned" else {})
         assert isinstance(self.threads, int)
         torch.set_num_threads(self.threads)
         # Sums inside of fp16 products are fp32, also where cuBLAS would split them and add the parts in fp16.
@@ -107,7 +107,7 @@ class Machine:
         return autocast(self.device, self.precision)
 
     @property
-    def finds(self) -> bool:
+    def rows_from_memory(self) -> bool:
         """Whether the rows of a micro-batch are found from memory."""
         device = _best_device() if self.device == "auto" else self.device
         return self.rows == "memory" or (self.rows == "auto" and device.startswith("cuda"))
@@ -116,7 +116,7 @@ class Machine:
         """Rows of a held-out batch of `length` positions."""
         return max(1, (POSITIONS if self.positions == "auto" else self.positions) // length)
 
-    def micro_rows(self, rows: int, length: int, most: int | None = None) -> list[int]:
+    def micro_batch_sizes(self, rows: int, length: int, most: int | None = None) -> list[int]:
         """Split a worker's rows of `length` positions into micro-batches: their sizes, adding up to `rows`.
 
         Args:
@@ -130,9 +130,11 @@ class Machine:
     def _most_rows(self, rows: int, length: int) -> int:
         if isinstance(self.rows, int):
             return self.rows
-        return rows if self.finds and self.positions == "auto" else self.held_out_rows(length)
+        return rows if self.rows_from_memory and self.positions == "auto" else self.held_out_rows(length)
 
-    def shares(self, rows: int, length: int, workers: int, most: int | None = None) -> list[tuple[int, int]]:
+    def worker_micro_batches(
+        self, rows: int, length: int, workers: int, most: int | None = None
+    ) -> list[tuple[int, int]]:
         """The micro-batches of a step in the order of its rows, as (rank of the worker, rows); `most` as above.
 
         Raises:
@@ -145,7 +147,7 @@ class Machine:
                 hint="start fewer workers, or give the phase larger batches",
             )
         mine = [rows // workers + (rank < rows % workers) for rank in range(workers)]
-        return [(rank, part) for rank, share in enumerate(mine) for part in self.micro_rows(share, length, most)]
+        return [(rank, part) for rank, share in enumerate(mine) for part in self.micro_batch_sizes(share, length, most)]
 
 
 def _best_device() -> str:

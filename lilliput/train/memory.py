@@ -60,14 +60,14 @@ def enough_memory(device: str, where: str) -> Iterator[None]:
         if not ran_out(error):
             raise
         raise MachineError(
-            f"memory ran out, not in a pass over rows of a step ({device}: {told(device)})",
+            f"memory ran out, not in a pass over rows of a step ({device}: {memory_summary(device)})",
             where=where,
             hint="close what else uses it, take a smaller model, or let the machine have fewer `positions`, which "
             "held-out batches have, too; what was saved before is whole",
         ) from error
 
 
-def told(device: str) -> str:
+def memory_summary(device: str) -> str:
     """How much memory there is, for an error about too little of it."""
     if device.startswith("cuda"):
         free, total = torch.cuda.mem_get_info(device)

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lilliput.base.errors import DivergenceError
-from lilliput.train.loggers.logger import Feed
+from lilliput.train.loggers.logger import LoggerGroup
 from lilliput.train.memory import peak_memory
 from lilliput.train.metrics_file import keep_until, note_incident
-from lilliput.train.rollback import Incident
+from lilliput.train.rollback import LossSpike
 
 WINDOW = 50
 """Steps over which the shown speed and loss are averaged."""
@@ -25,7 +25,7 @@ QUIET_SECONDS = 15.0
 """Between two lines of progress where the output is no terminal."""
 
 
-class Watch:
+class MetricsLogger:
     """Writes one line a step to `metrics.jsonl` and shows rate, remaining time, loss and bits per byte.
 
     Args:
@@ -51,11 +51,11 @@ class Watch:
         *,
         device: str | None = None,
         after: Callable[[], None] = lambda: None,
-        feed: Feed | None = None,
+        feed: LoggerGroup | None = None,
     ):
         self._path, self._console, self._name, self._steps, self._step = path, console, name, steps, step
         self._bytes_per_token, self._device, self._after = bytes_per_token, device, after
-        self._feed = feed or Feed()
+        self._feed = feed or LoggerGroup()
         if path.exists() and path.stat().st_size:
             note_incident(path, step, "resumed", "training went on from the last checkpoint")
         keep_until(path, step)
@@ -74,7 +74,7 @@ class Watch:
         )
         self._task = self._bar.add_task(name, total=steps, completed=step, note="")
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "MetricsLogger":
         self._bar.start()
         return self
 
@@ -84,11 +84,11 @@ class Watch:
         self._feed.close()
         if isinstance(error, DivergenceError):
             note_incident(self._path, self._step, "diverged", error.what)
-        if isinstance(error, Incident):
+        if isinstance(error, LossSpike):
             note_incident(self._path, self._step, "set back", error.why)
         self._after()
 
-    def see(self, step: int, tokens: int, read: int, numbers: dict[str, float]) -> None:
+    def log_step(self, step: int, tokens: int, read: int, numbers: dict[str, float]) -> None:
         """Record step `step` (from 1): text tokens so far and in this step, and what was computed."""
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
@@ -107,7 +107,7 @@ class Watch:
                 f"  {self._name} {step}/{self._steps}  {note}  {left:.0f} s left", highlight=False, soft_wrap=True
             )
 
-    def measured(self, step: int, tokens: int, numbers: dict[str, float]) -> None:
+    def log_validation(self, step: int, tokens: int, numbers: dict[str, float]) -> None:
         """Record a measurement on held-out data, by corpus, after step `step` and so many text tokens."""
         self._write({"step": step, "tokens": tokens, "heldout": numbers})
         shown = "  ".join(f"{name} {value:.4f}" for name, value in numbers.items())
@@ -127,4 +127,4 @@ class Watch:
     def _write(self, line: dict[str, Any]) -> None:
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-        self._feed.see(line)
+        self._feed.log(line)

@@ -15,16 +15,16 @@ from pathlib import Path
 from lilliput.base.errors import MachineError, RunError
 from lilliput.base.files import read_json, sealed, unsealed, write_json
 from lilliput.train.machine import Machine
-from lilliput.train.memory import ran_out, told
-from lilliput.train.phase import Phase, Plan
-from lilliput.train.ranks import Workers
+from lilliput.train.memory import memory_summary, ran_out
+from lilliput.train.phase import Phase, StepPlan
+from lilliput.train.ranks import Ranks
 
 FILE = "rows.json"
 Record = dict[str, int]
 """`rows` of a micro-batch at most, of steps of a `stage`, `from` a step on (counted from 0)."""
 
 
-class NoRoom(Exception):
+class StepOutOfMemory(Exception):
     """Memory ran out while step `step` (from 0) of a stage was applied, which cannot be done again from its middle."""
 
     def __init__(self, step: int, stage: int):
@@ -33,7 +33,7 @@ class NoRoom(Exception):
 
 
 @contextmanager
-def applying(step: int, stage: int) -> Iterator[None]:
+def during_update(step: int, stage: int) -> Iterator[None]:
     """Around what changes weights.
 
     Raises:
@@ -44,23 +44,23 @@ def applying(step: int, stage: int) -> Iterator[None]:
     except RuntimeError as error:
         if not ran_out(error):
             raise
-        raise NoRoom(step, stage) from error
+        raise StepOutOfMemory(step, stage) from error
 
 
 class MicroBatches:
     """Those of the steps of a phase."""
 
-    def __init__(self, machine: Machine, phase: Phase, folder: Path, workers: Workers, report: Callable[[str], None]):
+    def __init__(self, machine: Machine, phase: Phase, folder: Path, workers: Ranks, report: Callable[[str], None]):
         """As the record in a folder has them, so far; told to `report` where they become smaller."""
         self._machine, self._phase, self._workers, self._report = machine, phase, workers, report
-        self._rows, self._path = Plan(phase).rows, folder / FILE
-        self._records = list(read_rows(folder)) if machine.finds else []
+        self._rows, self._path = StepPlan(phase).rows, folder / FILE
+        self._records = list(read_rows(folder)) if machine.rows_from_memory else []
         self._written = list(self._records)
 
     def shares(self, step: int, stage: int) -> list[tuple[int, int]]:
         """The micro-batches of step `step` (from 0), as (rank of the worker, rows)."""
         most = min(self._known(step, stage), default=None)
-        return self._machine.shares(self._rows, self._phase.length, self._workers.count, most)
+        return self._machine.worker_micro_batches(self._rows, self._phase.length, self._workers.count, most)
 
     def largest(self, step: int, stage: int) -> int:
         """Rows of its largest micro-batch."""
@@ -68,16 +68,16 @@ class MicroBatches:
 
     def is_known(self, step: int, stage: int) -> bool:
         """Whether they are given, or were found already: what nobody has to find."""
-        return not self._machine.finds or bool(self._known(step, stage))
+        return not self._machine.rows_from_memory or bool(self._known(step, stage))
 
-    def halve(self, step: int, stage: int, *, since: int | None = None) -> None:
+    def halve_micro_batch(self, step: int, stage: int, *, since: int | None = None) -> None:
         """Half as many as step `step` of a stage has, from that step on, or since an earlier one.
 
         Raises:
             MachineError: they are given, or one row was too many.
         """
         tried, begin = self.largest(step, stage), step if since is None else since
-        if tried == 1 or not self._machine.finds:
+        if tried == 1 or not self._machine.rows_from_memory:
             raise self.no_room(step, stage)
         self._records = [one for one in self._records if (one["from"], one["stage"]) != (begin, stage)]
         self._records.append({"from": begin, "stage": stage, "rows": (tried + 1) // 2})
@@ -102,10 +102,11 @@ class MicroBatches:
         fewer = "let `rows` of the machine be fewer, and go on with --allow-change"
         if tried == 1:
             fewer = "close what else uses it, or take a smaller model, or shorter rows (`length` of the phase)"
-        elif not self._machine.finds:
+        elif not self._machine.rows_from_memory:
             fewer = f'{fewer}; or "memory", which finds them'
         return MachineError(
-            f"memory ran out in a pass over {rows} of {self._phase.length:,} positions ({device}: {told(device)})",
+            f"memory ran out in a pass over {rows} of {self._phase.length:,} positions "
+            f"({device}: {memory_summary(device)})",
             where=f"step {step + 1:,} of phase {self._phase.name!r}",
             hint=f"{fewer}; what was saved before is whole",
         )

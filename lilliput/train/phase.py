@@ -14,7 +14,7 @@ from lilliput.base.ownership import check_name
 from lilliput.base.spec import LATER, check_range
 from lilliput.base.units import Share, Steps, Tokens
 from lilliput.data.batch import Batch, Cursor
-from lilliput.objectives.next_token import NextBag
+from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.objective import Objective
 from lilliput.optim.ema import EmaSpec, NoEma
 from lilliput.optim.optimizer import OptimizerSpec
@@ -73,7 +73,7 @@ class Phase:
     """Positions of a step, a multiple of `length`."""
     data: DataSpec
     optimizer: OptimizerSpec
-    stages: tuple[Stage, ...] = (Stage(share=1.0, objective=NextBag()),)
+    stages: tuple[Stage, ...] = (Stage(share=1.0, objective=NextToken()),)
     schedule: Schedule = WarmupStableDecay()
     ema: EmaSpec = NoEma()
     clip: float = 1.0
@@ -104,13 +104,13 @@ class Phase:
         if abs(sum(stage.share for stage in self.stages) - 1) > 1e-9:
             shares = ", ".join(str(stage.share) for stage in self.stages)
             raise RecipeError(f"the shares of the stages ({shares}) do not add up to 1", where=where, hint="mend them")
-        if Plan(self).steps < 1:
+        if StepPlan(self).steps < 1:
             raise RecipeError(
                 f"{int(self.tokens):,} tokens are less than one step of {self.batch_tokens:,} positions",
                 where=where,
                 hint="give the phase more tokens or smaller batches",
             )
-        check_durations(self.schedule, Plan(self).steps, where)
+        check_durations(self.schedule, StepPlan(self).steps, where)
 
 
 def phase_folder(place: int, phase: Phase) -> str:
@@ -118,7 +118,7 @@ def phase_folder(place: int, phase: Phase) -> str:
     return f"phases/{place:02d}-{phase.name}"
 
 
-class Plan:
+class StepPlan:
     """Which step belongs to which stage; everything here follows from the phase alone."""
 
     def __init__(self, phase: Phase):

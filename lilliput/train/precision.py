@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from lilliput.base.errors import DivergenceError
-from lilliput.train.fp16_range import Headroom, looking
-from lilliput.train.grad_clip import Gradients
-from lilliput.train.update import Update
+from lilliput.train.fp16_range import ActivationRange, watch_activations
+from lilliput.train.grad_clip import GradientClipper
+from lilliput.train.update import OptimizerStep
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LARGEST_SCALE = 2.0**16
@@ -45,12 +45,12 @@ class Precision(Protocol):
     """What a step does about the range of its numbers."""
 
     @property
-    def looks(self) -> bool:
+    def due(self) -> bool:
         """Whether the next forward pass is looked at, so that it has to run operation by operation."""
         ...
 
     @property
-    def skips(self) -> bool:
+    def skips_nonfinite(self) -> bool:
         """Whether `step` skips a gradient that is not finite, instead of raising."""
         ...
 
@@ -62,15 +62,15 @@ class Precision(Protocol):
         """Add the gradients of a micro-batch."""
         ...
 
-    def again(self) -> None:
+    def reset_step(self) -> None:
         """The same step is made again from its first micro-batch on, as if there had been no passes yet."""
         ...
 
-    def clip(self, most: float) -> dict[str, Tensor]:
+    def clip(self, max_norm: float) -> dict[str, Tensor]:
         """Make gradients those of the loss itself, of an l2 norm of `most` at most; see `Gradients.clip`."""
         ...
 
-    def step(self, update: Update, norm: float, where: str) -> bool:
+    def step(self, update: OptimizerStep, norm: float, where: str) -> bool:
         """Take the step, for all parameters or for none.
 
         Args:
@@ -86,7 +86,7 @@ class Precision(Protocol):
         """
         ...
 
-    def numbers(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """What to record of the step just taken."""
         ...
 
@@ -107,13 +107,13 @@ def precision_of(device: str, precision: str, model: nn.Module) -> Precision:
 class WidePrecision:
     """fp32, or bf16, which has the range of fp32."""
 
-    skips = False
+    skips_nonfinite = False
 
     def __init__(self, device: str, precision: str, model: nn.Module):
-        self._device, self._precision, self._gradients = device, precision, Gradients(model)
+        self._device, self._precision, self._gradients = device, precision, GradientClipper(model)
 
     @property
-    def looks(self) -> bool:
+    def due(self) -> bool:
         return False
 
     def cast(self) -> AbstractContextManager:
@@ -122,12 +122,12 @@ class WidePrecision:
     def backward(self, loss: Tensor) -> None:
         loss.backward()
 
-    def again(self) -> None: ...
+    def reset_step(self) -> None: ...
 
-    def clip(self, most: float) -> dict[str, Tensor]:
-        return self._gradients.clip(most)
+    def clip(self, max_norm: float) -> dict[str, Tensor]:
+        return self._gradients.clip(max_norm)
 
-    def step(self, update: Update, norm: float, where: str) -> bool:
+    def step(self, update: OptimizerStep, norm: float, where: str) -> bool:
         if not isfinite(norm):
             raise DivergenceError(
                 "the gradient is not finite",
@@ -138,7 +138,7 @@ class WidePrecision:
             update()
         return True
 
-    def numbers(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         return {}
 
     def tensors(self) -> dict[str, Tensor]:
@@ -177,36 +177,36 @@ class Scaling:
 class ScaledPrecision:
     """fp16 with a scaled loss."""
 
-    skips = True
+    skips_nonfinite = True
 
     def __init__(self, device: str, model: nn.Module):
-        self._device, self._model, self._gradients = device, model, Gradients(model)
+        self._device, self._model, self._gradients = device, model, GradientClipper(model)
         self._scaling = Scaling()
         # What losses are multiplied by is read on the device, so that a recorded pass follows it.
         self._factor = torch.tensor(self._scaling.scale, device=device)
-        self.looks = True
-        self._seen: Headroom | None = None
+        self.due = True
+        self._seen: ActivationRange | None = None
 
     @contextmanager
     def cast(self) -> Iterator[None]:
         with ExitStack() as stack:
-            if self.looks:
-                self.looks, self._seen = False, stack.enter_context(looking())
+            if self.due:
+                self.due, self._seen = False, stack.enter_context(watch_activations())
             stack.enter_context(autocast(self._device, "fp16"))
             yield
 
     def backward(self, loss: Tensor) -> None:
         (loss * self._factor).backward()
 
-    def again(self) -> None:
+    def reset_step(self) -> None:
         self._seen = None
         self._follow()
 
-    def clip(self, most: float) -> dict[str, Tensor]:
+    def clip(self, max_norm: float) -> dict[str, Tensor]:
         torch._foreach_mul_(self._gradients.all(), 1 / self._scaling.scale)
-        return self._gradients.clip(most)
+        return self._gradients.clip(max_norm)
 
-    def step(self, update: Update, norm: float, where: str) -> bool:
+    def step(self, update: OptimizerStep, norm: float, where: str) -> bool:
         taken = isfinite(norm)
         if taken:
             with autocast(self._device, "fp16"):
@@ -219,7 +219,7 @@ class ScaledPrecision:
         self._follow()
         return taken
 
-    def numbers(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         seen, self._seen = self._seen, None
         found = {"loss_scale": self._scaling.scale, "skipped": self._scaling.skipped}
         return found | ({"headroom": seen.value()} if seen else {})
@@ -236,7 +236,7 @@ class ScaledPrecision:
     def _follow(self) -> None:
         """Scale as is said now, and look at activations every so often, and after a skip to say why."""
         self._factor.fill_(self._scaling.scale)
-        self.looks = self._scaling.taken % LOOKS_EVERY == 0 or self._scaling.skipped_in_a_row > 0
+        self.due = self._scaling.taken % LOOKS_EVERY == 0 or self._scaling.skipped_in_a_row > 0
 
     def _out_of_range(self, where: str) -> DivergenceError:
         gradients = ((name, parameter.grad) for name, parameter in self._model.named_parameters())

@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import nn
 
 
-class Workers(Protocol):
+class Ranks(Protocol):
     """The processes that train one model, seen from one of them. The first one, of rank 0, is the one that writes."""
 
     rank: int
@@ -22,7 +22,7 @@ class Workers(Protocol):
         """The same numbers, added up over all workers: equal to the bit everywhere."""
         ...
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until all workers are here."""
         ...
 
@@ -30,11 +30,11 @@ class Workers(Protocol):
 class ExchangeSpec(Protocol):
     """An exchange as machine files write it."""
 
-    def settled(self) -> "ExchangeSpec":
+    def resolved(self) -> "ExchangeSpec":
         """The same with the number of workers that are here."""
         ...
 
-    def join(self, device: str) -> AbstractContextManager[Workers]:
+    def join(self, device: str) -> AbstractContextManager[Ranks]:
         """The workers, for the length of a `with` block.
 
         Raises:
@@ -47,15 +47,15 @@ class ExchangeSpec(Protocol):
 class Alone:
     """One worker: nothing to exchange."""
 
-    def settled(self) -> "Alone":
+    def resolved(self) -> "Alone":
         return self
 
     @contextmanager
-    def join(self, device: str) -> Iterator["OneWorker"]:
-        yield OneWorker()
+    def join(self, device: str) -> Iterator["OneRank"]:
+        yield OneRank()
 
 
-class OneWorker:
+class OneRank:
     """Itself."""
 
     rank = 0
@@ -67,4 +67,4 @@ class OneWorker:
     def sum(self, numbers: dict[str, float]) -> dict[str, float]:
         return numbers
 
-    def wait(self) -> None: ...
+    def barrier(self) -> None: ...

@@ -13,7 +13,7 @@ from lilliput.base.errors import RecipeError, RunError
 from lilliput.base.run_folder import differences
 from lilliput.base.spec import to_plain
 from lilliput.train.checkpoint import Checkpoint, at_step, load
-from lilliput.train.phase import Phase, Plan
+from lilliput.train.phase import Phase, StepPlan
 
 BEFORE_DECAY = "before-decay"
 """The folder of that checkpoint, in the folder of a phase."""
@@ -49,9 +49,9 @@ def check_resuming(phase: Phase, before: Phase | None, where: str) -> None:
                 where=where,
                 hint=f"give both phases the same {name}, or make it a phase that begins anew: without resumes=",
             )
-    begin = Plan(before).stable_until
-    stable = None if begin is None else before.schedule(begin - 1, Plan(before).steps)
-    first = phase.schedule(0, Plan(phase).steps)
+    begin = StepPlan(before).stable_until
+    stable = None if begin is None else before.schedule(begin - 1, StepPlan(before).steps)
+    first = phase.schedule(0, StepPlan(phase).steps)
     if stable is not None and first != stable:
         raise RecipeError(
             f"{what}, whose stable rate is {stable:g} of the peak, with a first step at {first:g} of it",
@@ -67,11 +67,11 @@ def place_of(phase: Phase, folder: Path) -> Path:
         phase: the one that is resumed.
         folder: it, in the run.
     """
-    stable = Plan(phase).stable_until
-    return at_step(folder / (CHECKPOINTS if stable is None else BEFORE_DECAY), Plan(phase).resumable)
+    stable = StepPlan(phase).stable_until
+    return at_step(folder / (CHECKPOINTS if stable is None else BEFORE_DECAY), StepPlan(phase).resumable)
 
 
-def beginning(phase: Phase, folder: Path) -> Checkpoint:
+def resume_point(phase: Phase, folder: Path) -> Checkpoint:
     """The state that a phase which resumes this one begins with.
 
     Args:
@@ -84,7 +84,7 @@ def beginning(phase: Phase, folder: Path) -> Checkpoint:
     path = place_of(phase, folder)
     hint = "put it back from a copy, or begin another run with --out: what is trained here stays as it is"
     if not (path / "manifest.json").is_file():
-        when = "at the end of" if Plan(phase).stable_until is None else "before the decay of"
+        when = "at the end of" if StepPlan(phase).stable_until is None else "before the decay of"
         raise RunError(
             f"the state {when} {phase.name!r} is not there: it was cleaned away, or never kept (by older versions)",
             where=str(path),
@@ -98,7 +98,7 @@ def beginning(phase: Phase, folder: Path) -> Checkpoint:
 
 def described(before: Phase) -> str:
     """Where a phase that resumes this one goes on, in words."""
-    plan = Plan(before)
+    plan = StepPlan(before)
     if plan.stable_until is not None:
         return f"from step {plan.stable_until:,} of {before.name}, before its decay"
     return f"from the end of {before.name}, whose schedule has no stable rate with a decay to go back before"

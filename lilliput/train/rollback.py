@@ -17,7 +17,7 @@ from lilliput.train.checkpoint import Progress
 FILE = "incidents.json"
 
 
-class Incident(Exception):
+class LossSpike(Exception):
     """A step that was not taken.
 
     Args:
@@ -49,7 +49,7 @@ class Incidents:
         count = sum(record["back_to"] < step for record in self.records)
         return {"incidents": count} if count else {}
 
-    def add(self, incident: Incident, back: Progress, most: int, where: str) -> None:
+    def add(self, incident: LossSpike, back: Progress, most: int, where: str) -> None:
         """Note one that leads back to a checkpoint.
 
         Raises:

@@ -8,7 +8,7 @@ from torch import Tensor
 from lilliput.train.checkpoint import Checkpoint, save
 
 
-class Saver:
+class AsyncCheckpointWriter:
     """Writes one checkpoint at a time; a context manager that ends when the last one is written.
 
     A kill while one is written leaves the one before it. What goes wrong on the disk is raised by the next call.
@@ -20,7 +20,7 @@ class Saver:
         self._writing: threading.Thread | None = None
         self._error: BaseException | None = None
 
-    def __enter__(self) -> "Saver":
+    def __enter__(self) -> "AsyncCheckpointWriter":
         return self
 
     def __exit__(self, kind: object, *error: object) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Leaving:
+class GracefulShutdown:
     """What those signals mean for the length of a `with` block; elsewhere than in the main thread, what they meant."""
 
     def __init__(self, *, echo: float = 0.0) -> None:
@@ -25,7 +25,7 @@ class Leaving:
         self._asked: int | None = None
         self._former: dict[int, Any] = {}
 
-    def __enter__(self) -> "Leaving":
+    def __enter__(self) -> "GracefulShutdown":
         if threading.current_thread() is threading.main_thread():
             meant = {number: signal.getsignal(number) for number in SIGNALS}
             self._former = {number: one for number, one in meant.items() if one not in (None, signal.SIG_IGN)}
@@ -38,11 +38,11 @@ class Leaving:
             signal.signal(*self._former.popitem())
 
     @property
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         """Whether a signal came."""
         return self._asked is not None
 
-    def leave(self) -> None:
+    def exit(self) -> None:
         """Do what the signal would have done without this object, or what Ctrl-C does."""
         self.__exit__()
         if self._asked is not None:  # another worker may have been asked
@@ -50,7 +50,7 @@ class Leaving:
         raise KeyboardInterrupt
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if not self.asked:
+        if not self.requested:
             self._asked, self._when = number, monotonic()
         elif monotonic() - self._when >= self._echo:
             os._exit(128 + number)  # at once: what is half written counts as not written

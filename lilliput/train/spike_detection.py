@@ -27,11 +27,11 @@ class GuardSpec(Protocol):
     """A guard as recipes write it."""
 
     @property
-    def most(self) -> int:
+    def max_rollbacks(self) -> int:
         """Incidents after one checkpoint that end the training."""
         ...
 
-    def build(self, clip: float) -> "Judge | NoJudge":
+    def build(self, clip: float) -> "SpikeDetector | NoDetector":
         """What judges the steps of a phase whose gradients are clipped to a norm."""
         ...
 
@@ -46,16 +46,16 @@ class Guard:
     """Spreads above the median; at least twice the median, since a spread is a twentieth of it."""
     norm: float = 200.0
     """The same of the gradient norm; at least eleven times the median."""
-    most: int = 3
+    max_rollbacks: int = 3
     """Incidents after one checkpoint that end the training."""
 
     def __post_init__(self) -> None:
         check_range("Guard", 2, inf, window=self.window)
-        check_range("Guard", 1, inf, most=self.most)
+        check_range("Guard", 1, inf, max_rollbacks=self.max_rollbacks)
         check_range("Guard", 0, inf, loss=self.loss, norm=self.norm)
 
-    def build(self, clip: float) -> "Judge":
-        return Judge(self, clip)
+    def build(self, clip: float) -> "SpikeDetector":
+        return SpikeDetector(self, clip)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +63,14 @@ class NoGuard:
     """A gradient that is not finite ends the training; anything else is taken."""
 
     @property
-    def most(self) -> int:
+    def max_rollbacks(self) -> int:
         return 1
 
-    def build(self, clip: float) -> "NoJudge":
-        return NoJudge()
+    def build(self, clip: float) -> "NoDetector":
+        return NoDetector()
 
 
-class Judge:
+class SpikeDetector:
     """Looks at the numbers of a step and remembers those of the steps that it let pass."""
 
     def __init__(self, guard: Guard, clip: float):
@@ -79,7 +79,7 @@ class Judge:
         self._losses: deque[float] = deque(maxlen=guard.window)
         self._norms: deque[float] = deque(maxlen=guard.window)
 
-    def judge(self, stage: int, loss: float, norm: float) -> str | None:
+    def check(self, stage: int, loss: float, norm: float) -> str | None:
         """What is wrong with a step, or None, which remembers it.
 
         Args:
@@ -120,10 +120,10 @@ class Judge:
             self._norms.extend(tensors["norms"].tolist())
 
 
-class NoJudge:
+class NoDetector:
     """Lets everything pass, for `Precision.step` to refuse what cannot be taken."""
 
-    def judge(self, stage: int, loss: float, norm: float) -> str | None:
+    def check(self, stage: int, loss: float, norm: float) -> str | None:
         return None
 
     def tensors(self) -> dict[str, Tensor]:
@@ -132,7 +132,7 @@ class NoJudge:
     def load(self, tensors: dict[str, Tensor]) -> None: ...
 
 
-def _most(numbers: deque[float], spreads: float) -> float:
+def _most(numbers: deque[float], deviations: float) -> float:
     middle = median(numbers)
     spread = max(median(abs(number - middle) for number in numbers), FLOOR * middle)
-    return middle + spreads * spread
+    return middle + deviations * spread

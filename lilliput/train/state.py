@@ -10,7 +10,7 @@ from lilliput.model import LanguageModel, copy_weights
 from lilliput.optim.ema import Average, NoAverage
 from lilliput.optim.optimizer import load_state_tensors, state_tensors
 from lilliput.train.precision import Precision
-from lilliput.train.spike_detection import Judge, NoJudge
+from lilliput.train.spike_detection import NoDetector, SpikeDetector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class State:
     optimizer: torch.optim.Optimizer
     average: Average | NoAverage
     precision: Precision
-    guard: Judge | NoJudge
+    guard: SpikeDetector | NoDetector
 
     def tensors(self) -> dict[str, Mapping[str, Tensor]]:
         """Itself, where it lies: whoever keeps them copies them."""

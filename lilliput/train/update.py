@@ -10,23 +10,23 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lilliput.train.cuda_graphs import recorded
-from lilliput.train.ranks import Workers
+from lilliput.train.cuda_graphs import capture
+from lilliput.train.ranks import Ranks
 
 
-class Update(Protocol):
+class OptimizerStep(Protocol):
     """Moves every parameter that has a gradient."""
 
     def __call__(self) -> object: ...
 
 
-def update_of(how: str, optimizer: torch.optim.Optimizer, workers: Workers) -> Update:
+def optimizer_step_of(how: str, optimizer: torch.optim.Optimizer, workers: Ranks) -> OptimizerStep:
     """That which `Machine.compile` names; launched for several workers, and where numbers of it are Python's."""
     recordable = all(group.get("capturable", False) for group in optimizer.param_groups)
-    return GraphedUpdate(optimizer) if how == "graphs" and recordable and workers.count == 1 else optimizer.step
+    return CapturedOptimizerStep(optimizer) if how == "graphs" and recordable and workers.count == 1 else optimizer.step
 
 
-class GraphedUpdate:
+class CapturedOptimizerStep:
     """As a CUDA graph, once gradients lie where they lay the last time; launched until then, which makes the state."""
 
     def __init__(self, optimizer: torch.optim.Optimizer):
@@ -43,5 +43,5 @@ class GraphedUpdate:
             self._optimizer.step()
             return
         if self._graph is None:
-            self._graph, _ = recorded(self._optimizer.step)
+            self._graph, _ = capture(self._optimizer.step)
         self._graph.replay()

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from lilliput.base.errors import DataError
-from lilliput.data.batch import Batch, segments_of
+from lilliput.data.batch import Batch, document_ids_of
 from lilliput.data.chat_rows import ChatRows
 from lilliput.data.shards import Shards
 from lilliput.model import LanguageModel
-from lilliput.ops.fused_linear_cross_entropy import bag_loss
+from lilliput.ops.fused_linear_cross_entropy import fused_linear_cross_entropy
 from lilliput.optim.ema import Average, NoAverage
 from lilliput.train.machine import Machine
 from lilliput.train.metrics_file import LIVE
@@ -23,7 +23,7 @@ MOST = 65_536
 """Positions measured of each corpus, always the same ones: a glance during training, not the released score."""
 
 
-def measurer(tokens: Mapping[str, Shards | ChatRows], length: int, machine: Machine) -> Measure:
+def make_validator(tokens: Mapping[str, Shards | ChatRows], length: int, machine: Machine) -> Measure:
     """A function that measures a model on the held-out side of each corpus, by name.
 
     Raises:
@@ -49,10 +49,10 @@ def measurer(tokens: Mapping[str, Shards | ChatRows], length: int, machine: Mach
     return measure
 
 
-def on_both(measure: Measure, model: LanguageModel, average: Average | NoAverage) -> dict[str, float]:
+def validate_ema_and_live(measure: Measure, model: LanguageModel, average: Average | NoAverage) -> dict[str, float]:
     """Numbers of the averaged weights, and those of live ones as `<corpus>/live`; alone where there is no average."""
     live = {f"{name}{LIVE}": value for name, value in measure(model).items()} if average.tensors else {}
-    with average.applied(model):
+    with average.swapped_in(model):
         return measure(model) | live
 
 
@@ -63,7 +63,7 @@ def bits_per_byte(model: LanguageModel, shards: Shards, length: int, machine: Ma
     """
     side = shards.index["sides"]["heldout"]
     rows = islice(shards.rows("heldout", length), max(1, most // length))
-    nats, tokens = summed(model, _row_batches(rows, machine.held_out_rows(length), shards.end), machine)
+    nats, tokens = total_loss(model, _row_batches(rows, machine.held_out_rows(length), shards.end), machine)
     # The very first token of the stream has nothing before it and is no target.
     return nats / math.log(2) / (side["bytes"] * tokens / (side["tokens"] - 1))
 
@@ -73,7 +73,7 @@ def nats_per_answer_token(model: LanguageModel, chats: ChatRows, machine: Machin
     rows = range(min(chats.count("heldout"), max(1, MOST // chats.length)))
     size = machine.held_out_rows(chats.length)
     batches = (chats.take("heldout", list(rows[start : start + size])) for start in range(0, len(rows), size))
-    nats, tokens = summed(model, batches, machine)
+    nats, tokens = total_loss(model, batches, machine)
     return nats / tokens
 
 
@@ -84,11 +84,11 @@ def _row_batches(rows: Iterator[tuple[np.ndarray, np.ndarray]], size: int, end: 
         yield Batch(
             tokens=torch.from_numpy(tokens),
             weight=torch.from_numpy(weight),
-            segments=torch.from_numpy(segments_of(tokens, end)),
+            document_ids=torch.from_numpy(document_ids_of(tokens, end)),
         )
 
 
-def summed(model: LanguageModel, batches: Iterator[Batch], machine: Machine) -> tuple[float, float]:
+def total_loss(model: LanguageModel, batches: Iterator[Batch], machine: Machine) -> tuple[float, float]:
     """Summed cross-entropy in nats, and summed weight, of all targets."""
     nats = tokens = 0.0
     for batch in batches:
@@ -96,13 +96,13 @@ def summed(model: LanguageModel, batches: Iterator[Batch], machine: Machine) -> 
         # Eager: compiling layers again for other shapes would take longer than measuring.
         with torch.no_grad(), machine.cast(), torch.compiler.set_stance("force_eager"):
             x = model.embed(here.tokens[:, :-1, None])
-            hidden = model.run(x, segments=here.segments[:, :-1])
-            charges = bag_loss(
+            hidden = model.forward_layers(x, document_ids=here.document_ids[:, :-1])
+            charges = fused_linear_cross_entropy(
                 model.norm(hidden),
                 model.head_weight,
                 here.tokens[:, 1:, None],
                 here.weight[:, 1:, None],
-                cap=model.spec.logit_cap,
+                softcap=model.spec.logit_softcap,
             )
         nats += float(charges.loss.cpu().double().sum())  # MPS has no fp64
         tokens += float(batch.weight[:, 1:].sum())

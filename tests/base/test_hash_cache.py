@@ -171,7 +171,7 @@ def test_conversations_are_compared_too(tmp_path) -> None:
     write_chats(ChatFiles(paths=(str(chats),)), tokenizer, Split(share=0.1), tmp_path / "rows", 128)
     remembered = Verified(tmp_path / "rows")
     good = ChatRows(tmp_path / "rows", verified=remembered)
-    for array in ("tokens", "weight", "segments"):
+    for array in ("tokens", "weight", "document_ids"):
         known = rot(tmp_path / "rows", f"train-{array}.bin", 70, remembered.plain())
         bad = ChatRows(tmp_path / "rows", verified=Verified(tmp_path / "rows", known))
         bad.take("heldout", [0])

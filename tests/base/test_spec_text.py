@@ -14,7 +14,7 @@ from lilliput.nn.ffn import SwiGLU2
 from lilliput.nn.gqa import GQA
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.rope import EvenLayers
-from lilliput.objectives.next_token import NextBag
+from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.terms import CrossEntropy
 from lilliput.optim.schedule import WarmupStableDecay
 from lilliput.tokenizer.bpe import BPE
@@ -26,9 +26,9 @@ PARTS = [
     ("timeline.pretrain.schedule", "WarmupStableDecay(warmup=Steps(3))", WarmupStableDecay(warmup=Steps(3))),
     ("timeline.pretrain.data", "Mixture(weights={'texts': 2.0})", Mixture(weights={"texts": 2.0})),
     ("timeline.pretrain.tokens", "Tokens(2e3)", Tokens(2e3)),
-    ("timeline.pretrain.stages.0.objective", "NextBag(terms=(CrossEntropy(),))", NextBag(terms=(CrossEntropy(),))),
+    ("timeline.pretrain.stages.0.objective", "NextToken(terms=(CrossEntropy(),))", NextToken(terms=(CrossEntropy(),))),
     ("tokenizer", "BPE(vocab=3e2, at_most=True)", BPE(vocab=300, at_most=True)),
-    ("model.mixer.horizons", "(2.0, 50)", (2.0, 50)),
+    ("model.mixer.forget_timescales", "(2.0, 50)", (2.0, 50)),
     ("about", "GQA(a)", "GQA(a)"),
 ]
 
@@ -52,7 +52,7 @@ def test_a_part_is_written_by_its_name(tmp_path, path, text, value):
         ("model.mixer", "HGRN2(head=4)", "nearest names: heads"),
         ("model.mixer", "HGRN2(heads='4')", "no whole number"),
         ("model.mixer", "HGRN2(4)", "by name"),
-        ("model.mixer", "HGRN2(heads=2, rope=HGRN2(heads=2))", "nearest names: EvenLayers, Everywhere, Nowhere"),
+        ("model.mixer", "HGRN2(heads=2, rope=HGRN2(heads=2))", "nearest names: EvenLayers, Everywhere, NoPE"),
         ("model.mixer", "HGRN2(heads=0)", "at least 1"),
         ("model.mixer", "HGRN2(heads=open('x').read())", "no plain value"),
         ("model.mixer", "HGRN2(heads=2 if 1 else 3)", "no plain value"),

@@ -21,7 +21,7 @@ from lilliput.growth.add_tokens import resize_vocabulary
 from lilliput.publish.export import Generation, export
 from lilliput.tokenizer.bpe import BPE
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, CHATML, add_tokens
-from lilliput.train.metrics_log import Watch
+from lilliput.train.metrics_log import MetricsLogger
 
 CONTROLS = [chr(code) for code in (*range(32), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"]
 TURNING = [*"\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"]
@@ -151,8 +151,8 @@ def test_a_recipe_is_listed_as_it_is_written(tmp_path):
 def test_a_phase_of_any_name_is_watched(tmp_path):
     for of_terminal in (False, True):
         console = screen(force_terminal=of_terminal, color_system=None)
-        with Watch(tmp_path / f"{of_terminal}.jsonl", console, NAME, 1, 0, None) as watch:
-            watch.see(1, 32, 32, {"cross_entropy": 2.0})
-            watch.measured(1, 32, {NAME: 1.5})
+        with MetricsLogger(tmp_path / f"{of_terminal}.jsonl", console, NAME, 1, 0, None) as watch:
+            watch.log_step(1, 32, 32, {"cross_entropy": 2.0})
+            watch.log_validation(1, 32, {NAME: 1.5})
         assert f"  {SHOWN} step 1: {SHOWN} 1.5000" in console.file.getvalue()
         assert NAME not in console.file.getvalue()

@@ -76,12 +76,14 @@ def every_row(rows: ChatRows, side: str) -> Batch:
 def conversations_in(batch: Batch) -> list[tuple[list[int], list[int]]]:
     """Ids and weights of every segment that is not filler."""
     found = []
-    for tokens, weight, segments in zip(batch.tokens, batch.weight, batch.segments, strict=True):
-        assert segments[0] == 0 and bool((segments.diff() >= 0).all()) and bool((segments.diff() <= 1).all())
-        for number in range(int(segments[-1]) + 1):
-            inside = segments == number
+    for tokens, weight, document_ids in zip(batch.tokens, batch.weight, batch.document_ids, strict=True):
+        assert (
+            document_ids[0] == 0 and bool((document_ids.diff() >= 0).all()) and bool((document_ids.diff() <= 1).all())
+        )
+        for number in range(int(document_ids[-1]) + 1):
+            inside = document_ids == number
             if bool((tokens[inside] == END_ID).all()):
-                assert number == segments[-1] and not weight[inside].any()
+                assert number == document_ids[-1] and not weight[inside].any()
             else:
                 found.append((tokens[inside].tolist(), weight[inside].int().tolist()))
     return found
@@ -115,9 +117,9 @@ def test_every_conversation_is_packed_whole_once_on_its_side(corpus, tokenizer, 
             if SPLIT.is_heldout(conversation.group) == (side == "heldout")
         ]
         batch = every_row(rows, side)
-        assert batch.tokens.shape == batch.weight.shape == batch.segments.shape == (rows.count(side), LENGTH)
+        assert batch.tokens.shape == batch.weight.shape == batch.document_ids.shape == (rows.count(side), LENGTH)
         assert (batch.tokens.dtype, batch.weight.dtype) == (torch.int64, torch.float32)
-        assert batch.segments.dtype == torch.int32
+        assert batch.document_ids.dtype == torch.int32
         assert sorted(conversations_in(batch)) == sorted(expected)
         counts = rows.index["sides"][side]
         assert counts["conversations"] == len(expected) > 5
@@ -212,7 +214,7 @@ def test_reading_in_pieces_is_reading_at_once(folder, seed: int) -> None:
             rows.append(batch)
             left -= size
         assert cursor == last
-        for name in ("tokens", "weight", "segments"):
+        for name in ("tokens", "weight", "document_ids"):
             assert torch.equal(torch.cat([getattr(batch, name) for batch in rows]), getattr(straight, name))
 
 

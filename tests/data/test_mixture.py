@@ -10,7 +10,7 @@ import torch
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.data import epochs, pieces
-from lilliput.data.batch import Batch, Cursor, segments_of
+from lilliput.data.batch import Batch, Cursor, document_ids_of
 from lilliput.data.documents import Document
 from lilliput.data.epochs import Passes
 from lilliput.data.mixture import Mixture, MixtureReader
@@ -65,14 +65,16 @@ def shards(tmp_path_factory) -> dict[str, Shards]:
 
 
 def equal(first: Batch, second: Batch) -> bool:
-    return all(torch.equal(getattr(first, field), getattr(second, field)) for field in ("tokens", "weight", "segments"))
+    return all(
+        torch.equal(getattr(first, field), getattr(second, field)) for field in ("tokens", "weight", "document_ids")
+    )
 
 
 def join(batches: list[Batch]) -> Batch:
     return Batch(
         tokens=torch.cat([batch.tokens for batch in batches]),
         weight=torch.cat([batch.weight for batch in batches]),
-        segments=torch.cat([batch.segments for batch in batches]),
+        document_ids=torch.cat([batch.document_ids for batch in batches]),
     )
 
 
@@ -217,7 +219,7 @@ def test_a_piece_within_a_document_stands_alone_and_its_first_token_is_no_target
     few = Shards(tmp_path / "few")
     size = len(few.stream("train"))
     batch, _ = Mixture(weights={"few": 1}).open({"few": few}).read(Cursor(), 1, size, 0)
-    begins = np.diff(batch.segments[0].numpy(), prepend=-1) == 1
+    begins = np.diff(batch.document_ids[0].numpy(), prepend=-1) == 1
     assert begins.sum() == few.index["pieces"] > 10
     assert ((batch.weight[0] == 0).numpy() == (begins & (batch.tokens[0] != 0).numpy())).all()
     assert (batch.tokens[0] == 0).sum() == 2 and sorted(batch.tokens[0]) == sorted(few.stream("train").read(0, size))
@@ -235,12 +237,16 @@ def test_batches_have_their_types_and_segments(shards) -> None:
     weights = {"books": 0.5, "tiny": 0.5}
     reader = Mixture(weights=weights).open(shards)
     batch, _ = reader.read(Cursor(), 40, 65)
-    assert (batch.tokens.dtype, batch.weight.dtype, batch.segments.dtype) == (torch.int64, torch.float32, torch.int32)
-    assert batch.tokens.shape == batch.weight.shape == batch.segments.shape == (40, 65)
+    assert (batch.tokens.dtype, batch.weight.dtype, batch.document_ids.dtype) == (
+        torch.int64,
+        torch.float32,
+        torch.int32,
+    )
+    assert batch.tokens.shape == batch.weight.shape == batch.document_ids.shape == (40, 65)
     assert bool((batch.weight == 1).all())
-    assert np.array_equal(batch.segments.numpy(), segments_of(batch.tokens.numpy(), end=0))
-    steps = batch.segments[:, 1:] - batch.segments[:, :-1]
-    assert torch.equal(steps == 1, batch.tokens[:, 1:] == 0) and bool((batch.segments[:, 0] == 0).all())
+    assert np.array_equal(batch.document_ids.numpy(), document_ids_of(batch.tokens.numpy(), end=0))
+    steps = batch.document_ids[:, 1:] - batch.document_ids[:, :-1]
+    assert torch.equal(steps == 1, batch.tokens[:, 1:] == 0) and bool((batch.document_ids[:, 0] == 0).all())
     assert equal(batch.to("cpu"), batch)
     assert batch.to("meta").tokens.device.type == "meta"
     assert reader.tokens_available == len(whole(shards["books"])) + len(whole(shards["tiny"]))

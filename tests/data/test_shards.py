@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from lilliput.base.errors import DataError
 from lilliput.base.files import sha256
-from lilliput.data.batch import segments_of
+from lilliput.data.batch import document_ids_of
 from lilliput.data.documents import Document, corpus_hash
 from lilliput.data.shards import Shards, write_shards
 from lilliput.data.split import Split
@@ -195,5 +195,5 @@ def test_an_empty_held_out_side_is_named_when_it_is_asked_for(corpus, tokenizer,
 
 def test_segments_count_documents_from_zero() -> None:
     tokens = np.array([[0, 5, 6, 0, 0, 7], [5, 6, 0, 7, 8, 9], [1, 2, 3, 4, 5, 6]])
-    assert segments_of(tokens, end=0).tolist() == [[0, 0, 0, 1, 2, 2], [0, 0, 1, 1, 1, 1], [0] * 6]
-    assert segments_of(tokens, end=0).dtype == np.int32
+    assert document_ids_of(tokens, end=0).tolist() == [[0, 0, 0, 1, 2, 2], [0, 0, 1, 1, 1, 1], [0] * 6]
+    assert document_ids_of(tokens, end=0).dtype == np.int32

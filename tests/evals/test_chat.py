@@ -131,16 +131,16 @@ def test_replies_that_end_are_those_of_plain_greedy_decoding(scores: list[Score]
 def test_decoding_uses_the_released_repetition_penalty(
     folder: Path, scores: list[Score], by_hand: ByHand, tmp_path: Path
 ) -> None:
-    penalised = tmp_path / "penalised"
-    shutil.copytree(folder, penalised)
-    settings = json.loads((penalised / "generation_config.json").read_text()) | {"repetition_penalty": 8.0}
-    (penalised / "generation_config.json").write_text(json.dumps(settings))
+    penalized = tmp_path / "penalized"
+    shutil.copytree(folder, penalized)
+    settings = json.loads((penalized / "generation_config.json").read_text()) | {"repetition_penalty": 8.0}
+    (penalized / "generation_config.json").write_text(json.dumps(settings))
     expected = [by_hand.ends(question, 8.0) for question, _ in CONVERSATIONS]
-    ends = judge_replies(penalised, CONVERSATIONS, work=tmp_path, max_new_tokens=MOST)[0]
+    ends = judge_replies(penalized, CONVERSATIONS, work=tmp_path, max_new_tokens=MOST)[0]
     assert ends.value == sum(expected) / len(expected) != scores[0].value
-    (penalised / "generation_config.json").write_text(json.dumps(settings | {"repetition_penalty": 1.0}))
-    (penalised / "lilliput.json").write_text(json.dumps({"generation": {"repetition_penalty": 8.0}}))
-    assert judge_replies(penalised, CONVERSATIONS, work=tmp_path, max_new_tokens=MOST)[0] == ends
+    (penalized / "generation_config.json").write_text(json.dumps(settings | {"repetition_penalty": 1.0}))
+    (penalized / "lilliput.json").write_text(json.dumps({"generation": {"repetition_penalty": 8.0}}))
+    assert judge_replies(penalized, CONVERSATIONS, work=tmp_path, max_new_tokens=MOST)[0] == ends
 
 
 def test_a_right_answer_is_compared_with_another_questions(by_hand: ByHand, folder: Path, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from lilliput.base.terminal import Terminal
 from lilliput.data.conversations import ChatFiles
 from lilliput.generate.chat import Chat
 from lilliput.generate.decode import stream
-from lilliput.generate.sampling import Sampling, _narrowed, choose, penalised
-from lilliput.generate.stream_text import write_on
+from lilliput.generate.sampling import Sampling, apply_repetition_penalty, filter_top_k_top_p, sample
+from lilliput.generate.stream_text import stream_text
 from lilliput.publish.export import Generation
 from lilliput.tokenizer.bpe import BPE, END_ID
 from lilliput.tokenizer.template import check_text
@@ -35,7 +35,7 @@ def test_scores_are_those_of_hugging_face():
     scores = torch.randn(3, 50, generator=generator)
     text = torch.randint(0, 50, (3, 12), generator=generator)
     sampling = Sampling(temperature=0.7, top_k=20, top_p=0.8, repetition_penalty=1.3)
-    ours = _narrowed(penalised(scores, text, 1.3) / 0.7, sampling)
+    ours = filter_top_k_top_p(apply_repetition_penalty(scores, text, 1.3) / 0.7, sampling)
     theirs = scores
     for step in (
         RepetitionPenaltyLogitsProcessor(1.3),
@@ -52,31 +52,36 @@ def test_greedy_takes_the_likeliest_of_full_forward_passes(model):
     text = list(prompt)
     for _ in range(20):
         text.append(int(model(torch.tensor([text]))[0, -1].argmax()))
-    written = list(stream(model, prompt, Sampling(greedy=True), stops=(), most=20))
+    written = list(stream(model, prompt, Sampling(greedy=True), stop_token_ids=(), max_new_tokens=20))
     assert written == text[4:]
 
 
 def test_a_stop_ends_the_text_and_is_its_last_token(model):
-    whole = list(stream(model, [5, 17], Sampling(greedy=True), stops=(), most=20))
+    whole = list(stream(model, [5, 17], Sampling(greedy=True), stop_token_ids=(), max_new_tokens=20))
     stop = whole[7]
-    assert list(stream(model, [5, 17], Sampling(greedy=True), stops={stop}, most=20)) == whole[: whole.index(stop) + 1]
+    assert (
+        list(stream(model, [5, 17], Sampling(greedy=True), stop_token_ids={stop}, max_new_tokens=20))
+        == whole[: whole.index(stop) + 1]
+    )
 
 
 def test_sampling_is_a_function_of_the_seed(model):
-    texts = [tuple(stream(model, [5], Sampling(), stops=(), most=12, seed=seed)) for seed in (1, 1, 2)]
+    texts = [
+        tuple(stream(model, [5], Sampling(), stop_token_ids=(), max_new_tokens=12, seed=seed)) for seed in (1, 1, 2)
+    ]
     assert texts[0] == texts[1] != texts[2]
 
 
 def test_sampling_follows_the_probabilities():
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.2]])).expand(4000, 3)
-    chosen = choose(logits, torch.zeros(4000, 1, dtype=torch.long), Sampling(), torch.Generator().manual_seed(0))
+    chosen = sample(logits, torch.zeros(4000, 1, dtype=torch.long), Sampling(), torch.Generator().manual_seed(0))
     shares = torch.bincount(chosen, minlength=3) / 4000
     assert torch.allclose(shares, torch.tensor([0.5, 0.3, 0.2]), atol=0.03)
 
 
 def test_temperature_zero_is_greedy():
     logits = torch.tensor([[0.1, 0.3, 0.2]])
-    coldest = choose(logits, torch.zeros(1, 1, dtype=torch.long), Sampling(temperature=0), torch.Generator())
+    coldest = sample(logits, torch.zeros(1, 1, dtype=torch.long), Sampling(temperature=0), torch.Generator())
     assert coldest.tolist() == [1]
     with pytest.raises(RecipeError, match="temperature 0"):
         Generation(temperature=0)
@@ -90,11 +95,19 @@ def test_impossible_settings_are_refused(bad):
 
 def test_text_comes_in_whole_characters(model):
     tokenizer = BPE(vocab=tiny.VOCAB).train([tiny.sentences(n) for n in range(50)])
-    pieces = list(write_on(model, tokenizer, tokenizer.encode("plain text").ids, Sampling(), stops={END_ID}, most=60))
-    ids = list(stream(model, tokenizer.encode("plain text").ids, Sampling(), stops={END_ID}, most=60))
+    pieces = list(
+        stream_text(
+            model, tokenizer, tokenizer.encode("plain text").ids, Sampling(), stop_token_ids={END_ID}, max_new_tokens=60
+        )
+    )
+    ids = list(
+        stream(model, tokenizer.encode("plain text").ids, Sampling(), stop_token_ids={END_ID}, max_new_tokens=60)
+    )
     ids = ids[: ids.index(END_ID)] if END_ID in ids else ids
     assert "".join(pieces) == tokenizer.decode(ids, skip_special_tokens=False)
-    assert list(write_on(model, tokenizer, [END_ID], Sampling(), stops=(), most=5)), "an end begins a document"
+    assert list(stream_text(model, tokenizer, [END_ID], Sampling(), stop_token_ids=(), max_new_tokens=5)), (
+        "an end begins a document"
+    )
 
 
 class Talk:
@@ -111,7 +124,7 @@ class Talk:
                 raise EOFError
             return line if isinstance(line, str) else line()
 
-        chat = Chat(self.answer, console, seed=5, system="Be brief.", tokens=self.tokens, most=most)
+        chat = Chat(self.answer, console, seed=5, system="Be brief.", max_new_tokens=self.tokens, context=most)
         chat.hold(read)
 
     def answer(self, messages, seed):

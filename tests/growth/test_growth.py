@@ -10,11 +10,11 @@ from tokenizers import Tokenizer, models
 
 from lilliput.base.errors import RecipeError
 from lilliput.growth.add_tokens import AddTokens
-from lilliput.growth.growth import Line
+from lilliput.growth.growth import Lineage
 from lilliput.growth.stack import Stack
 from lilliput.growth.use_ema import UseEma
 from lilliput.nn.gqa import GQA
-from lilliput.nn.rope import Nowhere
+from lilliput.nn.rope import NoPE
 from lilliput.tokenizer.bpe import BPE
 from lilliput.tokenizer.chatml import CHATML
 
@@ -22,7 +22,7 @@ ROWS = torch.randint(0, 300, (2, 40), generator=torch.Generator().manual_seed(5)
 
 
 def line_of(model):
-    return Line(model=model, tokenizer=Tokenizer(models.BPE()), average={"norm.weight": torch.zeros(32)})
+    return Lineage(model=model, tokenizer=Tokenizer(models.BPE()), average={"norm.weight": torch.zeros(32)})
 
 
 @pytest.fixture(params=SPECS)
@@ -70,8 +70,8 @@ def test_copies_have_storage_of_their_own(model):
 def test_a_stack_is_the_trunk_run_twice(name):
     model = SPECS[name].build(seed=1)
     x = model.embed(ROWS[..., None])
-    twice = model.run(model.run(x))
-    assert torch.equal(grown(model, times=2)(ROWS), model.head(twice))
+    twice = model.forward_layers(model.forward_layers(x))
+    assert torch.equal(grown(model, times=2)(ROWS), model.logits(twice))
 
 
 @pytest.mark.parametrize(("order", "originals"), [("stack", [0, 1, 0, 1]), ("interleaved", [0, 0, 1, 1])])
@@ -118,13 +118,13 @@ def test_a_copy_that_would_turn_unlike_its_original_is_refused():
     with pytest.raises(RecipeError, match="layer 1 would be a copy of layer 0"):
         Stack(order="interleaved").shape(ODIN_SPEC)
     assert Stack().shape(ODIN_SPEC).layers == 4
-    nowhere = replace(odd, mixer=replace(odd.mixer, rope=Nowhere()))
+    nowhere = replace(odd, mixer=replace(odd.mixer, rope=NoPE()))
     assert Stack().shape(nowhere).layers == Stack(order="interleaved").shape(replace(GQA_SPEC, layers=3)).layers == 6
 
 
 def test_the_tokenizer_of_a_growth_is_known_without_its_model():
     tokenizer = BPE(vocab=VOCAB).train(sentences(number) for number in range(50))
-    line = Line(model=GQA_SPEC.build(seed=1), tokenizer=tokenizer, average={})
+    line = Lineage(model=GQA_SPEC.build(seed=1), tokenizer=tokenizer, average={})
     added = AddTokens(tokens=CHATML)
     assert added.retokenize(tokenizer).to_str() == added.grow(line, seed=0).tokenizer.to_str() != tokenizer.to_str()
     for growth in (UseEma(), Stack()):

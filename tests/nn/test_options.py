@@ -13,10 +13,10 @@ from lilliput.nn.ffn import SwiGLU2
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.lower_bounds import LowerBounds
 from lilliput.nn.rope import EvenLayers, Everywhere
-from lilliput.ops.hgrn2 import gates
-from lilliput.ops.linear import project
-from lilliput.ops.rope import order_as_halves, rotate, tied
-from lilliput.ops.swiglu import gated
+from lilliput.ops.hgrn2 import activations
+from lilliput.ops.linear import fused_linear
+from lilliput.ops.rope import average_pairs, interleaved_to_half, rotate
+from lilliput.ops.swiglu import gated_activation
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.normuon import NorMuon
 
@@ -36,13 +36,13 @@ def test_squares_are_what_they_are_called(square):
     layer = SwiGLU2(inner=12, square=square).build(8).double()
     x, onto, times = normal(2, 5, 8), normal(2, 5, 8), normal(1)[0]
     expected = onto + times * layer.down(FORMS[square](layer.gate(x), layer.up(x)))
-    assert torch.allclose(layer(project(x, *layer.weights), onto, times), expected, atol=1e-14)
+    assert torch.allclose(layer(fused_linear(x, *layer.in_weights), onto, times), expected, atol=1e-14)
 
 
 @pytest.mark.parametrize("square", FORMS)
 def test_squares_do_not_overflow_half_precision(square):
     gate, up = torch.tensor([300.0], dtype=torch.float16), torch.tensor([2.0], dtype=torch.float16)
-    found = gated(gate, up, square)
+    found = gated_activation(gate, up, square)
     assert found.dtype == torch.float32
     assert torch.allclose(found.double(), FORMS[square](gate.double(), up.double()))
 
@@ -64,7 +64,7 @@ def test_lower_bounds_begin_at_nothing_rise_and_stay_below_one(spread):
 def scanned(z, bound, **settings):
     """k and the forget gates of a projection whose queries and values are one."""
     ones = torch.ones_like(z)
-    _, k, _, log_decay = gates(torch.cat((ones, z, ones), dim=-1), 1, bound=bound, **settings)
+    _, k, _, log_decay = activations(torch.cat((ones, z, ones), dim=-1), 1, bound=bound, **settings)
     return k.flatten(-2), log_decay.exp().flatten(-2)
 
 
@@ -84,7 +84,7 @@ def test_gradients_stay_finite_at_any_gate_and_bound(spread):
     z = (normal(1, 40, 64, seed=2) * spread / 4).float().requires_grad_()
     for bound in bounds():
         k, _ = scanned(z, bound)
-        _, _, _, log_decay = gates(torch.cat((z, z, z), dim=-1), 1, bound=bound)
+        _, _, _, log_decay = activations(torch.cat((z, z, z), dim=-1), 1, bound=bound)
         assert (log_decay <= 0).all()
         (k.square().sum() + log_decay.sum()).backward(retain_graph=True)
     assert z.grad.isfinite().all() and bounds.bound_logits.grad.isfinite().all()
@@ -135,24 +135,24 @@ def test_neighbours_turn_as_complex_numbers_do():
     x = normal(2, 9, 3, 8)
     angle = torch.outer(torch.arange(4, 13, dtype=torch.float64), 100.0 ** (-torch.arange(0, 8, 2) / 8))
     turned = torch.view_as_complex(x.unflatten(-1, (4, 2))) * torch.polar(torch.ones_like(angle), angle)[:, None]
-    found = rotate(x, 100.0, first=4, pairs="interleaved")
+    found = rotate(x, 100.0, first=4, layout="interleaved")
     assert torch.allclose(found, torch.view_as_real(turned).flatten(-2), atol=1e-14)
-    order = order_as_halves(8, "interleaved")
+    order = interleaved_to_half(8, "interleaved")
     assert torch.equal(rotate(x[..., order], 100.0, first=4), found[..., order])
-    assert torch.equal(order_as_halves(8, "half"), torch.arange(8))
+    assert torch.equal(interleaved_to_half(8, "half"), torch.arange(8))
 
 
 def test_tied_channels_are_those_that_turn_together():
     x = torch.tensor([0.0, 1.0, 4.0, 9.0])
-    assert tied(x, "half").tolist() == [2.0, 5.0, 2.0, 5.0]
-    assert tied(x, "interleaved").tolist() == [0.5, 0.5, 6.5, 6.5]
+    assert average_pairs(x, "half").tolist() == [2.0, 5.0, 2.0, 5.0]
+    assert average_pairs(x, "interleaved").tolist() == [0.5, 0.5, 6.5, 6.5]
     z, bound = normal(1, 3, 8), torch.linspace(0, 0.7, 8, dtype=torch.float64)
-    _, forget = scanned(z, bound, theta=100.0, pairs="interleaved", tie=True)
+    _, forget = scanned(z, bound, theta=100.0, layout="interleaved", tie=True)
     assert torch.equal(forget[..., 0::2], forget[..., 1::2])
 
 
 def test_gates_begin_where_they_are_told_to():
-    for gate, first in ((ScalarGate(), 0.0), (ScalarGate(first=-2.0), -2.0)):
+    for gate, first in ((ScalarGate(), 0.0), (ScalarGate(init=-2.0), -2.0)):
         layers = replace(ODIN_SPEC, gate=gate).build(seed=0).layers
         assert {module.logit.item() for layer in layers for module in (layer.mixer_gate, layer.ffn_gate)} == {first}
 
@@ -161,9 +161,9 @@ def test_gates_begin_where_they_are_told_to():
     ("make", "settings", "says"),
     [
         (SwiGLU2, {"inner": 8, "square": "gate"}, "square cannot be 'gate'"),
-        (Everywhere, {"pairs": "thirds"}, "pairs cannot be 'thirds'"),
-        (EvenLayers, {"pairs": "thirds"}, "pairs cannot be 'thirds'"),
-        (ScalarGate, {"first": float("nan")}, "first cannot be nan"),
+        (Everywhere, {"layout": "thirds"}, "layout cannot be 'thirds'"),
+        (EvenLayers, {"layout": "thirds"}, "layout cannot be 'thirds'"),
+        (ScalarGate, {"init": float("nan")}, "init cannot be nan"),
         (HGRN2, {"heads": 2, "rope_tie_gate": True}, "cannot be tied where nothing turns"),
         (replace(OPTIONS_SPEC, layers=1).build, {"seed": 0}, "the first layer has no lower bound"),
     ],

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from lilliput.base.errors import RecipeError
 from lilliput.data.batch import Batch
 from lilliput.growth.add_tokens import AddTokens
-from lilliput.growth.growth import Line
+from lilliput.growth.growth import Lineage
 from lilliput.growth.use_ema import UseEma
 from lilliput.objectives.bag import bags
-from lilliput.objectives.next_token import NextBag
-from lilliput.objectives.objective import charged, step_generator
+from lilliput.objectives.next_token import NextToken
+from lilliput.objectives.objective import step_generator, target_weight_sum
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.ema import Ema, NoEma
@@ -30,7 +30,7 @@ def batch(rows=3, length=9, weights=None):
     generator = torch.Generator().manual_seed(5)
     tokens = torch.randint(0, 300, (rows, length), generator=generator)
     weight = torch.ones(rows, length) if weights is None else weights
-    return Batch(tokens=tokens, weight=weight, segments=torch.zeros(rows, length, dtype=torch.int32))
+    return Batch(tokens=tokens, weight=weight, document_ids=torch.zeros(rows, length, dtype=torch.int32))
 
 
 @pytest.fixture(params=tiny.SPECS)
@@ -40,12 +40,12 @@ def model(request):
 
 def losses(objective, model, one, total=None):
     module = objective.build(model)
-    return module(one, total or charged(one, objective.tokens_per_position), step_generator(0, 0, CPU))
+    return module(one, total or target_weight_sum(one, objective.tokens_per_position), step_generator(0, 0, CPU))
 
 
 def test_a_bag_of_one_is_next_token_cross_entropy(model):
     one = batch()
-    ours = losses(NextBag(), model, one).total
+    ours = losses(NextToken(), model, one).loss
     plain = F.cross_entropy(model(one.tokens[:, :-1]).flatten(0, 1), one.tokens[:, 1:].flatten())
     assert torch.allclose(ours, plain, atol=1e-12)
     parameters = list(model.parameters())
@@ -58,32 +58,32 @@ def test_weights_choose_what_is_charged(model):
     weight[1, 4] = 1
     one = batch(weights=weight)
     expected = F.cross_entropy(model(one.tokens[:, :-1])[1, 3], one.tokens[1, 4])
-    assert torch.allclose(losses(NextBag(), model, one).total, expected, atol=1e-12)
+    assert torch.allclose(losses(NextToken(), model, one).loss, expected, atol=1e-12)
 
 
 def test_micro_batches_add_up_to_the_step(model):
     weight = torch.rand(4, 9)
     whole = batch(rows=4, weights=weight)
-    objective = NextBag(terms=(CrossEntropy(), ZLoss(weight=1e-2)))
-    total = charged(whole, 1)
+    objective = NextToken(terms=(CrossEntropy(), ZLoss(weight=1e-2)))
+    total = target_weight_sum(whole, 1)
     parts = [
-        Batch(tokens=whole.tokens[rows], weight=whole.weight[rows], segments=whole.segments[rows])
+        Batch(tokens=whole.tokens[rows], weight=whole.weight[rows], document_ids=whole.document_ids[rows])
         for rows in (slice(0, 1), slice(1, 4))
     ]
-    summed = sum(losses(objective, model, part, total).total for part in parts)
-    assert torch.allclose(summed, losses(objective, model, whole, total).total, atol=1e-12)
+    summed = sum(losses(objective, model, part, total).loss for part in parts)
+    assert torch.allclose(summed, losses(objective, model, whole, total).loss, atol=1e-12)
 
 
 def test_z_loss_is_the_mean_squared_log_sum_exp(model):
     one = batch()
-    found = losses(NextBag(terms=(CrossEntropy(), ZLoss(weight=0.5))), model, one)
+    found = losses(NextToken(terms=(CrossEntropy(), ZLoss(weight=0.5))), model, one)
     lse = model(one.tokens[:, :-1]).logsumexp(-1)
-    assert torch.allclose(found.parts["z_loss"], lse.square().mean(), atol=1e-12)
-    assert torch.allclose(found.total, found.parts["cross_entropy"] + 0.5 * found.parts["z_loss"], atol=1e-12)
+    assert torch.allclose(found.terms["z_loss"], lse.square().mean(), atol=1e-12)
+    assert torch.allclose(found.loss, found.terms["cross_entropy"] + 0.5 * found.terms["z_loss"], atol=1e-12)
 
 
 def test_capped_logits_stay_below_their_cap_and_are_what_is_charged():
-    spec = replace(tiny.GQA_SPEC, logit_cap=0.3)
+    spec = replace(tiny.GQA_SPEC, logit_softcap=0.3)
     model, free = spec.build(seed=0).double(), tiny.GQA_SPEC.build(seed=0).double()
     for each in (model, free):
         with torch.no_grad():
@@ -94,9 +94,9 @@ def test_capped_logits_stay_below_their_cap_and_are_what_is_charged():
     for terms in ((CrossEntropy(),), (CrossEntropy(), ZLoss(weight=0.5))):
         expected = F.cross_entropy(logits.flatten(0, 1), one.tokens[:, 1:].flatten())
         expected = expected + 0.5 * logits.logsumexp(-1).square().mean() * (len(terms) - 1)
-        assert torch.allclose(losses(NextBag(terms=terms), model, one).total, expected, atol=1e-12)
-    assert "logit_cap" not in tiny.GQA_SPEC.identity() and spec.identity()["logit_cap"] == 0.3
-    for wrong in (lambda: replace(spec, logit_cap=0.0), lambda: replace(spec.mixer, cap=-1.0)):
+        assert torch.allclose(losses(NextToken(terms=terms), model, one).loss, expected, atol=1e-12)
+    assert "logit_softcap" not in tiny.GQA_SPEC.identity() and spec.identity()["logit_softcap"] == 0.3
+    for wrong in (lambda: replace(spec, logit_softcap=0.0), lambda: replace(spec.mixer, softcap=-1.0)):
         with pytest.raises(RecipeError, match="cap cannot be"):
             wrong()
 
@@ -105,20 +105,20 @@ def test_a_bag_of_tokens_is_the_mean_of_its_cross_entropies(model):
     one = batch(length=12)
     inputs, targets = bags(one.tokens, 3)
     assert torch.equal(inputs[0, 1], one.tokens[0, 3:6]) and torch.equal(targets[0, 0], one.tokens[0, 3:6])
-    logits = model.head(model.run(model.embed(inputs)))
+    logits = model.logits(model.forward_layers(model.embed(inputs)))
     each = [F.cross_entropy(logits.flatten(0, 1), targets[..., place].flatten()) for place in range(3)]
-    assert torch.allclose(losses(NextBag(bag=3), model, one).total, sum(each) / 3, atol=1e-12)
+    assert torch.allclose(losses(NextToken(bag=3), model, one).loss, sum(each) / 3, atol=1e-12)
 
 
 def test_a_bag_across_two_documents_is_nobodys_target(model):
     one = batch(rows=1, length=8)
-    crossing = replace(one, segments=torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1]]))
+    crossing = replace(one, document_ids=torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1]]))
     inputs, targets = bags(one.tokens, 2)
-    segments = torch.tensor([[0, 1, 1]])  # that of each input bag's last token
-    logits = model.head(model.run(model.embed(inputs), segments=segments))
+    document_ids = torch.tensor([[0, 1, 1]])  # that of each input bag's last token
+    logits = model.logits(model.forward_layers(model.embed(inputs), document_ids=document_ids))
     kept = [F.cross_entropy(logits[0, 1:], targets[0, 1:, place]) for place in range(2)]
-    total = charged(crossing, 2)
-    assert torch.allclose(losses(NextBag(bag=2), model, crossing).total, sum(kept) / 2 * (4 / total), atol=1e-12)
+    total = target_weight_sum(crossing, 2)
+    assert torch.allclose(losses(NextToken(bag=2), model, crossing).loss, sum(kept) / 2 * (4 / total), atol=1e-12)
 
 
 def test_every_parameter_has_one_role(model):
@@ -137,7 +137,7 @@ def test_adamw_decays_matrices_only_and_its_state_comes_back():
     assert by_role["vector"]["weight_decay"] == 0 and by_role["matrix"]["weight_decay"] == 0.1
     set_multiplier(optimizer, 0.5)
     assert by_role["embedding"]["lr"] == 1.5e-2 and by_role["matrix"]["lr"] == 5e-3
-    losses(NextBag(), model, batch()).total.backward()
+    losses(NextToken(), model, batch()).loss.backward()
     optimizer.step()
     saved = {key: value.clone() for key, value in state_tensors(optimizer, model).items()}
     other = AdamW(lr=1e-2).build(model)
@@ -159,7 +159,7 @@ def test_a_rate_that_lies_on_a_device_stays_in_its_place():
                 places.append(group["lr"])
         for multiplier in (0.5, 0.25):
             set_multiplier(optimizer, multiplier)
-            losses(NextBag(), model, batch()).total.backward()
+            losses(NextToken(), model, batch()).loss.backward()
             optimizer.step()
             optimizer.zero_grad()
         assert all(group["lr"] is place for group, place in zip(optimizer.param_groups, places, strict=False))
@@ -177,18 +177,18 @@ def test_the_average_follows_its_formula():
     decay = min(0.5, 2 / 11)
     expected = decay * first + (1 - decay) * 3.0
     assert torch.allclose(average.tensors["norm.weight"], expected)
-    with average.applied(model):
+    with average.swapped_in(model):
         assert torch.allclose(model.norm.weight, expected)
     assert torch.equal(model.norm.weight, torch.full_like(first, 3.0))
     average.update(model, step=1_000)
     assert torch.allclose(average.tensors["norm.weight"], 0.5 * expected + 0.5 * 3.0), "the warm-up is over"
-    with NoEma().build(model).applied(model):
+    with NoEma().build(model).swapped_in(model):
         assert torch.equal(model.norm.weight, torch.full_like(first, 3.0))
 
 
 def line(average=None):
     tokenizer = BPE(vocab=tiny.VOCAB).train([tiny.sentences(n) for n in range(50)])
-    return Line(model=tiny.GQA_SPEC.build(seed=0), tokenizer=tokenizer, average=average or {})
+    return Lineage(model=tiny.GQA_SPEC.build(seed=0), tokenizer=tokenizer, average=average or {})
 
 
 def test_new_tokens_leave_the_old_ones_as_they_were():

@@ -15,20 +15,20 @@ from lilliput.nn.block import ScalarGate
 from lilliput.nn.ffn import SwiGLU, SwiGLU2
 from lilliput.nn.gqa import GQA
 from lilliput.nn.hgrn2 import HGRN2
-from lilliput.nn.norm import ZeroCentredRMSNorm
+from lilliput.nn.norm import ZeroCenteredRMSNorm
 from lilliput.ops import add_rms_norm_linear as stream
 from lilliput.ops import attention
 from lilliput.ops import linear as project
 from lilliput.ops import rms_norm as normed
 from lilliput.ops import swiglu as feed_forward
-from lilliput.ops.add_rms_norm_linear import Backend, begin
-from lilliput.ops.linear import Product
+from lilliput.ops.add_rms_norm_linear import Backend, add_rms_norm_linear
+from lilliput.ops.linear import LinearOutput
 from lilliput.plan.saved_tensors import with_kept_bytes
 from lilliput.train.compile import RECOMPUTED
 
 pytest.importorskip("triton")
 from lilliput.ops.add_rms_norm_linear import triton as kernels
-from lilliput.ops.add_rms_norm_linear.triton import fits
+from lilliput.ops.add_rms_norm_linear.triton import is_supported
 from lilliput.ops.small_width import DTYPE
 
 EPS = 1e-3
@@ -48,8 +48,10 @@ def draw(width, inner, positions=101):
     return [(x * x.shape[1] ** -0.5 if x.dim() == 2 else x).to(DEVICE, DTYPE).double() for x in drawn]
 
 
-def call(stream, one, other, gain, *joining, backend):
-    return begin(stream, (one, other), gain, EPS, joining=Product(*joining) if joining else None, backend=backend)
+def call(stream, one, other, gain, *branch, backend):
+    return add_rms_norm_linear(
+        stream, (one, other), gain, EPS, branch=LinearOutput(*branch) if branch else None, backend=backend
+    )
 
 
 def leaves_of(inputs, dtype):
@@ -79,7 +81,7 @@ def loss_of(outputs):
 @pytest.mark.parametrize("width", [64, 128, 256])
 def test_kernels_equal_what_is_composed(width, inner):
     inputs = draw(width, inner)
-    assert fits(inputs[0].to(DTYPE), 96)
+    assert is_supported(inputs[0].to(DTYPE), 96)
     exact = run(Backend.COMPOSED, torch.float64, inputs)
     ones, others = (run(Backend.TRITON, DTYPE, inputs) for _ in range(2))
     assert furthest(ones, exact) < TOLERANCE
@@ -88,8 +90,8 @@ def test_kernels_equal_what_is_composed(width, inner):
 
 def test_rows_that_no_descriptor_takes_are_composed():
     stream = draw(64, 0)[0].to(DTYPE)
-    assert not fits(stream, 97) and not fits(stream, 96, stream[..., :7])
-    assert not fits(stream[..., :48], 96) and not fits(stream.double(), 96)
+    assert not is_supported(stream, 97) and not is_supported(stream, 96, stream[..., :7])
+    assert not is_supported(stream[..., :48], 96) and not is_supported(stream.double(), 96)
 
 
 # PyTorch 2.13 warns of what it does itself while it compiles.
@@ -99,7 +101,7 @@ def test_rows_that_no_descriptor_takes_are_composed():
 def test_a_compiled_branch_keeps_no_more_than_its_products_need(monkeypatch, inner):
     """What goes into both products, 1 / rms, and weights, which are leaves here; nothing of the stream."""
     for place in (project, normed):
-        monkeypatch.setattr(place, "as_one", lambda _: True)
+        monkeypatch.setattr(place, "should_fuse", lambda _: True)
     leaves, found = leaves_of(draw(64, inner), DTYPE), []
     with functorch.patch(RECOMPUTED), cast():
         for backend in (Backend.COMPOSED, Backend.TRITON):
@@ -117,7 +119,7 @@ def test_a_compiled_branch_keeps_no_more_than_its_products_need(monkeypatch, inn
 
 ATTENTION = GQA(heads=4, kv_heads=2, head_width=16)
 NORMED = GQA(heads=4, kv_heads=2, head_width=16, qk_norm=True)
-OTHERS = {"norm": ZeroCentredRMSNorm(), "gate": ScalarGate(first=0.5)}
+OTHERS = {"norm": ZeroCenteredRMSNorm(), "gate": ScalarGate(init=0.5)}
 LAYERS = {
     "heads turned in place": ModelSpec(vocab=8, width=64, layers=2, mixer=ATTENTION, ffn=SwiGLU(inner=96)),
     "all options": ModelSpec(vocab=8, width=64, layers=2, mixer=NORMED, ffn=SwiGLU2(inner=96), **OTHERS),
@@ -132,17 +134,17 @@ def test_whole_layers_are_what_they_are_composed_of(monkeypatch, name):
     """All kernels of narrow streams one behind the other, some of which write over what others made."""
     layers = LAYERS[name].build(seed=0).layers
     rows = torch.randn(2, 70, 64, dtype=torch.float64)
-    segments = torch.tensor([[0] * 31 + [1] * 39] * 2)
+    document_ids = torch.tensor([[0] * 31 + [1] * 39] * 2)
 
     def run(layers, x):
         for layer in layers:
-            x = layer(x, segments)
+            x = layer(x, document_ids)
         x.double().mul(torch.linspace(-1, 1, x.numel(), dtype=torch.float64).view_as(x)).sum().backward()
         return x, *(parameter.grad for parameter in layers.parameters())
 
     exact = run(deepcopy(layers).double(), rows)
     for place in (project, normed, feed_forward, stream):
-        monkeypatch.setattr(place, "as_one", lambda _: True)
+        monkeypatch.setattr(place, "should_fuse", lambda _: True)
     monkeypatch.setattr(gqa, "attention", partial(gqa.attention, backend=attention.Backend.TRITON))
     joined = []
     monkeypatch.setattr(kernels, "join", lambda *inputs, join=kernels.join: joined.append(1) or join(*inputs))

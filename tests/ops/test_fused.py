@@ -9,7 +9,7 @@ from ops.test_sdpa import DEVICE, TOLERANCES, furthest
 from lilliput.ops.attention import Backend as AttentionBackend
 from lilliput.ops.attention import attention
 from lilliput.ops.hgrn2 import Backend as RecurrenceBackend
-from lilliput.ops.hgrn2 import recurrence
+from lilliput.ops.hgrn2 import hgrn2
 from lilliput.plan.saved_tensors import with_kept_bytes
 from lilliput.train.compile import RECOMPUTED
 
@@ -41,7 +41,7 @@ def test_attention(length, norm, theta, dtype, tolerance):
         gains = [(1 + torch.randn(width, dtype=torch.float64) / 10).to(DEVICE) for _ in range(2 if norm else 0)]
 
         def call(backend, projected, *gains, width=width):
-            settings = {"gains": gains or None, "theta": theta, "segments": documents(length), "backend": backend}
+            settings = {"gains": gains or None, "theta": theta, "document_ids": documents(length), "backend": backend}
             return attention(projected, 2, width, **settings)
 
         exact = run(lambda *leaves: call(AttentionBackend.COMPOSED, *leaves), torch.float64, projected, *gains)
@@ -76,12 +76,12 @@ def test_compiled_attention_keeps_the_projection_alone(norm):
     x, weight = torch.randn(2, 40, 24, device=DEVICE), torch.randn(4 * width, 24, device=DEVICE) / 5
     leaves = [x.requires_grad_(), weight.requires_grad_()]
     leaves += [torch.rand(width, device=DEVICE, requires_grad=True) for _ in range(2 if norm else 0)]
-    segments, found = documents(40), []
+    document_ids, found = documents(40), []
     with functorch.patch(RECOMPUTED):
         for backend in (AttentionBackend.COMPOSED, AttentionBackend.TRITON):
 
             def layer(x, weight, *gains, backend=backend):
-                settings = {"gains": gains or None, "theta": 100.0, "segments": segments, "backend": backend}
+                settings = {"gains": gains or None, "theta": 100.0, "document_ids": document_ids, "backend": backend}
                 return attention(F.linear(x, weight), 1, width, **settings)
 
             compiled = torch.compile(layer, backend="aot_eager_decomp_partition", fullgraph=True, dynamic=False)
@@ -89,7 +89,7 @@ def test_compiled_attention_keeps_the_projection_alone(norm):
             found.append((kept, outputs, *torch.autograd.grad(outputs.sin().sum(), leaves)))
     positions, heads = 2 * 40, 2
     projection, outputs, sums = 4 * width, heads * width, heads
-    given = sum(leaf.nbytes for leaf in leaves) + segments.nbytes
+    given = sum(leaf.nbytes for leaf in leaves) + document_ids.nbytes
     assert found[1][0] == given + 4 * positions * (projection + outputs + sums)
     assert furthest(found[1][1:], found[0][1:]) < 1e-4
 
@@ -103,8 +103,8 @@ def test_recurrence(length, biased, theta, steepness, dtype, tolerance):
         bias = [torch.randn(2 * width, dtype=torch.float64).to(DEVICE)] if biased else []
 
         def call(backend, projected, *bias):
-            settings = {"bias": bias[0] if bias else None, "theta": theta, "segments": documents(length)}
-            return recurrence(projected, 2, **settings, backend=backend)
+            settings = {"bias": bias[0] if bias else None, "theta": theta, "document_ids": documents(length)}
+            return hgrn2(projected, 2, **settings, backend=backend)
 
         exact = run(lambda *leaves: call(RecurrenceBackend.COMPOSED, *leaves), torch.float64, projected, *bias)
         found = run(lambda *leaves: call(RecurrenceBackend.TRITON, *leaves), dtype, projected, *bias)
@@ -120,6 +120,6 @@ def test_decays_near_zero_are_not_lost():
     third = projected.shape[-1] // 3
     projected[..., :third], projected[..., third : 2 * third], projected[..., 2 * third :] = 1.0, 12.0, 1.0
     one, other = (
-        recurrence(projected, 1, backend=backend) for backend in (RecurrenceBackend.TRITON, RecurrenceBackend.COMPOSED)
+        hgrn2(projected, 1, backend=backend) for backend in (RecurrenceBackend.TRITON, RecurrenceBackend.COMPOSED)
     )
     assert torch.allclose(one, other, rtol=1e-5)

@@ -13,19 +13,19 @@ import torch
 import torch.nn.functional as F
 
 from lilliput.base.errors import MachineError
-from lilliput.ops.fused_linear_cross_entropy import Backend, bag_loss
-from lilliput.ops.fused_linear_cross_entropy.coefficients import Price
+from lilliput.ops.fused_linear_cross_entropy import Backend, fused_linear_cross_entropy
+from lilliput.ops.fused_linear_cross_entropy.coefficients import LossCoefficients
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or its products are not deterministic
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NO_TRITON = pytest.mark.skipif(find_spec("triton") is None, reason="there is no Triton")
 TRITON = pytest.param(Backend.TRITON, marks=NO_TRITON)
 ROWS, LENGTH, WIDTH, VOCAB = 2, 12, 20, 45
-PRICE = Price(cross_entropy=1.5, z=0.05)
+PRICE = LossCoefficients(cross_entropy=1.5, z=0.05)
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 PRECISIONS = [
-    *product([Backend.NAIVE, Backend.CHUNKED], [torch.float64, torch.float32, torch.bfloat16]),
-    (Backend.CHUNKED, torch.float16),
+    *product([Backend.REFERENCE, Backend.CHUNK], [torch.float64, torch.float32, torch.bfloat16]),
+    (Backend.CHUNK, torch.float16),
     pytest.param(Backend.TRITON, torch.float32, marks=NO_TRITON),
     pytest.param(Backend.TRITON, torch.bfloat16, marks=NO_TRITON),
     pytest.param(Backend.TRITON, torch.float16, marks=NO_TRITON),
@@ -58,7 +58,7 @@ def draw(dtype, bag, *, vocab=VOCAB):
 
 def charge(inputs, price=PRICE, upstream=0.3, **settings):
     """Everything that is returned, and the gradients of both inputs."""
-    charges = bag_loss(*inputs, price=price, **settings)
+    charges = fused_linear_cross_entropy(*inputs, coefficients=price, **settings)
     assert not charges.loss.requires_grad and not charges.lse.requires_grad
     return *charges, *torch.autograd.grad(upstream * charges.total, inputs[:2])
 
@@ -66,7 +66,7 @@ def charge(inputs, price=PRICE, upstream=0.3, **settings):
 def exact(inputs, **settings):
     hidden, head, *rest = inputs
     doubled = [tensor.detach().double().requires_grad_() for tensor in (hidden, head)]
-    return charge([*doubled, *rest], backend=Backend.NAIVE, **settings)
+    return charge([*doubled, *rest], backend=Backend.REFERENCE, **settings)
 
 
 def constant(tensor):
@@ -83,7 +83,7 @@ def distance(one, other):
 @pytest.mark.parametrize(("backend", "dtype"), PRECISIONS)
 def test_every_backend_is_the_exact_loss_and_gradients(backend, dtype, bag, cap, vocab):
     inputs = draw(dtype, bag, vocab=vocab or VOCAB)
-    settings = {"cap": cap, "vocab": vocab}
+    settings = {"softcap": cap, "vocab": vocab}
     found, expected = charge(inputs, backend=backend, **settings), exact(inputs, **settings)
     for here, there in zip(found, expected, strict=True):
         assert distance(here, there) < TOLERANCE[dtype]
@@ -97,17 +97,19 @@ def test_every_backend_is_the_exact_loss_and_gradients(backend, dtype, bag, cap,
 
 
 @pytest.mark.parametrize("cap", [None, 5.0], ids=["", "capped"])
-@pytest.mark.parametrize("price", [Price(cross_entropy=1.0), Price(z=1.0), Price()], ids=str)
-@pytest.mark.parametrize("backend", [Backend.CHUNKED, TRITON])
+@pytest.mark.parametrize(
+    "price", [LossCoefficients(cross_entropy=1.0), LossCoefficients(z=1.0), LossCoefficients()], ids=str
+)
+@pytest.mark.parametrize("backend", [Backend.CHUNK, TRITON])
 def test_prices_may_be_anything(backend, price, cap):
     inputs = draw(torch.float32, 2)
-    found = charge(inputs, price, backend=backend, cap=cap)
-    expected = exact(inputs, price=price, cap=cap)
+    found = charge(inputs, price, backend=backend, softcap=cap)
+    expected = exact(inputs, price=price, softcap=cap)
     for here, there in zip(found, expected, strict=True):
         assert (here.double() - there).norm() <= TOLERANCE[torch.float32] * there.norm()
 
 
-@pytest.mark.parametrize("backend", [Backend.CHUNKED, TRITON])
+@pytest.mark.parametrize("backend", [Backend.CHUNK, TRITON])
 def test_what_is_constant_has_no_gradient_and_changes_no_other(backend):
     hidden, head, *rest = draw(torch.float32, 2)
     _, _, _, *both = charge((hidden, head, *rest), backend=backend)
@@ -115,11 +117,13 @@ def test_what_is_constant_has_no_gradient_and_changes_no_other(backend):
         ((hidden, constant(head)), hidden, both[0]),
         ((constant(hidden), head), head, both[1]),
     ):
-        total = bag_loss(*leaves, *rest, price=PRICE, backend=backend).total
+        total = fused_linear_cross_entropy(*leaves, *rest, coefficients=PRICE, backend=backend).total
         assert torch.equal(torch.autograd.grad(0.3 * total, leaf)[0], expected)
     for leaves in ((constant(hidden), constant(head)), (hidden, head)):
         with torch.set_grad_enabled(leaves[0] is not hidden):
-            assert not bag_loss(*leaves, *rest, price=PRICE, backend=backend).total.requires_grad
+            assert not fused_linear_cross_entropy(
+                *leaves, *rest, coefficients=PRICE, backend=backend
+            ).total.requires_grad
 
 
 @pytest.mark.parametrize("backend", [TRITON])
@@ -129,15 +133,15 @@ def test_gradients_that_nobody_will_ask_for_are_not_made(backend, monkeypatch):
     monkeypatch.setattr(module, "make", lambda *inputs: made.append(make(*inputs)) or made[-1])
     hidden, head, targets, weight = draw(torch.float32, 2)
     with torch.no_grad():
-        bag_loss(hidden, head, targets, weight, backend=backend)
-    bag_loss(constant(hidden), head, targets, weight, backend=backend)
+        fused_linear_cross_entropy(hidden, head, targets, weight, backend=backend)
+    fused_linear_cross_entropy(constant(hidden), head, targets, weight, backend=backend)
     assert [[grad.numel() for grad in one[2:]] for one in made] == [[0, 0], [0, head.numel()]]
 
 
-@pytest.mark.parametrize("backend", [Backend.CHUNKED, TRITON])
+@pytest.mark.parametrize("backend", [Backend.CHUNK, TRITON])
 def test_the_upstream_gradient_is_multiplied_in_each_time(backend):
     hidden, head, targets, weight = draw(torch.float32, 1)
-    total = bag_loss(hidden, head, targets, weight, price=PRICE, backend=backend).total
+    total = fused_linear_cross_entropy(hidden, head, targets, weight, coefficients=PRICE, backend=backend).total
     upstream = torch.tensor(2.0**-3, device=DEVICE)
     once, twice = (
         torch.autograd.grad(total, (hidden, head), factor, retain_graph=True) for factor in (1 + 0 * upstream, upstream)
@@ -145,7 +149,7 @@ def test_the_upstream_gradient_is_multiplied_in_each_time(backend):
     assert all(torch.equal(one * upstream, other) for one, other in zip(once, twice, strict=True))
 
 
-@pytest.mark.parametrize("backend", [Backend.CHUNKED, TRITON])
+@pytest.mark.parametrize("backend", [Backend.CHUNK, TRITON])
 def test_fp16_keeps_small_gradients(backend):
     """Of a millionth, where fp16 has four bits; the scale of the loss comes too late for them."""
     hidden, head, targets, weight = draw(torch.float16, 1)
@@ -165,19 +169,19 @@ def test_fp16_has_room_for_sums_over_positions(backend):
         torch.full_like(targets, 3),
         torch.full_like(weight, 5.0),
     )
-    settings = {"price": Price(cross_entropy=1.5), "upstream": 2.0**-3}
+    settings = {"price": LossCoefficients(cross_entropy=1.5), "upstream": 2.0**-3}
     for here, there in zip(charge(inputs, backend=backend, **settings), exact(inputs, **settings), strict=True):
         assert distance(here, there) < TOLERANCE[torch.float16]
 
 
-@pytest.mark.parametrize("backend", [Backend.CHUNKED, TRITON])
+@pytest.mark.parametrize("backend", [Backend.CHUNK, TRITON])
 def test_two_runs_are_equal_to_the_bit(backend):
     inputs = draw(torch.float32, 4)
     for one, other in zip(charge(inputs, backend=backend), charge(inputs, backend=backend), strict=True):
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("backend", [Backend.NAIVE, Backend.CHUNKED, TRITON])
+@pytest.mark.parametrize("backend", [Backend.REFERENCE, Backend.CHUNK, TRITON])
 def test_a_batch_without_any_weight_costs_nothing(backend):
     hidden, head, targets, weight = draw(torch.float32, 2)
     assert not any(tensor.any() for tensor in charge((hidden, head, targets, 0 * weight), backend=backend))
@@ -187,7 +191,9 @@ def test_a_batch_without_any_weight_costs_nothing(backend):
 def test_the_naive_loss_is_cross_entropy_over_the_tokens_of_the_head(cap):
     hidden, head, targets, _ = draw(torch.float64, 3, vocab=37)
     weight = torch.full(targets.shape, 1 / 3, device=DEVICE, dtype=torch.float64)
-    total, loss, lse = bag_loss(hidden, head, targets, weight, price=PRICE, cap=cap, vocab=37, backend=Backend.NAIVE)
+    total, loss, lse = fused_linear_cross_entropy(
+        hidden, head, targets, weight, coefficients=PRICE, softcap=cap, vocab=37, backend=Backend.REFERENCE
+    )
     logits = F.linear(hidden, head[:37])
     logits = logits if cap is None else cap * torch.tanh(logits / cap)
     each = [F.cross_entropy(logits.mT, targets[..., s], reduction="none") for s in range(3)]
@@ -196,12 +202,12 @@ def test_the_naive_loss_is_cross_entropy_over_the_tokens_of_the_head(cap):
     assert torch.allclose(total, 1.5 * loss.sum() + 0.05 * lse.square().sum(), atol=1e-12)
 
 
-@pytest.mark.parametrize("backend", [Backend.CHUNKED, TRITON])
+@pytest.mark.parametrize("backend", [Backend.CHUNK, TRITON])
 def test_under_autocast_the_product_has_its_precision(backend):
     hidden, head, targets, weight = draw(torch.float32, 1)
     with torch.autocast(DEVICE, dtype=torch.bfloat16):
-        loss = bag_loss(hidden, head, targets, weight, backend=backend).loss
-    narrow = bag_loss(hidden.bfloat16(), head, targets, weight, backend=backend).loss
+        loss = fused_linear_cross_entropy(hidden, head, targets, weight, backend=backend).loss
+    narrow = fused_linear_cross_entropy(hidden.bfloat16(), head, targets, weight, backend=backend).loss
     assert torch.equal(loss, narrow) and loss.dtype == torch.float32
 
 
@@ -209,7 +215,7 @@ def test_under_autocast_the_product_has_its_precision(backend):
 def test_a_target_that_is_no_token_makes_the_loss_nan_where_it_has_weight(backend):
     hidden, head, targets, weight = draw(torch.float32, 2)
     targets[0, 1, 0], targets[1, 2, 1] = -100, VOCAB  # the first one without weight
-    total, loss, lse = bag_loss(hidden, head, targets, weight, backend=backend)
+    total, loss, lse = fused_linear_cross_entropy(hidden, head, targets, weight, backend=backend)
     assert loss.isnan().nonzero().tolist() == [[1, 2]] and not lse.isnan().any() and total.isnan()
 
 
@@ -224,12 +230,14 @@ def test_the_fused_loss_passes_the_checks_of_operators(backend):
 
 def test_kernels_asked_for_where_there_are_none_say_so():
     with pytest.raises(MachineError, match="they have no fp64|Triton is not installed"):
-        bag_loss(*draw(torch.float64, 1), backend=Backend.TRITON)
+        fused_linear_cross_entropy(*draw(torch.float64, 1), backend=Backend.TRITON)
 
 
 def test_a_device_without_the_kernels_takes_the_chunked_form():
     hidden, head, targets, weight = (tensor.cpu() for tensor in draw(torch.bfloat16, 1))
-    auto, chunked = (bag_loss(hidden, head, targets, weight, backend=b).loss for b in (Backend.AUTO, Backend.CHUNKED))
+    auto, chunked = (
+        fused_linear_cross_entropy(hidden, head, targets, weight, backend=b).loss for b in (Backend.AUTO, Backend.CHUNK)
+    )
     assert torch.equal(auto, chunked)
 
 
@@ -242,7 +250,9 @@ def test_a_recorded_pass_is_the_launched_one_to_the_bit(dtype):
     weight, factor = torch.rand_like(weight) + 0.1, torch.tensor(0.3, device=DEVICE)
 
     def grads():
-        total = bag_loss(hidden, head, targets, weight, price=PRICE, backend=Backend.TRITON).total
+        total = fused_linear_cross_entropy(
+            hidden, head, targets, weight, coefficients=PRICE, backend=Backend.TRITON
+        ).total
         return total, *torch.autograd.grad(total * factor, (hidden, head))
 
     grads()

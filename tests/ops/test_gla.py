@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lilliput.ops.gla import RESET, Backend, gated_scan, reset_at_documents
+from lilliput.ops.gla import RESET, Backend, gla, reset_at_documents
 
 chunked_module = importlib.import_module("lilliput.ops.gla.chunk")  # the package exports the function
 
@@ -19,12 +19,12 @@ def draw(length, steepness, dtype, *, rows=2, heads=2, width=24, value=20):
     return [x.requires_grad_() for x in (q, k, v, z * steepness, state)]
 
 
-def run(backend, inputs, segments=None):
+def run(backend, inputs, document_ids=None):
     q, k, v, z, state = inputs
     log_decay = F.logsigmoid(z)
-    if segments is not None:
-        log_decay = reset_at_documents(log_decay, segments)
-    outputs, after = gated_scan(q, k, v, log_decay, state, backend)
+    if document_ids is not None:
+        log_decay = reset_at_documents(log_decay, document_ids)
+    outputs, after = gla(q, k, v, log_decay, state, backend)
     weights = torch.linspace(-1, 1, outputs.numel(), dtype=outputs.dtype).view_as(outputs)
     gradients = torch.autograd.grad((outputs * weights).sum() + after.square().sum(), inputs)
     return outputs, after, *gradients
@@ -41,7 +41,9 @@ def furthest(ones, others):
 def test_chunked_equals_naive(length, steepness, dtype, tolerance):
     inputs = draw(length, steepness, dtype)
     # At a steepness of 200 log decays reach -1,000, where fp32 itself rounds by 1e-4.
-    assert furthest(run(Backend.CHUNKED, inputs), run(Backend.NAIVE, inputs)) < tolerance * (5 if steepness > 20 else 1)
+    assert furthest(run(Backend.CHUNK, inputs), run(Backend.REFERENCE, inputs)) < tolerance * (
+        5 if steepness > 20 else 1
+    )
 
 
 @pytest.mark.parametrize("length", chunked_module.LENGTHS)
@@ -50,7 +52,7 @@ def test_every_chunk_length_is_taken_and_exact(length, monkeypatch):
     taken = []
     monkeypatch.setattr(chunked_module, "LENGTHS", (length,))
     monkeypatch.setattr(chunked_module, "_chunks", spy(chunked_module._chunks, taken))
-    assert furthest(run(Backend.CHUNKED, inputs), run(Backend.NAIVE, inputs)) < 1e-10
+    assert furthest(run(Backend.CHUNK, inputs), run(Backend.REFERENCE, inputs)) < 1e-10
     assert set(taken) == {length}
 
 
@@ -65,7 +67,7 @@ def spy(function, seen):
 def test_strong_decay_leaves_only_the_position_itself():
     q, k, v = (torch.randn(1, 40, 1, 8) for _ in range(3))
     log_decay = torch.full((1, 40, 1, 8), -20.0, requires_grad=True)
-    outputs, _ = gated_scan(q, k, v, log_decay, None, Backend.CHUNKED)
+    outputs, _ = gla(q, k, v, log_decay, None, Backend.CHUNK)
     alone = 8**-0.5 * (q * k).sum(-1, keepdim=True) * v
     assert torch.allclose(outputs, alone, atol=1e-6)
     outputs.sum().backward()
@@ -74,41 +76,39 @@ def test_strong_decay_leaves_only_the_position_itself():
 
 def test_documents_in_a_row_equal_documents_in_rows():
     inputs = draw(77, 1, torch.float64)
-    segments = torch.tensor([[0] * 30 + [1] * 47] * 2)
-    for backend in (Backend.NAIVE, Backend.CHUNKED):
-        packed = run(backend, inputs, segments)[0]
+    document_ids = torch.tensor([[0] * 30 + [1] * 47] * 2)
+    for backend in (Backend.REFERENCE, Backend.CHUNK):
+        packed = run(backend, inputs, document_ids)[0]
         q, k, v, z, _ = (x[:, 30:] if x.dim() == 4 and x.shape[1] == 77 else x for x in inputs)
-        alone, _ = gated_scan(q, k, v, F.logsigmoid(z), None, backend)
+        alone, _ = gla(q, k, v, F.logsigmoid(z), None, backend)
         assert torch.allclose(packed[:, 30:], alone, atol=1e-12)
     assert torch.exp(torch.tensor(RESET)) < 1e-17
 
 
 def test_a_position_does_not_see_later_ones():
     q, k, v, z, state = (x.detach() for x in draw(100, 1, torch.float32))
-    before, _ = gated_scan(q, k, v, F.logsigmoid(z), state, Backend.CHUNKED)
+    before, _ = gla(q, k, v, F.logsigmoid(z), state, Backend.CHUNK)
     k[:, 60], v[:, 60], q[:, 60] = 9.0, 9.0, 9.0
-    after, _ = gated_scan(q, k, v, F.logsigmoid(z), state, Backend.CHUNKED)
+    after, _ = gla(q, k, v, F.logsigmoid(z), state, Backend.CHUNK)
     assert torch.equal(before[:, :60], after[:, :60]) and not torch.equal(before[:, 60:], after[:, 60:])
 
 
 def test_naive_gradients_are_those_of_finite_differences():
     inputs = draw(5, 1, torch.float64, rows=1, heads=1, width=3, value=2)
-    assert torch.autograd.gradcheck(
-        lambda q, k, v, z, s: gated_scan(q, k, v, F.logsigmoid(z), s, Backend.NAIVE), inputs
-    )
+    assert torch.autograd.gradcheck(lambda q, k, v, z, s: gla(q, k, v, F.logsigmoid(z), s, Backend.REFERENCE), inputs)
 
 
 def test_half_precision_stays_near_fp32():
     q, k, v, z, state = (x.detach() for x in draw(128, 1, torch.float32))
-    exact, _ = gated_scan(q, k, v, F.logsigmoid(z), state, Backend.NAIVE)
+    exact, _ = gla(q, k, v, F.logsigmoid(z), state, Backend.REFERENCE)
     for dtype in (torch.bfloat16, torch.float16):
-        near, after = gated_scan(*(x.to(dtype) for x in (q, k, v)), F.logsigmoid(z), state, Backend.CHUNKED)
+        near, after = gla(*(x.to(dtype) for x in (q, k, v)), F.logsigmoid(z), state, Backend.CHUNK)
         assert near.dtype == dtype and after.dtype == torch.float32
         assert float((near.float() - exact).abs().max() / exact.abs().max()) < 2e-2
 
 
 def test_short_rows_take_the_naive_form():
     q, k, v, z, state = (x.detach() for x in draw(3, 1, torch.float32))
-    auto = gated_scan(q, k, v, F.logsigmoid(z), state)
-    naive = gated_scan(q, k, v, F.logsigmoid(z), state, Backend.NAIVE)
+    auto = gla(q, k, v, F.logsigmoid(z), state)
+    naive = gla(q, k, v, F.logsigmoid(z), state, Backend.REFERENCE)
     assert torch.equal(auto[0], naive[0]) and torch.equal(auto[1], naive[1])

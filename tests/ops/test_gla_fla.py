@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from ops.test_gla_triton import DEVICE, draw, furthest, run
 
 from lilliput.base.errors import MachineError
-from lilliput.ops.gla import Backend, gated_scan
+from lilliput.ops.gla import Backend, gla
 
 HERE = find_spec("fla") is not None
 WARNS = pytest.mark.filterwarnings("ignore")  # as others' code may
@@ -38,10 +38,10 @@ def untuned():
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-3), (torch.float16, 2e-2), (torch.bfloat16, 2e-2)])
 def test_fla_equals_the_naive_form(untuned, dtype, tolerance, documents, begins_empty):
     inputs = [*draw(150)[:4], None] if begins_empty else draw(150)
-    segments = torch.arange(150, device=DEVICE).div(60, rounding_mode="floor")[None] if documents else None
-    found = run(Backend.FLA, inputs, dtype, segments=segments)
+    document_ids = torch.arange(150, device=DEVICE).div(60, rounding_mode="floor")[None] if documents else None
+    found = run(Backend.FLA, inputs, dtype, document_ids=document_ids)
     assert found[0].dtype == dtype and found[1].dtype == torch.float32
-    assert furthest(found, run(Backend.NAIVE, inputs, segments=segments)) < tolerance
+    assert furthest(found, run(Backend.REFERENCE, inputs, document_ids=document_ids)) < tolerance
 
 
 @pytest.mark.gpu
@@ -67,4 +67,4 @@ def test_a_processor_is_refused_before_fla_is_imported(tmp_path, monkeypatch):
 
 def on_a_cpu():
     q, k, v, z, state = (x.detach().float().cpu() for x in draw(20))
-    return gated_scan(q, k, v, F.logsigmoid(z), state, Backend.FLA)
+    return gla(q, k, v, F.logsigmoid(z), state, Backend.FLA)

@@ -5,7 +5,7 @@ import torch
 import torch._functorch.config as functorch
 import torch.nn.functional as F
 
-from lilliput.ops.rms_norm import normed
+from lilliput.ops.rms_norm import rms_normalize
 from lilliput.plan.saved_tensors import with_kept_bytes
 from lilliput.train.compile import RECOMPUTED
 
@@ -19,7 +19,7 @@ def draw(dtype=torch.float64):
 
 def test_values_and_gradients_are_those_of_pytorch():
     x, weights = draw()
-    exact, found = F.rms_norm(x, x.shape[-1:], None, 1e-3), normed(x, 1e-3, x.dtype)
+    exact, found = F.rms_norm(x, x.shape[-1:], None, 1e-3), rms_normalize(x, 1e-3, x.dtype)
     assert torch.allclose(found, exact, rtol=1e-12)
     gradients = (torch.autograd.grad((n * weights).sum(), x)[0] for n in (found, exact))
     assert torch.allclose(*gradients, rtol=1e-9, atol=1e-12)
@@ -28,7 +28,7 @@ def test_values_and_gradients_are_those_of_pytorch():
 @pytest.mark.parametrize(("stream", "products"), [(torch.bfloat16, torch.bfloat16), (torch.float32, torch.float16)])
 def test_it_comes_in_the_precision_of_products(stream, products):
     x, weights = draw(stream)
-    n = normed(x, 1e-3, products)
+    n = rms_normalize(x, 1e-3, products)
     (gradient,) = torch.autograd.grad((n.double() * weights).sum(), x)
     exact = x.detach().double().requires_grad_()
     (right,) = torch.autograd.grad((F.rms_norm(exact, exact.shape[-1:], None, 1e-3) * weights).sum(), exact)
@@ -44,7 +44,7 @@ def test_a_product_behind_it_keeps_no_more_than_it_needs():
     weight = torch.randn(5, 40, requires_grad=True)
     with functorch.patch(RECOMPUTED):
         layer = torch.compile(
-            lambda x: F.linear(normed(x * 2.0, 1e-3, x.dtype), weight), backend="aot_eager_decomp_partition"
+            lambda x: F.linear(rms_normalize(x * 2.0, 1e-3, x.dtype), weight), backend="aot_eager_decomp_partition"
         )
         _, kept = with_kept_bytes(lambda: layer(x), torch.nn.Module())
     assert kept == x.nbytes + 4 * x[..., 0].numel() + weight.nbytes

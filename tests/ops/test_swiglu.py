@@ -8,17 +8,17 @@ import torch._functorch.config as functorch
 from ops.test_sdpa import DEVICE, TOLERANCES, furthest
 
 from lilliput.ops import linear as project
-from lilliput.ops.swiglu import Backend, Square, gated
-from lilliput.ops.swiglu import feed_forward as behind
+from lilliput.ops.swiglu import Activation, Backend, gated_activation
+from lilliput.ops.swiglu import swiglu as behind
 from lilliput.plan.saved_tensors import with_kept_bytes
 from lilliput.train.compile import RECOMPUTED
-from lilliput.train.fp16_range import looking
+from lilliput.train.fp16_range import watch_activations
 
 pytest.importorskip("triton")
 from lilliput.ops.small_width import DTYPE
 from lilliput.ops.swiglu import triton as kernels
 
-SQUARES = (None, *get_args(Square))
+SQUARES = (None, *get_args(Activation))
 
 
 def draw(inner, positions=37, width=24):
@@ -30,13 +30,13 @@ def draw(inner, positions=37, width=24):
 
 
 def feed_forward(x, gate, up, down, square=None, **settings):
-    return behind(project.project(x, gate, up), down, square, **settings)
+    return behind(project.fused_linear(x, gate, up), down, square, **settings)
 
 
 def run(backend, dtype, inputs, square):
     """Outputs and gradients; a fifth input is what the product is added to."""
     leaves = [x.to(dtype).requires_grad_() for x in inputs]
-    outputs = feed_forward(*leaves[:4], square, onto=leaves[4] if len(leaves) > 4 else None, backend=backend)
+    outputs = feed_forward(*leaves[:4], square, residual=leaves[4] if len(leaves) > 4 else None, backend=backend)
     weights = torch.linspace(-1, 1, outputs.numel(), dtype=torch.float64, device=DEVICE).view_as(outputs)
     return outputs, *torch.autograd.grad((outputs.double() * weights).sum(), leaves)
 
@@ -78,7 +78,7 @@ def test_gradients_between_the_products_are_those_of_autograd(square):
     gates = torch.cat((torch.linspace(-120, 120, 97), torch.tensor([0.0, -1e-4, 1e-4, 89.0, -89.0])))
     gate, up, grad = (x.to(DEVICE) for x in torch.stack([gates, gates.flip(0) / 9, gates.roll(5) / 7]).repeat(1, 3))
     leaves = [gate.clone().requires_grad_(), up.clone().requires_grad_()]
-    made = gated(*leaves, square)
+    made = gated_activation(*leaves, square)
     expected = made, torch.cat(torch.autograd.grad(made, leaves, grad))
     found = both(torch.cat((gate, up))[None], grad[None], square)
     for one, other in zip(found, expected, strict=True):
@@ -88,14 +88,14 @@ def test_gradients_between_the_products_are_those_of_autograd(square):
     assert both(nothing, torch.ones(1, 1, device=DEVICE), square)[0].isnan().all()
 
 
-@pytest.mark.parametrize("square", get_args(Square))
+@pytest.mark.parametrize("square", get_args(Activation))
 def test_squares_do_not_overflow_half_precision(square):
     """Beyond 255 a gate's square leaves fp16, and what comes of it may lie inside again."""
     gate, up, grad = 300.0, 2.0**-9, 2.0**-7
     projected = torch.tensor([[gate, up]], dtype=torch.float16, device=DEVICE)
     found = both(projected, projected.new_full((1, 1), grad), square)
     leaves = [torch.tensor(x, dtype=torch.float64, device=DEVICE, requires_grad=True) for x in (gate, up)]
-    made = gated(*leaves, square)
+    made = gated_activation(*leaves, square)
     expected = made[None], torch.stack(torch.autograd.grad(grad * made, leaves))
     for one, other in zip(found, expected, strict=True):
         assert torch.allclose(one[0].double(), other, rtol=1e-3)
@@ -121,7 +121,7 @@ def test_autocast_rounds_the_weights_gradient_as_any_product_does():
 @pytest.mark.parametrize("square", SQUARES)
 def test_a_compiled_layer_keeps_the_projection_alone(monkeypatch, square):
     """The activation is made again, the graph does not break, and the compiler by itself keeps no less."""
-    monkeypatch.setattr(project, "as_one", lambda x: True)
+    monkeypatch.setattr(project, "should_fuse", lambda x: True)
     leaves = [x.float().requires_grad_() for x in draw(48)]
     found = []
     with functorch.patch(RECOMPUTED):
@@ -151,10 +151,10 @@ def test_headroom_sees_what_goes_into_the_last_product():
     inputs = [x.float() for x in draw(48)]
     seen = []
     for backend in (Backend.COMPOSED, Backend.TRITON):
-        with looking() as headroom:
+        with watch_activations() as headroom:
             feed_forward(inputs[0], *inputs[1:3], inputs[3] * 1e-6, "product", backend=backend)
         seen.append(headroom.largest())
-    made = gated(*(inputs[0] @ weight.T for weight in inputs[1:3]), "product")
+    made = gated_activation(*(inputs[0] @ weight.T for weight in inputs[1:3]), "product")
     assert seen == pytest.approx([float(made.abs().max())] * 2, rel=1e-5)
 
 

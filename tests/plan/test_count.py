@@ -27,7 +27,7 @@ from lilliput.data.mixture import Mixture
 from lilliput.data.split import Split
 from lilliput.growth.add_tokens import AddTokens
 from lilliput.growth.stack import Stack
-from lilliput.objectives.next_token import NextBag
+from lilliput.objectives.next_token import NextToken
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.ema import Ema, NoEma
 from lilliput.optim.normuon import NorMuon
@@ -105,7 +105,7 @@ def test_mtlm_is_counted_before_and_after_it_is_stacked(recipe, inner, before, a
 
 
 def test_a_phase_reads_more_text_where_bags_are_larger(recipe):
-    stages = tuple(Stage(share=share, objective=NextBag(bag=bag)) for share, bag in ((0.5, 4), (0.3, 2), (0.2, 1)))
+    stages = tuple(Stage(share=share, objective=NextToken(bag=bag)) for share, bag in ((0.5, 4), (0.3, 2), (0.2, 1)))
     phase = tiny.pretraining(tokens=Tokens(20 * 128 * 2.8 + 1), stages=stages, save_every=Steps(100))
     (made,) = plan(recipe(timeline=(phase,)), Machine(rows=3))["phases"]
     assert made["stages"] == [
@@ -255,7 +255,7 @@ def test_any_name_is_planned(tmp_path):
 @pytest.mark.slow
 def test_the_tables_fit_a_hundred_columns(recipe):
     layout = HGRN2Layout(context=2_048)
-    stages = tuple(Stage(share=share, objective=NextBag(bag=bag)) for share, bag in ((0.5, 4), (0.5, 1)))
+    stages = tuple(Stage(share=share, objective=NextToken(bag=bag)) for share, bag in ((0.5, 4), (0.5, 1)))
     long = tiny.pretraining(
         name="accelerated", tokens=Tokens(123e9), length=2_048, batch_tokens=2**19, stages=stages, ema=Ema()
     )

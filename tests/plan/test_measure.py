@@ -17,19 +17,19 @@ from lilliput.data.documents import Files
 from lilliput.data.shards import Shards, write_shards
 from lilliput.data.split import Split
 from lilliput.nn.ffn import SwiGLU
-from lilliput.objectives.next_token import NextBag
+from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.routes.diffusion_blocks import DiffusionBlocks
 from lilliput.optim.normuon import NorMuon
 from lilliput.plan import plan, probe, profile_eager, timer
 from lilliput.plan.profile_compiled import WholeSteps
 from lilliput.plan.synthetic_data import RandomRows
 from lilliput.tokenizer.bpe import BPE
-from lilliput.train.forward_backward import LaunchedPasses
+from lilliput.train.forward_backward import Eager
 from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
 from lilliput.train.memory import give_back
 from lilliput.train.metrics_file import read_metrics
-from lilliput.train.metrics_log import Watch
+from lilliput.train.metrics_log import MetricsLogger
 from lilliput.train.phase import Stage
 
 MACHINE = Machine(device="cpu", precision="fp32", threads=1)
@@ -127,7 +127,7 @@ def test_threads_are_set_back_after_an_error(tmp_path, monkeypatch):
 
 
 def test_a_phase_that_is_not_built_is_left_out_and_named(tmp_path, quick):
-    stages = (Stage(share=1.0, objective=NextBag(route=DiffusionBlocks(blocks=2))),)
+    stages = (Stage(share=1.0, objective=NextToken(route=DiffusionBlocks(blocks=2))),)
     recipe, heard = a_recipe(tmp_path, tiny.pretraining(stages=stages), tiny.pretraining(name="rest")), []
     costs = probe(recipe, MACHINE, heard.append)
     assert list(costs) == [1]
@@ -147,15 +147,15 @@ def test_phases_that_differ_in_their_data_alone_are_measured_once(tmp_path, quic
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_whole_steps_find_rows_as_training_does(tmp_path, quick, monkeypatch, precision):
-    differentiate, heard = LaunchedPasses.differentiate, []
+    differentiate, heard = Eager.differentiate, []
 
     def narrowly(self, stage, batch, *arguments):
         if len(batch.tokens) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return differentiate(self, stage, batch, *arguments)
 
-    monkeypatch.setattr(LaunchedPasses, "differentiate", narrowly)
-    machine = replace(MACHINE, rows="memory", precision=precision).settled()
+    monkeypatch.setattr(Eager, "differentiate", narrowly)
+    machine = replace(MACHINE, rows="memory", precision=precision).resolved()
     steps = WholeSteps(machine, heard.append)
     phase = tiny.pretraining()
     cost = steps.cost(phase, WIDER)
@@ -173,8 +173,8 @@ def test_random_rows_hold_documents_and_are_charged_in_part():
     reader = RandomRows(300, document=20, weight=0.5)
     batch, cursor = reader.read(Cursor(), 4, 400)
     assert batch.tokens.shape == (4, 400) and cursor == Cursor()
-    assert 10 < batch.segments.max() < 40 and 0.4 < batch.weight.mean() < 0.6
-    assert not RandomRows(300, document=None).read(cursor, 4, 400)[0].segments.any()
+    assert 10 < batch.document_ids.max() < 40 and 0.4 < batch.weight.mean() < 0.6
+    assert not RandomRows(300, document=None).read(cursor, 4, 400)[0].document_ids.any()
 
 
 @pytest.mark.gpu
@@ -185,12 +185,12 @@ def test_on_cuda_steps_cost_what_training_takes(tmp_path, rows):
     """Seconds within a factor, since so small a step is the host's; memory within a tenth."""
     wide = replace(WIDER, width=256, ffn=SwiGLU(inner=768), layers=4)
     phase = tiny.pretraining(length=512, batch_tokens=8 * 512, tokens=Tokens(16 * 8 * 512), measure_every=Steps(99))
-    recipe, machine = a_recipe(tmp_path, phase, spec=wide), Machine(device="cuda", rows=rows).settled()
+    recipe, machine = a_recipe(tmp_path, phase, spec=wide), Machine(device="cuda", rows=rows).resolved()
     before = torch.cuda.memory_allocated()
     (expected,) = plan(recipe, machine, costs=probe(recipe, machine, silently))["phases"]
     model = wide.build(seed=0).to("cuda")
     give_back("cuda")
-    with Watch(tmp_path / "metrics.jsonl", Console(file=StringIO()), "one", 16, 0, None) as watch:
+    with MetricsLogger(tmp_path / "metrics.jsonl", Console(file=StringIO()), "one", 16, 0, None) as watch:
         train_phase(
             model,
             phase,

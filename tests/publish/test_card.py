@@ -143,7 +143,7 @@ def test_attention_is_counted_by_the_token():
 
 
 def test_what_names_leave_open_is_said_where_it_is_unusual():
-    mixer = HGRN2(heads=3, rope=EvenLayers(pairs="interleaved"), rope_tie_gate=True, lower_bounds=True)
+    mixer = HGRN2(heads=3, rope=EvenLayers(layout="interleaved"), rope_tie_gate=True, lower_bounds=True)
     model = replace(HGRN, mixer=mixer, ffn=SwiGLU2(inner=512, square="product"))
     text = card(record_of(chat=False, model=model))
     facts = dict(rows(text, "Facts"))

@@ -11,8 +11,8 @@ from lilliput.base.spec import from_plain, to_plain
 from lilliput.nn.block import ScalarGate, Ungated
 from lilliput.nn.ffn import SwiGLU2
 from lilliput.nn.gqa import GQA
-from lilliput.nn.norm import RMSNorm, ZeroCentredRMSNorm
-from lilliput.nn.rope import EvenLayers, Nowhere
+from lilliput.nn.norm import RMSNorm, ZeroCenteredRMSNorm
+from lilliput.nn.rope import EvenLayers, NoPE
 from lilliput.publish.card.card import OLDEST_TRANSFORMERS
 from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
 from lilliput.publish.hf_formats.llama import LlamaLayout
@@ -84,23 +84,27 @@ REFUSED = {
     "no qk-norm as qwen3": (Qwen3Layout(context=8), LLAMA, "mixer"),
     "qk-norm as llama": (LlamaLayout(context=8), QWEN3, "mixer"),
     "two epsilons": (Qwen3Layout(context=8), replace(QWEN3, norm=RMSNorm(eps=1e-5)), "mixer"),
-    "no rotation": (Qwen3Layout(context=8), replace(QWEN3, mixer=replace(QWEN3.mixer, rope=Nowhere())), "mixer.rope"),
+    "no rotation": (Qwen3Layout(context=8), replace(QWEN3, mixer=replace(QWEN3.mixer, rope=NoPE())), "mixer.rope"),
     "half rotation": (
         LlamaLayout(context=8),
         replace(LLAMA, mixer=replace(LLAMA.mixer, rope=EvenLayers())),
         "mixer.rope",
     ),
     "squared gate": (Qwen3Layout(context=8), replace(QWEN3, ffn=SwiGLU2(inner=48)), "ffn"),
-    "zero-centred norm": (LlamaLayout(context=8), replace(LLAMA, norm=ZeroCentredRMSNorm()), "norm"),
+    "zero-centred norm": (LlamaLayout(context=8), replace(LLAMA, norm=ZeroCenteredRMSNorm()), "norm"),
     "residual gates": (Qwen3Layout(context=8), replace(QWEN3, gate=ScalarGate()), "gate"),
     "uneven heads": (
         LlamaLayout(context=8),
         replace(LLAMA, mixer=GQA(heads=5, kv_heads=5, head_width=8)),
         "width",
     ),
-    "capped logits as qwen3": (Qwen3Layout(context=8), replace(QWEN3, logit_cap=30.0), "logit_cap"),
-    "capped logits as llama": (LlamaLayout(context=8), replace(LLAMA, logit_cap=30.0), "logit_cap"),
-    "capped scores as qwen3": (Qwen3Layout(context=8), replace(QWEN3, mixer=replace(QWEN3.mixer, cap=50.0)), "mixer"),
+    "capped logits as qwen3": (Qwen3Layout(context=8), replace(QWEN3, logit_softcap=30.0), "logit_softcap"),
+    "capped logits as llama": (LlamaLayout(context=8), replace(LLAMA, logit_softcap=30.0), "logit_softcap"),
+    "capped scores as qwen3": (
+        Qwen3Layout(context=8),
+        replace(QWEN3, mixer=replace(QWEN3.mixer, softcap=50.0)),
+        "mixer",
+    ),
     "a strange gate": (HGRN2Layout(context=8), replace(HGRN, gate=RMSNorm()), "gate"),
 }
 

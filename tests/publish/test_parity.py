@@ -104,7 +104,7 @@ def test_it_writes_where_lilliput_is_not_installed(tmp_path):
         while len(expected) < len(real) + 12 and (len(expected) == len(real) or expected[-1] != 0):
             with torch.no_grad():
                 scores = model(torch.tensor([expected]))[0, -1]
-            # The batch is penalised for every id of its row, the padding's too.
+            # The batch is penalized for every id of its row, the padding's too.
             seen = torch.tensor(sorted({*prompt, *expected}))
             scores[seen] = torch.where(scores[seen] > 0, scores[seen] / 1.3, scores[seen] * 1.3)
             expected.append(int(scores.argmax()))

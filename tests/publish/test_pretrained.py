@@ -16,9 +16,9 @@ from lilliput.base.spec import from_plain, to_plain
 from lilliput.data.conversations import Message
 from lilliput.data.shards import Shards
 from lilliput.generate.decode import stream
-from lilliput.generate.stream_text import pieces
+from lilliput.generate.stream_text import detokenize_stream
 from lilliput.growth.add_tokens import AddTokens
-from lilliput.growth.growth import Line
+from lilliput.growth.growth import Lineage
 from lilliput.publish.hf_formats.llama import LlamaLayout
 from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
 from lilliput.publish.load import load
@@ -245,7 +245,7 @@ def test_new_tokens_stand_between_those_that_are_known_and_the_padding(done):
     before = load_file(folder / "phases" / "00-pretrain" / "final" / "average.safetensors")["embedding.weight"]
     model = recipe.model.build(seed=0)
     model.load_state_dict(load_file(folder / "phases" / "00-pretrain" / "final" / "average.safetensors"))
-    line = Line(model=model, tokenizer=recipe.tokenizer.train(()), average={})
+    line = Lineage(model=model, tokenizer=recipe.tokenizer.train(()), average={})
     grown = AddTokens(tokens=CHATML).grow(line, seed=1).model.embedding.weight
     assert torch.equal(grown[:known], before[:known]) and torch.equal(grown[known + 2 :], before[known:])
     assert not torch.equal(grown[known], grown[known + 1]) and grown[known].std() < 2 * before.std()
@@ -273,7 +273,7 @@ def test_any_folder_of_transformers_opens_and_writes_what_transformers_writes(tm
         with torch.no_grad():
             whole = theirs.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=40, pad_token_id=end)[0]
         sampling = published.generation.sampling
-        ours = stream(published.model, ids, sampling, stops=published.stop_ids, most=40)
+        ours = stream(published.model, ids, sampling, stop_token_ids=published.stop_ids, max_new_tokens=40)
         assert ids + list(ours) == whole.tolist()
 
 
@@ -283,7 +283,7 @@ def test_streamed_pieces_are_the_text_with_its_blanks(tokens):
     for text in (" small models", "été 🙂\n\n  of plain text", "日本語 and more"):
         whole = tokenizer.encode(f"words{text}", add_special_tokens=False).ids
         after = whole[len(tokenizer.encode("words", add_special_tokens=False).ids) :]
-        found = list(pieces(after, tokenizer, ()))
+        found = list(detokenize_stream(after, tokenizer, ()))
         assert "".join(found) == text and len(found) > 1 and not any("\ufffd" in piece for piece in found)
 
 
@@ -299,7 +299,7 @@ def test_conversations_in_foreign_tokens_are_their_rendered_text(tokens):
         if "<|im_end|>" not in answer:
             assert ids == chat.encode(render(messages), add_special_tokens=False).ids
         charged = [token for part, mask in encoded for token, weight in zip(part, mask, strict=True) if weight]
-        assert "".join(pieces(charged, chat, ())) == f"{answer}<|im_end|>"
+        assert "".join(detokenize_stream(charged, chat, ())) == f"{answer}<|im_end|>"
         assert ids.count(chat.token_to_id("<|im_end|>")) == 2
 
 

@@ -10,9 +10,9 @@ from tiny_releases import HGRN, OTHERWISE, RELEASES, VOCAB, awake, offline, rows
 from lilliput.nn.block import ScalarGate, Ungated
 from lilliput.nn.ffn import SwiGLU, SwiGLU2
 from lilliput.nn.hgrn2 import HGRN2
-from lilliput.nn.norm import RMSNorm, ZeroCentredRMSNorm
-from lilliput.nn.rope import EvenLayers, Everywhere, Nowhere
-from lilliput.ops.gla import gated_scan
+from lilliput.nn.norm import RMSNorm, ZeroCenteredRMSNorm
+from lilliput.nn.rope import EvenLayers, Everywhere, NoPE
+from lilliput.ops.gla import gla
 from lilliput.publish.export import Generation, export
 from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
 
@@ -52,9 +52,9 @@ def close(found, expected, rtol=2e-5):
 
 OPTIONS = list(
     itertools.product(
-        (Nowhere(), EvenLayers(theta=500.0), Everywhere(theta=100_000.0)),
-        (RMSNorm(eps=1e-5), ZeroCentredRMSNorm()),
-        (RMSNorm(), ZeroCentredRMSNorm(eps=1e-3)),
+        (NoPE(), EvenLayers(theta=500.0), Everywhere(theta=100_000.0)),
+        (RMSNorm(eps=1e-5), ZeroCenteredRMSNorm()),
+        (RMSNorm(), ZeroCenteredRMSNorm(eps=1e-3)),
         (Ungated(), ScalarGate()),
         (SwiGLU(inner=24), SwiGLU2(inner=24)),
         (True, False),
@@ -85,7 +85,7 @@ def test_the_copy_of_the_scan_is_faithful(scale, length, dtype):
     state = torch.randn(2, 3, 8, 8, generator=generator)
     q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
     found = remote_scan(q, k, v, log_decay, state)
-    for ours, theirs in zip(gated_scan(q, k, v, log_decay, state), found, strict=True):
+    for ours, theirs in zip(gla(q, k, v, log_decay, state), found, strict=True):
         assert torch.equal(ours, theirs)
 
 

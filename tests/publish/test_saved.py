@@ -13,8 +13,8 @@ from lilliput.base.errors import RunError
 from lilliput.nn.block import ScalarGate, Ungated
 from lilliput.nn.ffn import SwiGLU, SwiGLU2
 from lilliput.nn.hgrn2 import HGRN2
-from lilliput.nn.norm import RMSNorm, ZeroCentredRMSNorm
-from lilliput.nn.rope import EvenLayers, Everywhere, Nowhere
+from lilliput.nn.norm import RMSNorm, ZeroCenteredRMSNorm
+from lilliput.nn.rope import EvenLayers, Everywhere, NoPE
 from lilliput.publish.export import Generation, export
 from lilliput.publish.hf_config import architecture_of
 from lilliput.publish.hf_config_hgrn2 import ABSENT, HORIZONS
@@ -35,8 +35,8 @@ TURNED = [name for name in RELEASES if name.endswith("interleaved")]
 def as_read(spec):
     """A shape without what no config says: where gates and their biases began."""
     mixer = spec.mixer
-    if isinstance(mixer, HGRN2) and mixer.horizons:
-        mixer = replace(mixer, horizons=HORIZONS)
+    if isinstance(mixer, HGRN2) and mixer.forget_timescales:
+        mixer = replace(mixer, forget_timescales=HORIZONS)
     return replace(spec, mixer=mixer, gate=type(spec.gate)())
 
 
@@ -50,16 +50,18 @@ def test_a_config_is_read_back_to_the_shape_that_wrote_it(name):
 
 
 def test_every_option_is_read_back():
-    norms = (RMSNorm(eps=1e-5), ZeroCentredRMSNorm())
-    ropes = (Nowhere(theta=7.0), EvenLayers(theta=500.0), Everywhere(pairs="interleaved"))
+    norms = (RMSNorm(eps=1e-5), ZeroCenteredRMSNorm())
+    ropes = (NoPE(theta=7.0), EvenLayers(theta=500.0), Everywhere(layout="interleaved"))
     ffns = (SwiGLU(inner=24), *(SwiGLU2(inner=24, square=square) for square in ("silu", "product", "relu")))
     flags = itertools.product((False, True), (None, 30.0), (None, (2.0, 9.0)))
     for rope, norm, output, ffn, gate, (on, cap, horizons) in itertools.product(
-        ropes, norms, norms, ffns, (Ungated(), ScalarGate(first=0.3)), flags
+        ropes, norms, norms, ffns, (Ungated(), ScalarGate(init=0.3)), flags
     ):
-        tied = on and not isinstance(rope, Nowhere)
-        mixer = HGRN2(heads=2, rope=rope, output_norm=output, rope_tie_gate=tied, lower_bounds=on, horizons=horizons)
-        spec = replace(HGRN, mixer=mixer, norm=norm, ffn=ffn, gate=gate, tie_embeddings=on, logit_cap=cap)
+        tied = on and not isinstance(rope, NoPE)
+        mixer = HGRN2(
+            heads=2, rope=rope, output_norm=output, rope_tie_gate=tied, lower_bounds=on, forget_timescales=horizons
+        )
+        spec = replace(HGRN, mixer=mixer, norm=norm, ffn=ffn, gate=gate, tie_embeddings=on, logit_softcap=cap)
         assert architecture_of(LAYOUT.config(spec), "a folder").shape == as_read(spec)
 
 

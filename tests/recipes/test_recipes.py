@@ -18,7 +18,7 @@ from lilliput.optim.ema import Ema
 from lilliput.overrides import with_sources
 from lilliput.plan import plan
 from lilliput.recipe import Recipe, Release, check_implemented, load_recipe, names, unimplemented_parts
-from lilliput.train.phase import Phase, Plan
+from lilliput.train.phase import Phase, StepPlan
 
 PARAMETERS = {
     "slm-10m": [9_968_640],
@@ -54,7 +54,7 @@ def test_every_recipe_comes_back_from_its_json_and_plans(name):
 
 def test_slm_follows_the_schedule_of_its_card():
     pretrain = phase(load_recipe("slm-10m"), "pretrain")
-    steps, begin, peak = Plan(pretrain).steps, 40_531, pretrain.optimizer.lr
+    steps, begin, peak = StepPlan(pretrain).steps, 40_531, pretrain.optimizer.lr
     assert steps == 47_683 and begin == steps - int(0.15 * steps)
 
     def rate(step):
@@ -79,7 +79,7 @@ def test_slm_decays_what_has_two_dimensions_and_nothing_else():
 def test_both_halves_of_mtlm_warm_up_and_fall_to_a_tenth(name):
     recipe = load_recipe(name)
     for half in (phase(recipe, "base"), phase(recipe, "refine")):
-        steps = Plan(half).steps
+        steps = StepPlan(half).steps
         assert steps == int(3.5e9) // 65_536
         assert half.schedule(0, steps) == 1 / 300 and half.schedule(299, steps) == half.schedule(300, steps) == 1.0
         assert half.schedule(steps - 1, steps) == pytest.approx(0.1, abs=1e-6)
@@ -87,7 +87,7 @@ def test_both_halves_of_mtlm_warm_up_and_fall_to_a_tenth(name):
 
 def test_odinnext_reads_as_much_text_a_step_as_its_card_says():
     accelerated = phase(load_recipe("odinnext-138m"), "accelerated")
-    steps = Plan(accelerated)
+    steps = StepPlan(accelerated)
     read = [accelerated.batch_tokens * stage.objective.tokens_per_position for stage in accelerated.stages]
     assert read == [2**21, 2**20, 2**19]
     assert steps.stage(3_259) == 0 and 3_259 * read[0] == 6_834_618_368  # the early checkpoint's 6.8 billion
@@ -95,7 +95,7 @@ def test_odinnext_reads_as_much_text_a_step_as_its_card_says():
 
 def test_the_best_odinnext_superposes_for_a_fifth_and_a_tenth_of_its_steps():
     pretrain = phase(load_recipe("odinnext-138m-best"), "pretrain")
-    steps = Plan(pretrain)
+    steps = StepPlan(pretrain)
     assert [steps.stage(step) for step in (0, 22_797, 22_798, 34_197, 34_198, steps.steps - 1)] == [0, 0, 1, 1, 2, 2]
     assert pretrain.ema == Ema(decay=0.999) and not unimplemented_parts(load_recipe("odinnext-138m-best"))
 

@@ -22,7 +22,7 @@ from lilliput.run.pipeline import run
 from lilliput.shrink import QUESTIONS, SPLIT, TEXT, shrink
 from lilliput.train.machine import Machine
 from lilliput.train.metrics_file import read_metrics
-from lilliput.train.phase import Phase, Plan
+from lilliput.train.phase import Phase, StepPlan
 
 RUNNABLE = [name for name in names("lilliput.recipes") if not unimplemented_parts(load_recipe(name))]
 
@@ -37,7 +37,7 @@ def test_the_structure_stays(name):
     for before, after in zip(recipe.timeline, small.timeline, strict=True):
         if isinstance(before, Phase):
             assert after.data == before.data and after.optimizer == before.optimizer and after.stages == before.stages
-            steps = Plan(after)
+            steps = StepPlan(after)
             assert {steps.stage(step) for step in range(steps.steps)} == set(range(len(before.stages)))
         if isinstance(before, Release):
             assert (after.name, after.layout, after.chat) == (before.name, before.layout, before.chat)
@@ -56,10 +56,10 @@ def test_short_stages_get_a_step_and_warm_ups_stay_in_proportion():
     stages = (replace(phase.stages[0], share=0.04), replace(phase.stages[2], share=0.96))
     recipe = load_recipe("odinnext-138m-best")
     small = shrink(replace(recipe, timeline=(replace(phase, stages=stages), *recipe.timeline[1:]))).timeline[0]
-    steps = Plan(small)
+    steps = StepPlan(small)
     assert steps.steps == 25 and [steps.stage(step) for step in (0, 1)] == [0, 1]
     assert small.schedule == replace(phase.schedule, warmup=Steps(1)) and phase.schedule.decay == Share(0.15)
-    long = replace(phase, schedule=replace(phase.schedule, warmup=Steps(Plan(phase).steps // 2)))
+    long = replace(phase, schedule=replace(phase.schedule, warmup=Steps(StepPlan(phase).steps // 2)))
     assert shrink(replace(recipe, timeline=(long, *recipe.timeline[1:]))).timeline[0].schedule.warmup == Steps(6)
 
 

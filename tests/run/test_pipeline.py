@@ -198,7 +198,7 @@ print(json.dumps(written))
     sampling = replace(published.generation.sampling, greedy=True)
     for question, (theirs, length) in zip(questions, json.loads(finished.stdout), strict=True):
         prompt = published.tokenizer.encode(render([{"role": "user", "content": question}], generation_prompt=True)).ids
-        ours = list(stream(published.model, prompt, sampling, stops=published.stop_ids, most=20))
+        ours = list(stream(published.model, prompt, sampling, stop_token_ids=published.stop_ids, max_new_tokens=20))
         assert ours == theirs and length > len(prompt)
 
 

@@ -67,8 +67,8 @@ def test_parts_are_varied_by_name(recipe):
     assert len({one.name for one in made}) == 4
     units = settled(bare, [read_over("timeline.pretrain.ema=0.9,NoEma(),Ema(decay=0.99)")])
     assert units == [over("timeline.pretrain.ema", "Ema(decay=0.9)", "NoEma()", "Ema(decay=0.99)")]
-    (tuples,) = settled(bare, [read_over("model.mixer.horizons=(2, 50.0),none")])
-    assert [one.recipe.model.mixer.horizons for one in variants(bare, [tuples], [0])] == [(2, 50.0), None]
+    (tuples,) = settled(bare, [read_over("model.mixer.forget_timescales=(2, 50.0),none")])
+    assert [one.recipe.model.mixer.forget_timescales for one in variants(bare, [tuples], [0])] == [(2, 50.0), None]
 
 
 def test_the_seed_alone_is_varied(recipe):

@@ -17,8 +17,8 @@ from lilliput.base.errors import RunError
 from lilliput.base.units import Steps
 from lilliput.train import checkpoint
 from lilliput.train.checkpoint import Checkpoint, Progress
-from lilliput.train.saver import Saver
-from lilliput.train.signals import SIGNALS, Leaving
+from lilliput.train.saver import AsyncCheckpointWriter
+from lilliput.train.signals import SIGNALS, GracefulShutdown
 
 
 class Signalled:
@@ -67,11 +67,11 @@ def test_a_signal_in_the_last_step_finds_the_phase_done(shards, tmp_path, number
 
 TWICE = """
 import os, sys, time
-from lilliput.train.signals import Leaving
-with Leaving() as leaving:
+from lilliput.train.signals import GracefulShutdown
+with GracefulShutdown() as shutdown:
     os.kill(os.getpid(), int(sys.argv[1]))
     time.sleep(0.01)
-    print(leaving.asked, flush=True)
+    print(shutdown.requested, flush=True)
     os.kill(os.getpid(), int(sys.argv[1]))
     time.sleep(20)
 """
@@ -84,18 +84,18 @@ def test_a_second_signal_ends_the_process_at_once(which, code):
 
 
 def test_an_echo_is_no_second_signal():
-    with Leaving(echo=60.0) as leaving:
+    with GracefulShutdown(echo=60.0) as shutdown:
         for _ in range(3):
             signal.raise_signal(signal.SIGTERM)
-        assert leaving.asked
+        assert shutdown.requested
 
 
 def test_elsewhere_than_in_the_main_thread_signals_are_left_alone():
     meant, found = signal.getsignal(signal.SIGTERM), []
 
     def look():
-        with Leaving() as leaving:
-            found.extend([signal.getsignal(signal.SIGTERM), leaving.asked])
+        with GracefulShutdown() as shutdown:
+            found.extend([signal.getsignal(signal.SIGTERM), shutdown.requested])
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -126,7 +126,7 @@ def test_training_does_not_wait_for_the_disk_and_what_it_does_next_is_not_saved(
 
     monkeypatch.setattr(files, "boundary", boundary)
     saved = a_checkpoint(4)
-    with Saver(tmp_path) as saver:
+    with AsyncCheckpointWriter(tmp_path) as saver:
         saver.save(saved)
         assert slow.wait(30)
         saved.tensors["weights"]["w"].fill_(2.0)  # the next step
@@ -159,7 +159,7 @@ def test_a_disk_that_fails_at_the_end_is_told_too(tmp_path, monkeypatch):
         raise RunError("full", where=str(path), hint="wait")
 
     monkeypatch.setattr(files, "boundary", boundary)
-    with pytest.raises(RunError, match="full"), Saver(tmp_path) as saver:
+    with pytest.raises(RunError, match="full"), AsyncCheckpointWriter(tmp_path) as saver:
         saver.save(a_checkpoint(4))
 
 

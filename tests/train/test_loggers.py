@@ -11,7 +11,7 @@ import tiny_commands
 
 from lilliput.base.errors import LilliputError
 from lilliput.train.loggers import tensorboard
-from lilliput.train.loggers.logger import SINKS, Feed, Shown, check_sinks
+from lilliput.train.loggers.logger import LOGGERS, LoggerGroup, RunInfo, check_loggers
 
 LINE = {"step": 3, "cross_entropy": 2.5, "lr": 1.0}
 
@@ -25,29 +25,29 @@ def test_a_sink_that_is_missing_is_said_before_anything_begins(desk, monkeypatch
     tiny_commands.refused("train", "mine.py", "--sink", "tensorbord", folder=desk, says="tensorboard, trackio, wandb")
     assert not (desk / "runs").exists()
     monkeypatch.setattr("lilliput.train.loggers.logger.find_spec", lambda name: None)
-    for name in SINKS:
+    for name in LOGGERS:
         with pytest.raises(LilliputError, match=f"the package '{name}' is not installed") as error:
-            check_sinks([name])
+            check_loggers([name])
         assert name in error.value.hint and name in error.value.where
 
 
 def test_a_sink_that_fails_is_left_out_and_training_goes_on(tmp_path, monkeypatch):
     class Full:
-        def see(self, step, numbers):
+        def log(self, step, numbers):
             raise OSError("no space")
 
     said = []
-    monkeypatch.setattr(tensorboard, "open_sink", lambda shown: Full())
-    feed = Feed(["tensorboard"], Shown(run=tmp_path, recipe="a", phase="00-b", step=0), said.append)
-    feed.see(LINE)
-    feed.see(LINE)
+    monkeypatch.setattr(tensorboard, "open_logger", lambda shown: Full())
+    feed = LoggerGroup(["tensorboard"], RunInfo(run=tmp_path, recipe="a", phase="00-b", step=0), said.append)
+    feed.log(LINE)
+    feed.log(LINE)
     feed.close()
     assert said == ["tensorboard is left out from here on: OSError: no space"]
 
 
 def test_nothing_of_a_sink_is_imported_unasked(desk):
     (desk / "look.py").write_text(
-        f"import sys, lilliput.run.pipeline, lilliput.cli\nassert not {{*{SINKS!r}}} & set(sys.modules), 'imported'\n"
+        f"import sys, lilliput.run.pipeline, lilliput.cli\nassert not {{*{LOGGERS!r}}} & set(sys.modules), 'imported'\n"
     )
     assert os.system(f"{sys.executable} {desk / 'look.py'}") == 0
 
@@ -72,13 +72,14 @@ FEED_TWICE = """
 import sys
 from pathlib import Path
 
-from lilliput.train.loggers.logger import Feed, Shown
+from lilliput.train.loggers.logger import LoggerGroup, RunInfo
 
 for start in (0, 3):
     said = []
-    feed = Feed([sys.argv[1]], Shown(run=Path("run"), recipe="tiny", phase="00-pretrain", step=start), said.append)
+    info = RunInfo(run=Path("run"), recipe="tiny", phase="00-pretrain", step=start)
+    feed = LoggerGroup([sys.argv[1]], info, said.append)
     for step in range(start + 1, start + 4):
-        feed.see({"step": step, "cross_entropy": 6.0 / step})
+        feed.log({"step": step, "cross_entropy": 6.0 / step})
     feed.close()
     assert not said, said
 """

@@ -14,19 +14,19 @@ from lilliput.base.units import Share, Steps, Tokens
 from lilliput.data.documents import Files
 from lilliput.data.shards import Shards, write_shards
 from lilliput.data.split import Split
-from lilliput.objectives.next_token import NextBag
+from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.ema import Ema, NoEma
 from lilliput.tokenizer.bpe import BPE
 from lilliput.train import checkpoint, loop
-from lilliput.train.grad_clip import Gradients
+from lilliput.train.grad_clip import GradientClipper
 from lilliput.train.machine import Machine
 from lilliput.train.metrics_file import measured_of, read_metrics, released, steps_of
-from lilliput.train.metrics_log import Watch
-from lilliput.train.phase import Plan, Stage
+from lilliput.train.metrics_log import MetricsLogger
+from lilliput.train.phase import Stage, StepPlan
 from lilliput.train.resuming import BEFORE_DECAY
-from lilliput.train.validation import measurer
+from lilliput.train.validation import make_validator
 
 MACHINE = Machine(device="cpu", precision="fp32", threads=1)
 
@@ -60,10 +60,10 @@ def train(
         machine,
         folder=folder / "checkpoints",
         seed=seed,
-        watch=lambda step: Watch(
-            folder / "metrics.jsonl", Console(file=StringIO()), phase.name, Plan(phase).steps, step, 2.0
+        watch=lambda step: MetricsLogger(
+            folder / "metrics.jsonl", Console(file=StringIO()), phase.name, StepPlan(phase).steps, step, 2.0
         ),
-        measure=measurer(shards, phase.length, machine),
+        measure=make_validator(shards, phase.length, machine),
         report=lambda line: None,
         keep=folder / BEFORE_DECAY if keep else None,
         begin=begin,
@@ -128,7 +128,7 @@ def test_clipping_is_that_of_torch_to_the_bit():
             one.grad = torch.randn_like(one)
             other.grad = one.grad.clone()
     norm = torch.nn.utils.clip_grad_norm_(twin.parameters(), 0.5)
-    assert torch.equal(Gradients(model).clip(0.5)["grad_norm"], norm)
+    assert torch.equal(GradientClipper(model).clip(0.5)["grad_norm"], norm)
     for one, other in zip(model.parameters(), twin.parameters(), strict=True):
         assert one.grad is other.grad is None or torch.equal(one.grad, other.grad)
 
@@ -156,8 +156,8 @@ def test_incidents_stay_beside_the_metrics(shards, tmp_path):
 
 
 def test_the_peak_of_memory_is_that_of_this_process(tmp_path):
-    with Watch(tmp_path / "metrics.jsonl", Console(file=StringIO()), "one", 1, 0, None, device="cpu") as watch:
-        watch.see(1, 8, 8, {"cross_entropy": 1.0})
+    with MetricsLogger(tmp_path / "metrics.jsonl", Console(file=StringIO()), "one", 1, 0, None, device="cpu") as watch:
+        watch.log_step(1, 8, 8, {"cross_entropy": 1.0})
     (line,) = read_metrics(tmp_path / "metrics.jsonl")
     assert 50e6 < line["peak_memory"] < 100e9
 
@@ -192,20 +192,20 @@ def test_nothing_held_out_is_said_before_training(shards):
         folder = "texts"
 
     with pytest.raises(DataError, match="nothing of 'texts' is held out"):
-        measurer({"texts": Empty()}, 32, MACHINE)
+        make_validator({"texts": Empty()}, 32, MACHINE)
 
 
 def test_another_seed_or_stage_is_another_run(shards, tmp_path):
     one, _, _ = train(shards, tmp_path / "a")
-    stages = (Stage(share=1.0, objective=NextBag()),)
+    stages = (Stage(share=1.0, objective=NextToken()),)
     other, _, _ = train(shards, tmp_path / "b", phase=replace(tiny.pretraining(), stages=stages))
     assert not same(one, other), "the z-loss of the first stage must matter"
 
 
 def test_a_term_ends_with_its_stage_and_the_rest_goes_on(shards, tmp_path):
     """A z-loss of the first 40%: text, schedule and moments go on as where it never ends."""
-    charged = NextBag(terms=(CrossEntropy(), ZLoss(weight=0.1)))
-    stages = (Stage(share=0.4, objective=charged), Stage(share=0.6, objective=NextBag()))
+    charged = NextToken(terms=(CrossEntropy(), ZLoss(weight=0.1)))
+    stages = (Stage(share=0.4, objective=charged), Stage(share=0.6, objective=NextToken()))
     model, _, metrics = train(shards, tmp_path / "ends", phase=tiny.pretraining(steps=10, stages=stages))
     steps = steps_of(metrics)
     assert [line["step"] for line in steps if "z_loss" in line] == [1, 2, 3, 4]
@@ -246,22 +246,22 @@ def test_a_half_written_checkpoint_counts_as_none(tmp_path):
 
 def test_a_plan_follows_from_tokens():
     phase = tiny.pretraining()
-    assert Plan(phase).steps == 12 and Plan(phase).rows == 4
-    assert [Plan(phase).stage(step) for step in (0, 5, 6, 11)] == [0, 0, 1, 1]
+    assert StepPlan(phase).steps == 12 and StepPlan(phase).rows == 4
+    assert [StepPlan(phase).stage(step) for step in (0, 5, 6, 11)] == [0, 0, 1, 1]
     bagged = replace(
         phase,
         tokens=Tokens(128 * 100),
-        stages=(Stage(share=0.5, objective=NextBag(bag=4)), Stage(share=0.5, objective=NextBag(bag=2))),
+        stages=(Stage(share=0.5, objective=NextToken(bag=4)), Stage(share=0.5, objective=NextToken(bag=2))),
     )
-    assert Plan(bagged).steps == 100 // 3, "half the steps read 4 tokens a position, half 2"
-    assert [step for step in range(1, 13) if Plan(phase).is_due(Steps(5), step)] == [5, 10, 12]
+    assert StepPlan(bagged).steps == 100 // 3, "half the steps read 4 tokens a position, half 2"
+    assert [step for step in range(1, 13) if StepPlan(phase).is_due(Steps(5), step)] == [5, 10, 12]
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
         ({"batch_tokens": 100}, "no multiple of length"),
-        ({"stages": (Stage(share=0.5, objective=NextBag()),)}, "do not add up to 1"),
+        ({"stages": (Stage(share=0.5, objective=NextToken()),)}, "do not add up to 1"),
         ({"tokens": Tokens(10)}, "less than one step"),
     ],
 )
@@ -272,20 +272,24 @@ def test_impossible_phases_are_refused(changes, says):
 
 
 def test_a_bag_reads_its_own_length_of_text(shards, tmp_path):
-    phase = tiny.pretraining(steps=8, stages=(Stage(share=1.0, objective=NextBag(bag=2)),), length=16, batch_tokens=64)
+    phase = tiny.pretraining(
+        steps=8, stages=(Stage(share=1.0, objective=NextToken(bag=2)),), length=16, batch_tokens=64
+    )
     _, _, metrics = train(shards, tmp_path, phase=phase)
     assert metrics[0]["tokens"] == 2 * 64
 
 
 def test_micro_rows_add_up():
-    assert Machine(rows=3).micro_rows(8, 100) == [3, 3, 2]
-    assert Machine(positions=250).micro_rows(8, 100) == [2, 2, 2, 2]
-    assert Machine(positions=50).micro_rows(2, 100) == [1, 1]
+    assert Machine(rows=3).micro_batch_sizes(8, 100) == [3, 3, 2]
+    assert Machine(positions=250).micro_batch_sizes(8, 100) == [2, 2, 2, 2]
+    assert Machine(positions=50).micro_batch_sizes(2, 100) == [1, 1]
 
 
 def test_a_machine_settles_what_it_has():
-    settled = Machine(device="cpu").settled()
-    assert settled.precision in ("fp32", "bf16") and isinstance(settled.threads, int) and settled.settled() == settled
+    resolved = Machine(device="cpu").resolved()
+    assert (
+        resolved.precision in ("fp32", "bf16") and isinstance(resolved.threads, int) and resolved.resolved() == resolved
+    )
     if not torch.cuda.is_available():
         with pytest.raises(MachineError, match="no device 'cuda'"):
-            Machine(device="cuda").settled()
+            Machine(device="cuda").resolved()

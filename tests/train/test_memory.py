@@ -11,7 +11,7 @@ from train.test_loop import MACHINE, same, shards, train  # noqa: F401, shards i
 from lilliput.base.errors import MachineError, RecipeError, RunError
 from lilliput.base.files import read_json
 from lilliput.base.units import Steps
-from lilliput.objectives.next_token import NextBag
+from lilliput.objectives.next_token import NextToken
 from lilliput.optim.ema import Average
 from lilliput.train import checkpoint, validation
 from lilliput.train.machine import Machine
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 FINDS = replace(MACHINE, rows="memory")
 PHASE = tiny.pretraining(steps=6, save_every=Steps(2))
-ONE_STAGE = replace(PHASE, stages=(Stage(share=1.0, objective=NextBag()),))
+ONE_STAGE = replace(PHASE, stages=(Stage(share=1.0, objective=NextToken()),))
 
 
 class Narrow:
@@ -181,12 +181,12 @@ def test_a_damaged_record_is_named(tmp_path):
 
 def test_micro_rows_where_memory_decides():
     found = Machine(rows="memory")
-    assert found.micro_rows(8, 1_000_000) == [8] and found.micro_rows(5, 100, 3) == [3, 2]
-    assert replace(found, positions=250).micro_rows(8, 100) == [2, 2, 2, 2], "to begin with"
-    assert Machine(device="cpu").settled().rows == "auto" and Machine(device="cpu").settled().positions == 16_384
+    assert found.micro_batch_sizes(8, 1_000_000) == [8] and found.micro_batch_sizes(5, 100, 3) == [3, 2]
+    assert replace(found, positions=250).micro_batch_sizes(8, 100) == [2, 2, 2, 2], "to begin with"
+    assert Machine(device="cpu").resolved().rows == "auto" and Machine(device="cpu").resolved().positions == 16_384
     assert found.held_out_rows(1_024) == 16 and replace(found, positions=250).held_out_rows(1_024) == 1
-    settled = replace(found, device="cpu").settled()
-    assert settled.finds and settled.settled() == settled
+    resolved = replace(found, device="cpu").resolved()
+    assert resolved.rows_from_memory and resolved.resolved() == resolved
     for wrong in ({"rows": 0}, {"positions": 0}, {"rows": "most"}, {"positions": "memory"}):
         with pytest.raises(RecipeError):
             Machine(**wrong)

@@ -11,8 +11,8 @@ from train.test_loop import MACHINE, Interrupted, same, shards, train  # noqa: F
 
 from lilliput.base.errors import DivergenceError
 from lilliput.data.batch import Batch
-from lilliput.objectives.next_token import NextBag
-from lilliput.objectives.objective import charged
+from lilliput.objectives.next_token import NextToken
+from lilliput.objectives.objective import target_weight_sum
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.ops import linear
 from lilliput.optim.adamw import AdamW
@@ -20,7 +20,7 @@ from lilliput.optim.normuon import NorMuon
 from lilliput.optim.optimizer import set_multiplier, state_tensors
 from lilliput.train import machine, precision
 from lilliput.train.checkpoint import newest
-from lilliput.train.fp16_range import looking
+from lilliput.train.fp16_range import watch_activations
 from lilliput.train.precision import GROWS_AFTER, LARGEST_SCALE, ScaledPrecision, Scaling, WidePrecision, autocast
 
 FP16 = replace(MACHINE, precision="fp16")
@@ -29,13 +29,13 @@ NORMUON = NorMuon(lr=1e-2, adam_lr=8e-3)
 
 def batch():
     tokens = torch.randint(0, 300, (2, 17), generator=torch.Generator().manual_seed(5))
-    segments = (torch.arange(17) > 9).int().expand(2, -1)
-    return Batch(tokens=tokens, weight=torch.ones(2, 17), segments=segments)
+    document_ids = (torch.arange(17) > 9).int().expand(2, -1)
+    return Batch(tokens=tokens, weight=torch.ones(2, 17), document_ids=document_ids)
 
 
 def loss(model, terms=(CrossEntropy(), ZLoss())):
     one = batch()
-    return NextBag(terms=terms).build(model)(one, charged(one, 1), torch.Generator()).total
+    return NextToken(terms=terms).build(model)(one, target_weight_sum(one, 1), torch.Generator()).loss
 
 
 def scaled_by(scale, model):
@@ -130,7 +130,7 @@ def test_a_skipped_step_changes_nothing_but_the_scale():
     before = everything()
     assert not step()
     assert all(torch.equal(value, before[name]) for name, value in everything().items())
-    assert scaled.numbers().items() >= {"loss_scale": 2.0**9, "skipped": 1}.items()
+    assert scaled.metrics().items() >= {"loss_scale": 2.0**9, "skipped": 1}.items()
     assert step()
     assert not torch.equal(model.embedding.weight, before["embedding.weight"])
 
@@ -189,7 +189,7 @@ def test_wide_precisions_add_nothing():
             theirs.step()
         for optimizer in (ours, theirs):
             optimizer.zero_grad()
-    assert same(model, twin) and wide.tensors() == wide.numbers() == {}
+    assert same(model, twin) and wide.tensors() == wide.metrics() == {}
 
 
 WIDE_OPS = {
@@ -233,10 +233,10 @@ def test_headroom_is_what_is_left_above_the_largest_activation():
     with torch.no_grad():
         layers[0].weight.fill_(0.0).fill_diagonal_(250.0)
         layers[1].weight.fill_(2.0)
-    with looking() as headroom:
+    with watch_activations() as headroom:
         layers(torch.tensor([[-1.0, 0.5, 0.0, 0.0]]))
     assert headroom.value() == pytest.approx(65_504 / 250)
-    with looking() as headroom, autocast("cpu", "fp16"):
+    with watch_activations() as headroom, autocast("cpu", "fp16"):
         layers(torch.tensor([[300.0, 0.0, 0.0, 0.0]]))
     assert headroom.value() == 0.0
     layers(torch.tensor([[1e6, 0.0, 0.0, 0.0]]))
@@ -247,16 +247,16 @@ def test_headroom_is_what_is_left_above_the_largest_activation():
 @pytest.mark.parametrize("name", ["gqa", "odin"])
 def test_headroom_sees_every_matrix_of_a_layer(monkeypatch, name, as_one):
     """Also those that several projections are one product of, as on a GPU."""
-    monkeypatch.setattr(linear, "as_one", lambda x: as_one)
+    monkeypatch.setattr(linear, "should_fuse", lambda x: as_one)
     matrices = [
         name for name, module in tiny.SPECS[name].skeleton().layers.named_modules() if isinstance(module, nn.Linear)
     ]
     assert len(matrices) == 2 * 7
-    with looking() as usual:
+    with watch_activations() as usual:
         loss(tiny.SPECS[name].build(seed=0))
     for matrix in matrices:
         model = tiny.SPECS[name].build(seed=0)
-        with torch.no_grad(), looking() as headroom:
+        with torch.no_grad(), watch_activations() as headroom:
             model.layers.get_submodule(matrix).weight.mul_(1e9)
             loss(model)
         assert headroom.largest() > 1e4 * usual.largest(), matrix

@@ -21,10 +21,10 @@ from lilliput.recipe import load_machine
 from lilliput.run import pipeline
 from lilliput.train import all_reduce
 from lilliput.train.all_reduce import AllReduce
-from lilliput.train.forward_backward import LaunchedPasses
+from lilliput.train.forward_backward import Eager
 from lilliput.train.machine import Machine
 from lilliput.train.metrics_file import read_metrics
-from lilliput.train.metrics_log import Watch
+from lilliput.train.metrics_log import MetricsLogger
 from lilliput.train.micro_batches import read_rows
 from lilliput.train.rollback import read_incidents
 
@@ -54,8 +54,8 @@ def worker(work, run, machine, rank, port, make, killed_after, signalled_after, 
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
-    seen, add, exchanged = Watch.see, all_reduce.added, []
-    differentiate, passes = LaunchedPasses.differentiate, iter(range(1_000))
+    seen, add, exchanged = MetricsLogger.log_step, all_reduce.added, []
+    differentiate, passes = Eager.differentiate, iter(range(1_000))
 
     def narrowly(self, stage, batch, *arguments):
         if rank == 1 and next(passes) >= narrow and len(batch.tokens) > 1:
@@ -75,9 +75,9 @@ def worker(work, run, machine, rank, port, make, killed_after, signalled_after, 
         exchanged.append(bucket.buffer().numel())
         return add(group, bucket)
 
-    Watch.see, all_reduce.added = see, added
+    MetricsLogger.log_step, all_reduce.added = see, added
     if narrow is not None:
-        LaunchedPasses.differentiate = narrowly
+        Eager.differentiate = narrowly
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(143))
     pipeline.train(make(work), run, machine, Console(file=StringIO()))
     told.send(exchanged)
@@ -247,14 +247,14 @@ def test_what_strikes_one_worker_is_an_incident_of_both(straight, two):
 @pytest.mark.slow
 @pytest.mark.parametrize(("narrow", "tolerance"), [("fp16", 1e-2), ("bf16", 2e-2)])
 def test_gradients_may_travel_in_half_the_bytes(straight, two, narrow, tolerance):
-    together(straight, straight / narrow, replace(TWO, exchange=AllReduce(workers=2, compress=narrow)))
+    together(straight, straight / narrow, replace(TWO, exchange=AllReduce(workers=2, gradient_dtype=narrow)))
     assert numbers(straight / narrow, 4) == pytest.approx(numbers(straight / "one", 4), rel=tolerance)
     assert far(straight / "one", straight / narrow) > 0, "something was rounded"
 
 
 def test_gradients_do_not_travel_in_what_nobody_knows():
     with pytest.raises(RecipeError, match="compress cannot be 'int8'"):
-        AllReduce(compress="int8")
+        AllReduce(gradient_dtype="int8")
 
 
 def test_workers_that_are_not_there_are_missed(straight, monkeypatch):
@@ -268,7 +268,7 @@ def test_workers_that_are_not_there_are_missed(straight, monkeypatch):
 
 
 def test_rows_are_shared_in_their_order():
-    assert Machine(rows=2).shares(8, 100, 2) == [(0, 2), (0, 2), (1, 2), (1, 2)]
-    assert Machine(rows=4).shares(5, 100, 2) == [(0, 3), (1, 2)]
+    assert Machine(rows=2).worker_micro_batches(8, 100, 2) == [(0, 2), (0, 2), (1, 2), (1, 2)]
+    assert Machine(rows=4).worker_micro_batches(5, 100, 2) == [(0, 3), (1, 2)]
     with pytest.raises(MachineError, match="a step of 1 rows cannot be shared by 2 workers"):
-        Machine().shares(1, 100, 2)
+        Machine().worker_micro_batches(1, 100, 2)

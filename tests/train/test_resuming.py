@@ -10,18 +10,18 @@ from train.test_spike_detection import Spoilt
 
 from lilliput.base.errors import RecipeError, RunError
 from lilliput.base.units import Share, Steps, Tokens
-from lilliput.objectives.next_token import NextBag
+from lilliput.objectives.next_token import NextToken
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.ema import NoEma
-from lilliput.optim.schedule import Constant, Cosine, WarmupStableDecay, going_on, stable_until
+from lilliput.optim.schedule import Constant, Cosine, WarmupStableDecay, resumed_schedule, stable_until
 from lilliput.recipe import Recipe
 from lilliput.train import checkpoint
 from lilliput.train.metrics_file import steps_of
-from lilliput.train.phase import Phase, Plan, Stage
-from lilliput.train.resuming import BEFORE_DECAY, beginning
+from lilliput.train.phase import Phase, Stage, StepPlan
+from lilliput.train.resuming import BEFORE_DECAY, resume_point
 from lilliput.train.rollback import read_incidents
 
-ONE = (Stage(share=1.0, objective=NextBag()),)
+ONE = (Stage(share=1.0, objective=NextToken()),)
 SCHEDULE = WarmupStableDecay(warmup=Steps(2), decay=Steps(3))
 
 
@@ -33,12 +33,12 @@ def first(**changes) -> Phase:
 def second(before: Phase, steps: int = 6, **changes) -> Phase:
     tokens = Tokens(steps * before.batch_tokens)
     return replace(
-        before, name="longer", tokens=tokens, resumes=before.name, schedule=going_on(before.schedule), **changes
+        before, name="longer", tokens=tokens, resumes=before.name, schedule=resumed_schedule(before.schedule), **changes
     )
 
 
 def resume(shards, folder, phase, before, **how):  # noqa: F811
-    return train(shards, folder / "second", phase=phase, begin=lambda: beginning(before, folder / "first"), **how)
+    return train(shards, folder / "second", phase=phase, begin=lambda: resume_point(before, folder / "first"), **how)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_an_interruption_keeps_the_same_state(shards, begun, tmp_path, stop):  #
     with pytest.raises(KeyboardInterrupt):
         train(shards, tmp_path / "first", phase=first(), keep=True, stop=stop)
     train(shards, tmp_path / "first", phase=first(), keep=True)
-    theirs, ours = (beginning(first(), folder / "first") for folder in (begun[0], tmp_path))
+    theirs, ours = (resume_point(first(), folder / "first") for folder in (begun[0], tmp_path))
     assert theirs.progress == ours.progress and theirs.progress.step == 7
     for kind, tensors in theirs.tensors.items():
         assert all(torch.equal(value, ours.tensors[kind][name]) for name, value in tensors.items()), kind
@@ -86,7 +86,7 @@ def test_a_way_back_past_the_decay_keeps_the_state_of_the_way_on(shards, tmp_pat
     train(shards, tmp_path / "first", phase=phase, keep=True)
     (incident,) = read_incidents(tmp_path / "first" / "checkpoints")
     assert (incident["step"], incident["back_to"]) == (8, 4)
-    found = beginning(phase, tmp_path / "first").progress
+    found = resume_point(phase, tmp_path / "first").progress
     assert found.step == 7 and found.cursor.of("texts") == incident["to"]["texts"] + 3 * 128
 
 
@@ -106,9 +106,9 @@ def test_it_is_resumed_by_the_next_one(shards, begun, tmp_path):  # noqa: F811
     """A third phase goes on before the decay of the second; together they are one long phase."""
     (tmp_path / "first").symlink_to(begun[0] / "first")
     phase = second(first())
-    train(shards, tmp_path / "second", phase=phase, keep=True, begin=lambda: beginning(first(), tmp_path / "first"))
+    train(shards, tmp_path / "second", phase=phase, keep=True, begin=lambda: resume_point(first(), tmp_path / "first"))
     third = replace(second(phase, steps=5), name="longest")
-    state = beginning(phase, tmp_path / "second")
+    state = resume_point(phase, tmp_path / "second")
     assert (state.progress.step, state.progress.before) == (3, 7)
     model, average, _ = train(shards, tmp_path / "third", phase=third, begin=lambda: state)
     straight, other, _ = train(shards, tmp_path / "long", phase=replace(first(), tokens=Tokens((7 + 3 + 5) * 128)))
@@ -128,8 +128,8 @@ def test_where_a_stable_rate_ends():
     assert stable_until(SCHEDULE, 10) == 7 and stable_until(replace(SCHEDULE, decay=Share(0.2)), 10) == 8
     for none in (replace(SCHEDULE, decay=Steps(8)), replace(SCHEDULE, decay=Share(0)), Constant(), Cosine()):
         assert stable_until(none, 10) is None
-    assert going_on(SCHEDULE)(0, 6) == 1.0 == going_on(Constant(warmup=Steps(9)))(0, 10)
-    assert going_on(Cosine()) == Cosine(), "there is no rate to go back to: it is warmed up again"
+    assert resumed_schedule(SCHEDULE)(0, 6) == 1.0 == resumed_schedule(Constant(warmup=Steps(9)))(0, 10)
+    assert resumed_schedule(Cosine()) == Cosine(), "there is no rate to go back to: it is warmed up again"
 
 
 def test_a_state_that_is_gone_or_damaged_is_named(shards, tmp_path):  # noqa: F811
@@ -139,10 +139,10 @@ def test_a_state_that_is_gone_or_damaged_is_named(shards, tmp_path):  # noqa: F8
     data[-1] ^= 1
     (state / "average.safetensors").write_bytes(data)
     with pytest.raises(RunError, match=r"average.safetensors[\s\S]*--out"):
-        beginning(first(), tmp_path / "first")
+        resume_point(first(), tmp_path / "first")
     checkpoint.remove(state)
     with pytest.raises(RunError, match=r"before the decay of 'pretrain' is not there[\s\S]*step-000007"):
-        beginning(first(), tmp_path / "first")
+        resume_point(first(), tmp_path / "first")
 
 
 @pytest.mark.parametrize(
@@ -169,4 +169,6 @@ def test_only_releases_stand_between(tmp_path):
     for timeline in ((second(before),), (before, average, second(before))):
         with pytest.raises(RecipeError, match="no phase comes right before it"):
             replace(recipe, timeline=timeline)
-    assert Plan(before).resumable == 7 and Plan(replace(before, schedule=Cosine(warmup=Steps(1)))).resumable == 10
+    assert (
+        StepPlan(before).resumable == 7 and StepPlan(replace(before, schedule=Cosine(warmup=Steps(1)))).resumable == 10
+    )

@@ -11,7 +11,7 @@ from train.test_loop import MACHINE, Interrupted, same, shards, train  # noqa: F
 from lilliput.base.errors import DivergenceError, RecipeError, RunError
 from lilliput.optim.adamw import AdamW
 from lilliput.train.rollback import read_incidents
-from lilliput.train.spike_detection import Guard, Judge, NoGuard
+from lilliput.train.spike_detection import Guard, NoGuard, SpikeDetector
 
 PHASE = tiny.pretraining(steps=24, guard=Guard(window=6, loss=4.0))
 ROWS = 4 * 32
@@ -131,16 +131,16 @@ def test_the_guard_changes_nothing_where_nothing_happens(shards, tmp_path):  # n
 
 
 def test_what_is_far_from_the_median_is_a_spike():
-    judge = Judge(Guard(window=5, loss=10.0, norm=20.0), clip=1.0)
+    detector = SpikeDetector(Guard(window=5, loss=10.0, norm=20.0), clip=1.0)
     for loss in (3.0, 3.2, 2.9, 9.0, 3.1):  # not even a jump, before it knows what is usual
-        assert judge.judge(0, loss, 0.2) is None
-    assert "the loss jumped to 4.8, more than 4.65" in (judge.judge(0, 4.8, 0.2) or ""), "3.1 + 10 * 0.155"
-    assert judge.judge(0, 3.1, 0.9) is None, "a norm that is not even clipped is no spike"
-    assert "the gradient norm jumped to 1.1" in (judge.judge(0, 3.1, 1.1) or "")
-    assert judge.judge(1, 30.0, 1.1) is None, "another stage has other losses"
-    other = Judge(Guard(window=5), clip=1.0)
-    other.load(judge.tensors())
-    assert all(torch.equal(value, other.tensors()[name]) for name, value in judge.tensors().items())
+        assert detector.check(0, loss, 0.2) is None
+    assert "the loss jumped to 4.8, more than 4.65" in (detector.check(0, 4.8, 0.2) or ""), "3.1 + 10 * 0.155"
+    assert detector.check(0, 3.1, 0.9) is None, "a norm that is not even clipped is no spike"
+    assert "the gradient norm jumped to 1.1" in (detector.check(0, 3.1, 1.1) or "")
+    assert detector.check(1, 30.0, 1.1) is None, "another stage has other losses"
+    other = SpikeDetector(Guard(window=5), clip=1.0)
+    other.load(detector.tensors())
+    assert all(torch.equal(value, other.tensors()[name]) for name, value in detector.tensors().items())
 
 
 def test_a_damaged_record_of_incidents_is_named(tmp_path):
@@ -149,7 +149,7 @@ def test_a_damaged_record_of_incidents_is_named(tmp_path):
         read_incidents(tmp_path)
 
 
-@pytest.mark.parametrize("changes", [{"window": 1}, {"loss": -1.0}, {"norm": float("nan")}, {"most": 0}])
+@pytest.mark.parametrize("changes", [{"window": 1}, {"loss": -1.0}, {"norm": float("nan")}, {"max_rollbacks": 0}])
 def test_impossible_guards_are_refused(changes):
     with pytest.raises(RecipeError, match=next(iter(changes))):
         Guard(**changes)

@@ -2,7 +2,7 @@
 
     z = y + sigma e        y: embedding of the target, scaled to `data_std` a coordinate;  log sigma ~ N(mean, std^2)
     D(z) = c_skip z + c_out F(c_in z, clean past, c_noise)           F: the layers of one block
-    loss = min((sigma^2 + data_std^2) / (sigma data_std)^2, heaviest) * cross-entropy(head(D(z)), target)
+    loss = min((sigma^2 + data_std^2) / (sigma data_std)^2, max_loss_weight) * cross-entropy(head(D(z)), target)
 
 The ranges of the blocks hold equal probability; the first block in order of processing has the most noise.
 """
@@ -35,7 +35,7 @@ class DiffusionBlocks:
     highest: float = 80.0
     """The largest sigma."""
     data_std: float = 0.5
-    heaviest: float = 20.0
+    max_loss_weight: float = 20.0
     """Largest weight of a row: almost clean targets are decodable already, and unbounded would drown the others."""
     conditioning: Literal["none", "add"] = "add"
     """How a block learns its sigma: not at all, or by a small network outside of the model, gone with the phase."""
@@ -50,14 +50,14 @@ class DiffusionBlocks:
             raise RecipeError(
                 f"sigma from {self.lowest} to {self.highest} is no range", where=where, hint="0 < lowest < highest"
             )
-        for name in ("std", "data_std", "heaviest"):
+        for name in ("std", "data_std", "max_loss_weight"):
             if not getattr(self, name) > 0:
                 raise RecipeError(f"{name} is {getattr(self, name)}", where=where, hint="give a number above 0")
         if self.conditioning not in ("none", "add"):
             raise RecipeError(f"there is no conditioning {self.conditioning!r}", where=where, hint="one of none, add")
 
     def __call__(
-        self, model: LanguageModel, x: Tensor, targets: Tensor, segments: Tensor, generator: torch.Generator
+        self, model: LanguageModel, x: Tensor, targets: Tensor, document_ids: Tensor, generator: torch.Generator
     ) -> Tensor:
         raise RecipeError(
             f"{self.not_implemented}, is not built",

@@ -13,7 +13,7 @@ class Route(Protocol):
     """A route as recipes write it."""
 
     def __call__(
-        self, model: LanguageModel, x: Tensor, targets: Tensor, segments: Tensor, generator: torch.Generator
+        self, model: LanguageModel, x: Tensor, targets: Tensor, document_ids: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Input embeddings [B, L, D], targets [B, L, S], documents [B, L] -> what the head reads [B, L, D]."""
         ...
@@ -24,6 +24,6 @@ class FullDepth:
     """Ordinary training: every layer, on the embedded input."""
 
     def __call__(
-        self, model: LanguageModel, x: Tensor, targets: Tensor, segments: Tensor, generator: torch.Generator
+        self, model: LanguageModel, x: Tensor, targets: Tensor, document_ids: Tensor, generator: torch.Generator
     ) -> Tensor:
-        return model.run(x, segments=segments)
+        return model.forward_layers(x, document_ids=document_ids)

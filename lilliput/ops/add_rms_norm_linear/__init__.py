@@ -13,17 +13,17 @@ from torch import Tensor
 
 from lilliput.ops.dispatch import TRITON_HERE
 from lilliput.ops.dispatch import Backend as Backend
-from lilliput.ops.linear import Product, as_one, multiplied, of_products, project
-from lilliput.ops.rms_norm import parts
+from lilliput.ops.linear import LinearOutput, fused_linear, matmul_dtype, scale_weight, should_fuse
+from lilliput.ops.rms_norm import norm_for_linear
 
 
-def begin(
+def add_rms_norm_linear(
     stream: Tensor,
     weights: tuple[Tensor, ...],
     gain: Tensor,
     eps: float,
     *,
-    joining: Product | None = None,
+    branch: LinearOutput | None = None,
     backend: Backend = Backend.AUTO,
 ) -> tuple[Tensor, Tensor]:
     """Begin a branch, where another one may have ended.
@@ -33,29 +33,31 @@ def begin(
         weights: the branch's first ones, [E_i, D].
         gain: of the norm, [D].
         eps: added to the mean square.
-        joining: the last product of the branch before, [..., D]; None for nothing.
+        branch: the last product of the branch before, [..., D]; None for nothing.
         backend: one of `Backend`.
 
     Returns:
         the stream with what joined it, [..., D], and the projections of its norm side by side, [..., sum of E_i].
     """
     if backend is Backend.AUTO:
-        fits = TRITON_HERE and as_one(stream) and _fits(stream, weights, joining)
+        fits = TRITON_HERE and should_fuse(stream) and _is_supported(stream, weights, branch)
         backend = Backend.TRITON if fits else Backend.COMPOSED
     if backend is Backend.COMPOSED:
-        x = stream if joining is None else stream + joining.made()
-        normed, left = parts(x, gain, eps)
-        return x, project(normed, *weights, gain=left)
-    from lilliput.ops.add_rms_norm_linear.triton import fused
+        x = stream if branch is None else stream + branch.materialize()
+        normed, left = norm_for_linear(x, gain, eps)
+        return x, fused_linear(normed, *weights, gain=left)
+    from lilliput.ops.add_rms_norm_linear.triton import add_rms_norm_linear_triton
 
-    first = multiplied(torch.cat(weights), gain)
-    if joining is None:
-        return fused(stream, first, eps)
-    return fused(stream, first, eps, joining.x, multiplied(joining.weight, joining.times))
+    first = scale_weight(torch.cat(weights), gain)
+    if branch is None:
+        return add_rms_norm_linear_triton(stream, first, eps)
+    return add_rms_norm_linear_triton(stream, first, eps, branch.x, scale_weight(branch.weight, branch.scale))
 
 
-def _fits(stream: Tensor, weights: tuple[Tensor, ...], joining: Product | None) -> bool:
-    from lilliput.ops.add_rms_norm_linear.triton import fits
+def _is_supported(stream: Tensor, weights: tuple[Tensor, ...], branch: LinearOutput | None) -> bool:
+    from lilliput.ops.add_rms_norm_linear.triton import is_supported
 
-    narrow = () if joining is None else (joining.x,)
-    return all(x.dtype == of_products(x) for x in (stream, *narrow)) and fits(stream, sum(map(len, weights)), *narrow)
+    narrow = () if branch is None else (branch.x,)
+    return all(x.dtype == matmul_dtype(x) for x in (stream, *narrow)) and is_supported(
+        stream, sum(map(len, weights)), *narrow
+    )

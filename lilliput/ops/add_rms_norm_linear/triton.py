@@ -14,8 +14,8 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from lilliput.ops.add_rms_norm_linear.triton_kernels import begin_gradients_kernel, join_kernel
-from lilliput.ops.rms_norm import scaled
-from lilliput.ops.small_width import DTYPE, INTERPRETED, narrow
+from lilliput.ops.rms_norm import rms_normalize_with_scale
+from lilliput.ops.small_width import DTYPE, INTERPRETED, supports_small_width
 
 JOIN = (64, 64, 4, 2)
 """Positions of a tile, channels multiplied at a time, warps, and how many times it loads ahead. One H100, 2026-11-26,
@@ -28,14 +28,16 @@ ALIGNED = 16
 """Bytes that rows of a tensor behind a descriptor begin at multiples of."""
 
 
-def fits(stream: Tensor, projected: int, inner: Tensor | None = None) -> bool:
+def is_supported(stream: Tensor, projected: int, inner: Tensor | None = None) -> bool:
     """Whether a branch of `projected` channels is to begin here."""
     rows = (projected, *(() if inner is None else inner.shape[-1:]))
-    return narrow(stream, stream.shape[-1]) and all(channels * DTYPE.itemsize % ALIGNED == 0 for channels in rows)
+    return supports_small_width(stream, stream.shape[-1]) and all(
+        channels * DTYPE.itemsize % ALIGNED == 0 for channels in rows
+    )
 
 
 @torch.compiler.allow_in_graph
-def fused(
+def add_rms_norm_linear_triton(
     stream: Tensor, first: Tensor, eps: float, inner: Tensor | None = None, last: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """[..., D], [E, D], and [..., I] and [D, I] or None -> [..., D], [..., E]; see `add_rms_norm_linear.begin`."""
@@ -52,7 +54,7 @@ class _Begin(torch.autograd.Function):
         ctx: Any, stream: Tensor, first: Tensor, eps: float, inner: Tensor | None, last: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         if inner is None or last is None:
-            x, (normed, scale) = stream.view_as(stream), scaled(stream, eps, stream.dtype)
+            x, (normed, scale) = stream.view_as(stream), rms_normalize_with_scale(stream, eps, stream.dtype)
         else:
             x, normed, scale = join(stream, inner, last, eps)
         ctx.save_for_backward(first, normed, scale, inner, last)

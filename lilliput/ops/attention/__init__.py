@@ -11,8 +11,8 @@ from torch import Tensor
 from lilliput.ops.attention.heads import heads as heads
 from lilliput.ops.dispatch import TRITON_HERE
 from lilliput.ops.dispatch import Backend as Backend
-from lilliput.ops.rope import Pairs
-from lilliput.ops.sdpa import attend
+from lilliput.ops.rope import Layout
+from lilliput.ops.sdpa import sdpa
 
 
 def attention(
@@ -23,34 +23,34 @@ def attention(
     gains: tuple[Tensor, Tensor] | None = None,
     eps: float = 1e-6,
     theta: float | None = None,
-    pairs: Pairs = "half",
-    segments: Tensor | None = None,
-    cap: float | None = None,
+    layout: Layout = "half",
+    document_ids: Tensor | None = None,
+    softcap: float | None = None,
     backend: Backend = Backend.AUTO,
 ) -> Tensor:
     """Each position of a row reads its own document up to itself.
 
     Args:
         projected, shared, width, gains, eps, theta, pairs: see `heads`.
-        segments, cap: see `attend`.
+        document_ids, cap: see `attend`.
         backend: one of `Backend`; `TRITON` turns channels in halves only, and writes into the projection.
 
     Returns:
         [B, L, H D] in the dtype of `projected`.
     """
-    built = theta is None or pairs == "half"
+    built = theta is None or layout == "half"
     if backend is Backend.AUTO:
-        fits = built and TRITON_HERE and projected.is_cuda and _fits(projected, width)
+        fits = built and TRITON_HERE and projected.is_cuda and _is_supported(projected, width)
         backend = Backend.TRITON if fits else Backend.COMPOSED
     if backend is Backend.COMPOSED:
-        return attend(*heads(projected, shared, width, gains, eps, theta, pairs), segments, cap).flatten(-2)
+        return sdpa(*heads(projected, shared, width, gains, eps, theta, layout), document_ids, softcap).flatten(-2)
     assert built, "the kernels turn channels in halves only"
-    from lilliput.ops.attention.triton import fused
+    from lilliput.ops.attention.triton import attention_triton
 
-    return fused(projected, shared, width, gains, eps, theta, segments, cap)
+    return attention_triton(projected, shared, width, gains, eps, theta, document_ids, softcap)
 
 
-def _fits(projected: Tensor, width: int) -> bool:
-    from lilliput.ops.attention.triton import fits
+def _is_supported(projected: Tensor, width: int) -> bool:
+    from lilliput.ops.attention.triton import is_supported
 
-    return fits(projected, width)
+    return is_supported(projected, width)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lilliput.ops.rope import Pairs, rotate
+from lilliput.ops.rope import Layout, rotate
 
 
 def heads(
@@ -17,7 +17,7 @@ def heads(
     gains: tuple[Tensor, Tensor] | None = None,
     eps: float = 1e-6,
     theta: float | None = None,
-    pairs: Pairs = "half",
+    layout: Layout = "half",
     first: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Split a projection into heads, norm and rotate those of queries and keys.
@@ -40,7 +40,7 @@ def heads(
     if gains is not None:
         queries, keys = (_norm(x, gain, eps) for x, gain in zip((queries, keys), gains, strict=True))
     if theta is not None:
-        queries, keys = (rotate(x, theta, first, pairs) for x in (queries, keys))
+        queries, keys = (rotate(x, theta, first, layout) for x in (queries, keys))
     return queries, keys, values
 
 

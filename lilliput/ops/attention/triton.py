@@ -15,7 +15,7 @@ from torch import Tensor
 from triton import knobs
 
 from lilliput.ops.attention.triton_heads import backward_kernel, forward_kernel
-from lilliput.ops.rope import turns
+from lilliput.ops.rope import cos_sin_table
 from lilliput.ops.sdpa import triton as kernels
 
 TILE = 2048
@@ -25,26 +25,26 @@ TIMES = 8
 SLM-10M's shape, 0.13 with twice as many heads a sum."""
 
 
-def fits(projected: Tensor, width: int) -> bool:
+def is_supported(projected: Tensor, width: int) -> bool:
     """Whether these kernels take such a projection."""
     return width in kernels.WIDTHS and projected.dtype in kernels.DTYPES
 
 
 @torch.compiler.allow_in_graph
-def fused(
+def attention_triton(
     projected: Tensor,
     shared: int,
     width: int,
     gains: tuple[Tensor, Tensor] | None,
     eps: float,
     theta: float | None,
-    segments: Tensor | None,
-    cap: float | None,
+    document_ids: Tensor | None,
+    softcap: float | None,
 ) -> Tensor:
     """See `lilliput.ops.attention.attention`; it may write into the projection."""
     query_gain, key_gain = (None, None) if gains is None else (gain.float() for gain in gains)
-    settings = shared, width, eps, theta, cap
-    return _Attention.apply(projected, query_gain, key_gain, segments, *settings)  # type: ignore[no-any-return]
+    settings = shared, width, eps, theta, softcap
+    return _Attention.apply(projected, query_gain, key_gain, document_ids, *settings)  # type: ignore[no-any-return]
 
 
 class _Attention(torch.autograd.Function):
@@ -56,38 +56,38 @@ class _Attention(torch.autograd.Function):
         projected: Tensor,
         query_gain: Tensor | None,
         key_gain: Tensor | None,
-        segments: Tensor | None,
+        document_ids: Tensor | None,
         *settings: Any,
     ) -> Tensor:
         shared, width, _, theta, _ = settings
         if query_gain is None and theta is not None:
-            turn(projected, shared, width, theta)
-        outputs, sums = attend(projected, query_gain, key_gain, segments, *settings)
-        ctx.save_for_backward(projected, query_gain, key_gain, segments, outputs, sums)
+            rotate_in_place(projected, shared, width, theta)
+        outputs, sums = attention_forward(projected, query_gain, key_gain, document_ids, *settings)
+        ctx.save_for_backward(projected, query_gain, key_gain, document_ids, outputs, sums)
         ctx.settings = settings
         return outputs
 
     @staticmethod
     def backward(ctx: Any, grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         *tensors, outputs, sums = ctx.saved_tensors
-        grad, gains = differentiate(*tensors, *ctx.settings, outputs, sums, grad_outputs)
+        grad, gains = attention_backward(*tensors, *ctx.settings, outputs, sums, grad_outputs)
         of_gains = (None, None) if tensors[1] is None else gains.unbind()
         return grad, *of_gains, None, *(None for _ in ctx.settings)
 
 
 @torch.library.custom_op("lilliput::turn", mutates_args=("projected",))
-def turn(projected: Tensor, shared: int, width: int, theta: float) -> None:
+def rotate_in_place(projected: Tensor, shared: int, width: int, theta: float) -> None:
     """Turn the queries and keys of a projection [B, L, (H + 2 G) D]."""
     assert projected.is_contiguous(), "a copy would be turned instead"
     _Heads(projected, None, None, shared, width, 0.0, theta).turn_into(projected)
 
 
 @torch.library.custom_op("lilliput::attention", mutates_args=())
-def attend(
+def attention_forward(
     projected: Tensor,
     query_gain: Tensor | None,
     key_gain: Tensor | None,
-    segments: Tensor | None,
+    document_ids: Tensor | None,
     shared: int,
     width: int,
     eps: float,
@@ -96,16 +96,16 @@ def attend(
 ) -> tuple[Tensor, Tensor]:
     """Outputs [B, L, H D] and log-sum-exps [B, H, L]; without gains, of a projection that is turned already."""
     heads = _Heads(projected.contiguous(), query_gain, key_gain, shared, width, eps, theta).to_attend()
-    outputs, sums = kernels.outputs_of(*heads, kernels.spans(segments), cap)
+    outputs, sums = kernels.outputs_of(*heads, kernels.document_bounds(document_ids), cap)
     return outputs.flatten(-2), sums
 
 
 @torch.library.custom_op("lilliput::attention_gradients", mutates_args=())
-def differentiate(
+def attention_backward(
     projected: Tensor,
     query_gain: Tensor | None,
     key_gain: Tensor | None,
-    segments: Tensor | None,
+    document_ids: Tensor | None,
     shared: int,
     width: int,
     eps: float,
@@ -119,7 +119,7 @@ def differentiate(
     ways = _Heads(projected.contiguous(), query_gain, key_gain, shared, width, eps, theta)
     outputs, grad_outputs = (x.unflatten(-1, (-1, width)) for x in (outputs, grad_outputs.contiguous()))
     grad = torch.empty_like(ways.projected)
-    documents, into = kernels.spans(segments), ways.apart(grad)
+    documents, into = kernels.document_bounds(document_ids), ways.apart(grad)
     kernels.gradients_of(*ways.to_attend(), documents, cap, outputs, sums, grad_outputs, into=into)
     return grad, ways.back(grad)
 
@@ -137,7 +137,7 @@ class _Heads:
         eps: float,
         theta: float | None,
     ):
-        assert fits(projected, width) and (projected.is_cuda or knobs.runtime.interpret)
+        assert is_supported(projected, width) and (projected.is_cuda or knobs.runtime.interpret)
         self.projected, self.gains, self.normed = projected, (query_gain, key_gain), query_gain is not None
         self.rows, self.length, wide = projected.shape
         self.heads, self.shared, self.width = wide // width - 2 * shared, shared, width
@@ -181,7 +181,7 @@ class _Heads:
 
     def _launch(self, kernel: Any, programs: int, *others: Tensor, **constants: int) -> None:
         device = self.projected.device
-        table = None if self.theta is None else turns(self.theta, self.width // 2, self.length, device)
+        table = None if self.theta is None else cos_sin_table(self.theta, self.width // 2, self.length, device)
         with torch.cuda.device_of(self.projected):
             kernel[(programs,)](
                 self.projected,
@@ -202,14 +202,14 @@ class _Heads:
             )
 
 
-@attend.register_fake
-def _(projected: Tensor, query_gain: Any, key_gain: Any, segments: Any, shared: int, width: int, *_: Any) -> Any:
+@attention_forward.register_fake
+def _(projected: Tensor, query_gain: Any, key_gain: Any, document_ids: Any, shared: int, width: int, *_: Any) -> Any:
     rows, length, wide = projected.shape
     heads = wide // width - 2 * shared
     sums = projected.new_empty(rows, heads, length, dtype=torch.float32)
     return projected.new_empty(rows, length, heads * width), sums
 
 
-@differentiate.register_fake
+@attention_backward.register_fake
 def _(projected: Tensor, *settings: Any) -> tuple[Tensor, Tensor]:
     return torch.empty_like(projected), projected.new_empty(2, settings[4], dtype=torch.float32)

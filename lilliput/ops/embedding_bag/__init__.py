@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 
 from lilliput.ops.dispatch import TRITON_HERE
-from lilliput.ops.embedding_bag.reference import naive
+from lilliput.ops.embedding_bag.reference import embedding_bag_reference
 
 
 class Backend(Enum):
     """Which implementation runs; `AUTO` picks the fastest one for the device."""
 
     AUTO = "auto"
-    NAIVE = "naive"
+    REFERENCE = "naive"
     TRITON = "triton"
 
 
-def bag_embedding(
+def embedding_bag(
     tokens: Tensor, weight: Tensor, dtype: torch.dtype | None = None, *, backend: Backend = Backend.AUTO
 ) -> Tensor:
     """The mean embedding of each bag.
@@ -42,9 +42,9 @@ def bag_embedding(
     dtype = dtype or weight.dtype
     if backend is Backend.AUTO:
         fits = TRITON_HERE and weight.is_cuda and weight.dtype != torch.float64
-        backend = Backend.TRITON if fits else Backend.NAIVE
-    if backend is Backend.NAIVE:
-        return naive(tokens, weight, dtype)
-    from lilliput.ops.embedding_bag.triton import embed
+        backend = Backend.TRITON if fits else Backend.REFERENCE
+    if backend is Backend.REFERENCE:
+        return embedding_bag_reference(tokens, weight, dtype)
+    from lilliput.ops.embedding_bag.triton import embedding_bag_triton
 
-    return embed(tokens, weight, dtype)
+    return embedding_bag_triton(tokens, weight, dtype)

@@ -4,6 +4,6 @@ import torch
 from torch import Tensor
 
 
-def naive(tokens: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """See `lilliput.ops.embedding_bag.bag_embedding`."""
+def embedding_bag_reference(tokens: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """See `lilliput.ops.embedding_bag.embedding_bag`."""
     return torch.nn.functional.embedding(tokens, weight).mean(dim=-2).to(dtype)

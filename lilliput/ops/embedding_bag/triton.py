@@ -25,8 +25,8 @@ TOGETHER = tl.constexpr(16)
 """Parts of a row that are added at a time."""
 
 
-def embed(tokens: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """See `lilliput.ops.embedding_bag.bag_embedding`."""
+def embedding_bag_triton(tokens: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """See `lilliput.ops.embedding_bag.embedding_bag`."""
     assert weight.dtype != torch.float64 and (weight.is_cuda or knobs.runtime.interpret)
     return means(tokens, weight, dtype)
 
@@ -114,7 +114,7 @@ def joins_kernel(
         tl.store(grad_weight + token * D + channel, total.to(grad_weight.dtype.element_ty), mask=channel < D)
 
 
-@torch.library.custom_op("lilliput::bag_embedding", mutates_args=())
+@torch.library.custom_op("lilliput::embedding_bag", mutates_args=())
 def means(tokens: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
     """[.., S] and [V, D] -> [.., D]."""
     tokens, weight = tokens.contiguous(), weight.contiguous()

@@ -16,21 +16,21 @@ from torch import Tensor
 
 from lilliput.base.errors import MachineError
 from lilliput.ops.dispatch import TRITON_HERE
-from lilliput.ops.fused_linear_cross_entropy.chunk import chunked
-from lilliput.ops.fused_linear_cross_entropy.coefficients import Price
-from lilliput.ops.fused_linear_cross_entropy.reference import naive
+from lilliput.ops.fused_linear_cross_entropy.chunk import fused_linear_cross_entropy_chunk
+from lilliput.ops.fused_linear_cross_entropy.coefficients import LossCoefficients
+from lilliput.ops.fused_linear_cross_entropy.reference import fused_linear_cross_entropy_reference
 
 
 class Backend(Enum):
     """Which implementation runs; `AUTO` picks the fastest one for the device and never holds all logits at once."""
 
     AUTO = "auto"
-    NAIVE = "naive"
-    CHUNKED = "chunked"
+    REFERENCE = "naive"
+    CHUNK = "chunked"
     TRITON = "triton"
 
 
-class BagLoss(NamedTuple):
+class LinearCrossEntropy(NamedTuple):
     """What rows cost, in natural logarithms, fp32 (fp64 for fp64 input)."""
 
     total: Tensor
@@ -41,17 +41,17 @@ class BagLoss(NamedTuple):
     """The log-sum-exp of the logits [B, L], constant; 0 where all weights are 0."""
 
 
-def bag_loss(
+def fused_linear_cross_entropy(
     hidden: Tensor,
     head: Tensor,
     targets: Tensor,
     weight: Tensor,
     *,
-    price: Price = Price(cross_entropy=1.0),
-    cap: float | None = None,
+    coefficients: LossCoefficients = LossCoefficients(cross_entropy=1.0),
+    softcap: float | None = None,
     vocab: int | None = None,
     backend: Backend = Backend.AUTO,
-) -> BagLoss:
+) -> LinearCrossEntropy:
     """Charge every position for its bag of targets.
 
     Args:
@@ -70,7 +70,7 @@ def bag_loss(
     Raises:
         MachineError: `Backend.TRITON` was asked for, and is not installed or does not take fp64.
     """
-    assert cap is None or cap > 0, cap
+    assert softcap is None or softcap > 0, softcap
     assert vocab is None or 0 < vocab <= len(head), (vocab, len(head))
     kind = hidden.device.type
     if torch.is_autocast_enabled(kind):  # it does not see products that our own functions make
@@ -83,28 +83,30 @@ def bag_loss(
     if backend is Backend.AUTO:
         backend = _fastest(hidden)
     if backend is Backend.TRITON:
-        total, loss, lse = _fused(*inputs, price, cap)
+        total, loss, lse = _fused(*inputs, coefficients, softcap)
     else:
-        loss, lse = (naive if backend is Backend.NAIVE else chunked)(*inputs, cap)
-        total = price.of(loss, lse, inputs[3].sum(dim=-1))
-    return BagLoss(total, loss.detach().view(rows, length), lse.detach().view(rows, length))
+        loss, lse = (
+            fused_linear_cross_entropy_reference if backend is Backend.REFERENCE else fused_linear_cross_entropy_chunk
+        )(*inputs, softcap)
+        total = coefficients.combine(loss, lse, inputs[3].sum(dim=-1))
+    return LinearCrossEntropy(total, loss.detach().view(rows, length), lse.detach().view(rows, length))
 
 
 def _fastest(hidden: Tensor) -> Backend:
     fits = hidden.is_cuda and hidden.dtype != torch.float64 and TRITON_HERE
-    return Backend.TRITON if fits else Backend.CHUNKED
+    return Backend.TRITON if fits else Backend.CHUNK
 
 
 def _fused(
-    hidden: Tensor, head: Tensor, targets: Tensor, weight: Tensor, price: Price, cap: float | None
+    hidden: Tensor, head: Tensor, targets: Tensor, weight: Tensor, price: LossCoefficients, cap: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     if not TRITON_HERE or hidden.dtype == torch.float64:
         why = "they have no fp64" if TRITON_HERE else "Triton is not installed"
         raise MachineError(
             f"the loss cannot run as Triton kernels: {why}",
-            where="bag_loss(backend=Backend.TRITON)",
+            where="fused_linear_cross_entropy(backend=Backend.TRITON)",
             hint="leave the choice to Backend.AUTO",
         )
-    from lilliput.ops.fused_linear_cross_entropy.triton import fused
+    from lilliput.ops.fused_linear_cross_entropy.triton import fused_linear_cross_entropy_triton
 
-    return fused(hidden, head, targets, weight, price, cap)
+    return fused_linear_cross_entropy_triton(hidden, head, targets, weight, price, cap)

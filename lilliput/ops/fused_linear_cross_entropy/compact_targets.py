@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-class Charged:
+class CompactTargets:
     """Which of P positions carry any weight, from weights [P, S]; in order, so that results are the same each time."""
 
     def __init__(self, weight: Tensor):

@@ -2,14 +2,17 @@
 
 from torch import Tensor
 
-from lilliput.ops.softcap import soft_cap, wide
+from lilliput.ops.softcap import softcap as apply_softcap
+from lilliput.ops.softcap import to_fp32
 
 
-def naive(hidden: Tensor, head: Tensor, targets: Tensor, weight: Tensor, cap: float | None) -> tuple[Tensor, Tensor]:
-    """See `bag_loss`; [P, D], [V, D], [P, S] and [P, S] -> loss [P] and logsumexp [P]."""
-    logits = wide(hidden @ head.to(hidden.dtype).T)
-    if cap is not None:
-        logits = soft_cap(logits, cap)
+def fused_linear_cross_entropy_reference(
+    hidden: Tensor, head: Tensor, targets: Tensor, weight: Tensor, softcap: float | None
+) -> tuple[Tensor, Tensor]:
+    """See `fused_linear_cross_entropy`; [P, D], [V, D], [P, S] and [P, S] -> loss [P] and logsumexp [P]."""
+    logits = to_fp32(hidden @ head.to(hidden.dtype).T)
+    if softcap is not None:
+        logits = apply_softcap(logits, softcap)
     lse = logits.logsumexp(dim=-1)
     loss = (weight * (lse[..., None] - logits.gather(-1, targets))).sum(dim=-1)
     return loss, lse.masked_fill((weight == 0).all(dim=-1), 0.0)

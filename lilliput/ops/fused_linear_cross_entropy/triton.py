@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lilliput.ops.fused_linear_cross_entropy.coefficients import Price
-from lilliput.ops.fused_linear_cross_entropy.compact_targets import Charged
-from lilliput.ops.fused_linear_cross_entropy.triton_kernels import charge_kernel
+from lilliput.ops.fused_linear_cross_entropy.coefficients import LossCoefficients
+from lilliput.ops.fused_linear_cross_entropy.compact_targets import CompactTargets
+from lilliput.ops.fused_linear_cross_entropy.triton_kernels import cross_entropy_kernel
 
 BUFFER = 2**28
 """Bytes of the logits that exist at a time."""
@@ -38,15 +38,15 @@ all bits. The sum of a position's weights, times the largest number of the head,
 """
 
 
-def fused(
-    hidden: Tensor, head: Tensor, targets: Tensor, weight: Tensor, price: Price, cap: float | None
+def fused_linear_cross_entropy_triton(
+    hidden: Tensor, head: Tensor, targets: Tensor, weight: Tensor, coefficients: LossCoefficients, softcap: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """See `bag_loss`; [P, D], [V, D], [P, S] and [P, S] -> total, loss [P] and logsumexp [P].
+    """See `fused_linear_cross_entropy`; [P, D], [V, D], [P, S] and [P, S] -> total, loss [P] and logsumexp [P].
 
     A charged target that is no token makes the loss NaN: a device cannot raise.
     """
     wanted = [torch.is_grad_enabled() and tensor.requires_grad for tensor in (hidden, head)]
-    return _Total.apply(hidden, head, targets, weight, price, cap, *wanted)  # type: ignore[return-value]
+    return _Total.apply(hidden, head, targets, weight, coefficients, softcap, *wanted)  # type: ignore[return-value]
 
 
 class _Total(torch.autograd.Function):
@@ -59,7 +59,7 @@ class _Total(torch.autograd.Function):
         head: Tensor,
         targets: Tensor,
         weight: Tensor,
-        price: Price,
+        price: LossCoefficients,
         cap: float | None,
         of_hidden: bool,
         of_head: bool,
@@ -70,7 +70,7 @@ class _Total(torch.autograd.Function):
         ctx.wanted = of_hidden, of_head
         ctx.mark_non_differentiable(loss, lse)
         ctx.set_materialize_grads(False)
-        return price.of(loss, lse, weight.sum(dim=-1)), loss, lse
+        return price.combine(loss, lse, weight.sum(dim=-1)), loss, lse
 
     @staticmethod
     @once_differentiable
@@ -85,7 +85,7 @@ class _Total(torch.autograd.Function):
 
 
 # It reads back how many positions are charged, which a captured graph could not.
-@torch.library.custom_op("lilliput::bag_loss", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
+@torch.library.custom_op("lilliput::fused_linear_cross_entropy", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
 def make(
     hidden: Tensor,
     head: Tensor,
@@ -99,7 +99,7 @@ def make(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Loss [P], log-sum-exp [P], and gradients of the total in units of `UNITS`: of the hidden states [P, D] in their
     precision, of the head [V, D] in fp32; empty if not wanted. The operator itself has no gradient."""
-    charged = Charged(weight)
+    charged = CompactTargets(weight)
     chosen, targets, weight = (charged.take(tensor).contiguous() for tensor in (hidden, targets, weight))
     loss, lse, grad_hidden, grad_head = _empty(chosen, head, of_hidden, of_head)
     grad_head.zero_()
@@ -107,7 +107,7 @@ def make(
     launch = _launch(targets.shape[1], len(head), of_hidden or of_head)
     with torch.cuda.device_of(hidden):
         for here, logits in _logits(chosen, cast):
-            charge_kernel[(len(logits),)](
+            cross_entropy_kernel[(len(logits),)](
                 logits,
                 targets[here],
                 weight[here],

@@ -8,7 +8,7 @@ import triton.language as tl
 
 
 @triton.jit
-def bent(logits, cap):
+def softcapped(logits, cap):
     """c tanh(z / c), of logits in fp32; by an exponential, off by 1e-7 c at most. Without a cap, the logits."""
     if cap is not None:
         logits = cap * (1.0 - 2.0 / (tl.exp(logits * (2.0 / cap)) + 1.0))
@@ -19,7 +19,7 @@ def bent(logits, cap):
 def load_tile(row, columns, vocab, cap):
     """Logits after the cap in fp32, and -inf beyond the vocabulary."""
     tile = tl.load(row + columns, mask=columns < vocab, other=0.0).to(tl.float32)
-    return tl.where(columns < vocab, bent(tile, cap), float("-inf"))
+    return tl.where(columns < vocab, softcapped(tile, cap), float("-inf"))
 
 
 @triton.jit
@@ -51,7 +51,7 @@ def store_gradients(
 
 
 @triton.jit
-def charge_kernel(
+def cross_entropy_kernel(
     logits,
     targets,
     weight,
@@ -82,7 +82,7 @@ def charge_kernel(
         target = tl.load(targets + s)
         share = tl.load(weight + s)
         known = (target >= 0) & (target < vocab)
-        logit = bent(tl.load(row + target, mask=known, other=float("nan")).to(tl.float32), cap)
+        logit = softcapped(tl.load(row + target, mask=known, other=float("nan")).to(tl.float32), cap)
         at_targets += tl.where(share != 0.0, share * logit, 0.0)
         charge += share
 

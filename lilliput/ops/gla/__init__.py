@@ -15,9 +15,9 @@ from torch import Tensor
 
 from lilliput.base.errors import MachineError
 from lilliput.ops.dispatch import TRITON_HERE
-from lilliput.ops.gla.chunk import chunked
-from lilliput.ops.gla.fla import by_fla
-from lilliput.ops.gla.reference import naive
+from lilliput.ops.gla.chunk import gla_chunk
+from lilliput.ops.gla.fla import gla_fla
+from lilliput.ops.gla.reference import gla_reference
 
 RESET = -40.0
 """Log decay that empties a state: e^-40 = 4e-18 is nothing in fp32, yet small enough to leave a running sum exact."""
@@ -27,13 +27,13 @@ class Backend(Enum):
     """Which implementation runs; `AUTO` picks the fastest of ours for the input, never `FLA`."""
 
     AUTO = "auto"
-    NAIVE = "naive"
-    CHUNKED = "chunked"
+    REFERENCE = "naive"
+    CHUNK = "chunked"
     TRITON = "triton"
     FLA = "fla"
 
 
-def gated_scan(
+def gla(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -62,42 +62,42 @@ def gated_scan(
     if backend is Backend.TRITON:
         return _fused(q, k, v, log_decay, state)
     if backend is Backend.FLA:
-        return by_fla(q, k, v, log_decay, state)
+        return gla_fla(q, k, v, log_decay, state)
     with torch.autocast(q.device.type, enabled=False):  # which products are narrow, the scan says itself
-        return (naive if backend is Backend.NAIVE else chunked)(q, k, v, log_decay, state)
+        return (gla_reference if backend is Backend.REFERENCE else gla_chunk)(q, k, v, log_decay, state)
 
 
 def _fastest(q: Tensor, v: Tensor, log_decay: Tensor) -> Backend:
     # Below 16 positions the other forms would only pad; a decode step is one iteration of the naive form.
     if q.shape[1] < 16:
-        return Backend.NAIVE
+        return Backend.REFERENCE
     if q.is_cuda and TRITON_HERE:
-        from lilliput.ops.gla.triton import fits
+        from lilliput.ops.gla.triton import is_supported
 
-        if fits(q, v, log_decay):
+        if is_supported(q, v, log_decay):
             return Backend.TRITON
-    return Backend.CHUNKED
+    return Backend.CHUNK
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
     if not TRITON_HERE:
         raise MachineError(
             "the scan cannot run as Triton kernels, because Triton is not installed",
-            where="gated_scan(backend=Backend.TRITON)",
+            where="gla(backend=Backend.TRITON)",
             hint="install PyTorch for CUDA or ROCm, which brings Triton, or leave the choice to Backend.AUTO",
         )
-    from lilliput.ops.gla.triton import fused
+    from lilliput.ops.gla.triton import gla_triton
 
-    return fused(q, k, v, log_decay, state)
+    return gla_triton(q, k, v, log_decay, state)
 
 
-def reset_at_documents(log_decay: Tensor, segments: Tensor) -> Tensor:
+def reset_at_documents(log_decay: Tensor, document_ids: Tensor) -> Tensor:
     """Forget everything where a document begins.
 
     Args:
         log_decay: [B, L, H, K].
-        segments: document number of each position, [B, L].
+        document_ids: document number of each position, [B, L].
     """
     # Whether a row's first position begins a document does not matter: the state given for it does.
-    begins = F.pad(segments[:, 1:] != segments[:, :-1], (1, 0))
+    begins = F.pad(document_ids[:, 1:] != document_ids[:, :-1], (1, 0))
     return log_decay.masked_fill(begins[..., None, None], RESET)

@@ -21,8 +21,8 @@ SAFE_RANGE = 120.0
 """e^{+-60} = 1e+-26: products of such factors stay normal numbers in fp32 and bf16."""
 
 
-def chunked(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """See `lilliput.ops.gla.gated_scan`."""
+def gla_chunk(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    """See `lilliput.ops.gla.gla`."""
     rows, positions, heads, width = q.shape
     wide = log_decay.dtype
     # fp16 cannot hold the factors e^{+-60}, so its products are made in fp32; bf16 can.

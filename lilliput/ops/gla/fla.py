@@ -13,11 +13,11 @@ from torch import Tensor
 from lilliput.base.errors import MachineError
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
-WHERE, HINT = "gated_scan(backend=Backend.FLA)", "or leave the choice to Backend.AUTO"
+WHERE, HINT = "gla(backend=Backend.FLA)", "or leave the choice to Backend.AUTO"
 
 
-def by_fla(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """See `lilliput.ops.gla.gated_scan`; decays in fp32."""
+def gla_fla(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    """See `lilliput.ops.gla.gla`; decays in fp32."""
     require(q.device)
     if q.dtype not in DTYPES or v.dtype != q.dtype or log_decay.dtype != torch.float32:
         raise MachineError(

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 
-def naive(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """See `lilliput.ops.gla.gated_scan`; every product in the dtype of `log_decay`."""
+def gla_reference(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    """See `lilliput.ops.gla.gla`; every product in the dtype of `log_decay`."""
     rows, length, heads, width = q.shape
     wide = log_decay.dtype
     scale = width**-0.5

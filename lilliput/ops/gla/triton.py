@@ -28,33 +28,35 @@ such descriptors, and no kernel of 64 or 128 has one.
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
-def fits(q: Tensor, v: Tensor, log_decay: Tensor) -> bool:
+def is_supported(q: Tensor, v: Tensor, log_decay: Tensor) -> bool:
     """Whether these kernels take such inputs."""
     widths = q.shape[-1] in WIDTHS and v.shape[-1] in WIDTHS
     return widths and q.dtype in DTYPES and v.dtype == q.dtype and log_decay.dtype == torch.float32
 
 
-def fused(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """See `lilliput.ops.gla.gated_scan`."""
-    if not fits(q, v, log_decay):
+def gla_triton(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    """See `lilliput.ops.gla.gla`."""
+    if not is_supported(q, v, log_decay):
         raise MachineError(
             f"heads of {q.shape[-1]} key and {v.shape[-1]} value channels, {q.dtype} and {v.dtype} with decays in "
             f"{log_decay.dtype}, do not fit the Triton kernels of the scan",
-            where="gated_scan(backend=Backend.TRITON)",
+            where="gla(backend=Backend.TRITON)",
             hint=f"take widths of {WIDTHS} in bf16, fp16 or fp32, decays in fp32, or leave the choice to Backend.AUTO",
         )
     if not (q.is_cuda or knobs.runtime.interpret):
         raise MachineError(
             f"the Triton kernels of the scan cannot run on the device {q.device}",
-            where="gated_scan(backend=Backend.TRITON)",
+            where="gla(backend=Backend.TRITON)",
             hint="use a CUDA or ROCm device, or leave the choice to Backend.AUTO",
         )
-    outputs, after, _ = forward(q, k, v, log_decay, state)
+    outputs, after, _ = gla_forward(q, k, v, log_decay, state)
     return outputs, after
 
 
-@torch.library.custom_op("lilliput::gated_scan", mutates_args=())
-def forward(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+@torch.library.custom_op("lilliput::gla", mutates_args=())
+def gla_forward(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs, the state after the row, and the scores inside of every chunk [B, H, N, C, C]."""
     q, k, v, log_decay = (x.contiguous() for x in (q, k, v, log_decay))
     outputs, after, scores = _empty(q, v)
@@ -65,8 +67,8 @@ def forward(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | 
     return outputs, after, scores
 
 
-@torch.library.custom_op("lilliput::gated_scan_gradients", mutates_args=())
-def backward(
+@torch.library.custom_op("lilliput::gla_gradients", mutates_args=())
+def gla_backward(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -183,12 +185,12 @@ def _empty_gradients(q: Tensor, k: Tensor, v: Tensor, g: Tensor) -> tuple[Tensor
     return grad_q, grad_k, grad_v, grad_decay, g.new_empty(q.shape[0], q.shape[2], q.shape[3], v.shape[3])
 
 
-@forward.register_fake
+@gla_forward.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     return _empty(q, v)
 
 
-@backward.register_fake
+@gla_backward.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, *_: Any) -> tuple[Tensor, ...]:
     return _empty_gradients(q, k, v, log_decay)
 
@@ -203,8 +205,8 @@ def _differentiate(
 ) -> tuple[Tensor | None, ...]:
     q, k, v, log_decay, state, scores = ctx.saved_tensors
     grad_outputs = torch.zeros_like(v) if grad_outputs is None else grad_outputs
-    *gradients, grad_state = backward(q, k, v, log_decay, state, scores, grad_outputs, grad_after)
+    *gradients, grad_state = gla_backward(q, k, v, log_decay, state, scores, grad_outputs, grad_after)
     return *gradients, None if state is None else grad_state
 
 
-forward.register_autograd(_differentiate, setup_context=_keep)
+gla_forward.register_autograd(_differentiate, setup_context=_keep)

@@ -7,7 +7,7 @@ import torch
 from lilliput.ops import tile_cache
 from lilliput.ops.device_class import is_hopper
 
-NAME = "gated_scan"
+NAME = "gla"
 """Under which a cut that was measured is kept."""
 
 
@@ -54,4 +54,4 @@ SINGLE = Tiles(32, states=Tile(32, 32, stages=2), outputs=Tile(32, 128), gradien
 def tiles_for(dtype: torch.dtype, device: torch.device) -> Tiles:
     if dtype == torch.float32:
         return SINGLE
-    return tile_cache.tiles(NAME, HOPPER if is_hopper(device) else OTHERS)
+    return tile_cache.tile_configs(NAME, HOPPER if is_hopper(device) else OTHERS)

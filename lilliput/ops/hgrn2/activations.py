@@ -10,19 +10,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lilliput.ops.gla import reset_at_documents
-from lilliput.ops.rope import Pairs, rotate, tied
+from lilliput.ops.rope import Layout, average_pairs, rotate
 
 
-def gates(
+def activations(
     projected: Tensor,
     heads: int,
     bias: Tensor | None = None,
     bound: Tensor | None = None,
     theta: float | None = None,
-    pairs: Pairs = "half",
+    layout: Layout = "half",
     tie: bool = False,
     first: int = 0,
-    segments: Tensor | None = None,
+    document_ids: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What the scan reads; gates in fp32 (fp64 for fp64), whatever autocast says.
 
@@ -36,7 +36,7 @@ def gates(
         tie: whether the two channels of a pair forget alike: their gates before the sigmoid, and their bounds, are
             those of both at their mean.
         first: position of the row's beginning.
-        segments: document numbers [B, L], or None for one document.
+        document_ids: document numbers [B, L], or None for one document.
 
     Returns:
         q, k, v [B, L, H, K] in the dtype of `projected`, and log f in fp32 (or fp64).
@@ -49,7 +49,7 @@ def gates(
         if bound is not None:
             bound = bound.to(z.dtype).view(heads, -1)
         if tie:
-            z, bound = tied(z, pairs), None if bound is None else tied(bound, pairs)
+            z, bound = average_pairs(z, layout), None if bound is None else average_pairs(bound, layout)
         log_decay = F.logsigmoid(z)
         # sigmoid(-z), not 1 - exp(log f): in half precision the difference is 0 beyond f = 0.9998.
         k = torch.sigmoid(-z)
@@ -57,9 +57,9 @@ def gates(
             k, log_decay = (1 - bound) * k, _bounded(log_decay, bound)
         q, k = F.silu(q), k.to(q.dtype)
         if theta is not None:
-            q, k = rotate(q, theta, first, pairs), rotate(k, theta, first, pairs)
-        if segments is not None:
-            log_decay = reset_at_documents(log_decay, segments)
+            q, k = rotate(q, theta, first, layout), rotate(k, theta, first, layout)
+        if document_ids is not None:
+            log_decay = reset_at_documents(log_decay, document_ids)
     return q, k, v, log_decay
 
 

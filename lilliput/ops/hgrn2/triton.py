@@ -16,29 +16,31 @@ from triton import knobs
 from lilliput.ops.gla import RESET
 from lilliput.ops.gla import triton as scan
 from lilliput.ops.hgrn2.triton_activations import gates_kernel, gradients_kernel
-from lilliput.ops.rope import turns
+from lilliput.ops.rope import cos_sin_table
 
 TILE = 2048
 """Numbers of a head that a program holds at a time."""
 
 
-def fits(projected: Tensor, heads: int) -> bool:
+def is_supported(projected: Tensor, heads: int) -> bool:
     """Whether these kernels take such a projection."""
     return projected.shape[-1] // (3 * heads) in scan.WIDTHS and projected.dtype in scan.DTYPES
 
 
-def fused(projected: Tensor, heads: int, bias: Tensor | None, theta: float | None, segments: Tensor | None) -> Tensor:
+def hgrn2_triton(
+    projected: Tensor, heads: int, bias: Tensor | None, theta: float | None, document_ids: Tensor | None
+) -> Tensor:
     """See `lilliput.ops.hgrn2.recurrence`."""
-    assert fits(projected, heads) and (projected.is_cuda or knobs.runtime.interpret)
-    return forward(projected, None if bias is None else bias.float(), segments, heads, theta)[0]
+    assert is_supported(projected, heads) and (projected.is_cuda or knobs.runtime.interpret)
+    return hgrn2_forward(projected, None if bias is None else bias.float(), document_ids, heads, theta)[0]
 
 
 @torch.library.custom_op("lilliput::recurrence", mutates_args=())
-def forward(
-    projected: Tensor, bias: Tensor | None, segments: Tensor | None, heads: int, theta: float | None
+def hgrn2_forward(
+    projected: Tensor, bias: Tensor | None, document_ids: Tensor | None, heads: int, theta: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs [B, L, H K], the scores inside of chunks [B, H, N, C, C], and the states they receive [B, H, N, K, K]."""
-    gates = _Gates(projected.contiguous(), bias, segments, heads, theta)
+    gates = _Gates(projected.contiguous(), bias, document_ids, heads, theta)
     q, k, v, decays = gates.forth()
     outputs, scores, _ = _empty(projected, heads)
     shaped = outputs.view(q.shape)
@@ -50,10 +52,10 @@ def forward(
 
 
 @torch.library.custom_op("lilliput::recurrence_gradients", mutates_args=())
-def backward(
+def hgrn2_backward(
     projected: Tensor,
     bias: Tensor | None,
-    segments: Tensor | None,
+    document_ids: Tensor | None,
     heads: int,
     theta: float | None,
     scores: Tensor,
@@ -61,7 +63,7 @@ def backward(
     grad_outputs: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the projection, and of the bias [H K]."""
-    gates = _Gates(projected.contiguous(), bias, segments, heads, theta)
+    gates = _Gates(projected.contiguous(), bias, document_ids, heads, theta)
     q, k, v, decays = gates.forth()
     grad_outputs = grad_outputs.contiguous().view(q.shape)
     grad = torch.empty_like(projected, memory_format=torch.contiguous_format)
@@ -81,10 +83,10 @@ class _Gates:
     """Both ways between a projection and what the scan reads."""
 
     def __init__(
-        self, projected: Tensor, bias: Tensor | None, segments: Tensor | None, heads: int, theta: float | None
+        self, projected: Tensor, bias: Tensor | None, document_ids: Tensor | None, heads: int, theta: float | None
     ):
         self.projected, self.bias, self.theta = projected, bias, theta
-        self.segments = None if segments is None else segments.contiguous()
+        self.document_ids = None if document_ids is None else document_ids.contiguous()
         self.rows, self.length, wide = projected.shape
         self.heads, self.width = heads, wide // (3 * heads)
 
@@ -105,13 +107,13 @@ class _Gates:
 
     def _launch(self, kernel: Any, *others: Tensor, **constants: float) -> None:
         device = self.projected.device
-        table = None if self.theta is None else turns(self.theta, self.width // 2, self.length, device)
+        table = None if self.theta is None else cos_sin_table(self.theta, self.width // 2, self.length, device)
         positions = max(1, TILE // self.width)
         with torch.cuda.device_of(self.projected):
             kernel[-(-self.rows * self.length // positions), self.heads](
                 self.projected,
                 self.bias,
-                self.segments,
+                self.document_ids,
                 table,
                 *others,
                 self.rows * self.length,
@@ -132,12 +134,12 @@ def _empty(projected: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     return projected.new_empty(rows, length, wide // 3), scores, entering
 
 
-@forward.register_fake
-def _(projected: Tensor, bias: Any, segments: Any, heads: int, theta: Any) -> tuple[Tensor, Tensor, Tensor]:
+@hgrn2_forward.register_fake
+def _(projected: Tensor, bias: Any, document_ids: Any, heads: int, theta: Any) -> tuple[Tensor, Tensor, Tensor]:
     return _empty(projected, heads)
 
 
-@backward.register_fake
+@hgrn2_backward.register_fake
 def _(projected: Tensor, bias: Tensor | None, *_: Any) -> tuple[Tensor, Tensor]:
     wide = 0 if bias is None else len(bias)
     return projected.new_empty(projected.shape), projected.new_empty(wide, dtype=torch.float32)
@@ -149,9 +151,11 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 
 def _differentiate(ctx: Any, grad_outputs: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    projected, bias, segments, scores, entering = ctx.saved_tensors
-    grad, grad_bias = backward(projected, bias, segments, ctx.heads, ctx.theta, scores, entering, grad_outputs)
+    projected, bias, document_ids, scores, entering = ctx.saved_tensors
+    grad, grad_bias = hgrn2_backward(
+        projected, bias, document_ids, ctx.heads, ctx.theta, scores, entering, grad_outputs
+    )
     return grad, None if bias is None else grad_bias, None, None, None
 
 
-forward.register_autograd(_differentiate, setup_context=_keep)
+hgrn2_forward.register_autograd(_differentiate, setup_context=_keep)

@@ -16,10 +16,10 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def begins(segments, at, length, inside):
+def begins(document_ids, at, length, inside):
     """Whether positions begin a document other than the row's first, [P]."""
-    here = tl.load(segments + at, mask=inside, other=0)
-    before = tl.load(segments + at - 1, mask=inside & (at % length > 0), other=0)
+    here = tl.load(document_ids + at, mask=inside, other=0)
+    before = tl.load(document_ids + at - 1, mask=inside & (at % length > 0), other=0)
     return (at % length > 0) & (here != before)
 
 
@@ -58,7 +58,7 @@ def stored_decay(log_decay, reset, RESET: tl.constexpr, NARROW: tl.constexpr):
 def gates_kernel(
     projected,
     bias,
-    segments,
+    document_ids,
     table,
     queries,
     keys,
@@ -78,8 +78,8 @@ def gates_kernel(
     one, two = one * sigmoid(one), two * sigmoid(two)
     three, four = load_gates(projected, bias, at, head, inside, H, K)
     reset = tl.zeros([P], tl.int1)
-    if segments is not None:
-        reset = begins(segments, at, length, inside)
+    if document_ids is not None:
+        reset = begins(document_ids, at, length, inside)
     narrow: tl.constexpr = decays.dtype.element_ty == tl.float16
     decay_one = stored_decay(log_sigmoid(three), reset, RESET, narrow)
     decay_two = stored_decay(log_sigmoid(four), reset, RESET, narrow)
@@ -104,7 +104,7 @@ def silu_slope(x):
 def gradients_kernel(
     projected,
     bias,
-    segments,
+    document_ids,
     table,
     grad_queries,
     grad_keys,
@@ -131,8 +131,8 @@ def gradients_kernel(
     x, y = load_gates(projected, bias, at, head, inside, H, K)
     x, y = sigmoid(-x), sigmoid(-y)  # k = 1 - f; dk/dz = -k f, and d log f / dz = k
     one, two = halves(grad_decays, at * H + head, inside, K)
-    if segments is not None:
-        reset = begins(segments, at, length, inside)
+    if document_ids is not None:
+        reset = begins(document_ids, at, length, inside)
         one, two = tl.where(reset[:, None], 0.0, one), tl.where(reset[:, None], 0.0, two)
     one, two = x * (one - three * (1.0 - x)), y * (two - four * (1.0 - y))
     store_halves(grad_projected, at * (3 * H) + H + head, inside, one, two, K)

@@ -12,7 +12,7 @@ from torch import Tensor
 from triton import knobs
 
 from lilliput.base.errors import MachineError
-from lilliput.ops.sdpa.triton_backward import grad_keys_kernel, grad_queries_kernel
+from lilliput.ops.sdpa.triton_backward import dkdv_kernel, dq_kernel
 from lilliput.ops.sdpa.triton_forward import outputs_kernel, spans_kernel
 from lilliput.ops.sdpa.triton_tiles import Tile, tiles_for
 
@@ -20,15 +20,15 @@ WIDTHS = (16, 32, 64, 128) if knobs.runtime.interpret else (32, 64, 128)
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
-def fits(q: Tensor, k: Tensor, v: Tensor) -> bool:
+def is_supported(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether these kernels take such inputs: rows without a cache, of known widths and precisions."""
     same = q.dtype == k.dtype == v.dtype and k.shape == v.shape
     return same and q.shape[1] == k.shape[1] and q.shape[-1] in WIDTHS and q.dtype in DTYPES
 
 
-def fused(q: Tensor, k: Tensor, v: Tensor, segments: Tensor | None, cap: float | None) -> Tensor:
+def sdpa_triton(q: Tensor, k: Tensor, v: Tensor, document_ids: Tensor | None, cap: float | None) -> Tensor:
     """See `lilliput.ops.sdpa.attend`."""
-    if not fits(q, k, v):
+    if not is_supported(q, k, v):
         raise MachineError(
             f"{q.shape[1]} queries and {k.shape[1]} keys in heads of {q.shape[-1]} channels, {q.dtype}, do not fit the "
             "Triton kernels of attention",
@@ -41,32 +41,34 @@ def fused(q: Tensor, k: Tensor, v: Tensor, segments: Tensor | None, cap: float |
             where="attend(backend=Backend.TRITON)",
             hint="use a CUDA or ROCm device, or leave the choice to Backend.AUTO",
         )
-    return forward(q, k, v, segments, cap)[0]
+    return sdpa_forward(q, k, v, document_ids, cap)[0]
 
 
-Spans = tuple[Tensor | None, Tensor | None]
+DocumentBounds = tuple[Tensor | None, Tensor | None]
 
 
-def spans(segments: Tensor | None) -> Spans:
+def document_bounds(document_ids: Tensor | None) -> DocumentBounds:
     """Document numbers [B, L] -> first and last position of each position's document, int32 [B, L]; None for None."""
-    if segments is None:
+    if document_ids is None:
         return None, None
-    segments = segments.contiguous()
-    begins, ends = (torch.empty(segments.shape, dtype=torch.int32, device=segments.device) for _ in range(2))
-    rows, length = segments.shape
+    document_ids = document_ids.contiguous()
+    begins, ends = (torch.empty(document_ids.shape, dtype=torch.int32, device=document_ids.device) for _ in range(2))
+    rows, length = document_ids.shape
     kernel: Any = spans_kernel
-    with torch.cuda.device_of(segments):
-        kernel[(rows,)](segments, begins, ends, length, TILE=min(2048, 1 << (length - 1).bit_length()))
+    with torch.cuda.device_of(document_ids):
+        kernel[(rows,)](document_ids, begins, ends, length, TILE=min(2048, 1 << (length - 1).bit_length()))
     return begins, ends
 
 
 @torch.library.custom_op("lilliput::attend", mutates_args=())
-def forward(q: Tensor, k: Tensor, v: Tensor, segments: Tensor | None, cap: float | None) -> tuple[Tensor, Tensor]:
+def sdpa_forward(
+    q: Tensor, k: Tensor, v: Tensor, document_ids: Tensor | None, cap: float | None
+) -> tuple[Tensor, Tensor]:
     """Outputs [B, L, H, D], and log-sum-exps of the scores [B, H, L] in units of log 2."""
-    return outputs_of(q, k, v, spans(segments), cap)
+    return outputs_of(q, k, v, document_bounds(document_ids), cap)
 
 
-def outputs_of(q: Tensor, k: Tensor, v: Tensor, documents: Spans, cap: float | None) -> tuple[Tensor, Tensor]:
+def outputs_of(q: Tensor, k: Tensor, v: Tensor, documents: DocumentBounds, cap: float | None) -> tuple[Tensor, Tensor]:
     """The same, given what documents span."""
     q, k, v = (_in_heads(x) for x in (q, k, v))
     begins, _ = documents
@@ -79,11 +81,11 @@ def outputs_of(q: Tensor, k: Tensor, v: Tensor, documents: Spans, cap: float | N
 
 
 @torch.library.custom_op("lilliput::attend_gradients", mutates_args=())
-def backward(
+def sdpa_backward(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    segments: Tensor | None,
+    document_ids: Tensor | None,
     cap: float | None,
     outputs: Tensor,
     sums: Tensor,
@@ -91,7 +93,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v."""
     grads = q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
-    gradients_of(q, k, v, spans(segments), cap, outputs, sums, grad_outputs, into=grads)
+    gradients_of(q, k, v, document_bounds(document_ids), cap, outputs, sums, grad_outputs, into=grads)
     return grads
 
 
@@ -99,7 +101,7 @@ def gradients_of(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    documents: Spans,
+    documents: DocumentBounds,
     cap: float | None,
     outputs: Tensor,
     sums: Tensor,
@@ -117,8 +119,8 @@ def gradients_of(
     read, given = (q, k, v, begins), (grad_outputs, sums, deltas)
     with torch.cuda.device_of(q):
         launch(
-            grad_queries_kernel,
-            launch.tiles.grad_queries,
+            dq_kernel,
+            launch.tiles.dq,
             launch.over_queries,
             *read,
             outputs,
@@ -127,8 +129,8 @@ def gradients_of(
             grad_q.stride(1),
         )
         launch(
-            grad_keys_kernel,
-            launch.tiles.grad_keys,
+            dkdv_kernel,
+            launch.tiles.dkdv,
             launch.over_keys,
             *read,
             ends,
@@ -182,12 +184,12 @@ def _in_heads(x: Tensor) -> Tensor:
     return x if x.stride(3) == 1 and x.stride(2) == x.shape[3] else x.contiguous()
 
 
-@forward.register_fake
+@sdpa_forward.register_fake
 def _(q: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return q.new_empty(q.shape), q.new_empty(q.shape[0], q.shape[2], q.shape[1], dtype=torch.float32)
 
 
-@backward.register_fake
+@sdpa_backward.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 
@@ -198,8 +200,8 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 
 def _differentiate(ctx: Any, grad_outputs: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    q, k, v, segments, outputs, sums = ctx.saved_tensors
-    return *backward(q, k, v, segments, ctx.cap, outputs, sums, grad_outputs), None, None
+    q, k, v, document_ids, outputs, sums = ctx.saved_tensors
+    return *sdpa_backward(q, k, v, document_ids, ctx.cap, outputs, sums, grad_outputs), None, None
 
 
-forward.register_autograd(_differentiate, setup_context=_keep)
+sdpa_forward.register_autograd(_differentiate, setup_context=_keep)

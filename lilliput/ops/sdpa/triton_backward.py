@@ -12,7 +12,7 @@ the bit.
 import triton
 import triton.language as tl
 
-from lilliput.ops.sdpa.triton_forward import HIDE, LOG2_E, SHOW, SIZES, bend, block, key_ranges, place
+from lilliput.ops.sdpa.triton_forward import HIDE, LOG2_E, SHOW, SIZES, block, block_index, key_ranges, softcap
 
 
 @triton.jit
@@ -21,12 +21,12 @@ def weights_of(products, sums, scale, cap):
     if cap is None:
         return tl.exp2(products * (scale * LOG2_E) - sums), 1.0
     else:
-        bent = bend(products * scale, cap)
+        bent = softcap(products * scale, cap)
         return tl.exp2(bent * (cap * LOG2_E) - sums), 1.0 - bent * bent
 
 
 @triton.jit
-def _visit_keys(
+def _accumulate_dq(
     query,
     grad_output,
     sums,
@@ -53,7 +53,7 @@ def _visit_keys(
     PRECISION: tl.constexpr,
 ):
     for step in range(steps):
-        places = place(step, N, *ranges) + tl.arange(0, N)
+        places = block_index(step, N, *ranges) + tl.arange(0, N)
         key = block(keys, row, head, places, key_row, key_stride, places < length, D)
         value = block(values, row, head, places, value_row, value_stride, places < length, D)
         products = tl.dot(query, tl.trans(key), input_precision=PRECISION)
@@ -68,7 +68,7 @@ def _visit_keys(
 
 
 @triton.jit(do_not_specialize=SIZES)
-def grad_queries_kernel(
+def dq_kernel(
     queries,
     keys,
     values,
@@ -120,15 +120,15 @@ def grad_queries_kernel(
     settings = (key_row, key_stride, value_row, value_stride, scale, cap, length)
     plain = (shared, 0, shared)
     masked = (first, some, begin)
-    grad = _visit_keys(*mine, grad, *others, (begin - shared) // N, plain, *settings, D, N, SHOW, PRECISION)
-    grad = _visit_keys(*mine, grad, *others, some + own, masked, *settings, D, N, HIDE, PRECISION)
+    grad = _accumulate_dq(*mine, grad, *others, (begin - shared) // N, plain, *settings, D, N, SHOW, PRECISION)
+    grad = _accumulate_dq(*mine, grad, *others, some + own, masked, *settings, D, N, HIDE, PRECISION)
 
     places = (row.to(tl.int64) * length + at)[:, None] * grad_stride + head * D + tl.arange(0, D)[None, :]
     tl.store(grad_queries + places, (grad * scale).to(grad_queries.dtype.element_ty), mask=inside[:, None])
 
 
 @triton.jit
-def _visit_queries(
+def _accumulate_dkdv(
     key,
     value,
     grad_key,
@@ -157,7 +157,7 @@ def _visit_queries(
 ):
     of_head = (row.to(tl.int64) * heads + head) * length
     for step in range(steps):
-        at = place(step, M, *ranges) + tl.arange(0, M)
+        at = block_index(step, M, *ranges) + tl.arange(0, M)
         inside = at < length
         query = block(queries, row, head, at, row_stride, stride, inside, D)
         grad_output = block(grad_outputs, row, head, at, length * heads * D, heads * D, inside, D)
@@ -179,7 +179,7 @@ def _visit_queries(
 
 
 @triton.jit(do_not_specialize=SIZES)
-def grad_keys_kernel(
+def dkdv_kernel(
     queries,
     keys,
     values,
@@ -235,7 +235,7 @@ def grad_keys_kernel(
     for member in range(group):
         head = shared_head * group + member
         others = (queries, grad_outputs, sums, deltas, begins, row, head, heads, places)
-        grad_key, grad_value = _visit_queries(
+        grad_key, grad_value = _accumulate_dkdv(
             key,
             value,
             grad_key,
@@ -250,7 +250,7 @@ def grad_keys_kernel(
             DOCUMENTS,
             PRECISION,
         )
-        grad_key, grad_value = _visit_queries(
+        grad_key, grad_value = _accumulate_dkdv(
             key,
             value,
             grad_key,

@@ -32,15 +32,15 @@ def _earlier(one, other):
 
 
 @triton.jit(do_not_specialize=["length"])
-def spans_kernel(segments, begins, ends, length, TILE: tl.constexpr):
+def spans_kernel(document_ids, begins, ends, length, TILE: tl.constexpr):
     """Of each position [B, L], the first position of its document and the last one; one program a row."""
     base = tl.program_id(0).to(tl.int64) * length
     tiles = tl.cdiv(length, TILE)
     carried = tl.full([], 0, tl.int32)
     for tile in range(tiles):
         at = tile * TILE + tl.arange(0, TILE)
-        here = tl.load(segments + base + at, mask=at < length, other=0)
-        before = tl.load(segments + base + at - 1, mask=(at > 0) & (at < length), other=0)
+        here = tl.load(document_ids + base + at, mask=at < length, other=0)
+        before = tl.load(document_ids + base + at - 1, mask=(at > 0) & (at < length), other=0)
         first = tl.where((at > 0) & (here != before), at, 0).to(tl.int32)
         first = tl.maximum(tl.associative_scan(first, 0, _later), carried)
         tl.store(begins + base + at, first, mask=at < length)
@@ -48,8 +48,8 @@ def spans_kernel(segments, begins, ends, length, TILE: tl.constexpr):
     carried = (length - 1).to(tl.int32)
     for step in range(tiles):
         at = (tiles - 1 - step) * TILE + tl.arange(0, TILE)
-        here = tl.load(segments + base + at, mask=at < length, other=0)
-        after = tl.load(segments + base + at + 1, mask=at + 1 < length, other=0)
+        here = tl.load(document_ids + base + at, mask=at < length, other=0)
+        after = tl.load(document_ids + base + at + 1, mask=at + 1 < length, other=0)
         last = tl.where((at + 1 < length) & (here != after), at, length - 1).to(tl.int32)
         last = tl.minimum(tl.associative_scan(last, 0, _earlier, reverse=True), carried)
         tl.store(ends + base + at, last, mask=at < length)
@@ -57,7 +57,7 @@ def spans_kernel(segments, begins, ends, length, TILE: tl.constexpr):
 
 
 @triton.jit
-def place(step, SIZE: tl.constexpr, first, count, second):
+def block_index(step, SIZE: tl.constexpr, first, count, second):
     """Where a step's block begins: `count` steps go on from `first`, all later ones from `second`."""
     return tl.where(step < count, first + step * SIZE, second + (step - count) * SIZE)
 
@@ -81,7 +81,7 @@ def block(tensor, row, head, at, row_stride, stride, inside, D: tl.constexpr):
 
 
 @triton.jit
-def bend(scores, cap):
+def softcap(scores, cap):
     """tanh(s / c) by an exponential, off by 1e-7 at most."""
     return 1.0 - 2.0 / (tl.exp2(scores * (2.0 * LOG2_E / cap)) + 1.0)
 
@@ -92,11 +92,11 @@ def logits_of(products, scale, cap):
     if cap is None:
         return products * (scale * LOG2_E)
     else:
-        return bend(products * scale, cap) * (cap * LOG2_E)
+        return softcap(products * scale, cap) * (cap * LOG2_E)
 
 
 @triton.jit
-def _visit(
+def _accumulate(
     query,
     total,
     highest,
@@ -123,7 +123,7 @@ def _visit(
 ):
     """Take in N keys a step; see `place`."""
     for step in range(steps):
-        places = place(step, N, *ranges) + tl.arange(0, N)
+        places = block_index(step, N, *ranges) + tl.arange(0, N)
         key = block(keys, row, head, places, key_row, key_stride, places < length, D)
         scores = logits_of(tl.dot(query, tl.trans(key), input_precision=PRECISION), scale, cap)
         if MASKED:
@@ -181,8 +181,8 @@ def outputs_kernel(
     settings = (key_row, key_stride, value_row, value_stride, scale, cap, length)
     plain = (shared, 0, shared)
     masked = (first, some, begin)
-    state = _visit(query, *state, *others, (begin - shared) // N, plain, *settings, D, N, SHOW, PRECISION)
-    total, highest, mixed = _visit(query, *state, *others, some + own, masked, *settings, D, N, HIDE, PRECISION)
+    state = _accumulate(query, *state, *others, (begin - shared) // N, plain, *settings, D, N, SHOW, PRECISION)
+    total, highest, mixed = _accumulate(query, *state, *others, some + own, masked, *settings, D, N, HIDE, PRECISION)
 
     tl.store(sums + tl.program_id(1).to(tl.int64) * length + at, highest + tl.log2(total), mask=inside)
     mixed = mixed / total[:, None]

@@ -10,18 +10,18 @@ from torch import Tensor
 
 from lilliput.ops.dispatch import TRITON_HERE
 from lilliput.ops.dispatch import Backend as Backend
-from lilliput.ops.linear import Product, as_one, multiplied
-from lilliput.ops.swiglu.reference import Square as Square
-from lilliput.ops.swiglu.reference import gated as gated
+from lilliput.ops.linear import LinearOutput, scale_weight, should_fuse
+from lilliput.ops.swiglu.reference import Activation as Activation
+from lilliput.ops.swiglu.reference import gated_activation as gated_activation
 
 
-def feed_forward(
+def swiglu(
     projected: Tensor,
     down: Tensor,
-    square: Square | None = None,
+    activation: Activation | None = None,
     *,
-    times: Tensor | None = None,
-    onto: Tensor | None = None,
+    scale: Tensor | None = None,
+    residual: Tensor | None = None,
     backend: Backend = Backend.AUTO,
 ) -> Tensor:
     """onto + times down(gated(gate, up)), each position by itself.
@@ -29,7 +29,7 @@ def feed_forward(
     Args:
         projected: gate and up, side by side, [..., 2 I].
         down: weight [D, I].
-        square: what is squared, see `gated`; None for nothing.
+        activation: what is squared, see `gated_activation`; None for plain SwiGLU.
         times: one number that the product is multiplied by; None for 1.
         onto: what the product is added to, [..., D]; None for nothing.
         backend: one of `Backend`.
@@ -38,19 +38,19 @@ def feed_forward(
         [..., D] in the dtype of `projected`, or that of an autocast region around.
     """
     if backend is Backend.AUTO:
-        fits = TRITON_HERE and as_one(projected) and _fits(projected)
+        fits = TRITON_HERE and should_fuse(projected) and _is_supported(projected)
         backend = Backend.TRITON if fits else Backend.COMPOSED
     if backend is Backend.COMPOSED:
         gate, up = projected.chunk(2, dim=-1)
         # On a processor last bits of an activation depend on where rows end in memory: as if the gate were by itself.
-        made = Product(gated(gate.contiguous(), up, square), down, times).made()
-        return made if onto is None else onto + made
-    from lilliput.ops.swiglu.triton import fused
+        made = LinearOutput(gated_activation(gate.contiguous(), up, activation), down, scale).materialize()
+        return made if residual is None else residual + made
+    from lilliput.ops.swiglu.triton import swiglu_triton
 
-    return fused(projected, multiplied(down, times), onto, square)
+    return swiglu_triton(projected, scale_weight(down, scale), residual, activation)
 
 
-def _fits(projected: Tensor) -> bool:
+def _is_supported(projected: Tensor) -> bool:
     from lilliput.ops.swiglu.triton import DTYPES
 
     return projected.dtype in DTYPES

@@ -8,17 +8,17 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from lilliput.ops.softcap import wide
+from lilliput.ops.softcap import to_fp32
 
-Square = Literal["silu", "product", "relu"]
+Activation = Literal["silu", "product", "relu"]
 """silu(gate)^2 * up, (silu(gate) * up)^2 or relu(gate)^2 * up."""
 
 
-def gated(gate: Tensor, up: Tensor, square: Square | None = None) -> Tensor:
+def gated_activation(gate: Tensor, up: Tensor, activation: Activation | None = None) -> Tensor:
     """silu(gate) * up (arXiv 2002.05202) in the dtype of both [...]; with a square in fp32, or fp64 for fp64."""
-    if square is None:
+    if activation is None:
         return F.silu(gate) * up
-    if square == "product":
-        return (F.silu(wide(gate)) * up).square()
-    activation = F.relu if square == "relu" else F.silu
-    return activation(wide(gate)).square() * up
+    if activation == "product":
+        return (F.silu(to_fp32(gate)) * up).square()
+    function = F.relu if activation == "relu" else F.silu
+    return function(to_fp32(gate)).square() * up

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from triton import knobs
 
-from lilliput.ops.swiglu.reference import Square
+from lilliput.ops.swiglu.reference import Activation
 from lilliput.ops.swiglu.triton_gated import gated_gradients_kernel, gated_kernel
-from lilliput.ops.swiglu.triton_product import fits, product
+from lilliput.ops.swiglu.triton_product import down_proj, is_supported
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 TILE = (16, 128)
@@ -30,22 +30,24 @@ WARPS = 4
 
 
 @torch.compiler.allow_in_graph
-def fused(projected: Tensor, down: Tensor, onto: Tensor | None, square: Square | None) -> Tensor:
+def swiglu_triton(projected: Tensor, down: Tensor, onto: Tensor | None, activation: Activation | None) -> Tensor:
     """[..., 2 I], [D, I] and [..., D] or None -> [..., D]; see `lilliput.ops.swiglu.feed_forward`."""
     # Cast where autograd sees it: the weight's gradient is rounded as that of any other product.
-    return _Behind.apply(projected, down.to(projected.dtype), onto, square)  # type: ignore[no-any-return]
+    return _Behind.apply(projected, down.to(projected.dtype), onto, activation)  # type: ignore[no-any-return]
 
 
 class _Behind(torch.autograd.Function):
     """From a projection through the last product, and onto a stream; projection and weight are of one dtype."""
 
     @staticmethod
-    def forward(ctx: Any, projected: Tensor, down: Tensor, onto: Tensor | None, square: Square | None) -> Tensor:
+    def forward(
+        ctx: Any, projected: Tensor, down: Tensor, onto: Tensor | None, activation: Activation | None
+    ) -> Tensor:
         ctx.save_for_backward(projected, down)
-        ctx.square = square
-        if fits(projected, down):
-            return product(projected, down, onto, square)
-        made = F.linear(activate(projected, square), down)
+        ctx.activation = activation
+        if is_supported(projected, down):
+            return down_proj(projected, down, onto, activation)
+        made = F.linear(activate(projected, activation), down)
         return made if onto is None else onto + made
 
     @staticmethod
@@ -53,28 +55,28 @@ class _Behind(torch.autograd.Function):
         projected, down = ctx.saved_tensors
         narrow = grad.to(projected.dtype)
         between = narrow @ down
-        grad_projected = differentiate(projected, between, ctx.square)  # it is the activation from here on
+        grad_projected = differentiate(projected, between, ctx.activation)  # it is the activation from here on
         grad_down = narrow.flatten(0, -2).T @ between.flatten(0, -2)
         return grad_projected, grad_down, grad if ctx.needs_input_grad[2] else None, None
 
 
 @torch.library.custom_op("lilliput::gated", mutates_args=())
-def activate(projected: Tensor, square: str | None) -> Tensor:
+def activate(projected: Tensor, activation: str | None) -> Tensor:
     """gated(gate, up) [..., I] of both side by side [..., 2 I]. The operator itself has no gradient."""
-    projected, activation = projected.contiguous(), _empty(projected)
-    _launch(gated_kernel, projected, activation, square=square)
-    return activation
+    projected, activated = projected.contiguous(), _empty(projected)
+    _launch(gated_kernel, projected, activated, activation=activation)
+    return activated
 
 
 @torch.library.custom_op("lilliput::gated_gradients", mutates_args=("between",))
-def differentiate(projected: Tensor, between: Tensor, square: str | None) -> Tensor:
+def differentiate(projected: Tensor, between: Tensor, activation: str | None) -> Tensor:
     """The gradient of the projection [..., 2 I] from that of the activation `between` [..., I].
 
     That one gives its place to the activation itself: each program reads its part before it writes it.
     """
     projected, grad_projected = projected.contiguous(), projected.new_empty(projected.shape)
     assert between.is_contiguous()
-    _launch(gated_gradients_kernel, projected, between, grad_projected, square=square)
+    _launch(gated_gradients_kernel, projected, between, grad_projected, activation=activation)
     return grad_projected
 
 
@@ -82,21 +84,21 @@ def _empty(projected: Tensor) -> Tensor:
     return projected.new_empty(*projected.shape[:-1], projected.shape[-1] // 2)
 
 
-def _launch(kernel: Any, projected: Tensor, *others: Tensor, square: str | None) -> None:
+def _launch(kernel: Any, projected: Tensor, *others: Tensor, activation: str | None) -> None:
     assert projected.dtype in DTYPES and (projected.is_cuda or knobs.runtime.interpret)
     inner, (rows, columns) = projected.shape[-1] // 2, TILE
     total = projected.numel() // projected.shape[-1]
     with torch.cuda.device_of(projected):
         kernel[(-(-total // rows) * -(-inner // columns),)](
-            projected, *others, total, INNER=inner, ROWS=rows, COLUMNS=columns, SQUARE=square, num_warps=WARPS
+            projected, *others, total, INNER=inner, ROWS=rows, COLUMNS=columns, SQUARE=activation, num_warps=WARPS
         )
 
 
 @activate.register_fake
-def _(projected: Tensor, square: str | None) -> Tensor:
+def _(projected: Tensor, activation: str | None) -> Tensor:
     return _empty(projected)
 
 
 @differentiate.register_fake
-def _(projected: Tensor, between: Tensor, square: str | None) -> Tensor:
+def _(projected: Tensor, between: Tensor, activation: str | None) -> Tensor:
     return projected.new_empty(projected.shape)

@@ -35,7 +35,7 @@ def load_both(projected, at, channel, inside, INNER: tl.constexpr):
 
 
 @triton.jit
-def opened(gate, SQUARE: tl.constexpr):
+def activate(gate, SQUARE: tl.constexpr):
     """The gate behind its activation, and the slope of that; not a number stays so."""
     if SQUARE == "relu":
         positive = tl.where(gate < 0.0, 0.0, gate)
@@ -67,7 +67,7 @@ def gated_kernel(
     """The activation [total, INNER]."""
     at, channel, inside = places(total, INNER, ROWS, COLUMNS)
     gate, up = load_both(projected, at, channel, inside, INNER)
-    opening, _ = opened(gate, SQUARE)
+    opening, _ = activate(gate, SQUARE)
     made = product_of(opening, up, SQUARE)
     tl.store(activation + at * INNER + channel, made.to(activation.dtype.element_ty), mask=inside)
 
@@ -87,7 +87,7 @@ def gated_gradients_kernel(
     at, channel, inside = places(total, INNER, ROWS, COLUMNS)
     gate, up = load_both(projected, at, channel, inside, INNER)
     d = tl.load(between + at * INNER + channel, mask=inside, other=0.0).to(tl.float32)
-    opening, slope = opened(gate, SQUARE)
+    opening, slope = activate(gate, SQUARE)
     made = product_of(opening, up, SQUARE)
     tl.store(between + at * INNER + channel, made.to(between.dtype.element_ty), mask=inside)
     if SQUARE is None:

@@ -9,11 +9,11 @@ Shapes: the projection is [positions, 2 INNER], gates first, the weight [D, INNE
 import triton
 import triton.language as tl
 
-from lilliput.ops.swiglu.triton_gated import load_both, opened, product_of
+from lilliput.ops.swiglu.triton_gated import activate, load_both, product_of
 
 
 @triton.jit(do_not_specialize=["total"])
-def product_kernel(
+def down_proj_kernel(
     projected,
     down,
     onto,
@@ -33,7 +33,7 @@ def product_kernel(
         channel = begin + tl.arange(0, K)[None, :]
         inside = (at < total) if even else (at < total) & (channel < INNER)
         gate, up = load_both(projected, at, channel, inside, INNER)
-        opening, _ = opened(gate, SQUARE)
+        opening, _ = activate(gate, SQUARE)
         pointers = down + tl.arange(0, D)[:, None] * INNER + channel
         weight = tl.load(pointers) if even else tl.load(pointers, mask=channel < INNER, other=0.0)
         sums = tl.dot(product_of(opening, up, SQUARE).to(weight.dtype), tl.trans(weight), acc=sums)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lilliput.ops.small_width import INTERPRETED, narrow
-from lilliput.ops.swiglu.triton_narrow import product_kernel
+from lilliput.ops.small_width import INTERPRETED, supports_small_width
+from lilliput.ops.swiglu.triton_narrow import down_proj_kernel
 
 POSITIONS, CHANNELS, WARPS, STAGES = 128, 64, 8, 3
 """Of a program, the channels that it takes at a time, its warps, and how many times it loads ahead. One H100,
@@ -17,17 +17,17 @@ POSITIONS, CHANNELS, WARPS, STAGES = 128, 64, 8, 3
 others 0.22 to 0.35. The activation, a product and a sum by themselves take 0.31."""
 
 
-def fits(projected: Tensor, down: Tensor) -> bool:
+def is_supported(projected: Tensor, down: Tensor) -> bool:
     """Whether it is to be made here."""
-    return narrow(projected, len(down)) and projected.dtype == down.dtype
+    return supports_small_width(projected, len(down)) and projected.dtype == down.dtype
 
 
 @torch.library.custom_op("lilliput::gated_product", mutates_args=())
-def product(projected: Tensor, down: Tensor, onto: Tensor | None, square: str | None) -> Tensor:
+def down_proj(projected: Tensor, down: Tensor, onto: Tensor | None, activation: str | None) -> Tensor:
     """[..., 2 I], [D, I] and [..., D] -> onto, or nothing, plus the product [..., D]. It has no gradient itself."""
     assert projected.is_cuda or INTERPRETED
     (width, inner), total = down.shape, projected.numel() // projected.shape[-1]
-    outputs, kernel = _empty(projected, down, onto), product_kernel
+    outputs, kernel = _empty(projected, down, onto), down_proj_kernel
     launch: Any = kernel[(-(-total // POSITIONS),)]
     with torch.cuda.device_of(projected):
         launch(
@@ -40,7 +40,7 @@ def product(projected: Tensor, down: Tensor, onto: Tensor | None, square: str | 
             D=width,
             M=POSITIONS,
             K=CHANNELS,
-            SQUARE=square,
+            SQUARE=activation,
             num_warps=WARPS,
             num_stages=STAGES,
         )
@@ -51,6 +51,6 @@ def _empty(projected: Tensor, down: Tensor, onto: Tensor | None) -> Tensor:
     return projected.new_empty(*projected.shape[:-1], len(down), dtype=None if onto is None else onto.dtype)
 
 
-@product.register_fake
-def _(projected: Tensor, down: Tensor, onto: Tensor | None, square: str | None) -> Tensor:
+@down_proj.register_fake
+def _(projected: Tensor, down: Tensor, onto: Tensor | None, activation: str | None) -> Tensor:
     return _empty(projected, down, onto)

@@ -23,7 +23,7 @@ METRIC_TYPES = {"acc": "accuracy", "acc_norm": "accuracy"}
 LICENSE = "unknown"
 """What the Hub calls a license that nobody has named."""
 ROPES = {
-    "Nowhere": "no rotary positions",
+    "NoPE": "no rotary positions",
     "EvenLayers": "rotary positions in every other layer (theta {:,.0f})",
     "Everywhere": "rotary positions (theta {:,.0f})",
 }
@@ -163,7 +163,7 @@ def _mixer(mixer: Part, width: int) -> str:
     if mixer.kind not in ("HGRN2", "GQA"):
         return source(mixer.plain, width=float("inf"))
     rope = ROPES[mixer["rope"].kind].format(mixer["rope"]["theta"])
-    if mixer["rope"].plain.get("pairs") == "interleaved":
+    if mixer["rope"].plain.get("layout") == "interleaved":
         rope += " of neighbouring channels"
     if mixer.kind == "HGRN2":
         gates = ", gates tied where channels turn together" if mixer["rope_tie_gate"] else ""
@@ -180,7 +180,7 @@ def _ffn(ffn: Part) -> str:
 
 
 def _head(model: Part) -> str:
-    cap = model.optional("logit_cap")
+    cap = model.optional("logit_softcap")
     capped = "" if cap is None else f", its logits bent below {cap:g} (soft-cap)"
     return ("tied to the embedding" if model["tie_embeddings"] else "a matrix of its own") + capped
 

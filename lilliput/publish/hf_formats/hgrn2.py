@@ -8,10 +8,10 @@ from torch import Tensor
 
 from lilliput.model import ModelSpec
 from lilliput.nn.block import ScalarGate, Ungated
-from lilliput.nn.ffn import Square, SwiGLU, SwiGLU2
+from lilliput.nn.ffn import Activation, SwiGLU, SwiGLU2
 from lilliput.nn.hgrn2 import HGRN2
-from lilliput.nn.norm import RMSNorm, ZeroCentredRMSNorm
-from lilliput.nn.rope import EvenLayers, Everywhere, Nowhere
+from lilliput.nn.norm import RMSNorm, ZeroCenteredRMSNorm
+from lilliput.nn.rope import EvenLayers, Everywhere, NoPE
 from lilliput.publish.hf_formats.format import exactly, expand
 
 REMOTE = Path(__file__).parent.parent / "remote"
@@ -45,10 +45,10 @@ BIAS_NAME = {"layers.{}.mixer.forget_bias.weight": "model.layers.{}.mixer.f_bias
 BOUND_NAME = {"shared.bound_logits": "model.lower_bounds"}
 HEAD_NAME = {"output.weight": "lm_head.weight"}
 
-ROPES = {Nowhere: "none", EvenLayers: "even", Everywhere: "all"}
-SQUARES: dict[Square, str] = {"silu": "swiglu2", "product": "swiglu2_product", "relu": "reglu2"}
+ROPES = {NoPE: "none", EvenLayers: "even", Everywhere: "all"}
+SQUARES: dict[Activation, str] = {"silu": "swiglu2", "product": "swiglu2_product", "relu": "reglu2"}
 GATES = {Ungated: "none", ScalarGate: "scalar"}
-NORM_OFFSETS = {RMSNorm: 0, ZeroCentredRMSNorm: 1}
+NORM_OFFSETS = {RMSNorm: 0, ZeroCenteredRMSNorm: 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,19 +71,19 @@ class HGRN2Layout:
     def config(self, spec: ModelSpec) -> dict[str, Any]:
         mixer = exactly(self, "mixer", spec.mixer, HGRN2)
         rope = exactly(self, "mixer.rope", mixer.rope, *ROPES)
-        norm = exactly(self, "norm", spec.norm, RMSNorm, ZeroCentredRMSNorm)
-        output_norm = exactly(self, "mixer.output_norm", mixer.output_norm, RMSNorm, ZeroCentredRMSNorm)
+        norm = exactly(self, "norm", spec.norm, RMSNorm, ZeroCenteredRMSNorm)
+        output_norm = exactly(self, "mixer.output_norm", mixer.output_norm, RMSNorm, ZeroCenteredRMSNorm)
         ffn = exactly(self, "ffn", spec.ffn, SwiGLU, SwiGLU2)
         return {
             "architectures": ["HGRN2LMForCausalLM"],
             "auto_map": dict(AUTO_MAP),
             "ffn": SQUARES[ffn.square] if isinstance(ffn, SwiGLU2) else "swiglu",
-            "forget_bias": mixer.horizons is not None,
+            "forget_bias": mixer.forget_timescales is not None,
             "gate": GATES[type(exactly(self, "gate", spec.gate, *GATES))],
             "hidden_size": spec.width,
             "initializer_range": spec.init.std,
             "intermediate_size": ffn.inner,
-            "logit_cap": spec.logit_cap,
+            "logit_cap": spec.logit_softcap,
             "lower_bounds": mixer.lower_bounds,
             "max_position_embeddings": self.context,
             "model_type": "hgrn2_lm",
@@ -94,7 +94,7 @@ class HGRN2Layout:
             "output_norm_eps": output_norm.eps,
             "output_norm_offset": NORM_OFFSETS[type(output_norm)],
             "rope_layers": ROPES[type(rope)],
-            "rope_pairs": rope.pairs,
+            "rope_pairs": rope.layout,
             "rope_theta": rope.theta,
             "rope_tie_gate": mixer.rope_tie_gate,
             "tie_word_embeddings": spec.tie_embeddings,
@@ -105,7 +105,7 @@ class HGRN2Layout:
     def names(self, spec: ModelSpec) -> dict[str, str]:
         mixer = exactly(self, "mixer", spec.mixer, HGRN2)
         gates = GATE_NAMES if type(spec.gate) is ScalarGate else {}
-        bias = BIAS_NAME if mixer.horizons else {}
+        bias = BIAS_NAME if mixer.forget_timescales else {}
         bounds = BOUND_NAME if mixer.lower_bounds else {}
         head = {} if spec.tie_embeddings else HEAD_NAME
         return expand(NAMES | bias | bounds | gates | head, spec.layers)

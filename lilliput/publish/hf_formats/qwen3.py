@@ -13,7 +13,7 @@ from lilliput.nn.ffn import SwiGLU
 from lilliput.nn.gqa import GQA
 from lilliput.nn.norm import RMSNorm
 from lilliput.nn.rope import Everywhere
-from lilliput.ops.rope import order_as_halves
+from lilliput.ops.rope import interleaved_to_half
 from lilliput.publish.hf_formats.format import Layout, exactly, expand, refuse
 
 TRANSFORMER_NAMES = {
@@ -76,10 +76,10 @@ def transformer_parts(layout: Layout, spec: ModelSpec) -> tuple[GQA, Everywhere,
     """The mixer, its rotation and the norm; whatever neither Qwen3 nor Llama has is refused."""
     mixer = exactly(layout, "mixer", spec.mixer, GQA)
     rope = exactly(layout, "mixer.rope", mixer.rope, Everywhere)
-    if mixer.cap is not None:
-        refuse(layout, "mixer", mixer, "GQA(cap=None)")
-    if spec.logit_cap is not None:
-        refuse(layout, "logit_cap", spec.logit_cap, "logit_cap=None")
+    if mixer.softcap is not None:
+        refuse(layout, "mixer", mixer, "GQA(softcap=None)")
+    if spec.logit_softcap is not None:
+        refuse(layout, "logit_softcap", spec.logit_softcap, "logit_softcap=None")
     exactly(layout, "ffn", spec.ffn, SwiGLU)
     exactly(layout, "gate", spec.gate, Ungated)
     return mixer, rope, exactly(layout, "norm", spec.norm, RMSNorm)
@@ -113,9 +113,9 @@ def transformer_config(layout: Layout, spec: ModelSpec) -> dict[str, Any]:
 def transformer_orders(layout: Layout, spec: ModelSpec) -> dict[str, Tensor]:
     """Both turn halves: what we turn as neighbours is exported with the channels of queries and keys in that order."""
     mixer, rope, _ = transformer_parts(layout, spec)
-    if rope.pairs == "half":
+    if rope.layout == "half":
         return {}
-    of_head = order_as_halves(mixer.head_width, rope.pairs)
+    of_head = interleaved_to_half(mixer.head_width, rope.layout)
     heads = {"query": mixer.heads, "key": mixer.kv_heads} | ({"query_norm": 1, "key_norm": 1} if mixer.qk_norm else {})
     return {
         f"layers.{layer}.mixer.{name}.weight": torch.cat([head * mixer.head_width + of_head for head in range(count)])

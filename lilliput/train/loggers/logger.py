@@ -13,12 +13,12 @@ from typing import Any, Protocol
 
 from lilliput.base.errors import LilliputError
 
-SINKS = ("tensorboard", "trackio", "wandb")
+LOGGERS = ("tensorboard", "trackio", "wandb")
 """Names of packages, of extras of Lilliput, and of the modules beside this one."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class RunInfo:
     """What a sink is told about the phase it will see."""
 
     run: Path
@@ -35,10 +35,10 @@ class Shown:
         return f"{self.run.resolve().name}/{self.phase}"
 
 
-class Sink(Protocol):
-    """One program, for one phase; its module has `open_sink(shown)`."""
+class Logger(Protocol):
+    """One program, for one phase; its module has `open_logger(shown)`."""
 
-    def see(self, step: int, numbers: Mapping[str, float]) -> None:
+    def log(self, step: int, numbers: Mapping[str, float]) -> None:
         """Take the numbers after step `step` in, by name."""
         ...
 
@@ -47,15 +47,15 @@ class Sink(Protocol):
         ...
 
 
-def check_sinks(names: Sequence[str]) -> None:
+def check_loggers(names: Sequence[str]) -> None:
     """Refuse now what could not be opened once training begins.
 
     Raises:
         LilliputError: there is no such sink, or its package is not installed.
     """
     for name in names:
-        if name not in SINKS:
-            raise LilliputError(f"there is no sink {name!r}", where="--sink", hint=f"one of: {', '.join(SINKS)}")
+        if name not in LOGGERS:
+            raise LilliputError(f"there is no sink {name!r}", where="--sink", hint=f"one of: {', '.join(LOGGERS)}")
         found = find_spec(name)
         if found is None or found.origin is None:  # a mere folder of that name is no package
             raise LilliputError(
@@ -65,21 +65,21 @@ def check_sinks(names: Sequence[str]) -> None:
             )
 
 
-class Feed:
+class LoggerGroup:
     """Feeds the sinks of one phase."""
 
-    def __init__(self, names: Sequence[str] = (), shown: Shown | None = None, say: Callable[[str], None] = print):
+    def __init__(self, names: Sequence[str] = (), shown: RunInfo | None = None, say: Callable[[str], None] = print):
         self._shown, self._say = shown, say
-        self._sinks: dict[str, Sink] = {}
+        self._sinks: dict[str, Logger] = {}
         for name in names:
             self._try(name, self._open)
 
-    def see(self, line: Mapping[str, Any]) -> None:
+    def log(self, line: Mapping[str, Any]) -> None:
         """A line of `metrics.jsonl`."""
         numbers = {name: value for name, value in line.items() if name not in ("step", "heldout")}
         numbers |= {f"heldout/{name}": value for name, value in line.get("heldout", {}).items()}
         for name in list(self._sinks):
-            self._try(name, lambda name: self._sinks[name].see(int(line["step"]), numbers))
+            self._try(name, lambda name: self._sinks[name].log(int(line["step"]), numbers))
 
     def close(self) -> None:
         """No line comes any more."""
@@ -87,7 +87,7 @@ class Feed:
             self._try(name, lambda name: self._sinks.pop(name).close())
 
     def _open(self, name: str) -> None:
-        self._sinks[name] = import_module(f"lilliput.train.loggers.{name}").open_sink(self._shown)
+        self._sinks[name] = import_module(f"lilliput.train.loggers.{name}").open_logger(self._shown)
 
     def _try(self, name: str, what: Callable[[str], None]) -> None:
         try:

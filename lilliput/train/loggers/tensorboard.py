@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from lilliput.train.loggers.logger import Shown
+from lilliput.train.loggers.logger import RunInfo
 
 
 class TensorBoard:
@@ -13,7 +13,7 @@ class TensorBoard:
     def __init__(self, writer: Any):
         self._writer = writer
 
-    def see(self, step: int, numbers: Mapping[str, float]) -> None:
+    def log(self, step: int, numbers: Mapping[str, float]) -> None:
         for name, value in numbers.items():
             self._writer.add_scalar(name, value, step)
 
@@ -21,7 +21,7 @@ class TensorBoard:
         self._writer.close()
 
 
-def open_sink(shown: Shown) -> TensorBoard:
+def open_logger(shown: RunInfo) -> TensorBoard:
     """What an interrupted run wrote beyond the step it goes on from is hidden."""
     writer = import_module("torch.utils.tensorboard").SummaryWriter
     return TensorBoard(writer(str(shown.run / "tensorboard" / shown.phase), purge_step=shown.step + 1))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from lilliput.train.loggers.logger import Shown
+from lilliput.train.loggers.logger import RunInfo
 
 
 class Trackio:
@@ -13,14 +13,14 @@ class Trackio:
     def __init__(self, run: Any):
         self._run = run
 
-    def see(self, step: int, numbers: Mapping[str, float]) -> None:
+    def log(self, step: int, numbers: Mapping[str, float]) -> None:
         self._run.log(dict(numbers), step=step)
 
     def close(self) -> None:
         self._run.finish()
 
 
-def open_sink(shown: Shown) -> Trackio:
+def open_logger(shown: RunInfo) -> Trackio:
     """The same run of theirs each time the phase goes on."""
     made = import_module("trackio").init(
         project=shown.recipe, name=shown.name.replace("/", "-"), group=shown.run.resolve().name, resume="allow"

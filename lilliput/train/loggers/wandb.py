@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from lilliput.base.files import hash_of
-from lilliput.train.loggers.logger import Shown
+from lilliput.train.loggers.logger import RunInfo
 
 
 class Wandb:
@@ -17,14 +17,14 @@ class Wandb:
     def __init__(self, run: Any):
         self._run = run
 
-    def see(self, step: int, numbers: Mapping[str, float]) -> None:
+    def log(self, step: int, numbers: Mapping[str, float]) -> None:
         self._run.log(dict(numbers), step=step)
 
     def close(self) -> None:
         self._run.finish()
 
 
-def open_sink(shown: Shown) -> Wandb:
+def open_logger(shown: RunInfo) -> Wandb:
     """The same run of theirs each time the phase goes on."""
     return Wandb(
         import_module("wandb").init(
