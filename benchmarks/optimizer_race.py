@@ -29,7 +29,7 @@ import torch
 from lilliput.base.environment import environment
 from lilliput.base.files import read_json, write_json
 from lilliput.base.units import Share, Steps, Tokens
-from lilliput.data.documents import Files
+from lilliput.data.documents import TextFiles
 from lilliput.data.mixture import Mixture
 from lilliput.data.shards import Shards, write_shards
 from lilliput.data.split import Split
@@ -67,7 +67,7 @@ class Trial:
 
 def encode(files: Sequence[str], folder: Path) -> None:
     """Learn the card's tokenizer from the first file, encode each, hold out one document in fifty."""
-    corpora, split = [Files(paths=(file,)) for file in files], Split()
+    corpora, split = [TextFiles(paths=(file,)) for file in files], Split()
     texts = (document.text for document in corpora[0].documents() if not split.is_heldout(document.group))
     tokenizer = BPE(vocab=slm_10m.model.vocab).train(texts)
     for number, corpus in enumerate(corpora):

@@ -19,13 +19,13 @@ import torch
 
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
-from lilliput.base.hash_cache import RECENT, Verified
+from lilliput.base.hash_cache import RECENT, HashCache
 from lilliput.data.batch import Cursor
 from lilliput.data.mixture import MixtureReader
 from lilliput.data.pieces import PIECES, write_pieces
 from lilliput.data.shards import HELDOUT_TEXTS, Shards
-from lilliput.data.token_files import Numbers, header, in_bytes, seal_index
-from lilliput.data.token_stream import Stream
+from lilliput.data.token_files import TokenArray, header, in_bytes, seal_index
+from lilliput.data.token_stream import TokenStream
 
 SHARD = 100_000_000
 READ = 10_000_000
@@ -104,7 +104,7 @@ def starts(folder: Path) -> dict[str, Any]:
         if name == "one of them touched":
             (folder / "train-00000.bin").touch()
         began = time.perf_counter()
-        verified = Verified(folder, json.loads(json.dumps(known)))
+        verified = HashCache(folder, json.loads(json.dumps(known)))
         Shards(folder, verified=verified)
         seconds[name] = time.perf_counter() - began
         known = verified.plain()
@@ -116,20 +116,20 @@ def reading(folder: Path, repeats: int) -> list[dict[str, Any]]:
     """Nanoseconds a token."""
     path = folder / "train-00000.bin"
     (sums,) = (
-        Verified(folder)
+        HashCache(folder)
         .check({path: json.loads((folder / "index.json").read_text())["files"][0]["sha256"]})[0]
         .values()
     )
 
-    def compared() -> Numbers:
-        numbers = Numbers(path, "uint16", sums, 2**16)
+    def compared() -> TokenArray:
+        numbers = TokenArray(path, "uint16", sums, 2**16)
         numbers.read(0, len(numbers))
         return numbers
 
     ways = {
         "memmap": lambda: Plain(path),
         "compared before": compared,
-        "compared": lambda: Numbers(path, "uint16", sums, 2**16),
+        "compared": lambda: TokenArray(path, "uint16", sums, 2**16),
     }
     rows = []
     for length, count in LENGTHS:
@@ -143,7 +143,7 @@ def reading(folder: Path, repeats: int) -> list[dict[str, Any]]:
 
 def read(numbers: Any, length: int, count: int) -> float:
     """Processor nanoseconds a token of reading through the mixture, which takes the documents in a random order."""
-    reader = MixtureReader({"a": 1.0}, {"a": Stream([numbers], 0, Begins())})
+    reader = MixtureReader({"a": 1.0}, {"a": TokenStream([numbers], 0, Begins())})
     cursor, done = Cursor(), 0
     began = time.process_time()
     while done < READ:

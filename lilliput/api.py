@@ -15,7 +15,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from lilliput.base.background import beside
+from lilliput.base.background import run_in_background
 from lilliput.base.errors import LilliputError, RecipeError, RunError, reading
 from lilliput.base.files import read_json
 from lilliput.base.ownership import check_name
@@ -246,7 +246,7 @@ class Model:
         check_text(text, str(self.folder))
         with native(str(self.folder)):
             encoder = Encoder(self.tokenizer, where=f"a text for {self.folder}")
-            return beside(encoder.encode, text, add_special_tokens=add_special_tokens).tolist()
+            return run_in_background(encoder.encode, text, add_special_tokens=add_special_tokens).tolist()
 
     def _prompt(self, prompt: str | Sequence[Message]) -> list[int]:
         ids = self._ids(prompt, add_special_tokens=True) if isinstance(prompt, str) else self._encode(prompt)
@@ -260,7 +260,9 @@ class Model:
                 hint="give the prompt as text, or load the instruct release",
             )
         tokens, where = self._published.special_tokens, str(self.folder)
-        return beside(encode_template, self.tokenizer, self.chat_template, messages, tokens=tokens, where=where)
+        return run_in_background(
+            encode_template, self.tokenizer, self.chat_template, messages, tokens=tokens, where=where
+        )
 
     def _sampling(self, settings: Mapping[str, Any]) -> Sampling:
         fields = Sampling.__dataclass_fields__

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from lilliput.base.spec import check_cap, check_range, to_plain
+from lilliput.base.spec import check_range, check_softcap, to_plain
 from lilliput.nn.block import Block, GateSpec, Ungated
 from lilliput.nn.ffn import FFNSpec
 from lilliput.nn.init import InitSpec, Normal
@@ -44,7 +44,7 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         check_range("ModelSpec", 1, inf, vocab=self.vocab, width=self.width, layers=self.layers)
-        check_cap("ModelSpec", logit_softcap=self.logit_softcap)
+        check_softcap("ModelSpec", logit_softcap=self.logit_softcap)
 
     @property
     def shape(self) -> "ModelSpec":

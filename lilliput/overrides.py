@@ -8,8 +8,8 @@ from typing import Any
 from lilliput.base.errors import DataError
 from lilliput.base.run_folder import RunFolder
 from lilliput.data.conversations import ChatFiles
-from lilliput.data.corpora.filters import Curated
-from lilliput.data.documents import Files
+from lilliput.data.corpora.filters import Filtered
+from lilliput.data.documents import TextFiles
 from lilliput.data.readers.paths import files_of
 from lilliput.recipe import Recipe, unknown
 
@@ -45,9 +45,9 @@ def refuse_missing_files(recipe: Recipe, run: Path) -> None:
         DataError: some are not.
     """
     for name, corpus in recipe.corpora.items():
-        while isinstance(corpus, Curated):
+        while isinstance(corpus, Filtered):
             corpus = corpus.source
-        if isinstance(corpus, Files | ChatFiles) and not RunFolder(run).recorded(f"shards/{name}"):
+        if isinstance(corpus, TextFiles | ChatFiles) and not RunFolder(run).recorded(f"shards/{name}"):
             try:
                 files_of(corpus.paths, f"the corpus {name!r} of the recipe {recipe.name!r}")
             except DataError as error:
@@ -56,10 +56,10 @@ def refuse_missing_files(recipe: Recipe, run: Path) -> None:
 
 
 def _read_from(corpus: Any, paths: tuple[str, ...], column: str) -> Any:
-    if isinstance(corpus, Curated):
+    if isinstance(corpus, Filtered):
         return replace(corpus, source=_read_from(corpus.source, paths, column))
     if hasattr(corpus, "conversations"):
         files = corpus if isinstance(corpus, ChatFiles) else ChatFiles(paths=paths)
         return replace(files, paths=paths, messages=column or files.messages)
-    files = corpus if isinstance(corpus, Files) else Files(paths=paths, null=getattr(corpus, "null", "refuse"))
+    files = corpus if isinstance(corpus, TextFiles) else TextFiles(paths=paths, null=getattr(corpus, "null", "refuse"))
     return replace(files, paths=paths, text=column or files.text)

@@ -9,14 +9,14 @@ from typing import Any, Literal, TypeVar, get_args
 
 from lilliput.base.code_files import code_at
 from lilliput.base.errors import RecipeError, reading
-from lilliput.base.files import read_json, unsealed
+from lilliput.base.files import read_json, verify_checksum
 from lilliput.base.own_code import Loaded, type_in_use, using
 from lilliput.base.ownership import check_name
 from lilliput.base.run_code import code_for, waiting
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import from_plain, is_lilliputs, types_in
 from lilliput.data.conversations import ChatCorpus, ChatFiles
-from lilliput.data.documents import Corpus, Files
+from lilliput.data.documents import Corpus, TextFiles
 from lilliput.data.split import Split
 from lilliput.evals.suites import named
 from lilliput.growth.growth import Growth
@@ -93,7 +93,7 @@ class Recipe:
                 raise RecipeError(
                     f"the corpus {name!r} is {corpus!r:.80}, which has neither documents nor conversations",
                     where=f"recipe {self.name!r}",
-                    hint='give a spec, such as Files(paths=("texts",))',
+                    hint='give a spec, such as TextFiles(paths=("texts",))',
                 )
         _refuse_same(self)
         for name in sorted(self._used_corpora() - set(self.corpora)):
@@ -189,7 +189,7 @@ class Recipe:
 
 def _is_own(corpus: Any) -> bool:
     """Whether a corpus reads files of one's own, which perhaps nobody else has seen."""
-    if isinstance(corpus, Files | ChatFiles):
+    if isinstance(corpus, TextFiles | ChatFiles):
         return True
     inside = [getattr(corpus, name, None) for name in ("source", "sources")]
     return any(_is_own(part) for parts in inside for part in (parts if isinstance(parts, tuple) else [parts]) if part)
@@ -265,7 +265,7 @@ def plain_recipe(run: Path) -> Any:
     with reading(
         path, "give the recipe by name, with --out for this folder; it is written again", "the file is damaged"
     ):
-        return unsealed(read_json(path))
+        return verify_checksum(read_json(path))
 
 
 def foreign_types(run: Path) -> set[str]:

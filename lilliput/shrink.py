@@ -16,7 +16,7 @@ from lilliput.data.corpora.documentation.installed import Installed
 from lilliput.data.corpora.documentation.questions import DocumentationQuestions
 from lilliput.data.corpora.hub import HubChats, HubText
 from lilliput.data.corpora.teacher import Teacher
-from lilliput.data.documents import Files
+from lilliput.data.documents import TextFiles
 from lilliput.data.split import Split
 from lilliput.model import ModelSpec
 from lilliput.nn.ffn import SwiGLU, SwiGLU2
@@ -88,7 +88,7 @@ def _by_rule(spec: Any) -> Any:
             return replace(spec, vocab=VOCAB)
         case Split():
             return SPLIT
-        case Files() | HubText() | Installed():
+        case TextFiles() | HubText() | Installed():
             return TEXT
         case ChatFiles() | HubChats() | DocumentationQuestions():
             return QUESTIONS

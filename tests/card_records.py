@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from lilliput.base.spec import to_plain
 from lilliput.base.units import Tokens
-from lilliput.data.chat_rows import Chats
+from lilliput.data.chat_rows import ChatData
 from lilliput.data.conversations import ChatFiles
-from lilliput.data.documents import Files
+from lilliput.data.documents import TextFiles
 from lilliput.data.mixture import Mixture
 from lilliput.data.split import Split
 from lilliput.growth.add_tokens import AddTokens
@@ -36,9 +36,9 @@ def recipe_of(model, layout):
         name="garden",
         about="A small model of gardening handbooks, made in an afternoon.",
         corpora={
-            "docs": Files(paths=("/home/someone/handbooks/*.txt", "notes.jsonl")),
+            "docs": TextFiles(paths=("/home/someone/handbooks/*.txt", "notes.jsonl")),
             "questions": ChatFiles(paths=("questions.jsonl",)),
-            "poems": Files(paths=("poems.txt",)),
+            "poems": TextFiles(paths=("poems.txt",)),
         },
         tokenizer=BPE(vocab=4_096),
         tokenizer_corpora=("docs",),
@@ -48,7 +48,7 @@ def recipe_of(model, layout):
             Phase(name="pretrain", tokens=Tokens(1_200_000), data=Mixture(weights={"docs": 1.0}), **training),
             Release(name="garden-base", layout=layout, suite="quickstart", heldout="docs"),
             AddTokens(tokens=CHATML),
-            Phase(name="sft", tokens=Tokens(300_000), data=Chats(corpus="questions"), **training),
+            Phase(name="sft", tokens=Tokens(300_000), data=ChatData(corpus="questions"), **training),
             Release(
                 name="garden-instruct",
                 layout=layout,

@@ -11,7 +11,7 @@ from typing import Any
 import tiny_releases
 from tiny_releases import RELEASES
 
-from lilliput.base.files import new_folder, sealed
+from lilliput.base.files import new_folder, with_checksum
 from lilliput.publish.export import Generation, export
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, add_chatml
 
@@ -76,7 +76,7 @@ def spoilt(file: Path, rng: random.Random) -> bytes:
         _change(plain, rng)
     if file.name == "lilliput.json" and isinstance(plain, dict):
         plain.pop("sha256", None)
-        plain = sealed(plain)
+        plain = with_checksum(plain)
     data = json.dumps(plain).encode()
     return data[: rng.randrange(len(data))] if rng.random() < 0.03 else data
 

@@ -74,8 +74,8 @@ def test_a_corpus_with_nothing_in_it_is_refused(shop, straight, case):
 def test_filters_that_leave_nothing_are_named(shop):
     with open(shop / "mine.py", "a") as file:
         file.write(
-            "from lilliput.data.corpora.filters import Curated, Length\n"
-            "few = Curated(source=corpora['texts'], filters=(Length(at_least=10**6),))\n"
+            "from lilliput.data.corpora.filters import Filtered, Length\n"
+            "few = Filtered(source=corpora['texts'], filters=(Length(at_least=10**6),))\n"
             "recipe = replace(recipe, corpora=corpora | {'texts': few})\n"
         )
     refused(*TRAIN, folder=shop, says="no text", where="texts")

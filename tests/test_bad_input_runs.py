@@ -13,8 +13,8 @@ import pytest
 from tiny_commands import Running, contents, lilliput, refused, trained, workshop
 
 from lilliput.base import hash_cache
-from lilliput.base.files import sealed, sha256, write_json
-from lilliput.base.hash_cache import Verified
+from lilliput.base.files import sha256, with_checksum, write_json
+from lilliput.base.hash_cache import HashCache
 from lilliput.base.run_folder import RunFolder
 from lilliput.data.shards import Shards
 
@@ -227,15 +227,15 @@ def test_what_a_part_replaces_outlives_a_kill_and_a_failure(tmp_path):
         raise KeyboardInterrupt
 
     with RunFolder(tmp_path) as opened:
-        opened.part("tokenizer", {"n": 1}, make)
+        opened.cached("tokenizer", {"n": 1}, make)
     before = contents(tmp_path)
     assert subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False).returncode == 9
     with RunFolder(tmp_path) as opened:
         with pytest.raises(KeyboardInterrupt):
-            opened.part("tokenizer", {"n": 2}, fail)
-        assert contents(tmp_path) == before and opened.made("tokenizer", {"n": 1}) == "old"
+            opened.cached("tokenizer", {"n": 2}, fail)
+        assert contents(tmp_path) == before and opened.outputs("tokenizer", {"n": 1}) == "old"
         (tmp_path / "tokenizer" / "tokenizer.json").unlink()
-        assert opened.part("tokenizer", {"n": 3}, lambda folder: "new") == "new"
+        assert opened.cached("tokenizer", {"n": 3}, lambda folder: "new") == "new"
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {".lock", "run.json", "tokenizer.json"}
 
 
@@ -309,12 +309,12 @@ def test_a_disk_that_loses_bits_is_found_out(shop, run, monkeypatch):
     """Times of change do not tell. Training stops at the block, `--verify` names the file; no damaged record counts."""
     monkeypatch.setattr(hash_cache, "RECENT", -60.0)
     name = "shards/texts/train-00000.bin"
-    remembered = Verified(run)
+    remembered = HashCache(run)
     Shards(run / "shards" / "texts", verified=remembered)
 
     def note(**changes):
         files = remembered.plain()
-        write_json(run / "verified.json", sealed({"files": files | {name: files[name] | changes}}))
+        write_json(run / "verified.json", with_checksum({"files": files | {name: files[name] | changes}}))
         return (run / "verified.json").read_bytes()
 
     before = note()

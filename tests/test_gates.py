@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_commands import contents, lilliput, refused, workshop
 
-from lilliput.base.files import sealed, sha256, write_json
+from lilliput.base.files import sha256, with_checksum, write_json
 from lilliput.base.own_code import digest_of
 from lilliput.base.ownership import foreign, is_written
 from lilliput.publish.remote_code import check_code
@@ -41,7 +41,7 @@ def change(file: Path, *path: object, to: object) -> None:
     for key in path[:-1]:
         inner = inner[key]
     inner[path[-1]] = to
-    write_json(file, sealed(plain))
+    write_json(file, with_checksum(plain))
 
 
 def test_every_file_of_a_run_is_one_that_runs_write(shop):
@@ -230,7 +230,7 @@ def test_own_types_are_known_where_the_recipe_file_is_typed(shop, tmp_path):
 from dataclasses import dataclass
 @dataclass(frozen=True, kw_only=True)
 class Loud:
-    source: Files
+    source: TextFiles
     def documents(self):
         return self.source.documents()
     def identity(self):
@@ -253,7 +253,7 @@ def test_code_that_a_run_brings_along_is_never_run_unasked(shop, run, canary, pl
     folder = run / "code" / digest_of("evil.py", hashes)[:16]
     folder.mkdir(parents=True)
     shutil.copy(shop / "evil.py", folder)
-    write_json(run / "code.json", sealed({"recipe": "evil.py", "files": hashes}))
+    write_json(run / "code.json", with_checksum({"recipe": "evil.py", "files": hashes}))
     path = {"tokenizer": ("tokenizer",), "corpora": ("corpora", "texts"), "timeline": ("timeline", 0, "schedule")}[
         place
     ]

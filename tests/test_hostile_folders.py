@@ -13,7 +13,7 @@ from tiny_checkpoints import change
 
 import lilliput
 from lilliput.base.errors import LilliputError, RunError
-from lilliput.base.files import sealed, sha256
+from lilliput.base.files import sha256, with_checksum
 from lilliput.base.safetensors_headers import check_weights_cover, read_headers
 from lilliput.publish.load import load
 from lilliput.publish.pretrained import From
@@ -43,7 +43,7 @@ def reseal(folder: Path, **entries) -> None:
     file = folder / "lilliput.json"
     plain = json.loads(file.read_text()) | entries
     plain.pop("sha256")
-    file.write_text(json.dumps(sealed(plain)))
+    file.write_text(json.dumps(with_checksum(plain)))
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from lilliput.base.units import Share, Steps, Tokens
-from lilliput.data.chat_rows import Chats
+from lilliput.data.chat_rows import ChatData
 from lilliput.data.conversations import ChatFiles
-from lilliput.data.documents import Files
+from lilliput.data.documents import TextFiles
 from lilliput.data.mixture import Mixture
 from lilliput.data.split import Split
 from lilliput.growth.add_tokens import AddTokens
@@ -117,13 +117,13 @@ def recipe(folder: Path, spec: ModelSpec = HGRN2_SPEC) -> Recipe:
     texts, chats = write_corpora(folder)
     layout = Qwen3Layout(context=512) if isinstance(spec.mixer, GQA) else HGRN2Layout(context=512)
     sft = pretraining(
-        name="sft", length=128, batch_tokens=4 * 128, data=Chats(corpus="chats"), tokens=Tokens(6 * 4 * 128)
+        name="sft", length=128, batch_tokens=4 * 128, data=ChatData(corpus="chats"), tokens=Tokens(6 * 4 * 128)
     )
     generation = Generation(temperature=0.7, top_p=0.9, repetition_penalty=1.1, max_new_tokens=24)
     return Recipe(
         name="tiny",
         about="A tiny model for tests.",
-        corpora={"texts": Files(paths=(str(texts),)), "chats": ChatFiles(paths=(str(chats),))},
+        corpora={"texts": TextFiles(paths=(str(texts),)), "chats": ChatFiles(paths=(str(chats),))},
         tokenizer=BPE(vocab=VOCAB),
         tokenizer_corpora=("texts",),
         split=Split(share=0.1),

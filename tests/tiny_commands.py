@@ -161,10 +161,10 @@ from dataclasses import replace
 from pathlib import Path
 import tiny
 from lilliput.data.conversations import ChatFiles
-from lilliput.data.documents import Files
+from lilliput.data.documents import TextFiles
 here = Path({folder!r})
 recipe = tiny.recipe(here / "scratch", tiny.GQA_SPEC)
-corpora = {{"texts": Files(paths=(str(here / "texts"),)), "chats": ChatFiles(paths=(str(here / "chats"),))}}
+corpora = {{"texts": TextFiles(paths=(str(here / "texts"),)), "chats": ChatFiles(paths=(str(here / "chats"),))}}
 recipe = replace(recipe, corpora=corpora, timeline=recipe.timeline[:{entries}])
 """
 MACHINE = "from lilliput.train.machine import Machine\n\nmachine = Machine(device='cpu', precision='fp32', threads=1)\n"

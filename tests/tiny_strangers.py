@@ -18,7 +18,7 @@ from typing import Any
 import tiny_commands
 from tiny_commands import Finished, Running, contents, lilliput
 
-from lilliput.base.files import sealed, sha256
+from lilliput.base.files import sha256, with_checksum
 from lilliput.base.own_code import digest_of
 
 OWN = "ten years of work"
@@ -99,10 +99,10 @@ sys.path.insert(0, {tests!r})
 from dataclasses import replace
 from pathlib import Path
 import tiny
-from lilliput.data.documents import Files
+from lilliput.data.documents import TextFiles
 here = Path({folder!r})
 recipe = tiny.recipe(here / "scratch", tiny.{spec})
-recipe = replace(recipe, corpora=recipe.corpora | {{"texts": Files(paths=(str(here / "texts"),))}})
+recipe = replace(recipe, corpora=recipe.corpora | {{"texts": TextFiles(paths=(str(here / "texts"),))}})
 """
 
 
@@ -211,7 +211,7 @@ class Strangers:
         text = json.dumps(plain)
         if is_sealed:
             with suppress(UnicodeEncodeError):
-                text = json.dumps(sealed(plain))
+                text = json.dumps(with_checksum(plain))
         file.write_text(text)
         return f"{file.relative_to(self.run)}: {place} = {value!r:.60}"
 
@@ -285,7 +285,7 @@ class Strangers:
                 (folder / "evil.py").symlink_to(self.shop / "evil.py")
             case "pipe":
                 os.mkfifo(folder / "evil.py")
-        (self.run / "code.json").write_text(json.dumps(sealed({"recipe": "evil.py", "files": hashes})))
+        (self.run / "code.json").write_text(json.dumps(with_checksum({"recipe": "evil.py", "files": hashes})))
         with suppress(ValueError, RecursionError, OSError, KeyError, TypeError, IndexError):
             plain = json.loads((self.run / "recipe.json").read_text())
             inner, key = draw.choice(

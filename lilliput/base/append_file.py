@@ -10,7 +10,7 @@ _PIECE = 1 << 20
 """Bytes that are written, or read, at a time."""
 
 
-class GrowingFile:
+class AppendFile:
     """A new file that is hashed as it is written; what it is worth after a kill is for a record beside it to say.
 
     Args:
@@ -21,7 +21,7 @@ class GrowingFile:
         self._begin(path, "wb")
 
     @classmethod
-    def reopened(cls, path: Path, length: int, sha256: str) -> "GrowingFile | None":
+    def reopened(cls, path: Path, length: int, sha256: str) -> "AppendFile | None":
         """The file as it was when its first `length` bytes had that hash; None if they have not any more.
 
         What came after them is cut off.

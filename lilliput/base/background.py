@@ -15,7 +15,7 @@ _MOMENT = 0.2
 """Seconds between two looks for signals, where the system does not wake the main thread up for one."""
 
 
-class Beside(threading.Thread, Generic[T]):
+class BackgroundCall(threading.Thread, Generic[T]):
     """A call that has begun. Whoever stops waiting for it leaves it behind; it ends with the process, at the latest."""
 
     def __init__(self, call: Callable[P, T], *arguments: P.args, **named: P.kwargs):
@@ -35,7 +35,7 @@ class Beside(threading.Thread, Generic[T]):
         self._over.set()
 
     @property
-    def is_over(self) -> bool:
+    def is_done(self) -> bool:
         """Whether the call has returned, or raised."""
         return self._over.is_set()
 
@@ -48,11 +48,11 @@ class Beside(threading.Thread, Generic[T]):
         return self._value
 
 
-def beside(call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+def run_in_background(call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
     """Make a call beside this thread, and wait for what it returns."""
-    return Beside(call, *arguments, **named).result()
+    return BackgroundCall(call, *arguments, **named).result()
 
 
-def left_behind() -> bool:
+def has_unfinished_calls() -> bool:
     """Whether a call still goes on, in the midst of which Python does not end well."""
-    return any(isinstance(thread, Beside) and not thread.is_over for thread in threading.enumerate())
+    return any(isinstance(thread, BackgroundCall) and not thread.is_done for thread in threading.enumerate())

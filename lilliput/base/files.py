@@ -71,12 +71,12 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def sealed(value: dict[str, Any]) -> dict[str, Any]:
-    """A JSON object with its own hash, by which `unsealed` sees a change of any byte."""
+def with_checksum(value: dict[str, Any]) -> dict[str, Any]:
+    """A JSON object with its own hash, by which `verify_checksum` sees a change of any byte."""
     return value | {SEAL: hash_of(value)}
 
 
-def unsealed(value: Any) -> Any:
+def verify_checksum(value: Any) -> Any:
     """The value that was sealed; one without a seal as it is.
 
     Raises:

@@ -26,7 +26,7 @@ Told = Callable[[int, int], None]
 """Is told how many bytes are hashed, of how many."""
 
 
-class Verified:
+class HashCache:
     """What is known of the files below a folder.
 
     Args:

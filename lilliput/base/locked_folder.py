@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from lilliput.base.errors import InUseError, RunError, reading
-from lilliput.base.files import read_json, sealed, unsealed, write_json
+from lilliput.base.files import read_json, verify_checksum, with_checksum, write_json
 from lilliput.base.ownership import finished
 
 LOCK = ".lock"
 
 
-class HeldFolder:
+class LockedFolder:
     """A folder that is held until it is left; a context manager that keeps other processes out.
 
     Raises:
@@ -88,7 +88,7 @@ class HeldFolder:
         """
         path = self.path / name
         with reading(path, self.hint(name), "the file is damaged"):
-            return unsealed(read_json(path)) if path.exists() else None
+            return verify_checksum(read_json(path)) if path.exists() else None
 
     def hint(self, name: str) -> str:
         """What to do about a damaged file."""
@@ -98,9 +98,9 @@ class HeldFolder:
         """Write a JSON file of the folder."""
         write_json(self.path / name, value)
 
-    def write_sealed(self, name: str, value: dict[str, Any]) -> None:
+    def write_with_checksum(self, name: str, value: dict[str, Any]) -> None:
         """The same for one that decides what is done again: `read` then refuses it with any byte changed."""
-        self.write(name, sealed(value))
+        self.write(name, with_checksum(value))
 
 
 def _lock(handle: int) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lilliput.base.errors import RecipeError, RunError, reading
-from lilliput.base.files import unsealed, write_bytes
+from lilliput.base.files import verify_checksum, write_bytes
 from lilliput.base.limits import limit, plain_name, raising
 from lilliput.base.own_code import Code, Loaded, digest_of, loaded, module_of
 from lilliput.base.ownership import below, inside
@@ -46,7 +46,7 @@ def write_code(run: RunFolder, code: Code) -> None:
         with run.replacing(folder) as partial:
             for name, data in code.files.items():
                 write_bytes(partial / name, data)
-    run.write_sealed(FILE, {"recipe": code.main, "files": code.hashes})
+    run.write_with_checksum(FILE, {"recipe": code.main, "files": code.hashes})
 
 
 def folder_of(run: Path, code: Code) -> Path:
@@ -130,7 +130,7 @@ def _record(run: Path) -> tuple[str, dict[str, str]] | None:
         return None
     inside(run, FILE)
     with reading(path, _HINT, "the file is damaged"):
-        plain = unsealed(read_object(path, _HINT))
+        plain = verify_checksum(read_object(path, _HINT))
         main, files = plain["recipe"], plain["files"]
         if not isinstance(files, dict) or main not in files:
             raise ValueError("it names no recipe file")

@@ -20,7 +20,7 @@ from typing import Any
 import lilliput
 from lilliput.base.errors import RunError, reading
 from lilliput.base.files import PARTIAL, hash_of, move, new_folder
-from lilliput.base.locked_folder import HeldFolder
+from lilliput.base.locked_folder import LockedFolder
 from lilliput.base.ownership import check_links, check_ours, inside, remove
 
 FORMAT = 1
@@ -28,8 +28,8 @@ RUN_FILE = "run.json"
 _ASIDE = f".before{PARTIAL}"
 """What the name of a part, or of its record, ends in while another one is made."""
 
-Make = Callable[[Path], Any]
-Whole = Callable[[Path, Any], bool]
+Build = Callable[[Path], Any]
+IsIntact = Callable[[Path, Any], bool]
 
 
 def always(folder: Path, outputs: Any) -> bool:
@@ -37,7 +37,7 @@ def always(folder: Path, outputs: Any) -> bool:
     return True
 
 
-class RunFolder(HeldFolder):
+class RunFolder(LockedFolder):
     """An open run; a context manager that keeps other processes out.
 
     A new or empty folder becomes a run when it is entered. One that holds anything else is left as it is.
@@ -64,7 +64,7 @@ class RunFolder(HeldFolder):
     def opened(self) -> None:
         """Mark a new folder as a run before anything else is written into it."""
         if self.read(RUN_FILE) is None:
-            self.write_sealed(RUN_FILE, {"format": FORMAT, "lilliput": lilliput.__version__, "machine": None})
+            self.write_with_checksum(RUN_FILE, {"format": FORMAT, "lilliput": lilliput.__version__, "machine": None})
 
     def hint(self, name: str) -> str:
         """What to do about a damaged file: removing the record of a part would leave its folder to nobody."""
@@ -75,7 +75,7 @@ class RunFolder(HeldFolder):
             return f"put it back from a copy, or give the part up: lilliput clean {self.path} --from {part}"
         return "put it back from a copy, or remove it: it is written again"
 
-    def part(self, name: str, inputs: Any, make: Make, whole: Whole = always) -> Any:
+    def cached(self, name: str, inputs: Any, build: Build, is_intact: IsIntact = always) -> Any:
         """The outputs of a part, made now unless it is done with the same inputs.
 
         Args:
@@ -89,8 +89,8 @@ class RunFolder(HeldFolder):
             RunError: there is something in its place that this run did not write; it stays.
         """
         folder = inside(self.path, name)
-        self.put_back(name)  # a killed process could not
-        outputs = self.made(name, inputs, whole)
+        self.restore_previous(name)  # a killed process could not
+        outputs = self.outputs(name, inputs, is_intact)
         if outputs is not None:
             return outputs
         record = self.record(name)
@@ -105,26 +105,26 @@ class RunFolder(HeldFolder):
         try:
             if record.get("inputs") != begun["inputs"]:
                 check_ours(self.path, name)
-                self._put_aside(name)
+                self._set_aside(name)
                 if not record.get("inputs"):
-                    self._drop_aside(name)
-            self.write_sealed(_record_file(name), begun)
-            outputs = make(folder)
+                    self._drop_previous(name)
+            self.write_with_checksum(_record_file(name), begun)
+            outputs = build(folder)
         except BaseException:
-            self.put_back(name)
+            self.restore_previous(name)
             raise
-        self._drop_aside(name)
-        self.write_sealed(_record_file(name), begun | {"done": True, "outputs": outputs})
+        self._drop_previous(name)
+        self.write_with_checksum(_record_file(name), begun | {"done": True, "outputs": outputs})
         return outputs
 
-    def lasting_part(self, name: str, inputs: Any, make: Make, whole: Whole = always) -> Any:
+    def protected(self, name: str, inputs: Any, build: Build, is_intact: IsIntact = always) -> Any:
         """The same for a part too dear to be replaced unasked, such as a trained phase.
 
         Raises:
             RunError: the part was begun with other inputs; nothing is removed.
         """
         self.refuse_change(name, inputs)
-        return self.part(name, inputs, make, whole)
+        return self.cached(name, inputs, build, is_intact)
 
     def refuse_change(self, name: str, inputs: dict[str, Any]) -> None:
         """Refuse inputs of a lasting part, or some of them, that are not those it was begun with; changes nothing.
@@ -143,13 +143,13 @@ class RunFolder(HeldFolder):
                 hint=f"begin another run with --out, or give this part up: lilliput clean {self.path} --from {name}",
             )
 
-    def made(self, name: str, inputs: Any, whole: Whole = always) -> Any | None:
+    def outputs(self, name: str, inputs: Any, is_intact: IsIntact = always) -> Any | None:
         """The outputs of a part that is done with these inputs and still whole, else None; changes nothing."""
         record = self.record(name)
         if record.get("inputs") != hash_of(inputs) or not record["done"]:
             return None
         with reading(self.path / _record_file(name), self.hint(_record_file(name)), "the file is damaged"):
-            return record["outputs"] if whole(self.path / name, record["outputs"]) else None
+            return record["outputs"] if is_intact(self.path / name, record["outputs"]) else None
 
     def record(self, name: str) -> dict[str, Any]:
         """What is noted of a part: `inputs` (their hash), `from` (themselves), `done`, `outputs`; empty without one."""
@@ -166,7 +166,7 @@ class RunFolder(HeldFolder):
     def remove(self, name: str) -> None:
         """Give a part up: its folder and its record, in an order that a kill at any moment cannot confuse."""
         check_ours(self.path, name)
-        self.put_back(name)
+        self.restore_previous(name)
         if not self.recorded(name):
             return
         self.give_up(name)
@@ -175,13 +175,13 @@ class RunFolder(HeldFolder):
 
     def give_up(self, name: str) -> None:
         """Note of a part that it may be dropped, whatever is in its folder by then."""
-        self.write_sealed(_record_file(name), {"inputs": None, "done": False})
+        self.write_with_checksum(_record_file(name), {"inputs": None, "done": False})
 
     def take_over(self, name: str, record: dict[str, Any]) -> None:
         """Note of a part that another run made it, whose files are in its folder now."""
-        self.write_sealed(_record_file(name), record)
+        self.write_with_checksum(_record_file(name), record)
 
-    def put_back(self, name: str) -> None:
+    def restore_previous(self, name: str) -> None:
         """What a killed process had put aside of a part, if its record still is: it is better than nothing."""
         folder, record = self.path / name, self.path / _record_file(name)
         if _aside(record).exists() and _aside(folder).exists():
@@ -190,9 +190,9 @@ class RunFolder(HeldFolder):
             move(_aside(folder), folder)
         if _aside(record).exists() and not record.exists():
             move(_aside(record), record)
-        self._drop_aside(name)
+        self._drop_previous(name)
 
-    def _put_aside(self, name: str) -> None:
+    def _set_aside(self, name: str) -> None:
         """Make room for a new part, the record first: at no moment does it stand beside another one's folder.
 
         Renaming needs no room, so that a disk that is full can neither stop this nor what undoes it.
@@ -202,7 +202,7 @@ class RunFolder(HeldFolder):
             if path.exists():
                 move(path, _aside(path))
 
-    def _drop_aside(self, name: str) -> None:
+    def _drop_previous(self, name: str) -> None:
         """Its record first: a folder without one is never put back, so that it may be half gone."""
         remove(self.path, f"{_record_file(name)}{_ASIDE}")
         remove(self.path, f"{name}{_ASIDE}")

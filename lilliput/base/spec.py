@@ -136,7 +136,7 @@ def check_range(where: str, low: float, below: float, **numbers: float) -> None:
             raise RecipeError(f"{name} cannot be {number}", where=where, hint=f"give at least {low:g}{most}")
 
 
-def check_cap(where: str, **caps: float | None) -> None:
+def check_softcap(where: str, **caps: float | None) -> None:
     """Refuse soft-caps of a spec that are not above 0; None is no cap.
 
     Raises:

@@ -13,7 +13,7 @@ def size(value: float) -> str:
     return _scaled(value, 1_024, (" B", " KiB", " MiB", " GiB", " TiB"))
 
 
-def operations(value: float) -> str:
+def flops(value: float) -> str:
     """Floating-point operations: `1.84e18`."""
     return f"{value:.2e}".replace("e+", "e") if value else "0"
 

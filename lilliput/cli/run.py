@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lilliput.base.background import left_behind
+from lilliput.base.background import has_unfinished_calls
 from lilliput.cli.options import (
     ChangeOption,
     ItemsOption,
@@ -211,7 +211,7 @@ def interruptible(again: Callable[[], str] = lambda: SAME) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         _say(f"\ninterrupted; {again()} goes on from what is done")
-        if left_behind():  # in the middle of native code, which Python cannot end with
+        if has_unfinished_calls():  # in the middle of native code, which Python cannot end with
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(asked.code)

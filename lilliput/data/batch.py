@@ -26,7 +26,7 @@ class Batch:
             document_ids=self.document_ids.to(device, non_blocking=True),
         )
 
-    def bound_for(self, device: torch.device | str) -> "Batch":
+    def pinned_for(self, device: torch.device | str) -> "Batch":
         """The same batch, still on the CPU, where a copy to the device does not make the host wait for it."""
         if torch.device(device).type != "cuda":
             return self
@@ -68,9 +68,9 @@ def document_ids_of(tokens: np.ndarray, end: int) -> np.ndarray:
     Returns:
         [..., T] int32, from 0.
     """
-    return numbered(tokens == end)
+    return document_numbers(tokens == end)
 
 
-def numbered(begins: np.ndarray) -> np.ndarray:
+def document_numbers(begins: np.ndarray) -> np.ndarray:
     """The same where tokens that begin a document are known, [..., T] bool."""
     return begins.cumsum(axis=-1, dtype=np.int32) - begins[..., :1]

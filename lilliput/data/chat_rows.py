@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from lilliput.base.background import beside
+from lilliput.base.background import run_in_background
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.files import new_folder
-from lilliput.base.hash_cache import Verified
+from lilliput.base.hash_cache import HashCache
 from lilliput.data.batch import Batch, Cursor
 from lilliput.data.conversations import ChatCorpus, Conversation
 from lilliput.data.messages import Message, messages_of
@@ -75,7 +75,7 @@ def write_chats(
             writers = {side: stack.enter_context(_Writer(side, partial, index)) for side in SIDES}
             for batch in _batches(corpus.conversations()):
                 messages = [message for each in batch for message in each.messages]
-                encoded = _weighted(messages, beside(encode_messages, tokenizer, messages))
+                encoded = _weighted(messages, run_in_background(encode_messages, tokenizer, messages))
                 first = 0
                 for conversation in batch:
                     after = first + len(conversation.messages)
@@ -96,7 +96,7 @@ def write_chats(
         return seal_index(partial, index)
 
 
-class ChatRows:
+class PackedChats:
     """A folder that `write_chats` wrote, verified and open for reading.
 
     Args:
@@ -108,7 +108,7 @@ class ChatRows:
         DataError: a file is missing or differs from the index, or the ids are of another tokenizer.
     """
 
-    def __init__(self, folder: Path, tokenizer_hash: str | None = None, verified: Verified | None = None):
+    def __init__(self, folder: Path, tokenizer_hash: str | None = None, verified: HashCache | None = None):
         self.folder = folder
         opened = open_index(folder, "conversations", tokenizer_hash, verified, _lengths)
         self.index = opened.index
@@ -142,7 +142,7 @@ class ChatRows:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chats:
+class ChatData:
     """Training on the assistant's side of a chat corpus."""
 
     corpus: str
@@ -155,7 +155,7 @@ class Chats:
     def __post_init__(self) -> None:
         if not 0 <= self.lost <= 1:
             raise RecipeError(
-                f"a share of {self.lost} cannot be lost", where="Chats.lost", hint="give a fraction in [0, 1]"
+                f"a share of {self.lost} cannot be lost", where="ChatData.lost", hint="give a fraction in [0, 1]"
             )
 
     @property
@@ -163,10 +163,10 @@ class Chats:
         """Name of the corpus that is read."""
         return (self.corpus,)
 
-    def bytes_per_token(self, tokens: Mapping[str, ChatRows]) -> None:
+    def bytes_per_token(self, tokens: Mapping[str, PackedChats]) -> None:
         """Only answers are charged, so that bits per byte would mean nothing."""
 
-    def open(self, tokens: Mapping[str, ChatRows]) -> "ChatsReader":
+    def open(self, tokens: Mapping[str, PackedChats]) -> "ChatsReader":
         """Read from the train side of this corpus.
 
         Raises:
@@ -175,7 +175,7 @@ class Chats:
         if self.corpus not in tokens:
             raise DataError(
                 f"there are no rows of {self.corpus!r}",
-                where="Chats(corpus=...)",
+                where="ChatData(corpus=...)",
                 hint=f"the chat corpora with rows are: {', '.join(sorted(tokens)) or 'none'}",
             )
         return ChatsReader(self.corpus, tokens[self.corpus], self.seed)
@@ -184,7 +184,7 @@ class Chats:
 class ChatsReader:
     """The train rows of a chat corpus, every pass in another order."""
 
-    def __init__(self, name: str, rows: ChatRows, seed: int):
+    def __init__(self, name: str, rows: PackedChats, seed: int):
         self._name, self._rows, self._seed = name, rows, seed
         self._order = lru_cache(maxsize=2)(self._find_order)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lilliput.base.errors import DataError
-from lilliput.data.documents import Files
+from lilliput.data.documents import TextFiles
 from lilliput.data.message_formats import COLUMNS, row_messages
 from lilliput.data.messages import Message
 from lilliput.data.readers.formats import holds_rows, suffix_of
@@ -37,13 +37,13 @@ class ChatCorpus(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ChatFiles:
-    """Local files of rows, in any format of `Files`, that hold messages in any form of `data/message_formats.py`.
+    """Local files of rows, in any format of `TextFiles`, that hold messages in any form of `data/message_formats.py`.
 
-    A README, a LICENSE and other files that tell of rows beside them, as `Files` has it, are passed over in folders.
+    A README, a LICENSE and other files that tell of rows beside them are passed over in folders, as by `TextFiles`.
     """
 
     paths: tuple[str, ...]
-    """Files, folders and glob patterns, as for `Files`."""
+    """Files, folders and glob patterns, as for `TextFiles`."""
     messages: str | None = None
     """Column that holds the list of messages, or the first one of a form; None: `messages`, or whichever form the rows
     have."""
@@ -52,7 +52,7 @@ class ChatFiles:
 
     def identity(self) -> list[Any]:
         """Size and time of change of every file."""
-        return Files(paths=self.paths).identity()
+        return TextFiles(paths=self.paths).identity()
 
     def conversations(self) -> Iterator[Conversation]:
         """Yield the conversations in the order of the files and of their rows.

@@ -45,7 +45,7 @@ class Corpus(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Files:
+class TextFiles:
     """Local files of rows, a document each, and of plain text in UTF-8, which are one document each.
 
     Rows are in `.jsonl` or `.ndjson` (an object a line), `.json` (one array of objects, or an object a line), `.csv`,
@@ -67,10 +67,10 @@ class Files:
     """Column of the held-out group; without one, or where it is null or empty, a document is a group of its own."""
     null: Null = "refuse"
     """Whether a row whose text is null is an error, or dropped and counted; an empty value of a `.csv` is null."""
-    goes_on: ClassVar[bool] = True
+    is_seekable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_null("Files", self.null)
+        check_null("TextFiles", self.null)
 
     def identity(self) -> list[Any]:
         """Size and time of change of every file."""
@@ -84,9 +84,9 @@ class Files:
             DataError: a file is missing, damaged, not UTF-8, of a format that is not read or not what its name says, or
                 without the text column; a text is null and may not be; or none of the files has a row.
         """
-        return documents_of(self.marked())
+        return documents_of(self.iterate_from())
 
-    def marked(self, after: list[Any] | None = None) -> Iterator[tuple[Document | str, list[Any]]]:
+    def iterate_from(self, after: list[Any] | None = None) -> Iterator[tuple[Document | str, list[Any]]]:
         """The same, and reasons for what is dropped, with marks: the file's place, the record's number, and how much of
         the file is read."""
         first, number, _ = after or (0, 0, 0.0)
@@ -102,7 +102,7 @@ class Files:
         if empty:
             raise nothing_in(self.paths)
 
-    def gauge(self) -> Callable[[list[Any]], float]:
+    def fraction_read(self) -> Callable[[list[Any]], float]:
         """What tells how far a mark is, by the bytes of the files."""
         sizes = [found.path.stat().st_size for found in found_files(self.paths)]
         before = [0, *accumulate(sizes)]

@@ -11,13 +11,13 @@ from typing import NamedTuple
 import numpy as np
 
 from lilliput.data.permutation import Permutation
-from lilliput.data.token_stream import Stream
+from lilliput.data.token_stream import TokenStream
 
 _CHUNK = 4_096
 """Pieces whose places are computed together."""
 
 
-class Passes:
+class EpochStream:
     """The passes over a stream.
 
     Args:
@@ -25,7 +25,7 @@ class Passes:
         key: decides, with the number of the pass, the order of its pieces.
     """
 
-    def __init__(self, stream: Stream, key: str):
+    def __init__(self, stream: TokenStream, key: str):
         self._stream, self._key = stream, key
         self._pass = lru_cache(maxsize=2)(self._new_pass)
 
@@ -48,8 +48,8 @@ class Passes:
             position, count = position + len(found), count - len(found)
         return np.concatenate(tokens), np.concatenate(begins)
 
-    def _new_pass(self, number: int) -> "_Pass":
-        return _Pass(self._stream, Permutation(self._stream.piece_count, f"{self._key}\0{number}"))
+    def _new_pass(self, number: int) -> "_Epoch":
+        return _Epoch(self._stream, Permutation(self._stream.piece_count, f"{self._key}\0{number}"))
 
 
 class _Chunk(NamedTuple):
@@ -62,8 +62,8 @@ class _Chunk(NamedTuple):
     tokens: int
 
 
-class _Pass:
-    def __init__(self, stream: Stream, order: Permutation):
+class _Epoch:
+    def __init__(self, stream: TokenStream, order: Permutation):
         self._stream, self._order = stream, order
         self._begins = [0]
         """Places in the pass at which chunks begin, as far as they were looked for."""

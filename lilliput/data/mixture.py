@@ -10,10 +10,10 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
 from lilliput.base.errors import DataError, RecipeError
-from lilliput.data.batch import Batch, Cursor, numbered
-from lilliput.data.epochs import Passes
+from lilliput.data.batch import Batch, Cursor, document_numbers
+from lilliput.data.epochs import EpochStream
 from lilliput.data.shards import Shards
-from lilliput.data.token_stream import Stream
+from lilliput.data.token_stream import TokenStream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +69,9 @@ class MixtureReader:
     A source is read pass after pass, each of which has all its documents once, in an order of its own (`passes.py`).
     """
 
-    def __init__(self, weights: Mapping[str, float], streams: Mapping[str, Stream], seed: int = 0):
+    def __init__(self, weights: Mapping[str, float], streams: Mapping[str, TokenStream], seed: int = 0):
         self._shares = _whole_shares(weights)
-        self._passes = {name: Passes(streams[name], f"{seed}\0{name}") for name in self._shares}
+        self._passes = {name: EpochStream(streams[name], f"{seed}\0{name}") for name in self._shares}
         (self._end,) = {streams[name].end for name in self._shares}  # one tokenizer, so one end token
 
     @property
@@ -112,7 +112,7 @@ class MixtureReader:
         batch = Batch(
             tokens=torch.from_numpy(tokens),
             weight=torch.from_numpy(weight),
-            document_ids=torch.from_numpy(numbered(begins)),
+            document_ids=torch.from_numpy(document_numbers(begins)),
         )
         return batch, Cursor(positions=tuple(taken.items()))
 

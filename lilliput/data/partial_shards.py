@@ -13,15 +13,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lilliput.base.files import PARTIAL, name_file, read_json, replace_folder, sealed, unsealed, write_json
+from lilliput.base.files import (
+    PARTIAL,
+    name_file,
+    read_json,
+    replace_folder,
+    verify_checksum,
+    with_checksum,
+    write_json,
+)
 from lilliput.base.ownership import BEGUN
-from lilliput.data.shard_writer import Entry, Lane, Position, Reading, other_corpus
+from lilliput.data.shard_writer import CorpusProgress, Position, ShardRecord, ShardWriter, other_corpus
 
 PROGRESS = "progress.json"
 _FORMAT = 1
 
 
-class Begun:
+class PartialShards:
     """A folder of token files until it is whole; a context manager, at whose end by an error it stays, as far as kept.
 
     Args:
@@ -32,7 +40,7 @@ class Begun:
     def __init__(self, folder: Path, key: str | None):
         self._folder, self._key = folder, key
         self.path = folder.with_name(f"{folder.name}{BEGUN}{key[:12]}" if key else folder.name + PARTIAL)
-        self._lanes: dict[str, Lane] = {}
+        self._lanes: dict[str, ShardWriter] = {}
         self.kept = Position()
         """What is in the files that were taken up, and of this process those that were kept."""
         self.damaged: list[str] = []
@@ -40,10 +48,10 @@ class Begun:
         self.closed = 0
         """Files that were closed when it was opened."""
 
-    def __enter__(self) -> "Begun":
+    def __enter__(self) -> "PartialShards":
         return self
 
-    def open(self, lanes: dict[str, Lane]) -> Position:
+    def open(self, lanes: dict[str, ShardWriter]) -> Position:
         """Take up what is there with these lanes; the earliest position that reading has to begin at."""
         self._lanes = lanes
         record = self._record()
@@ -57,22 +65,22 @@ class Begun:
         for path in self.path.iterdir():
             if path.name != PROGRESS and (path.name not in record.lengths or not _is_plain(path)):
                 _remove(path)
-        damaged = [bad for name, lane in lanes.items() for bad in lane.take_up(record.lanes[name], self.kept.items)]
+        damaged = [bad for name, lane in lanes.items() for bad in lane.resume(record.lanes[name], self.kept.items)]
         self.damaged = [entry.name for entry in damaged]
         return min((self.kept, *(entry.begins for entry in damaged)), key=lambda position: position.items)
 
-    def keep(self, here: Reading) -> None:
+    def commit(self, here: CorpusProgress) -> None:
         """Make all that is written before `here` outlive a kill."""
         if self._key is None:
             return
         for lane in self._lanes.values():
-            lane.keep()
-        lanes = {name: [asdict(entry) for entry in lane.entries] for name, lane in self._lanes.items()}
+            lane.flush()
+        lanes = {name: [asdict(entry) for entry in lane.shards] for name, lane in self._lanes.items()}
         self.kept = here.position()
         record = {"format": _FORMAT, "key": self._key, "kept": asdict(self.kept), "lanes": lanes}
-        write_json(self.path / PROGRESS, sealed(record))
+        write_json(self.path / PROGRESS, with_checksum(record))
 
-    def compare(self, here: Reading) -> None:
+    def compare(self, here: CorpusProgress) -> None:
         """Make sure that what was read again is what was read before.
 
         Raises:
@@ -92,7 +100,7 @@ class Begun:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *where: object) -> None:
         for lane in self._lanes.values():
-            lane.let_go()
+            lane.abandon()
         if error is not None:
             self._free()
         if isinstance(error, OSError):
@@ -118,7 +126,7 @@ class Begun:
         if self._key is None or not (self.path / PROGRESS).is_file():
             return None
         try:
-            plain = unsealed(read_json(self.path / PROGRESS))
+            plain = verify_checksum(read_json(self.path / PROGRESS))
             if (plain["format"], plain["key"]) != (_FORMAT, self._key):
                 return None
             lanes = {name: list(map(_entry, lane)) for name, lane in plain["lanes"].items() if isinstance(lane, list)}
@@ -131,28 +139,28 @@ class _Record(NamedTuple):
     """What counts of the files."""
 
     kept: Position
-    lanes: dict[str, list[Entry]]
+    lanes: dict[str, list[ShardRecord]]
 
     @property
     def lengths(self) -> dict[str, int]:
         """Bytes that count, by file."""
         return {entry.name: entry.length for lane in self.lanes.values() for entry in lane}
 
-    def is_of(self, lanes: dict[str, Lane]) -> bool:
+    def is_of(self, lanes: dict[str, ShardWriter]) -> bool:
         """Whether these lanes can have left it: names lead nowhere else, and files follow each other."""
         return self.lanes.keys() == lanes.keys() and all(
             lanes[name].left(entries, self.kept.items) for name, entries in self.lanes.items()
         )
 
 
-def begun_folders(shards: Path) -> list[Path]:
+def partial_folders(shards: Path) -> list[Path]:
     """The folders of token files that are not whole yet."""
     return sorted(path for path in shards.glob(f"*{BEGUN}*") if path.is_dir())
 
 
-def _entry(plain: dict[str, Any]) -> Entry:
+def _entry(plain: dict[str, Any]) -> ShardRecord:
     rest = {key: value for key, value in plain.items() if key != "begins"}
-    entry = Entry(begins=_position(plain["begins"]), **rest)
+    entry = ShardRecord(begins=_position(plain["begins"]), **rest)
     numbers = (entry.documents, entry.tokens, entry.text, entry.length)
     if not (all(map(_is_count, numbers)) and isinstance(entry.sha256, str) and isinstance(entry.closed, bool)):
         raise ValueError(f"{entry.name!r:.80} has numbers that cannot be")

@@ -10,45 +10,45 @@ from typing import Any, Protocol, runtime_checkable
 
 from lilliput.data.documents import Corpus, Document
 
-Mark = Any
+Offset = Any
 """A JSON value that says where a corpus was read to; only the corpus that gave it can read it."""
 Item = Document | str
 """A document, or the reason why a filter dropped one."""
-Gauge = Callable[[Mark], float | None]
+FractionRead = Callable[[Offset], float | None]
 """The share of a corpus, from 0 to 1, that lies before a mark; None where it is not known."""
 
 
 @runtime_checkable
-class Marked(Protocol):
+class Resumable(Protocol):
     """A corpus that says where it stands."""
 
     @property
-    def goes_on(self) -> bool:
+    def is_seekable(self) -> bool:
         """Whether it can be read from a mark on. If not, marks only tell how far it is."""
         ...
 
-    def marked(self, after: Mark | None = None) -> Iterator[tuple[Item, Mark]]:
+    def iterate_from(self, after: Offset | None = None) -> Iterator[tuple[Item, Offset]]:
         """Items, each with the mark after it; those that filters dropped too."""
         ...
 
-    def gauge(self) -> Gauge:
+    def fraction_read(self) -> FractionRead:
         """What tells how far a mark is."""
         ...
 
 
-def marked(corpus: Corpus, after: Mark | None = None) -> Iterator[tuple[Item, Mark]]:
+def iterate_from(corpus: Corpus, after: Offset | None = None) -> Iterator[tuple[Item, Offset]]:
     """The items of any corpus, each with the mark after it; None where it gives no marks."""
-    if isinstance(corpus, Marked):
-        return corpus.marked(after)
+    if isinstance(corpus, Resumable):
+        return corpus.iterate_from(after)
     assert after is None, "a corpus without marks is read from its beginning"
     return ((document, None) for document in corpus.documents())
 
 
-def goes_on(corpus: Corpus) -> bool:
+def is_seekable(corpus: Corpus) -> bool:
     """Whether a corpus can be read from a mark on."""
-    return isinstance(corpus, Marked) and corpus.goes_on
+    return isinstance(corpus, Resumable) and corpus.is_seekable
 
 
-def gauge(corpus: Corpus) -> Gauge:
+def fraction_read(corpus: Corpus) -> FractionRead:
     """What tells how far a mark of a corpus is."""
-    return corpus.gauge() if isinstance(corpus, Marked) else lambda mark: None
+    return corpus.fraction_read() if isinstance(corpus, Resumable) else lambda mark: None

@@ -11,10 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lilliput.base.append_file import GrowingFile
+from lilliput.base.append_file import AppendFile
 from lilliput.base.errors import DataError
 from lilliput.data.documents import TextHash
-from lilliput.data.resumable import Item, Mark
+from lilliput.data.resumable import Item, Offset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,21 +23,21 @@ class Position:
 
     items: int = 0
     """Documents, those that filters dropped too."""
-    mark: Mark | None = None
+    mark: Offset | None = None
     text: str = TextHash().hex()
     """`TextHash` of the documents that were kept."""
     dropped: Mapping[str, int] = field(default_factory=dict)
     """How many documents filters dropped, by reason."""
 
 
-class Reading:
+class CorpusProgress:
     """A position that moves on, item by item."""
 
     def __init__(self, start: Position):
         self.items, self.mark = start.items, start.mark
         self._texts, self._dropped = TextHash(start.text), Counter(start.dropped)
 
-    def step(self, item: Item, mark: Mark | None) -> None:
+    def step(self, item: Item, mark: Offset | None) -> None:
         """Go past an item."""
         if isinstance(item, str):
             self._dropped[item] += 1
@@ -52,7 +52,7 @@ class Reading:
 
 
 @dataclass(kw_only=True)
-class Entry:
+class ShardRecord:
     """A file of a lane, as far as it counts."""
 
     name: str
@@ -67,7 +67,7 @@ class Entry:
     closed: bool = False
 
 
-class Lane:
+class ShardWriter:
     """The files of one kind, of which the last one may be open.
 
     Args:
@@ -78,17 +78,17 @@ class Lane:
     """
 
     def __init__(self, folder: Path, name: Callable[[int], str], head: bytes = b"", most: float = float("inf")):
-        self.entries: list[Entry] = []
+        self.shards: list[ShardRecord] = []
         self._folder, self._name, self._head, self._most = folder, name, head, most
-        self._file: GrowingFile | None = None
+        self._file: AppendFile | None = None
         self._kept = 0
-        self._damaged: list[Entry] = []
-        self._again: GrowingFile | None = None
+        self._damaged: list[ShardRecord] = []
+        self._again: AppendFile | None = None
         """The damaged file that is being made again."""
         self._left = 0
         """How many documents it still waits for."""
 
-    def left(self, entries: list[Entry], kept: int) -> bool:
+    def left(self, entries: list[ShardRecord], kept: int) -> bool:
         """Whether a lane of this kind can have left these files after so many items."""
         begins = [entry.begins.items for entry in entries]
         return (
@@ -98,11 +98,11 @@ class Lane:
             and all(entry.closed for entry in entries[:-1])
         )
 
-    def take_up(self, entries: list[Entry], kept: int) -> list[Entry]:
+    def resume(self, entries: list[ShardRecord], kept: int) -> list[ShardRecord]:
         """Go on from these files, which hold the documents among the first `kept` items; those that are damaged."""
-        self.entries, self._kept = entries, kept
+        self.shards, self._kept = entries, kept
         for entry in entries:
-            file = GrowingFile.reopened(self._folder / entry.name, entry.length, entry.sha256)
+            file = AppendFile.reopened(self._folder / entry.name, entry.length, entry.sha256)
             if file is None:
                 self._damaged.append(entry)
             elif entry.closed:
@@ -118,62 +118,62 @@ class Lane:
 
     def wants(self, item: int) -> bool:
         """Whether the document at this place of the corpus is in no file yet, or in a damaged one."""
-        return item >= self._kept or (bool(self._damaged) and self._holder(item) in self._damaged)
+        return item >= self._kept or (bool(self._damaged) and self._file_of(item) in self._damaged)
 
-    def add(self, here: Reading, data: Iterable[bytes | memoryview], tokens: int = 0, text: int = 0) -> bool:
+    def add(self, here: CorpusProgress, data: Iterable[bytes | memoryview], tokens: int = 0, text: int = 0) -> bool:
         """Append a wanted document, which `here` comes next, in slices; whether that closed a file.
 
         Raises:
             DataError: a file that was damaged becomes another one than it was.
         """
         if here.items < self._kept:
-            self._make_again(self._holder(here.items), data)
+            self._make_again(self._file_of(here.items), data)
             return False
         if self._file is None:
             self.begin(here)
         assert self._file is not None
         for some in data:
             self._file.write(some)
-        entry = self.entries[-1]
+        entry = self.shards[-1]
         entry.documents, entry.tokens, entry.text = entry.documents + 1, entry.tokens + tokens, entry.text + text
         if entry.tokens < self._most:
             return False
         self.close()
         return True
 
-    def begin(self, here: Reading) -> None:
+    def begin(self, here: CorpusProgress) -> None:
         """Begin the next file."""
-        self.entries.append(Entry(name=self._name(len(self.entries)), begins=here.position()))
-        self._file = self._new(self.entries[-1].name)
+        self.shards.append(ShardRecord(name=self._name(len(self.shards)), begins=here.position()))
+        self._file = self._new(self.shards[-1].name)
 
-    def keep(self) -> None:
+    def flush(self) -> None:
         """Bring what is written to the disk, and note how much it is."""
         if self._file is not None:
-            self.entries[-1].sha256 = self._file.sync()
-            self.entries[-1].length = self._file.length
+            self.shards[-1].sha256 = self._file.sync()
+            self.shards[-1].length = self._file.length
 
     def close(self) -> None:
         """Close the file that is being written, if one is."""
         if self._file is not None:
-            self.keep()
+            self.flush()
             self._file.close()
-            self._file, self.entries[-1].closed = None, True
+            self._file, self.shards[-1].closed = None, True
 
-    def let_go(self) -> None:
+    def abandon(self) -> None:
         """Stop, whatever is unfinished."""
         for file in (self._file, self._again):
             if file is not None:
                 with suppress(OSError):
                     file.close()
 
-    def _holder(self, item: int) -> Entry:
+    def _file_of(self, item: int) -> ShardRecord:
         """The file that an item among the kept ones would be in."""
-        place = bisect_right(self.entries, item, key=lambda entry: entry.begins.items) - 1
+        place = bisect_right(self.shards, item, key=lambda entry: entry.begins.items) - 1
         if place < 0:
             raise other_corpus(self._folder)
-        return self.entries[place]
+        return self.shards[place]
 
-    def _make_again(self, entry: Entry, data: Iterable[bytes | memoryview]) -> None:
+    def _make_again(self, entry: ShardRecord, data: Iterable[bytes | memoryview]) -> None:
         if self._again is None:
             self._again, self._left = self._new(entry.name), entry.documents
         for some in data:
@@ -190,8 +190,8 @@ class Lane:
         self._again = None
         self._damaged.remove(entry)
 
-    def _new(self, name: str) -> GrowingFile:
-        file = GrowingFile(self._folder / name)
+    def _new(self, name: str) -> AppendFile:
+        file = AppendFile(self._folder / name)
         file.write(self._head)
         return file
 

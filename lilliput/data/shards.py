@@ -17,17 +17,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from tokenizers import Tokenizer
 
-from lilliput.base.background import beside
+from lilliput.base.background import run_in_background
 from lilliput.base.errors import DataError
 from lilliput.base.files import hash_of
-from lilliput.base.hash_cache import Verified
+from lilliput.base.hash_cache import HashCache
 from lilliput.base.spec import to_plain
 from lilliput.data.documents import Corpus, Document, bytes_of
-from lilliput.data.partial_shards import PROGRESS, Begun
+from lilliput.data.partial_shards import PROGRESS, PartialShards
 from lilliput.data.pieces import PIECES, POSITION, write_pieces
 from lilliput.data.readers.rows import read_back, shown
-from lilliput.data.resumable import Item, Mark, gauge, goes_on, marked
-from lilliput.data.shard_writer import Lane, Position, Reading, other_corpus
+from lilliput.data.resumable import Item, Offset, fraction_read, is_seekable, iterate_from
+from lilliput.data.shard_writer import CorpusProgress, Position, ShardWriter, other_corpus
 from lilliput.data.split import HeldOut
 from lilliput.data.token_files import (
     SIDES,
@@ -39,8 +39,8 @@ from lilliput.data.token_files import (
     open_index,
     seal_index,
 )
-from lilliput.data.token_stream import Stream
-from lilliput.data.tokenization_progress import Clock, Encoding
+from lilliput.data.token_stream import TokenStream
+from lilliput.data.tokenization_progress import Throughput, TokenizationProgress
 from lilliput.tokenizer.bpe import END, literal
 from lilliput.tokenizer.encoder import Encoder
 
@@ -74,7 +74,7 @@ def write_shards(
     split: HeldOut,
     folder: Path,
     shard_tokens: int = SHARD_TOKENS,
-    progress: Callable[[Encoding], None] = lambda encoding: None,
+    progress: Callable[[TokenizationProgress], None] = lambda encoding: None,
     end: str = END,
     inputs: Any = None,
 ) -> Encoded:
@@ -98,28 +98,28 @@ def write_shards(
     code = np.dtype(index["dtype"]).char
     encoder = Encoder(literal(tokenizer), where=f"the corpus of {folder.name}", code=code)
     key = None if inputs is None else hash_of([inputs, index, to_plain(split), shard_tokens])
-    with Begun(folder, key) as begun:
-        lanes = _Lanes(begun.path, index, split, shard_tokens)
+    with PartialShards(folder, key) as begun:
+        lanes = _Writers(begun.path, index, split, shard_tokens)
         start = begun.open(lanes.by_name)
-        here = Reading(start if goes_on(corpus) else Position())
+        here = CorpusProgress(start if is_seekable(corpus) else Position())
         items = _items(corpus, here.mark, begun.path)
-        clock = Clock(corpus, begun.kept.items, begun.closed, tuple(begun.damaged), progress)
-        clock.told(here.items, here.mark, [])
+        clock = Throughput(corpus, begun.kept.items, begun.closed, tuple(begun.damaged), progress)
+        clock.update(here.items, here.mark, [])
 
-        def encode(batch: list[tuple[Item, Mark]]) -> None:
+        def encode(batch: list[tuple[Item, Offset]]) -> None:
             places = ((place, item) for place, (item, _) in enumerate(batch, here.items) if not isinstance(item, str))
             wanted = [document for place, document in places if lanes.encodes(document, place)]
             sizes = [bytes_of(document) for document in wanted]
             texts = (document.text for document in wanted)
-            tokens = zip(_beside(encoder.stream(texts, add_special_tokens=True)), sizes, strict=True)
+            tokens = zip(_in_background(encoder.stream(texts, add_special_tokens=True)), sizes, strict=True)
             for item, mark in batch:
                 closed = not isinstance(item, str) and lanes.add(here, item, tokens)
                 here.step(item, mark)
                 if here.items == begun.kept.items:
                     begun.compare(here)
                 if closed:
-                    begun.keep(here)
-            clock.told(here.items, here.mark, sizes)
+                    begun.commit(here)
+            clock.update(here.items, here.mark, sizes)
 
         for batch in _batches(items):
             encode(batch)
@@ -156,13 +156,13 @@ class Shards:
         DataError: a file is missing or differs from the index, or the ids are of another tokenizer.
     """
 
-    def __init__(self, folder: Path, tokenizer_hash: str | None = None, verified: Verified | None = None):
+    def __init__(self, folder: Path, tokenizer_hash: str | None = None, verified: HashCache | None = None):
         self.folder = folder
         self._opened = open_index(folder, "documents", tokenizer_hash, verified, _lengths)
         self.index = self._opened.index
         self.end: int = self.index["end"]
 
-    def stream(self, side: Side) -> Stream:
+    def stream(self, side: Side) -> TokenStream:
         """The tokens of one side.
 
         Raises:
@@ -178,7 +178,7 @@ class Shards:
         parts = [self._opened.numbers(name, self.index["dtype"], self.index["vocab"]) for name in names]
         tokens = sum(map(len, parts))
         begins = self._opened.numbers(PIECES, POSITION, tokens) if side == "train" else None
-        return Stream(parts, self.end, begins)
+        return TokenStream(parts, self.end, begins)
 
     def rows(self, side: Side, length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Every token but the first exactly once as a target, in order.
@@ -203,24 +203,24 @@ class Shards:
             yield record.text("id"), record.text("text")
 
 
-class _Lanes:
+class _Writers:
     """Where the documents of a corpus go: into token files by side, and those held out into the held-out texts too."""
 
     def __init__(self, folder: Path, index: dict[str, Any], split: HeldOut, shard_tokens: int):
         head = header(index["dtype"], index["tokenizer"])
-        self._sides = {side: Lane(folder, (side + "-{:05}.bin").format, head, shard_tokens) for side in SIDES}
-        self._texts = Lane(folder, lambda number: HELDOUT_TEXTS)
+        self._sides = {side: ShardWriter(folder, (side + "-{:05}.bin").format, head, shard_tokens) for side in SIDES}
+        self._texts = ShardWriter(folder, lambda number: HELDOUT_TEXTS)
         self._split, self._dtype, self._end = split, index["dtype"], index["end"]
 
     @property
-    def by_name(self) -> dict[str, Lane]:
+    def by_name(self) -> dict[str, ShardWriter]:
         return {**self._sides, "texts": self._texts}
 
     def encodes(self, document: Document, place: int) -> bool:
         """Whether the tokens of the document at this place of the corpus are to be written."""
         return self._sides[self._side(document)].wants(place)
 
-    def add(self, here: Reading, document: Document, tokens: "Iterator[tuple[array[int], int]]") -> bool:
+    def add(self, here: CorpusProgress, document: Document, tokens: "Iterator[tuple[array[int], int]]") -> bool:
         """Write the document that `here` comes next, of which `tokens` has ids and size if it is to be encoded.
 
         Returns:
@@ -244,9 +244,9 @@ class _Lanes:
         slices = (numbers[start : start + _SLICE] for start in range(0, len(numbers), _SLICE))
         return (in_bytes(some, self._dtype) for some in chain([[self._end]], slices)), len(numbers) + 1
 
-    def close(self, here: Reading) -> None:
+    def close(self, here: CorpusProgress) -> None:
         """Close all files; the held-out texts are there even if nothing is held out."""
-        if not self._texts.entries:
+        if not self._texts.shards:
             self._texts.begin(here)
         for lane in self.by_name.values():
             lane.close()
@@ -256,17 +256,17 @@ class _Lanes:
         numbers = [
             {"name": file.name, "side": side, "tokens": file.tokens, "documents": file.documents, "sha256": file.sha256}
             for side, lane in self._sides.items()
-            for file in lane.entries
+            for file in lane.shards
         ]
-        return [*numbers, *({"name": file.name, "sha256": file.sha256} for file in self._texts.entries)]
+        return [*numbers, *({"name": file.name, "sha256": file.sha256} for file in self._texts.shards)]
 
     def totals(self) -> dict[str, dict[str, int]]:
         """Tokens, documents and bytes of text by side."""
         return {
             side: {
-                "tokens": sum(file.tokens for file in lane.entries),
-                "documents": sum(file.documents for file in lane.entries),
-                "bytes": sum(file.text for file in lane.entries),
+                "tokens": sum(file.tokens for file in lane.shards),
+                "documents": sum(file.documents for file in lane.shards),
+                "bytes": sum(file.text for file in lane.shards),
             }
             for side, lane in self._sides.items()
         }
@@ -275,9 +275,9 @@ class _Lanes:
         return "heldout" if self._split.is_heldout(document.group) else "train"
 
 
-def _beside(encoded: "Iterator[array[int]]") -> "Iterator[array[int]]":
+def _in_background(encoded: "Iterator[array[int]]") -> "Iterator[array[int]]":
     """The same ids, which are made beside this thread."""
-    while some := beside(_some, encoded):
+    while some := run_in_background(_some, encoded):
         while some:
             yield some.popleft()
 
@@ -301,17 +301,17 @@ def _line(document: Document) -> Iterator[bytes]:
     yield b'"}\n'
 
 
-def _items(corpus: Corpus, mark: Mark | None, begun: Path) -> Iterator[tuple[Item, Mark]]:
+def _items(corpus: Corpus, mark: Offset | None, begun: Path) -> Iterator[tuple[Item, Offset]]:
     """The items of a corpus, from a mark on that was kept.
 
     Raises:
         DataError: it is no mark of this corpus.
     """
     if mark is None:
-        return marked(corpus)
+        return iterate_from(corpus)
     try:
-        gauge(corpus)(mark)
-        items = marked(corpus, mark)
+        fraction_read(corpus)(mark)
+        items = iterate_from(corpus, mark)
         return chain(list(islice(items, 1)), items)
     except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
         raise DataError(
@@ -337,9 +337,9 @@ def _lengths(index: dict[str, Any]) -> dict[str, int]:
     return lengths | {PIECES: index["pieces"] * np.dtype(POSITION).itemsize}
 
 
-def _batches(items: Iterable[tuple[Item, Mark]]) -> Iterator[list[tuple[Item, Mark]]]:
+def _batches(items: Iterable[tuple[Item, Offset]]) -> Iterator[list[tuple[Item, Offset]]]:
     """Enough at a time to keep every core busy, few enough to fit in memory."""
-    batch: list[tuple[Item, Mark]] = []
+    batch: list[tuple[Item, Offset]] = []
     characters = 0
     for item, mark in items:
         batch.append((item, mark))

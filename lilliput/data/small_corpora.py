@@ -12,11 +12,11 @@ from itertools import islice
 from typing import Any, ClassVar, Literal
 
 from lilliput.data.conversations import ChatCorpus, Conversation
-from lilliput.data.corpora.filters import Curated
-from lilliput.data.documents import Corpus, Document, Files, documents_of
+from lilliput.data.corpora.filters import Filtered
+from lilliput.data.documents import Corpus, Document, TextFiles, documents_of
 from lilliput.data.readers.formats import holds_rows
 from lilliput.data.readers.paths import files_of
-from lilliput.data.resumable import Gauge, Item, Mark, gauge, marked
+from lilliput.data.resumable import FractionRead, Item, Offset, fraction_read, iterate_from
 from lilliput.data.split import HeldOut, Split
 
 Way = Literal["groups", "ends", "lowest", "large"]
@@ -70,9 +70,9 @@ def extent(corpus: Any) -> Extent:
 
 def _text_files(corpus: Any) -> list[int]:
     """Bytes of every local file, where each of them is a text; none of another corpus."""
-    while isinstance(corpus, Curated):
+    while isinstance(corpus, Filtered):
         corpus = corpus.source
-    if not isinstance(corpus, Files):
+    if not isinstance(corpus, TextFiles):
         return []
     files = files_of(corpus.paths)
     return [] if any(map(holds_rows, files)) else [path.stat().st_size for path in files]
@@ -80,7 +80,7 @@ def _text_files(corpus: Any) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Ends:
-    """The ends of `Parted` texts are held out."""
+    """The ends of `WithHeldOutEnds` texts are held out."""
 
     share: float
 
@@ -91,7 +91,7 @@ class Ends:
 
 @dataclass(frozen=True, kw_only=True)
 class LargeEnds:
-    """The ends of large `Parted` texts are held out, and of the others those that a split says."""
+    """The ends of large `WithHeldOutEnds` texts are held out, and of the others those that a split says."""
 
     split: Split
 
@@ -127,24 +127,24 @@ def sides(corpus: Any, split: Split, way: Way) -> tuple[Any, HeldOut]:
     """A corpus as it is to be encoded, and what says which of its groups are held out."""
     match way:
         case "ends":
-            return Parted(source=corpus, share=split.share), Ends(share=split.share)
+            return WithHeldOutEnds(source=corpus, share=split.share), Ends(share=split.share)
         case "lowest":
             return corpus, lowest(corpus, split)
         case "large":
             least = round(split.share * sum(_text_files(corpus)))
-            return Parted(source=corpus, share=split.share, least=least), LargeEnds(split=split)
+            return WithHeldOutEnds(source=corpus, share=split.share, least=least), LargeEnds(split=split)
     return corpus, split
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parted:
+class WithHeldOutEnds:
     """A corpus whose texts are cut in two, near so large a share from their ends; what is too short stays whole."""
 
     source: Corpus
     share: float
     least: int = 0
     """UTF-8 bytes of a text that is cut; smaller ones stay in their own groups."""
-    goes_on: ClassVar[bool] = False  # a mark would have to say which part comes next, and few texts are soon read again
+    is_seekable: ClassVar[bool] = False  # an offset would have to say which part is next
 
     def identity(self) -> Any:
         """What the source's documents depend on."""
@@ -152,11 +152,11 @@ class Parted:
 
     def documents(self) -> Iterator[Document]:
         """The parts of the source's documents, in its order."""
-        return documents_of(self.marked())
+        return documents_of(self.iterate_from())
 
-    def marked(self, after: Mark | None = None) -> Iterator[tuple[Item, Mark]]:
+    def iterate_from(self, after: Offset | None = None) -> Iterator[tuple[Item, Offset]]:
         """The same, and the reasons for which filters dropped others, with the marks of the source."""
-        for item, mark in marked(self.source, after):
+        for item, mark in iterate_from(self.source, after):
             if isinstance(item, str) or (self.least and len(item.text.encode("utf-8", "surrogatepass")) < self.least):
                 yield item, mark
                 continue
@@ -165,9 +165,9 @@ class Parted:
             while parts:
                 yield parts.popleft(), mark
 
-    def gauge(self) -> Gauge:
+    def fraction_read(self) -> FractionRead:
         """That of the source."""
-        return gauge(self.source)
+        return fraction_read(self.source)
 
     def _parts(self, document: Document) -> deque[Document]:
         place = cut(document.text, self.share)

@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 
 from lilliput.base.errors import DataError
 from lilliput.base.files import hash_of, read_json, sha256, write_json
-from lilliput.base.hash_cache import BLOCK, Sums, Verified
+from lilliput.base.hash_cache import BLOCK, HashCache, Sums
 from lilliput.base.limits import plain_name
 from lilliput.data.readers.rows import shown
 from lilliput.tokenizer.bpe import END_ID, tokenizer_hash
@@ -39,7 +39,7 @@ _MAGIC = b"LILLIPUT"
 REWRITE = 'delete the folder and write it again with "lilliput run RECIPE"'
 
 
-class Opened(NamedTuple):
+class TokenFolder(NamedTuple):
     """A folder of token files that are what its index says."""
 
     folder: Path
@@ -47,12 +47,12 @@ class Opened(NamedTuple):
     sums: dict[str, Sums]
     """Of the blocks of each `.bin` file, by its name."""
 
-    def numbers(self, name: str, dtype: str, below: int) -> "Numbers":
+    def numbers(self, name: str, dtype: str, below: int) -> "TokenArray":
         """The numbers of a `.bin` file, all of them below a limit."""
-        return Numbers(self.folder / name, dtype, self.sums[name], below)
+        return TokenArray(self.folder / name, dtype, self.sums[name], below)
 
 
-class Numbers:
+class TokenArray:
     """The numbers of a `.bin` file, [N], mapped into memory; of each block the first reading compares its checksum.
 
     Args:
@@ -167,8 +167,8 @@ def seal_index(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
 
 
 def open_index(
-    folder: Path, kind: str, tokenizer: str | None, verified: Verified | None, lengths: Callable[[Any], dict[str, int]]
-) -> Opened:
+    folder: Path, kind: str, tokenizer: str | None, verified: HashCache | None, lengths: Callable[[Any], dict[str, int]]
+) -> TokenFolder:
     """Read `index.json` and compare every file with it.
 
     Args:
@@ -207,14 +207,14 @@ def open_index(
             raise DataError(f"the file {name.name} is missing", where=str(name), hint=REWRITE)
     wrong = [folder / name for name, size in expected.items() if (folder / name).stat().st_size != _HEADER.size + size]
     numbers = {folder / name: hashes[folder / name] for name in expected if folder / name not in wrong}
-    sums, differing = (verified or Verified(folder)).check(numbers)
+    sums, differing = (verified or HashCache(folder)).check(numbers)
     differing += wrong
     differing += [name for name, hashed in hashes.items() if name.name not in expected and sha256(name) != hashed]
     if differing:
         names = ", ".join(name.name for name in differing)
         what = f"the file {names} differs" if len(differing) == 1 else f"the files {names} differ"
         raise DataError(f"{what} from the index", where=str(differing[0]), hint=REWRITE)
-    return Opened(folder, index, {name.name: known for name, known in sums.items()})
+    return TokenFolder(folder, index, {name.name: known for name, known in sums.items()})
 
 
 def _read(path: Path) -> dict[str, Any]:

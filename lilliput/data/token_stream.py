@@ -3,10 +3,10 @@
 import numpy as np
 
 from lilliput.base.errors import DataError
-from lilliput.data.token_files import REWRITE, Numbers
+from lilliput.data.token_files import REWRITE, TokenArray
 
 
-class Stream:
+class TokenStream:
     """The tokens of one side, end to end, as a circle; `end` begins each document.
 
     Args:
@@ -15,7 +15,7 @@ class Stream:
         begins: of the pieces that passes shuffle (see `pieces.py`); None for a side that is only read in order.
     """
 
-    def __init__(self, parts: list[Numbers], end: int, begins: Numbers | None = None):
+    def __init__(self, parts: list[TokenArray], end: int, begins: TokenArray | None = None):
         self.end = end
         self._parts, self._begins = parts, begins
         self._starts = np.cumsum([0, *(len(part) for part in parts)])

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lilliput.data.documents import Corpus
-from lilliput.data.resumable import Mark, gauge
+from lilliput.data.resumable import Offset, fraction_read
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoding:
+class TokenizationProgress:
     """A moment of it."""
 
     documents: int
@@ -30,7 +30,7 @@ class Encoding:
     """Seconds, as far as that can be told."""
 
 
-class Clock:
+class Throughput:
     """Tells how far it is.
 
     Args:
@@ -42,14 +42,19 @@ class Clock:
     """
 
     def __init__(
-        self, corpus: Corpus, kept: int, shards: int, damaged: tuple[str, ...], tell: Callable[[Encoding], None]
+        self,
+        corpus: Corpus,
+        kept: int,
+        shards: int,
+        damaged: tuple[str, ...],
+        tell: Callable[[TokenizationProgress], None],
     ):
         self._kept, self._shards, self._damaged, self._tell = kept, shards, damaged, tell
-        self._gauge = gauge(corpus)
+        self._gauge = fraction_read(corpus)
         self._encoded = self._bytes = 0
         self._first: tuple[float, float] | None = None
 
-    def told(self, documents: int, mark: Mark, sizes: Sequence[int]) -> None:
+    def update(self, documents: int, mark: Offset, sizes: Sequence[int]) -> None:
         """That so many documents are read, up to a mark, and those of these UTF-8 bytes were encoded just now."""
         self._encoded += len(sizes)
         now, share = time.perf_counter(), None if mark is None else self._gauge(mark)
@@ -64,7 +69,7 @@ class Clock:
         elif documents >= self._kept:  # from here on: reading again takes another time
             self._first = now, share or 0.0
         self._tell(
-            Encoding(
+            TokenizationProgress(
                 documents=documents,
                 kept=self._kept,
                 shards=self._shards,

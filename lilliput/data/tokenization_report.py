@@ -7,7 +7,7 @@ from lilliput.base.progress import Progress
 from lilliput.base.text_units import duration, size
 from lilliput.data.split import Split
 from lilliput.data.token_files import SIDES
-from lilliput.data.tokenization_progress import Encoding
+from lilliput.data.tokenization_progress import TokenizationProgress
 from lilliput.data.validation import in_words, lost
 
 COUNTED = ("bytes", "documents", "conversations", "rows", "tokens")
@@ -35,13 +35,13 @@ def lines_of(made: Mapping[str, Any], split: Split) -> Iterator[str]:
             yield f"{side} {in_words(counts)}"
 
 
-class Told:
+class ProgressLines:
     """Shows what is told of an encoding: at first what is there already, then how far it is."""
 
     def __init__(self, shown: Progress):
         self._shown, self._begun = shown, False
 
-    def __call__(self, encoding: Encoding) -> None:
+    def __call__(self, encoding: TokenizationProgress) -> None:
         if not self._begun and encoding.kept:
             self._shown.say(f"{encoding.kept:,} documents are encoded already, in {encoding.shards:,} closed files")
         for name in encoding.damaged if not self._begun else ():
@@ -50,7 +50,7 @@ class Told:
         self._shown.show(_how_far(encoding))
 
 
-def _how_far(encoding: Encoding) -> str:
+def _how_far(encoding: TokenizationProgress) -> str:
     if encoding.documents < encoding.kept:
         return f"{encoding.documents:,} of {encoding.kept:,} documents read again, not encoded again"
     parts = [f"{encoding.documents:,} documents encoded"]

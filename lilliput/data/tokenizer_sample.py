@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from lilliput.data.corpora.filters import Curated
-from lilliput.data.documents import Corpus, Document, Files
+from lilliput.data.corpora.filters import Filtered
+from lilliput.data.documents import Corpus, Document, TextFiles
 from lilliput.data.readers.formats import COMPRESSED
 from lilliput.data.readers.paths import files_of
-from lilliput.data.small_corpora import Parted
+from lilliput.data.small_corpora import WithHeldOutEnds
 from lilliput.data.split import HeldOut, fraction_of
 
 PART = 65_536
@@ -60,9 +60,9 @@ def _drawn(document: Document, share: float, part: int) -> Iterator[str]:
 
 def _text_bytes(corpus: Any) -> int | None:
     """About how much text local files hold; None of another corpus."""
-    while isinstance(corpus, Curated | Parted):
+    while isinstance(corpus, Filtered | WithHeldOutEnds):
         corpus = corpus.source
-    if not isinstance(corpus, Files):
+    if not isinstance(corpus, TextFiles):
         return None
     files = ((path, path.stat().st_size) for path in files_of(corpus.paths))
     return sum(size * (GROWS if path.suffix.lower() in PACKED else 1) for path, size in files)

@@ -57,7 +57,7 @@ def check_lost(name: str, sides: Sides, length: int, allowed: float, phases: Seq
     raise DataError(
         f"{share:.1%} of the conversations of {name!r} are not whole in the rows: {in_words(counts)}",
         where=f"{whole:,} conversations in rows of {length:,} tokens; at most {allowed:.1%} may be lost",
-        hint=f"{raised if phases else ''}allow it: {fields} (in a recipe, Chats(corpus={name!r}, lost={enough:g}))",
+        hint=f"{raised if phases else ''}allow it: {fields} (in a recipe, ChatData(corpus={name!r}, lost={enough:g}))",
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from lilliput.base.background import Beside, beside
+from lilliput.base.background import BackgroundCall, run_in_background
 from lilliput.base.errors import DataError
 
 DICTIONARY = 64 * 2**20
@@ -48,7 +48,7 @@ def xz_bits_per_byte(texts: Sequence[str]) -> float:
     Raises:
         DataError: there is no text.
     """
-    return 8 * beside(_compressed_size, _joined(texts)) / _text_bytes(texts)
+    return 8 * run_in_background(_compressed_size, _joined(texts)) / _text_bytes(texts)
 
 
 def xz_bits_per_byte_given(train_texts: Iterable[str], heldout_texts: Sequence[str]) -> float:
@@ -66,7 +66,7 @@ def xz_bits_per_byte_given(train_texts: Iterable[str], heldout_texts: Sequence[s
     heldout = _joined(heldout_texts)
     train = _joined(train_texts) + b"\0"
     train = train[max(0, len(train) + len(heldout) - DICTIONARY) :]
-    both, alone = Beside(_compressed_size, train + heldout), Beside(_compressed_size, train)
+    both, alone = BackgroundCall(_compressed_size, train + heldout), BackgroundCall(_compressed_size, train)
     return 8 * (both.result() - alone.result()) / text_bytes
 
 

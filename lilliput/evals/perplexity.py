@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lilliput.base.errors import DataError
-from lilliput.data.documents import Files, bytes_of
+from lilliput.data.documents import TextFiles, bytes_of
 from lilliput.data.readers.formats import holds_rows
 from lilliput.evals.evaluation import Evaluation
 from lilliput.evals.harness import evaluate
@@ -40,7 +40,7 @@ def measure_text(
 
     Args:
         model_folder: config, weights, tokenizer, and the model's own code where it has any; or a native model.
-        path: rows, a document each, in any format of `Files`; or plain text, whose documents are pieces of at least
+        path: rows, a document each, in any format of `TextFiles`; or plain text, whose documents are pieces of at least
             10,000 characters that end where a line does. Compressed files are read as they are.
         column: of the rows' texts; `text` unless told.
         device: as torch names it.
@@ -87,7 +87,7 @@ def _documents(path: Path, column: str | None) -> Iterator[str]:
         raise DataError(f"{path} is no file", where="--text", hint="give one file; compressed ones may be")
     if column is not None and not holds_rows(path):
         raise DataError(f"{path} holds plain text, which has no columns", where="--column", hint="leave it out")
-    for document in Files(paths=(str(path),), text=column or "text").documents():
+    for document in TextFiles(paths=(str(path),), text=column or "text").documents():
         bytes_of(document)  # what is no text has none
         yield from (document.text,) if holds_rows(path) else _pieces(document.text)
 

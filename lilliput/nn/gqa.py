@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lilliput.base.errors import RecipeError
-from lilliput.base.spec import check_cap, check_range
+from lilliput.base.spec import check_range, check_softcap
 from lilliput.nn.norm import RMSNormLayer
 from lilliput.nn.rope import Everywhere, Rope
 from lilliput.ops.attention import attention, heads
@@ -36,7 +36,7 @@ class GQA:
 
     def __post_init__(self) -> None:
         check_range("GQA", 1, inf, heads=self.heads, kv_heads=self.kv_heads, head_width=self.head_width)
-        check_cap("GQA", softcap=self.softcap)
+        check_softcap("GQA", softcap=self.softcap)
         if self.heads % self.kv_heads:
             raise RecipeError(
                 f"{self.heads} query heads cannot share {self.kv_heads} key heads evenly",

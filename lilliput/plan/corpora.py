@@ -16,22 +16,22 @@ from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.data.conversations import ChatFiles
 from lilliput.data.corpora.arithmetic import Arithmetic
-from lilliput.data.corpora.concatenated import Joined, JoinedChats
+from lilliput.data.corpora.concatenated import Concatenated, ConcatenatedChats
 from lilliput.data.corpora.documentation.installed import Installed
 from lilliput.data.corpora.documentation.questions import DocumentationQuestions
-from lilliput.data.corpora.filters import Curated
+from lilliput.data.corpora.filters import Filtered
 from lilliput.data.corpora.hub import HubChats, HubText
 from lilliput.data.corpora.teacher import Teacher
-from lilliput.data.documents import Files
+from lilliput.data.documents import TextFiles
 from lilliput.data.mixture import Mixture
-from lilliput.data.partial_shards import begun_folders
-from lilliput.data.resumable import gauge, marked
+from lilliput.data.partial_shards import partial_folders
+from lilliput.data.resumable import fraction_read, iterate_from
 from lilliput.recipe import Recipe, Release
 from lilliput.train.phase import Phase
 
 BYTES_PER_TOKEN = 4
 """Of text, where nothing is encoded yet: English in tokenizers of a few thousand to a hundred thousand ids."""
-SAMPLE = {Files: 4_000_000, Arithmetic: 50_000}
+SAMPLE = {TextFiles: 4_000_000, Arithmetic: 50_000}
 """Bytes of text that a corpus is estimated from: enough to see past what decompression reads ahead, in a moment."""
 
 
@@ -107,11 +107,11 @@ def source(corpus: Any) -> str:
         case HubText() | HubChats():
             parts = [corpus.dataset, corpus.config, None if corpus.split == "train" else corpus.split]
             return ", ".join(part for part in parts if part)
-        case Files() | ChatFiles():
+        case TextFiles() | ChatFiles():
             return ", ".join(corpus.paths)
-        case Curated():
+        case Filtered():
             return f"{source(corpus.source)}, filtered"
-        case Joined() | JoinedChats():
+        case Concatenated() | ConcatenatedChats():
             return "; ".join(map(source, corpus.sources))
         case Installed():
             count = len(corpus.distributions)
@@ -167,10 +167,10 @@ def _as_recorded(recipe: Recipe, name: str, run: RunFolder) -> _Size | None:
 
 def _changed(corpus: Any, content: Any) -> bool:
     """Whether local files are others than those that were encoded. Files that are away are taken for what they were."""
-    if isinstance(corpus, Curated):
+    if isinstance(corpus, Filtered):
         return _changed(corpus.source, content)
     try:
-        return isinstance(corpus, Files | ChatFiles) and corpus.identity() != content
+        return isinstance(corpus, TextFiles | ChatFiles) and corpus.identity() != content
     except LilliputError:
         return False
 
@@ -178,7 +178,7 @@ def _changed(corpus: Any, content: Any) -> bool:
 def _begun(name: str, folder: Path | None) -> int:
     if folder is None:
         return 0
-    begun = [path for path in begun_folders(folder / "shards") if path.name.startswith(name + BEGUN)]
+    begun = [path for path in partial_folders(folder / "shards") if path.name.startswith(name + BEGUN)]
     return sum(file.stat().st_size for path in begun for file in path.glob("*.bin"))
 
 
@@ -193,15 +193,15 @@ def _estimated(corpus: Any, width: int) -> _Size:
 def _text_bytes(corpus: Any) -> int | None:
     """UTF-8 bytes of text, roughly."""
     innermost = corpus
-    while isinstance(innermost, Curated):
+    while isinstance(innermost, Filtered):
         innermost = innermost.source
     match innermost:
         case HubText():
             return innermost.most_bytes
-        case Joined():
+        case Concatenated():
             parts = [_text_bytes(one) for one in innermost.sources]
             return None if None in parts else sum(part for part in parts if part is not None)
-        case Files() | Arithmetic():
+        case TextFiles() | Arithmetic():
             return _sampled(corpus, SAMPLE[type(innermost)])
     return None
 
@@ -210,10 +210,10 @@ def _sampled(corpus: Any, enough: int) -> int | None:
     """From the first documents, and how much of the corpus they are; None where there is nothing to be read."""
     size = 0
     try:
-        for item, mark in marked(corpus):
+        for item, mark in iterate_from(corpus):
             size += 0 if isinstance(item, str) else len(item.text.encode("utf-8", "surrogatepass"))
             if size >= enough:
-                share = gauge(corpus)(mark)
+                share = fraction_read(corpus)(mark)
                 return round(size / share) if share else None
     except LilliputError:
         return None

@@ -15,7 +15,7 @@ import torch
 from lilliput.base.files import hash_of
 from lilliput.base.spec import to_plain
 from lilliput.base.units import Tokens
-from lilliput.data.chat_rows import Chats
+from lilliput.data.chat_rows import ChatData
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.optim.schedule import Constant
 from lilliput.plan.cost import Cost, Pass
@@ -52,7 +52,7 @@ class WholeSteps:
 
     def cost(self, phase: Phase, spec: ModelSpec) -> Cost:
         """Of a phase with a model of this shape; phases that differ in their data alone cost the same."""
-        weight = ANSWERS if isinstance(phase.data, Chats) else 1.0
+        weight = ANSWERS if isinstance(phase.data, ChatData) else 1.0
         alike = replace(phase, name="any", data=None, tokens=Tokens(1e18), schedule=Constant(), resumes=None)  # type: ignore[arg-type]
         key = hash_of([to_plain(spec), to_plain(alike), weight])
         if key not in self._costs:

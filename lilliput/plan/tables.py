@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lilliput.base.terminal import Terminal, visible
-from lilliput.base.text_units import duration, energy, number, operations, price, size
+from lilliput.base.text_units import duration, energy, flops, number, price, size
 
 HELD = ("weights", "gradients", "optimizer", "average")
 
@@ -139,7 +139,7 @@ def _phases(plan: dict[str, Any]) -> Table:
             "what fits" if phase["micro_batches"]["rows"] is None else _some(phase["micro_batches"]["rows"], "row"),
             number(phase["tokens"]),
             f"{phase['tokens_per_parameter']:,.1f}",
-            operations(phase["operations"]),
+            flops(phase["operations"]),
         )
         if len({stage["tokens_per_position"] for stage in phase["stages"]}) > 1:
             for stage in phase["stages"]:
@@ -155,7 +155,7 @@ def _phases(plan: dict[str, Any]) -> Table:
             "",
             number(totals["tokens"]),
             "",
-            operations(totals["operations"]),
+            flops(totals["operations"]),
         )
     return table
 

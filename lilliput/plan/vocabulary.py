@@ -5,8 +5,8 @@ from typing import Any
 
 from lilliput.base.errors import DataError
 from lilliput.base.run_folder import RunFolder
-from lilliput.data.corpora.filters import Curated
-from lilliput.data.documents import Files
+from lilliput.data.corpora.filters import Filtered
+from lilliput.data.documents import TextFiles
 from lilliput.data.tokenizer_sample import sampled
 from lilliput.recipe import Recipe, vocabulary_of
 from lilliput.tokenizer.bpe import BPE
@@ -40,4 +40,4 @@ def foreseen(recipe: Recipe, folder: Path) -> int | None:
 
 
 def _is_local(corpus: Any) -> bool:
-    return isinstance(corpus, Files) or (isinstance(corpus, Curated) and _is_local(corpus.source))
+    return isinstance(corpus, TextFiles) or (isinstance(corpus, Filtered) and _is_local(corpus.source))

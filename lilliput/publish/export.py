@@ -19,7 +19,7 @@ from torch import Tensor
 
 import lilliput
 from lilliput.base.errors import ExportError, RecipeError
-from lilliput.base.files import read_json, sealed, sha256, write_bytes, write_json, write_text
+from lilliput.base.files import read_json, sha256, with_checksum, write_bytes, write_json, write_text
 from lilliput.base.safetensors_headers import WEIGHTS_FILE
 from lilliput.base.spec import to_plain
 from lilliput.generate.sampling import Sampling
@@ -165,7 +165,7 @@ def export(
             path.name: sha256(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name != CARD_FILE
         },
     }
-    write_json(folder / RELEASE_FILE, sealed(release))
+    write_json(folder / RELEASE_FILE, with_checksum(release))
 
 
 def rounded_weights(model: LanguageModel, dtype: Dtype) -> dict[str, Tensor]:

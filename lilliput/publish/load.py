@@ -5,7 +5,7 @@ from typing import Any
 
 from lilliput.base.errors import RunError, reading
 from lilliput.base.field_types import check_kinds
-from lilliput.base.files import sha256, unsealed
+from lilliput.base.files import sha256, verify_checksum
 from lilliput.base.limits import plain_name
 from lilliput.base.safetensors_headers import HINT
 from lilliput.base.spec import from_plain
@@ -106,7 +106,7 @@ def _release(folder: Path) -> dict[str, Any]:
             hint="read it with the version of Lilliput that wrote it",
         )
     try:
-        release = unsealed(release)
+        release = verify_checksum(release)
     except ValueError as error:
         raise RunError(f"{RELEASE_FILE} is damaged ({error})", where=str(path), hint=HINT) from error
     missing = {"layout", "model", "generation", "tokenizer", "files"} - release.keys()

@@ -5,8 +5,8 @@ choice; odinnext-138m-best is the same model on the way that published evidence 
 """
 
 from lilliput.base.units import Share, Steps, Tokens
-from lilliput.data.chat_rows import Chats
-from lilliput.data.corpora.concatenated import JoinedChats
+from lilliput.data.chat_rows import ChatData
+from lilliput.data.corpora.concatenated import ConcatenatedChats
 from lilliput.data.corpora.hub import HubChats, HubText
 from lilliput.data.corpora.teacher import Teacher
 from lilliput.data.mixture import Mixture
@@ -100,7 +100,7 @@ sft = Phase(
     tokens=Tokens(6_000 * 32 * 2_048),  # steps x rows x length = 393,216,000
     length=2_048,
     batch_tokens=32 * 2_048,
-    data=Chats(corpus="instructions"),
+    data=ChatData(corpus="instructions"),
     optimizer=AdamW(lr=2e-5),
     schedule=WarmupStableDecay(warmup=Steps(200), decay=Share(0.5), shape="linear", floor=0.0),
     save_every=Steps(1_000),
@@ -111,7 +111,7 @@ seqkd = Phase(
     tokens=Tokens(120 * 32 * 2_048),  # 7,864,320: ten thousand replies of some four hundred tokens, twice
     length=2_048,
     batch_tokens=32 * 2_048,
-    data=Chats(corpus="replies"),
+    data=ChatData(corpus="replies"),
     optimizer=AdamW(lr=1e-5),
     schedule=WarmupStableDecay(warmup=Steps(20), decay=Share(0.5), shape="linear", floor=0.0),
 )
@@ -140,7 +140,7 @@ recipe = Recipe(
             licence="odc-by",
             tokens=Tokens(TOKENS),
         ),
-        "instructions": JoinedChats(sources=(smol_smoltalk, no_robots)),
+        "instructions": ConcatenatedChats(sources=(smol_smoltalk, no_robots)),
         "replies": Teacher(
             model="LiquidAI/LFM2.5-1.2B-Instruct",
             prompts=smol_smoltalk,  # our choice: the card does not say whose questions were answered

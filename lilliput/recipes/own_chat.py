@@ -10,7 +10,7 @@ and change what you like; the guide "your own text" goes through it.
 from dataclasses import replace
 
 from lilliput.base.units import Share, Tokens
-from lilliput.data.chat_rows import Chats
+from lilliput.data.chat_rows import ChatData
 from lilliput.data.conversations import ChatFiles
 from lilliput.growth.add_tokens import AddTokens
 from lilliput.optim.normuon import NorMuon
@@ -39,7 +39,7 @@ recipe = replace(
             tokens=Tokens(260 * 8 * 512),  # steps x rows x length = 1,064,960
             length=512,
             batch_tokens=8 * 512,
-            data=Chats(corpus="chats"),
+            data=ChatData(corpus="chats"),
             optimizer=NorMuon(lr=1e-2, adam_lr=6e-3),
             schedule=WarmupStableDecay(warmup=Share(0.02), decay=Share(0.5), shape="linear", floor=0.02),
         ),

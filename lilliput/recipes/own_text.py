@@ -6,7 +6,7 @@ Copy it (`lilliput recipe copy own-text`) and change what you like; the guide "y
 """
 
 from lilliput.base.units import Share, Tokens
-from lilliput.data.documents import Files
+from lilliput.data.documents import TextFiles
 from lilliput.data.mixture import Mixture
 from lilliput.data.split import Split
 from lilliput.model import ModelSpec
@@ -26,7 +26,7 @@ from lilliput.train.phase import Phase, Stage
 recipe = Recipe(
     name="own-text",
     about="A small attention model of a folder of texts.",
-    corpora={"texts": Files(paths=("texts",))},  # text files, JSON Lines or Parquet; --source texts=... says others
+    corpora={"texts": TextFiles(paths=("texts",))},  # text files, JSON Lines or Parquet; --source texts=... says others
     # Simple text fills fewer ids, and the model then has as few. To learn them takes 20 to 90 bytes of memory for each
     # byte of the sample, most of them in languages that put no blanks between words.
     tokenizer=BPE(vocab=4_096, at_most=True, sample_bytes=5_000_000),

@@ -5,7 +5,7 @@ instruct release, evaluation, cards.
 """
 
 from lilliput.base.units import Share, Steps, Tokens
-from lilliput.data.chat_rows import Chats
+from lilliput.data.chat_rows import ChatData
 from lilliput.data.corpora.arithmetic import Arithmetic
 from lilliput.data.corpora.documentation.installed import Installed
 from lilliput.data.corpora.documentation.questions import DocumentationQuestions
@@ -53,7 +53,7 @@ sft = Phase(
     tokens=Tokens(260 * 8 * 256),  # 532,480; small steps, because learning to repeat the asked name takes many
     length=256,
     batch_tokens=8 * 256,
-    data=Chats(corpus="questions"),
+    data=ChatData(corpus="questions"),
     stages=next_token,
     optimizer=NorMuon(lr=1e-2, adam_lr=6e-3),
     schedule=WarmupStableDecay(warmup=Steps(5), decay=Share(0.5), shape="linear", floor=0.02),

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lilliput.base.errors import LilliputError, RunError, reading
-from lilliput.base.files import read_json, unsealed
+from lilliput.base.files import read_json, verify_checksum
 from lilliput.base.hub import reading_only
 from lilliput.base.run_code import UntrustedCodeError
 from lilliput.base.run_folder import RunFolder
@@ -143,4 +143,4 @@ def _resuming(recipe: Recipe, place: int, entry: Phase) -> dict[str, Any]:
 
 def _read(path: Path) -> Any:
     with reading(path, f"put it back from a copy, or remove it: lilliput run {path.parent}", "the file is damaged"):
-        return unsealed(read_json(path)) if path.is_file() else None
+        return verify_checksum(read_json(path)) if path.is_file() else None

@@ -13,7 +13,7 @@ from rich.console import Console
 from lilliput.base.errors import reading
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
-from lilliput.data.chat_rows import ChatRows
+from lilliput.data.chat_rows import PackedChats
 from lilliput.data.conversations import Message
 from lilliput.data.shards import Shards
 from lilliput.evals.baselines import unigram_bits_per_byte, xz_bits_per_byte, xz_bits_per_byte_given
@@ -48,7 +48,7 @@ class Assessor:
     def __init__(self, run: RunFolder, recipe: Recipe, machine: Machine, console: Console, items: Items):
         self._run, self._recipe, self._machine, self._console, self._items = run, recipe, machine, console, items
 
-    def scores(self, release: Release, weights: str, heldout: Shards, chats: ChatRows | None) -> dict[str, Any]:
+    def scores(self, release: Release, weights: str, heldout: Shards, chats: PackedChats | None) -> dict[str, Any]:
         """Scores and samples of an exported release, whose weights have the hash `weights`.
 
         Those that are there are kept, and no network is asked, unless they were made of other weights or by other
@@ -90,10 +90,10 @@ class Assessor:
                 samples = self._samples(load(folder), heldout, chats)
             return evaluation | {"samples": samples}
 
-        return self._run.part(f"evals/{release.name}", inputs, make)
+        return self._run.cached(f"evals/{release.name}", inputs, make)
 
     def _replies(
-        self, folder: Path, chats: ChatRows, work: Path, scores: list[dict[str, Any]], code: bool
+        self, folder: Path, chats: PackedChats, work: Path, scores: list[dict[str, Any]], code: bool
     ) -> dict[str, Any]:
         """The scores with those of replies; or why there are none, which is no reason to lose a trained model."""
         try:
@@ -137,7 +137,7 @@ class Assessor:
                     "xz_given_train": xz_bits_per_byte_given(self._training_texts(heldout), texts),
                 }
 
-        return self._run.part(f"baselines/{release.heldout}", {"tokens": heldout.index["sha256"]}, make)
+        return self._run.cached(f"baselines/{release.heldout}", {"tokens": heldout.index["sha256"]}, make)
 
     def _training_texts(self, tokens: Shards) -> list[str]:
         """The training texts, or as many of the first as xz can look back on, from their tokens.
@@ -150,7 +150,7 @@ class Assessor:
         tokenizer = load_tokenizer(self._run.path / "tokenizer")
         return tokenizer.decode_batch([document[1:].tolist() for document in documents], skip_special_tokens=False)
 
-    def _samples(self, published: Published, heldout: Shards, chats: ChatRows | None) -> list[dict[str, str]]:
+    def _samples(self, published: Published, heldout: Shards, chats: PackedChats | None) -> list[dict[str, str]]:
         """What the release writes by its own settings: answers to held-out questions, or ends of held-out texts."""
         if chats is not None:
             shown = list(islice(_openings(chats), SAMPLES))
@@ -185,13 +185,13 @@ def _first(texts: Iterable[str], size: int) -> Iterator[str]:
             return
 
 
-def _openings(chats: ChatRows) -> Iterator[str]:
+def _openings(chats: PackedChats) -> Iterator[str]:
     """The first answered question of each held-out conversation, or how one without any begins."""
     for _, messages in chats.heldout_conversations():
         yield next((question for question, _ in _answered(messages)), messages[0].content)
 
 
-def _pairs(chats: ChatRows) -> Iterator[tuple[str, str]]:
+def _pairs(chats: PackedChats) -> Iterator[tuple[str, str]]:
     """First question and answer of each held-out conversation."""
     for _, messages in chats.heldout_conversations():
         yield from islice(_answered(messages), 1)

@@ -9,10 +9,10 @@ from typing import Any
 
 from lilliput.base import ownership
 from lilliput.base.errors import LilliputError, reading
-from lilliput.base.files import PARTIAL, hash_of, read_json, unsealed, write_bytes
+from lilliput.base.files import PARTIAL, hash_of, read_json, verify_checksum, write_bytes
 from lilliput.base.ownership import below, check_name, check_ours, foreign
 from lilliput.base.run_folder import RunFolder
-from lilliput.data.partial_shards import begun_folders
+from lilliput.data.partial_shards import partial_folders
 from lilliput.publish.card.edited import edited
 from lilliput.publish.export import CARD_FILE
 from lilliput.run.runner import after, grown, phase_seed
@@ -120,7 +120,7 @@ def states(folder: Path) -> list[Removable]:
 def shards(folder: Path) -> list[Removable]:
     """The token files that the run wrote: they can be written again from the corpora, in time."""
     _recipe(folder)
-    begun, found = begun_folders(folder / "shards"), []
+    begun, found = partial_folders(folder / "shards"), []
     with RunFolder(folder) as run:
         for path in sorted((folder / "shards").glob("*")):
             name = f"shards/{path.name}"
@@ -190,7 +190,7 @@ def _recipe(folder: Path) -> dict[str, Any]:
     hint = "give a folder that `lilliput run` made; `lilliput runs` lists them"
     path = folder / "recipe.json"
     with reading(folder, hint, "the folder is no run, or its recipe.json is damaged"):
-        recipe = unsealed(read_json(path))
+        recipe = verify_checksum(read_json(path))
         check_name("recipe", recipe["name"], str(path))
         for name in recipe["corpora"]:
             check_name("corpus", name, str(path))
@@ -233,7 +233,7 @@ def _state(folder: Path, recipe: dict[str, Any], there: tuple[str, ...]) -> str:
             continue
         phase = name.rpartition("/")[2].partition("-")[2]
         try:
-            done = unsealed(read_json(record))["done"]
+            done = verify_checksum(read_json(record))["done"]
         except (ValueError, KeyError, TypeError):
             return f"{phase}: {record.name} is damaged"
         state = f"{phase}: trained" if done else f"{phase}: {_progress(folder / name)}"

@@ -10,24 +10,24 @@ from typing import Any, get_args
 from rich.console import Console
 from tokenizers import Tokenizer
 
-from lilliput.base.background import beside
+from lilliput.base.background import run_in_background
 from lilliput.base.code_hash import definitions
 from lilliput.base.errors import DataError, RunError, reading
-from lilliput.base.hash_cache import Verified
+from lilliput.base.hash_cache import HashCache
 from lilliput.base.ownership import check_ours
 from lilliput.base.progress import Progress
-from lilliput.base.run_folder import RunFolder, Whole, differences
+from lilliput.base.run_folder import IsIntact, RunFolder, differences
 from lilliput.base.spec import to_plain
 from lilliput.base.text_units import duration, size
-from lilliput.data.chat_rows import ChatRows, write_chats
+from lilliput.data.chat_rows import PackedChats, write_chats
 from lilliput.data.conversations import ChatCorpus, Conversation
-from lilliput.data.corpora.revisions import pinned
+from lilliput.data.corpora.revisions import at_revision
 from lilliput.data.documents import TextHash
 from lilliput.data.shards import SHARD_TOKENS, Shards, write_shards
 from lilliput.data.small_corpora import Extent, Way, extent, sides
 from lilliput.data.split import HeldOut
 from lilliput.data.token_files import INDEX, SIDES
-from lilliput.data.tokenization_report import COUNTED, Told, lines_of
+from lilliput.data.tokenization_report import COUNTED, ProgressLines, lines_of
 from lilliput.data.tokenizer_sample import sampled
 from lilliput.data.validation import check_lost, check_sides, lost
 from lilliput.recipe import Recipe, Release
@@ -51,7 +51,7 @@ class Preparation:
 
     def __init__(self, run: RunFolder, recipe: Recipe, console: Console, shard_tokens: int = SHARD_TOKENS):
         self._run, self._recipe, self._console, self._shard_tokens = run, recipe, console, shard_tokens
-        self._opened: dict[str, Shards | ChatRows] = {}
+        self._opened: dict[str, Shards | PackedChats] = {}
         self._known = self._verified_before()
         self._changed: set[str] = set()
         """Corpora whose text is not what the run has read, and that has been said of."""
@@ -91,16 +91,16 @@ class Preparation:
 
         def make(folder: Path) -> dict[str, Any]:
             with self._console.status("tokenizer: reading the corpora"):
-                tokenizer = beside(recipe.tokenizer.train, self._training_texts(inputs["corpora"]))
+                tokenizer = run_in_background(recipe.tokenizer.train, self._training_texts(inputs["corpora"]))
             save_tokenizer(tokenizer, folder, recipe.tokenizer.specials)
             return {"sha256": tokenizer_hash(tokenizer), "vocab": vocabulary_size(tokenizer)}
 
-        made = self._run.part("tokenizer", inputs, make, _is_tokenizer)
+        made = self._run.cached("tokenizer", inputs, make, _is_tokenizer)
         self._say(f"tokenizer: {made['vocab']:,} tokens, {made['sha256'][:12]}")
         return load_tokenizer(self._run.path / "tokenizer")
 
     def tokens(self, name: str, tokenizer: Tokenizer) -> Any:
-        """The token files of a corpus, `Shards` or, for conversations, `ChatRows`; opened once.
+        """The token files of a corpus, `Shards` or, for conversations, `PackedChats`; opened once.
 
         A tokenizer that grew encodes text as it did before, so what is open already stays right.
         """
@@ -108,7 +108,7 @@ class Preparation:
             self._opened[name] = self._tokens(name, tokenizer)
         return self._opened[name]
 
-    def _tokens(self, name: str, tokenizer: Tokenizer) -> Shards | ChatRows:
+    def _tokens(self, name: str, tokenizer: Tokenizer) -> Shards | PackedChats:
         chat = self._is_chat(name)
         length = self._row_length(name) if chat else 0
         key = tokenizer_hash(tokenizer)
@@ -129,7 +129,7 @@ class Preparation:
                 made = self._write_texts(name, corpus, tokenizer, split, folder, inputs)
             return made if way == "groups" else made | {"held_out": way}
 
-        made = self._run.part(f"shards/{name}", inputs, make, _has_index)
+        made = self._run.cached(f"shards/{name}", inputs, make, _has_index)
         for line in lines_of(made, self._recipe.split):
             self._say(f"{name}: {line}")
         if not trained:  # which is too late to be asked
@@ -158,7 +158,7 @@ class Preparation:
                 split,
                 folder,
                 shard_tokens=self._shard_tokens,
-                progress=Told(shown),
+                progress=ProgressLines(shown),
                 end=self._recipe.tokenizer.specials.end,
                 inputs=inputs,
             )
@@ -174,7 +174,7 @@ class Preparation:
             index = write_chats(hashing, tokenizer, split, folder, length, end)
         return {"text_sha256": hashing.texts.hex(), "index_sha256": index["sha256"], "sides": index["sides"]}
 
-    def _open(self, name: str, key: str, chat: bool) -> Shards | ChatRows:
+    def _open(self, name: str, key: str, chat: bool) -> Shards | PackedChats:
         """The token files of a corpus, after those that have changed since they were hashed are hashed again."""
         folder = self._run.path / "shards" / name
         with Progress(self._console, name, "opening its token files") as shown:
@@ -185,15 +185,15 @@ class Preparation:
                 left = f"{size(speed)}/s, {duration((total - done) / speed)} left"
                 shown.show(f"{size(done)} of {size(total)} of token files compared with their hashes, {left}")
 
-            verified = Verified(self._run.path, self._known, told)
+            verified = HashCache(self._run.path, self._known, told)
             try:
-                return ChatRows(folder, key, verified) if chat else Shards(folder, key, verified)
+                return PackedChats(folder, key, verified) if chat else Shards(folder, key, verified)
             finally:
                 self._remember(verified.plain())
 
     def _remember(self, known: dict[str, Any]) -> None:
         if known != self._known:
-            self._run.write_sealed(VERIFIED, {"files": known})
+            self._run.write_with_checksum(VERIFIED, {"files": known})
             self._known = known
 
     def _verified_before(self) -> dict[str, Any]:
@@ -241,14 +241,14 @@ class Preparation:
         with reading(self._run.path / "parts", "put the records of phases back from a copy"):
             return {name for phase in phases for name in self._run.record(phase).get("from", {}).get("tokens", {})}
 
-    def _refuse_to_replace(self, part: str, inputs: Any, whole: Whole, trained: Collection[str]) -> None:
+    def _refuse_to_replace(self, part: str, inputs: Any, whole: IsIntact, trained: Collection[str]) -> None:
         """Refuse to make again, from a text that is another one by now, what weights were trained on.
 
         Raises:
             RunError: the part is damaged or gone, and its text has changed.
         """
         changed = sorted(name for name in trained if name in self._changed)
-        if changed and self._run.made(part, inputs, whole) is None:
+        if changed and self._run.outputs(part, inputs, whole) is None:
             raise RunError(
                 f"{part} is not whole, and cannot be made again: the text of {', '.join(changed)} has changed since",
                 where=str(self._run.path),
@@ -302,7 +302,7 @@ class Preparation:
         known = self._extents.get(name)
         if known is None or known[0] != content:
             with self._console.status(f"{name}: looking how much there is"):
-                known = content, asdict(extent(pinned(self._recipe.corpora[name], content)))
+                known = content, asdict(extent(at_revision(self._recipe.corpora[name], content)))
             self._extents[name] = known
         return known[1]
 
@@ -318,7 +318,7 @@ class Preparation:
 
     def _corpus(self, name: str, identity: dict[str, Any]) -> Any:
         """A corpus as it was when it had that identity."""
-        return pinned(self._recipe.corpora[name], identity["content"])
+        return at_revision(self._recipe.corpora[name], identity["content"])
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -354,7 +354,7 @@ def _follows_a_branch(spec: Any) -> bool:
 
 
 def _check_stamp(stamp: list[int], sha256: str, blocks: str) -> None:
-    """Raise whatever it is where a file is not noted as `Verified` does it."""
+    """Raise whatever it is where a file is not noted as `HashCache` does it."""
     if not isinstance(stamp, list) or not isinstance(sha256, str):
         raise ValueError("a file is noted otherwise")
     array("I", bytes.fromhex(blocks))

@@ -19,7 +19,7 @@ from lilliput.base.errors import RunError, reading
 from lilliput.base.files import sha256, write_bytes
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
-from lilliput.data.chat_rows import ChatRows
+from lilliput.data.chat_rows import PackedChats
 from lilliput.data.language import languages
 from lilliput.data.permutation import Permutation
 from lilliput.data.shards import Shards
@@ -70,7 +70,7 @@ class Publisher:
         lineage: str,
         phases: Sequence[str],
         heldout: Shards,
-        chats: ChatRows | None,
+        chats: PackedChats | None,
     ) -> Path:
         """Make the release whole: the folder, its scores, its card.
 
@@ -103,7 +103,7 @@ class Publisher:
 
     def _export(self, release: Release, line: Lineage, lineage: str, heldout: Shards) -> dict[str, Any]:
         name = f"releases/{release.name}"
-        self._run.put_back(name)
+        self._run.restore_previous(name)
         theirs = edited(self._run.path, release.name)
 
         def make(folder: Path) -> dict[str, Any]:
@@ -131,7 +131,7 @@ class Publisher:
                 "environment": environment(),
             }
 
-        made = self._run.part(name, {"lineage": lineage, "release": to_plain(release)}, make, _is_whole)
+        made = self._run.cached(name, {"lineage": lineage, "release": to_plain(release)}, make, _is_whole)
         self._say(
             f"{release.name}: {made['parameters']['total']:,} parameters, {made['bytes']:,} bytes, sha256 "
             f"{made['sha256'][:12]}, logits differ by {made['parity']['relative']:.1e} of the largest"

@@ -38,7 +38,7 @@ def settle(run: RunFolder, machine: Machine | None, *, named: str | None = None,
     assert record is not None
     if record["machine"] is None:
         resolved = (machine or Machine()).resolved()
-        run.write_sealed("run.json", record | {"machine": to_plain(resolved), "machine_name": named})
+        run.write_with_checksum("run.json", record | {"machine": to_plain(resolved), "machine_name": named})
         return resolved
     before = from_plain(_last(record)["machine"], where="run.json")
     if machine is None or machine.resolved() == before:
@@ -68,13 +68,13 @@ def keep(run: RunFolder, machine: Machine, phase: str, *, allow_change: bool = F
     now = {"machine": to_plain(machine), "made_with": made_with(machine)}
     if "made_with" not in record:
         record |= {"made_with": now["made_with"]}
-        run.write_sealed("run.json", record)
+        run.write_with_checksum("run.json", record)
     changed = differences(_last(record), now)
     if changed and not allow_change:
         raise _changed(run, changed)
     if changed:
         note = {"phase": phase, "changed": changed} | now
-        run.write_sealed("run.json", record | {"changes": [*record.get("changes", []), note]})
+        run.write_with_checksum("run.json", record | {"changes": [*record.get("changes", []), note]})
     return changed
 
 
@@ -104,7 +104,7 @@ def keep_code(run: RunFolder, phase: str, code: dict[str, str], *, allow_change:
         )
     if changed:
         note = {"phase": phase, "changed": changed, "code": code} | _last(record)
-        run.write_sealed("run.json", record | {"changes": [*record.get("changes", []), note]})
+        run.write_with_checksum("run.json", record | {"changes": [*record.get("changes", []), note]})
 
 
 def made_with(machine: Machine) -> dict[str, Any]:

@@ -141,7 +141,7 @@ class Walk:
             return self._train(folder, place, phase, line, tokens, measure)
 
         with self._first():
-            made = self._run.lasting_part(name, inputs, make, whole=_is_whole)
+            made = self._run.protected(name, inputs, make, is_intact=_is_whole)
         return self._after(place, phase, line, past, inputs, made)
 
     @contextmanager
@@ -158,7 +158,7 @@ class Walk:
         """
         tokens = {corpus: self._preparation.tokens(corpus, line.tokenizer) for corpus in phase.data.corpora}
         inputs = self._inputs(place, phase, past, tokens)
-        made = self._run.made(phase_folder(place, phase), inputs, _is_whole)
+        made = self._run.outputs(phase_folder(place, phase), inputs, _is_whole)
         if made is None:
             raise untrained(f"the phase {phase.name!r}", self._run.path)
         return self._after(place, phase, line, past, inputs, made)
@@ -296,12 +296,12 @@ class Beside(Walk):
         name = phase_folder(place, phase)
         tokens = {corpus: self._preparation.tokens(corpus, line.tokenizer) for corpus in phase.data.corpora}
         inputs = self._inputs(place, phase, past, tokens)
-        if self._run.made(name, inputs, _is_whole) is None:
+        if self._run.outputs(name, inputs, _is_whole) is None:
             measure = make_validator(tokens, phase.length, self.machine)
             reader = phase.data.open(tokens)
             self._through(self._run.path / name, place, phase, line, reader, measure, lambda step: NullLogger())
         with self._first():
-            made = self._run.made(name, inputs, _is_whole)
+            made = self._run.outputs(name, inputs, _is_whole)
         assert made is not None, "the first worker has just written it"
         return self._after(place, phase, line, past, inputs, made)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from lilliput import __version__
 from lilliput.base.files import hash_of
-from lilliput.base.text_units import operations
+from lilliput.base.text_units import flops
 from lilliput.sweep.axes import Over, Variant
 from lilliput.sweep.interval import LEVEL, Estimate, estimate
 from lilliput.sweep.metric import Metric, Outcome
@@ -136,7 +136,7 @@ def _notes(variants: Sequence[Variant], outcomes: Mapping[str, Outcome], costs: 
 def _span(costs: Costs, unit: str, titles: Mapping[str, str]) -> str:
     """The least and the most that settings have of something, and which they are."""
     ends = [pick(costs, key=lambda name: costs[name][unit]) for pick in (min, max)]
-    shown = [operations(costs[name][unit]) if unit == "operations" else f"{costs[name][unit]:,}" for name in ends]
+    shown = [flops(costs[name][unit]) if unit == "operations" else f"{costs[name][unit]:,}" for name in ends]
     return f"{shown[0]} {unit} ({titles[ends[0]]}) to {shown[1]} ({titles[ends[1]]})"
 
 

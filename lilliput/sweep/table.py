@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 
 from lilliput.base.spec_text import is_written
-from lilliput.base.text_units import number, operations
+from lilliput.base.text_units import flops, number
 from lilliput.publish.card.markdown import prose
 from lilliput.sweep.axes import label
 
@@ -126,7 +126,7 @@ def _row(setting: dict[str, Any], is_best: bool, parameters: Callable[[int], str
         parameters(setting["parameters"]),
         f"{setting['steps']:,}",
         f"{setting['tokens']:,}",
-        operations(setting["operations"]),
+        flops(setting["operations"]),
         "" if setting["seconds"] is None else f"{setting['seconds']:,.1f}",
     ]
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from lilliput import __version__
 from lilliput.base.errors import DivergenceError, ExportError, InUseError, RecipeError, RunError, reading
 from lilliput.base.files import write_bytes, write_text
-from lilliput.base.locked_folder import HeldFolder
+from lilliput.base.locked_folder import LockedFolder
 from lilliput.base.run_folder import RunFolder, differences
 from lilliput.base.spec import to_plain
 from lilliput.base.terminal import Terminal
@@ -104,7 +104,7 @@ def _settled(
     return found, variants(recipe, found, [recipe.seed])
 
 
-class SweepFolder(HeldFolder):
+class SweepFolder(LockedFolder):
     """The folder of a sweep."""
 
     def check(self) -> None:
@@ -194,7 +194,7 @@ class _Walk:
                 begun = (run.read("run.json") or {}).get("machine") is not None
             with open(folder / "train.log", "a", encoding="utf-8") as log:
                 console = Terminal(file=log, width=120)
-                with _alone(HeldFolder(self._folder / ".tokens")):
+                with _alone(LockedFolder(self._folder / ".tokens")):
                     with RunFolder(folder) as run:
                         link_prepared(run, variant.recipe, self._donors(variant))
                     pipeline.data(variant.recipe, folder, console, command, until=until)
@@ -290,7 +290,7 @@ def _reading_sweep(folder: Path) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def _alone(folder: HeldFolder) -> Iterator[HeldFolder]:
+def _alone(folder: LockedFolder) -> Iterator[LockedFolder]:
     """Hold a folder that other processes hold for a while too."""
     with ExitStack() as stack:
         while True:

@@ -61,5 +61,5 @@ class BatchLoader:
         for worker, rows in wanted.shares:
             batch, cursor = self._reader.read(cursor, rows, length, objective.tokens_per_position)
             whole += target_weight_sum(batch, objective.tokens_per_position)
-            batches += [batch.bound_for(self._device)] if worker == self._rank else []
+            batches += [batch.pinned_for(self._device)] if worker == self._rank else []
         return StepBatches(batches, whole, cursor)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lilliput.base import files
 from lilliput.base.errors import RunError
-from lilliput.base.files import new_folder, read_json, sealed, sha256, unsealed, write_json
+from lilliput.base.files import new_folder, read_json, sha256, verify_checksum, with_checksum, write_json
 from lilliput.data.batch import Cursor
 
 FORMAT = 1
@@ -64,7 +64,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
             "before": checkpoint.progress.before,
             "files": {file.name: sha256(file) for file in sorted(partial.iterdir())},
         }
-        write_json(partial / "manifest.json", sealed(manifest))
+        write_json(partial / "manifest.json", with_checksum(manifest))
     for old in _steps(folder)[:-KEPT]:
         remove(old)
 
@@ -136,7 +136,7 @@ def load(path: Path) -> Checkpoint:
         RunError: it is damaged, or not there.
     """
     try:
-        manifest: dict[str, Any] = unsealed(read_json(path / "manifest.json"))
+        manifest: dict[str, Any] = verify_checksum(read_json(path / "manifest.json"))
         for name, expected in manifest["files"].items():
             if sha256(path / name) != expected:
                 raise _damaged(path / name, "its bytes are not those that were written")

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lilliput.base.errors import MachineError, RunError
-from lilliput.base.files import read_json, sealed, unsealed, write_json
+from lilliput.base.files import read_json, verify_checksum, with_checksum, write_json
 from lilliput.train.machine import Machine
 from lilliput.train.memory import memory_summary, ran_out
 from lilliput.train.phase import Phase, StepPlan
@@ -93,7 +93,7 @@ class MicroBatches:
         if self._records != self._written:
             self._written = list(self._records)
             if self._workers.rank == 0:
-                write_json(self._path, sealed({"rows": self._records}))
+                write_json(self._path, with_checksum({"rows": self._records}))
 
     def no_room(self, step: int, stage: int) -> MachineError:
         """The error of a step whose micro-batches cannot become smaller by themselves."""
@@ -125,7 +125,7 @@ def read_rows(folder: Path) -> Sequence[Record]:
     if not path.exists():
         return []
     try:
-        return unsealed(read_json(path))["rows"]
+        return verify_checksum(read_json(path))["rows"]
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(
             f"the record of micro-batches is damaged ({error})",

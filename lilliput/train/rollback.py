@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lilliput.base.errors import DivergenceError, RunError
-from lilliput.base.files import read_json, sealed, unsealed, write_json
+from lilliput.base.files import read_json, verify_checksum, with_checksum, write_json
 from lilliput.data.batch import Cursor
 from lilliput.train.checkpoint import Progress
 
@@ -71,7 +71,7 @@ class Incidents:
         }
         self.records = [*self.records, record]
         if self._writes:
-            write_json(self._path, sealed({"incidents": self.records}))
+            write_json(self._path, with_checksum({"incidents": self.records}))
 
 
 def _advice(why: str) -> str:
@@ -93,7 +93,7 @@ def read_incidents(folder: Path) -> Sequence[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        return unsealed(read_json(path))["incidents"]
+        return verify_checksum(read_json(path))["incidents"]
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(
             f"the record of incidents is damaged ({error})",

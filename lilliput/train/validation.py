@@ -9,7 +9,7 @@ import torch
 
 from lilliput.base.errors import DataError
 from lilliput.data.batch import Batch, document_ids_of
-from lilliput.data.chat_rows import ChatRows
+from lilliput.data.chat_rows import PackedChats
 from lilliput.data.shards import Shards
 from lilliput.model import LanguageModel
 from lilliput.ops.fused_linear_cross_entropy import fused_linear_cross_entropy
@@ -23,7 +23,7 @@ MOST = 65_536
 """Positions measured of each corpus, always the same ones: a glance during training, not the released score."""
 
 
-def make_validator(tokens: Mapping[str, Shards | ChatRows], length: int, machine: Machine) -> Measure:
+def make_validator(tokens: Mapping[str, Shards | PackedChats], length: int, machine: Machine) -> Measure:
     """A function that measures a model on the held-out side of each corpus, by name.
 
     Raises:
@@ -41,7 +41,7 @@ def make_validator(tokens: Mapping[str, Shards | ChatRows], length: int, machine
     def measure(model: LanguageModel) -> dict[str, float]:
         return {
             name: nats_per_answer_token(model, opened, machine)
-            if isinstance(opened, ChatRows)
+            if isinstance(opened, PackedChats)
             else bits_per_byte(model, opened, length, machine)
             for name, opened in tokens.items()
         }
@@ -68,7 +68,7 @@ def bits_per_byte(model: LanguageModel, shards: Shards, length: int, machine: Ma
     return nats / math.log(2) / (side["bytes"] * tokens / (side["tokens"] - 1))
 
 
-def nats_per_answer_token(model: LanguageModel, chats: ChatRows, machine: Machine) -> float:
+def nats_per_answer_token(model: LanguageModel, chats: PackedChats, machine: Machine) -> float:
     """Mean cross-entropy of the tokens that the assistant answers for."""
     rows = range(min(chats.count("heldout"), max(1, MOST // chats.length)))
     size = machine.held_out_rows(chats.length)

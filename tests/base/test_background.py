@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from lilliput.base.background import Beside, beside, left_behind
+from lilliput.base.background import BackgroundCall, has_unfinished_calls, run_in_background
 from lilliput.base.errors import MachineError
 from lilliput.data.workers import spread
 
 ENCODING = """
 import signal, sys, time
 from lilliput.cli.run import interruptible
-from lilliput.base.background import beside
+from lilliput.base.background import run_in_background
 from lilliput.tokenizer.bpe import BPE
 
 tokenizer = BPE(vocab=262).train(f"some text number {number}" for number in range(900))
@@ -26,7 +26,7 @@ try:
     with interruptible():
         print("begun", flush=True)
         try:
-            beside(tokenizer.encode_batch_fast, ["1" * 4_000_000])
+            run_in_background(tokenizer.encode_batch_fast, ["1" * 4_000_000])
             print("encoded")
         finally:
             time.sleep(float(sys.argv[1]))
@@ -52,15 +52,15 @@ def test_a_signal_does_not_wait_for_a_text_that_takes_long(number: signal.Signal
 
 
 def test_a_call_beside_returns_and_raises_what_it_would_here() -> None:
-    assert beside(divmod, 7, 2) == (3, 1) and beside(sorted, [2, 1], reverse=True) == [2, 1]
+    assert run_in_background(divmod, 7, 2) == (3, 1) and run_in_background(sorted, [2, 1], reverse=True) == [2, 1]
     with pytest.raises(ZeroDivisionError):
-        beside(divmod, 7, 0)
-    assert not left_behind()
+        run_in_background(divmod, 7, 0)
+    assert not has_unfinished_calls()
     held = threading.Event()
-    waiting = Beside(held.wait)
-    assert left_behind()
+    waiting = BackgroundCall(held.wait)
+    assert has_unfinished_calls()
     held.set()
-    assert waiting.result() is True and not left_behind()
+    assert waiting.result() is True and not has_unfinished_calls()
 
 
 HOLDING = """

@@ -157,7 +157,7 @@ def test_a_part_is_made_once_and_again_when_its_inputs_change(tmp_path):
 
     for text, expected in (("a", 1), ("a", 1), ("b", 2), ("a", 3)):
         with RunFolder(tmp_path / "run") as run:
-            assert run.part("shards/texts", {"text": text}, make) == expected
+            assert run.cached("shards/texts", {"text": text}, make) == expected
     assert made == [[], [], []], "a part whose inputs changed begins from nothing"
 
 
@@ -172,24 +172,24 @@ def test_a_part_that_cannot_be_made_from_new_inputs_stays_what_it_was(tmp_path):
         raise KeyboardInterrupt
 
     with RunFolder(tmp_path) as run:
-        run.part("tokenizer", {"n": 1}, make)
+        run.cached("tokenizer", {"n": 1}, make)
         with pytest.raises(KeyboardInterrupt):
-            run.part("tokenizer", {"n": 2}, fail)
+            run.cached("tokenizer", {"n": 2}, fail)
         assert (tmp_path / "tokenizer" / "tokenizer.json").read_text() == "old"
-        assert run.made("tokenizer", {"n": 1}) == "old"
-        run.part("tokenizer", {"n": 2}, make)
-        assert run.made("tokenizer", {"n": 2}) == "old"
+        assert run.outputs("tokenizer", {"n": 1}) == "old"
+        run.cached("tokenizer", {"n": 2}, make)
+        assert run.outputs("tokenizer", {"n": 2}) == "old"
         assert sorted(path.name for path in tmp_path.glob("[tp]*")) == ["parts", "tokenizer"]
 
 
 def test_a_lasting_part_is_never_replaced_unasked(tmp_path):
     with RunFolder(tmp_path) as run:
-        run.lasting_part("phases/00-a", {"lr": 1, "deep": {"x": [1]}}, lambda folder: folder.mkdir(parents=True) or "a")
+        run.protected("phases/00-a", {"lr": 1, "deep": {"x": [1]}}, lambda folder: folder.mkdir(parents=True) or "a")
         with pytest.raises(RunError, match=r"lr was 1, not 2; deep.x.0 was 1, not 3") as error:
-            run.lasting_part("phases/00-a", {"lr": 2, "deep": {"x": [3]}}, lambda folder: "b")
+            run.protected("phases/00-a", {"lr": 2, "deep": {"x": [3]}}, lambda folder: "b")
         assert "lilliput clean" in error.value.hint and (tmp_path / "phases" / "00-a").is_dir()
         run.remove("phases/00-a")
-        assert run.lasting_part("phases/00-a", {"lr": 2}, lambda folder: "b") == "b"
+        assert run.protected("phases/00-a", {"lr": 2}, lambda folder: "b") == "b"
 
 
 def test_a_part_whose_files_are_gone_is_made_again(tmp_path):
@@ -206,10 +206,10 @@ def test_a_part_whose_files_are_gone_is_made_again(tmp_path):
 
     for _ in range(2):
         with RunFolder(tmp_path) as run:
-            assert run.part("tokenizer", {"n": 1}, make, whole) == "tokenizer.json"
+            assert run.cached("tokenizer", {"n": 1}, make, whole) == "tokenizer.json"
     (tmp_path / "tokenizer" / "tokenizer.json").unlink()
     with RunFolder(tmp_path) as run:
-        run.part("tokenizer", {"n": 1}, make, whole)
+        run.cached("tokenizer", {"n": 1}, make, whole)
     assert made == [0, 1] and (tmp_path / "tokenizer" / "tokenizer.json").is_file()
 
 
@@ -217,7 +217,7 @@ def test_a_damaged_record_is_named(tmp_path):
     with pytest.raises(RunError, match="damaged") as error, RunFolder(tmp_path) as run:
         (tmp_path / "parts").mkdir()
         (tmp_path / "parts" / "tokenizer.json").write_text("{half")
-        run.part("tokenizer", {"n": 1}, lambda folder: None)
+        run.cached("tokenizer", {"n": 1}, lambda folder: None)
     assert error.value.where.endswith("parts/tokenizer.json")
 
 
@@ -241,9 +241,9 @@ def test_an_interrupted_part_finds_what_it_left(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), RunFolder(tmp_path) as run:
-        run.part("tokenizer", {"n": 1}, fail)
+        run.cached("tokenizer", {"n": 1}, fail)
     with RunFolder(tmp_path) as run:
-        assert run.part("tokenizer", {"n": 1}, lambda folder: [path.name for path in folder.iterdir()]) == [
+        assert run.cached("tokenizer", {"n": 1}, lambda folder: [path.name for path in folder.iterdir()]) == [
             "tokenizer.json"
         ]
 
@@ -251,7 +251,7 @@ def test_an_interrupted_part_finds_what_it_left(tmp_path):
 def test_left_over_partial_folders_are_swept(tmp_path):
     with RunFolder(tmp_path) as run:
         (tmp_path / f"tokenizer{PARTIAL}").mkdir()
-        run.part("tokenizer", {"n": 1}, lambda folder: None)
+        run.cached("tokenizer", {"n": 1}, lambda folder: None)
     assert not (tmp_path / f"tokenizer{PARTIAL}").exists()
 
 

@@ -9,9 +9,9 @@ import tiny
 
 from lilliput.base import hash_cache
 from lilliput.base.errors import DataError
-from lilliput.base.hash_cache import BLOCK, Verified, digest
+from lilliput.base.hash_cache import BLOCK, HashCache, digest
 from lilliput.data.batch import Cursor
-from lilliput.data.chat_rows import ChatRows, Chats, write_chats
+from lilliput.data.chat_rows import ChatData, PackedChats, write_chats
 from lilliput.data.conversations import ChatFiles
 from lilliput.data.mixture import Mixture
 from lilliput.data.pieces import PIECES, write_pieces
@@ -75,7 +75,7 @@ def rot(folder: Path, name: str, place: int, known: dict) -> dict:
 
 
 def opened(folder: Path, known: dict | None = None) -> tuple[Shards, dict]:
-    remembered = Verified(folder, known)
+    remembered = HashCache(folder, known)
     return Shards(folder, verified=remembered), remembered.plain()
 
 
@@ -169,13 +169,13 @@ def test_conversations_are_compared_too(tmp_path) -> None:
     _, chats = tiny.write_corpora(tmp_path)
     tokenizer = add_chatml(BPE(vocab=290).train(tiny.sentences(n) for n in range(100)))
     write_chats(ChatFiles(paths=(str(chats),)), tokenizer, Split(share=0.1), tmp_path / "rows", 128)
-    remembered = Verified(tmp_path / "rows")
-    good = ChatRows(tmp_path / "rows", verified=remembered)
+    remembered = HashCache(tmp_path / "rows")
+    good = PackedChats(tmp_path / "rows", verified=remembered)
     for array in ("tokens", "weight", "document_ids"):
         known = rot(tmp_path / "rows", f"train-{array}.bin", 70, remembered.plain())
-        bad = ChatRows(tmp_path / "rows", verified=Verified(tmp_path / "rows", known))
+        bad = PackedChats(tmp_path / "rows", verified=HashCache(tmp_path / "rows", known))
         bad.take("heldout", [0])
         with pytest.raises(DataError, match=f"train-{array}.bin has changed since"):
-            Chats(corpus="chats").open({"chats": bad}).read(Cursor(), rows=2, length=128)
+            ChatData(corpus="chats").open({"chats": bad}).read(Cursor(), rows=2, length=128)
         rot(tmp_path / "rows", f"train-{array}.bin", 70, known)
     assert good.take("train", [0]).tokens.shape == (1, 128)

@@ -7,7 +7,7 @@ import tiny
 
 from lilliput.base.errors import LilliputError, RecipeError, RunError, reading
 from lilliput.base.files import write_bytes
-from lilliput.base.locked_folder import HeldFolder
+from lilliput.base.locked_folder import LockedFolder
 from lilliput.base.ownership import check_name, inside, is_written, remove
 from lilliput.base.run_folder import RunFolder
 
@@ -47,7 +47,7 @@ def test_a_target_lies_below_the_run(tmp_path, target):
 
 def test_a_lock_is_no_link(tmp_path):
     (tmp_path / ".lock").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(RunError, match="cannot be written"), HeldFolder(tmp_path):
+    with pytest.raises(RunError, match="cannot be written"), LockedFolder(tmp_path):
         pass
     assert not (tmp_path / "elsewhere").exists()
 

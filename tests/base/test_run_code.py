@@ -13,7 +13,7 @@ import tiny
 from lilliput.base import trust
 from lilliput.base.code_files import code_at
 from lilliput.base.errors import LilliputError, RecipeError, RunError
-from lilliput.base.files import read_json, sealed, sha256, write_json
+from lilliput.base.files import read_json, sha256, with_checksum, write_json
 from lilliput.base.own_code import Code, Loaded, digest_of
 from lilliput.base.ownership import foreign, is_written
 from lilliput.base.run_code import UntrustedCodeError, code_for, read_code, waiting, write_code
@@ -70,7 +70,7 @@ def record(run: Path, **files: str) -> None:
     hashes = read_json(run / "code.json")["files"] | files
     folder = code_folder(run)
     folder.rename(folder.with_name(digest_of("mine.py", hashes)[:16]))
-    write_json(run / "code.json", sealed({"recipe": "mine.py", "files": hashes}))
+    write_json(run / "code.json", with_checksum({"recipe": "mine.py", "files": hashes}))
 
 
 def test_it_is_kept_whole_and_earlier_files_stay(run, tmp_path):

@@ -11,7 +11,7 @@ from lilliput.base.errors import DataError
 from lilliput.base.files import sha256
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.data.batch import Batch, Cursor
-from lilliput.data.chat_rows import ChatRows, Chats, pack, shorten, write_chats
+from lilliput.data.chat_rows import ChatData, PackedChats, pack, shorten, write_chats
 from lilliput.data.conversations import Conversation, Message
 from lilliput.data.shards import SIDES
 from lilliput.data.split import Split
@@ -69,7 +69,7 @@ def folder(corpus, tokenizer, tmp_path) -> Path:
     return tmp_path / "chats"
 
 
-def every_row(rows: ChatRows, side: str) -> Batch:
+def every_row(rows: PackedChats, side: str) -> Batch:
     return rows.take(side, range(rows.count(side)))
 
 
@@ -99,7 +99,7 @@ def test_an_answer_of_weight_0_is_read_and_not_learned(tokenizer, tmp_path) -> N
     }
     listed = [Conversation(each, "c", group) for group in groups.values() for each in (*turns, silent)]
     index = write_chats(Listed(listed=tuple(listed)), tokenizer, SPLIT, tmp_path / "weighted", LENGTH)
-    rows = ChatRows(tmp_path / "weighted")
+    rows = PackedChats(tmp_path / "weighted")
     head, fed, gh = (list(mask) for _, mask in encode_messages(tokenizer, turns[1]))
     for side in SIDES:
         weights = sorted(weight for _, weight in conversations_in(every_row(rows, side)))
@@ -109,7 +109,7 @@ def test_an_answer_of_weight_0_is_read_and_not_learned(tokenizer, tmp_path) -> N
 
 
 def test_every_conversation_is_packed_whole_once_on_its_side(corpus, tokenizer, folder) -> None:
-    rows = ChatRows(folder, tokenizer_hash(tokenizer))
+    rows = PackedChats(folder, tokenizer_hash(tokenizer))
     for side in SIDES:
         expected = [
             encode_chat(tokenizer, conversation)
@@ -129,7 +129,7 @@ def test_every_conversation_is_packed_whole_once_on_its_side(corpus, tokenizer, 
 
 
 def test_held_out_conversations_are_stored_and_their_groups_are_not_trained_on(corpus, folder) -> None:
-    heldout = list(ChatRows(folder).heldout_conversations())
+    heldout = list(PackedChats(folder).heldout_conversations())
     assert heldout == [
         (conversation.id, conversation.messages)
         for conversation in corpus.listed
@@ -170,7 +170,7 @@ def test_what_cannot_be_trained_on_is_dropped_and_counted(tokenizer, tmp_path) -
     assert counts["dropped"] == {"longer than a row": 1, "without an answer of an assistant": 2}
     assert (counts["conversations"], counts["shortened"], counts["rows"]) == (2, 1, 1)
     assert index["sides"]["heldout"]["rows"] == 0
-    rows = ChatRows(tmp_path / "odd")
+    rows = PackedChats(tmp_path / "odd")
     found = conversations_in(every_row(rows, "train"))
     assert sorted(found) == sorted(
         encode_chat(tokenizer, each) for each in (listed[0], chat("u:short", "a:kept", number=9))
@@ -198,9 +198,9 @@ def test_packing_is_tight_and_complete() -> None:
 
 @pytest.mark.parametrize("seed", [0, 7])
 def test_reading_in_pieces_is_reading_at_once(folder, seed: int) -> None:
-    spec = Chats(corpus="talk", seed=seed)
-    reader = spec.open({"talk": ChatRows(folder)})
-    count = ChatRows(folder).count("train")
+    spec = ChatData(corpus="talk", seed=seed)
+    reader = spec.open({"talk": PackedChats(folder)})
+    count = PackedChats(folder).count("train")
     total = 3 * count + 2
     straight, last = reader.read(Cursor(), total, LENGTH)
     assert last == Cursor(positions=(("talk", total),))
@@ -210,7 +210,7 @@ def test_reading_in_pieces_is_reading_at_once(folder, seed: int) -> None:
         while left:
             size = rng.randint(1, left)
             saved = json.loads(json.dumps(cursor.to_plain()))
-            batch, cursor = spec.open({"talk": ChatRows(folder)}).read(Cursor.from_plain(saved), size, LENGTH)
+            batch, cursor = spec.open({"talk": PackedChats(folder)}).read(Cursor.from_plain(saved), size, LENGTH)
             rows.append(batch)
             left -= size
         assert cursor == last
@@ -219,19 +219,19 @@ def test_reading_in_pieces_is_reading_at_once(folder, seed: int) -> None:
 
 
 def test_every_pass_has_every_row_once_in_an_order_of_its_own(folder) -> None:
-    rows = ChatRows(folder)
+    rows = PackedChats(folder)
     count = rows.count("train")
     stored = every_row(rows, "train").tokens.tolist()
     orders = {}
     for seed in (0, 1):
-        batch, _ = Chats(corpus="talk", seed=seed).open({"talk": rows}).read(Cursor(), 3 * count, LENGTH)
+        batch, _ = ChatData(corpus="talk", seed=seed).open({"talk": rows}).read(Cursor(), 3 * count, LENGTH)
         places = [stored.index(tokens) for tokens in batch.tokens.tolist()]
         for epoch in range(3):
             order = places[epoch * count : (epoch + 1) * count]
             assert sorted(order) == list(range(count))
             orders[seed, epoch] = tuple(order)
     assert len(set(orders.values())) == 6
-    assert Chats(corpus="talk").open({"talk": rows}).tokens_available == count * LENGTH
+    assert ChatData(corpus="talk").open({"talk": rows}).tokens_available == count * LENGTH
 
 
 def test_a_flipped_byte_in_any_file_is_found(folder) -> None:
@@ -243,29 +243,29 @@ def test_a_flipped_byte_in_any_file_is_found(folder) -> None:
         for place in (0, len(good) // 2, len(good) - 2):
             path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
             with pytest.raises(DataError) as raised:
-                ChatRows(folder)
+                PackedChats(folder)
             assert name in str(raised.value)
         path.write_bytes(good)
-    ChatRows(folder)
+    PackedChats(folder)
 
 
 def test_the_wrong_tokenizer_length_corpus_cursor_or_folder_is_refused(folder, tokenizer, corpus, tmp_path) -> None:
     other = tokenizer_hash(add_chatml(BPE(vocab=300).train([str(short_chats(20))])))
     with pytest.raises(DataError) as raised:
-        ChatRows(folder, other)
+        PackedChats(folder, other)
     assert other in str(raised.value) and tokenizer_hash(tokenizer) in str(raised.value)
-    reader = Chats(corpus="talk").open({"talk": ChatRows(folder)})
+    reader = ChatData(corpus="talk").open({"talk": PackedChats(folder)})
     with pytest.raises(DataError, match=f"{LENGTH} tokens, not of 64"):
         reader.read(Cursor(), 1, 64)
     with pytest.raises(DataError, match="books"):
         reader.read(Cursor(positions=(("books", 3),)), 1, LENGTH)
     with pytest.raises(DataError, match="'speech'"):
-        Chats(corpus="speech").open({"talk": ChatRows(folder)})
+        ChatData(corpus="speech").open({"talk": PackedChats(folder)})
     with pytest.raises(DataError, match="im_start"):
         write_chats(corpus, BPE(vocab=300).train([str(short_chats(20))]), SPLIT, tmp_path / "plain", LENGTH)
     with pytest.raises(DataError, match="no tokens"):
-        ChatRows(tmp_path / "nowhere")
-    assert from_plain(to_plain(Chats(corpus="talk", seed=3))) == Chats(corpus="talk", seed=3)
+        PackedChats(tmp_path / "nowhere")
+    assert from_plain(to_plain(ChatData(corpus="talk", seed=3))) == ChatData(corpus="talk", seed=3)
 
 
 def test_the_same_corpus_gives_the_same_bytes_and_wide_ids_survive(corpus, tokenizer, folder, tmp_path) -> None:
@@ -276,4 +276,4 @@ def test_the_same_corpus_gives_the_same_bytes_and_wide_ids_survive(corpus, token
     wide.add_tokens([f"<extra {number}>" for number in range(70_000)])
     talk = Listed(listed=(chat("u:hi", "a:<extra 69999>", number=0),))
     assert write_chats(talk, wide, Split(share=0), tmp_path / "wide", LENGTH)["dtype"] == "uint32"
-    assert int(every_row(ChatRows(tmp_path / "wide"), "train").tokens.max()) == wide.get_vocab_size() - 1
+    assert int(every_row(PackedChats(tmp_path / "wide"), "train").tokens.max()) == wide.get_vocab_size() - 1

@@ -16,7 +16,7 @@ import tiny_questions
 
 from lilliput.base.errors import LilliputError
 from lilliput.data.conversations import ChatFiles
-from lilliput.data.documents import Files
+from lilliput.data.documents import TextFiles
 from lilliput.evals.question_files import Folder
 from lilliput.evals.suites import MTLM, OPEN_SLM
 
@@ -77,7 +77,7 @@ def table(rows: list[dict]) -> bytes:
 
 
 def read_texts(file: Path) -> None:
-    for corpus in (Files(paths=(str(file.parent),)), Files(paths=(str(file),), group="group")):
+    for corpus in (TextFiles(paths=(str(file.parent),)), TextFiles(paths=(str(file),), group="group")):
         for _ in islice(corpus.documents(), 100):
             pass
 

@@ -19,7 +19,7 @@ import pytest
 
 from lilliput.base.errors import DataError, LilliputError, RecipeError
 from lilliput.data.conversations import ChatFiles
-from lilliput.data.documents import Document, Files
+from lilliput.data.documents import Document, TextFiles
 from lilliput.data.readers import json_array
 from lilliput.data.readers.paths import files_of
 from lilliput.overrides import with_sources
@@ -84,9 +84,9 @@ FORMS = {
 }
 
 
-def refused(corpus: Files | ChatFiles) -> DataError:
+def refused(corpus: TextFiles | ChatFiles) -> DataError:
     with pytest.raises(DataError) as raised:
-        list(corpus.documents() if isinstance(corpus, Files) else corpus.conversations())
+        list(corpus.documents() if isinstance(corpus, TextFiles) else corpus.conversations())
     assert raised.value.where and raised.value.hint
     return raised.value
 
@@ -99,13 +99,13 @@ def test_rows_are_the_same_in_every_format_from_wherever_they_are_read(form, suf
         rows = random_rows(seed)
         path = tmp_path / f"{seed}{form}{suffix}"
         path.write_bytes(PACKED[suffix](FORMS[form](rows)))
-        corpus = Files(paths=(str(path),))
-        items = list(corpus.marked())
+        corpus = TextFiles(paths=(str(path),))
+        items = list(corpus.iterate_from())
         assert [item for item, _ in items] == [Document(row["text"], row["id"], row["id"]) for row in rows]
-        shares = [corpus.gauge()(mark) for _, mark in items]
+        shares = [corpus.fraction_read()(mark) for _, mark in items]
         assert shares == sorted(shares) and 0 < shares[0] <= shares[-1] <= 1
         for place in (0, 1, 17, 38, 39):
-            assert list(corpus.marked(items[place][1])) == items[place + 1 :]
+            assert list(corpus.iterate_from(items[place][1])) == items[place + 1 :]
 
 
 def test_instructions_in_a_csv_are_conversations(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def held_below(most: int):
 def test_rows_are_streamed_and_none_is_longer_than_a_line_may_be(form: str, suffix: str, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("LILLIPUT_MAX_LINE_BYTES", str(MIB // 2))
     path, pack = tmp_path / f"a{form}{suffix}", PACKED[suffix]
-    corpus, row = Files(paths=(str(path),)), {"id": "", "text": "é" * 100_000}
+    corpus, row = TextFiles(paths=(str(path),)), {"id": "", "text": "é" * 100_000}
     path.write_bytes(pack(FORMS[form]([row | {"id": str(number)} for number in range(160)])))
     with held_below(16 * MIB):  # of 32
         assert sum(1 for _ in corpus.documents()) == 160
@@ -146,7 +146,7 @@ def test_rows_are_streamed_and_none_is_longer_than_a_line_may_be(form: str, suff
 def test_a_quote_that_is_never_closed_takes_no_more_than_a_row_may(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("LILLIPUT_MAX_LINE_BYTES", "1000")
     (tmp_path / "a.csv").write_text('text\na\n"b\n' + "c,d\n" * 1_000)
-    error = refused(Files(paths=(str(tmp_path / "a.csv"),)))
+    error = refused(TextFiles(paths=(str(tmp_path / "a.csv"),)))
     assert error.what == "the row is longer than 1,000 bytes" and "never closed" in error.hint
     assert error.where == f"{tmp_path / 'a.csv'}, record 2 at line 253"
 
@@ -198,7 +198,7 @@ def test_a_quote_that_is_never_closed_takes_no_more_than_a_row_may(tmp_path: Pat
 def test_what_is_wrong_is_named_with_its_record(name: str, data: bytes, says: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(data)
-    error = refused(Files(paths=(str(path),)))
+    error = refused(TextFiles(paths=(str(path),)))
     with pytest.raises(DataError, match=says):
         raise error
     assert str(path) in str(error) and len(str(error)) < 2_000
@@ -208,7 +208,7 @@ def test_a_long_file_with_a_mistake_in_its_first_element_is_not_read_on(tmp_path
     path = tmp_path / "a.json"
     path.write_bytes(b"[{'text': 1}, " + b'{"text": "a"}, ' * 400_000)
     with held_below(5 * MIB):
-        assert "Expecting property name" in refused(Files(paths=(str(path),))).what
+        assert "Expecting property name" in refused(TextFiles(paths=(str(path),))).what
 
 
 def test_damaged_files_end_in_errors_that_name_them(tmp_path: Path) -> None:
@@ -224,9 +224,9 @@ def test_damaged_files_end_in_errors_that_name_them(tmp_path: Path) -> None:
                     [b"", b'"', b"\xff", b"\0", b"[", b"}", b"\n", b","]
                 )
             path.write_bytes(data)
-            for corpus in (Files(paths=(str(path),)), ChatFiles(paths=(str(path),))):
+            for corpus in (TextFiles(paths=(str(path),)), ChatFiles(paths=(str(path),))):
                 try:
-                    list(corpus.documents() if isinstance(corpus, Files) else corpus.conversations())
+                    list(corpus.documents() if isinstance(corpus, TextFiles) else corpus.conversations())
                 except DataError as error:
                     assert str(tmp_path) in error.where
 
@@ -253,20 +253,20 @@ def test_what_tells_of_rows_is_no_text_and_is_counted(tmp_path: Path) -> None:
         "other/README.md": "# a text, for there are no rows beside or below it",
         "readme-first.md": "a text",
     }
-    corpus = Files(paths=(folder_of(tmp_path / "set", files),))
+    corpus = TextFiles(paths=(folder_of(tmp_path / "set", files),))
     texts = [document.text for document in corpus.documents()]
     assert texts == ["a note", "row", files["other/README.md"], "a text"]
-    items = list(corpus.marked())
+    items = list(corpus.iterate_from())
     beside = ["LICENSE", "README.md", "state.json", "dataset_infos.json"]
     assert [item for item, _ in items if isinstance(item, str)] == [f"{name} beside rows" for name in beside]
     for place, (_, mark) in enumerate(items):
-        assert list(corpus.marked(mark)) == items[place + 1 :]
-    named = Files(paths=(str(tmp_path / "set" / "README.md"), f"{tmp_path}/set/*.md"))
+        assert list(corpus.iterate_from(mark)) == items[place + 1 :]
+    named = TextFiles(paths=(str(tmp_path / "set" / "README.md"), f"{tmp_path}/set/*.md"))
     assert [document.text for document in named.documents()] == ["# a card", "# a card", "a text"], "as it is asked for"
     only = folder_of(tmp_path / "only", {"README.md": "# a text", "a.txt": "another"})
-    assert len(list(Files(paths=(only,)).documents())) == 2
+    assert len(list(TextFiles(paths=(only,)).documents())) == 2
     nothing = folder_of(tmp_path / "none", {"README.md": "# a card", "a.jsonl": "\n"})
-    assert "no record" in refused(Files(paths=(nothing,))).what
+    assert "no record" in refused(TextFiles(paths=(nothing,))).what
 
 
 def test_conversations_of_a_folder_with_a_card(tmp_path: Path) -> None:
@@ -283,14 +283,14 @@ def test_what_no_text_is_read_from_is_refused_before_anything_is_read(name: str,
     folder = folder_of(tmp_path / "se[t]", {name: b"\x00\x01", "0.txt": "a", "1.txt.gz": gzip.compress(b"b", mtime=0)})
     for paths in ((folder,), (f"{tmp_path}/*/**/*.*",), (f"{folder}/{name}",)):
         with pytest.raises(DataError, match=r"no text is read from a \.\w+ file") as raised:
-            next(Files(paths=paths).documents())
+            next(TextFiles(paths=paths).documents())
         assert str(tmp_path / "se[t]" / name) in raised.value.where
         with pytest.raises(DataError, match="no text is read"):
             with_sources(own_text.recipe, {"texts": paths})
         if paths != (f"{folder}/{name}",):
             pattern = raised.value.hint.split('"')[-2]
-            assert [document.text for document in Files(paths=(pattern,)).documents()] == ["a"], "the hint works"
-    assert len(Files(paths=(folder,)).identity()) == 3, "a dataset of the hub may hold them"
+            assert [document.text for document in TextFiles(paths=(pattern,)).documents()] == ["a"], "the hint works"
+    assert len(TextFiles(paths=(folder,)).identity()) == 3, "a dataset of the hub may hold them"
 
 
 def test_arrow_files_become_parquet_as_the_hint_says(tmp_path: Path) -> None:
@@ -300,18 +300,18 @@ def test_arrow_files_become_parquet_as_the_hint_says(tmp_path: Path) -> None:
         pyarrow.ipc.new_stream(sink, table.schema) as writer,
     ):
         writer.write_table(table)
-    command = refused(Files(paths=(str(tmp_path / "FILE.arrow"),))).hint.partition(": ")[2]
+    command = refused(TextFiles(paths=(str(tmp_path / "FILE.arrow"),))).hint.partition(": ")[2]
     subprocess.run(command.replace("python ", f"{sys.executable} ", 1), shell=True, cwd=tmp_path, check=True)
-    assert [each.text for each in Files(paths=(str(tmp_path / "FILE.parquet"),)).documents()] == ["a", "b"]
+    assert [each.text for each in TextFiles(paths=(str(tmp_path / "FILE.parquet"),)).documents()] == ["a", "b"]
 
 
 def test_an_object_over_lines_becomes_a_row_as_the_hint_says(tmp_path: Path) -> None:
     (tmp_path / "it's one.json").write_text('{\n"text": "a"\n}')
-    hint = refused(Files(paths=(str(tmp_path / "it's one.json"),))).hint
+    hint = refused(TextFiles(paths=(str(tmp_path / "it's one.json"),))).hint
     command = hint.partition("python ")[2].partition(", and read that")[0]
     subprocess.run(f"{sys.executable} {command}", shell=True, check=True)
     pattern = hint.split('"')[-2]
-    assert [each.text for each in Files(paths=(pattern,)).documents()] == ["a"]
+    assert [each.text for each in TextFiles(paths=(pattern,)).documents()] == ["a"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "latin-1"])
@@ -324,13 +324,13 @@ def test_texts_in_other_encodings_become_utf8_as_the_hint_says(encoding: str, tm
             "a.csv": f'text\n"{text}"\n',
         }
         (tmp_path / name).write_bytes(data[name].encode(encoding))
-        error = refused(Files(paths=(str(tmp_path / name),)))
+        error = refused(TextFiles(paths=(str(tmp_path / name),)))
         if "iconv" not in error.hint:  # zeros between what else is ASCII are no JSON
             assert name == "a.jsonl" and encoding in ("utf-16-le", "utf-16-be") and "not JSON" in error.what
             continue
         command = error.hint[error.hint.index("iconv") :].partition(", and read")[0]
         subprocess.run(command, shell=True, check=True)
-        assert [each.text for each in Files(paths=(str(tmp_path / f"utf8-{name}"),)).documents()] == [text]
+        assert [each.text for each in TextFiles(paths=(str(tmp_path / f"utf8-{name}"),)).documents()] == [text]
 
 
 def test_null_texts_are_refused_or_dropped_and_counted(tmp_path: Path) -> None:
@@ -338,20 +338,20 @@ def test_null_texts_are_refused_or_dropped_and_counted(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     (tmp_path / "b.jsonl").write_text('{"text": null}\n{"text": "c"}\n')
     (tmp_path / "c.csv").write_text("id,text\n1,\n2,d\n")
-    error = refused(Files(paths=(str(tmp_path),)))
+    error = refused(TextFiles(paths=(str(tmp_path),)))
     assert "is null" in error.what
     option = error.hint.partition("--set ")[2].replace("NAME", "texts")
     dropping = changed(own_text.recipe, True, [option], [f"texts={tmp_path}"]).corpora["texts"]
-    items = list(dropping.marked())
+    items = list(dropping.iterate_from())
     assert [item if isinstance(item, str) else item.text for item, _ in items] == [
         *("a", "null text", "b"),
         *("null text", "c"),
         *("null text", "d"),
     ]
     for place, (_, mark) in enumerate(items):
-        assert list(dropping.marked(mark)) == items[place + 1 :]
+        assert list(dropping.iterate_from(mark)) == items[place + 1 :]
     with pytest.raises(RecipeError, match="null is 'keep'"):
-        Files(paths=("a",), null="keep")  # pyright: ignore[reportArgumentType]
+        TextFiles(paths=("a",), null="keep")  # pyright: ignore[reportArgumentType]
 
 
 def test_odd_names_of_files_are_read_or_refused_in_three_parts(tmp_path: Path) -> None:
@@ -374,7 +374,7 @@ def test_odd_names_of_files_are_read_or_refused_in_three_parts(tmp_path: Path) -
         with open(path, "wb") as file:
             file.write(b'{"text": "a"}\n')
         for given in (str(folder), f"{folder}/*", bytes.decode(path, "utf-8", "surrogateescape")):
-            (document,) = Files(paths=(given,)).documents()
+            (document,) = TextFiles(paths=(given,)).documents()
             assert document.text in ("a", '{"text": "a"}\n')
             assert document.text == '{"text": "a"}\n' or name.endswith(b".jsonl")
     for given in (

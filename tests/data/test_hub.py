@@ -14,9 +14,9 @@ from lilliput.base.spec import from_plain, to_plain
 from lilliput.base.units import Tokens
 from lilliput.data.conversations import ChatFiles
 from lilliput.data.corpora import hub
-from lilliput.data.corpora.concatenated import Joined, JoinedChats
+from lilliput.data.corpora.concatenated import Concatenated, ConcatenatedChats
 from lilliput.data.corpora.hub import HubChats, HubText
-from lilliput.data.documents import Files
+from lilliput.data.documents import TextFiles
 
 README = """---
 configs:
@@ -67,10 +67,10 @@ def test_rows_without_id_are_numbered_and_null_texts_refused_or_dropped(dataset:
     corpus = HubText(dataset=dataset, licence="cc0-1.0", config="books", split="test", null="drop")
     found = [(document.id, document.text) for document in corpus.documents()]
     assert found == [(f"{dataset}/books/test:1", "last"), (f"{dataset}/books/test:3", "of all")]
-    items = [(item, mark["row"]) for item, mark in corpus.marked() if isinstance(item, str)]
+    items = [(item, mark["row"]) for item, mark in corpus.iterate_from() if isinstance(item, str)]
     assert items == [("null text", 2)], "it is counted, and reading goes on behind it"
-    _, mark = list(corpus.marked())[1]
-    assert [item for item, _ in corpus.marked(mark)] == list(corpus.documents())[1:]
+    _, mark = list(corpus.iterate_from())[1]
+    assert [item for item, _ in corpus.iterate_from(mark)] == list(corpus.documents())[1:]
     with pytest.raises(DataError, match=r"(?s)column 'text' is null.*books/test, row 2.*null=\"drop\""):
         list(replace(corpus, null="refuse").documents())
     with pytest.raises(RecipeError, match="null is 'keep'"):
@@ -235,7 +235,7 @@ def test_a_folder_whose_name_is_a_pattern_is_not_taken_for_others(name: str, tmp
         (tmp_path / each / "train.jsonl").write_text('{"text": "a"}\n')
     with pytest.raises(DataError, match="has a sign that means something else"):
         list(HubText(dataset=str(tmp_path / name), licence="mit").documents())
-    assert [each.text for each in Files(paths=(str(tmp_path / name),)).documents()] == ["a"], "the hint works"
+    assert [each.text for each in TextFiles(paths=(str(tmp_path / name),)).documents()] == ["a"], "the hint works"
 
 
 def test_a_row_without_group_or_id_is_a_group_of_its_own(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_row_without_group_or_id_is_a_group_of_its_own(tmp_path: Path) -> None
     (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
     for corpus in (
         HubText(dataset=str(tmp_path), licence="mit", group="site"),
-        Files(paths=(str(tmp_path),), group="site"),
+        TextFiles(paths=(str(tmp_path),), group="site"),
     ):
         documents = list(corpus.documents())
         assert len({each.id for each in documents}) == len({each.group for each in documents}) == 3
@@ -275,8 +275,8 @@ def test_conversations_of_a_dataset_are_those_of_its_rows(talks: str, dataset: s
 
 
 def test_joined_corpora_follow_each_other_under_ids_of_their_own(dataset: str, talks: str) -> None:
-    local = Files(paths=(f"{dataset}/books/train.parquet",))
-    joined = Joined(sources=(web(dataset, rows=2), local, local))
+    local = TextFiles(paths=(f"{dataset}/books/train.parquet",))
+    joined = Concatenated(sources=(web(dataset, rows=2), local, local))
     documents = list(joined.documents())
     assert [document.text for document in documents] == [
         *(page["body"] for page in PAGES[:2]),
@@ -287,7 +287,7 @@ def test_joined_corpora_follow_each_other_under_ids_of_their_own(dataset: str, t
     assert documents[2].group == documents[7].group, "the same text twice lands on one side"
     assert joined.identity() == [web(dataset).identity(), local.identity(), local.identity()]
     chats = ChatFiles(paths=(f"{talks}.jsonl",))
-    both = JoinedChats(sources=(HubChats(dataset=talks, licence="mit"), chats))
+    both = ConcatenatedChats(sources=(HubChats(dataset=talks, licence="mit"), chats))
     assert len(list(both.conversations())) == 8 and next(both.conversations()).id == f"0/{talks}/train:1"
     for spec in (joined, both):
         assert from_plain(json.loads(json.dumps(to_plain(spec)))) == spec
@@ -296,6 +296,6 @@ def test_joined_corpora_follow_each_other_under_ids_of_their_own(dataset: str, t
 def test_corpora_that_cannot_be_joined_are_refused(talks: str) -> None:
     for wrong in ((), (HubChats(dataset=talks, licence="mit"),)):
         with pytest.raises(RecipeError, match=r"nothing is joined|HubChats has no documents"):
-            Joined(sources=wrong)
-    with pytest.raises(RecipeError, match="Files has no conversations"):
-        JoinedChats(sources=(Files(paths=("x",)),))
+            Concatenated(sources=wrong)
+    with pytest.raises(RecipeError, match="TextFiles has no conversations"):
+        ConcatenatedChats(sources=(TextFiles(paths=("x",)),))

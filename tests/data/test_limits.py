@@ -16,7 +16,7 @@ import pytest
 
 from lilliput.base.errors import DataError, LilliputError
 from lilliput.data.conversations import ChatFiles
-from lilliput.data.documents import Document, Files
+from lilliput.data.documents import Document, TextFiles
 from lilliput.data.readers import paths
 from lilliput.data.readers.paths import files_of
 from lilliput.data.readers.rows import read_back
@@ -36,9 +36,9 @@ def limits(monkeypatch: pytest.MonkeyPatch, **most: int) -> None:
         monkeypatch.setenv(f"LILLIPUT_MAX_{name.upper()}", str(value))
 
 
-def refused(corpus: Files | ChatFiles) -> DataError:
+def refused(corpus: TextFiles | ChatFiles) -> DataError:
     with pytest.raises(DataError) as raised:
-        list(corpus.documents() if isinstance(corpus, Files) else corpus.conversations())
+        list(corpus.documents() if isinstance(corpus, TextFiles) else corpus.conversations())
     return raised.value
 
 
@@ -50,7 +50,7 @@ def test_little_is_held_of_what_grows_to_much(name: str, suffix: str, tmp_path: 
     good = b'{"text": "one"}\n' if name == "a.jsonl" else b"one\n"
     path.write_bytes(PACKED[suffix](good + bytes(24 * MIB)))
     tracemalloc.start()
-    error = refused(Files(paths=(str(path),)))
+    error = refused(TextFiles(paths=(str(path),)))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 16 * MIB
@@ -64,7 +64,7 @@ def test_what_is_exactly_as_long_as_a_limit_is_read_and_a_byte_more_is_not(tmp_p
     plain = tmp_path / "b.txt"
     plain.write_text(texts[1])
     longest = len(f'{{"text": "{texts[1]}"}}\n'.encode())
-    rows, whole = Files(paths=(str(path),)), Files(paths=(str(plain),))
+    rows, whole = TextFiles(paths=(str(path),)), TextFiles(paths=(str(plain),))
     limits(monkeypatch, line_bytes=longest, document_bytes=80)
     assert [document.text for document in rows.documents()] == texts
     assert list(whole.documents()) == [Document(texts[1], "b.txt", "b.txt")]
@@ -98,9 +98,9 @@ def test_what_we_wrote_of_a_text_is_read_back_however_long_its_escapes_made_it(t
         list(read_back(path))
 
 
-def stored(path: Path, columns: dict, **how) -> Files:
+def stored(path: Path, columns: dict, **how) -> TextFiles:
     pyarrow.parquet.write_table(pyarrow.table(columns), path, **how)
-    return Files(paths=(str(path),))
+    return TextFiles(paths=(str(path),))
 
 
 BOMBS = {
@@ -147,13 +147,13 @@ def test_columns_that_nobody_asks_for_are_not_read(tmp_path: Path, monkeypatch) 
     }
     corpus = stored(tmp_path / "a.parquet", unread | {"text": texts}, row_group_size=4, compression="zstd")
     assert [document.text for document in corpus.documents()] == texts
-    assert [document.text for document, _ in corpus.marked([0, 5, 0.5])] == texts[5:]
+    assert [document.text for document, _ in corpus.iterate_from([0, 5, 0.5])] == texts[5:]
     for name, says in (
         ("body", "no column 'body'"),
         ("deep", "not text"),
         ("when", "is 1000000000000000000, not text"),
     ):
-        error = refused(Files(paths=corpus.paths, text=name))
+        error = refused(TextFiles(paths=corpus.paths, text=name))
         assert says in error.what and error.where == f"{tmp_path / 'a.parquet'}, record 1"
         assert "blob, when, deep, text" in error.hint, "all columns are named, also those that were not read"
 
@@ -173,10 +173,10 @@ def test_numbers_nesting_and_keys_that_no_reader_takes_are_named(tmp_path: Path)
     ):
         path.write_text(f'{{"text": "fine"}}\n{odd}\n')
         if not says:
-            assert len(list(Files(paths=(str(path),)).documents())) == 2
+            assert len(list(TextFiles(paths=(str(path),)).documents())) == 2
             continue
         with pytest.raises(DataError, match=says) as raised:
-            list(Files(paths=(str(path),)).documents())
+            list(TextFiles(paths=(str(path),)).documents())
         assert raised.value.where == f"{path}, record 2" and len(str(raised.value)) < 5_000
         assert "\x1b" not in str(raised.value)
 
@@ -189,11 +189,11 @@ def test_what_is_no_file_is_refused_or_passed_over_and_never_waited_for(tmp_path
         bound.bind(str(tmp_path / "texts" / "c.txt"))
     for name, target in (("d.txt", "d.txt"), ("e.txt", "/dev/zero"), ("g.txt", "nowhere")):
         (tmp_path / "texts" / name).symlink_to(target)
-    assert list(Files(paths=(str(tmp_path / "texts"),)).documents()) == [Document("a", "a.txt", "a.txt")]
+    assert list(TextFiles(paths=(str(tmp_path / "texts"),)).documents()) == [Document("a", "a.txt", "a.txt")]
     assert len(list(files_of((str(tmp_path / "texts" / "*.txt"),)))) == 1
     for name in ("texts/b.txt", "texts/c.txt", "texts/d.txt", "texts/e.txt", "texts/[b-z].txt"):
         with pytest.raises(DataError, match="no file or folder"):
-            list(Files(paths=(str(tmp_path / name),)).documents())
+            list(TextFiles(paths=(str(tmp_path / name),)).documents())
 
 
 def test_a_pattern_does_not_go_round_in_circles(tmp_path: Path) -> None:
@@ -225,11 +225,11 @@ def test_folders_that_links_multiply_are_refused(tmp_path: Path, monkeypatch) ->
 def test_xz_takes_streams_and_zeros_and_no_more_memory_than_it_may(tmp_path: Path) -> None:
     path, one = tmp_path / "a.jsonl.xz", lzma.compress(b'{"text": "a"}\n')
     path.write_bytes(one * 2 + bytes(8) + one + bytes(4))
-    assert len(list(Files(paths=(str(path),)).documents())) == 3
+    assert len(list(TextFiles(paths=(str(path),)).documents())) == 3
     path.write_bytes(one + b"rubbish")
-    assert "cannot be read any further" in refused(Files(paths=(str(path),))).what
+    assert "cannot be read any further" in refused(TextFiles(paths=(str(path),))).what
     head = bytearray(one)
     head[16] = 40  # the size of the dictionary: 4 GiB
     head[20:24] = crc32(head[12:20]).to_bytes(4, "little")
     path.write_bytes(head)
-    assert "Memory usage limit" in refused(Files(paths=(str(path),))).what
+    assert "Memory usage limit" in refused(TextFiles(paths=(str(path),))).what

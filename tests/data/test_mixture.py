@@ -12,7 +12,7 @@ from lilliput.base.spec import from_plain, to_plain
 from lilliput.data import epochs, pieces
 from lilliput.data.batch import Batch, Cursor, document_ids_of
 from lilliput.data.documents import Document
-from lilliput.data.epochs import Passes
+from lilliput.data.epochs import EpochStream
 from lilliput.data.mixture import Mixture, MixtureReader
 from lilliput.data.permutation import Permutation
 from lilliput.data.shards import Shards, write_shards
@@ -194,7 +194,7 @@ def test_texts_that_lie_apart_are_read_together(shards, tmp_path) -> None:
     write_shards(Listed(documents), tokenizer, Split(share=0), tmp_path / "both")
     stream = Shards(tmp_path / "both").stream("train")
     middle = int(np.flatnonzero(stream.read(0, len(stream)) == 0)[300])
-    order = Passes(stream, "any")
+    order = EpochStream(stream, "any")
     first = order._pass(0)._chunk(0).sources[:60] < middle
     assert 15 < first.sum() < 45, "30 of 60 expected"
 

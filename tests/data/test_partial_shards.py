@@ -22,15 +22,15 @@ from tokenizers import Tokenizer
 from lilliput.base.errors import DataError
 from lilliput.base.files import read_json
 from lilliput.data.corpora.arithmetic import Arithmetic
-from lilliput.data.corpora.concatenated import Joined
-from lilliput.data.corpora.filters import Curated, Exact, Length
+from lilliput.data.corpora.concatenated import Concatenated
+from lilliput.data.corpora.filters import Exact, Filtered, Length
 from lilliput.data.corpora.hub import HubText
-from lilliput.data.documents import Document, Files, corpus_hash
-from lilliput.data.partial_shards import PROGRESS, begun_folders
-from lilliput.data.resumable import goes_on, marked
+from lilliput.data.documents import Document, TextFiles, corpus_hash
+from lilliput.data.partial_shards import PROGRESS, partial_folders
+from lilliput.data.resumable import is_seekable, iterate_from
 from lilliput.data.shards import Encoded, Shards, write_shards
 from lilliput.data.split import Split
-from lilliput.data.tokenization_progress import Encoding
+from lilliput.data.tokenization_progress import TokenizationProgress
 from lilliput.tokenizer.bpe import BPE, save_tokenizer
 
 WORDS = "small models learn little by little from plain text that somebody wrote with care about many things".split()
@@ -55,7 +55,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 class Unmarked:
     """A corpus of somebody else's: it can be read from its beginning, and that is all."""
 
-    source: Files
+    source: TextFiles
     changed: ClassVar[bool] = False
 
     def identity(self):
@@ -106,21 +106,21 @@ def straight(texts, tokenizer, tmp_path_factory):
 
 
 CORPORA = {
-    "files": lambda folder: Files(paths=(str(folder),), group=None),
-    "filters that remember nothing": lambda folder: Curated(
-        source=Files(paths=(str(folder),)), filters=(Length(at_least=10),)
+    "files": lambda folder: TextFiles(paths=(str(folder),), group=None),
+    "filters that remember nothing": lambda folder: Filtered(
+        source=TextFiles(paths=(str(folder),)), filters=(Length(at_least=10),)
     ),
-    "filters that remember": lambda folder: Curated(
-        source=Files(paths=(str(folder),)), filters=(Length(at_least=10), Exact())
+    "filters that remember": lambda folder: Filtered(
+        source=TextFiles(paths=(str(folder),)), filters=(Length(at_least=10), Exact())
     ),
     "a stream": lambda folder: HubText(
         dataset=str(folder.parent / "hub"), licence="cc0-1.0", group="group", bytes=450_000
     ),
-    "joined": lambda folder: Joined(
-        sources=(Files(paths=(str(folder / "a.jsonl"),)), Files(paths=(str(folder / "c.parquet"),)))
+    "joined": lambda folder: Concatenated(
+        sources=(TextFiles(paths=(str(folder / "a.jsonl"),)), TextFiles(paths=(str(folder / "c.parquet"),)))
     ),
     "generated": lambda folder: Arithmetic(count=1_500),
-    "no marks": lambda folder: Unmarked(source=Files(paths=(str(folder),))),
+    "no marks": lambda folder: Unmarked(source=TextFiles(paths=(str(folder),))),
 }
 
 
@@ -134,7 +134,7 @@ class Moments(list):
     def __init__(self, stop: float = float("inf")):
         self.stop = stop
 
-    def __call__(self, encoding: Encoding) -> None:
+    def __call__(self, encoding: TokenizationProgress) -> None:
         self.append(encoding)
         if encoding.documents >= self.stop:
             raise KeyboardInterrupt
@@ -144,7 +144,7 @@ def interrupted(corpus, tokenizer: Tokenizer, folder: Path, stop: int) -> Path:
     """Begin, and stop once so many documents are read; the folder of what is kept."""
     with pytest.raises(KeyboardInterrupt):
         write(corpus, tokenizer, folder, Moments(stop))
-    (begun,) = begun_folders(folder.parent)
+    (begun,) = partial_folders(folder.parent)
     return begun
 
 
@@ -164,7 +164,7 @@ def test_every_corpus_goes_on_to_the_same_bytes(kind, texts, tokenizer, straight
     rereads = kind in ("no marks", "filters that remember")
     assert going_on[0].documents == (0 if rereads else kept)
     if kind.startswith("filters"):
-        counts = Counter(item for item, _ in marked(corpus) if isinstance(item, str))
+        counts = Counter(item for item, _ in iterate_from(corpus) if isinstance(item, str))
         assert made.dropped == dict(counts) and counts["length: too short"] == 2
         assert (counts["exact: duplicate"] > 400) == rereads
     assert made.text == corpus_hash(corpus.documents())
@@ -178,19 +178,19 @@ def test_every_corpus_goes_on_to_the_same_bytes(kind, texts, tokenizer, straight
 def test_reading_goes_on_from_every_mark(kind, texts) -> None:
     """At the ends of files and of row groups, after the last document, and as JSON."""
     corpus = CORPORA[kind](texts)
-    assert goes_on(corpus)
-    items = list(marked(corpus))
+    assert is_seekable(corpus)
+    items = list(iterate_from(corpus))
     for place in {0, 1, *range(299, len(items), 100), len(items) - 1}:
         mark = json.loads(json.dumps(items[place][1]))
         for version in (mark, mark | {"datasets": "another"}) if kind == "a stream" else (mark,):
-            after = list(marked(corpus, version))
+            after = list(iterate_from(corpus, version))
             assert [item for item, _ in after] == [item for item, _ in items[place + 1 :]], place
 
 
 def test_what_was_read_is_not_read_again_where_that_can_be_helped(texts, tokenizer, tmp_path) -> None:
     """Files before the mark may even be unreadable by now; so may the rows before it in a stream's first file."""
     folder = Path(shutil.copytree(texts, tmp_path / "texts"))
-    corpus = Files(paths=(str(folder),))
+    corpus = TextFiles(paths=(str(folder),))
     whole = write(corpus, tokenizer, tmp_path / "straight")
     interrupted(corpus, tokenizer, tmp_path / "broken", 2_000)
     (folder / "a.jsonl").write_text("damaged")
@@ -233,7 +233,7 @@ def counting(real):
 if where == "boundary":
     partial_shards.write_json = counting(partial_shards.write_json)
 else:
-    append_file.GrowingFile.write = counting(append_file.GrowingFile.write)
+    append_file.AppendFile.write = counting(append_file.AppendFile.write)
 texts = Path(sys.argv[6])
 write(CORPORA[kind](texts), load_tokenizer(texts.parent / "tokenizer"), folder)
 """
@@ -250,7 +250,7 @@ def test_sigkill_at_a_boundary_and_in_the_middle_costs_no_closed_shard(
         command = [sys.executable, "-c", KILLED, here, kind, where, str(folder), str(count), str(texts)]
         ended = subprocess.run(command, capture_output=True, env=os.environ | {"HF_HUB_OFFLINE": "1"}, check=False)
         assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
-        (begun,) = begun_folders(tmp_path)
+        (begun,) = partial_folders(tmp_path)
         there = read_json(begun / PROGRESS)["kept"]["items"] if (begun / PROGRESS).exists() else 0
         assert (there > kept) == (where == "boundary") or count == 1_000
         kept = there
@@ -315,7 +315,7 @@ def test_other_inputs_take_nothing_up_and_leave_it_there_until_they_are_whole(te
             changed(moments)
         assert moments[0].kept == moments[0].documents == 0 and contents(begun) == before
     write(corpus, tokenizer, folder, inputs="those")
-    assert begun_folders(tmp_path) == [], "then it would never be asked for again"
+    assert partial_folders(tmp_path) == [], "then it would never be asked for again"
 
 
 def test_a_corpus_that_is_not_what_it_was_is_refused(texts, tokenizer, tmp_path, monkeypatch) -> None:
@@ -332,13 +332,13 @@ def test_a_corpus_that_is_not_what_it_was_is_refused(texts, tokenizer, tmp_path,
 def test_a_failure_keeps_what_is_closed_and_cuts_off_the_rest(texts, tokenizer, tmp_path) -> None:
     """A damaged text ends encoding where it lies; mended, it goes on from the last shard before."""
     folder = Path(shutil.copytree(texts, tmp_path / "texts"))
-    corpus = Files(paths=(str(folder),))
+    corpus = TextFiles(paths=(str(folder),))
     whole = write(corpus, tokenizer, tmp_path / "straight")
     good = (folder / "b.jsonl.gz").read_bytes()
     (folder / "b.jsonl.gz").write_bytes(good[: len(good) // 2])
     with pytest.raises(DataError, match=r"b\.jsonl\.gz"):
         write(corpus, tokenizer, tmp_path / "broken")
-    (begun,) = begun_folders(tmp_path)
+    (begun,) = partial_folders(tmp_path)
     record = read_json(begun / PROGRESS)
     lengths = {entry["name"]: entry["length"] for lane in record["lanes"].values() for entry in lane}
     assert {path.name: path.stat().st_size for path in begun.iterdir() if path.name != PROGRESS} == lengths

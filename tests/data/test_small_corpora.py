@@ -10,9 +10,9 @@ from tiny_commands import lilliput, refused, workshop
 
 from lilliput.base.files import read_json
 from lilliput.data.conversations import Conversation, Message
-from lilliput.data.corpora.filters import Curated, Length
-from lilliput.data.documents import Document, Files
-from lilliput.data.small_corpora import Extent, Parted, cut, extent, lowest, sides
+from lilliput.data.corpora.filters import Filtered, Length
+from lilliput.data.documents import Document, TextFiles
+from lilliput.data.small_corpora import Extent, WithHeldOutEnds, cut, extent, lowest, sides
 from lilliput.data.split import Split
 from lilliput.tokenizer.bpe import load_tokenizer
 
@@ -70,7 +70,7 @@ def test_the_parts_of_a_text_are_the_text(tmp_path):
     for name in "abc":
         (tmp_path / f"{name}.txt").write_text(prose(9_000, seed=ord(name)))
     (tmp_path / "short.txt").write_text("short")
-    source = Curated(source=Files(paths=(str(tmp_path),)), filters=(Length(at_least=1),))
+    source = Filtered(source=TextFiles(paths=(str(tmp_path),)), filters=(Length(at_least=1),))
     corpus, split = sides(source, SPLIT, "ends")
     parts = list(corpus.documents())
     assert [part.id for part in parts][:3] == ["a.txt", "a.txt (its end)", "b.txt"] and len(parts) == 7
@@ -85,8 +85,8 @@ def test_the_parts_of_a_text_are_the_text(tmp_path):
 
 def test_what_filters_drop_is_still_counted_of_parted_texts(tmp_path):
     (tmp_path / "a.txt").write_text("x")
-    source = Curated(source=Files(paths=(str(tmp_path),)), filters=(Length(at_least=2),))
-    assert [item for item, _ in Parted(source=source, share=0.1).marked()] == ["length: too short"]
+    source = Filtered(source=TextFiles(paths=(str(tmp_path),)), filters=(Length(at_least=2),))
+    assert [item for item, _ in WithHeldOutEnds(source=source, share=0.1).iterate_from()] == ["length: too short"]
 
 
 class Listed:
@@ -156,7 +156,7 @@ def test_of_a_text_that_is_much_of_all_the_end_is_held_out_and_of_the_others_who
     for number in range(150):
         (tmp_path / f"{number:03}.txt").write_text(prose(2_000, seed=number))
     (tmp_path / "book.txt").write_text(prose(200_000))
-    corpus, split = Files(paths=(str(tmp_path),)), Split(share=0.1)
+    corpus, split = TextFiles(paths=(str(tmp_path),)), Split(share=0.1)
     assert extent(corpus).way(split, chat=False) == "large"
     parted, chosen = sides(corpus, split, "large")
     kept, held = ([], [])
@@ -166,7 +166,9 @@ def test_of_a_text_that_is_much_of_all_the_end_is_held_out_and_of_the_others_who
     assert [document.id for document in held if "book" in document.id] == ["book.txt (its end)"]
     others = [document.id for document in held if "book" not in document.id]
     assert others == [f"{n:03}.txt" for n in range(150) if split.is_heldout(f"{n:03}.txt")] and 5 < len(others) < 30
-    assert extent(Files(paths=(str(tmp_path / "0*.txt"), str(tmp_path / "1*.txt")))).way(split, chat=False) == "groups"
+    assert (
+        extent(TextFiles(paths=(str(tmp_path / "0*.txt"), str(tmp_path / "1*.txt")))).way(split, chat=False) == "groups"
+    )
 
 
 def test_the_end_of_one_text_is_held_out_of_tokens_and_tokenizer(shop):

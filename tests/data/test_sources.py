@@ -14,8 +14,8 @@ import pytest
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.data.conversations import ChatFiles, Message
-from lilliput.data.corpora.filters import Clean, Curated, Curation, Exact, Length, MostlyText, SeenParagraphs
-from lilliput.data.documents import Document, Files, TextHash, corpus_hash
+from lilliput.data.corpora.filters import Clean, Exact, FilterChain, Filtered, Length, MostlyText, SeenParagraphs
+from lilliput.data.documents import Document, TextFiles, TextHash, corpus_hash
 from lilliput.data.split import Split
 
 ROWS = [
@@ -45,7 +45,7 @@ PACKERS = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".zst": zst}
 @pytest.mark.parametrize("suffix", PACKERS)
 def test_rows_are_read_through_every_compression(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"a.jsonl{suffix}", PACKERS[suffix](b"\xef\xbb\xbf" + LINES.replace(b"\n", b"\n\n", 1)))
-    documents = list(Files(paths=(path,), group="source").documents())
+    documents = list(TextFiles(paths=(path,), group="source").documents())
     assert [document.text for document in documents] == [row["text"] for row in ROWS]
     assert [document.id for document in documents] == [row["id"] for row in ROWS]
     assert [document.group for document in documents] == ["a", "b", "a", "b", "a"]
@@ -55,7 +55,7 @@ def test_rows_are_read_through_every_compression(tmp_path: Path, suffix: str) ->
 def test_a_text_file_is_one_document(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"story.txt{suffix}", PACKERS[suffix]("Für immer.\r\nEnd".encode()))
     name = f"story.txt{suffix}"
-    assert list(Files(paths=(path,)).documents()) == [Document("Für immer.\r\nEnd", name, name)]
+    assert list(TextFiles(paths=(path,)).documents()) == [Document("Für immer.\r\nEnd", name, name)]
 
 
 def test_parquet_gives_the_same_documents_as_json_lines(tmp_path: Path) -> None:
@@ -65,24 +65,24 @@ def test_parquet_gives_the_same_documents_as_json_lines(tmp_path: Path) -> None:
     parquet.write_table(arrow.Table.from_pylist(ROWS), tmp_path / "a.parquet", row_group_size=2)
     lines = write(tmp_path / "a.jsonl", LINES)
     for group in (None, "source"):
-        rows = list(Files(paths=(str(tmp_path / "a.parquet"),), group=group).documents())
-        assert rows == list(Files(paths=(lines,), group=group).documents())
-    missing = Files(paths=(str(tmp_path / "a.parquet"),), text="body")
+        rows = list(TextFiles(paths=(str(tmp_path / "a.parquet"),), group=group).documents())
+        assert rows == list(TextFiles(paths=(lines,), group=group).documents())
+    missing = TextFiles(paths=(str(tmp_path / "a.parquet"),), text="body")
     with pytest.raises(DataError, match=r"(?s)no column 'body'.*a\.parquet, record 1.*text, id, source"):
         list(missing.documents())
 
 
 def test_rows_without_id_are_named_by_file_and_number(tmp_path: Path) -> None:
     path = write(tmp_path / "b.jsonl", b'{"text": "one"}\n\n{"text": "two", "id": 7}\n')
-    assert [(item.id, item.group) for item in Files(paths=(path,)).documents()] == [("b.jsonl:1",) * 2, ("7",) * 2]
+    assert [(item.id, item.group) for item in TextFiles(paths=(path,)).documents()] == [("b.jsonl:1",) * 2, ("7",) * 2]
 
 
 def test_folders_and_globs_are_sorted_and_hidden_files_left_out(tmp_path: Path) -> None:
     for name in ("b.txt", "a/z.txt", "a/y.txt", ".hidden.txt", ".git/x.txt", "c.jsonl.partial"):
         write(tmp_path / name, name.encode())
-    folder = [document.text for document in Files(paths=(str(tmp_path),)).documents()]
+    folder = [document.text for document in TextFiles(paths=(str(tmp_path),)).documents()]
     assert folder == ["a/y.txt", "a/z.txt", "b.txt"]
-    pattern = Files(paths=(f"{tmp_path}/**/[yb].txt", str(tmp_path / "a" / "z.txt")))
+    pattern = TextFiles(paths=(f"{tmp_path}/**/[yb].txt", str(tmp_path / "a" / "z.txt")))
     assert [document.text for document in pattern.documents()] == ["a/y.txt", "b.txt", "a/z.txt"]
 
 
@@ -91,7 +91,7 @@ def test_documents_keep_their_names_wherever_their_folder_lies(tmp_path: Path, m
         write(tmp_path / name, b"x")
 
     def names(*paths: str) -> list[str]:
-        return [document.id for document in Files(paths=paths).documents()]
+        return [document.id for document in TextFiles(paths=paths).documents()]
 
     below = ["a/z.txt", "b.txt"]
     assert names(f"{tmp_path}/texts") == names(f"{tmp_path}/texts/**/*.txt") == below
@@ -121,25 +121,25 @@ def test_documents_keep_their_names_wherever_their_folder_lies(tmp_path: Path, m
 def test_damage_is_reported_with_file_and_record(tmp_path: Path, name: str, data: bytes, message: str) -> None:
     path = write(tmp_path / name, data)
     with pytest.raises(DataError, match=message):
-        list(Files(paths=(path,)).documents())
+        list(TextFiles(paths=(path,)).documents())
 
 
 def test_missing_paths_and_groups_are_errors(tmp_path: Path) -> None:
     for path in (str(tmp_path / "none.jsonl"), str(tmp_path / "*.txt")):
         with pytest.raises(DataError, match="no file or folder"):
-            list(Files(paths=(path,)).documents())
+            list(TextFiles(paths=(path,)).documents())
     with pytest.raises(DataError, match="holds no file"):
-        list(Files(paths=(str(tmp_path),)).documents())
+        list(TextFiles(paths=(str(tmp_path),)).documents())
     with pytest.raises(DataError, match="no record"):
-        list(Files(paths=()).documents())
+        list(TextFiles(paths=()).documents())
     path = write(tmp_path / "a.jsonl", LINES)
     with pytest.raises(DataError, match="no column 'shelf'"):
-        list(Files(paths=(path,), group="shelf").documents())
+        list(TextFiles(paths=(path,), group="shelf").documents())
 
 
 def test_rows_are_streamed(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl.gz", gzip.compress(LINES * 20_000)[:-50])
-    documents = Files(paths=(path,)).documents()
+    documents = TextFiles(paths=(path,)).documents()
     assert next(documents).id == "row-0", "the first row comes before the damage at the end is met"
     with pytest.raises(DataError):
         list(documents)
@@ -197,7 +197,7 @@ def test_bad_conversations_are_errors(tmp_path: Path, name: str, row: dict, mess
 
 
 def curated(texts: list[str], *filters) -> tuple[list[str], dict[str, int]]:
-    curation = Curation(filters)
+    curation = FilterChain(filters)
     documents = [Document(text, str(place), str(place)) for place, text in enumerate(texts)]
     first = [document.text for document in curation.run(documents)]
     counts = dict(curation.counts)
@@ -257,7 +257,7 @@ def test_seen_paragraphs_are_removed_and_mostly_seen_documents_dropped() -> None
 
 def test_curated_files_are_a_spec(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", LINES * 2)
-    corpus = Curated(source=Files(paths=(path,)), filters=(Clean(), MostlyText(), Exact(), SeenParagraphs()))
+    corpus = Filtered(source=TextFiles(paths=(path,)), filters=(Clean(), MostlyText(), Exact(), SeenParagraphs()))
     assert len(list(corpus.documents())) == 5
     again = from_plain(json.loads(json.dumps(to_plain(corpus))))
     assert again == corpus and corpus_hash(again.documents()) == corpus_hash(corpus.documents())
@@ -270,7 +270,7 @@ def test_a_linked_folder_is_read_and_one_that_leads_back_refused(tmp_path):
     (texts / "a.txt").write_text("here")
     (elsewhere / "b.txt").write_text("there")
     (texts / "more").symlink_to(elsewhere)
-    assert [each.text for each in Files(paths=(str(texts),)).documents()] == ["here", "there"]
+    assert [each.text for each in TextFiles(paths=(str(texts),)).documents()] == ["here", "there"]
     (elsewhere / "back").symlink_to(texts)
     with pytest.raises(DataError, match="back"):
-        list(Files(paths=(str(texts),)).documents())
+        list(TextFiles(paths=(str(texts),)).documents())

@@ -14,19 +14,19 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from lilliput.base.errors import DataError, LilliputError
-from lilliput.base.files import hash_of, read_json, sealed, write_json
+from lilliput.base.files import hash_of, read_json, with_checksum, write_json
 from lilliput.base.run_folder import RunFolder
 from lilliput.data.batch import Cursor
-from lilliput.data.chat_rows import HELDOUT_CONVERSATIONS, ChatRows, write_chats
+from lilliput.data.chat_rows import HELDOUT_CONVERSATIONS, PackedChats, write_chats
 from lilliput.data.conversations import ChatFiles
-from lilliput.data.documents import Files
+from lilliput.data.documents import TextFiles
 from lilliput.data.mixture import Mixture
 from lilliput.data.partial_shards import PROGRESS
 from lilliput.data.pieces import PIECES, write_pieces
 from lilliput.data.shards import HELDOUT_TEXTS, Shards, write_shards
 from lilliput.data.split import Split
 from lilliput.data.token_files import INDEX, header, in_bytes, seal_index
-from lilliput.data.tokenization_progress import Encoding
+from lilliput.data.tokenization_progress import TokenizationProgress
 from lilliput.run.prepare import VERIFIED, Preparation
 from lilliput.tokenizer.bpe import BPE
 from lilliput.tokenizer.chatml import add_chatml
@@ -40,7 +40,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     texts, chats = tiny.write_corpora(folder)
     tokenizer = add_chatml(BPE(vocab=290).train(tiny.sentences(n) for n in range(100)))
-    write_shards(Files(paths=(str(texts),)), tokenizer, SPLIT, folder / "documents", shard_tokens=5_000)
+    write_shards(TextFiles(paths=(str(texts),)), tokenizer, SPLIT, folder / "documents", shard_tokens=5_000)
     write_chats(ChatFiles(paths=(str(chats),)), tokenizer, SPLIT, folder / "conversations", 128)
     return folder
 
@@ -51,8 +51,8 @@ def folder(made: Path, tmp_path: Path) -> Path:
     return tmp_path / "made"
 
 
-def opened(folder: Path) -> Shards | ChatRows:
-    return Shards(folder) if folder.name == "documents" else ChatRows(folder)
+def opened(folder: Path) -> Shards | PackedChats:
+    return Shards(folder) if folder.name == "documents" else PackedChats(folder)
 
 
 def changed(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -121,7 +121,7 @@ def test_numbers_are_those_that_the_file_has_room_for(folder: Path) -> None:
         Shards(place)
     changed(folder / "conversations", lambda index: index.update(length=10**15))
     with pytest.raises(DataError, match="differ from the index"):
-        ChatRows(folder / "conversations")
+        PackedChats(folder / "conversations")
 
 
 def test_ids_that_no_embedding_has_are_found_when_they_are_read(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_held_out_texts_that_are_none_are_named(line: str, folder: Path) -> None
 class Begun:
     """Texts of which some are encoded, and what all of them become."""
 
-    corpus: Files
+    corpus: TextFiles
     tokenizer: Tokenizer
     made: dict[str, Any]
     folder: Path
@@ -190,7 +190,7 @@ class Begun:
     def record(self) -> dict[str, Any]:
         return {key: value for key, value in read_json(self.path / PROGRESS).items() if key != "sha256"}
 
-    def go_on(self, told: Callable[[Encoding], None] = lambda encoding: None) -> dict[str, Any]:
+    def go_on(self, told: Callable[[TokenizationProgress], None] = lambda encoding: None) -> dict[str, Any]:
         how = {"shard_tokens": 700, "progress": told, "inputs": "these"}
         return write_shards(self.corpus, self.tokenizer, SPLIT, self.folder, **how).index
 
@@ -200,11 +200,11 @@ def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Begun:
     monkeypatch.setattr("lilliput.data.shards._BATCH_ITEMS", 10)
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({"id": f"{n}", "text": tiny.sentences(n)}) + "\n" for n in range(30)))
-    corpus, tokenizer = Files(paths=(str(rows),)), BPE(vocab=290).train(tiny.sentences(n) for n in range(100))
+    corpus, tokenizer = TextFiles(paths=(str(rows),)), BPE(vocab=290).train(tiny.sentences(n) for n in range(100))
     made = write_shards(corpus, tokenizer, SPLIT, tmp_path / "straight", shard_tokens=700).index
     found = Begun(corpus=corpus, tokenizer=tokenizer, made=made, folder=tmp_path / "folder")
 
-    def stop(encoding: Encoding) -> None:
+    def stop(encoding: TokenizationProgress) -> None:
         if encoding.documents == 20:
             raise KeyboardInterrupt
 
@@ -234,8 +234,8 @@ def test_a_record_of_what_is_encoded_that_says_odd_things_means_encode_again(beg
         shutil.copytree(kept, place)
         record = json.loads(json.dumps(good))
         _at(record, path[:-1])[path[-1]] = value
-        write_json(place / PROGRESS, sealed(record))
-        told: list[Encoding] = []
+        write_json(place / PROGRESS, with_checksum(record))
+        told: list[TokenizationProgress] = []
         assert begun.go_on(told.append) == begun.made, (path, value)
         assert told[0].kept == 0 and told[0].damaged == (PROGRESS,)
     assert (tmp_path / "precious").read_bytes() == b"precious" * 1_000
@@ -244,7 +244,7 @@ def test_a_record_of_what_is_encoded_that_says_odd_things_means_encode_again(beg
 def test_a_record_that_leaves_documents_out_is_no_way_to_lose_them(begun: Begun) -> None:
     record = begun.record
     record["lanes"]["train"] = []
-    write_json(begun.path / PROGRESS, sealed(record))
+    write_json(begun.path / PROGRESS, with_checksum(record))
     with pytest.raises(DataError, match="does not give the documents"):
         begun.go_on()
 
@@ -253,7 +253,7 @@ def test_a_record_that_leaves_documents_out_is_no_way_to_lose_them(begun: Begun)
 def test_a_mark_that_means_nothing_is_named(mark: Any, begun: Begun) -> None:
     record = begun.record
     record["kept"]["mark"] = mark
-    write_json(begun.path / PROGRESS, sealed(record))
+    write_json(begun.path / PROGRESS, with_checksum(record))
     with pytest.raises(DataError) as raised:
         begun.go_on()
     assert str(begun.path) in raised.value.where and "remove that folder" in raised.value.hint

@@ -15,14 +15,14 @@ from test_model import ODIN, SLM, mtlm
 from lilliput.base.errors import LilliputError, MachineError
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.terminal import Terminal, visible
-from lilliput.base.text_units import duration, number, operations, price, size
+from lilliput.base.text_units import duration, flops, number, price, size
 from lilliput.base.units import Steps, Tokens
-from lilliput.data.chat_rows import Chats
+from lilliput.data.chat_rows import ChatData
 from lilliput.data.corpora.arithmetic import Arithmetic
-from lilliput.data.corpora.concatenated import Joined, JoinedChats
-from lilliput.data.corpora.filters import Curated, Length
+from lilliput.data.corpora.concatenated import Concatenated, ConcatenatedChats
+from lilliput.data.corpora.filters import Filtered, Length
 from lilliput.data.corpora.hub import HubChats, HubText
-from lilliput.data.documents import Files
+from lilliput.data.documents import TextFiles
 from lilliput.data.mixture import Mixture
 from lilliput.data.split import Split
 from lilliput.growth.add_tokens import AddTokens
@@ -294,7 +294,7 @@ def test_every_recipe_has_a_plan_that_fits(name):
 
 def test_streams_are_sized_by_their_budgets_and_nobody_is_asked(recipe):
     stream = HubText(dataset="a/b", licence="odc-by", config="c", tokens=Tokens(8e9))
-    two = JoinedChats(
+    two = ConcatenatedChats(
         sources=(
             HubChats(dataset="a/chats", licence="mit", split="test"),
             HubChats(dataset="b/chats", licence="apache-2.0"),
@@ -302,7 +302,7 @@ def test_streams_are_sized_by_their_budgets_and_nobody_is_asked(recipe):
     )
     small = HubText(dataset="d/e", licence="odc-by", bytes=400)
     mixed = Mixture(weights={"texts": 3.0, "small": 1.0})
-    sft = tiny.pretraining(name="sft", data=Chats(corpus="chats"))
+    sft = tiny.pretraining(name="sft", data=ChatData(corpus="chats"))
     timeline = (tiny.pretraining(data=mixed), tiny.pretraining(), sft)
     corpora = {"texts": stream, "small": small, "chats": two, "unread": stream}
     made = plan(replace(recipe(), corpora=corpora, timeline=timeline))
@@ -342,16 +342,20 @@ def test_local_texts_are_estimated_from_their_beginning(recipe, tmp_path):
         return made["text_bytes"]
 
     plain, packed, short = (
-        Files(paths=(str(tmp_path / name),)) for name in ("plain.jsonl", "packed.jsonl.gz", "short.jsonl")
+        TextFiles(paths=(str(tmp_path / name),)) for name in ("plain.jsonl", "packed.jsonl.gz", "short.jsonl")
     )
     assert estimate(plain) == pytest.approx(size, rel=0.02)
     assert estimate(packed) == pytest.approx(size, rel=0.2)
     assert estimate(short) == sum(len(document.text.encode()) for document in short.documents()), "it is read whole"
-    assert estimate(Joined(sources=(short, short))) == 2 * estimate(short)
-    half = Curated(source=plain, filters=(Length(at_most=900),))
+    assert estimate(Concatenated(sources=(short, short))) == 2 * estimate(short)
+    half = Filtered(source=plain, filters=(Length(at_most=900),))
     assert estimate(half) == pytest.approx(sum(len(each.text.encode()) for each in half.documents()), rel=0.2)
     assert estimate(Arithmetic(count=2_000)) == pytest.approx(2_000 * 185, rel=0.1)
-    for unknown in (Files(paths=("nowhere",)), HubText(dataset="a/b", licence="mit", rows=9), Joined(sources=(TEXT,))):
+    for unknown in (
+        TextFiles(paths=("nowhere",)),
+        HubText(dataset="a/b", licence="mit", rows=9),
+        Concatenated(sources=(TEXT,)),
+    ):
         assert estimate(unknown) is None
 
 
@@ -374,7 +378,7 @@ def test_what_is_encoded_is_known(recipe, tmp_path):
     others = (
         replace(mine, split=Split(share=0.3)),
         replace(mine, tokenizer=BPE(vocab=290)),
-        replace(mine, corpora=mine.corpora | {"texts": Curated(source=mine.corpora["texts"], filters=())}),
+        replace(mine, corpora=mine.corpora | {"texts": Filtered(source=mine.corpora["texts"], filters=())}),
     )
     for other in others:
         assert plan(other, folder=tmp_path / "run")["corpora"][0]["estimated"]
@@ -413,5 +417,5 @@ def test_figures_read_well():
     seconds = (0.0123, 0.9999, 59.94, 59.96, 3_599.7, 15_120, 86_399, 1e6)
     words = "12.3 ms;1.0 s;59.9 s;1 min 0 s;1 h 0 min;4 h 12 min;1 d 0 h;11 d 14 h"
     assert [duration(value) for value in seconds] == words.split(";")
-    assert operations(1.84e18) == "1.84e18" and operations(0) == "0"
+    assert flops(1.84e18) == "1.84e18" and flops(0) == "0"
     assert (price(1234.5, "EUR"), price(0.00123, None)) == ("1,234.50 EUR", "0.0012")

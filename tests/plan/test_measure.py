@@ -12,8 +12,8 @@ from train.test_loop import train
 
 from lilliput.base.units import Steps, Tokens
 from lilliput.data.batch import Cursor
-from lilliput.data.chat_rows import Chats
-from lilliput.data.documents import Files
+from lilliput.data.chat_rows import ChatData
+from lilliput.data.documents import TextFiles
 from lilliput.data.shards import Shards, write_shards
 from lilliput.data.split import Split
 from lilliput.nn.ffn import SwiGLU
@@ -59,7 +59,7 @@ def test_a_step_takes_as_long_as_in_training(tmp_path, optimizer):
     recipe, machine = a_recipe(tmp_path, phase), replace(MACHINE, rows=2)
     texts, _ = tiny.write_corpora(tmp_path)
     tokenizer = BPE(vocab=tiny.VOCAB).train([tiny.sentences(n) for n in range(200)])
-    write_shards(Files(paths=(str(texts),)), tokenizer, Split(share=0.1), tmp_path / "texts")
+    write_shards(TextFiles(paths=(str(texts),)), tokenizer, Split(share=0.1), tmp_path / "texts")
     shards = {"texts": Shards(tmp_path / "texts")}
 
     within = []
@@ -163,7 +163,7 @@ def test_whole_steps_find_rows_as_training_does(tmp_path, quick, monkeypatch, pr
     assert [(one.rows, one.repeats) for one in cost.passes] == [(4, 1), (4, 1)], "whole steps of each stage"
     assert len(heard) == 2 and "4 rows of 32 positions do not fit" in heard[0]
     assert steps.cost(replace(phase, name="again", tokens=Tokens(4_096)), WIDER) is cost
-    chats = steps.cost(replace(phase, data=Chats(corpus="chats")), WIDER)
+    chats = steps.cost(replace(phase, data=ChatData(corpus="chats")), WIDER)
     assert chats is not cost, "answers alone are charged there"
     (made,) = plan(a_recipe(tmp_path, phase), machine, costs={0: cost})["phases"]
     assert made["micro_batches"] == {"count": 2, "rows": 2} and made["memory"]["peak"] is None

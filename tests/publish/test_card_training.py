@@ -10,7 +10,7 @@ import torch
 from card_records import record_of
 from rich.console import Console
 
-from lilliput.base.files import read_json, sealed, unsealed, write_json
+from lilliput.base.files import read_json, verify_checksum, with_checksum, write_json
 from lilliput.data.mixture import Mixture
 from lilliput.publish.card.card import card
 from lilliput.run import pipeline
@@ -77,8 +77,8 @@ def test_a_spike_and_a_change_of_versions_are_on_the_card_of_a_real_run(tmp_path
     phase = tiny.pretraining(steps=24, guard=Guard(window=6, loss=4.0), data=spiked)
     recipe = replace(recipe, timeline=(phase, recipe.timeline[2]))
     pipeline.train(recipe, run, MACHINE, Console(file=StringIO()))
-    record, checkpoints = unsealed(read_json(run / "run.json")), run / "phases" / "00-pretrain" / "checkpoints"
-    write_json(run / "run.json", sealed(record | {"made_with": record["made_with"] | {"torch": "2.0.0"}}))
+    record, checkpoints = verify_checksum(read_json(run / "run.json")), run / "phases" / "00-pretrain" / "checkpoints"
+    write_json(run / "run.json", with_checksum(record | {"made_with": record["made_with"] | {"torch": "2.0.0"}}))
     shutil.rmtree(checkpoints.with_name("final"))
     shutil.rmtree(checkpoints / "step-000024")
     (release,) = pipeline.run(recipe, run, None, Console(file=StringIO()), allow_change=True)

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from tiny_releases import HGRN, QWEN3, RELEASES, VOCAB, awake, offline, rows, tokenizer
 
 from lilliput.base.errors import ExportError, RecipeError, RunError
-from lilliput.base.files import unsealed
+from lilliput.base.files import verify_checksum
 from lilliput.publish.export import DTYPES, Generation, export
 from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
 from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
@@ -231,7 +231,7 @@ def test_one_flipped_bit_of_the_weights_is_seen(tmp_path):
 
 def test_a_folder_of_another_format_or_with_other_weights_is_refused(tmp_path):
     _, folder = released(tmp_path)
-    release = unsealed(json.loads((folder / "lilliput.json").read_text()))
+    release = verify_checksum(json.loads((folder / "lilliput.json").read_text()))
     (folder / "lilliput.json").write_text(json.dumps(release | {"version": 99}))
     with pytest.raises(RunError, match="99"):
         load(folder)

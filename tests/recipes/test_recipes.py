@@ -10,9 +10,9 @@ import tiny
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.data.conversations import ChatFiles
-from lilliput.data.corpora.filters import Clean, Curated
+from lilliput.data.corpora.filters import Clean, Filtered
 from lilliput.data.corpora.teacher import Teacher
-from lilliput.data.documents import Files
+from lilliput.data.documents import TextFiles
 from lilliput.objectives.routes.diffusion_blocks import DiffusionBlocks
 from lilliput.optim.ema import Ema
 from lilliput.overrides import with_sources
@@ -136,7 +136,7 @@ def test_a_corpus_of_the_hub_is_read_from_files_instead(tmp_path):
     recipe = load_recipe("odinnext-138m")
     local = with_sources(recipe, {"natural": (texts,), "instructions": (chats,), "replies": (chats,)})
     assert local.corpora == {
-        "natural": Files(paths=(texts,)),
+        "natural": TextFiles(paths=(texts,)),
         "instructions": ChatFiles(paths=(chats,)),
         "replies": ChatFiles(paths=(chats,)),
     }
@@ -147,10 +147,10 @@ def test_a_corpus_of_the_hub_is_read_from_files_instead(tmp_path):
 def test_a_source_may_name_its_column_and_filters_stay(tmp_path):
     texts, chats = map(str, tiny.write_corpora(tmp_path))
     recipe = tiny.recipe(tmp_path / "own")
-    filtered = Curated(source=Files(paths=("old.jsonl",), text="body", group="site"), filters=(Clean(),))
+    filtered = Filtered(source=TextFiles(paths=("old.jsonl",), text="body", group="site"), filters=(Clean(),))
     recipe = replace(recipe, corpora=dict(recipe.corpora) | {"texts": filtered})
     moved = with_sources(recipe, {"texts": (texts,), "chats:turns": (chats,)}).corpora
-    assert moved["texts"] == replace(filtered, source=Files(paths=(texts,), text="body", group="site"))
+    assert moved["texts"] == replace(filtered, source=TextFiles(paths=(texts,), text="body", group="site"))
     assert moved["chats"] == ChatFiles(paths=(chats,), messages="turns")
     assert with_sources(recipe, {"texts:title": (texts,)}).corpora["texts"].source.text == "title"
 

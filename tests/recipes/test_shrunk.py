@@ -11,7 +11,7 @@ from rich.console import Console
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.base.units import Share, Steps
 from lilliput.data.conversations import ChatFiles
-from lilliput.data.corpora.filters import Clean, Curated
+from lilliput.data.corpora.filters import Clean, Filtered
 from lilliput.data.documents import Document
 from lilliput.evals.suites import named
 from lilliput.nn.gqa import GQA
@@ -87,9 +87,9 @@ def test_corpora_are_replaced_filters_and_strangers_stay(tmp_path):
     recipe = tiny.recipe(tmp_path)
     stranger = Elsewhere(lines=10**9)
     corpora = dict(recipe.corpora)
-    corpora |= {"filtered": Curated(source=recipe.corpora["texts"], filters=(Clean(),)), "stranger": stranger}
+    corpora |= {"filtered": Filtered(source=recipe.corpora["texts"], filters=(Clean(),)), "stranger": stranger}
     small = shrink(replace(recipe, corpora=corpora)).corpora
-    assert small["texts"] == TEXT and small["filtered"] == Curated(source=TEXT, filters=(Clean(),))
+    assert small["texts"] == TEXT and small["filtered"] == Filtered(source=TEXT, filters=(Clean(),))
     assert isinstance(corpora["chats"], ChatFiles) and small["chats"] == QUESTIONS
     assert small["stranger"] is stranger
 

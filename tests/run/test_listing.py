@@ -12,7 +12,7 @@ from lilliput.base.errors import LilliputError, RunError
 from lilliput.base.files import PARTIAL, sha256
 from lilliput.base.run_folder import RunFolder, differences
 from lilliput.base.units import Tokens
-from lilliput.data.documents import Files
+from lilliput.data.documents import TextFiles
 from lilliput.run import pipeline
 from lilliput.run.listing import find, overview, remove, shards, since, spare
 from lilliput.train.machine import Machine
@@ -200,7 +200,7 @@ def test_what_weights_were_trained_on_is_theirs_for_good(tmp_path):
         assert "texts: the text has changed since the run read it, the run goes on with what" in screen.getvalue()
         assert {path: path.read_bytes() for path in rests} == rests
     assert overview(folder).state == "published"
-    other = replace(recipe, corpora=recipe.corpora | {"texts": Files(paths=("elsewhere.jsonl",))})
+    other = replace(recipe, corpora=recipe.corpora | {"texts": TextFiles(paths=("elsewhere.jsonl",))})
     with pytest.raises(RunError, match=r"trained on another corpus: texts.paths.0 was .*elsewhere.jsonl"):
         pipeline.publish(other, folder, CONSOLE)
     (folder / "shards" / "texts" / "index.json").unlink()
@@ -215,7 +215,7 @@ def test_what_weights_were_trained_on_is_theirs_for_good(tmp_path):
 def test_another_text_under_the_same_relative_name_is_told_of_and_read_before_training_only(tmp_path, monkeypatch):
     """A run that was copied to a folder with texts of its own under that name, and came back."""
     recipe = tiny.recipe(tmp_path / "here" / "data", tiny.GQA_SPEC)
-    recipe = replace(recipe, corpora=recipe.corpora | {"texts": Files(paths=("data/texts.jsonl",))})
+    recipe = replace(recipe, corpora=recipe.corpora | {"texts": TextFiles(paths=("data/texts.jsonl",))})
     recipe = replace(recipe, timeline=recipe.timeline[:1])
     monkeypatch.chdir(tmp_path / "here")
     pipeline.data(recipe, tmp_path / "here" / "run", CONSOLE)

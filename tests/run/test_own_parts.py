@@ -11,7 +11,7 @@ import pytest
 from tiny_commands import contents, lilliput, refused, trained, workshop
 
 import lilliput as package
-from lilliput.base.files import read_json, sealed, sha256, write_json
+from lilliput.base.files import read_json, sha256, with_checksum, write_json
 from lilliput.base.own_code import digest_of
 from lilliput.base.run_code import UntrustedCodeError
 
@@ -107,7 +107,7 @@ def test_nothing_of_it_runs_unasked_and_what_needs_none_is_shown(shop, away, con
     (folder / "layers.py").write_text(f"open({str(canary)!r}, 'w')\n" + LAYERS)
     hashes = read_json(away / "run" / "code.json")["files"]
     hashes["layers.py"] = sha256(folder / "layers.py")
-    write_json(away / "run" / "code.json", sealed({"recipe": "mine.py", "files": hashes}))
+    write_json(away / "run" / "code.json", with_checksum({"recipe": "mine.py", "files": hashes}))
     folder.rename(folder.with_name(digest_of("mine.py", hashes)[:16]))
     before = contents(away)
     for command in (*WITH_CODE, "plan"):

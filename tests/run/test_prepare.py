@@ -16,13 +16,13 @@ from tiny_commands import contents
 from lilliput.base.files import write_json
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
-from lilliput.data.corpora.concatenated import Joined
-from lilliput.data.corpora.filters import Curated, Exact, Length
+from lilliput.data.corpora.concatenated import Concatenated
+from lilliput.data.corpora.filters import Exact, Filtered, Length
 from lilliput.data.corpora.hub import HubText
-from lilliput.data.corpora.revisions import pinned
-from lilliput.data.documents import Files
-from lilliput.data.partial_shards import begun_folders
-from lilliput.data.shard_writer import Lane
+from lilliput.data.corpora.revisions import at_revision
+from lilliput.data.documents import TextFiles
+from lilliput.data.partial_shards import partial_folders
+from lilliput.data.shard_writer import ShardWriter
 from lilliput.data.split import Split
 from lilliput.plan import plan
 from lilliput.recipe import Recipe
@@ -41,9 +41,9 @@ def recipe(tmp_path_factory) -> Recipe:
     texts, _ = tiny.write_corpora(folder)
     rows = texts.read_text()
     (folder / "more.jsonl").write_text(rows.replace("Number", "Place"))
-    source = Files(paths=tuple(str(folder / name) for name in ("texts.jsonl", "more.jsonl", "texts.jsonl")))
+    source = TextFiles(paths=tuple(str(folder / name) for name in ("texts.jsonl", "more.jsonl", "texts.jsonl")))
     made = tiny.recipe(folder / "recipe")
-    corpora = {"texts": Curated(source=source, filters=(Length(at_least=1), Exact()))}
+    corpora = {"texts": Filtered(source=source, filters=(Length(at_least=1), Exact()))}
     tokenizer = BPE(vocab=made.model.shape.vocab, sample_bytes=20_000)
     return replace(made, corpora=corpora, tokenizer=tokenizer, split=Split(share=0.2), timeline=made.timeline[:3])
 
@@ -58,7 +58,7 @@ def prepare(recipe: Recipe, folder: Path) -> str:
 
 def interrupt(recipe: Recipe, folder: Path, after: int) -> list[Path]:
     """Begin, and press Ctrl-C after so many documents; the folders of what is kept."""
-    left, add = after, Lane.add
+    left, add = after, ShardWriter.add
 
     def stopping(*arguments, **named):
         nonlocal left
@@ -68,9 +68,9 @@ def interrupt(recipe: Recipe, folder: Path, after: int) -> list[Path]:
         return add(*arguments, **named)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Lane, "add", stopping)
+        patch.setattr(ShardWriter, "add", stopping)
         prepare(recipe, folder)
-    return begun_folders(folder / "shards")
+    return partial_folders(folder / "shards")
 
 
 def record(folder: Path) -> dict:
@@ -91,10 +91,10 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from lilliput.base.files import read_json
 from lilliput.base.spec import from_plain
-from lilliput.data.shard_writer import Lane
+from lilliput.data.shard_writer import ShardWriter
 from run.test_prepare import prepare
 
-left, add = int(sys.argv[4]), Lane.add
+left, add = int(sys.argv[4]), ShardWriter.add
 
 def dying(*arguments, **named):
     global left
@@ -103,7 +103,7 @@ def dying(*arguments, **named):
         os.kill(os.getpid(), signal.SIGKILL)
     return add(*arguments, **named)
 
-Lane.add = dying
+ShardWriter.add = dying
 prepare(from_plain(read_json(Path(sys.argv[2]))), Path(sys.argv[3]))
 """
 
@@ -114,7 +114,7 @@ def test_a_killed_run_goes_on_to_the_same_token_files(recipe, straight, tmp_path
     command = [sys.executable, "-c", KILLED, str(Path(__file__).parents[1]), str(tmp_path / "recipe.json"), str(folder)]
     ended = subprocess.run([*command, "300"], capture_output=True, env=dict(os.environ), check=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
-    assert len(begun_folders(folder / "shards")) == 1 and not record(folder)["done"]
+    assert len(partial_folders(folder / "shards")) == 1 and not record(folder)["done"]
     said = prepare(recipe, folder)
     assert "documents are encoded already, in" in said and "closed files" in said
     assert contents(folder / "shards") == contents(straight / "shards")
@@ -127,12 +127,12 @@ def test_other_filters_or_another_split_begin_anew(recipe, straight, tmp_path) -
     folder = tmp_path / "run"
     (first,) = interrupt(recipe, folder, 300)
     (source,) = (corpus.source for corpus in recipe.corpora.values())
-    other = replace(recipe, corpora={"texts": Curated(source=source, filters=(Length(at_least=2), Exact()))})
+    other = replace(recipe, corpora={"texts": Filtered(source=source, filters=(Length(at_least=2), Exact()))})
     kept = contents(first)
     assert len(interrupt(other, folder, 10)) == 1, "no file of its own is closed yet"
     assert len(interrupt(other, folder, 300)) == 2 and contents(first) == kept
     assert "are encoded already" in prepare(other, folder)
-    assert begun_folders(folder / "shards") == [], "what was begun goes when another is whole"
+    assert partial_folders(folder / "shards") == [], "what was begun goes when another is whole"
     assert contents(folder / "shards") == contents(straight / "shards"), "which here has the same documents"
     salted = replace(recipe, split=Split(share=0.2, salt="x"))
     assert "are encoded already" not in prepare(salted, folder)
@@ -155,7 +155,7 @@ def test_an_edited_text_begins_anew(recipe, tmp_path) -> None:
     text = tmp_path / "text.jsonl"
     data = Path(recipe.corpora["texts"].source.paths[0]).read_text()
     text.write_text(data)
-    mine = replace(recipe, corpora={"texts": Files(paths=(str(text),))})
+    mine = replace(recipe, corpora={"texts": TextFiles(paths=(str(text),))})
     interrupt(mine, tmp_path / "run", 150)
     text.write_text(data.replace("care", "love"))
     assert "are encoded already" not in prepare(mine, tmp_path / "run")
@@ -177,12 +177,12 @@ def test_cleaning_asks_before_it_takes_what_was_begun(recipe, tmp_path) -> None:
 
 def test_streams_stay_at_the_commit_that_they_began_with() -> None:
     stream = HubText(dataset="a/b", licence="mit")
-    assert pinned(stream, ["a/b", COMMIT]) == replace(stream, revision=COMMIT)
-    curated = Curated(source=Joined(sources=(Files(paths=("x",)), stream)), filters=())
-    at = pinned(curated, [[], ["a/b", COMMIT]])
-    assert at.source.sources == (Files(paths=("x",)), replace(stream, revision=COMMIT))
+    assert at_revision(stream, ["a/b", COMMIT]) == replace(stream, revision=COMMIT)
+    curated = Filtered(source=Concatenated(sources=(TextFiles(paths=("x",)), stream)), filters=())
+    at = at_revision(curated, [[], ["a/b", COMMIT]])
+    assert at.source.sources == (TextFiles(paths=("x",)), replace(stream, revision=COMMIT))
     folder = HubText(dataset="/no/longer/there", licence="mit")
-    assert pinned(folder, [["/no/longer/there/train.parquet", 9, 9]]) == folder
+    assert at_revision(folder, [["/no/longer/there/train.parquet", 9, 9]]) == folder
     assert at.source.sources[1].identity() == ["a/b", COMMIT], "nobody is asked"
 
 
@@ -190,7 +190,7 @@ def test_parted_texts_go_on_after_an_interruption_to_the_same_files(recipe, tmp_
     (tmp_path / "texts").mkdir()
     for name in "abcdefgh":
         (tmp_path / "texts" / f"{name}.txt").write_text("\n".join(tiny.sentences(ord(name) + n) for n in range(30)))
-    parted = replace(recipe, corpora={"texts": Files(paths=(str(tmp_path / "texts"),))})
+    parted = replace(recipe, corpora={"texts": TextFiles(paths=(str(tmp_path / "texts"),))})
     assert "so the last 20% of each is held out" in prepare(parted, tmp_path / "straight")
     assert len(interrupt(parted, tmp_path / "run", 16)) == 1, "each text gives two parts, the end to two files"
     said = prepare(parted, tmp_path / "run")

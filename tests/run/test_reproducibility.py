@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from lilliput.base.errors import RunError
-from lilliput.base.files import read_json, sealed, sha256, unsealed, write_json
+from lilliput.base.files import read_json, sha256, verify_checksum, with_checksum, write_json
 from lilliput.run import pipeline
 from lilliput.train.machine import Machine
 
@@ -39,7 +39,7 @@ def unfinished(run):
 
 
 def record(run):
-    return unsealed(read_json(run / "run.json"))
+    return verify_checksum(read_json(run / "run.json"))
 
 
 def weights(run):
@@ -50,7 +50,7 @@ def older(run):
     """As if the run had begun with a PyTorch of before."""
     before = record(run)
     assert before["made_with"]["torch"] == torch.__version__
-    write_json(run / "run.json", sealed(before | {"made_with": before["made_with"] | {"torch": "2.0.0"}}))
+    write_json(run / "run.json", with_checksum(before | {"made_with": before["made_with"] | {"torch": "2.0.0"}}))
 
 
 def test_another_version_is_refused_by_name_and_noted_where_it_is_asked_for(begun):

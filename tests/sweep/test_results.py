@@ -100,6 +100,6 @@ def test_a_measurement_that_is_not_in_the_metrics_is_an_error_that_names_it(tmp_
     (variant, _) = variants(recipe, [Over(path="about", values=("a", "b"))], [0])
     with RunFolder(tmp_path / "run") as run:
         origin = {"machine": {"device": "cpu", "precision": "fp32"}, "tokens": {}}
-        run.part("phases/00-pretrain", origin, lambda folder: write_text(folder / "metrics.jsonl", '{"step": 1}\n'))
+        run.cached("phases/00-pretrain", origin, lambda folder: write_text(folder / "metrics.jsonl", '{"step": 1}\n'))
     with pytest.raises(RunError, match="'texts' was never measured"):
         outcome(tmp_path / "run", variant, choose(recipe, "pretrain.texts"))

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from lilliput.base.errors import DataError, MachineError, RecipeError, RunError
 from lilliput.base.units import Share, Steps, Tokens
-from lilliput.data.documents import Files
+from lilliput.data.documents import TextFiles
 from lilliput.data.shards import Shards, write_shards
 from lilliput.data.split import Split
 from lilliput.objectives.next_token import NextToken
@@ -36,7 +36,7 @@ def shards(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shards")
     texts, _ = tiny.write_corpora(folder)
     tokenizer = BPE(vocab=tiny.VOCAB).train([tiny.sentences(n) for n in range(200)])
-    write_shards(Files(paths=(str(texts),)), tokenizer, Split(share=0.1), folder / "texts")
+    write_shards(TextFiles(paths=(str(texts),)), tokenizer, Split(share=0.1), folder / "texts")
     return {"texts": Shards(folder / "texts")}
 
 

@@ -33,7 +33,7 @@ class Arithmetic:
     lines: int = 12
     """Lines a document."""
     seed: int = 0
-    goes_on: ClassVar[bool] = True
+    is_seekable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("count", "lines"):
@@ -47,9 +47,9 @@ class Arithmetic:
 
     def documents(self) -> Iterator[Document]:
         """Yield the documents; each is drawn on its own, so the first ones do not depend on their number."""
-        return (document for document, _ in self.marked())
+        return (document for document, _ in self.iterate_from())
 
-    def marked(self, after: int | None = None) -> Iterator[tuple[Document, int]]:
+    def iterate_from(self, after: int | None = None) -> Iterator[tuple[Document, int]]:
         """The same with marks: how many there were."""
         for number in range(after or 0, self.count):
             draw = random.Random(f"arithmetic/{self.seed}/{number}")
@@ -62,7 +62,7 @@ class Arithmetic:
             name = f"arithmetic/{self.seed}/{number}"
             yield Document("\n".join(lines), name, name), number + 1
 
-    def gauge(self) -> Callable[[int], float]:
+    def fraction_read(self) -> Callable[[int], float]:
         """What tells how far a mark is."""
         return lambda mark: mark / self.count
 

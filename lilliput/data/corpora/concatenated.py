@@ -7,11 +7,11 @@ from typing import Any
 from lilliput.base.errors import RecipeError
 from lilliput.data.conversations import ChatCorpus, Conversation
 from lilliput.data.documents import Corpus, Document, documents_of
-from lilliput.data.resumable import Gauge, Item, Mark, goes_on, marked
+from lilliput.data.resumable import FractionRead, Item, Offset, is_seekable, iterate_from
 
 
 @dataclass(frozen=True, kw_only=True)
-class Joined:
+class Concatenated:
     """Text corpora, the documents of each after those of the one before.
 
     An id begins with the place of its corpus, "0/" and so on, and so stays unique. Groups stay as they are: what two
@@ -21,41 +21,41 @@ class Joined:
     sources: tuple[Corpus, ...]
 
     def __post_init__(self) -> None:
-        _check(self.sources, "Joined", "documents")
+        _check(self.sources, "Concatenated", "documents")
 
     def identity(self) -> Any:
         """What the documents of each source depend on."""
         return [source.identity() for source in self.sources]
 
     @property
-    def goes_on(self) -> bool:
+    def is_seekable(self) -> bool:
         """Whether every source does."""
-        return all(map(goes_on, self.sources))
+        return all(map(is_seekable, self.sources))
 
     def documents(self) -> Iterator[Document]:
         """Every document of every source."""
-        return documents_of(self.marked())
+        return documents_of(self.iterate_from())
 
-    def marked(self, after: Mark | None = None) -> Iterator[tuple[Item, Mark]]:
+    def iterate_from(self, after: Offset | None = None) -> Iterator[tuple[Item, Offset]]:
         """The same, and why filters dropped others, with marks: the place of the source, and its own mark."""
         first, within = after or (0, None)
         for place, source in enumerate(self.sources[first:], first):
-            for item, mark in marked(source, within if place == first else None):
+            for item, mark in iterate_from(source, within if place == first else None):
                 yield item if isinstance(item, str) else replace(item, id=f"{place}/{item.id}"), [place, mark]
 
-    def gauge(self) -> Gauge:
+    def fraction_read(self) -> FractionRead:
         """Nothing: how the sources compare in size is not known."""
         return lambda mark: None
 
 
 @dataclass(frozen=True, kw_only=True)
-class JoinedChats:
+class ConcatenatedChats:
     """Chat corpora, the conversations of each after those of the one before; ids and groups as in `Joined`."""
 
     sources: tuple[ChatCorpus, ...]
 
     def __post_init__(self) -> None:
-        _check(self.sources, "JoinedChats", "conversations")
+        _check(self.sources, "ConcatenatedChats", "conversations")
 
     def identity(self) -> Any:
         """What the conversations of each source depend on."""
@@ -74,5 +74,5 @@ def _check(sources: tuple[Any, ...], name: str, yields: str) -> None:
         raise RecipeError(
             f"{', '.join(strange)} has no {yields}" if strange else "nothing is joined",
             where=f"{name}(sources=...)",
-            hint="texts are joined by Joined, conversations by JoinedChats; give at least one corpus",
+            hint="texts are joined by Concatenated, conversations by ConcatenatedChats; give at least one corpus",
         )

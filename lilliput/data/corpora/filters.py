@@ -10,9 +10,9 @@ from itertools import groupby
 from typing import Any, ClassVar, Protocol
 
 from lilliput.data.documents import Corpus, Document, documents_of
-from lilliput.data.resumable import Gauge, Item, Mark, gauge, goes_on, marked
+from lilliput.data.resumable import FractionRead, Item, Offset, fraction_read, is_seekable, iterate_from
 
-Verdict = Document | str
+FilterResult = Document | str
 """The document to keep, or the reason for dropping it."""
 
 
@@ -24,12 +24,12 @@ class Filter(Protocol):
 
     name: ClassVar[str]
 
-    def begin(self) -> Callable[[Document], Verdict]:
+    def begin(self) -> Callable[[Document], FilterResult]:
         """The filter as a function for one run over documents in order, remembering nothing yet."""
         ...
 
 
-class Curation:
+class FilterChain:
     """Filters in order, and the count of what became of every document.
 
     After a run, `counts` holds "kept" and one "<filter>: <reason>" for each way documents were dropped.
@@ -51,11 +51,11 @@ class Curation:
                 self.counts["kept"] += 1
                 yield verdict
 
-    def begin(self) -> Callable[[Document], Verdict]:
+    def begin(self) -> Callable[[Document], FilterResult]:
         """All filters as one, remembering nothing yet, whose reasons begin with the name of a filter."""
         steps = [(filter_.name, filter_.begin()) for filter_ in self.filters]
 
-        def judge(document: Document) -> Verdict:
+        def judge(document: Document) -> FilterResult:
             for name, step in steps:
                 verdict = step(document)
                 if isinstance(verdict, str):
@@ -67,7 +67,7 @@ class Curation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curated:
+class Filtered:
     """A corpus seen through filters."""
 
     source: Corpus
@@ -78,23 +78,23 @@ class Curated:
         return self.source.identity()
 
     @property
-    def goes_on(self) -> bool:
+    def is_seekable(self) -> bool:
         """Whether the source does and no filter has to have seen what came before."""
-        return goes_on(self.source) and not any(getattr(filter_, "remembers", True) for filter_ in self.filters)
+        return is_seekable(self.source) and not any(getattr(filter_, "remembers", True) for filter_ in self.filters)
 
     def documents(self) -> Iterator[Document]:
         """The source's documents that the filters keep, in its order."""
-        return documents_of(self.marked())
+        return documents_of(self.iterate_from())
 
-    def marked(self, after: Mark | None = None) -> Iterator[tuple[Item, Mark]]:
+    def iterate_from(self, after: Offset | None = None) -> Iterator[tuple[Item, Offset]]:
         """The same, and the reasons for dropping the others, with the marks of the source."""
-        judge = Curation(self.filters).begin()
-        for item, mark in marked(self.source, after):
+        judge = FilterChain(self.filters).begin()
+        for item, mark in iterate_from(self.source, after):
             yield item if isinstance(item, str) else judge(item), mark
 
-    def gauge(self) -> Gauge:
+    def fraction_read(self) -> FractionRead:
         """That of the source."""
-        return gauge(self.source)
+        return fraction_read(self.source)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ class Clean:
     name: ClassVar[str] = "clean"
     remembers: ClassVar[bool] = False
 
-    def begin(self) -> Callable[[Document], Verdict]:
+    def begin(self) -> Callable[[Document], FilterResult]:
         """A function of one document that remembers nothing."""
         return _clean
 
@@ -119,10 +119,10 @@ class Length:
     at_least: int = 1
     at_most: int = 10_000_000
 
-    def begin(self) -> Callable[[Document], Verdict]:
+    def begin(self) -> Callable[[Document], FilterResult]:
         """A function of one document that remembers nothing."""
 
-        def step(document: Document) -> Verdict:
+        def step(document: Document) -> FilterResult:
             if len(document.text) < self.at_least:
                 return "too short"
             return "too long" if len(document.text) > self.at_most else document
@@ -140,10 +140,10 @@ class MostlyText:
     letters: float = 0.6
     """Least share of letters and white space among the characters."""
 
-    def begin(self) -> Callable[[Document], Verdict]:
+    def begin(self) -> Callable[[Document], FilterResult]:
         """A function of one document that remembers nothing."""
 
-        def step(document: Document) -> Verdict:
+        def step(document: Document) -> FilterResult:
             words = sum(map(str.isalpha, document.text)) + sum(map(str.isspace, document.text))
             return document if words >= self.letters * len(document.text) else "too few letters"
 
@@ -156,11 +156,11 @@ class Exact:
 
     name: ClassVar[str] = "exact"
 
-    def begin(self) -> Callable[[Document], Verdict]:
+    def begin(self) -> Callable[[Document], FilterResult]:
         """A function that remembers the texts it has met."""
         seen: set[bytes] = set()
 
-        def step(document: Document) -> Verdict:
+        def step(document: Document) -> FilterResult:
             key = _key(document.text)
             if key in seen:
                 return "duplicate"
@@ -181,11 +181,11 @@ class SeenParagraphs:
     at_least: int = 60
     """Shorter paragraphs, in normalised characters, may repeat: headings, section names."""
 
-    def begin(self) -> Callable[[Document], Verdict]:
+    def begin(self) -> Callable[[Document], FilterResult]:
         """A function that remembers the paragraphs of the documents it kept."""
         seen: set[bytes] = set()
 
-        def step(document: Document) -> Verdict:
+        def step(document: Document) -> FilterResult:
             kept, own, gone = [], [], 0
             for paragraph in _PARAGRAPHS.split(document.text):
                 key = _key(paragraph) if len(_normal(paragraph)) >= self.at_least else None
@@ -220,7 +220,7 @@ def _ordered(marks: re.Match[str]) -> str:
     return "".join("".join(sorted(run, key=unicodedata.combining)) for _, run in runs)
 
 
-def _clean(document: Document) -> Verdict:
+def _clean(document: Document) -> FilterResult:
     text = document.text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n\n")
     text = unicodedata.normalize("NFC", _MARKS.sub(_ordered, _CONTROL.sub("", text)))
     text = _BLANK_LINES.sub("\n\n\n", _TRAILING.sub("", text)).strip("\n")

@@ -17,7 +17,7 @@ from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.hub import hub_trouble, is_transient
 from lilliput.base.units import Tokens
 from lilliput.data.conversations import Conversation
-from lilliput.data.documents import Document, Files, Null, check_length, check_null, documents_of, null_text
+from lilliput.data.documents import Document, Null, TextFiles, check_length, check_null, documents_of, null_text
 from lilliput.data.message_formats import COLUMNS, row_messages
 from lilliput.data.readers.rows import shown
 
@@ -55,7 +55,7 @@ class HubText:
     """Stop after the text that reaches this many UTF-8 bytes."""
     rows: int | None = None
     """Stop after this many rows."""
-    goes_on: ClassVar[bool] = True
+    is_seekable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_null("HubText", self.null)
@@ -65,7 +65,7 @@ class HubText:
         """The commit, or the files of a folder."""
         return self._place.identity()
 
-    def at(self, identity: Any) -> "HubText":
+    def at_revision(self, identity: Any) -> "HubText":
         """The same at the commit of an identity."""
         return replace(self, revision=self._place.commit_of(identity))
 
@@ -75,9 +75,9 @@ class HubText:
         Raises:
             DataError: the dataset, its config, split or column is not there, the hub is out of reach, or no row is.
         """
-        return documents_of(self.marked())
+        return documents_of(self.iterate_from())
 
-    def marked(self, after: dict[str, Any] | None = None) -> Iterator[tuple[Document | str, dict[str, Any]]]:
+    def iterate_from(self, after: dict[str, Any] | None = None) -> Iterator[tuple[Document | str, dict[str, Any]]]:
         """The same, and reasons for what is dropped, with marks: the row's number, the stream's state after it, and the
         UTF-8 bytes of texts so far.
 
@@ -105,7 +105,7 @@ class HubText:
             if most is not None and size >= most:
                 return
 
-    def gauge(self) -> Callable[[dict[str, Any]], float | None]:
+    def fraction_read(self) -> Callable[[dict[str, Any]], float | None]:
         """What tells how far a mark is, by the budget that is nearest to being reached."""
 
         def share(mark: dict[str, Any]) -> float | None:
@@ -155,7 +155,7 @@ class HubChats:
         """The commit, or the files of a folder."""
         return self._place.identity()
 
-    def at(self, identity: Any) -> "HubChats":
+    def at_revision(self, identity: Any) -> "HubChats":
         """The same at the commit of an identity."""
         return replace(self, revision=self._place.commit_of(identity))
 
@@ -191,7 +191,7 @@ class _Place(NamedTuple):
         return f"{self}:{number}" if value in (None, "") else str(value)
 
     def identity(self) -> Any:
-        return Files(paths=(self.dataset,)).identity() if self._is_local else [self.dataset, self._commit()]
+        return TextFiles(paths=(self.dataset,)).identity() if self._is_local else [self.dataset, self._commit()]
 
     def commit_of(self, identity: Any) -> str | None:
         """The commit in an identity of this place; the files of a folder, which may be away by now, have none."""

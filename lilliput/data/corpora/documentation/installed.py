@@ -21,7 +21,7 @@ from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.limits import limit
 from lilliput.data.corpora.documentation.docstrings import Entry, entries_of
 from lilliput.data.corpora.documentation.markup import plain_markdown
-from lilliput.data.corpora.filters import Clean, Curation, Exact, Length, MostlyText, SeenParagraphs
+from lilliput.data.corpora.filters import Clean, Exact, FilterChain, Length, MostlyText, SeenParagraphs
 from lilliput.data.documents import Document
 from lilliput.data.workers import spread
 
@@ -94,7 +94,7 @@ class Installed:
         extraction = self.extraction()
         entries, groups = extraction.entries, extraction.groups
         parts = (Document(entry.docstring, str(place), entry.package) for place, entry in enumerate(entries))
-        kept = ((entries[int(part.id)], part.text) for part in Curation(FILTERS).run(parts))
+        kept = ((entries[int(part.id)], part.text) for part in FilterChain(FILTERS).run(parts))
         empty = True
         for (package, path), texts in groupby(kept, key=lambda item: (item[0].package, item[0].path)):
             text = "\n\n\n".join(entry.headed(text) for entry, text in texts)
