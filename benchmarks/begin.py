@@ -119,9 +119,9 @@ def main() -> None:
     for name, shape in PLACES[chosen.device].items():
         inputs = draw(shape, chosen.device)
         few = draw((min(shape[0], 9_999), *shape[1:]), chosen.device)
-        fine = right(branch(Backend.TRITON), branch(Backend.COMPOSED), few, PRECISION[chosen.device])
+        fine = right(branch(Backend.TRITON), branch(Backend.REFERENCE), few, PRECISION[chosen.device])
         results[name] = {"right": fine}
-        for who, how in (("compiler", Backend.COMPOSED), ("lilliput", Backend.TRITON)):
+        for who, how in (("compiler", Backend.REFERENCE), ("lilliput", Backend.TRITON)):
             results[name][who] = both(clock, how, inputs)
         results[name]["kernels"] = {
             kernel: round(clock.milliseconds(call), 3) for kernel, call in alone(shape, chosen.device).items()

@@ -158,7 +158,7 @@ def measure(clock: Clock, shape: Shape) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "right": right(
             layer(Backend.TRITON, square),
-            layer(Backend.COMPOSED, square),
+            layer(Backend.REFERENCE, square),
             draw((min(positions, 9_999), *shape[1:]), device),
             PRECISION[device],
         ),
@@ -168,7 +168,7 @@ def measure(clock: Clock, shape: Shape) -> dict[str, Any]:
         "kernels": {name: round(clock.milliseconds(call), 3) for name, call in between(shape, device).items()},
         "kernels' least": [round(count * a_pass, 3) for count in (AHEAD, BACK)],
     }
-    for who, how in (("compiler", Backend.COMPOSED), ("lilliput", Backend.TRITON)):
+    for who, how in (("compiler", Backend.REFERENCE), ("lilliput", Backend.TRITON)):
         times, kept = both(clock, layer(how, square), inputs)
         entry[who] = {"ms": [round(time, 3) for time in times], "MiB kept": round(kept / 2**20, 1)}
     return entry

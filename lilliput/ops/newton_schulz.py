@@ -8,10 +8,12 @@ inside of products and holds X as narrow as they are. Shapes: N matrices of one 
 """
 
 from dataclasses import dataclass
-from enum import Enum
 
 import torch
 from torch import Tensor
+
+from lilliput.ops.dispatch import Backend as Backend
+from lilliput.ops.dispatch import check_backend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +45,6 @@ POLYNOMIALS = {"polar-express": POLAR_EXPRESS, "quintic": QUINTIC}
 """By the names that recipes write."""
 
 
-class Backend(Enum):
-    """Which implementation runs; `AUTO` is fused on graphics processors, where every launch counts."""
-
-    AUTO = "auto"
-    REFERENCE = "naive"
-    FUSED = "fused"
-
-
 def orthogonalize(
     matrices: Tensor, polynomials: Polynomials = POLAR_EXPRESS, backend: Backend = Backend.AUTO
 ) -> Tensor:
@@ -67,8 +61,9 @@ def orthogonalize(
     kind = matrices.device.type
     casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # the meta device never does
     narrow = torch.get_autocast_dtype(kind) if casts else matrices.dtype
+    check_backend("orthogonalize", backend, Backend.TORCH)
     if backend is Backend.AUTO:
-        backend = Backend.FUSED if matrices.is_cuda else Backend.REFERENCE
+        backend = Backend.TORCH if matrices.is_cuda else Backend.REFERENCE
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     # The norm is taken and divided by before anything is narrow: fp16 overflows at 65,504. Whatever is not finite makes

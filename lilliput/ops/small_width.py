@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from triton import knobs
 
-from lilliput.ops.device_class import is_hopper
+from lilliput.ops.dispatch import is_hopper
 
 INTERPRETED = knobs.runtime.interpret
 WIDTHS = (64, 128, 256)

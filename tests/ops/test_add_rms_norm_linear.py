@@ -82,7 +82,7 @@ def loss_of(outputs):
 def test_kernels_equal_what_is_composed(width, inner):
     inputs = draw(width, inner)
     assert is_supported(inputs[0].to(DTYPE), 96)
-    exact = run(Backend.COMPOSED, torch.float64, inputs)
+    exact = run(Backend.REFERENCE, torch.float64, inputs)
     ones, others = (run(Backend.TRITON, DTYPE, inputs) for _ in range(2))
     assert furthest(ones, exact) < TOLERANCE
     assert all(torch.equal(one, other) for one, other in zip(ones, others, strict=True))
@@ -104,7 +104,7 @@ def test_a_compiled_branch_keeps_no_more_than_its_products_need(monkeypatch, inn
         monkeypatch.setattr(place, "should_fuse", lambda _: True)
     leaves, found = leaves_of(draw(64, inner), DTYPE), []
     with functorch.patch(RECOMPUTED), cast():
-        for backend in (Backend.COMPOSED, Backend.TRITON):
+        for backend in (Backend.REFERENCE, Backend.TRITON):
 
             def branch(*leaves, backend=backend):
                 x, projected = call(2.0 * leaves[0], *leaves[1:], backend=backend)

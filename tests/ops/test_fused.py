@@ -44,7 +44,7 @@ def test_attention(length, norm, theta, dtype, tolerance):
             settings = {"gains": gains or None, "theta": theta, "document_ids": documents(length), "backend": backend}
             return attention(projected, 2, width, **settings)
 
-        exact = run(lambda *leaves: call(AttentionBackend.COMPOSED, *leaves), torch.float64, projected, *gains)
+        exact = run(lambda *leaves: call(AttentionBackend.REFERENCE, *leaves), torch.float64, projected, *gains)
         found = run(lambda *leaves: call(AttentionBackend.TRITON, *leaves), dtype, projected, *gains)
         assert furthest(found, exact) < tolerance
 
@@ -59,7 +59,7 @@ def test_gains_may_be_nothing_beside_others(dtype, tolerance):
     def call(backend, projected, *gains):
         return attention(projected, 1, width, gains=gains, theta=100.0, backend=backend)
 
-    exact = run(lambda *leaves: call(AttentionBackend.COMPOSED, *leaves), torch.float64, projected, *gains)
+    exact = run(lambda *leaves: call(AttentionBackend.REFERENCE, *leaves), torch.float64, projected, *gains)
     found = run(lambda *leaves: call(AttentionBackend.TRITON, *leaves), dtype, projected, *gains)
     for one, other in zip(found[2:], exact[2:], strict=True):
         assert other[0].abs() > 1e-3
@@ -78,7 +78,7 @@ def test_compiled_attention_keeps_the_projection_alone(norm):
     leaves += [torch.rand(width, device=DEVICE, requires_grad=True) for _ in range(2 if norm else 0)]
     document_ids, found = documents(40), []
     with functorch.patch(RECOMPUTED):
-        for backend in (AttentionBackend.COMPOSED, AttentionBackend.TRITON):
+        for backend in (AttentionBackend.REFERENCE, AttentionBackend.TRITON):
 
             def layer(x, weight, *gains, backend=backend):
                 settings = {"gains": gains or None, "theta": 100.0, "document_ids": document_ids, "backend": backend}
@@ -106,7 +106,7 @@ def test_recurrence(length, biased, theta, steepness, dtype, tolerance):
             settings = {"bias": bias[0] if bias else None, "theta": theta, "document_ids": documents(length)}
             return hgrn2(projected, 2, **settings, backend=backend)
 
-        exact = run(lambda *leaves: call(RecurrenceBackend.COMPOSED, *leaves), torch.float64, projected, *bias)
+        exact = run(lambda *leaves: call(RecurrenceBackend.REFERENCE, *leaves), torch.float64, projected, *bias)
         found = run(lambda *leaves: call(RecurrenceBackend.TRITON, *leaves), dtype, projected, *bias)
         # The bias's gradient is a sum over all positions of what was rounded, with either sign.
         assert furthest(found[:2], exact[:2]) < tolerance
@@ -120,6 +120,6 @@ def test_decays_near_zero_are_not_lost():
     third = projected.shape[-1] // 3
     projected[..., :third], projected[..., third : 2 * third], projected[..., 2 * third :] = 1.0, 12.0, 1.0
     one, other = (
-        hgrn2(projected, 1, backend=backend) for backend in (RecurrenceBackend.TRITON, RecurrenceBackend.COMPOSED)
+        hgrn2(projected, 1, backend=backend) for backend in (RecurrenceBackend.TRITON, RecurrenceBackend.REFERENCE)
     )
     assert torch.allclose(one, other, rtol=1e-5)

@@ -46,7 +46,7 @@ def run(backend, dtype, inputs, square):
 @pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
 def test_kernels_equal_what_is_composed(inner, square, dtype, tolerance):
     inputs = [x.to(dtype).double() for x in draw(inner)]
-    exact = run(Backend.COMPOSED, torch.float64, inputs, square)
+    exact = run(Backend.REFERENCE, torch.float64, inputs, square)
     ones, others = (run(Backend.TRITON, dtype, inputs, square) for _ in range(2))
     # The projection and the activation are rounded; a square counts that twice more.
     assert furthest(ones, exact) < 2 * tolerance
@@ -58,7 +58,7 @@ def test_kernels_equal_what_is_composed(inner, square, dtype, tolerance):
 def test_narrow_products_make_what_they_multiply(width, inner, streams, square):
     inputs = [x.to(DTYPE).double() for x in draw(inner, positions=75, width=width)]
     inputs += [torch.randn_like(inputs[0]).to(DTYPE).double()] * streams
-    exact = run(Backend.COMPOSED, torch.float64, inputs, square)
+    exact = run(Backend.REFERENCE, torch.float64, inputs, square)
     ones, others = (run(Backend.TRITON, DTYPE, inputs, square) for _ in range(2))
     assert furthest(ones, exact) < (1e-4 if DTYPE.itemsize == 4 else 4e-2)
     assert all(torch.equal(one, other) for one, other in zip(ones, others, strict=True))
@@ -105,7 +105,7 @@ def test_autocast_rounds_the_weights_gradient_as_any_product_does():
     """Weights in fp32 under autocast: gradients in fp32 that are numbers of bf16, and the same dtypes everywhere."""
     leaves = [x.float().requires_grad_() for x in draw(48)]
     results = []
-    for backend in (Backend.COMPOSED, Backend.TRITON):
+    for backend in (Backend.REFERENCE, Backend.TRITON):
         with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
             outputs = feed_forward(*leaves, "silu", backend=backend)
         results.append((outputs, *torch.autograd.grad(outputs.float().square().sum(), leaves)))
@@ -125,7 +125,7 @@ def test_a_compiled_layer_keeps_the_projection_alone(monkeypatch, square):
     leaves = [x.float().requires_grad_() for x in draw(48)]
     found = []
     with functorch.patch(RECOMPUTED):
-        for backend in (Backend.COMPOSED, Backend.TRITON):
+        for backend in (Backend.REFERENCE, Backend.TRITON):
 
             def layer(*leaves, backend=backend):
                 return feed_forward(*leaves, square, backend=backend)
@@ -150,7 +150,7 @@ def test_an_eager_layer_keeps_the_projection_alone():
 def test_headroom_sees_what_goes_into_the_last_product():
     inputs = [x.float() for x in draw(48)]
     seen = []
-    for backend in (Backend.COMPOSED, Backend.TRITON):
+    for backend in (Backend.REFERENCE, Backend.TRITON):
         with watch_activations() as headroom:
             feed_forward(inputs[0], *inputs[1:3], inputs[3] * 1e-6, "product", backend=backend)
         seen.append(headroom.largest())

@@ -11,7 +11,7 @@ Shapes: D channels of the stream, E_i of the projections that a branch begins wi
 import torch
 from torch import Tensor
 
-from lilliput.ops.dispatch import TRITON_HERE
+from lilliput.ops.dispatch import TRITON_HERE, check_backend
 from lilliput.ops.dispatch import Backend as Backend
 from lilliput.ops.linear import LinearOutput, fused_linear, matmul_dtype, scale_weight, should_fuse
 from lilliput.ops.rms_norm import norm_for_linear
@@ -39,10 +39,11 @@ def add_rms_norm_linear(
     Returns:
         the stream with what joined it, [..., D], and the projections of its norm side by side, [..., sum of E_i].
     """
+    check_backend("add_rms_norm_linear", backend, Backend.TRITON)
     if backend is Backend.AUTO:
         fits = TRITON_HERE and should_fuse(stream) and _is_supported(stream, weights, branch)
-        backend = Backend.TRITON if fits else Backend.COMPOSED
-    if backend is Backend.COMPOSED:
+        backend = Backend.TRITON if fits else Backend.REFERENCE
+    if backend is Backend.REFERENCE:
         x = stream if branch is None else stream + branch.materialize()
         normed, left = norm_for_linear(x, gain, eps)
         return x, fused_linear(normed, *weights, gain=left)

@@ -9,7 +9,7 @@ Shapes: B rows, L positions, H query heads, G key heads, D head width.
 from torch import Tensor
 
 from lilliput.ops.attention.heads import heads as heads
-from lilliput.ops.dispatch import TRITON_HERE
+from lilliput.ops.dispatch import TRITON_HERE, check_backend
 from lilliput.ops.dispatch import Backend as Backend
 from lilliput.ops.rope import Layout
 from lilliput.ops.sdpa import sdpa
@@ -39,10 +39,11 @@ def attention(
         [B, L, H D] in the dtype of `projected`.
     """
     built = theta is None or layout == "half"
+    check_backend("attention", backend, Backend.TRITON)
     if backend is Backend.AUTO:
         fits = built and TRITON_HERE and projected.is_cuda and _is_supported(projected, width)
-        backend = Backend.TRITON if fits else Backend.COMPOSED
-    if backend is Backend.COMPOSED:
+        backend = Backend.TRITON if fits else Backend.REFERENCE
+    if backend is Backend.REFERENCE:
         return sdpa(*heads(projected, shared, width, gains, eps, theta, layout), document_ids, softcap).flatten(-2)
     assert built, "the kernels turn channels in halves only"
     from lilliput.ops.attention.triton import attention_triton

@@ -8,21 +8,12 @@ repetition differed (PyTorch 2.11, one H100). So no run could be repeated to the
 Shapes: S tokens in a bag, D width, V vocabulary, any leading ones.
 """
 
-from enum import Enum
-
 import torch
 from torch import Tensor
 
-from lilliput.ops.dispatch import TRITON_HERE
+from lilliput.ops.dispatch import TRITON_HERE, check_backend
+from lilliput.ops.dispatch import Backend as Backend
 from lilliput.ops.embedding_bag.reference import embedding_bag_reference
-
-
-class Backend(Enum):
-    """Which implementation runs; `AUTO` picks the fastest one for the device."""
-
-    AUTO = "auto"
-    REFERENCE = "naive"
-    TRITON = "triton"
 
 
 def embedding_bag(
@@ -40,6 +31,7 @@ def embedding_bag(
         [.., D]. An id that is no token is an error, or NaN on a device, which cannot raise.
     """
     dtype = dtype or weight.dtype
+    check_backend("embedding_bag", backend, Backend.TRITON)
     if backend is Backend.AUTO:
         fits = TRITON_HERE and weight.is_cuda and weight.dtype != torch.float64
         backend = Backend.TRITON if fits else Backend.REFERENCE

@@ -8,26 +8,17 @@ gradients. Only the total can be differentiated: its gradients are known as soon
 `triton` makes them in the forward pass. Shapes: B rows, L positions, S tokens in a bag, D width, V vocabulary.
 """
 
-from enum import Enum
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lilliput.base.errors import MachineError
-from lilliput.ops.dispatch import TRITON_HERE
+from lilliput.ops.dispatch import TRITON_HERE, check_backend
+from lilliput.ops.dispatch import Backend as Backend
 from lilliput.ops.fused_linear_cross_entropy.chunk import fused_linear_cross_entropy_chunk
 from lilliput.ops.fused_linear_cross_entropy.coefficients import LossCoefficients
 from lilliput.ops.fused_linear_cross_entropy.reference import fused_linear_cross_entropy_reference
-
-
-class Backend(Enum):
-    """Which implementation runs; `AUTO` picks the fastest one for the device and never holds all logits at once."""
-
-    AUTO = "auto"
-    REFERENCE = "naive"
-    CHUNK = "chunked"
-    TRITON = "triton"
 
 
 class LinearCrossEntropy(NamedTuple):
@@ -80,6 +71,7 @@ def fused_linear_cross_entropy(
     weight = weight.to(torch.promote_types(hidden.dtype, torch.float32))
     rows, length, _ = hidden.shape
     inputs = hidden.flatten(0, 1), head, targets.flatten(0, 1), weight.flatten(0, 1)
+    check_backend("fused_linear_cross_entropy", backend, Backend.CHUNK, Backend.TRITON)
     if backend is Backend.AUTO:
         backend = _fastest(hidden)
     if backend is Backend.TRITON:

@@ -7,30 +7,19 @@ values and gradients. `fla` is somebody else's, to compare with.
 Shapes: B rows, L positions, H heads, K key channels, V value channels.
 """
 
-from enum import Enum
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lilliput.base.errors import MachineError
-from lilliput.ops.dispatch import TRITON_HERE
+from lilliput.ops.dispatch import TRITON_HERE, check_backend
+from lilliput.ops.dispatch import Backend as Backend
 from lilliput.ops.gla.chunk import gla_chunk
 from lilliput.ops.gla.fla import gla_fla
 from lilliput.ops.gla.reference import gla_reference
 
 RESET = -40.0
 """Log decay that empties a state: e^-40 = 4e-18 is nothing in fp32, yet small enough to leave a running sum exact."""
-
-
-class Backend(Enum):
-    """Which implementation runs; `AUTO` picks the fastest of ours for the input, never `FLA`."""
-
-    AUTO = "auto"
-    REFERENCE = "naive"
-    CHUNK = "chunked"
-    TRITON = "triton"
-    FLA = "fla"
 
 
 def gla(
@@ -57,6 +46,7 @@ def gla(
     Raises:
         MachineError: `Backend.TRITON` or `Backend.FLA` was asked for, and cannot run here or not on such inputs.
     """
+    check_backend("gla", backend, Backend.CHUNK, Backend.TRITON, Backend.FLA)
     if backend is Backend.AUTO:
         backend = _fastest(q, v, log_decay)
     if backend is Backend.TRITON:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 
 from lilliput.ops import tile_cache
-from lilliput.ops.device_class import is_hopper
+from lilliput.ops.dispatch import is_hopper
 
 NAME = "gla"
 """Under which a cut that was measured is kept."""

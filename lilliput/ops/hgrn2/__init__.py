@@ -8,7 +8,7 @@ Shapes: B rows, L positions, H heads, K channels of a head.
 
 from torch import Tensor
 
-from lilliput.ops.dispatch import TRITON_HERE
+from lilliput.ops.dispatch import TRITON_HERE, check_backend
 from lilliput.ops.dispatch import Backend as Backend
 from lilliput.ops.gla import gla
 from lilliput.ops.hgrn2.activations import activations as activations
@@ -37,10 +37,11 @@ def hgrn2(
         [B, L, H K] in the dtype of `projected`.
     """
     built = bound is None and not tie and (theta is None or layout == "half")
+    check_backend("hgrn2", backend, Backend.TRITON)
     if backend is Backend.AUTO:
         fits = built and TRITON_HERE and projected.is_cuda and _is_supported(projected, heads)
-        backend = Backend.TRITON if fits else Backend.COMPOSED
-    if backend is Backend.COMPOSED:
+        backend = Backend.TRITON if fits else Backend.REFERENCE
+    if backend is Backend.REFERENCE:
         return gla(*activations(projected, heads, bias, bound, theta, layout, tie, 0, document_ids))[0].flatten(-2)
     assert built, "the kernels have no bound, no ties, and turn channels in halves only"
     from lilliput.ops.hgrn2.triton import hgrn2_triton

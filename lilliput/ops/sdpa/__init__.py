@@ -6,23 +6,13 @@ documents hold, are tested against it, values and gradients.
 Shapes: B rows, L queries, T keys (the queries are the last L of T positions), H query heads, G key heads, D width.
 """
 
-from enum import Enum
-
 import torch.nn.functional as F
 from torch import Tensor
 
 from lilliput.base.errors import MachineError
-from lilliput.ops.dispatch import TRITON_HERE
+from lilliput.ops.dispatch import TRITON_HERE, check_backend
+from lilliput.ops.dispatch import Backend as Backend
 from lilliput.ops.sdpa.reference import causal_mask, sdpa_reference
-
-
-class Backend(Enum):
-    """Which implementation runs; `AUTO` picks the fastest one for the input."""
-
-    AUTO = "auto"
-    REFERENCE = "naive"
-    TORCH = "sdpa"
-    TRITON = "triton"
 
 
 def sdpa(
@@ -50,6 +40,7 @@ def sdpa(
     Raises:
         MachineError: the backend that was asked for cannot run here or not on such inputs.
     """
+    check_backend("sdpa", backend, Backend.TORCH, Backend.TRITON)
     if backend is Backend.AUTO:
         backend = _fastest(q, k, v, softcap)
     if backend is Backend.TRITON:
@@ -84,7 +75,7 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, document_ids: Tensor | None, cap: flo
     if cap is not None:
         raise MachineError(
             "PyTorch's fused attention has no soft-cap",
-            where="attend(backend=Backend.SDPA)",
+            where="attend(backend=Backend.TORCH)",
             hint="leave the choice to Backend.AUTO",
         )
     queries, keys = q.shape[1], k.shape[1]

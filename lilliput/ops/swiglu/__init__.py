@@ -8,7 +8,7 @@ Shapes: D channels of the stream, I inner ones.
 
 from torch import Tensor
 
-from lilliput.ops.dispatch import TRITON_HERE
+from lilliput.ops.dispatch import TRITON_HERE, check_backend
 from lilliput.ops.dispatch import Backend as Backend
 from lilliput.ops.linear import LinearOutput, scale_weight, should_fuse
 from lilliput.ops.swiglu.reference import Activation as Activation
@@ -37,10 +37,11 @@ def swiglu(
     Returns:
         [..., D] in the dtype of `projected`, or that of an autocast region around.
     """
+    check_backend("swiglu", backend, Backend.TRITON)
     if backend is Backend.AUTO:
         fits = TRITON_HERE and should_fuse(projected) and _is_supported(projected)
-        backend = Backend.TRITON if fits else Backend.COMPOSED
-    if backend is Backend.COMPOSED:
+        backend = Backend.TRITON if fits else Backend.REFERENCE
+    if backend is Backend.REFERENCE:
         gate, up = projected.chunk(2, dim=-1)
         # On a processor last bits of an activation depend on where rows end in memory: as if the gate were by itself.
         made = LinearOutput(gated_activation(gate.contiguous(), up, activation), down, scale).materialize()
