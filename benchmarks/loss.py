@@ -29,7 +29,7 @@ from lilliput.base.environment import environment
 from lilliput.base.files import write_json
 from lilliput.ops.fused_linear_cross_entropy import Backend, fused_linear_cross_entropy
 from lilliput.ops.fused_linear_cross_entropy import triton as kernels
-from lilliput.ops.fused_linear_cross_entropy.coefficients import LossCoefficients
+from lilliput.ops.fused_linear_cross_entropy.reference import LossCoefficients
 
 SHAPES = {
     "cuda": {"SLM-10M, 128 x 1024": (131_072, 256, 8192), "OdinNext, 32 x 2048": (65_536, 768, 32_768)},

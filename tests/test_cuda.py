@@ -30,6 +30,7 @@ from lilliput.optim.optimizer import set_multiplier, state_tensors
 from lilliput.plan.synthetic_data import RandomRows
 from lilliput.run.pipeline import run
 from lilliput.train.compile import compiled
+from lilliput.train.cuda_graphs import CapturedOptimizerStep, optimizer_step_of
 from lilliput.train.forward_backward import forward_backward_of
 from lilliput.train.machine import Machine
 from lilliput.train.memory import give_back
@@ -37,7 +38,6 @@ from lilliput.train.micro_batches import read_rows
 from lilliput.train.precision import autocast, precision_of
 from lilliput.train.ranks import OneRank
 from lilliput.train.rollback import read_incidents
-from lilliput.train.update import CapturedOptimizerStep, optimizer_step_of
 
 pytestmark = [
     pytest.mark.gpu,

@@ -155,3 +155,8 @@ def _sync_folder(path: Path) -> None:
     """Make a rename durable; some platforms cannot open folders, where the rename alone must do."""
     if hasattr(os, "O_DIRECTORY"):
         _sync(path, os.O_RDONLY)
+
+
+def seed_of(key: str) -> int:
+    """63 bits that depend on the key alone and look random."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1

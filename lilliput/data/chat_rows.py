@@ -164,7 +164,7 @@ class ChatData:
         return (self.corpus,)
 
     def bytes_per_token(self, tokens: Mapping[str, PackedChats]) -> None:
-        """Only answers are charged, so that bits per byte would mean nothing."""
+        """Only answers are targets, so that bits per byte would mean nothing."""
 
     def open(self, tokens: Mapping[str, PackedChats]) -> "ChatsReader":
         """Read from the train side of this corpus.

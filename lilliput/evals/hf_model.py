@@ -83,7 +83,7 @@ class Likelihoods(_HFLM):
 
     def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> Any:
         """Summed log-likelihoods of whole texts, in windows that share no token."""
-        # A text is led by the prefix token; a second beginning, from the tokenizer, would be charged as text.
+        # A text is led by the prefix token; a second beginning, from the tokenizer, would count as text.
         beginning, self.add_bos_token = self.add_bos_token, False
         self._total = sum(-(-len(self.tok_encode(request.args[0])) // self.max_length) for request in requests)
         try:

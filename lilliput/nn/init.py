@@ -6,7 +6,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import nn
 
-from lilliput.base.seeds import seed_of
+from lilliput.base.files import seed_of
 
 RESIDUAL_OUTPUTS = ("mixer.output.weight", "ffn.down.weight")
 """Names (by suffix) of the matrices that write to the residual stream."""

@@ -1,4 +1,4 @@
-"""Language modelling = a bag (what a position holds), a route (which layers run) and terms (what is charged).
+"""Language modelling = a bag (what a position holds), a route (which layers run) and terms (what is summed up).
 
 Pretraining, instruction tuning and distillation differ in their data and weights only. Shapes: B rows, L positions,
 S tokens in a bag, D width.
@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from lilliput.data.batch import Batch
 from lilliput.model import LanguageModel
-from lilliput.objectives.bag import bags, same_document_mask
-from lilliput.objectives.objective import Losses
+from lilliput.objectives.objective import Losses, bags, same_document_mask
 from lilliput.objectives.routes.route import FullDepth, Route
 from lilliput.objectives.terms import CrossEntropy, Term, combined_coefficients
 from lilliput.ops.fused_linear_cross_entropy import fused_linear_cross_entropy
@@ -38,7 +37,7 @@ class NextToken:
 
 
 class NextTokenModule(nn.Module):
-    """(batch, charged, generator) -> Losses; the language model inside stays callable as `.model`."""
+    """(batch, denominator, generator) -> Losses; the language model inside stays callable as `.model`."""
 
     def __init__(self, spec: NextToken, model: LanguageModel):
         super().__init__()

@@ -1,14 +1,13 @@
-"""The seam between a batch and what is charged for it."""
+"""The seam between a batch and its loss."""
 
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from lilliput.base.seeds import seed_of
+from lilliput.base.files import seed_of
 from lilliput.data.batch import Batch
 from lilliput.model import LanguageModel
-from lilliput.objectives.bag import bags, same_document_mask
 
 
 class Losses(NamedTuple):
@@ -17,7 +16,7 @@ class Losses(NamedTuple):
     loss: Tensor
     """Scalar to differentiate."""
     terms: dict[str, Tensor]
-    """Detached scalars by term, in nats a charged token, before each term's weight."""
+    """Detached scalars by term, in nats per target token, before each term's weight."""
 
 
 class Objective(Protocol):
@@ -33,10 +32,10 @@ class Objective(Protocol):
         ...
 
     def build(self, model: LanguageModel) -> nn.Module:
-        """A module around the model whose forward is (batch, charged, generator) -> Losses.
+        """A module around the model whose forward is (batch, denominator, generator) -> Losses.
 
-        `charged` is the sum of the target weights of the whole step (all micro-batches, all workers), so that every
-        charged token counts the same wherever it lies, a number or one in a tensor; `generator` is the only source of
+        `denominator` is the sum of the target weights of the whole step (all micro-batches, all workers), so that every
+        target token counts the same wherever it lies, a number or one in a tensor; `generator` is the only source of
         randomness.
         """
         ...
@@ -51,3 +50,18 @@ def target_weight_sum(batch: Batch, tokens_per_position: int) -> float:
 def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
     """Randomness of one step, a function of (seed, step) alone, so that a resumed run draws the same."""
     return torch.Generator(device=device).manual_seed(seed_of(f"{seed}/{step}"))
+
+
+def bags(row: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """[B, (L + 1) S] -> inputs [B, L, S] and targets [B, L, S], one bag later; S = 1 is next-token prediction."""
+    cut = row.unflatten(1, (-1, size))
+    return cut[:, :-1], cut[:, 1:]
+
+
+def same_document_mask(document_ids: Tensor, size: int) -> Tensor:
+    """Whether a target bag is anybody's, [B, L, 1], from document numbers [B, (L + 1) S].
+
+    A bag that holds the end of one document and the beginning of the next is nobody's target.
+    """
+    _, documents = bags(document_ids, size)
+    return (documents == documents[..., :1]).all(dim=-1, keepdim=True)

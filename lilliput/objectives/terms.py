@@ -1,10 +1,10 @@
-"""What a position is charged for. Each term has a price; what is trained on is the sum of all, each by its weight."""
+"""Terms of the loss. What is trained on is the sum of all, each times its weight."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from lilliput.ops.fused_linear_cross_entropy.coefficients import LossCoefficients
+from lilliput.ops.fused_linear_cross_entropy.reference import LossCoefficients
 
 
 class Term(Protocol):

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from lilliput.model import LanguageModel
 from lilliput.ops.newton_schulz import orthogonalize
-from lilliput.optim.adam import adam_step, gradient
-from lilliput.optim.cautious_decay import decay_
+from lilliput.optim.adam import adam_step, decay_, gradient
 from lilliput.optim.matrix_update import EPS, MatrixUpdate
 from lilliput.optim.roles import Role, roles
 

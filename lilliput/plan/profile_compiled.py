@@ -37,7 +37,7 @@ FIRST = 3
 MANY = 10_000
 """Steps of the phase that is measured; only a few of them are taken."""
 ANSWERS = 0.5
-"""The share of a conversation that is charged, about."""
+"""The share of a conversation that has targets, about."""
 
 
 class WholeSteps:

@@ -107,16 +107,16 @@ class _Task:
     def batch(self, rows: int, length: int) -> None:
         """Take another batch, of `rows` rows of `length` positions."""
         self._batch = _random_batch(rows, self._objective.row_length(length), self._model.spec.vocab)
-        self._charged = target_weight_sum(self._batch, self._objective.tokens_per_position)
+        self._denominator = target_weight_sum(self._batch, self._objective.tokens_per_position)
 
     def run(self) -> None:
-        self._passes(0, [self._batch], self._charged, self._generator)
+        self._passes(0, [self._batch], self._denominator, self._generator)
 
     def run_counting(self) -> None:
         """The same, counting what is kept in between."""
         batch = self._batch.to(self._device)
         loss, self.activations = with_kept_bytes(
-            lambda: self._passes.losses(0, batch, self._charged, self._generator).loss, self._model
+            lambda: self._passes.losses(0, batch, self._denominator, self._generator).loss, self._model
         )
         self._precision.backward(loss)
 

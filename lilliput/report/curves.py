@@ -33,7 +33,7 @@ def charts(key: str, phase: PhaseRecord, units: Mapping[str, str]) -> list[Chart
         Chart(
             key=f"{key}-loss",
             title="Training loss",
-            unit="nats per charged token",
+            unit="nats per target token",
             curves=[
                 _curve(steps, "cross_entropy", "each step" if len(steps) <= MOST else "mean of each point", "faint"),
                 _smooth(steps, "cross_entropy", window),

@@ -21,7 +21,7 @@ from lilliput.base.spec import to_plain
 from lilliput.base.text_units import duration, size
 from lilliput.data.chat_rows import PackedChats, write_chats
 from lilliput.data.conversations import ChatCorpus, Conversation
-from lilliput.data.corpora.revisions import at_revision
+from lilliput.data.corpora.concatenated import at_revision
 from lilliput.data.documents import TextHash
 from lilliput.data.shards import SHARD_TOKENS, Shards, write_shards
 from lilliput.data.small_corpora import Extent, Way, extent, sides

@@ -33,13 +33,12 @@ from lilliput.train.checkpoint import Checkpoint, write_tensors
 from lilliput.train.loggers.logger import LoggerGroup, RunInfo
 from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
-from lilliput.train.metrics_log import MetricsLogger
+from lilliput.train.metrics_log import MetricsLogger, NullLogger
 from lilliput.train.micro_batches import read_rows
 from lilliput.train.phase import Phase, Reader, StepPlan, phase_folder
 from lilliput.train.ranks import OneRank, Ranks
 from lilliput.train.resuming import BEFORE_DECAY, CHECKPOINTS, described, resume_point
 from lilliput.train.rollback import read_incidents
-from lilliput.train.unwatched import NullLogger
 from lilliput.train.validation import Measure, make_validator
 
 MANY = 10

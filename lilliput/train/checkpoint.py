@@ -4,8 +4,11 @@ step-000120/
   weights.safetensors  average.safetensors  optimizer.safetensors  precision.safetensors  guard.safetensors
   optimizer-1.safetensors ...  what does not fit in a file of `SHARD` bytes
   manifest.json        format, step, cursor, tokens, steps before, sha256 of each file and of itself
+
+They are written beside the training, which waits for a copy to the host's memory, never for a disk.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,3 +177,75 @@ def _joined(path: Path, names: Iterable[str]) -> dict[str, dict[str, Tensor]]:
 
 def _damaged(path: Path, why: str) -> RunError:
     return RunError(f"a damaged checkpoint: {why}", where=str(path), hint="an older checkpoint is used if there is one")
+
+
+class AsyncCheckpointWriter:
+    """Writes one checkpoint at a time; a context manager that ends when the last one is written.
+
+    A kill while one is written leaves the one before it. What goes wrong on the disk is raised by the next call.
+    """
+
+    def __init__(self, folder: Path, *, writes: bool = True):
+        """Into a folder; one that does not write does nothing, beside a worker that does."""
+        self._folder, self._writes = folder, writes
+        self._writing: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> "AsyncCheckpointWriter":
+        return self
+
+    def __exit__(self, kind: object, *error: object) -> None:
+        if kind is None:
+            self.wait()
+        elif self._writing is not None:
+            self._writing.join()  # the error that is on its way tells more than another one
+
+    def save(self, checkpoint: Checkpoint, folder: Path | None = None) -> None:
+        """Copy this checkpoint and begin to write it, once the one before it is written.
+
+        Args:
+            checkpoint: what to save.
+            folder: where, beside the others; None among them.
+
+        Raises:
+            RunError, OSError: that one could not be written.
+        """
+        if not self._writes:
+            return
+        self.wait()
+        tensors = {
+            kind: {name: _on_host(value) for name, value in its.items()} for kind, its in checkpoint.tensors.items()
+        }
+        copied = Checkpoint(progress=checkpoint.progress, tensors=tensors)
+        # A daemon: a process that is told twice to leave does not wait for it.
+        self._writing = threading.Thread(
+            target=self._write, args=(folder or self._folder, copied), name="checkpoint", daemon=True
+        )
+        self._writing.start()
+
+    def check(self) -> None:
+        """Raise what went wrong, if the disk has said so by now; waits for nothing."""
+        if self._writing is not None and not self._writing.is_alive():
+            self.wait()
+
+    def wait(self) -> None:
+        """Until everything is on the disk.
+
+        Raises:
+            RunError, OSError: it cannot be written.
+        """
+        if self._writing is not None:
+            self._writing.join()
+        self._writing, error, self._error = None, self._error, None
+        if error is not None:
+            raise error
+
+    def _write(self, folder: Path, checkpoint: Checkpoint) -> None:
+        try:
+            save(folder, checkpoint)
+        except BaseException as error:
+            self._error = error
+
+
+def _on_host(value: Tensor) -> Tensor:
+    return value.detach().to("cpu", copy=True)

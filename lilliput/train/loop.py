@@ -11,11 +11,11 @@ from lilliput.model import LanguageModel
 from lilliput.optim.optimizer import set_multiplier
 from lilliput.train import checkpoint
 from lilliput.train.batches import BatchLoader
-from lilliput.train.checkpoint import Checkpoint
+from lilliput.train.checkpoint import AsyncCheckpointWriter, Checkpoint
 from lilliput.train.checkpoint import Progress as Reached
 from lilliput.train.compile import compiled
-from lilliput.train.fitting import StepRunner
-from lilliput.train.forward_backward import forward_backward_of
+from lilliput.train.cuda_graphs import optimizer_step_of
+from lilliput.train.forward_backward import StepRunner, forward_backward_of
 from lilliput.train.machine import Machine
 from lilliput.train.memory import enough_memory, give_back, ran_out
 from lilliput.train.metrics_log import MetricsLogger
@@ -24,10 +24,8 @@ from lilliput.train.phase import Phase, Reader, StepPlan
 from lilliput.train.precision import precision_of
 from lilliput.train.ranks import OneRank, Ranks
 from lilliput.train.rollback import Incidents, LossSpike
-from lilliput.train.saver import AsyncCheckpointWriter
 from lilliput.train.signals import GracefulShutdown
 from lilliput.train.state import State
-from lilliput.train.update import optimizer_step_of
 from lilliput.train.validation import Measure, validate_ema_and_live
 
 Report = Callable[[str], None]

@@ -128,3 +128,16 @@ class MetricsLogger:
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         self._feed.log(line)
+
+
+class NullLogger:
+    """In the place of `MetricsLogger`, on ranks beside the first: shows nothing and writes nothing."""
+
+    def __enter__(self) -> "NullLogger":
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def log_step(self, step: int, tokens: int, read: int, numbers: dict[str, float]) -> None: ...
+
+    def log_validation(self, step: int, tokens: int, numbers: dict[str, float]) -> None: ...

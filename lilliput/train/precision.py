@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from lilliput.base.errors import DivergenceError
+from lilliput.train.cuda_graphs import OptimizerStep
 from lilliput.train.fp16_range import ActivationRange, watch_activations
 from lilliput.train.grad_clip import GradientClipper
-from lilliput.train.update import OptimizerStep
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LARGEST_SCALE = 2.0**16

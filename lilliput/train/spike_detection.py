@@ -84,7 +84,7 @@ class SpikeDetector:
 
         Args:
             stage: the place of its stage; the losses of another one say nothing about this one's.
-            loss: cross-entropy in nats a charged token.
+            loss: cross-entropy in nats per target token.
             norm: of the gradient, before it was clipped.
         """
         if not isfinite(norm) or not isfinite(loss):

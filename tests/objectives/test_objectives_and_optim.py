@@ -12,9 +12,8 @@ from lilliput.data.batch import Batch
 from lilliput.growth.add_tokens import AddTokens
 from lilliput.growth.growth import Lineage
 from lilliput.growth.use_ema import UseEma
-from lilliput.objectives.bag import bags
 from lilliput.objectives.next_token import NextToken
-from lilliput.objectives.objective import step_generator, target_weight_sum
+from lilliput.objectives.objective import bags, step_generator, target_weight_sum
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.ema import Ema, NoEma

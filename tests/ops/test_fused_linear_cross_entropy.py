@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from lilliput.base.errors import MachineError
 from lilliput.ops.fused_linear_cross_entropy import Backend, fused_linear_cross_entropy
-from lilliput.ops.fused_linear_cross_entropy.coefficients import LossCoefficients
+from lilliput.ops.fused_linear_cross_entropy.reference import LossCoefficients
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or its products are not deterministic
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -16,8 +16,7 @@ from lilliput.base import files
 from lilliput.base.errors import RunError
 from lilliput.base.units import Steps
 from lilliput.train import checkpoint
-from lilliput.train.checkpoint import Checkpoint, Progress
-from lilliput.train.saver import AsyncCheckpointWriter
+from lilliput.train.checkpoint import AsyncCheckpointWriter, Checkpoint, Progress
 from lilliput.train.signals import SIGNALS, GracefulShutdown
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from lilliput.base.errors import RecipeError
 from lilliput.data.conversations import ChatCorpus, Conversation
+from lilliput.data.corpora.filters import Filtered
+from lilliput.data.corpora.hub import HubChats, HubText
 from lilliput.data.documents import Corpus, Document, documents_of
 from lilliput.data.resumable import FractionRead, Item, Offset, is_seekable, iterate_from
 
@@ -76,3 +78,15 @@ def _check(sources: tuple[Any, ...], name: str, yields: str) -> None:
             where=f"{name}(sources=...)",
             hint="texts are joined by Concatenated, conversations by ConcatenatedChats; give at least one corpus",
         )
+
+
+def at_revision(corpus: Any, identity: Any) -> Any:
+    """The corpus that had this identity, as far as it, or one within it, is on the hub; else as it is."""
+    match corpus:
+        case HubText() | HubChats():
+            return corpus.at_revision(identity)
+        case Filtered():
+            return replace(corpus, source=at_revision(corpus.source, identity))
+        case Concatenated() | ConcatenatedChats():
+            return replace(corpus, sources=tuple(map(at_revision, corpus.sources, identity)))
+    return corpus

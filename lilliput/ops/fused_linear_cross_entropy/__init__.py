@@ -17,8 +17,7 @@ from lilliput.base.errors import MachineError
 from lilliput.ops.dispatch import TRITON_HERE, check_backend
 from lilliput.ops.dispatch import Backend as Backend
 from lilliput.ops.fused_linear_cross_entropy.chunk import fused_linear_cross_entropy_chunk
-from lilliput.ops.fused_linear_cross_entropy.coefficients import LossCoefficients
-from lilliput.ops.fused_linear_cross_entropy.reference import fused_linear_cross_entropy_reference
+from lilliput.ops.fused_linear_cross_entropy.reference import LossCoefficients, fused_linear_cross_entropy_reference
 
 
 class LinearCrossEntropy(NamedTuple):

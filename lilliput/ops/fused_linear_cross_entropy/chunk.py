@@ -36,15 +36,15 @@ class _Chunked(torch.autograd.Function):
         ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, weight: Tensor, cap: float | None
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(hidden, head, targets, weight)
-        ctx.charged, ctx.cap = CompactTargets(weight), cap
+        ctx.compact, ctx.cap = CompactTargets(weight), cap
         cast = head.to(hidden.dtype)
-        parts = (ctx.charged.take(tensor).split(CHUNK) for tensor in (hidden, targets, weight))
+        parts = (ctx.compact.take(tensor).split(CHUNK) for tensor in (hidden, targets, weight))
         results = [
             fused_linear_cross_entropy_reference(hidden, cast, targets, weight, cap)
             for hidden, targets, weight in zip(*parts, strict=True)
         ]
         loss, lse = (torch.cat(values) for values in zip(*results, strict=True))
-        return ctx.charged.put(loss, len(weight)), ctx.charged.put(lse, len(weight))
+        return ctx.compact.put(loss, len(weight)), ctx.compact.put(lse, len(weight))
 
     @staticmethod
     @once_differentiable
@@ -55,12 +55,12 @@ class _Chunked(torch.autograd.Function):
         cast = head.to(hidden.dtype)
         grad_head = torch.zeros_like(head)
         grads = []
-        parts = (ctx.charged.take(tensor).split(CHUNK) for tensor in (hidden, targets, grad_targets, grad_sum))
+        parts = (ctx.compact.take(tensor).split(CHUNK) for tensor in (hidden, targets, grad_targets, grad_sum))
         for part, ids, grad_ids, grad_sums in zip(*parts, strict=True):
             grad_logits = _grad_logits(part @ cast.T, ids, grad_ids, grad_sums, ctx.cap)
             grads.append(grad_logits @ cast)
             grad_head += (grad_logits.T @ part).to(head.dtype)
-        return ctx.charged.put(torch.cat(grads), len(hidden)), grad_head, None, None, None
+        return ctx.compact.put(torch.cat(grads), len(hidden)), grad_head, None, None, None
 
 
 def _grad_logits(logits: Tensor, targets: Tensor, grad_targets: Tensor, grad_sum: Tensor, cap: float | None) -> Tensor:

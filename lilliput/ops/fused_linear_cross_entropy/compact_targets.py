@@ -1,4 +1,4 @@
-"""Positions that are charged for: the others are taken out before the product, and their results are zeros.
+"""Positions with targets of any weight: the others are taken out before the product, and their results are zeros.
 
 An instruction-tuning row charges answers alone, about half of its positions. At width 256 and a vocabulary of 8,192 a
 position that stays in costs a GPU 13 million operations, and 82 kB of 16-bit logits written and read; to leave it out
@@ -22,11 +22,11 @@ class CompactTargets:
         self.places = places
 
     def take(self, tensor: Tensor) -> Tensor:
-        """[P, ...] -> [charged, ...]; the tensor itself, if that is all of it."""
+        """[P, ...] -> [compact, ...]; the tensor itself, if that is all of it."""
         return tensor if self.all else tensor.index_select(0, self.places)
 
     def put(self, tensor: Tensor, positions: int) -> Tensor:
-        """[charged, ...] -> [P, ...], the inverse, with zeros elsewhere."""
+        """[compact, ...] -> [P, ...], the inverse, with zeros elsewhere."""
         if self.all:
             return tensor
         return tensor.new_zeros(positions, *tensor.shape[1:]).index_copy_(0, self.places, tensor)

@@ -1,5 +1,7 @@
 """All logits at once: the specification. Shapes: P positions, S tokens in a bag, D width, V vocabulary."""
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from lilliput.ops.softcap import softcap as apply_softcap
@@ -16,3 +18,19 @@ def fused_linear_cross_entropy_reference(
     lse = logits.logsumexp(dim=-1)
     loss = (weight * (lse[..., None] - logits.gather(-1, targets))).sum(dim=-1)
     return loss, lse.masked_fill((weight == 0).all(dim=-1), 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossCoefficients:
+    """cross_entropy * loss + z * charge * lse^2 of a position, where the charge is the sum of its weights.
+
+    Its derivatives are `cross_entropy` by the loss, and 2 z charge lse by the log-sum-exp.
+    """
+
+    cross_entropy: float = 0.0
+    z: float = 0.0
+
+    def combine(self, loss: Tensor, lse: Tensor, target_weight: Tensor) -> Tensor:
+        """The sum over positions of any shape, a scalar in nats."""
+        total = self.cross_entropy * loss.sum()
+        return total + self.z * (lse.square() * target_weight).sum() if self.z else total

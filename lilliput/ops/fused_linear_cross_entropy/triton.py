@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lilliput.ops.fused_linear_cross_entropy.coefficients import LossCoefficients
 from lilliput.ops.fused_linear_cross_entropy.compact_targets import CompactTargets
+from lilliput.ops.fused_linear_cross_entropy.reference import LossCoefficients
 from lilliput.ops.fused_linear_cross_entropy.triton_kernels import cross_entropy_kernel
 
 BUFFER = 2**28
@@ -43,7 +43,7 @@ def fused_linear_cross_entropy_triton(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See `fused_linear_cross_entropy`; [P, D], [V, D], [P, S] and [P, S] -> total, loss [P] and logsumexp [P].
 
-    A charged target that is no token makes the loss NaN: a device cannot raise.
+    A target of any weight that is no token makes the loss NaN: a device cannot raise.
     """
     wanted = [torch.is_grad_enabled() and tensor.requires_grad for tensor in (hidden, head)]
     return _Total.apply(hidden, head, targets, weight, coefficients, softcap, *wanted)  # type: ignore[return-value]
@@ -84,7 +84,7 @@ class _Total(torch.autograd.Function):
         return *grads, None, None, None, None, None, None
 
 
-# It reads back how many positions are charged, which a captured graph could not.
+# It reads back how many positions have targets, which a captured graph could not.
 @torch.library.custom_op("lilliput::fused_linear_cross_entropy", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
 def make(
     hidden: Tensor,
@@ -99,8 +99,8 @@ def make(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Loss [P], log-sum-exp [P], and gradients of the total in units of `UNITS`: of the hidden states [P, D] in their
     precision, of the head [V, D] in fp32; empty if not wanted. The operator itself has no gradient."""
-    charged = CompactTargets(weight)
-    chosen, targets, weight = (charged.take(tensor).contiguous() for tensor in (hidden, targets, weight))
+    compact = CompactTargets(weight)
+    chosen, targets, weight = (compact.take(tensor).contiguous() for tensor in (hidden, targets, weight))
     loss, lse, grad_hidden, grad_head = _empty(chosen, head, of_hidden, of_head)
     grad_head.zero_()
     cast = head.to(hidden.dtype)
@@ -125,8 +125,8 @@ def make(
                 torch.mm(logits, cast, out=grad_hidden[here])
             if of_head:
                 _add_product(grad_head, logits.T, chosen[here])
-    loss, lse = (charged.put(tensor, len(hidden)) for tensor in (loss, lse))
-    return loss, lse, charged.put(grad_hidden, len(hidden)) if of_hidden else grad_hidden, grad_head
+    loss, lse = (compact.put(tensor, len(hidden)) for tensor in (loss, lse))
+    return loss, lse, compact.put(grad_hidden, len(hidden)) if of_hidden else grad_hidden, grad_head
 
 
 @make.register_fake
