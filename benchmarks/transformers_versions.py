@@ -31,7 +31,7 @@ from lilliput.nn.block import ScalarGate
 from lilliput.nn.ffn import SwiGLU, SwiGLU2
 from lilliput.nn.gqa import GQA
 from lilliput.nn.hgrn2 import HGRN2
-from lilliput.nn.rope import EvenLayers, Everywhere
+from lilliput.nn.rope import RoPE
 from lilliput.publish.export import Generation, export
 from lilliput.publish.hf_formats.format import Layout
 from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
@@ -45,18 +45,18 @@ RECURRENT = ModelSpec(
     vocab=VOCAB,
     width=64,
     layers=4,
-    mixer=HGRN2(heads=2, rope=EvenLayers(theta=100_000.0), rope_tie_gate=True, lower_bounds=True),
+    mixer=HGRN2(heads=2, rope=RoPE(layers="even", theta=100_000.0), rope_tie_gate=True, lower_bounds=True),
     ffn=SwiGLU2(inner=96),
     gate=ScalarGate(),
     logit_softcap=20.0,
 )
-ATTENTION = GQA(heads=4, kv_heads=2, head_width=16, qk_norm=True, rope=Everywhere(theta=500_000.0))
+ATTENTION = GQA(heads=4, kv_heads=2, head_width=16, qk_norm=True, rope=RoPE(theta=500_000.0))
 TIED = ModelSpec(vocab=VOCAB, width=64, layers=4, mixer=ATTENTION, ffn=SwiGLU(inner=96))
 UNTIED = ModelSpec(
     vocab=VOCAB,
     width=64,
     layers=4,
-    mixer=GQA(heads=4, kv_heads=4, head_width=16, rope=Everywhere(theta=500_000.0)),
+    mixer=GQA(heads=4, kv_heads=4, head_width=16, rope=RoPE(theta=500_000.0)),
     ffn=SwiGLU(inner=96),
     tie_embeddings=False,
 )

@@ -9,6 +9,8 @@ print(model.generate([{"role": "user", "content": "What does `json.dumps(obj)` d
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lilliput.base import __version__ as __version__
+
 if TYPE_CHECKING:
     from lilliput.api import Choice as Choice
     from lilliput.api import Model as Model
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     from lilliput.run.api import run_recipe as run_recipe
     from lilliput.run.api import train_recipe as train_recipe
     from lilliput.run.trained import load_trained as load_trained
-
-__version__ = "0.1.0"
 
 _FROM = {name: "lilliput.api" for name in ("Choice", "Model", "load")} | {
     name: "lilliput.run.api" for name in ("Run", "evaluate_model", "run_recipe", "train_recipe")

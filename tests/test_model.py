@@ -15,14 +15,14 @@ from lilliput.nn.gqa import GQA
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.init import Normal, UnscaledNormal
 from lilliput.nn.norm import RMSNorm, ZeroCenteredRMSNorm
-from lilliput.nn.rope import EvenLayers, Everywhere
+from lilliput.nn.rope import RoPE
 from lilliput.ops.rope import rotate
 
 ODIN = ModelSpec(
     vocab=32_768,
     width=768,
     layers=16,
-    mixer=HGRN2(heads=6, rope=EvenLayers(theta=100_000.0), output_norm=ZeroCenteredRMSNorm()),
+    mixer=HGRN2(heads=6, rope=RoPE(layers="even", theta=100_000.0), output_norm=ZeroCenteredRMSNorm()),
     ffn=SwiGLU2(inner=2_048),
     norm=ZeroCenteredRMSNorm(),
     gate=ScalarGate(),
@@ -31,7 +31,7 @@ SLM = ModelSpec(
     vocab=8_192,
     width=256,
     layers=12,
-    mixer=GQA(heads=8, kv_heads=2, head_width=32, qk_norm=True, rope=Everywhere(theta=100_000.0)),
+    mixer=GQA(heads=8, kv_heads=2, head_width=32, qk_norm=True, rope=RoPE(theta=100_000.0)),
     ffn=SwiGLU(inner=640),
 )
 

@@ -18,7 +18,7 @@ from lilliput.nn.ffn import SwiGLU, SwiGLU2
 from lilliput.nn.gqa import GQA
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.norm import ZeroCenteredRMSNorm
-from lilliput.nn.rope import EvenLayers
+from lilliput.nn.rope import RoPE
 from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.optim.adamw import AdamW
@@ -46,7 +46,7 @@ ODIN_SPEC = ModelSpec(
     vocab=VOCAB,
     width=32,
     layers=2,
-    mixer=HGRN2(heads=2, rope=EvenLayers(theta=100_000.0), output_norm=ZeroCenteredRMSNorm()),
+    mixer=HGRN2(heads=2, rope=RoPE(layers="even", theta=100_000.0), output_norm=ZeroCenteredRMSNorm()),
     ffn=SwiGLU2(inner=48),
     norm=ZeroCenteredRMSNorm(),
     gate=ScalarGate(),
@@ -54,7 +54,7 @@ ODIN_SPEC = ModelSpec(
 HORIZON_SPEC = replace(HGRN2_SPEC, mixer=HGRN2(heads=2, forget_timescales=(2.0, 50.0)))
 OPTIONS_SPEC = replace(
     ODIN_SPEC,
-    mixer=HGRN2(heads=2, rope=EvenLayers(layout="interleaved"), rope_tie_gate=True, lower_bounds=True),
+    mixer=HGRN2(heads=2, rope=RoPE(layers="even", layout="interleaved"), rope_tie_gate=True, lower_bounds=True),
     ffn=SwiGLU2(inner=48, square="product"),
     gate=ScalarGate(init=1.0),
     logit_softcap=0.4,

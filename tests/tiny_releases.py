@@ -15,7 +15,7 @@ from lilliput.nn.ffn import SwiGLU, SwiGLU2
 from lilliput.nn.gqa import GQA
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.norm import RMSNorm, ZeroCenteredRMSNorm
-from lilliput.nn.rope import EvenLayers, Everywhere
+from lilliput.nn.rope import RoPE
 from lilliput.publish.hf_formats.format import Layout
 from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
 from lilliput.publish.hf_formats.llama import LlamaLayout
@@ -30,12 +30,12 @@ QWEN3 = ModelSpec(
     vocab=VOCAB,
     width=32,
     layers=2,
-    mixer=GQA(heads=4, kv_heads=2, head_width=8, qk_norm=True, rope=Everywhere(theta=100_000.0)),
+    mixer=GQA(heads=4, kv_heads=2, head_width=8, qk_norm=True, rope=RoPE(theta=100_000.0)),
     ffn=SwiGLU(inner=48),
 )
 LLAMA = replace(
     QWEN3,
-    mixer=GQA(heads=4, kv_heads=4, head_width=8, rope=Everywhere(theta=5_000.0)),
+    mixer=GQA(heads=4, kv_heads=4, head_width=8, rope=RoPE(theta=5_000.0)),
     norm=RMSNorm(eps=1e-5),
     tie_embeddings=False,
 )
@@ -43,7 +43,7 @@ HGRN = ModelSpec(
     vocab=VOCAB,
     width=32,
     layers=3,
-    mixer=HGRN2(heads=2, rope=EvenLayers(theta=100_000.0), output_norm=ZeroCenteredRMSNorm()),
+    mixer=HGRN2(heads=2, rope=RoPE(layers="even", theta=100_000.0), output_norm=ZeroCenteredRMSNorm()),
     ffn=SwiGLU2(inner=48),
     norm=ZeroCenteredRMSNorm(eps=1e-5),
     gate=ScalarGate(),
@@ -52,7 +52,7 @@ OTHERWISE = replace(
     HGRN,
     mixer=replace(
         HGRN.mixer,
-        rope=EvenLayers(layout="interleaved"),
+        rope=RoPE(layers="even", layout="interleaved"),
         rope_tie_gate=True,
         lower_bounds=True,
         forget_timescales=(2.0, 40.0),
@@ -67,7 +67,7 @@ OTHERWISE = replace(
 def neighbours(spec: ModelSpec) -> ModelSpec:
     """The same attention, with channels 2j and 2j + 1 turning together."""
     assert isinstance(spec.mixer, GQA)
-    return replace(spec, mixer=replace(spec.mixer, rope=Everywhere(theta=spec.mixer.rope.theta, layout="interleaved")))
+    return replace(spec, mixer=replace(spec.mixer, rope=RoPE(theta=spec.mixer.rope.theta, layout="interleaved")))
 
 
 RELEASES = {

@@ -15,10 +15,10 @@ def environment() -> dict[str, Any]:
     """Versions of Python and the packages that decide numbers, the hardware, and the git commit if there is one."""
     import torch
 
-    import lilliput
+    from lilliput.base import __version__
 
     return {
-        "lilliput": lilliput.__version__,
+        "lilliput": __version__,
         "commit": _commit(),
         "python": platform.python_version(),
         "packages": {name: version for name in PACKAGES if (version := _version(name))},

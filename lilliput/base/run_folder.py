@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import lilliput
+from lilliput.base import __version__
 from lilliput.base.errors import RunError, reading
 from lilliput.base.files import PARTIAL, hash_of, move, new_folder
 from lilliput.base.locked_folder import LockedFolder
@@ -64,7 +64,7 @@ class RunFolder(LockedFolder):
     def opened(self) -> None:
         """Mark a new folder as a run before anything else is written into it."""
         if self.read(RUN_FILE) is None:
-            self.write_with_checksum(RUN_FILE, {"format": FORMAT, "lilliput": lilliput.__version__, "machine": None})
+            self.write_with_checksum(RUN_FILE, {"format": FORMAT, "lilliput": __version__, "machine": None})
 
     def hint(self, name: str) -> str:
         """What to do about a damaged file: removing the record of a part would leave its folder to nobody."""

@@ -186,7 +186,9 @@ def _own_type(name: Any, where: str) -> type:
         return getattr(import_module(module), class_name)
     except (ImportError, AttributeError) as error:
         raise RecipeError(
-            f"this version of Lilliput has no type {name!r:.120}", where=where, hint="use the version that wrote it"
+            f"this version of Lilliput has no type {name!r:.120}",
+            where=where,
+            hint="use the version that wrote it; of Lilliput 0.1, releases are read by every version, runs by 0.1 alone",
         ) from error
 
 

@@ -9,11 +9,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-import lilliput
 from lilliput.base.errors import LilliputError
 from lilliput.cli.show import console
 
-PACKAGE = Path(lilliput.__file__).parent
+PACKAGE = Path(__file__).parents[1]
 INSIDE, BESIDE = PACKAGE / "benchmarks", PACKAGE.parent / "benchmarks"
 """Where a wheel and where a checkout has the scripts."""
 

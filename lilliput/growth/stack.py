@@ -52,8 +52,7 @@ class Stack:
         for layer, original in enumerate(self.originals(spec.layers)):
             if rope is not None and rope.applies(layer) != rope.applies(original):
                 raise RecipeError(
-                    f"layer {layer} would be a copy of layer {original}, and {type(rope).__name__} turns only one of "
-                    "the two",
+                    f"layer {layer} would be a copy of layer {original}, and {rope} turns only one of the two",
                     where=f"Stack(times={self.times}, order={self.order!r}) of {spec.layers} layers",
                     hint='stack an even number of layers with order="stack" or "zero", or rotate in all layers alike',
                 )

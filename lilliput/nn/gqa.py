@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lilliput.base.errors import RecipeError
 from lilliput.base.spec import check_range, check_softcap
 from lilliput.nn.norm import RMSNormLayer
-from lilliput.nn.rope import Everywhere, Rope
+from lilliput.nn.rope import RoPE, Rope
 from lilliput.ops.attention import attention, heads
 from lilliput.ops.linear import LinearOutput
 from lilliput.ops.sdpa import sdpa
@@ -28,7 +28,7 @@ class GQA:
     head_width: int
     qk_norm: bool = False
     """RMSNorm over each head's queries and keys before the rotation, one weight of `head_width` each."""
-    rope: Rope = Everywhere()
+    rope: Rope = RoPE()
     eps: float = 1e-6
     """Of the QK-norm."""
     softcap: float | None = None

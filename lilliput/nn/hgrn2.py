@@ -51,7 +51,7 @@ class HGRN2:
             raise RecipeError(
                 "gates cannot be tied where nothing turns",
                 where="HGRN2(rope_tie_gate=True, rope=NoPE())",
-                hint="leave rope_tie_gate out, or give a rotation such as EvenLayers()",
+                hint="leave rope_tie_gate out, or give a rotation such as RoPE()",
             )
         if self.forget_timescales and not 1 < self.forget_timescales[0] <= self.forget_timescales[1]:
             raise RecipeError(

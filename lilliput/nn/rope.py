@@ -1,10 +1,12 @@
 """Which layers turn their heads by position (rotary embedding, arXiv 2104.09864; `ops/rope.py` turns them)."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 from lilliput.base.spec import check_choice
 from lilliput.ops.rope import LAYOUTS, Layout
+
+RotaryLayers = Literal["all", "even"]
 
 
 class Rope(Protocol):
@@ -26,33 +28,20 @@ class Rope(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Everywhere:
-    """Rotation in every layer."""
+class RoPE:
+    """Rotary embedding, in every layer or in layers 0, 2, 4, ...: then the others see no positions."""
 
     theta: float = 10_000.0
     layout: Layout = "half"
     """Channel j turns with j + D/2, or (`interleaved`) 2j with 2j + 1; the fused kernels turn halves only."""
+    layers: RotaryLayers = "all"
 
     def __post_init__(self) -> None:
-        check_choice("Everywhere", LAYOUTS, layout=self.layout)
+        check_choice("RoPE", LAYOUTS, layout=self.layout)
+        check_choice("RoPE", get_args(RotaryLayers), layers=self.layers)
 
     def applies(self, layer: int) -> bool:
-        return True
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvenLayers:
-    """Rotation in layers 0, 2, 4, ...; the others see no positions."""
-
-    theta: float = 10_000.0
-    layout: Layout = "half"
-    """As in `Everywhere`."""
-
-    def __post_init__(self) -> None:
-        check_choice("EvenLayers", LAYOUTS, layout=self.layout)
-
-    def applies(self, layer: int) -> bool:
-        return layer % 2 == 0
+        return self.layers == "all" or layer % 2 == 0
 
 
 @dataclass(frozen=True, kw_only=True)

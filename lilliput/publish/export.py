@@ -17,7 +17,7 @@ from safetensors.torch import save
 from tokenizers import Tokenizer
 from torch import Tensor
 
-import lilliput
+from lilliput.base import __version__
 from lilliput.base.errors import ExportError, RecipeError
 from lilliput.base.files import read_json, sha256, with_checksum, write_bytes, write_json, write_text
 from lilliput.base.safetensors_headers import WEIGHTS_FILE
@@ -154,7 +154,7 @@ def export(
     release = {
         "format": RELEASE_FORMAT,
         "version": RELEASE_VERSION,
-        "lilliput": lilliput.__version__,
+        "lilliput": __version__,
         "dtype": dtype,
         "layout": to_plain(layout),
         "model": to_plain(spec),

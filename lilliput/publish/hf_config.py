@@ -10,7 +10,7 @@ from lilliput.nn.ffn import SwiGLU
 from lilliput.nn.gqa import GQA
 from lilliput.nn.init import Normal
 from lilliput.nn.norm import RMSNorm
-from lilliput.nn.rope import Everywhere
+from lilliput.nn.rope import RoPE
 from lilliput.publish.config_fields import depth, flag, positive, refuse, whole
 from lilliput.publish.hf_config_hgrn2 import hgrn2_of
 from lilliput.publish.hf_formats.format import Layout
@@ -91,7 +91,7 @@ def _transformer_of(config: Mapping[str, Any], where: str) -> tuple[ModelSpec, L
             kv_heads=sizes["num_key_value_heads"],
             head_width=sizes["head_dim"],
             qk_norm=qk_norm,
-            rope=Everywhere(theta=theta),
+            rope=RoPE(theta=theta),
             **({"eps": eps} if qk_norm else {}),
         ),
         ffn=SwiGLU(inner=sizes["intermediate_size"]),

@@ -8,10 +8,10 @@ from lilliput.nn.ffn import Activation, SwiGLU, SwiGLU2
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.init import Normal
 from lilliput.nn.norm import NormSpec
-from lilliput.nn.rope import Rope
+from lilliput.nn.rope import NoPE, RoPE, Rope
 from lilliput.ops.rope import LAYOUTS
 from lilliput.publish.config_fields import choice, depth, flag, positive, refuse, whole
-from lilliput.publish.hf_formats.hgrn2 import GATES, NORM_OFFSETS, ROPES, SQUARES, HGRN2Layout
+from lilliput.publish.hf_formats.hgrn2 import GATES, NORM_OFFSETS, SQUARES, HGRN2Layout
 
 ABSENT: dict[str, Any] = {
     "vocab_size": 32_768,
@@ -75,10 +75,14 @@ def hgrn2_of(config: Mapping[str, Any], where: str) -> tuple[ModelSpec, HGRN2Lay
 
 
 def _rope(entries: Mapping[str, Any], where: str) -> Rope:
-    kind = choice(entries, "rope_layers", {name: kind for kind, name in ROPES.items()}, where)
     layout = choice(entries, "rope_pairs", {name: name for name in LAYOUTS}, where)
     theta = positive(entries, "rope_theta", where)
-    return kind(theta=theta, layout=layout) if "layout" in kind.__dataclass_fields__ else kind(theta=theta)
+    ropes: dict[str, Rope] = {
+        "none": NoPE(theta=theta),
+        "even": RoPE(theta=theta, layout=layout, layers="even"),
+        "all": RoPE(theta=theta, layout=layout),
+    }
+    return choice(entries, "rope_layers", ropes, where)
 
 
 def _norm(entries: Mapping[str, Any], name: str, where: str) -> NormSpec:

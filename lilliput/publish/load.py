@@ -11,6 +11,7 @@ from lilliput.base.safetensors_headers import HINT
 from lilliput.base.spec import from_plain
 from lilliput.base.untrusted import read_object, shown
 from lilliput.model import ModelSpec
+from lilliput.publish.earlier_names import with_present_names
 from lilliput.publish.export import CHAT_TEMPLATE_FILE, RELEASE_FILE, RELEASE_FORMAT, RELEASE_VERSION, Generation
 from lilliput.publish.hf_formats.format import Layout
 from lilliput.publish.load_hf import load_foreign
@@ -46,7 +47,8 @@ def load(folder: Path) -> Published:
 def _load(folder: Path) -> Published:
     release = verified(folder)
     where = str(folder / RELEASE_FILE)
-    layout, spec, generation = (from_plain(release[key], where=where) for key in ("layout", "model", "generation"))
+    plain = {key: with_present_names(release[key]) for key in ("layout", "model", "generation")}
+    layout, spec, generation = (from_plain(value, where=where) for value in plain.values())
     specials = from_plain(release["specials"], where=where) if "specials" in release else _FIRST_SPECIALS
     for part, value, kind in (
         ("layout", layout, Layout),

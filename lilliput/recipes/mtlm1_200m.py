@@ -16,7 +16,7 @@ from lilliput.model import ModelSpec
 from lilliput.nn.ffn import SwiGLU
 from lilliput.nn.gqa import GQA
 from lilliput.nn.norm import RMSNorm
-from lilliput.nn.rope import Everywhere
+from lilliput.nn.rope import RoPE
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.schedule import Cosine
 from lilliput.publish.hf_formats.llama import LlamaLayout
@@ -31,7 +31,7 @@ model = ModelSpec(
     layers=12,
     # The public code turns neighbouring channels (layout="interleaved"), we turn channel j with j + 32, as kernels do:
     # the same model, its channels renamed.
-    mixer=GQA(heads=12, kv_heads=12, head_width=64, rope=Everywhere(theta=10_000.0)),
+    mixer=GQA(heads=12, kv_heads=12, head_width=64, rope=RoPE(theta=10_000.0)),
     ffn=SwiGLU(inner=2_048),  # our choice: the shape that comes closest to 200 million
     norm=RMSNorm(eps=1e-6),
     # Our choice: weights that write to the stream begin smaller, and there is no dropout; the public code begins all

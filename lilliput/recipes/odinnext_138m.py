@@ -18,7 +18,7 @@ from lilliput.nn.block import ScalarGate
 from lilliput.nn.ffn import SwiGLU2
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.norm import ZeroCenteredRMSNorm
-from lilliput.nn.rope import EvenLayers
+from lilliput.nn.rope import RoPE
 from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.routes.diffusion_blocks import DiffusionBlocks
 from lilliput.objectives.terms import CrossEntropy, ZLoss
@@ -43,7 +43,8 @@ model = ModelSpec(
     layers=16,
     mixer=HGRN2(
         heads=6,
-        rope=EvenLayers(
+        rope=RoPE(
+            layers="even",
             theta=100_000.0,
             layout="half",  # our choice: the fused kernels turn halves, and both pairings can learn the same functions
         ),

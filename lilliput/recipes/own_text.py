@@ -12,7 +12,7 @@ from lilliput.data.split import Split
 from lilliput.model import ModelSpec
 from lilliput.nn.ffn import SwiGLU
 from lilliput.nn.gqa import GQA
-from lilliput.nn.rope import Everywhere
+from lilliput.nn.rope import RoPE
 from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.optim.normuon import NorMuon
@@ -36,7 +36,7 @@ recipe = Recipe(
         vocab=4_096,
         width=256,
         layers=4,
-        mixer=GQA(heads=8, kv_heads=2, head_width=32, qk_norm=True, rope=Everywhere(theta=10_000.0)),
+        mixer=GQA(heads=8, kv_heads=2, head_width=32, qk_norm=True, rope=RoPE(theta=10_000.0)),
         ffn=SwiGLU(inner=704),
     ),
     timeline=(

@@ -11,7 +11,7 @@ from lilliput.model import ModelSpec
 from lilliput.nn.ffn import SwiGLU
 from lilliput.nn.gqa import GQA
 from lilliput.nn.norm import RMSNorm
-from lilliput.nn.rope import Everywhere
+from lilliput.nn.rope import RoPE
 from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.optim.adamw import AdamW
@@ -29,7 +29,7 @@ model = ModelSpec(
     vocab=8_192,
     width=256,
     layers=12,
-    mixer=GQA(heads=8, kv_heads=2, head_width=32, qk_norm=True, rope=Everywhere(theta=100_000.0)),
+    mixer=GQA(heads=8, kv_heads=2, head_width=32, qk_norm=True, rope=RoPE(theta=100_000.0)),
     ffn=SwiGLU(inner=640),
     norm=RMSNorm(eps=1e-6),
 )

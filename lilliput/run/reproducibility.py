@@ -109,7 +109,7 @@ def keep_code(run: RunFolder, phase: str, code: dict[str, str], *, allow_change:
 
 def made_with(machine: Machine) -> dict[str, Any]:
     """What decides how this (resolved) machine rounds, by name; it is prepared for."""
-    from lilliput import __version__
+    from lilliput.base import __version__
 
     found: dict[str, Any] = {"lilliput": __version__, "torch": torch.__version__}
     if machine.tiles is not None:

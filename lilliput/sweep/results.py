@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from statistics import stdev
 from typing import Any
 
-from lilliput import __version__
+from lilliput.base import __version__
 from lilliput.base.files import hash_of
 from lilliput.base.text_units import flops
 from lilliput.sweep.axes import Over, Variant

@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
-from lilliput import __version__
+from lilliput.base import __version__
 from lilliput.base.errors import DivergenceError, ExportError, InUseError, RecipeError, RunError, reading
 from lilliput.base.files import write_bytes, write_text
 from lilliput.base.locked_folder import LockedFolder

@@ -13,14 +13,14 @@ from lilliput.data.mixture import Mixture
 from lilliput.nn.ffn import SwiGLU2
 from lilliput.nn.gqa import GQA
 from lilliput.nn.hgrn2 import HGRN2
-from lilliput.nn.rope import EvenLayers
+from lilliput.nn.rope import RoPE
 from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.terms import CrossEntropy
 from lilliput.optim.schedule import WarmupStableDecay
 from lilliput.tokenizer.bpe import BPE
 
 PARTS = [
-    ("model.mixer", "HGRN2(heads=4, rope=EvenLayers(theta=1e5))", HGRN2(heads=4, rope=EvenLayers(theta=1e5))),
+    ("model.mixer", "HGRN2(heads=4, rope=RoPE(theta=1e5))", HGRN2(heads=4, rope=RoPE(theta=1e5))),
     ("model.mixer", "GQA(heads=4,kv_heads=2,head_width=16,)", GQA(heads=4, kv_heads=2, head_width=16)),
     ("model.ffn", "SwiGLU2(inner=24, square='product')", SwiGLU2(inner=24, square="product")),
     ("timeline.pretrain.schedule", "WarmupStableDecay(warmup=Steps(3))", WarmupStableDecay(warmup=Steps(3))),
@@ -52,7 +52,7 @@ def test_a_part_is_written_by_its_name(tmp_path, path, text, value):
         ("model.mixer", "HGRN2(head=4)", "nearest names: heads"),
         ("model.mixer", "HGRN2(heads='4')", "no whole number"),
         ("model.mixer", "HGRN2(4)", "by name"),
-        ("model.mixer", "HGRN2(heads=2, rope=HGRN2(heads=2))", "nearest names: EvenLayers, Everywhere, NoPE"),
+        ("model.mixer", "HGRN2(heads=2, rope=HGRN2(heads=2))", "nearest names: NoPE, RoPE"),
         ("model.mixer", "HGRN2(heads=0)", "at least 1"),
         ("model.mixer", "HGRN2(heads=open('x').read())", "no plain value"),
         ("model.mixer", "HGRN2(heads=2 if 1 else 3)", "no plain value"),

@@ -112,7 +112,7 @@ def test_averages_end_and_the_tokenizer_stays(model):
 
 def test_a_copy_that_would_turn_unlike_its_original_is_refused():
     odd = replace(ODIN_SPEC, layers=3)
-    with pytest.raises(RecipeError, match="layer 3 would be a copy of layer 0, and EvenLayers") as error:
+    with pytest.raises(RecipeError, match="layer 3 would be a copy of layer 0, and RoPE") as error:
         Stack().shape(odd)
     assert "of 3 layers" in str(error.value)
     with pytest.raises(RecipeError, match="layer 1 would be a copy of layer 0"):

@@ -12,7 +12,7 @@ from lilliput.nn.block import ScalarGate
 from lilliput.nn.ffn import SwiGLU2
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.lower_bounds import LowerBounds
-from lilliput.nn.rope import EvenLayers, Everywhere
+from lilliput.nn.rope import RoPE
 from lilliput.ops.hgrn2 import activations
 from lilliput.ops.linear import fused_linear
 from lilliput.ops.rope import average_pairs, interleaved_to_half, rotate
@@ -161,8 +161,8 @@ def test_gates_begin_where_they_are_told_to():
     ("make", "settings", "says"),
     [
         (SwiGLU2, {"inner": 8, "square": "gate"}, "square cannot be 'gate'"),
-        (Everywhere, {"layout": "thirds"}, "layout cannot be 'thirds'"),
-        (EvenLayers, {"layout": "thirds"}, "layout cannot be 'thirds'"),
+        (RoPE, {"layout": "thirds"}, "layout cannot be 'thirds'"),
+        (RoPE, {"layers": "odd"}, "layers cannot be 'odd'"),
         (ScalarGate, {"init": float("nan")}, "init cannot be nan"),
         (HGRN2, {"heads": 2, "rope_tie_gate": True}, "cannot be tied where nothing turns"),
         (replace(OPTIONS_SPEC, layers=1).build, {"seed": 0}, "the first layer has no lower bound"),

@@ -13,7 +13,7 @@ from card_records import DIGESTS, HGRN, PHASES, QWEN, record_of
 from lilliput.base.errors import ExportError
 from lilliput.nn.ffn import SwiGLU2
 from lilliput.nn.hgrn2 import HGRN2
-from lilliput.nn.rope import EvenLayers
+from lilliput.nn.rope import RoPE
 from lilliput.publish.card.card import card
 from lilliput.publish.card.markdown import source
 from lilliput.publish.export import Generation
@@ -143,7 +143,7 @@ def test_attention_is_counted_by_the_token():
 
 
 def test_what_names_leave_open_is_said_where_it_is_unusual():
-    mixer = HGRN2(heads=3, rope=EvenLayers(layout="interleaved"), rope_tie_gate=True, lower_bounds=True)
+    mixer = HGRN2(heads=3, rope=RoPE(layers="even", layout="interleaved"), rope_tie_gate=True, lower_bounds=True)
     model = replace(HGRN, mixer=mixer, ffn=SwiGLU2(inner=512, square="product"))
     text = card(record_of(chat=False, model=model))
     facts = dict(rows(text, "Facts"))

@@ -12,7 +12,7 @@ from tiny_releases import HGRN, OTHERWISE, RELEASES, awake, hugging_face, rows
 from lilliput.nn.block import Ungated
 from lilliput.nn.ffn import SwiGLU, SwiGLU2
 from lilliput.nn.hgrn2 import HGRN2
-from lilliput.nn.rope import EvenLayers, Everywhere, NoPE
+from lilliput.nn.rope import NoPE, RoPE
 from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
 
 LENGTHS = (3, 17, 37, 64)
@@ -59,10 +59,10 @@ def test_every_release_has_the_native_gradients(name, length):
 FFNS = (SwiGLU(inner=24), *(SwiGLU2(inner=24, square=square) for square in ("silu", "product", "relu")))
 MIXERS = (
     HGRN2(heads=2, rope=NoPE(), lower_bounds=True),
-    HGRN2(heads=2, rope=EvenLayers(theta=500.0), lower_bounds=True),
-    HGRN2(heads=2, rope=Everywhere(layout="interleaved")),
-    HGRN2(heads=2, rope=Everywhere(layout="interleaved"), rope_tie_gate=True),
-    HGRN2(heads=2, rope=EvenLayers(), rope_tie_gate=True, lower_bounds=True, forget_timescales=(2.0, 40.0)),
+    HGRN2(heads=2, rope=RoPE(layers="even", theta=500.0), lower_bounds=True),
+    HGRN2(heads=2, rope=RoPE(layout="interleaved")),
+    HGRN2(heads=2, rope=RoPE(layout="interleaved"), rope_tie_gate=True),
+    HGRN2(heads=2, rope=RoPE(layers="even"), rope_tie_gate=True, lower_bounds=True, forget_timescales=(2.0, 40.0)),
 )
 
 

@@ -12,7 +12,7 @@ from lilliput.nn.block import ScalarGate, Ungated
 from lilliput.nn.ffn import SwiGLU2
 from lilliput.nn.gqa import GQA
 from lilliput.nn.norm import RMSNorm, ZeroCenteredRMSNorm
-from lilliput.nn.rope import EvenLayers, NoPE
+from lilliput.nn.rope import NoPE, RoPE
 from lilliput.publish.card.card import OLDEST_TRANSFORMERS
 from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
 from lilliput.publish.hf_formats.llama import LlamaLayout
@@ -87,7 +87,7 @@ REFUSED = {
     "no rotation": (Qwen3Layout(context=8), replace(QWEN3, mixer=replace(QWEN3.mixer, rope=NoPE())), "mixer.rope"),
     "half rotation": (
         LlamaLayout(context=8),
-        replace(LLAMA, mixer=replace(LLAMA.mixer, rope=EvenLayers())),
+        replace(LLAMA, mixer=replace(LLAMA.mixer, rope=RoPE(layers="even"))),
         "mixer.rope",
     ),
     "squared gate": (Qwen3Layout(context=8), replace(QWEN3, ffn=SwiGLU2(inner=48)), "ffn"),

@@ -11,7 +11,7 @@ from lilliput.nn.block import ScalarGate, Ungated
 from lilliput.nn.ffn import SwiGLU, SwiGLU2
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.norm import RMSNorm, ZeroCenteredRMSNorm
-from lilliput.nn.rope import EvenLayers, Everywhere, NoPE
+from lilliput.nn.rope import NoPE, RoPE
 from lilliput.ops.gla import gla
 from lilliput.publish.export import Generation, export
 from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
@@ -19,7 +19,7 @@ from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
 __all__ = ["offline"]
 
 LAYOUT = HGRN2Layout(context=64)
-STEEP = replace(HGRN, mixer=HGRN2(heads=2, rope=Everywhere()), tie_embeddings=False)
+STEEP = replace(HGRN, mixer=HGRN2(heads=2, rope=RoPE()), tie_embeddings=False)
 
 
 def remote_of(model, dtype=torch.float32):
@@ -52,7 +52,7 @@ def close(found, expected, rtol=2e-5):
 
 OPTIONS = list(
     itertools.product(
-        (NoPE(), EvenLayers(theta=500.0), Everywhere(theta=100_000.0)),
+        (NoPE(), RoPE(layers="even", theta=500.0), RoPE(theta=100_000.0)),
         (RMSNorm(eps=1e-5), ZeroCenteredRMSNorm()),
         (RMSNorm(), ZeroCenteredRMSNorm(eps=1e-3)),
         (Ungated(), ScalarGate()),

@@ -14,7 +14,7 @@ from lilliput.nn.block import ScalarGate, Ungated
 from lilliput.nn.ffn import SwiGLU, SwiGLU2
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.norm import RMSNorm, ZeroCenteredRMSNorm
-from lilliput.nn.rope import EvenLayers, Everywhere, NoPE
+from lilliput.nn.rope import NoPE, RoPE
 from lilliput.publish.export import Generation, export
 from lilliput.publish.hf_config import architecture_of
 from lilliput.publish.hf_config_hgrn2 import ABSENT, HORIZONS
@@ -51,7 +51,7 @@ def test_a_config_is_read_back_to_the_shape_that_wrote_it(name):
 
 def test_every_option_is_read_back():
     norms = (RMSNorm(eps=1e-5), ZeroCenteredRMSNorm())
-    ropes = (NoPE(theta=7.0), EvenLayers(theta=500.0), Everywhere(layout="interleaved"))
+    ropes = (NoPE(theta=7.0), RoPE(layers="even", theta=500.0), RoPE(layout="interleaved"))
     ffns = (SwiGLU(inner=24), *(SwiGLU2(inner=24, square=square) for square in ("silu", "product", "relu")))
     flags = itertools.product((False, True), (None, 30.0), (None, (2.0, 9.0)))
     for rope, norm, output, ffn, gate, (on, cap, horizons) in itertools.product(

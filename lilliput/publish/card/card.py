@@ -23,9 +23,9 @@ METRIC_TYPES = {"acc": "accuracy", "acc_norm": "accuracy"}
 LICENSE = "unknown"
 """What the Hub calls a license that nobody has named."""
 ROPES = {
-    "NoPE": "no rotary positions",
-    "EvenLayers": "rotary positions in every other layer (theta {:,.0f})",
-    "Everywhere": "rotary positions (theta {:,.0f})",
+    "none": "no rotary positions",
+    "even": "rotary positions in every other layer (theta {:,.0f})",
+    "all": "rotary positions (theta {:,.0f})",
 }
 SQUARES = {"silu": "", "product": ", its product squared", "relu": ", with a squared ReLU"}
 """What the name SwiGLU2 leaves open, where it is not what is meant most."""
@@ -162,7 +162,7 @@ def _mixer(mixer: Part, width: int) -> str:
     """A mixer in words; one that has none here as its recipe writes it."""
     if mixer.kind not in ("HGRN2", "GQA"):
         return source(mixer.plain, width=float("inf"))
-    rope = ROPES[mixer["rope"].kind].format(mixer["rope"]["theta"])
+    rope = ROPES[mixer["rope"].plain.get("layers", "none")].format(mixer["rope"]["theta"])
     if mixer["rope"].plain.get("layout") == "interleaved":
         rope += " of neighbouring channels"
     if mixer.kind == "HGRN2":

@@ -11,7 +11,7 @@ from lilliput.nn.block import ScalarGate, Ungated
 from lilliput.nn.ffn import Activation, SwiGLU, SwiGLU2
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.norm import RMSNorm, ZeroCenteredRMSNorm
-from lilliput.nn.rope import EvenLayers, Everywhere, NoPE
+from lilliput.nn.rope import NoPE, RoPE
 from lilliput.publish.hf_formats.format import exactly, expand
 
 REMOTE = Path(__file__).parent.parent / "remote"
@@ -45,7 +45,6 @@ BIAS_NAME = {"layers.{}.mixer.forget_bias.weight": "model.layers.{}.mixer.f_bias
 BOUND_NAME = {"shared.bound_logits": "model.lower_bounds"}
 HEAD_NAME = {"output.weight": "lm_head.weight"}
 
-ROPES = {NoPE: "none", EvenLayers: "even", Everywhere: "all"}
 SQUARES: dict[Activation, str] = {"silu": "swiglu2", "product": "swiglu2_product", "relu": "reglu2"}
 GATES = {Ungated: "none", ScalarGate: "scalar"}
 NORM_OFFSETS = {RMSNorm: 0, ZeroCenteredRMSNorm: 1}
@@ -70,7 +69,7 @@ class HGRN2Layout:
 
     def config(self, spec: ModelSpec) -> dict[str, Any]:
         mixer = exactly(self, "mixer", spec.mixer, HGRN2)
-        rope = exactly(self, "mixer.rope", mixer.rope, *ROPES)
+        rope = exactly(self, "mixer.rope", mixer.rope, RoPE, NoPE)
         norm = exactly(self, "norm", spec.norm, RMSNorm, ZeroCenteredRMSNorm)
         output_norm = exactly(self, "mixer.output_norm", mixer.output_norm, RMSNorm, ZeroCenteredRMSNorm)
         ffn = exactly(self, "ffn", spec.ffn, SwiGLU, SwiGLU2)
@@ -93,7 +92,7 @@ class HGRN2Layout:
             "num_hidden_layers": spec.layers,
             "output_norm_eps": output_norm.eps,
             "output_norm_offset": NORM_OFFSETS[type(output_norm)],
-            "rope_layers": ROPES[type(rope)],
+            "rope_layers": rope.layers if isinstance(rope, RoPE) else "none",
             "rope_pairs": rope.layout,
             "rope_theta": rope.theta,
             "rope_tie_gate": mixer.rope_tie_gate,

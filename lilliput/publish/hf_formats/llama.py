@@ -19,7 +19,7 @@ from lilliput.publish.hf_formats.qwen3 import (
 
 @dataclass(frozen=True, kw_only=True)
 class LlamaLayout:
-    """GQA(qk_norm=False, rope=Everywhere()), RMSNorm, SwiGLU, Ungated."""
+    """GQA(qk_norm=False, rope=RoPE()), RMSNorm, SwiGLU, Ungated."""
 
     context: int
 

@@ -12,7 +12,7 @@ from lilliput.nn.block import Ungated
 from lilliput.nn.ffn import SwiGLU
 from lilliput.nn.gqa import GQA
 from lilliput.nn.norm import RMSNorm
-from lilliput.nn.rope import Everywhere
+from lilliput.nn.rope import RoPE
 from lilliput.ops.rope import interleaved_to_half
 from lilliput.publish.hf_formats.format import Layout, exactly, expand, refuse
 
@@ -39,7 +39,7 @@ HEAD_NAME = {"output.weight": "lm_head.weight"}
 
 @dataclass(frozen=True, kw_only=True)
 class Qwen3Layout:
-    """GQA(qk_norm=True, rope=Everywhere()), RMSNorm, SwiGLU, Ungated."""
+    """GQA(qk_norm=True, rope=RoPE()), RMSNorm, SwiGLU, Ungated."""
 
     context: int
 
@@ -72,10 +72,12 @@ class Qwen3Layout:
         return transformer_orders(self, spec)
 
 
-def transformer_parts(layout: Layout, spec: ModelSpec) -> tuple[GQA, Everywhere, RMSNorm]:
+def transformer_parts(layout: Layout, spec: ModelSpec) -> tuple[GQA, RoPE, RMSNorm]:
     """The mixer, its rotation and the norm; whatever neither Qwen3 nor Llama has is refused."""
     mixer = exactly(layout, "mixer", spec.mixer, GQA)
-    rope = exactly(layout, "mixer.rope", mixer.rope, Everywhere)
+    rope = exactly(layout, "mixer.rope", mixer.rope, RoPE)
+    if rope.layers != "all":
+        refuse(layout, "mixer.rope", rope, 'RoPE(layers="all")')
     if mixer.softcap is not None:
         refuse(layout, "mixer", mixer, "GQA(softcap=None)")
     if spec.logit_softcap is not None:
