@@ -188,7 +188,7 @@ def _own_type(name: Any, where: str) -> type:
         raise RecipeError(
             f"this version of Lilliput has no type {name!r:.120}",
             where=where,
-            hint="use the version that wrote it; of Lilliput 0.1, releases are read by every version, runs by 0.1 alone",
+            hint="use the version that wrote it; of Lilliput 0.1, every version reads releases, and only 0.1 its runs",
         ) from error
 
 
