@@ -75,7 +75,7 @@ def hgrn2_of(config: Mapping[str, Any], where: str) -> tuple[ModelSpec, HGRN2Lay
 
 
 def _rope(entries: Mapping[str, Any], where: str) -> Rope:
-    layouts: dict[str, Layout] = {name: name for name in LAYOUTS}
+    layouts: dict[str, Layout] = dict(zip(LAYOUTS, LAYOUTS, strict=True))
     layout = choice(entries, "rope_pairs", layouts, where)
     theta = positive(entries, "rope_theta", where)
     ropes: dict[str, Rope] = {
