@@ -5,6 +5,7 @@ model.generate("What does `json.dumps(obj)` do?")
 model.score("The sky is", ["blue", "green"])
 """
 
+import warnings
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -23,6 +24,7 @@ from lilliput.generate.log_likelihood import log_likelihoods
 from lilliput.generate.sampling import Sampling
 from lilliput.generate.stream_text import write_on
 from lilliput.model import LanguageModel, ModelSpec
+from lilliput.publish.lineage import outdated
 from lilliput.publish.load import Published
 from lilliput.publish.load import load as load_folder
 from lilliput.tokenizer.encoder import Encoder
@@ -293,6 +295,8 @@ def load(path: str | Path, *, device: str = "auto") -> Model:
             a release of ours that was saved again.
         device: `cpu`, `cuda`, `mps`, or `auto` for the best one there is.
 
+    Warns where the release of a run is older than what that has trained.
+
     Raises:
         RunError: there is no model, or its files are damaged.
         MachineError: the device is not there.
@@ -307,7 +311,19 @@ def load(path: str | Path, *, device: str = "auto") -> Model:
             hint=f"`lilliput run {folder}` trains and releases; `lilliput publish {folder}` releases what is trained; "
             "`lilliput.load_trained` opens that as it is",
         )
+    warn_if_outdated(Path(path), folder)
     return Model(load_folder(folder), folder, Machine(device=device).settled().device)
+
+
+def warn_if_outdated(run: Path, release: Path) -> None:
+    """Warn whoever asks a run, and is answered by a release that is older than what the run has trained.
+
+    Args:
+        run: the folder that was named; nothing is said where it is the release itself.
+        release: the folder of the release.
+    """
+    if release != run and (why := outdated(run, release.name)):
+        warnings.warn(why, stacklevel=3)
 
 
 def last_release(run: Path) -> Path | None:

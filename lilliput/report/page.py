@@ -9,6 +9,7 @@ import jinja2
 from lilliput.base.errors import reading
 from lilliput.base.files import write_text
 from lilliput.base.terminal import visible
+from lilliput.publish.lineage import outdated
 from lilliput.report.curves import charts
 from lilliput.report.recipe_outline import Outline
 from lilliput.report.records import HINT, TEXT, PhaseRecord, RunRecord, read_run
@@ -70,7 +71,12 @@ def _facts(run: RunRecord) -> dict[str, Any]:
         ],
         "rows": _rows(run),
         "releases": [
-            {"name": name, "scores": [_score(score) for score in found["scores"]], "samples": found["samples"]}
+            {
+                "name": name,
+                "outdated": outdated(run.folder, name),
+                "scores": [_score(score) for score in found["scores"]],
+                "samples": found["samples"],
+            }
             for name, found in run.releases
         ],
     }

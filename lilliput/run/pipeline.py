@@ -21,12 +21,13 @@ from lilliput.base.run_folder import RunFolder, differences
 from lilliput.base.spec import to_plain
 from lilliput.base.terminal import Terminal
 from lilliput.evals.question_files import Hub, Items
+from lilliput.publish.lineage import phase_seed
 from lilliput.recipe import Recipe, check_implemented
 from lilliput.run.command_record import FILE as COMMAND_FILE
 from lilliput.run.command_record import Command, write_command
 from lilliput.run.prepare import Preparation
 from lilliput.run.reproducibility import keep_code, settle
-from lilliput.run.runner import Beside, Walk, phase_code, phase_seed, prepare, untrained
+from lilliput.run.runner import Beside, Walk, phase_code, prepare, untrained
 from lilliput.train.all_reduce import RANK, AllReduce
 from lilliput.train.loggers.logger import check_sinks
 from lilliput.train.machine import Machine

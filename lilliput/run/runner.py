@@ -21,6 +21,7 @@ from lilliput.base.spec import to_plain
 from lilliput.evals.question_files import Items
 from lilliput.growth.growth import Line
 from lilliput.model import copy_weights
+from lilliput.publish.lineage import after, grown, phase_seed
 from lilliput.recipe import Recipe, Release
 from lilliput.report.loss_plot import plot_loss
 from lilliput.report.page import REPORT, write_report
@@ -328,18 +329,3 @@ def _passes(phase: Phase, available: int) -> str:
     if passes < MANY:
         return told
     return f"{told}; so many teach it by heart: --set timeline.{phase.name}.tokens={4 * available} makes it four"
-
-
-def phase_seed(seed: int, place: int) -> int:
-    """Of the randomness of one entry of the timeline, in a recipe of a seed."""
-    return (seed << 8) + place
-
-
-def after(past: dict[str, Any], inputs: str) -> dict[str, Any]:
-    """The past of what comes after a phase: its own, and the hash of its inputs."""
-    return {"before": hash_of(past), "inputs": inputs}
-
-
-def grown(past: dict[str, Any], growth: dict[str, Any], seed: int) -> dict[str, Any]:
-    """The past of what comes after a growth (plain): its own, the growth, and its seed."""
-    return {"before": hash_of(past), "growth": growth, "seed": seed}

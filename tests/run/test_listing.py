@@ -8,11 +8,15 @@ import pytest
 import tiny
 from rich.console import Console
 
+from lilliput.api import load
 from lilliput.base.errors import LilliputError, RunError
-from lilliput.base.files import PARTIAL, sha256
+from lilliput.base.files import PARTIAL, sha256, write_json
 from lilliput.base.run_folder import RunFolder, differences
+from lilliput.base.spec import to_plain
 from lilliput.base.units import Tokens
 from lilliput.data.documents import Files
+from lilliput.more_tokens import with_more_tokens
+from lilliput.report.page import write_report
 from lilliput.run import pipeline
 from lilliput.run.listing import find, overview, remove, shards, since, spare
 from lilliput.train.machine import Machine
@@ -47,6 +51,19 @@ def test_each_verb_does_its_part(run):
     assert states == ["tokenizer", "token files", "sft: trained", "published"]
     assert overview(folder).releases == ("tiny-base", "tiny-instruct")
     assert find(folder.parent) == [folder] == find(folder)
+
+
+def test_a_release_older_than_its_run_is_told(run, tmp_path):
+    recipe, folder, _ = run
+    shutil.copytree(folder, tmp_path / "run")
+    longer = with_more_tokens(recipe, ["sft=1e6"])
+    write_json(tmp_path / "run" / "recipe.json", to_plain(longer))
+    found = overview(tmp_path / "run")
+    assert list(found.outdated) == ["tiny-instruct"] and found.state != "published"
+    with pytest.warns(UserWarning, match=r"tiny-instruct is older than sft-2, which is not trained to its end; renew"):
+        load(tmp_path / "run")
+    assert not overview(folder).outdated and load(folder)
+    assert "is older than sft-2" in write_report(tmp_path / "run").read_text()
 
 
 @pytest.mark.slow
