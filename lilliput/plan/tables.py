@@ -45,6 +45,9 @@ def show(console: Terminal, plan: dict[str, Any]) -> None:
         console.print(_corpora(plan))
         if any(corpus["estimated"] and corpus["text_bytes"] for corpus in plan["corpora"]):
             _note(console, ROUGHLY)
+        for corpus in plan["corpora"]:
+            if corpus["unknown"]:
+                _note(console, f"? The size of {corpus['name']} is {corpus['unknown']}.")
     if plan["phases"]:
         console.print(_phases(plan))
         _note(console, OPERATIONS)
@@ -107,7 +110,7 @@ def _corpora(plan: dict[str, Any]) -> Table:
             corpus["name"],
             number(corpus["tokens_read"]),
             "?" if passes is None else f"{about}{passes:,.{1 if passes >= 0.1 or not passes else 2}f}",
-            "?" if text is None else f"{about}{size(text)}",
+            "?" if corpus["unknown"] else "" if text is None else f"{about}{size(text)}",  # of chats tokens are counted
             _token_files(corpus),
             corpus["source"],
             ",\n".join(corpus["licences"]) or "?",

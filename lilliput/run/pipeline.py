@@ -22,7 +22,7 @@ from lilliput.base.spec import to_plain
 from lilliput.base.terminal import Terminal
 from lilliput.evals.question_files import Hub, Items
 from lilliput.publish.lineage import phase_seed
-from lilliput.recipe import Recipe, check_implemented
+from lilliput.recipe import Recipe, Release, check_implemented
 from lilliput.run.command_record import FILE as COMMAND_FILE
 from lilliput.run.command_record import Command, write_command
 from lilliput.run.prepare import Preparation
@@ -132,9 +132,17 @@ def publish(
     """Export, check, evaluate and describe the releases of a trained run; never trains.
 
     Raises:
+        RecipeError: the recipe makes no release.
         RunError: a phase is not trained, or was trained from something else.
     """
     check_implemented(recipe)
+    if not any(isinstance(entry, Release) for entry in recipe.timeline):
+        raise RecipeError(
+            f"nothing is published: the recipe {recipe.name!r} makes no release of what it trains",
+            where=str(folder),
+            hint=f"lilliput generate {folder} asks what is trained; to publish it, put a Release(...) at the end of "
+            "the recipe's timeline",
+        )
     if not (folder / "run.json").is_file():
         raise untrained("this run", folder)
     with _opened(recipe, folder, command) as opened:

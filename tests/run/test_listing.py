@@ -9,7 +9,7 @@ import tiny
 from rich.console import Console
 
 from lilliput.api import load
-from lilliput.base.errors import LilliputError, RunError
+from lilliput.base.errors import LilliputError, RecipeError, RunError
 from lilliput.base.files import PARTIAL, sha256, write_json
 from lilliput.base.run_folder import RunFolder, differences
 from lilliput.base.spec import to_plain
@@ -81,6 +81,13 @@ def test_publish_never_trains(run, tmp_path):
     with pytest.raises(RunError, match="lilliput train"):
         pipeline.publish(recipe, tmp_path / "run", CONSOLE)
     assert not (tmp_path / "run" / "phases").exists()
+
+
+def test_publishing_without_a_release_is_refused_with_what_can_be_done(tmp_path):
+    recipe = tiny.recipe(tmp_path / "data", tiny.GQA_SPEC)
+    with pytest.raises(RecipeError, match="makes no release of what it trains") as caught:
+        pipeline.publish(replace(recipe, timeline=recipe.timeline[:1]), tmp_path / "run", CONSOLE)
+    assert f"lilliput generate {tmp_path / 'run'}" in caught.value.hint
 
 
 def test_a_changed_recipe_never_throws_training_away(run):
