@@ -21,6 +21,7 @@ from lilliput.plan import plan
 from lilliput.recipe import read_recipe
 from lilliput.report.heldout_curve import asked
 from lilliput.report.page import write_report
+from lilliput.report.records import continued, read_run
 from lilliput.run import pipeline
 from lilliput.run.command_record import Command
 from lilliput.run.listing import overview, remove, since, spare, states
@@ -205,12 +206,33 @@ def test_report_and_comparison_follow_the_line(run):
     folder, _, _ = run
     page = write_report(folder).read_text(encoding="utf-8")
     assert "goes on from step 7 of pretrain, before its decay" in page and "step 5 of pretrain-2" in page
+    assert f"<dd>{(7 + 5 + 5) * 128:,}</dd>" in page and "6 steps after those at which later phases resumed" in page
     curve = asked(str(folder)).heldout("texts")
     steps = [(point.step, point.tokens // 128) for point in curve.points]
     assert steps == sorted(steps, key=lambda pair: pair[1]) and steps[-1] == (5, 7 + 5 + 5)
     assert curve.finished and (10, 10) not in steps
     alone = asked(f"{folder}:pretrain").heldout("texts")
     assert alone.points[-1].tokens == 10 * 128
+
+
+def test_what_was_replaced_counts_neither_in_the_plan_nor_in_the_report(run):
+    folder, _, _ = run
+    made, read = plan(read_recipe(folder)), read_run(folder)
+    assert made["totals"]["tokens"] == (7 + 5 + 5) * 128 == made["corpora"][0]["tokens_read"]
+    assert made["totals"]["steps"] == 17 == sum(map(len, read.line))
+    assert [phase["replaced"]["steps"] for phase in made["phases"]] == [3, 3, 0]
+    assert [phase["replaced"]["by"] for phase in made["phases"]] == ["pretrain-2", "pretrain-3", None]
+
+
+def test_curves_of_a_phase_that_resumes_begin_where_it_resumed(run):
+    read = read_run(run[0])
+    first, second, third = read.phases
+    whole = continued(continued(first, second), third)
+    assert [line["tokens"] for line in whole.steps] == [128 * step for step in range(1, 18)]
+    assert [line["step"] for line in whole.steps] == list(range(1, 18))
+    assert [line["cross_entropy"] for line in whole.steps[7:12]] == [line["cross_entropy"] for line in second.steps[:5]]
+    resumed = [line["step"] for line in whole.incidents if line["incident"] == "resumed"]
+    assert resumed == [7, 12] and whole.measured[-1]["tokens"] == 17 * 128
 
 
 def test_cleaning_keeps_what_training_can_go_on_from(one, tmp_path):

@@ -12,6 +12,10 @@ from lilliput.base.text_units import duration, energy, number, operations, price
 HELD = ("weights", "gradients", "optimizer", "average")
 
 OPERATIONS = "Floating-point operations of forward and backward, through every layer."
+REPLACED = (
+    "{by} resumes {name} before its decay: the last {steps:,} steps of {name} are no part of the model that comes out, "
+    "and count neither in all nor as passes over a corpus."
+)
 EXACT = (
     "Exact, but without the activations of a micro-batch, which --probe measures here. Checkpoints are on the disk, "
     "the last two of a phase and the one before its decay."
@@ -51,6 +55,9 @@ def show(console: Terminal, plan: dict[str, Any]) -> None:
     if plan["phases"]:
         console.print(_phases(plan))
         _note(console, OPERATIONS)
+        for phase in plan["phases"]:
+            if phase["replaced"]["steps"]:
+                _note(console, REPLACED.format(**phase["replaced"] | {"name": phase["name"]}))
         console.print(_memory(plan))
         _note(console, _about_memory(plan["phases"]))
         if plan["totals"]["cost"]:
@@ -148,6 +155,9 @@ def _phases(plan: dict[str, Any]) -> Table:
             for stage in phase["stages"]:
                 name = f"  bags of {stage['tokens_per_position']}"
                 table.add_row(name, f"{stage['steps']:,}", "", "", number(stage["tokens"]), style="dim")
+        if (replaced := phase["replaced"])["steps"]:
+            cells = (f"-{number(replaced['tokens'])}", "", f"-{operations(replaced['operations'])}")
+            table.add_row("  replaced", f"-{replaced['steps']:,}", "", "", *cells, style="dim")
     if len(plan["phases"]) > 1:
         totals = plan["totals"]
         table.add_section()

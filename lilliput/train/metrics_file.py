@@ -12,6 +12,7 @@ those of one that was not. Incidents are what really happened, and stay.
 import json
 import math
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from lilliput.base.errors import RunError
@@ -19,6 +20,8 @@ from lilliput.base.files import write_text
 
 Line = dict[str, Any]
 INCIDENTS = "incidents.jsonl"
+WINDOW = 50
+"""Steps over which a loss, and the speed, are averaged wherever one figure is told: a single step is noise."""
 LIVE = "/live"
 """After the name of a corpus that was measured on live weights, where those of the average bear the name alone."""
 
@@ -63,6 +66,11 @@ def steps_of(lines: list[Line]) -> list[Line]:
 def measured_of(lines: list[Line]) -> list[Line]:
     """The lines of measurements on held-out data."""
     return [line for line in lines if "heldout" in line]
+
+
+def recent_loss(steps: list[Line]) -> float:
+    """The mean cross-entropy of the last `WINDOW` steps, of at least one."""
+    return fmean(line["cross_entropy"] for line in steps[-WINDOW:])
 
 
 def released(measured: Line) -> dict[str, float]:

@@ -10,16 +10,18 @@ from rich.console import Console
 
 from lilliput.api import load
 from lilliput.base.errors import LilliputError, RecipeError, RunError
-from lilliput.base.files import PARTIAL, sha256, write_json
+from lilliput.base.files import PARTIAL, read_json, sha256, write_json
 from lilliput.base.run_folder import RunFolder, differences
 from lilliput.base.spec import to_plain
 from lilliput.base.units import Tokens
 from lilliput.data.documents import Files
+from lilliput.evals.suites import HELDOUT
 from lilliput.more_tokens import with_more_tokens
 from lilliput.report.page import write_report
 from lilliput.run import pipeline
 from lilliput.run.listing import find, overview, remove, shards, since, spare
 from lilliput.train.machine import Machine
+from lilliput.train.metrics_file import measured_of, read_metrics
 
 MACHINE = Machine(device="cpu", precision="fp32", threads=1)
 CONSOLE = Console(file=StringIO())
@@ -51,6 +53,20 @@ def test_each_verb_does_its_part(run):
     assert states == ["tokenizer", "token files", "sft: trained", "published"]
     assert overview(folder).releases == ("tiny-base", "tiny-instruct")
     assert find(folder.parent) == [folder] == find(folder)
+
+
+def test_the_headline_is_the_released_figure_and_says_what_it_was_before_fine_tuning(run):
+    _, folder, _ = run
+    before = measured_of(read_metrics(folder / "phases/00-pretrain/metrics.jsonl"))[-1]["heldout"]["texts"]
+    note = f"{before:.4f} before sft, which was trained on other data"
+    (score,) = (
+        one for one in read_json(folder / "evals/tiny-instruct.json")["scores"] if one["task"] == HELDOUT.display
+    )
+    assert note in score["note"] and note in (folder / "releases/tiny-instruct/README.md").read_text()
+    page = write_report(folder).read_text()
+    assert f"<b>{score['value']:.3f}</b> bits per byte<small>held-out text, tiny-instruct; {note}</small>" in page
+    (score,) = (one for one in read_json(folder / "evals/tiny-base.json")["scores"] if one["task"] == HELDOUT.display)
+    assert "before" not in score["note"]
 
 
 def test_a_release_older_than_its_run_is_told(run, tmp_path):
