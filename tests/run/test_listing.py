@@ -31,6 +31,11 @@ def hashes(folder):
     return {path.parent.name: sha256(path) for path in folder.rglob("model.safetensors")}
 
 
+def heldout_score(folder, release):
+    scores = read_json(folder / "evals" / f"{release}.json")["scores"]
+    return next(score for score in scores if score["task"] == HELDOUT.display)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run made verb by verb, with its overview after each."""
@@ -59,14 +64,11 @@ def test_the_headline_is_the_released_figure_and_says_what_it_was_before_fine_tu
     _, folder, _ = run
     before = measured_of(read_metrics(folder / "phases/00-pretrain/metrics.jsonl"))[-1]["heldout"]["texts"]
     note = f"{before:.4f} before sft, which was trained on other data"
-    (score,) = (
-        one for one in read_json(folder / "evals/tiny-instruct.json")["scores"] if one["task"] == HELDOUT.display
-    )
+    score = heldout_score(folder, "tiny-instruct")
     assert note in score["note"] and note in (folder / "releases/tiny-instruct/README.md").read_text()
     page = write_report(folder).read_text()
     assert f"<b>{score['value']:.3f}</b> bits per byte<small>held-out text, tiny-instruct; {note}</small>" in page
-    (score,) = (one for one in read_json(folder / "evals/tiny-base.json")["scores"] if one["task"] == HELDOUT.display)
-    assert "before" not in score["note"]
+    assert "before" not in heldout_score(folder, "tiny-base")["note"]
 
 
 def test_a_release_older_than_its_run_is_told(run, tmp_path):
