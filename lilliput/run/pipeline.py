@@ -273,5 +273,7 @@ def _refuse_other_phases(opened: RunFolder, recipe: Recipe, allow_change: bool) 
             raise RunError(
                 f"{begun[0]} was trained on other tokens: {'; '.join(changed[:4])}",
                 where=str(opened.path),
-                hint=f"begin another run with --out, or give it up: lilliput clean {opened.path} --from {begun[0]}",
+                hint=f"to continue, give the --set and other options that it was made with again, or name the run "
+                f"folder alone, as in lilliput run {opened.path}; or begin another run with --out; or give it up: "
+                f"lilliput clean {opened.path} --from {begun[0]}",
             )

@@ -112,7 +112,10 @@ def test_a_changed_recipe_never_throws_training_away(run):
     recipe, folder, _ = run
     longer = replace(recipe.timeline[0], tokens=Tokens(20 * 4 * 32))
     before = hashes(folder)
-    with pytest.raises(RunError, match=r"phase.tokens.count was 1536, not 2560[\s\S]*lilliput clean"):
+    with pytest.raises(
+        RunError,
+        match=r"phase.tokens.count was 1536, not 2560[\s\S]*hint: to continue, give the --set [\s\S]*lilliput clean",
+    ):
         pipeline.train(replace(recipe, timeline=(longer, *recipe.timeline[1:])), folder, None, CONSOLE)
     pipeline.run(recipe, folder, None, CONSOLE)
     assert hashes(folder) == before
