@@ -1,6 +1,7 @@
 """--more-tokens: a finished run trains for longer, to the bit as one that was meant to, and loses nothing."""
 
 import signal
+from contextlib import contextmanager
 from dataclasses import replace
 from io import StringIO
 
@@ -52,6 +53,21 @@ def lengthen(run, *more):
     return aim
 
 
+@contextmanager
+def interrupted(monkeypatch, *, after):
+    """Ctrl-C after a step."""
+    see = Watch.see
+
+    def killed(self, step, *numbers):
+        see(self, step, *numbers)
+        if step == after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Watch, "see", killed)
+        yield
+
+
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
     """A recipe of one phase, an average and a release, and the folder of its text."""
@@ -94,23 +110,25 @@ def test_it_is_killed_and_goes_on(one, run, tmp_path, monkeypatch):
     """Ctrl-C inside; the run knows what it is to become, and --more-tokens is no way to get there."""
     folder = tmp_path / "run"
     train(one, folder)
-    see = Watch.see
-
-    def killed(self, step, *numbers):
-        see(self, step, *numbers)
-        if step == 6:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Watch, "see", killed)
+    with interrupted(monkeypatch, after=6):
         lengthen(folder, MORE)
     assert overview(folder).state == "pretrain-2: step 6, saved at 4"
     with pytest.raises(RunError, match=r"'pretrain-2' is not trained to its end[\s\S]*lilliput train .*run; then"):
         target(str(folder), more_tokens=["640"])
     with pytest.raises(RunError, match=r"was trained longer, and this recipe does not have its phase 'pretrain-2'"):
         train(one, folder)
-    train(read_recipe(folder), folder)
+    said = train(read_recipe(folder), folder)
+    assert "pretrain-2: resumes at step 4 of 8; it was interrupted at step 6, and this is its last checkpoint" in said
     assert trained(folder).items() < trained(run[0]).items()
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_says_that_it_begins_again(one, tmp_path, monkeypatch):
+    with interrupted(monkeypatch, after=2):
+        train(one, tmp_path / "run")
+    said = train(one, tmp_path / "run")
+    assert "pretrain: begins again: it was interrupted at step 2, before its first checkpoint" in said
+    again = train(one, tmp_path / "run")
+    assert "begins again" not in again and "resumes at" not in again
 
 
 def test_what_cannot_be_is_refused_and_changes_nothing(one, tmp_path):

@@ -34,6 +34,7 @@ from lilliput.train.checkpoint import Checkpoint, write_tensors
 from lilliput.train.loggers.logger import Feed, Shown
 from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
+from lilliput.train.metrics_file import last_step
 from lilliput.train.metrics_log import Watch
 from lilliput.train.micro_batches import read_rows
 from lilliput.train.phase import Phase, Plan, Reader, phase_folder
@@ -187,7 +188,13 @@ class Walk:
         self._say(f"{phase.name}: {_passes(phase, reader.tokens_available)}")
         metrics = folder / "metrics.jsonl"
 
+        left_at = last_step(metrics)
+
         def watch(step: int) -> Watch:
+            nonlocal left_at
+            if left_at:
+                self._say(f"{phase.name}: {_resuming(step, plan.steps, left_at)}")
+                left_at = 0  # where it goes back to a checkpoint later, that is told already
             shown = Shown(run=self._run.path, recipe=self._recipe.name, phase=folder.name, step=step)
             return Watch(
                 metrics,
@@ -320,6 +327,14 @@ def phase_code(recipe: Recipe, phase: Phase) -> dict[str, str]:
     """What a phase is trained by besides Lilliput: the hash of each part from a recipe file until its end."""
     part = recipe.until(phase.name)
     return definitions(replace(part, timeline=tuple(one for one in part.timeline if not isinstance(one, Release))))
+
+
+def _resuming(step: int, steps: int, left_at: int) -> str:
+    """Where a phase that was interrupted after step `left_at` resumes, in words."""
+    if not step:
+        return f"begins again: it was interrupted at step {left_at:,}, before its first checkpoint"
+    lost = f"; it was interrupted at step {left_at:,}, and this is its last checkpoint" if left_at > step else ""
+    return f"resumes at step {step:,} of {steps:,}{lost}"
 
 
 def _passes(phase: Phase, available: int) -> str:

@@ -85,6 +85,12 @@ def keep_until(path: Path, step: int) -> None:
         write_text(path, "".join(f"{line}\n" for line in lines))
 
 
+def last_step(path: Path) -> int:
+    """The last step that a `metrics.jsonl` has whole; 0 where there is none, or no file."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    return max((int(step) for line in lines if math.isfinite(step := _step_of(line))), default=0)
+
+
 def note_incident(metrics: Path, step: int, incident: str, what: str) -> None:
     """Note what happened to a phase after step `step`, beside its metrics: `resumed`, `diverged`, `set back`."""
     with open(metrics.with_name(INCIDENTS), "a", encoding="utf-8") as file:
