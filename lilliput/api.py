@@ -5,6 +5,7 @@ model.generate("What does `json.dumps(obj)` do?")
 model.score("The sky is", ["blue", "green"])
 """
 
+import warnings
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -23,6 +24,7 @@ from lilliput.generate.log_likelihood import log_likelihoods
 from lilliput.generate.sampling import Sampling
 from lilliput.generate.stream_text import stream_text
 from lilliput.model import LanguageModel, ModelSpec
+from lilliput.publish.lineage import outdated
 from lilliput.publish.load import Published
 from lilliput.publish.load import load as load_folder
 from lilliput.tokenizer.encoder import Encoder
@@ -147,7 +149,7 @@ class Model:
 
         Context, delimiter and choice are encoded together, as the model read text in training; the choice's tokens are
         those after as many as the context alone has. Blanks at the end of the context count as the choice's. So does
-        lm-evaluation-harness, with the same numbers.
+        lm-evaluation-harness, with the same numbers. Warns where that is more than the model's context.
 
         Raises:
             LilliputError: there is no choice, or an empty one.
@@ -163,6 +165,8 @@ class Model:
         for text in (context, delimiter):
             check_text(text, "score")
         requests = [self._split(context, delimiter + choice) for choice in choices]
+        longest = max(sum(map(len, request)) for request in requests)
+        self._warn_beyond(longest - 1, "the first are not read")
         likelihoods = log_likelihoods(self._model, requests, window=self.context)
         shares = torch.tensor(likelihoods, dtype=torch.float64).softmax(dim=0).tolist()
         return [
@@ -178,6 +182,8 @@ class Model:
     def logits(self, text: str | Sequence[int]) -> Tensor:
         """What the model expects after each token of a text, [L, V] in fp32 on the CPU.
 
+        Warns where the text is longer than the model's context.
+
         Args:
             text: not empty, encoded as it stands with nothing before it; or token ids.
 
@@ -187,6 +193,7 @@ class Model:
         ids = self._ids(text) if isinstance(text, str) else self._checked(text)
         if not ids:
             raise LilliputError("an empty text has no tokens", where="logits", hint="give a text")
+        self._warn_beyond(len(ids))
         with torch.inference_mode():
             rows = self._model(torch.tensor([ids], device=next(self._model.parameters()).device))
         return rows[0].float().cpu().clone()
@@ -203,6 +210,12 @@ class Model:
                 f"{len(ids)} tokens, of which the first is never expected", where="losses", hint="give a longer text"
             )
         return torch.nn.functional.cross_entropy(self.logits(ids)[:-1], torch.tensor(ids[1:]), reduction="none")
+
+    def _warn_beyond(self, count: int, therefore: str = "what it says of those after them means little") -> None:
+        """Warn where a text has more tokens than the model was trained to read at once."""
+        if count > self.context:
+            what = f"the text has {count:,} tokens, and the model was trained to read {self.context:,} at once"
+            warnings.warn(f"{what}: {therefore}", stacklevel=3)
 
     def _checked(self, ids: Sequence[int]) -> list[int]:
         known = range(self.spec.vocab)
@@ -232,6 +245,7 @@ class Model:
                 where="embed_tokens",
                 hint=f"give a text, and a layer from 0 to {last}, or -1",
             )
+        self._warn_beyond(len(ids))
         with torch.no_grad():  # what comes back is an ordinary tensor, to train a probe on, say
             x = self._model.embed(torch.tensor([ids], device=next(self._model.parameters()).device)[..., None])
             x = self._model.forward_layers(x, slice(0, last if layer == -1 else layer))
@@ -249,6 +263,12 @@ class Model:
             return run_in_background(encoder.encode, text, add_special_tokens=add_special_tokens).tolist()
 
     def _prompt(self, prompt: str | Sequence[Message]) -> list[int]:
+        if not isinstance(prompt, Sequence):
+            raise LilliputError(
+                f"{prompt!r:.80} is no prompt",
+                where=str(self.folder),
+                hint='give a text, or a list of {"role": "user", "content": "..."}',
+            )
         ids = self._ids(prompt, add_special_tokens=True) if isinstance(prompt, str) else self._encode(prompt)
         return ids or [self._published.end_id]
 
@@ -295,6 +315,8 @@ def load(path: str | Path, *, device: str = "auto") -> Model:
             a release of ours that was saved again.
         device: `cpu`, `cuda`, `mps`, or `auto` for the best one there is.
 
+    Warns where the release of a run is older than what that has trained.
+
     Raises:
         RunError: there is no model, or its files are damaged.
         MachineError: the device is not there.
@@ -309,7 +331,19 @@ def load(path: str | Path, *, device: str = "auto") -> Model:
             hint=f"`lilliput run {folder}` trains and releases; `lilliput publish {folder}` releases what is trained; "
             "`lilliput.load_trained` opens that as it is",
         )
+    warn_if_outdated(Path(path), folder)
     return Model(load_folder(folder), folder, Machine(device=device).resolved().device)
+
+
+def warn_if_outdated(run: Path, release: Path) -> None:
+    """Warn whoever asks a run, and is answered by a release that is older than what the run has trained.
+
+    Args:
+        run: the folder that was named; nothing is said where it is the release itself.
+        release: the folder of the release.
+    """
+    if release != run and (why := outdated(run, release.name)):
+        warnings.warn(why, stacklevel=3)
 
 
 def last_release(run: Path) -> Path | None:

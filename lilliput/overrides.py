@@ -39,10 +39,10 @@ def with_sources(recipe: Recipe, sources: Mapping[str, tuple[str, ...]]) -> Reci
 
 
 def refuse_missing_files(recipe: Recipe, run: Path) -> None:
-    """Refuse local files of corpora that are not there, unless the run has read them already.
+    """Refuse local files of corpora that are not there, or whose first row is not theirs, unless the run has read them.
 
     Raises:
-        DataError: some are not.
+        DataError: some are not there, or cannot be read.
     """
     for name, corpus in recipe.corpora.items():
         while isinstance(corpus, Filtered):
@@ -53,6 +53,7 @@ def refuse_missing_files(recipe: Recipe, run: Path) -> None:
             except DataError as error:
                 hint = f"say where it is: --source {name}=PATH; {error.hint}"
                 raise DataError(error.what, where=error.where, hint=hint) from error
+            next(corpus.conversations() if isinstance(corpus, ChatFiles) else corpus.documents(), None)
 
 
 def _read_from(corpus: Any, paths: tuple[str, ...], column: str) -> Any:

@@ -12,7 +12,7 @@ from lilliput.base.files import new_folder
 from lilliput.publish.export import Generation, export
 from lilliput.publish.load import load as load_published
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, CHATML, add_tokens, render
-from lilliput.tokenizer.template import encode_template
+from lilliput.tokenizer.template import check_messages, encode_template
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,7 @@ def test_writing_is_a_function_of_the_seed_and_stops_at_the_limit(model):
     assert isinstance(model.generate("", max_new_tokens=2), str), "an empty prompt is the beginning of a document"
 
 
+@pytest.mark.filterwarnings("ignore:the text has")  # one is longer than the context, which both cut
 def test_scores_are_those_of_the_harness(model, folder, offline):  # noqa: F811
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
@@ -172,8 +173,32 @@ def test_a_special_token_that_a_user_types_is_plain_characters(instruct):
      [{"role": 1, "content": "a"}], [{"role": "user", "content": "\ud800"}]],
 )  # fmt: skip
 def test_what_is_no_conversation_is_refused_in_three_parts(instruct, messages):
-    with pytest.raises(LilliputError, match="the chat template refuses|half a surrogate pair"):
+    with pytest.raises(LilliputError, match="the chat template refuses|half a surrogate pair|is no prompt"):
         instruct.generate(messages)
+
+
+def test_a_role_that_nobody_knows_is_named(instruct, model):
+    with pytest.raises(LilliputError, match="there is no role 'usr'") as caught:
+        instruct.generate([{"role": "usr", "content": "hi"}])
+    assert caught.value.hint == "nearest: user; roles are system, user, assistant, tool"
+    assert instruct.generate([{"role": "tool", "content": "hi"}], max_new_tokens=1) is not None
+    own = "{% if messages[0]['role'] == 'critic' %}a{% endif %}"
+    check_messages([{"role": "critic", "content": "hi"}], own, "a test")
+    for one in (instruct, model):
+        with pytest.raises(LilliputError, match="None is no prompt"):
+            one.generate(None)
+
+
+def test_a_text_beyond_the_context_is_warned_of(model):
+    long = "the " * (model.context + 1)
+    beyond = f"trained to read {model.context} at once"
+    with pytest.warns(UserWarning, match=beyond):
+        assert len(model.logits(long)) > model.context
+    with pytest.warns(UserWarning, match=beyond):
+        model.losses(long)
+    with pytest.warns(UserWarning, match=f"{beyond}: the first are not read"):
+        model.score(long, ["a"])
+    model.logits("the")
 
 
 def test_half_a_surrogate_pair_is_no_text(model):

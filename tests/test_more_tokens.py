@@ -1,6 +1,7 @@
 """--more-tokens: a finished run trains for longer, to the bit as one that was meant to, and loses nothing."""
 
 import signal
+from contextlib import contextmanager
 from dataclasses import replace
 from io import StringIO
 
@@ -21,6 +22,7 @@ from lilliput.plan import plan
 from lilliput.recipe import read_recipe
 from lilliput.report.heldout_curve import asked
 from lilliput.report.page import write_report
+from lilliput.report.records import continued, read_run
 from lilliput.run import pipeline
 from lilliput.run.command_record import Command
 from lilliput.run.listing import overview, remove, since, spare, states
@@ -49,6 +51,21 @@ def lengthen(run, *more):
     aim = target(str(run), more_tokens=more)
     train(aim.recipe, run, aim.command)
     return aim
+
+
+@contextmanager
+def interrupted(monkeypatch, *, after):
+    """Ctrl-C after a step."""
+    see = MetricsLogger.log_step
+
+    def killed(self, step, *numbers):
+        see(self, step, *numbers)
+        if step == after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(MetricsLogger, "log_step", killed)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -93,23 +110,25 @@ def test_it_is_killed_and_goes_on(one, run, tmp_path, monkeypatch):
     """Ctrl-C inside; the run knows what it is to become, and --more-tokens is no way to get there."""
     folder = tmp_path / "run"
     train(one, folder)
-    see = MetricsLogger.log_step
-
-    def killed(self, step, *numbers):
-        see(self, step, *numbers)
-        if step == 6:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(MetricsLogger, "log_step", killed)
+    with interrupted(monkeypatch, after=6):
         lengthen(folder, MORE)
     assert overview(folder).state == "pretrain-2: step 6, saved at 4"
     with pytest.raises(RunError, match=r"'pretrain-2' is not trained to its end[\s\S]*lilliput train .*run; then"):
         target(str(folder), more_tokens=["640"])
     with pytest.raises(RunError, match=r"was trained longer, and this recipe does not have its phase 'pretrain-2'"):
         train(one, folder)
-    train(read_recipe(folder), folder)
+    said = train(read_recipe(folder), folder)
+    assert "pretrain-2: resumes at step 4 of 8; it was interrupted at step 6, and this is its last checkpoint" in said
     assert trained(folder).items() < trained(run[0]).items()
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_says_that_it_begins_again(one, tmp_path, monkeypatch):
+    with interrupted(monkeypatch, after=2):
+        train(one, tmp_path / "run")
+    said = train(one, tmp_path / "run")
+    assert "pretrain: begins again: it was interrupted at step 2, before its first checkpoint" in said
+    again = train(one, tmp_path / "run")
+    assert "begins again" not in again and "resumes at" not in again
 
 
 def test_what_cannot_be_is_refused_and_changes_nothing(one, tmp_path):
@@ -205,12 +224,33 @@ def test_report_and_comparison_follow_the_line(run):
     folder, _, _ = run
     page = write_report(folder).read_text(encoding="utf-8")
     assert "goes on from step 7 of pretrain, before its decay" in page and "step 5 of pretrain-2" in page
+    assert f"<dd>{(7 + 5 + 5) * 128:,}</dd>" in page and "6 steps after those at which later phases resumed" in page
     curve = asked(str(folder)).heldout("texts")
     steps = [(point.step, point.tokens // 128) for point in curve.points]
     assert steps == sorted(steps, key=lambda pair: pair[1]) and steps[-1] == (5, 7 + 5 + 5)
     assert curve.finished and (10, 10) not in steps
     alone = asked(f"{folder}:pretrain").heldout("texts")
     assert alone.points[-1].tokens == 10 * 128
+
+
+def test_what_was_replaced_counts_neither_in_the_plan_nor_in_the_report(run):
+    folder, _, _ = run
+    made, read = plan(read_recipe(folder)), read_run(folder)
+    assert made["totals"]["tokens"] == (7 + 5 + 5) * 128 == made["corpora"][0]["tokens_read"]
+    assert made["totals"]["steps"] == 17 == sum(map(len, read.line))
+    assert [phase["replaced"]["steps"] for phase in made["phases"]] == [3, 3, 0]
+    assert [phase["replaced"]["by"] for phase in made["phases"]] == ["pretrain-2", "pretrain-3", None]
+
+
+def test_curves_of_a_phase_that_resumes_begin_where_it_resumed(run):
+    read = read_run(run[0])
+    first, second, third = read.phases
+    whole = continued(continued(first, second), third)
+    assert [line["tokens"] for line in whole.steps] == [128 * step for step in range(1, 18)]
+    assert [line["step"] for line in whole.steps] == list(range(1, 18))
+    assert [line["cross_entropy"] for line in whole.steps[7:12]] == [line["cross_entropy"] for line in second.steps[:5]]
+    resumed = [line["step"] for line in whole.incidents if line["incident"] == "resumed"]
+    assert resumed == [7, 12] and whole.measured[-1]["tokens"] == 17 * 128
 
 
 def test_cleaning_keeps_what_training_can_go_on_from(one, tmp_path):

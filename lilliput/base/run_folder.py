@@ -140,7 +140,9 @@ class RunFolder(LockedFolder):
             raise RunError(
                 f"{name} was made from something else: {'; '.join(changed[:4])}",
                 where=str(self.path),
-                hint=f"begin another run with --out, or give this part up: lilliput clean {self.path} --from {name}",
+                hint=f"to continue, give the --set and other options that it was made with again, or name the run "
+                f"folder alone, as in lilliput publish {self.path}; or begin another run with --out; or give this part "
+                f"up: lilliput clean {self.path} --from {name}",
             )
 
     def outputs(self, name: str, inputs: Any, is_intact: IsIntact = always) -> Any | None:

@@ -26,7 +26,9 @@ def subject(name: str, out: Path | None, *, trust_code: bool = False) -> "Path |
     """
     from lilliput.api import last_release
     from lilliput.base.own_code import using
+    from lilliput.base.terminal import Terminal
     from lilliput.cli.trust import meet
+    from lilliput.publish.lineage import outdated
     from lilliput.recipe import names, recipe_and_code
     from lilliput.run.trained import read_trained
 
@@ -53,6 +55,8 @@ def subject(name: str, out: Path | None, *, trust_code: bool = False) -> "Path |
         with using(code):
             meet(folder, trusted=trust_code)
             return read_trained(folder)
+    if release is not None and (why := outdated(folder, release.name)):
+        Terminal(stderr=True).print(why, style="dim", soft_wrap=True)
     return release or folder
 
 

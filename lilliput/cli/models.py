@@ -1,6 +1,7 @@
 """What one does with a published model: write, chat, score."""
 
 import json
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -8,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from lilliput.base.errors import LilliputError
+from lilliput.base.terminal import Terminal
 from lilliput.cli.model_argument import opened
 from lilliput.cli.options import DeviceOption, JsonOption, ModelArgument, RunOption, TrustOption
 from lilliput.cli.show import console, number
@@ -121,7 +123,11 @@ def score(
     as_json: JsonOption = False,
 ) -> None:
     """Rank texts by how likely the model finds them after a context."""
-    scored = opened(str(model), out, device, trust_code=trust_code).score(context, choices, delimiter=delimiter)
+    loaded = opened(str(model), out, device, trust_code=trust_code)
+    with warnings.catch_warnings(record=True) as told:
+        scored = loaded.score(context, choices, delimiter=delimiter)
+    for one in told:
+        Terminal(stderr=True).print(str(one.message), style="dim", soft_wrap=True)
     ranked = sorted(scored, key=lambda choice: -choice.log_likelihood)
     rows = [
         {

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 SAME = "the same command"
 """Goes on where an interrupted one stopped."""
+NO_RELEASE = "its recipe makes no release of it"
 
 
 @app.command("run")
@@ -78,6 +79,8 @@ def run_command(
         )
     for release in releases:
         show_release(release, aim.folder)
+    if not releases:
+        _say(f"trained; {NO_RELEASE}")
 
 
 @app.command()
@@ -152,7 +155,7 @@ def train(
             aim.recipe, aim.folder, _machine(machine), console, aim.command, sinks=sinks, allow_change=allow_change
         )
     release = any(isinstance(entry, Release) for entry in aim.recipe.timeline)
-    then = f"lilliput publish {aim.folder} makes the releases" if release else "its recipe makes no release of it"
+    then = f"lilliput publish {aim.folder} makes the releases" if release else NO_RELEASE
     _say(f"trained; {then}")
 
 

@@ -36,6 +36,7 @@ def runs(
                 "recipe": one.recipe,
                 "state": one.state,
                 "releases": list(one.releases),
+                "outdated": list(one.outdated),
                 "bytes": one.size,
                 "changed": one.changed.isoformat(timespec="seconds"),
             }
@@ -56,9 +57,13 @@ def runs(
         table.add_column(heading, overflow="fold")
     for one in found:
         size, changed = f"{one.size / 1e6:,.1f}", f"{one.changed:%Y-%m-%d %H:%M}"
-        table.add_row(str(one.folder), one.recipe, one.state, "\n".join(one.releases), size, changed)
+        releases = [f"{name} (outdated)" if name in one.outdated else name for name in one.releases]
+        table.add_row(str(one.folder), one.recipe, one.state, "\n".join(releases), size, changed)
     if found:
         console.print(table)
+    for one in found:
+        for why in one.outdated.values():
+            console.print(why, highlight=False, markup=False, soft_wrap=True)
     for folder, error in odd:
         console.print(f"{folder} cannot be shown: {error}", highlight=False, markup=False, soft_wrap=True)
 

@@ -50,7 +50,8 @@ def show_evaluation(evaluation: dict[str, Any], title: str) -> None:
     for score in (score for score in evaluation["scores"] if score["note"]):
         console.print(f"  {score['task']}, {score['metric']}: {score['note']}")
     for average in evaluation["averages"]:
-        shares = f"{100 * average['value']:.2f} ± {100 * average['stderr']:.2f}"
+        stderr = average["stderr"]
+        shares = f"{100 * average['value']:.2f}{'' if stderr is None else f' ± {100 * stderr:.2f}'}"
         console.print(f"  {average['name']}: {shares}  [{average['formula']}]")
 
 

@@ -39,8 +39,8 @@ class AverageScore:
 
     name: str
     value: float
-    stderr: float
-    """One standard error, the items of the tasks taken as independent."""
+    stderr: float | None
+    """One standard error, the items of the tasks taken as independent; None where a task has none."""
     formula: str
 
 
@@ -51,13 +51,14 @@ def averaged(average: Average, scores: Mapping[tuple[str, str], Score]) -> Avera
     """
     if any((term.task, term.metric) not in scores for term in average.terms):
         return None
-    value, variance = 0.0, 0.0
+    value, variance, is_known = 0.0, 0.0, True
     for term in average.terms:
         score, slope = scores[term.task, term.metric], term.weight / (1 - term.chance)
-        assert score.stderr is not None, "public tasks have at least two questions"
         value += slope * (score.value - term.chance)
-        variance += (slope * score.stderr) ** 2
-    return AverageScore(name=average.name, value=value, stderr=math.sqrt(variance), formula=average.formula)
+        is_known = is_known and score.stderr is not None
+        variance += (slope * (score.stderr or 0.0)) ** 2
+    stderr = math.sqrt(variance) if is_known else None
+    return AverageScore(name=average.name, value=value, stderr=stderr, formula=average.formula)
 
 
 def _mean_arc(name: str, metric: str) -> Average:

@@ -12,7 +12,7 @@ from typing import Any
 from lilliput.base.errors import DataError, ExportError, reading
 from lilliput.base.files import read_json
 from lilliput.evals.offline import offline
-from lilliput.evals.score import Score, against_chance, mean_stderr
+from lilliput.evals.score import Score, against_chance, mean_stderr, when_alike
 from lilliput.tokenizer.chatml import MESSAGE_END
 from lilliput.tokenizer.template import render_template
 
@@ -227,7 +227,7 @@ def _as_list(value: int | list[int] | None) -> list[int]:
 
 def _score(metric: str, hits: list[bool], *, chance: float | None, also: str = "") -> Score:
     value, stderr = sum(hits) / len(hits), mean_stderr(hits)
-    notes = (against_chance(value, stderr=stderr, chance=chance, items=len(hits)), also)
+    notes = (when_alike(hits), against_chance(value, stderr=stderr, chance=chance, items=len(hits)), also)
     return Score(
         task=TASK,
         metric=metric,

@@ -11,7 +11,7 @@ import numpy as np
 
 from lilliput.base.files import write_text
 from lilliput.evals.averages import Average, AverageScore, averaged
-from lilliput.evals.score import Score, against_chance, jackknife_stderr, mean_stderr
+from lilliput.evals.score import Score, against_chance, jackknife_stderr, mean_stderr, when_alike
 from lilliput.evals.suites import TaskUse
 
 
@@ -83,6 +83,7 @@ class Answered:
             stderr = jackknife_stderr(without) if without else None
         else:
             stderr = mean_stderr(samples)
+        alike = "" if isinstance(samples[0], tuple) else when_alike(samples)
         chance, majority = self.use.chance, self.use.majority
         guessed = against_chance(value, stderr=stderr, chance=chance, majority=majority, items=len(samples))
         return Score(
@@ -93,7 +94,7 @@ class Answered:
             chance=chance,
             items=len(samples),
             higher_is_better=self.task.higher_is_better()[metric],
-            note="; ".join(note for note in (self.note, guessed) if note),
+            note="; ".join(note for note in (self.note, alike, guessed) if note),
         )
 
 

@@ -16,7 +16,8 @@ class Score:
     metric: str
     value: float
     stderr: float | None
-    """One standard error of `value` over the items, which are taken as independent; None where there is one alone."""
+    """One standard error of `value` over the items, which are taken as independent; None where they tell none: there is
+    one alone, or all are alike."""
     chance: float | None
     """What guessing gives, or None where there is no guessing."""
     items: int
@@ -26,8 +27,12 @@ class Score:
 
 
 def mean_stderr(values: Sequence[float]) -> float | None:
-    """Standard error of a mean, sqrt(p (1 - p) / (n - 1)) for a share p of right answers; None of a single value."""
-    if len(values) < 2:
+    """Standard error of a mean, sqrt(p (1 - p) / (n - 1)) for a share p of right answers.
+
+    Returns:
+        None of a single value, and of values that are all alike: seven right answers of seven are no certainty.
+    """
+    if len(set(values)) < 2:
         return None
     return float(np.std(np.asarray(values, dtype=np.float64), ddof=1)) / math.sqrt(len(values))
 
@@ -40,6 +45,20 @@ def jackknife_stderr(without_one: Sequence[float]) -> float:
     """
     values = np.asarray(without_one, dtype=np.float64)
     return math.sqrt((len(values) - 1) / len(values) * float(np.sum((values - values.mean()) ** 2)))
+
+
+def when_alike(values: Sequence[float]) -> str:
+    """The note of a share of items that are all right, or all wrong: what it is at least, or at most.
+
+    The bound is exact, one-sided, at 95%: whoever is right in a share p is right n times of n with probability p^n,
+    which for many items is the rule of three, 1 - 3 / n.
+    """
+    if len(values) < 2 or set(values) not in ({0}, {1}):
+        return ""
+    bound = 0.05 ** (1 / len(values))
+    if values[0]:
+        return f"all {len(values):,} are right: {bound:.1%} or more, at 95% confidence"
+    return f"none of {len(values):,} is right: {1 - bound:.1%} or less, at 95% confidence"
 
 
 def against_chance(

@@ -34,6 +34,9 @@ BYTES_PER_TOKEN = 4
 SAMPLE = {TextFiles: 4_000_000, Arithmetic: 50_000}
 """Bytes of text that a corpus is estimated from: enough to see past what decompression reads ahead, in a moment."""
 
+UNREAD = "not known before `lilliput data` has encoded it"
+"""Why nothing is known of a corpus that is neither a local text nor a stream with a budget."""
+
 
 class _Size(NamedTuple):
     """Of a corpus; None for what is not known."""
@@ -43,6 +46,8 @@ class _Size(NamedTuple):
     text: int | None = None
     files: int | None = None
     """Bytes of the token files."""
+    unknown: str = ""
+    """Why nothing is known."""
 
 
 def corpora(recipe: Recipe, read: Mapping[str, float], folder: Path | None) -> list[dict[str, Any]]:
@@ -56,7 +61,7 @@ def corpora(recipe: Recipe, read: Mapping[str, float], folder: Path | None) -> l
     Returns:
         JSON values: `name`, `source`, `licences`, `tokens_read`; `passes` over the training side, `text_bytes` and
         `token_file_bytes`, None where unknown; `estimated`, whether these three are; `there`, the bytes of token files
-        that exist, closed ones of an encoding that was interrupted too.
+        that exist, closed ones of an encoding that was interrupted too; `unknown`, why the size is, empty where not.
     """
     named = {name for entry in recipe.timeline for name in _named(entry)}
     rows = []
@@ -76,6 +81,7 @@ def corpora(recipe: Recipe, read: Mapping[str, float], folder: Path | None) -> l
                 "token_file_bytes": size.files,
                 "estimated": encoded is None,
                 "there": size.files if encoded else _begun(name, folder),
+                "unknown": size.unknown,
             }
         )
     return rows
@@ -183,15 +189,22 @@ def _begun(name: str, folder: Path | None) -> int:
 
 
 def _estimated(corpus: Any, width: int) -> _Size:
-    text = _text_bytes(corpus)
+    try:
+        text = _text_bytes(corpus)
+    except LilliputError as error:
+        return _Size(unknown=f"not known: {error.what} ({error.where})")
     if text is None:
-        return _Size()
+        return _Size(unknown=UNREAD)
     tokens = text // BYTES_PER_TOKEN
     return _Size(tokens, text, tokens * width)
 
 
 def _text_bytes(corpus: Any) -> int | None:
-    """UTF-8 bytes of text, roughly."""
+    """UTF-8 bytes of text, roughly; None where only reading all of it tells.
+
+    Raises:
+        LilliputError: it cannot be read.
+    """
     innermost = corpus
     while isinstance(innermost, Filtered):
         innermost = innermost.source
@@ -207,14 +220,11 @@ def _text_bytes(corpus: Any) -> int | None:
 
 
 def _sampled(corpus: Any, enough: int) -> int | None:
-    """From the first documents, and how much of the corpus they are; None where there is nothing to be read."""
+    """From the first documents, and how much of the corpus they are."""
     size = 0
-    try:
-        for item, mark in iterate_from(corpus):
-            size += 0 if isinstance(item, str) else len(item.text.encode("utf-8", "surrogatepass"))
-            if size >= enough:
-                share = fraction_read(corpus)(mark)
-                return round(size / share) if share else None
-    except LilliputError:
-        return None
+    for item, mark in iterate_from(corpus):
+        size += 0 if isinstance(item, str) else len(item.text.encode("utf-8", "surrogatepass"))
+        if size >= enough:
+            share = fraction_read(corpus)(mark)
+            return round(size / share) if share else None
     return size

@@ -20,6 +20,8 @@ from lilliput.train.phase import Phase, StepPlan
 
 HALF, SINGLE = 2, 4
 """Bytes of a number in fp16 or bf16, and in fp32."""
+COUNTED = ("steps", "tokens", "positions", "operations")
+"""Of a phase, and in all."""
 
 
 def plan(
@@ -43,7 +45,9 @@ def plan(
         JSON values: `model`, its parameters and ids at first; `corpora` (see `lilliput.plan.corpora`); `phases`,
         `growths` and `releases`, one a timeline entry with its `place` and `name`; `totals` over the timeline;
         `not_implemented`, the parts that are not. Bytes of models, tokens, positions and operations (floating point,
-        forward and backward through every layer, 3 times the forward pass) are exact. What was probed is None
+        forward and backward through every layer, 3 times the forward pass) are exact. What a later phase replaces,
+        because it resumes a phase before its decay, is in that one's `replaced` and in no total, nor in a corpus's
+        `tokens_read`: totals are those of the last model, but for the cost. What was probed is None
         elsewhere: `activations` and `peak` of a phase's `memory`, its `micro_batches` where they are found from memory,
         and its `cost`, extrapolated from the `passes` and `updates` that were run; no updates mean whole steps as
         passes.
@@ -64,9 +68,10 @@ def plan(
         match entry:
             case Phase():
                 counted = _phase(entry, before, machine, costs.get(place), tariff)
+                counted["replaced"] = _replaced(recipe, place, entry, counted)
                 phases.append({"place": place, "name": entry.name} | counted)
                 for name, share in shares(entry).items():
-                    read[name] += share * counted["tokens"]
+                    read[name] += share * (counted["tokens"] - counted["replaced"]["tokens"])
             case Release():
                 releases.append({"place": place, "name": entry.name} | _release(entry, before))
             case _:
@@ -175,12 +180,27 @@ def _cost(cost: Cost, stages: list[dict[str, int]], rows: int, tariff: Tariff) -
     } | tariff.bill(seconds)
 
 
+def _replaced(recipe: Recipe, place: int, phase: Phase, counted: dict[str, Any]) -> dict[str, Any]:
+    """What of a phase is no part of the last model: its steps from where a later phase resumes it on, and by which."""
+    after = recipe.resumed_by(place)
+    if after is None:
+        return dict.fromkeys(COUNTED, 0) | {"by": None}
+    plan = StepPlan(phase)
+    steps = range(plan.resumable, plan.steps)
+    sizes = [phase.stages[plan.stage(step)].objective.tokens_per_position for step in steps]
+    return {
+        "by": getattr(recipe.timeline[after], "name", None),
+        "steps": len(steps),
+        "tokens": phase.batch_tokens * sum(sizes),
+        "positions": phase.batch_tokens * len(steps),
+        "operations": counted["operations"] // plan.steps * len(steps),
+    }
+
+
 def _totals(
     phases: list[dict[str, Any]], releases: list[dict[str, Any]], texts: list[dict[str, Any]], tariff: Tariff
 ) -> dict[str, Any]:
-    totals: dict[str, Any] = {
-        key: sum(phase[key] for phase in phases) for key in ("steps", "tokens", "positions", "operations")
-    }
+    totals: dict[str, Any] = {key: sum(phase[key] - phase["replaced"][key] for phase in phases) for key in COUNTED}
     totals["checkpoint_bytes"] = sum(phase["checkpoints"]["bytes"] for phase in phases)
     totals["download_bytes"] = sum(release["download_bytes"] for release in releases)
     sizes = [text["token_file_bytes"] for text in texts]

@@ -12,6 +12,10 @@ from lilliput.base.text_units import duration, energy, flops, number, price, siz
 HELD = ("weights", "gradients", "optimizer", "average")
 
 OPERATIONS = "Floating-point operations of forward and backward, through every layer."
+REPLACED = (
+    "{by} resumes {name} before its decay: the last {steps:,} steps of {name} are no part of the model that comes out, "
+    "and count neither in all nor as passes over a corpus."
+)
 EXACT = (
     "Exact, but without the activations of a micro-batch, which --probe measures here. Checkpoints are on the disk, "
     "the last two of a phase and the one before its decay."
@@ -45,9 +49,15 @@ def show(console: Terminal, plan: dict[str, Any]) -> None:
         console.print(_corpora(plan))
         if any(corpus["estimated"] and corpus["text_bytes"] for corpus in plan["corpora"]):
             _note(console, ROUGHLY)
+        for corpus in plan["corpora"]:
+            if corpus["unknown"]:
+                _note(console, f"? The size of {corpus['name']} is {corpus['unknown']}.")
     if plan["phases"]:
         console.print(_phases(plan))
         _note(console, OPERATIONS)
+        for phase in plan["phases"]:
+            if phase["replaced"]["steps"]:
+                _note(console, REPLACED.format(**phase["replaced"] | {"name": phase["name"]}))
         console.print(_memory(plan))
         _note(console, _about_memory(plan["phases"]))
         if plan["totals"]["cost"]:
@@ -107,7 +117,7 @@ def _corpora(plan: dict[str, Any]) -> Table:
             corpus["name"],
             number(corpus["tokens_read"]),
             "?" if passes is None else f"{about}{passes:,.{1 if passes >= 0.1 or not passes else 2}f}",
-            "?" if text is None else f"{about}{size(text)}",
+            "?" if corpus["unknown"] else "" if text is None else f"{about}{size(text)}",  # of chats tokens are counted
             _token_files(corpus),
             corpus["source"],
             ",\n".join(corpus["licences"]) or "?",
@@ -145,6 +155,9 @@ def _phases(plan: dict[str, Any]) -> Table:
             for stage in phase["stages"]:
                 name = f"  bags of {stage['tokens_per_position']}"
                 table.add_row(name, f"{stage['steps']:,}", "", "", number(stage["tokens"]), style="dim")
+        if (replaced := phase["replaced"])["steps"]:
+            cells = (f"-{number(replaced['tokens'])}", "", f"-{flops(replaced['operations'])}")
+            table.add_row("  replaced", f"-{replaced['steps']:,}", "", "", *cells, style="dim")
     if len(plan["phases"]) > 1:
         totals = plan["totals"]
         table.add_section()

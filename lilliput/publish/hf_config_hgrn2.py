@@ -9,7 +9,7 @@ from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.init import Normal
 from lilliput.nn.norm import NormSpec
 from lilliput.nn.rope import NoPE, RoPE, Rope
-from lilliput.ops.rope import LAYOUTS, Layout
+from lilliput.ops.rope import Layout
 from lilliput.publish.config_fields import choice, depth, flag, positive, refuse, whole
 from lilliput.publish.hf_formats.hgrn2 import GATES, NORM_OFFSETS, SQUARES, HGRN2Layout
 
@@ -75,7 +75,7 @@ def hgrn2_of(config: Mapping[str, Any], where: str) -> tuple[ModelSpec, HGRN2Lay
 
 
 def _rope(entries: Mapping[str, Any], where: str) -> Rope:
-    layouts: dict[str, Layout] = dict(zip(LAYOUTS, LAYOUTS, strict=True))
+    layouts: dict[str, Layout] = {"half": "half", "interleaved": "interleaved"}
     layout = choice(entries, "rope_pairs", layouts, where)
     theta = positive(entries, "rope_theta", where)
     ropes: dict[str, Rope] = {

@@ -6,9 +6,8 @@ from itertools import pairwise
 from statistics import fmean
 
 from lilliput.report.charts import Chart, Curve, Mark
-from lilliput.report.loss_plot import WINDOW
 from lilliput.report.records import PhaseRecord
-from lilliput.train.metrics_file import LIVE, Line
+from lilliput.train.metrics_file import LIVE, WINDOW, Line
 
 MOST = 600
 """Points of a curve at most: longer ones have one for several steps, their mean, or the largest where peaks matter."""

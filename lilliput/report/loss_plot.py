@@ -4,10 +4,7 @@ import math
 from pathlib import Path
 
 from lilliput.base.terminal import visible
-from lilliput.train.metrics_file import measured_of, read_metrics, released, steps_of
-
-WINDOW = 50
-"""Steps over which the loss is averaged."""
+from lilliput.train.metrics_file import WINDOW, measured_of, read_metrics, released, steps_of
 
 
 def plot_loss(metrics: Path, picture: Path, title: str, bytes_per_token: float | None) -> None:

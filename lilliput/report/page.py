@@ -9,11 +9,13 @@ import jinja2
 from lilliput.base.errors import reading
 from lilliput.base.files import write_text
 from lilliput.base.terminal import visible
+from lilliput.evals.suites import HELDOUT
+from lilliput.publish.lineage import outdated
 from lilliput.report.curves import charts
 from lilliput.report.recipe_outline import Outline
-from lilliput.report.records import HINT, TEXT, PhaseRecord, RunRecord, read_run
+from lilliput.report.records import HINT, TEXT, PhaseRecord, RunRecord, continued, read_run
 from lilliput.report.scale import short
-from lilliput.train.metrics_file import released
+from lilliput.train.metrics_file import WINDOW, Line, recent_loss, released
 
 REPORT = "report.html"
 GENERATOR = '<meta name="generator" content="Lilliput">'
@@ -65,15 +67,28 @@ def _facts(run: RunRecord) -> dict[str, Any]:
         "folder": run.folder.name,
         "tiles": _tiles(run, begun),
         "phases": [
-            _phase(phase, number, units) | {"charts": _charts(phase, number, units)}
-            for number, phase in enumerate(run.phases)
+            _phase(phase, number, units) | {"charts": _charts(drawn, number, units)}
+            for number, (phase, drawn) in enumerate(zip(run.phases, _continuous(run.phases), strict=True))
         ],
         "rows": _rows(run),
         "releases": [
-            {"name": name, "scores": [_score(score) for score in found["scores"]], "samples": found["samples"]}
+            {
+                "name": name,
+                "outdated": outdated(run.folder, name),
+                "scores": [_score(score) for score in found["scores"]],
+                "samples": found["samples"],
+            }
             for name, found in run.releases
         ],
     }
+
+
+def _continuous(phases: list[PhaseRecord]) -> list[PhaseRecord]:
+    """The phases as they are drawn: one that resumes another begins where that one stood."""
+    found: list[PhaseRecord] = []
+    for phase in phases:
+        found.append(continued(found[-1], phase) if phase.begins and phase.steps and found else phase)
+    return found
 
 
 def _charts(phase: PhaseRecord, number: int, units: dict[str, str]) -> list[dict[str, Any]]:
@@ -96,7 +111,7 @@ def _phase(phase: PhaseRecord, number: int, units: dict[str, str]) -> dict[str, 
             *([f"goes on {phase.begins}"] if phase.begins else []),
             f"{short(phase.tokens)} tokens",
             duration(phase.seconds),
-            *([f"loss {steps[-1]['cross_entropy']:.3f}"] if steps else []),
+            *([f"loss {recent_loss(steps):.3f}, mean of {min(WINDOW, len(steps))} steps"] if steps else []),
             *(f"{name} {value:.4f} {units.get(name, '')}" for name, value in heldout.items()),
         ],
     }
@@ -110,20 +125,24 @@ def _state(planned: int | None, done: int, left: float) -> str:
 
 def _tiles(run: RunRecord, begun: list[PhaseRecord]) -> list[tuple[str, str, str]]:
     """Value, unit and what it is, of the figures that one looks for first."""
-    tiles = []
+    tiles = _released(run)
     texts = [
         (phase.name, name, value)
         for phase in begun
         for name, value in _last_heldout(phase).items()
         if run.units.get(name) == TEXT
     ]
-    if texts:
+    if texts and not tiles:
         phase = texts[-1][0]
         _, name, value = next(each for each in texts if each[0] == phase)
         tiles.append((f"{value:.3f}", TEXT, f"held-out {name}, {phase}"))
-    replaced = ", with decays that were replaced" if any(phase.resumed_at is not None for phase in begun) else ""
-    tiles.append((short(sum(phase.tokens for phase in begun)), "tokens", f"read in training{replaced}"))
-    tiles.append((duration(sum(phase.seconds for phase in begun)), "", "in training steps"))
+    line, whole = _sums(run.line), _sums([phase.steps for phase in run.phases])
+    read, taken = "read in training", "in training steps"
+    if replaced := whole["steps"] - line["steps"]:
+        read += f"; {short(whole['tokens'] - line['tokens'])} more in {replaced:,} steps that were replaced"
+        taken += f"; {duration(whole['seconds'] - line['seconds'])} more in those that were replaced"
+    tiles.append((short(line["tokens"]), "tokens", read))
+    tiles.append((duration(line["seconds"]), "", taken))
     if begun:
         tiles.append((f"{begun[-1].steps[-1]['tokens_per_second']:,.0f}", "tokens/s", f"at last, {begun[-1].name}"))
     if run.phases and run.phases[-1].parameters:
@@ -131,9 +150,33 @@ def _tiles(run: RunRecord, begun: list[PhaseRecord]) -> list[tuple[str, str, str
     return tiles
 
 
+def _released(run: RunRecord) -> list[tuple[str, str, str]]:
+    """The held-out figure of the last release that has one, unless training has left it behind."""
+    found = [
+        (f"{score['value']:.3f}", TEXT, "; ".join(filter(None, (f"held-out text, {name}", score["note"]))))
+        for name, evaluation in run.releases
+        if not outdated(run.folder, name)
+        for score in evaluation["scores"]
+        if score["task"] == HELDOUT.display
+    ]
+    return found[-1:]
+
+
+def _sums(line: list[list[Line]]) -> dict[str, float]:
+    """Steps, text tokens and seconds of all phases."""
+    begun = [steps for steps in line if steps]
+    return {
+        "steps": sum(map(len, begun)),
+        "tokens": sum(steps[-1]["tokens"] for steps in begun),
+        "seconds": sum(step["seconds"] for steps in begun for step in steps),
+    }
+
+
 def _rows(run: RunRecord) -> list[tuple[str, str]]:
     """The table of the run; what is not known is not in it."""
     machine, environment = run.machine or {}, run.environment
+    line = _sums(run.line)
+    replaced = sum(len(phase.steps) for phase in run.phases) - line["steps"]
     packages = environment.get("packages", {})
     keys = ("device", "precision", "threads", "compile")
     sizes = list(dict.fromkeys(f"{phase.parameters:,}" for phase in run.phases if phase.parameters))
@@ -151,9 +194,12 @@ def _rows(run: RunRecord) -> list[tuple[str, str]]:
             + [f"{name} {version}" for name, version in packages.items()]
         ),
         "parameters": " → ".join(sizes),
-        "tokens read": f"{sum(phase.tokens for phase in run.phases):,}",
-        "time in steps": duration(sum(phase.seconds for phase in run.phases)),
-        "steps": f"{sum(len(phase.steps) for phase in run.phases):,}",
+        "tokens read": f"{line['tokens']:,}",
+        "time in steps": duration(line["seconds"]),
+        "steps": f"{line['steps']:,}",
+        "replaced": f"{replaced:,} steps after those at which later phases resumed; they are not counted above"
+        if replaced
+        else "",
     }
     return [(name, value) for name, value in rows.items() if value.strip(", ")]
 

@@ -1,6 +1,6 @@
 """What a run folder says about its run, read while another process may be writing there."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,15 @@ class RunRecord:
     phases: list[PhaseRecord]
     releases: list[tuple[str, dict[str, Any]]]
     """Names of those that were evaluated, with what was found: `scores`, `samples` and more."""
+
+    @property
+    def line(self) -> list[list[Line]]:
+        """The steps that the last model took, by phase: those of a decay that a later phase replaced are not in it."""
+        after = [bool(phase.steps) for phase in self.phases[1:]] + [False]
+        return [
+            phase.steps[: phase.resumed_at] if is_followed else phase.steps
+            for phase, is_followed in zip(self.phases, after, strict=True)
+        ]
 
     @property
     def units(self) -> dict[str, str]:
@@ -139,6 +148,36 @@ def _resuming(recipe: Recipe, place: int, entry: Phase) -> dict[str, Any]:
         "begins": described(before[1]) if entry.resumes is not None and before else None,
         "resumed_at": StepPlan(entry).resumable if recipe.resumed_by(place) is not None else None,
     }
+
+
+def continued(before: PhaseRecord, phase: PhaseRecord) -> PhaseRecord:
+    """A phase that resumes another one with the steps that it resumes before its own, all counted from there on.
+
+    Args:
+        before: the phase that it resumes, itself continued where it resumes one.
+        phase: as its own metrics have it, which begin anew.
+    """
+    at = before.resumed_at or 0
+    kept = [line for line in before.steps if line["step"] <= at]
+    tokens = kept[-1]["tokens"] if kept else 0
+
+    def moved(lines: list[Line]) -> list[Line]:
+        return [line | {"step": line["step"] + at} for line in lines]
+
+    def counted(lines: list[Line]) -> list[Line]:
+        return [line | {"tokens": line["tokens"] + tokens} for line in moved(lines)]
+
+    return replace(
+        phase,
+        steps=kept + counted(phase.steps),
+        measured=[line for line in before.measured if line["step"] <= at] + counted(phase.measured),
+        incidents=[
+            *(line for line in before.incidents if line["step"] <= at),
+            {"step": at, "incident": "resumed", "what": f"{phase.name} continues {phase.begins}"},
+            *moved(phase.incidents),
+        ],
+        resumed_at=None if phase.resumed_at is None else at + phase.resumed_at,
+    )
 
 
 def _read(path: Path) -> Any:

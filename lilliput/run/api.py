@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from lilliput.api import Model, last_release, load, releases
+from lilliput.api import Model, last_release, load, releases, warn_if_outdated
 from lilliput.base.errors import LilliputError, RunError, reading
 from lilliput.base.files import read_json
 from lilliput.base.terminal import Terminal
@@ -224,8 +224,11 @@ def evaluate_model(
 
 def _subject(folder: Path, *, trust_code: bool) -> Path | Trained:
     """A model folder, the last release of a run, or what a run has trained that released nothing."""
-    if (release := last_release(folder)) is not None or not (folder / "recipe.json").is_file():
-        return release or folder
+    if (release := last_release(folder)) is not None:
+        warn_if_outdated(folder, release)
+        return release
+    if not (folder / "recipe.json").is_file():
+        return folder
     if trust_code:
         allow_code(folder)
     return read_trained(folder)

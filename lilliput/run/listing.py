@@ -9,13 +9,13 @@ from typing import Any
 
 from lilliput.base import ownership
 from lilliput.base.errors import LilliputError, reading
-from lilliput.base.files import PARTIAL, hash_of, read_json, verify_checksum, write_bytes
+from lilliput.base.files import PARTIAL, read_json, verify_checksum, write_bytes
 from lilliput.base.ownership import below, check_name, check_ours, foreign
 from lilliput.base.run_folder import RunFolder
 from lilliput.data.partial_shards import partial_folders
 from lilliput.publish.card.edited import edited
 from lilliput.publish.export import CARD_FILE
-from lilliput.run.runner import after, grown, phase_seed
+from lilliput.publish.lineage import newer_phase, outdated
 from lilliput.train.resuming import BEFORE_DECAY
 
 
@@ -29,6 +29,8 @@ class Overview:
     """Such as `sft: step 40, saved at 25`, or `published`."""
     releases: tuple[str, ...]
     """Those that are there."""
+    outdated: dict[str, str]
+    """Of those that are older than what is trained, a sentence that says so."""
     size: int
     """Bytes on disk."""
     changed: datetime
@@ -61,6 +63,7 @@ def overview(folder: Path) -> Overview:
             recipe=recipe["name"],
             state=_state(folder, recipe, there),
             releases=there,
+            outdated={name: why for name in there if (why := outdated(folder, name))},
             size=sum(path.stat().st_size for path in files),
             changed=datetime.fromtimestamp(max(path.stat().st_mtime for path in files)).astimezone(),
         )
@@ -241,22 +244,11 @@ def _state(folder: Path, recipe: dict[str, Any], there: tuple[str, ...]) -> str:
 
 
 def _is_current(folder: Path, recipe: dict[str, Any], release: str) -> bool:
-    """Whether a release is of the phases that stand before it now: training may have gone on since it was made."""
-    run, past = RunFolder(folder), None
+    """Whether a release is of the phases that stand before it now."""
     try:
-        for place, entry in enumerate(recipe["timeline"]):
-            if entry["type"] == "lilliput.train.phase:Phase":
-                phase = run.record(f"phases/{place:02d}-{entry['name']}")
-                past = after(phase["from"]["before"], phase["inputs"]) if phase["done"] else None
-                if past is None:
-                    return False
-            elif entry["type"] != "lilliput.recipe:Release":
-                past = past and grown(past, entry, phase_seed(recipe["seed"], place))
-            elif entry["name"] == release:
-                return past is None or run.record(f"releases/{release}")["from"]["lineage"] == hash_of(past)
-    except (LilliputError, KeyError, TypeError):  # a damaged record, which the state names
+        return newer_phase(RunFolder(folder), recipe, release) is None
+    except (LilliputError, LookupError, TypeError):  # a damaged record, which the state names
         return False
-    return False
 
 
 def _progress(phase: Path) -> str:

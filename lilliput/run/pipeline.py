@@ -21,12 +21,13 @@ from lilliput.base.run_folder import RunFolder, differences
 from lilliput.base.spec import to_plain
 from lilliput.base.terminal import Terminal
 from lilliput.evals.question_files import Hub, Items
-from lilliput.recipe import Recipe, check_implemented
+from lilliput.publish.lineage import phase_seed
+from lilliput.recipe import Recipe, Release, check_implemented
 from lilliput.run.command_record import FILE as COMMAND_FILE
 from lilliput.run.command_record import Command, write_command
 from lilliput.run.prepare import Preparation
 from lilliput.run.reproducibility import keep_code, settle
-from lilliput.run.runner import Beside, Walk, phase_code, phase_seed, prepare, untrained
+from lilliput.run.runner import Beside, Walk, phase_code, prepare, untrained
 from lilliput.train.all_reduce import RANK, AllReduce
 from lilliput.train.loggers.logger import check_loggers
 from lilliput.train.machine import Machine
@@ -131,9 +132,17 @@ def publish(
     """Export, check, evaluate and describe the releases of a trained run; never trains.
 
     Raises:
+        RecipeError: the recipe makes no release.
         RunError: a phase is not trained, or was trained from something else.
     """
     check_implemented(recipe)
+    if not any(isinstance(entry, Release) for entry in recipe.timeline):
+        raise RecipeError(
+            f"nothing is published: the recipe {recipe.name!r} makes no release of what it trains",
+            where=str(folder),
+            hint=f"lilliput generate {folder} asks what is trained; to publish it, put a Release(...) at the end of "
+            "the recipe's timeline",
+        )
     if not (folder / "run.json").is_file():
         raise untrained("this run", folder)
     with _opened(recipe, folder, command) as opened:
@@ -264,5 +273,7 @@ def _refuse_other_phases(opened: RunFolder, recipe: Recipe, allow_change: bool) 
             raise RunError(
                 f"{begun[0]} was trained on other tokens: {'; '.join(changed[:4])}",
                 where=str(opened.path),
-                hint=f"begin another run with --out, or give it up: lilliput clean {opened.path} --from {begun[0]}",
+                hint=f"to continue, give the --set and other options that it was made with again, or name the run "
+                f"folder alone, as in lilliput run {opened.path}; or begin another run with --out; or give it up: "
+                f"lilliput clean {opened.path} --from {begun[0]}",
             )

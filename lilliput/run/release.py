@@ -24,7 +24,7 @@ from lilliput.data.language import languages
 from lilliput.data.permutation import Permutation
 from lilliput.data.shards import Shards
 from lilliput.evals.question_files import Items, check_items
-from lilliput.evals.suites import named
+from lilliput.evals.suites import HELDOUT, named
 from lilliput.growth.growth import Lineage
 from lilliput.publish.card.card import card
 from lilliput.publish.card.edited import card_of, edited, write_card
@@ -36,7 +36,7 @@ from lilliput.run.command_record import read_command
 from lilliput.run.evaluate_release import Assessor
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, has_chatml
 from lilliput.train.machine import Machine
-from lilliput.train.metrics_file import measured_of, read_metrics, released, steps_of
+from lilliput.train.metrics_file import measured_of, read_metrics, recent_loss, released, steps_of
 from lilliput.train.phase import Phase, StepPlan, phase_folder
 
 LOOKED_AT, BEGINNING = 300, 400
@@ -89,12 +89,14 @@ class Publisher:
         made = self._export(release, line, lineage, heldout)
         evaluation = self._assessor.scores(release, made["sha256"], heldout, chats)
         evaluation |= {"baselines": self._assessor.baselines(release, heldout), "weights": made["sha256"]}
+        record = [self._phase(name, self._left_at(name, phases)) for name in phases]
+        evaluation["scores"] = [_with_earlier(score, record, release.heldout) for score in evaluation["scores"]]
         self._run.write(f"evals/{release.name}.json", evaluation)
         if phases:
             write_bytes(folder / "loss.png", (self._run.path / phases[-1] / "loss.png").read_bytes())
         hint = f"evaluate it again: lilliput clean {self._run.path} --from evals/{release.name} --yes"
         with reading(self._run.path, hint, "the card cannot be made of what is recorded"):
-            text = card(self._record(release, made, evaluation, phases, heldout, line))
+            text = card(self._record(release, made, evaluation, record, phases, heldout, line))
         if not write_card(self._run.path, release.name, text):
             fresh = card_of(self._run.path, release.name)
             self._say(f"{release.name}: README.md was edited and stays as it is; the card as of now is {fresh}")
@@ -143,6 +145,7 @@ class Publisher:
         release: Release,
         made: dict[str, Any],
         evaluation: dict[str, Any],
+        record: list[dict[str, Any]],
         phases: Sequence[str],
         heldout: Shards,
         line: Lineage,
@@ -160,7 +163,7 @@ class Publisher:
             "changes": [change for change in run.get("changes", []) if change["phase"] in phases],
             "environment": made["environment"],
             "corpora": {name: part["outputs"] for name, part in parts.items() if part},
-            "phases": [self._phase(name, self._left_at(name, phases)) for name in phases],
+            "phases": record,
             "evaluation": evaluation if self._recipe.prints_samples(release) else evaluation | {"samples": []},
             "languages": list(self._recipe.languages) or languages(_beginnings(heldout, line.tokenizer)),
         }
@@ -186,13 +189,23 @@ class Publisher:
             "steps": steps[-1]["step"],
             "tokens": steps[-1]["tokens"],
             "seconds": sum(line["seconds"] for line in steps),
-            "loss": steps[-1]["cross_entropy"],
+            "loss": recent_loss(steps),
             "heldout": released(measured[-1]) if measured else {},
             "incidents": self._run.record(name)["outputs"].get("incidents", []),
         }
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _with_earlier(score: dict[str, Any], phases: list[dict[str, Any]], corpus: str) -> dict[str, Any]:
+    """A score; where it is of held-out text that the last phases did not measure, with what it was before them."""
+    measured = [place for place, phase in enumerate(phases) if corpus in phase["heldout"]]
+    if score["task"] != HELDOUT.display or not measured or measured[-1] == len(phases) - 1:
+        return score
+    before, after = phases[measured[-1]], phases[measured[-1] + 1]
+    earlier = f"{before['heldout'][corpus]:.4f} before {after['name']}, which was trained on other data"
+    return score | {"note": "; ".join(filter(None, (score["note"], earlier)))}
 
 
 def _beginnings(tokens: Shards, tokenizer: Tokenizer) -> Iterator[str]:

@@ -21,6 +21,7 @@ from lilliput.base.spec import to_plain
 from lilliput.evals.question_files import Items
 from lilliput.growth.growth import Lineage
 from lilliput.model import copy_weights
+from lilliput.publish.lineage import after, grown, phase_seed
 from lilliput.recipe import Recipe, Release
 from lilliput.report.loss_plot import plot_loss
 from lilliput.report.page import REPORT, write_report
@@ -33,6 +34,7 @@ from lilliput.train.checkpoint import Checkpoint, write_tensors
 from lilliput.train.loggers.logger import LoggerGroup, RunInfo
 from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
+from lilliput.train.metrics_file import last_step
 from lilliput.train.metrics_log import MetricsLogger, NullLogger
 from lilliput.train.micro_batches import read_rows
 from lilliput.train.phase import Phase, Reader, StepPlan, phase_folder
@@ -187,7 +189,13 @@ class Walk:
         self._say(f"{phase.name}: {_passes(phase, reader.tokens_available)}")
         metrics = folder / "metrics.jsonl"
 
+        left_at = last_step(metrics)
+
         def watch(step: int) -> MetricsLogger:
+            nonlocal left_at
+            if left_at:
+                self._say(f"{phase.name}: {_resuming(step, plan.steps, left_at)}")
+                left_at = 0  # where it goes back to a checkpoint later, that is told already
             shown = RunInfo(run=self._run.path, recipe=self._recipe.name, phase=folder.name, step=step)
             return MetricsLogger(
                 metrics,
@@ -328,6 +336,14 @@ def phase_code(recipe: Recipe, phase: Phase) -> dict[str, str]:
     return definitions(replace(part, timeline=tuple(one for one in part.timeline if not isinstance(one, Release))))
 
 
+def _resuming(step: int, steps: int, left_at: int) -> str:
+    """Where a phase that was interrupted after step `left_at` resumes, in words."""
+    if not step:
+        return f"begins again: it was interrupted at step {left_at:,}, before its first checkpoint"
+    lost = f"; it was interrupted at step {left_at:,}, and this is its last checkpoint" if left_at > step else ""
+    return f"resumes at step {step:,} of {steps:,}{lost}"
+
+
 def _passes(phase: Phase, available: int) -> str:
     """How often a phase reads what there is, and what to do where that is too often."""
     passes = int(phase.tokens) / max(1, available)
@@ -335,18 +351,3 @@ def _passes(phase: Phase, available: int) -> str:
     if passes < MANY:
         return told
     return f"{told}; so many teach it by heart: --set timeline.{phase.name}.tokens={4 * available} makes it four"
-
-
-def phase_seed(seed: int, place: int) -> int:
-    """Of the randomness of one entry of the timeline, in a recipe of a seed."""
-    return (seed << 8) + place
-
-
-def after(past: dict[str, Any], inputs: str) -> dict[str, Any]:
-    """The past of what comes after a phase: its own, and the hash of its inputs."""
-    return {"before": hash_of(past), "inputs": inputs}
-
-
-def grown(past: dict[str, Any], growth: dict[str, Any], seed: int) -> dict[str, Any]:
-    """The past of what comes after a growth (plain): its own, the growth, and its seed."""
-    return {"before": hash_of(past), "growth": growth, "seed": seed}

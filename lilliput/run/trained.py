@@ -23,10 +23,11 @@ from lilliput.evals.native_model import Native
 from lilliput.growth.growth import Growth, Lineage
 from lilliput.model import LanguageModel, ModelSpec, copy_weights
 from lilliput.publish.export import Generation
+from lilliput.publish.lineage import phase_seed
 from lilliput.publish.loaded_model import Published, check_ids
 from lilliput.recipe import Recipe, Release, read_recipe, recipe_and_code
 from lilliput.run.reproducibility import keep_code
-from lilliput.run.runner import phase_code, phase_folder, phase_seed
+from lilliput.run.runner import phase_code, phase_folder
 from lilliput.tokenizer.bpe import load_tokenizer
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, has_chatml
 from lilliput.tokenizer.specials import Specials, id_of, vocabulary_size

@@ -9,7 +9,7 @@ from lilliput.base import __version__
 from lilliput.base.files import hash_of
 from lilliput.base.text_units import flops
 from lilliput.sweep.axes import Over, Variant
-from lilliput.sweep.interval import LEVEL, Estimate, estimate
+from lilliput.sweep.interval import LEVEL, Estimate, estimate, student_quantile
 from lilliput.sweep.metric import Metric, Outcome
 from lilliput.sweep.shared_data import text_of
 
@@ -124,9 +124,11 @@ def _notes(variants: Sequence[Variant], outcomes: Mapping[str, Outcome], costs: 
         notes.append(f"The variants were trained on machines of several kinds: {', '.join(machines)}.")
     notes += _changed_texts(variants, outcomes)
     if len(costs) == 1 and (measured := [one.value for one in outcomes.values() if one.value is not None])[1:]:
+        apart = student_quantile(len(measured) - 1) * math.sqrt(2) * stdev(measured)
         notes.append(
-            f"Seeds alone differ by a standard deviation of {stdev(measured):.4f}, and two single runs by "
-            f"{math.sqrt(2) * stdev(measured):.4f}: a smaller difference between two runs says nothing."
+            f"Seeds alone differ by a standard deviation of {stdev(measured):.4f}. With 95% confidence (Student's t, "
+            f"{len(measured)} seeds) two single runs that differ in their seed alone lie within {apart:.4f} of each "
+            "other: a smaller difference between two runs says nothing."
         )
     if len({variant.seed for variant in variants}) == 1:
         notes.append("One seed: no confidence interval, and no telling whether a difference would come again.")

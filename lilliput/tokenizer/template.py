@@ -1,6 +1,7 @@
 """A conversation through a chat template, with the names that Hugging Face templates expect."""
 
 import atexit
+import difflib
 import json
 import os
 import re
@@ -26,6 +27,8 @@ from lilliput.tokenizer.bpe import literal
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE
 from lilliput.tokenizer.encoder import Encoder
 
+ROLES = ("system", "user", "assistant", "tool")
+"""Of messages, whatever the template."""
 _HINT = "fetch the folder again, or put a chat template of your own in its place"
 
 
@@ -68,7 +71,7 @@ def encode_template(
         tokenizer: of the model.
         template, messages, tokens, where: see `render_template`.
     """
-    check_messages(messages, where)
+    check_messages(messages, template, where)
     known = (token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special)
     typed = "".join(value for message in messages for value in message.values() if isinstance(value, str))
     spelled = sorted((token for token in known if token in typed), key=len, reverse=True)
@@ -87,8 +90,10 @@ def encode_template(
     return ids
 
 
-def check_messages(messages: Any, where: str) -> None:
+def check_messages(messages: Any, template: str, where: str) -> None:
     """Refuse what is no conversation: a list of mappings, each with a role and a content that are text.
+
+    A role is one of `ROLES`, or one that the template names: most templates write any other into the text as it is.
 
     Raises:
         LilliputError: it is none.
@@ -101,6 +106,14 @@ def check_messages(messages: Any, where: str) -> None:
             if not isinstance(value, str):
                 raise _refused(f"the {key} of a message is {shown(value)}", where)
             check_text(value, where)
+        role = message["role"]
+        if role not in ROLES and not re.search(rf"""['"]{re.escape(role)}['"]""", template):
+            near = difflib.get_close_matches(role, ROLES, n=1)
+            raise LilliputError(
+                f"there is no role {shown(role)}",
+                where=where,
+                hint=f"{f'nearest: {near[0]}; ' if near else ''}roles are {', '.join(ROLES)}",
+            )
 
 
 def check_text(text: str, where: str) -> None:

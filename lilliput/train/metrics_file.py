@@ -12,6 +12,7 @@ those of one that was not. Incidents are what really happened, and stay.
 import json
 import math
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from lilliput.base.errors import RunError
@@ -19,6 +20,8 @@ from lilliput.base.files import write_text
 
 Line = dict[str, Any]
 INCIDENTS = "incidents.jsonl"
+WINDOW = 50
+"""Steps over which a loss, and the speed, are averaged wherever one figure is told: a single step is noise."""
 LIVE = "/live"
 """After the name of a corpus that was measured on live weights, where those of the average bear the name alone."""
 
@@ -65,6 +68,11 @@ def measured_of(lines: list[Line]) -> list[Line]:
     return [line for line in lines if "heldout" in line]
 
 
+def recent_loss(steps: list[Line]) -> float:
+    """The mean cross-entropy of the last `WINDOW` steps, of at least one."""
+    return fmean(line["cross_entropy"] for line in steps[-WINDOW:])
+
+
 def released(measured: Line) -> dict[str, float]:
     """The numbers of a measurement by corpus, of the weights that a release has."""
     return {name: value for name, value in measured["heldout"].items() if not name.endswith(LIVE)}
@@ -75,6 +83,12 @@ def keep_until(path: Path, step: int) -> None:
     if path.exists():
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
         write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def last_step(path: Path) -> int:
+    """The last step that a `metrics.jsonl` has whole; 0 where there is none, or no file."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    return max((int(step) for line in lines if math.isfinite(step := _step_of(line))), default=0)
 
 
 def note_incident(metrics: Path, step: int, incident: str, what: str) -> None:

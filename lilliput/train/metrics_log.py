@@ -14,11 +14,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from lilliput.base.errors import DivergenceError
 from lilliput.train.loggers.logger import LoggerGroup
 from lilliput.train.memory import peak_memory
-from lilliput.train.metrics_file import keep_until, note_incident
+from lilliput.train.metrics_file import WINDOW, keep_until, note_incident
 from lilliput.train.rollback import LossSpike
 
-WINDOW = 50
-"""Steps over which the shown speed and loss are averaged."""
 WIDE = 110
 """Columns of a terminal that has room for a bar beside the numbers."""
 QUIET_SECONDS = 15.0

@@ -158,7 +158,9 @@ def test_a_right_answer_is_compared_with_another_questions(by_hand: ByHand, fold
 def test_a_taught_model_ends_and_prefers_right_answers(folder: Path, tmp_path: Path) -> None:
     ends, prefers = judge_replies(folder, CONVERSATIONS[::2], work=tmp_path, max_new_tokens=MOST)
     assert (ends.value, prefers.value) == (1.0, 1.0)
-    assert prefers.note == "within two standard errors of chance; by summed log-likelihood: 100.0%"  # of four
+    alike = "all 4 are right: 47.3% or more, at 95% confidence"
+    assert prefers.note == f"{alike}; within two standard errors of chance; by summed log-likelihood: 100.0%"
+    assert ends.note == alike and ends.stderr is prefers.stderr is None
     endless = judge_replies(folder, CONVERSATIONS[1::2], work=tmp_path, max_new_tokens=MOST)[0]
     assert endless.value == 0.0
 

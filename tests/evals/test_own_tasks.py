@@ -69,7 +69,7 @@ def test_it_is_scored_with_chance_and_standard_error(model, tmp_path, monkeypatc
     share = sum(right) / 4
     assert (score.task, score.metric, score.value, score.items) == ("Animals", "acc", share, 4)
     assert score.chance == (1 / 2 + 1 / 4 + 1 / 2 + 1 / 4) / 4
-    assert score.stderr == pytest.approx((share * (1 - share) / 3) ** 0.5)
+    assert (score.stderr or 0.0) == pytest.approx((share * (1 - share) / 3) ** 0.5)
     assert len(found.questions["animals"]) == 64
 
 

@@ -6,7 +6,7 @@ import statistics
 
 import pytest
 
-from lilliput.evals.score import against_chance, jackknife_stderr, mean_stderr
+from lilliput.evals.score import against_chance, jackknife_stderr, mean_stderr, when_alike
 
 
 def test_the_error_of_a_share_is_that_of_lm_evaluation_harness() -> None:
@@ -37,6 +37,14 @@ def test_the_jackknife_of_a_ratio_is_the_spread_over_samples() -> None:
         pairs = sample()
         errors.append(jackknife_stderr([ratio(pairs[:place] + pairs[place + 1 :]) for place in range(len(pairs))]))
     assert statistics.mean(errors) == pytest.approx(spread, rel=0.1)
+
+
+def test_items_that_are_all_alike_tell_no_error_but_a_bound() -> None:
+    for hits in ([True] * 7, [False] * 7, [1.0] * 7, [True], []):
+        assert mean_stderr(hits) is None
+    assert when_alike([True] * 7) == "all 7 are right: 65.2% or more, at 95% confidence"
+    assert when_alike([0.0] * 300) == "none of 300 is right: 1.0% or less, at 95% confidence", "the rule of three"
+    assert when_alike([True] * 6 + [False]) == when_alike([0.4] * 7) == when_alike([True]) == ""
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,14 @@ def test_errors_of_independent_tasks_add_in_squares() -> None:
     assert index.stderr == pytest.approx(0.01 * math.sqrt(sum(slope**2 for slope in slopes)) / 3.65)
 
 
+def test_an_average_of_a_task_without_an_error_has_none() -> None:
+    found = averaged(
+        AVG_SLM, SLM | {key: replace(score, stderr=None) for key, score in SLM.items() if key[0] == "piqa"}
+    )
+    whole = averaged(AVG_SLM, SLM)
+    assert found and whole and found.stderr is None and found.value == whole.value
+
+
 def test_averages_weigh_what_their_suite_measures() -> None:
     for suite in SUITES.values():
         metrics = {use.task: use.metrics for use in (*suite.tasks, *suite.optional)}

@@ -318,13 +318,15 @@ def test_streams_are_sized_by_their_budgets_and_nobody_is_asked(recipe):
         "token_file_bytes": 20_000_000_000,
         "estimated": True,
         "there": 0,
+        "unknown": "",
     }
     assert small["passes"] == 0.25 * each / 100
     assert chats["source"] == "a/chats, test; b/chats" and chats["licences"] == ["mit", "apache-2.0"]
     assert (chats["tokens_read"], chats["passes"], chats["text_bytes"]) == (each, None, None)
     assert made["totals"]["token_file_bytes"] is None
     text = shown(made)
-    for words in ("37.3 GiB", "~18.6 GiB", "apache-2.0", "a/chats, test;", "~ is an estimate"):
+    unread = "? The size of chats is not known before `lilliput data` has encoded it."
+    for words in ("37.3 GiB", "~18.6 GiB", "apache-2.0", "a/chats, test;", "~ is an estimate", unread):
         assert words in text, words
 
 
@@ -357,6 +359,11 @@ def test_local_texts_are_estimated_from_their_beginning(recipe, tmp_path):
         Concatenated(sources=(TEXT,)),
     ):
         assert estimate(unknown) is None
+    (tmp_path / "torn.jsonl").write_text(rows[: rows.index("\n") + 1] + "{")
+    corpora = {"texts": TextFiles(paths=(str(tmp_path / "torn.jsonl"),))}
+    made = plan(replace(recipe(timeline=(tiny.pretraining(),)), corpora=corpora))
+    assert "torn.jsonl, record 2" in made["corpora"][0]["unknown"]
+    assert "? The size of texts is not known: this is not JSON" in shown(made)
 
 
 def test_what_is_encoded_is_known(recipe, tmp_path):

@@ -206,6 +206,9 @@ def test_the_card_tells_what_is_not_there_and_how_sides_were_chosen(record):
 def test_what_one_item_alone_cannot_tell_is_no_gap(record):
     record["evaluation"]["scores"][0] |= {"stderr": None, "items": 1}
     assert rows(card(record), "Results")[0][3] == "—"
+    record["evaluation"]["scores"][0] |= {"value": 1, "items": 7}
+    record["evaluation"]["averages"][0] |= {"stderr": None}
+    assert rows(card(record), "Results")[0][3] == "—" == rows(card(record), "Averages")[0][2]
     record["evaluation"]["unjudged"] = "0 of 2 questions fit"
     assert "were not judged: 0 of 2 questions fit." in section(card(record), "Results")
 

@@ -16,7 +16,7 @@ from lilliput.report.curves import MOST, charts, thin
 from lilliput.report.page import duration, write_report
 from lilliput.report.records import PhaseRecord
 from lilliput.report.scale import Scale, labels, scale_over, short
-from lilliput.train.metrics_file import measured_of, steps_of
+from lilliput.train.metrics_file import WINDOW, measured_of, recent_loss, steps_of
 
 STEPS = 12
 UNITS = {"texts": "bits per byte", "chats": "nats per answer token"}
@@ -192,3 +192,10 @@ def test_it_can_be_seen(run, tmp_path, width, dark):
     assert (grey[0, 0] < 0.2) == dark
     assert 0.01 < (abs(grey - grey[0, 0]) > 0.25).mean() < 0.3
     assert len({tuple(colour) for colour in picture[::3, ::3, :3].reshape(-1, 3).round(2)}) > 60
+
+
+def test_a_loss_is_the_mean_of_the_last_steps():
+    steps = steps_of(lines(80))
+    steps[-1]["cross_entropy"] = 50.0
+    assert recent_loss(steps) == pytest.approx(math.fsum(line["cross_entropy"] for line in steps[30:]) / WINDOW)
+    assert recent_loss(steps[:2]) == 3.0

@@ -8,14 +8,20 @@ import pytest
 import tiny
 from rich.console import Console
 
-from lilliput.base.errors import LilliputError, RunError
-from lilliput.base.files import PARTIAL, sha256
+from lilliput.api import load
+from lilliput.base.errors import LilliputError, RecipeError, RunError
+from lilliput.base.files import PARTIAL, read_json, sha256, write_json
 from lilliput.base.run_folder import RunFolder, differences
+from lilliput.base.spec import to_plain
 from lilliput.base.units import Tokens
 from lilliput.data.documents import TextFiles
+from lilliput.evals.suites import HELDOUT
+from lilliput.more_tokens import with_more_tokens
+from lilliput.report.page import write_report
 from lilliput.run import pipeline
 from lilliput.run.listing import find, overview, remove, shards, since, spare
 from lilliput.train.machine import Machine
+from lilliput.train.metrics_file import measured_of, read_metrics
 
 MACHINE = Machine(device="cpu", precision="fp32", threads=1)
 CONSOLE = Console(file=StringIO())
@@ -23,6 +29,11 @@ CONSOLE = Console(file=StringIO())
 
 def hashes(folder):
     return {path.parent.name: sha256(path) for path in folder.rglob("model.safetensors")}
+
+
+def heldout_score(folder, release):
+    scores = read_json(folder / "evals" / f"{release}.json")["scores"]
+    return next(score for score in scores if score["task"] == HELDOUT.display)
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +60,30 @@ def test_each_verb_does_its_part(run):
     assert find(folder.parent) == [folder] == find(folder)
 
 
+def test_the_headline_is_the_released_figure_and_says_what_it_was_before_fine_tuning(run):
+    _, folder, _ = run
+    before = measured_of(read_metrics(folder / "phases/00-pretrain/metrics.jsonl"))[-1]["heldout"]["texts"]
+    note = f"{before:.4f} before sft, which was trained on other data"
+    score = heldout_score(folder, "tiny-instruct")
+    assert note in score["note"] and note in (folder / "releases/tiny-instruct/README.md").read_text()
+    page = write_report(folder).read_text()
+    assert f"<b>{score['value']:.3f}</b> bits per byte<small>held-out text, tiny-instruct; {note}</small>" in page
+    assert "before" not in heldout_score(folder, "tiny-base")["note"]
+
+
+def test_a_release_older_than_its_run_is_told(run, tmp_path):
+    recipe, folder, _ = run
+    shutil.copytree(folder, tmp_path / "run")
+    longer = with_more_tokens(recipe, ["sft=1e6"])
+    write_json(tmp_path / "run" / "recipe.json", to_plain(longer))
+    found = overview(tmp_path / "run")
+    assert list(found.outdated) == ["tiny-instruct"] and found.state != "published"
+    with pytest.warns(UserWarning, match=r"tiny-instruct is older than sft-2, which is not trained to its end; renew"):
+        load(tmp_path / "run")
+    assert not overview(folder).outdated and load(folder)
+    assert "is older than sft-2" in write_report(tmp_path / "run").read_text()
+
+
 @pytest.mark.slow
 def test_verbs_one_by_one_make_the_models_that_run_makes(run, tmp_path):
     recipe, folder, _ = run
@@ -66,11 +101,21 @@ def test_publish_never_trains(run, tmp_path):
     assert not (tmp_path / "run" / "phases").exists()
 
 
+def test_publishing_without_a_release_is_refused_with_what_can_be_done(tmp_path):
+    recipe = tiny.recipe(tmp_path / "data", tiny.GQA_SPEC)
+    with pytest.raises(RecipeError, match="makes no release of what it trains") as caught:
+        pipeline.publish(replace(recipe, timeline=recipe.timeline[:1]), tmp_path / "run", CONSOLE)
+    assert f"lilliput generate {tmp_path / 'run'}" in caught.value.hint
+
+
 def test_a_changed_recipe_never_throws_training_away(run):
     recipe, folder, _ = run
     longer = replace(recipe.timeline[0], tokens=Tokens(20 * 4 * 32))
     before = hashes(folder)
-    with pytest.raises(RunError, match=r"phase.tokens.count was 1536, not 2560[\s\S]*lilliput clean"):
+    with pytest.raises(
+        RunError,
+        match=r"phase.tokens.count was 1536, not 2560[\s\S]*hint: to continue, give the --set [\s\S]*lilliput clean",
+    ):
         pipeline.train(replace(recipe, timeline=(longer, *recipe.timeline[1:])), folder, None, CONSOLE)
     pipeline.run(recipe, folder, None, CONSOLE)
     assert hashes(folder) == before

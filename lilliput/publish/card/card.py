@@ -195,7 +195,8 @@ def _state(shape: ModelSpec) -> dict[str, Any]:
 
 def _score(score: Part) -> dict[str, str]:
     chance = score.optional("chance")
-    stderr = score.optional("stderr") if score["items"] == 1 else score["stderr"]
+    is_alike = score["items"] == 1 or score["value"] in (0, 1)  # so that the items tell no standard error
+    stderr = score.optional("stderr") if is_alike else score["stderr"]
     # Whatever is better the higher it is and lies in [0, 1] is a share, and reads best in percent.
     form = ".1%" if score["higher_is_better"] and 0 <= score["value"] <= 1 else ".4f"
     return {
@@ -211,8 +212,9 @@ def _score(score: Part) -> dict[str, str]:
 
 
 def _average(average: Part) -> dict[str, str]:
-    shares = {key: f"{100 * average[key]:.2f}" for key in ("value", "stderr")}
-    return shares | {"name": average["name"], "formula": average["formula"]}
+    shares = {key: average.optional(key) for key in ("value", "stderr")}
+    shown = {key: NOTHING if share is None else f"{100 * share:.2f}" for key, share in shares.items()}
+    return shown | {"name": average["name"], "formula": average["formula"]}
 
 
 def _at_chance(run: Part) -> list[str]:

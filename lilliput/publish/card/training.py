@@ -5,6 +5,7 @@ from typing import Any
 
 from lilliput.publish.card.markdown import NOTHING
 from lilliput.publish.card.record import Part, Timeline
+from lilliput.train.metrics_file import WINDOW
 
 
 def training(run: Part, timeline: Timeline) -> dict[str, Any]:
@@ -35,6 +36,7 @@ def training(run: Part, timeline: Timeline) -> dict[str, Any]:
             for phase in phases
         ],
         "together": cost(sums),
+        "window": WINDOW,
         "resumed": [
             {
                 "name": phase["name"],
