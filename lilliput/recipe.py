@@ -12,6 +12,7 @@ from lilliput.base.errors import RecipeError, reading
 from lilliput.base.files import read_json, unsealed
 from lilliput.base.own_code import Loaded, type_in_use, using
 from lilliput.base.ownership import check_name
+from lilliput.base.protocols import check_parts
 from lilliput.base.run_code import code_for, waiting
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import from_plain, is_lilliputs, types_in
@@ -55,6 +56,7 @@ class Release:
 
     def __post_init__(self) -> None:
         check_name("release", self.name, "Release(name=...)")
+        check_parts(self)
         for field_name, value, known in (("dtype", self.dtype, DTYPES), ("samples", self.samples, get_args(Samples))):
             if value not in known:
                 raise unknown(field_name, value, list(known), f"Release {self.name!r}")
@@ -95,6 +97,7 @@ class Recipe:
                     where=f"recipe {self.name!r}",
                     hint='give a spec, such as Files(paths=("texts",))',
                 )
+        check_parts(self)
         _refuse_same(self)
         for name in sorted(self._used_corpora() - set(self.corpora)):
             raise unknown("corpus", name, list(self.corpora), f"recipe {self.name!r}")
@@ -106,6 +109,7 @@ class Recipe:
             )
         # What can be refused is refused now, and not after a week of training.
         spec = self.model.shape
+        spec.check_layer()
         if self.tokenizer.vocab > spec.vocab and not self._is_filled:
             raise RecipeError(
                 f"the tokenizer has {self.tokenizer.vocab:,} tokens, the model {spec.vocab:,}",

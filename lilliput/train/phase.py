@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.ownership import check_name
+from lilliput.base.protocols import check_parts
 from lilliput.base.spec import LATER, check_range
 from lilliput.base.units import Share, Steps, Tokens
 from lilliput.data.batch import Batch, Cursor
@@ -59,6 +60,9 @@ class Stage:
     share: float
     objective: Objective
 
+    def __post_init__(self) -> None:
+        check_parts(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
@@ -89,6 +93,7 @@ class Phase:
 
     def __post_init__(self) -> None:
         check_name("phase", self.name, "Phase(name=...)")
+        check_parts(self)
         where = f"Phase {self.name!r}"
         check_range(where, 1, inf, length=self.length, batch_tokens=self.batch_tokens)
         if isinstance(self.save_every, Steps):
