@@ -18,6 +18,7 @@ from torch import Tensor
 from lilliput.base.background import beside
 from lilliput.base.errors import LilliputError, RecipeError, RunError, reading
 from lilliput.base.files import read_json
+from lilliput.base.missing_run import no_run
 from lilliput.base.ownership import check_name
 from lilliput.generate.log_likelihood import log_likelihoods
 from lilliput.generate.sampling import Sampling
@@ -290,7 +291,7 @@ def load(path: str | Path, *, device: str = "auto") -> Model:
 
     Args:
         path: the folder of a release, a run folder (its last release), or a Hugging Face folder of a Llama, a Qwen3 or
-            a release of ours that was saved again.
+            a release of ours that was saved again; or the name of a recipe, whose run is in `runs/<name>`.
         device: `cpu`, `cuda`, `mps`, or `auto` for the best one there is.
 
     Raises:
@@ -299,7 +300,10 @@ def load(path: str | Path, *, device: str = "auto") -> Model:
     """
     if not isinstance(path, str | PathLike):
         raise RunError(f"{path!r:.80} is no path", where="load", hint="give the folder of a model, or of a run")
-    folder = last_release(Path(path)) or Path(path)
+    run = folder_named(Path(path))
+    if not run.exists():
+        raise no_run(run)
+    folder = last_release(run) or run
     if (folder / "recipe.json").is_file():
         raise RunError(
             "the run has released nothing yet",
@@ -308,6 +312,12 @@ def load(path: str | Path, *, device: str = "auto") -> Model:
             "`lilliput.load_trained` opens that as it is",
         )
     return Model(load_folder(folder), folder, Machine(device=device).settled().device)
+
+
+def folder_named(path: Path) -> Path:
+    """The folder of a path; for the name of a recipe that was run and is no folder here, that of its run."""
+    run = Path("runs") / path
+    return run if not path.exists() and path.parent == Path() and (run / "recipe.json").is_file() else path
 
 
 def last_release(run: Path) -> Path | None:

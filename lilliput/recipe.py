@@ -348,7 +348,7 @@ def _load(kind: str, name: str, package: str, wanted: type[T]) -> tuple[T, Loade
     elif name in known:
         module = importlib.import_module(f"{package}.{name.replace('-', '_')}")
     else:
-        raise unknown(kind, name, known, "the command line")
+        raise _unknown_file(kind, name, known)
     value = getattr(module, kind, None)
     if not isinstance(value, wanted):
         raise RecipeError(
@@ -359,5 +359,18 @@ def _load(kind: str, name: str, package: str, wanted: type[T]) -> tuple[T, Loade
 
 def unknown(kind: str, name: str, known: list[str], where: str) -> RecipeError:
     """The error for a name that is not there, with the nearest ones that are."""
-    near = difflib.get_close_matches(name, known, n=3) or sorted(known)
-    return RecipeError(f"there is no {kind} {name!r}", where=where, hint=f"nearest names: {', '.join(near)}")
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f"nearest names: {', '.join(near)}" if near else f"there are: {', '.join(sorted(known))}"
+    return RecipeError(f"there is no {kind} {name!r}", where=where, hint=hint)
+
+
+def _unknown_file(kind: str, name: str, known: list[str]) -> RecipeError:
+    """The error for a recipe or a machine that is neither a file nor of the package."""
+    if kind == "machine":
+        return unknown(kind, name, known, "the machine that was asked for")
+    near = difflib.get_close_matches(name, known, n=3)
+    return RecipeError(
+        f"there is no recipe {name!r}, and no folder of that name",
+        where="the recipe that was asked for",
+        hint=f"nearest names: {', '.join(near)}" if near else "`lilliput recipe list` and `lilliput runs` list both",
+    )

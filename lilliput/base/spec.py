@@ -193,5 +193,6 @@ def _own_type(name: Any, where: str) -> type:
 def unknown_name(key: str, known: Iterable[str], where: str) -> RecipeError:
     """The error for a name that is not there, with the nearest ones that are."""
     known = sorted(known)
-    near = difflib.get_close_matches(key, known, n=3) or known
-    return RecipeError(f"{key!r} is unknown", where=where, hint=f"nearest names: {', '.join(near)}")
+    near = difflib.get_close_matches(key, known, n=3)
+    hint = f"nearest names: {', '.join(near)}" if near else f"there are: {', '.join(known)}"
+    return RecipeError(f"{key!r} is unknown", where=where, hint=hint)

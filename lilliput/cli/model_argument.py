@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lilliput.base.errors import LilliputError, RunError
+from lilliput.base.missing_run import near_folders
 
 if TYPE_CHECKING:
     from lilliput.api import Model
@@ -46,8 +47,8 @@ def subject(name: str, out: Path | None, *, trust_code: bool = False) -> "Path |
             where="--out",
             hint=f"leave --out out, or name the recipe of the run: RECIPE --out {out}",
         )
-    elif not folder.exists() and (near := _near(name)):
-        raise RunError("there is no such folder", where=name, hint=f"nearest names: {', '.join(near)}")
+    elif not folder.exists():
+        raise _missing(folder)
     release = last_release(folder)
     if release is None and (folder / "recipe.json").is_file():
         with using(code):
@@ -56,13 +57,18 @@ def subject(name: str, out: Path | None, *, trust_code: bool = False) -> "Path |
     return release or folder
 
 
-def _near(name: str) -> list[str]:
-    """Folders beside one that is not there, and recipes, of nearly its name."""
+def _missing(folder: Path) -> RunError:
+    """The error for a folder that is not there; one below runs/ may be that of a recipe which was not run yet."""
     from lilliput.recipe import names
 
-    parent = Path(name).parent
-    beside = [str(one) for one in parent.iterdir() if one.is_dir()] if parent.is_dir() else []
-    return difflib.get_close_matches(name, [*beside, *names("lilliput.recipes")], n=3)
+    recipes = names("lilliput.recipes")
+    if folder.parent == Path("runs") and folder.name in recipes:
+        return RunError("there is no such folder", where=str(folder), hint=f"`lilliput run {folder.name}` makes it")
+    near = near_folders(folder)
+    if not near and folder.parent == Path():
+        near = difflib.get_close_matches(folder.name, recipes, n=3)
+    hint = f"nearest names: {', '.join(near)}" if near else "`lilliput runs` lists the runs below ./runs"
+    return RunError("there is no such folder", where=str(folder), hint=hint)
 
 
 def opened(name: str, out: Path | None, device: str, *, trust_code: bool = False) -> "Model":

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from lilliput.api import Model, last_release, load, releases
+from lilliput.api import Model, folder_named, last_release, load, releases
 from lilliput.base.errors import LilliputError, RunError, reading
 from lilliput.base.files import read_json
 from lilliput.base.terminal import Terminal
@@ -181,7 +181,8 @@ def evaluate_model(
     """Score a model on a suite, or on tasks of one's own, by lm-evaluation-harness, as `lilliput eval` does.
 
     Args:
-        model: a model folder, or a run folder: its last release is scored, or what it has trained where there is none.
+        model: a model folder, or a run folder, also by the name of its recipe: its last release is scored, or what it
+            has trained where there is none.
         suite: `open-slm` unless told, `odinnext`, `mtlm`, `smoke`, or another that `lilliput eval --help` names.
         tasks: only these of its tasks.
         task_files: YAML files of tasks, as the harness has them, instead of a suite.
@@ -206,7 +207,7 @@ def evaluate_model(
             where="evaluate_model(...)",
             hint="ask for one after the other; tasks are names of a suite's, task_files files of your own",
         )
-    found = _subject(Path(_path(model, "the model")), trust_code=trust_code)
+    found = _subject(folder_named(Path(_path(model, "the model"))), trust_code=trust_code)
     items = items_of(Path(eval_data) if eval_data is not None else None)
     settings: dict[str, Any] = {
         "device": Machine(device=device).settled().device,

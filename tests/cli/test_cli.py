@@ -126,9 +126,13 @@ def test_every_machine_loads():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["plan", "runs/nothing"], "there is no folder runs/nothing"),
+        (["plan", "runs/nothing"], "there is no such folder"),
         (["plan", "own-text", "--source", "texts=nowhere"], "there is no file or folder 'nowhere'"),
         (["run", "quickstrat"], "nearest names: quickstart"),
+        (["train", "copied"], "no folder of that name"),
+        (["clean", "runs/nope"], "there is no such folder"),
+        (["compare", "runs/nope", "runs/nope"], "there is no such folder"),
+        (["generate", "runs/own-text"], "`lilliput run own-text` makes it"),
         (["run", "missing.py"], "does not exist"),
         (["run", "quickstart", "--machine", "cpuu"], "nearest names: cpu"),
         (["run", "quickstart", "--set", "seed"], "sets nothing"),
