@@ -34,7 +34,7 @@ SMALL = shlex.split(
 )
 OWN = ("own-text", "my_model", "my_mixer", "mine", "running_mean")
 """Recipes that pages change or define, so that `--shrink` would hide what they say."""
-ELSEWHERE = ("make ", "pip install")
+ELSEWHERE = ("make ", "pip install", "python3 -m venv")
 """Commands that install: `make test` is how this test came to run."""
 BLOCK = re.compile(r"^```(sh|python|yaml)\n(.*?)^```", flags=re.M | re.S)
 

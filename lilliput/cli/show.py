@@ -64,4 +64,6 @@ def show_release(folder: Path, run: Path) -> None:
     console.print()
     console.print(sample["prompt"], style="bold")
     console.print(sample["text"].strip())
+    if others := len(evaluation["samples"]) - 1:
+        console.print(f"(lilliput report {run} shows {others} more)")
     console.print(f"\nthe model is in {folder}; its card is {folder / 'README.md'}\n")
