@@ -67,6 +67,11 @@ class Model:
         self._published, self.folder = published, folder
         self._model = published.model.to(device)
 
+    def __repr__(self) -> str:
+        device = next(self._model.parameters()).device
+        size = self.parameters["total"]
+        return f"<Model {str(self.folder)!r}: {size:,} parameters, {self.context:,} tokens of context, on {device}>"
+
     @property
     def spec(self) -> ModelSpec:
         """The shape of the model."""

@@ -1,6 +1,7 @@
 """Recipes before they run: list, show, copy, plan, and variants side by side."""
 
 import json
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -89,10 +90,13 @@ def copy_recipe(
     if file.exists():
         raise LilliputError(f"{file} is there already", where="recipe copy", hint="name another file after the recipe")
     check_name("recipe", file.stem, f"recipe copy ... {file}")
-    text, named = source.read_text(encoding="utf-8"), f'name="{load_recipe(recipe).name}"'
-    write_text(file, text.replace(named, f'name="{file.stem}"'))
-    kept = "" if named in text else f", whose name is still that of {recipe}"
-    console.print(f"copied{kept}; change it, then: lilliput plan {file}", soft_wrap=True)
+    text, old = source.read_text(encoding="utf-8"), load_recipe(recipe).name
+    text = text.replace(f'name="{old}"', f'name="{file.stem}"')
+    text = re.sub(rf"(lilliput \w+) {re.escape(old)}(?![\w-])", rf"\1 {file}", text)
+    text = text.replace('"""', f'"""{file.stem}, a copy of {old}. ', 1)
+    write_text(file, text)
+    name = load_recipe(str(file)).name
+    console.print(f"copied: the recipe {name}, whose run will be runs/{name}; change it, then: lilliput plan {file}")
 
 
 @app.command()

@@ -138,7 +138,7 @@ def changed(
         recipe = replace(recipe, split=split)
     given: dict[str, list[str]] = {}
     for one in sources:
-        corpus, path = _pair(one, "--source", "fineweb-edu=texts/*.jsonl")
+        corpus, path = _pair(one, "--source", f"{next(iter(recipe.corpora))}={one.strip('=') or 'texts'}")
         given.setdefault(corpus, []).append(path)
     recipe = with_sources(recipe, {corpus: tuple(paths) for corpus, paths in given.items()})
     recipe = override_all(recipe, [_pair(one, "--set", "seed=1") for one in overrides])

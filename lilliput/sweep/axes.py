@@ -70,19 +70,13 @@ def read_over(text: str) -> Over:
     """What `--over path=a,b,c` says; commas in brackets belong to a value.
 
     Raises:
-        RecipeError: it names no path, a value is empty, or there is nothing to compare.
+        RecipeError: it names no path, or a value is empty.
     """
     path, equals, values = text.partition("=")
     over = Over(path=path.strip(), values=tuple(value.strip() for value in split(values)))
     if not (over.path and equals and all(over.values)):
         raise RecipeError(
             f"{text!r} is no path with values", where="--over", hint="write e.g. --over timeline.pretrain.clip=0.5,1"
-        )
-    if len(over.values) == 1:
-        raise RecipeError(
-            f"{over.values[0]!r} is the only value of {over.path}, so there is nothing to compare it with",
-            where=f"--over {text}",
-            hint=f"give several with commas between them, or use --set {text}",
         )
     return over
 
@@ -97,8 +91,8 @@ def settled(recipe: Recipe, overs: Sequence[Over], fixed: Iterable[str] = (), *,
         seeds: how many; several are something to vary, too.
 
     Raises:
-        RecipeError: a path or a value does not fit the recipe, two are the same, a path is not free, or nothing is
-            varied.
+        RecipeError: a path or a value does not fit the recipe, two are the same or one is alone, a path is not free, or
+            nothing is varied.
     """
     if not overs and seeds == 1:
         raise RecipeError(
@@ -123,6 +117,13 @@ def settled(recipe: Recipe, overs: Sequence[Over], fixed: Iterable[str] = (), *,
                     hint="give each value once; --seeds repeats them all",
                 )
             values[_spelled(value)] = text
+        if len(over.values) == 1:
+            text = f"{over.path}={over.values[0]}"
+            raise RecipeError(
+                f"{over.values[0]!r} is the only value of {over.path}, so there is nothing to compare it with",
+                where=f"--over {text}",
+                hint=f"give several with commas between them, or use --set {text}",
+            )
         if path in taken:
             raise RecipeError(
                 f"{over.path} is given twice",

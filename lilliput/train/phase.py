@@ -149,5 +149,10 @@ class Plan:
         return max(place for place, begin in enumerate(self._begins) if begin <= step)
 
     def is_due(self, every: Steps | Share, step: int) -> bool:
-        """Whether something that happens every so often, and at the end, happens after step `step` (from 1)."""
-        return step == self.steps or step % max(1, every.of(self.steps)) == 0
+        """Whether something that happens every so often, and at the end, happens after step `step` (from 1).
+
+        What happens every share of the steps is left out right before the end, where it would come twice.
+        """
+        apart = max(1, every.of(self.steps))
+        is_last_but_end = isinstance(every, Share) and 2 * (self.steps - step) < apart
+        return step == self.steps or (step % apart == 0 and not is_last_but_end)

@@ -90,6 +90,7 @@ def test_the_seed_alone_is_varied(recipe):
         (["timeline.pretrain.clip"], [], "no path with values"),
         (["timeline.pretrain.clip=1,"], [], "no path with values"),
         (["timeline.pretrain.clip=1"], [], "the only value"),
+        (["model.mixer=HGRN2(hads=2)"], [], "nearest names: heads"),
         ([], [], "nothing is varied"),
         (["timeline.pretrian.clip=1,2"], [], "nearest names: pretrain"),
         (["timeline.pretrain.clip=1,two"], [], "'two' does not fit"),
