@@ -49,7 +49,7 @@ def list_recipes(as_json: JsonOption = False) -> None:
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    table = Table("recipe", "what it is", "parameters of its releases", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table("recipe", "what it is", "parameters", box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         about = f"{row['about']} Cannot run yet: parts of it are not built." if row["not_implemented"] else row["about"]
         table.add_row(row["name"], about, "\n".join(f"{size:,}" for size in row["releases"].values()))
@@ -96,7 +96,8 @@ def copy_recipe(
     text = text.replace('"""', f'"""{file.stem}, a copy of {old}. ', 1)
     write_text(file, text)
     name = load_recipe(str(file)).name
-    console.print(f"copied: the recipe {name}, whose run will be runs/{name}; change it, then: lilliput plan {file}")
+    told = f"copied: the recipe {name}, whose run will be runs/{name}; change it, then: lilliput plan {file}"
+    console.print(told, soft_wrap=True)
 
 
 @app.command()

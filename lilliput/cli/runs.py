@@ -53,10 +53,13 @@ def runs(
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("run", "recipe", "state", "releases", "MB", "changed"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("MB", "changed"))
+    if root != RUNS:
+        table.title, table.title_justify = f"below {root}", "left"
     for one in found:
         size, changed = f"{one.size / 1e6:,.1f}", f"{one.changed:%Y-%m-%d %H:%M}"
-        table.add_row(str(one.folder), one.recipe, one.state, "\n".join(one.releases), size, changed)
+        inside = one.folder if root in (RUNS, one.folder) else one.folder.relative_to(root)
+        table.add_row(str(inside), one.recipe, one.state, "\n".join(one.releases), size, changed)
     if found:
         console.print(table)
     for folder, error in odd:

@@ -64,5 +64,5 @@ def _how_far(encoding: Encoding) -> str:
     if encoding.share is not None:
         parts.append(f"{100 * encoding.share:.0f}% of the corpus")
     if encoding.left is not None:
-        parts.append(f"{duration(encoding.left)} left")
+        parts.append(f"{duration(max(1.0, encoding.left))} left")
     return ", ".join(parts)
