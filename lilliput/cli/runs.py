@@ -51,7 +51,7 @@ def runs(
             f"no run in {root}, which {what if root.is_dir() else 'is not there'}; `lilliput run quickstart` makes one"
         )
         return
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("run", "recipe", "state", "releases", "MB", "changed"):
         table.add_column(heading, overflow="fold", no_wrap=heading in ("MB", "changed"))
     if root != RUNS:

@@ -15,7 +15,7 @@ def table(found: dict[str, Any]) -> Table:
     made = Table(title="\n".join([f"held-out {found['corpus']}", *names]), title_justify="left")
     made.box, made.pad_edge, made.collapse_padding = SIMPLE_HEAD, False, True
     for heading in headings(found):
-        made.add_column(heading, justify="right", no_wrap=True)
+        made.add_column(heading.replace(" ", "\n", 1), justify="right", no_wrap=True)
     for row in rows(found):
         made.add_row(*(cell.replace(" (", "\n(") for cell in row))
     return made

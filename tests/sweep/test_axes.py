@@ -66,7 +66,7 @@ def test_parts_are_varied_by_name(recipe):
     assert made[0].setting.title == "mixer=HGRN2(heads=4)" and "(" not in made[0].name
     assert [one.name for one in made] == [f"mixer={kind},seed={seed}" for seed in (0, 1) for kind in ("HGRN2", "GQA")]
     in_full = variants(bare, [mixers], [0], in_full=True)
-    assert in_full[0].name.startswith("mixer=HGRN2-heads=4-"), "as sweeps of format 1 have it"
+    assert in_full[0].name.startswith("mixer=HGRN2-heads=4,"), "as sweeps of format 1 have it"
     grown = replace(mixers, values=(*mixers.values, "HGRN2(heads=2)"))
     names = [one.name for one in variants(bare, [grown], [0])]
     assert names[:2] == ["mixer=HGRN2,seed=0", "mixer=GQA,seed=0"] and names[2].startswith("mixer=HGRN2-")
