@@ -93,7 +93,7 @@ def copy_recipe(
     text, old = source.read_text(encoding="utf-8"), load_recipe(recipe).name
     text = text.replace(f'name="{old}"', f'name="{file.stem}"')
     text = re.sub(rf"(lilliput \w+) {re.escape(old)}(?![\w-])", rf"\1 {file}", text)
-    text = text.replace('"""', f'"""{file.stem}, a copy of {old}. ', 1)
+    text = text.replace('"""', f'"""{file.stem}, a copy of {old}.\n\n', 1)
     write_text(file, text)
     name = load_recipe(str(file)).name
     told = f"copied: the recipe {name}, whose run will be runs/{name}; change it, then: lilliput plan {file}"

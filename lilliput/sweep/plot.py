@@ -105,7 +105,7 @@ def _limit(settings: list[dict[str, Any]]) -> float:
     """The longest half of an interval that is drawn whole: a longer one would squeeze the others into a few dots."""
     values = [value for setting in settings for value in (setting["mean"], *_seeds(setting))]
     halves = [_half(setting) for setting in settings]
-    return max(2 * (max(values) - min(values)), 3 * median_low(halves)) if values else 0.0
+    return max(1.2 * (max(values) - min(values)), 3 * median_low(halves)) if values else 0.0
 
 
 def _arrows(axes: Any, x: list[float], y: list[float], markers: str, color: str) -> None:

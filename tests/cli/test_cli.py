@@ -115,7 +115,7 @@ def test_a_copied_recipe_has_the_name_of_its_file(tmp_path, monkeypatch):
         own = f"my_{name.replace('-', '_')}"
         assert copied.exit_code == 0 and f"runs/{own}" in copied.stdout
         text = (tmp_path / f"{own}.py").read_text()
-        assert text.startswith(f'"""{own}, a copy of {name}. ') and f"lilliput run {name} " not in text
+        assert text.startswith(f'"""{own}, a copy of {name}.\n\n') and f"lilliput run {name} " not in text
         before = load_recipe(name)
         timeline = [
             replace(entry, name=own) if getattr(entry, "name", "") == name else entry for entry in before.timeline

@@ -19,8 +19,8 @@ GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "extend.md"
 
 @pytest.fixture(scope="module")
 def mixer(tmp_path_factory):
-    file = tmp_path_factory.mktemp("guide") / "running_mean.py"
-    file.write_text(re.findall(r"```python\n(# running_mean\.py\n.*?)```", GUIDE.read_text(), flags=re.S)[0])
+    file = tmp_path_factory.mktemp("guide") / "averaging.py"
+    file.write_text(re.findall(r"```python\n(# averaging\.py\n.*?)```", GUIDE.read_text(), flags=re.S)[0])
     return load_recipe(str(file)).model.mixer
 
 
