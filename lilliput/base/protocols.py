@@ -1,12 +1,12 @@
 """Parts of a recipe against the protocols that they have to be: what one lacks is named before anything is done."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import is_dataclass
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.field_types import asked, declared
+from lilliput.base.untrusted import shown
 
 
 def check_parts(spec: Any) -> None:
@@ -68,17 +68,14 @@ def _check(part: Any, protocols: list[type], where: str) -> None:
         name = part.__name__
         raise RecipeError(f"{name} is a class and no value", where=where, hint=f"write {name}(...)")
     lacking, protocol = min(((asked(each) - {*dir(part)}, each) for each in protocols), key=lambda pair: len(pair[0]))
+    if lacking and type(part).__module__ == "builtins":
+        kinds = " or ".join(each.__name__ for each in protocols)
+        raise RecipeError(f"{shown(part)} is no {kinds}", where=where, hint=f"give a spec, see {_file(protocol)}")
     if lacking:
         raise RecipeError(
             f"{type(part).__name__} has no {_listed(lacking)}",
             where=where,
             hint=f"define what {protocol.__name__} in {_file(protocol)} lists",
-        )
-    if not is_dataclass(part):
-        raise RecipeError(
-            f"{type(part).__name__} is no dataclass, so that it cannot be written into a run's recipe.json",
-            where=where,
-            hint=f"put @dataclass(frozen=True, kw_only=True) above the class {type(part).__name__}",
         )
 
 

@@ -48,7 +48,7 @@ def to_plain(value: Any) -> Any:
     raise RecipeError(
         f"{value!r} of type {type(value).__name__} cannot be part of a recipe",
         where="a spec's field",
-        hint="use numbers, text, tuples, dicts and frozen dataclasses only",
+        hint="use numbers, text, tuples, dicts and classes with @dataclass(frozen=True, kw_only=True) above them",
     )
 
 

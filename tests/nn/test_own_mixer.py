@@ -89,7 +89,7 @@ class Plain:
     ("make", "said"),
     [
         (lambda recipe: Stage(share=1.0, objective=Nothing()), "Nothing has no build, row_length, tokens_per_position"),
-        (lambda recipe: Stage(share=1.0, objective=Plain()), "Plain is no dataclass"),
+        (lambda recipe: replace(recipe.model, mixer=3), "3 is no MixerSpec"),
         (lambda recipe: Stage(share=1.0, objective=Plain), "Plain is a class and no value"),
         (lambda recipe: replace(recipe.timeline[0], optimizer=Nothing()), r"Phase\(optimizer=...\)"),
         (lambda recipe: replace(recipe.timeline[0], schedule=Nothing()), "Nothing has no __call__"),
