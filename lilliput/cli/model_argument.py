@@ -47,8 +47,8 @@ def subject(name: str, out: Path | None, *, trust_code: bool = False) -> "Path |
             where="--out",
             hint=f"leave --out out, or name the recipe of the run: RECIPE --out {out}",
         )
-    elif not folder.exists():
-        raise _missing(folder)
+    elif not folder.exists() and (error := _missing(folder)):
+        raise error
     release = last_release(folder)
     if release is None and (folder / "recipe.json").is_file():
         with using(code):
@@ -57,8 +57,11 @@ def subject(name: str, out: Path | None, *, trust_code: bool = False) -> "Path |
     return release or folder
 
 
-def _missing(folder: Path) -> RunError:
-    """The error for a folder that is not there; one below runs/ may be that of a recipe which was not run yet."""
+def _missing(folder: Path) -> RunError | None:
+    """The error for a folder that is not there; one below runs/ may be that of a recipe which was not run yet.
+
+    None where no name is near: other arguments are looked at before such a folder is refused.
+    """
     from lilliput.recipe import names
 
     recipes = names("lilliput.recipes")
@@ -67,8 +70,11 @@ def _missing(folder: Path) -> RunError:
     near = near_folders(folder)
     if not near and folder.parent == Path():
         near = difflib.get_close_matches(folder.name, recipes, n=3)
-    hint = f"nearest names: {', '.join(near)}" if near else "`lilliput runs` lists the runs below ./runs"
-    return RunError("there is no such folder", where=str(folder), hint=hint)
+    return (
+        RunError("there is no such folder", where=str(folder), hint=f"nearest names: {', '.join(near)}")
+        if near
+        else None
+    )
 
 
 def opened(name: str, out: Path | None, device: str, *, trust_code: bool = False) -> "Model":
