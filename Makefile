@@ -1,5 +1,5 @@
 # Two commands matter: `make quickstart` builds a small language model, `make test` checks the package within six minutes
-# on two cores; `make test-rest` runs the slower tests. All set up .venv from constraints.txt by themselves, and can be run
+# on two cores; `make test-rest` runs the slower tests, and `make install` nothing. All set up .venv from constraints.txt by themselves, and can be run
 # again at any time.
 #
 #   PYTHON=python3.12     another Python, 3.11 or later
@@ -16,10 +16,13 @@ PIN := $(shell grep '^torch==' constraints.txt)
 # The stamp of a virtual environment with PyTorch in it, one for either choice.
 MADE := .venv/.torch-$(TORCH)
 
-.PHONY: quickstart test test-rest check fix docs clean
+.PHONY: quickstart install test test-rest check fix docs clean
 
 quickstart: .venv/.core
 	$(BIN)/lilliput run quickstart
+
+install: .venv/.core
+	@echo "installed into .venv; . .venv/bin/activate gives you the command lilliput"
 
 test: check
 	$(PYTEST) -m "not gpu and not slow"

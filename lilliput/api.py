@@ -19,6 +19,7 @@ from torch import Tensor
 from lilliput.base.background import run_in_background
 from lilliput.base.errors import LilliputError, RecipeError, RunError, reading
 from lilliput.base.files import read_json
+from lilliput.base.missing_run import no_run
 from lilliput.base.ownership import check_name
 from lilliput.generate.log_likelihood import log_likelihoods
 from lilliput.generate.sampling import Sampling
@@ -67,6 +68,11 @@ class Model:
     def __init__(self, published: Published, folder: Path, device: str):
         self._published, self.folder = published, folder
         self._model = published.model.to(device)
+
+    def __repr__(self) -> str:
+        device = next(self._model.parameters()).device
+        size = self.parameters["total"]
+        return f"<Model {str(self.folder)!r}: {size:,} parameters, {self.context:,} tokens of context, on {device}>"
 
     @property
     def spec(self) -> ModelSpec:
@@ -312,7 +318,7 @@ def load(path: str | Path, *, device: str = "auto") -> Model:
 
     Args:
         path: the folder of a release, a run folder (its last release), or a Hugging Face folder of a Llama, a Qwen3 or
-            a release of ours that was saved again.
+            a release of ours that was saved again; or the name of a recipe, whose run is in `runs/<name>`.
         device: `cpu`, `cuda`, `mps`, or `auto` for the best one there is.
 
     Warns where the release of a run is older than what that has trained.
@@ -323,7 +329,10 @@ def load(path: str | Path, *, device: str = "auto") -> Model:
     """
     if not isinstance(path, str | PathLike):
         raise RunError(f"{path!r:.80} is no path", where="load", hint="give the folder of a model, or of a run")
-    folder = last_release(Path(path)) or Path(path)
+    run = folder_named(Path(path))
+    if not run.exists():
+        raise no_run(run)
+    folder = last_release(run) or run
     if (folder / "recipe.json").is_file():
         raise RunError(
             "the run has released nothing yet",
@@ -344,6 +353,12 @@ def warn_if_outdated(run: Path, release: Path) -> None:
     """
     if release != run and (why := outdated(run, release.name)):
         warnings.warn(why, stacklevel=3)
+
+
+def folder_named(path: Path) -> Path:
+    """The folder of a path; for the name of a recipe that was run and is no folder here, that of its run."""
+    run = Path("runs") / path
+    return run if not path.exists() and path.parent == Path() and (run / "recipe.json").is_file() else path
 
 
 def last_release(run: Path) -> Path | None:

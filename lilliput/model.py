@@ -13,10 +13,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from lilliput.base.protocols import check_parts
 from lilliput.base.spec import check_range, check_softcap, to_plain
 from lilliput.nn.block import Block, GateSpec, Ungated
 from lilliput.nn.ffn import FFNSpec
-from lilliput.nn.init import InitSpec, Normal
+from lilliput.nn.init import InitSpec, Normal, check_fillable
 from lilliput.nn.mixer import MixerSpec, State
 from lilliput.nn.norm import NormSpec, RMSNorm
 from lilliput.ops.embedding_bag import embedding_bag
@@ -45,6 +46,7 @@ class ModelSpec:
     def __post_init__(self) -> None:
         check_range("ModelSpec", 1, inf, vocab=self.vocab, width=self.width, layers=self.layers)
         check_softcap("ModelSpec", logit_softcap=self.logit_softcap)
+        check_parts(self)
 
     @property
     def shape(self) -> "ModelSpec":
@@ -62,6 +64,16 @@ class ModelSpec:
         model.to_empty(device="cpu")
         self.init.initialize(model, self.layers, seed)
         return model
+
+    def check_layer(self) -> None:
+        """Refuse parts that do not build what a layer needs; one layer is built, without storage.
+
+        Raises:
+            RecipeError: a module lacks methods, or has weights or buffers that nothing would fill.
+        """
+        with torch.device("meta"):
+            layer = Block(self.width, 0, self.mixer, self.ffn, self.norm, self.gate)
+        check_fillable(layer)
 
     def skeleton(self) -> "LanguageModel":
         """The model without storage (meta device): for counting, or for weights that are about to be loaded."""

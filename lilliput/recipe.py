@@ -12,6 +12,7 @@ from lilliput.base.errors import RecipeError, reading
 from lilliput.base.files import read_json, verify_checksum
 from lilliput.base.own_code import Loaded, type_in_use, using
 from lilliput.base.ownership import check_name
+from lilliput.base.protocols import check_parts
 from lilliput.base.run_code import code_for, waiting
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import from_plain, is_lilliputs, types_in
@@ -55,6 +56,7 @@ class Release:
 
     def __post_init__(self) -> None:
         check_name("release", self.name, "Release(name=...)")
+        check_parts(self)
         for field_name, value, known in (("dtype", self.dtype, DTYPES), ("samples", self.samples, get_args(Samples))):
             if value not in known:
                 raise unknown(field_name, value, list(known), f"Release {self.name!r}")
@@ -95,6 +97,7 @@ class Recipe:
                     where=f"recipe {self.name!r}",
                     hint='give a spec, such as TextFiles(paths=("texts",))',
                 )
+        check_parts(self)
         _refuse_same(self)
         for name in sorted(self._used_corpora() - set(self.corpora)):
             raise unknown("corpus", name, list(self.corpora), f"recipe {self.name!r}")
@@ -106,6 +109,7 @@ class Recipe:
             )
         # What can be refused is refused now, and not after a week of training.
         spec = self.model.shape
+        spec.check_layer()
         if self.tokenizer.vocab > spec.vocab and not self._is_filled:
             raise RecipeError(
                 f"the tokenizer has {self.tokenizer.vocab:,} tokens, the model {spec.vocab:,}",
@@ -344,7 +348,7 @@ def _load(kind: str, name: str, package: str, wanted: type[T]) -> tuple[T, Loade
     elif name in known:
         module = importlib.import_module(f"{package}.{name.replace('-', '_')}")
     else:
-        raise unknown(kind, name, known, "the command line")
+        raise _unknown_file(kind, name, known)
     value = getattr(module, kind, None)
     if not isinstance(value, wanted):
         raise RecipeError(
@@ -355,5 +359,18 @@ def _load(kind: str, name: str, package: str, wanted: type[T]) -> tuple[T, Loade
 
 def unknown(kind: str, name: str, known: list[str], where: str) -> RecipeError:
     """The error for a name that is not there, with the nearest ones that are."""
-    near = difflib.get_close_matches(name, known, n=3) or sorted(known)
-    return RecipeError(f"there is no {kind} {name!r}", where=where, hint=f"nearest names: {', '.join(near)}")
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f"nearest names: {', '.join(near)}" if near else f"there are: {', '.join(sorted(known))}"
+    return RecipeError(f"there is no {kind} {name!r}", where=where, hint=hint)
+
+
+def _unknown_file(kind: str, name: str, known: list[str]) -> RecipeError:
+    """The error for a recipe or a machine that is neither a file nor of the package."""
+    if kind == "machine":
+        return unknown(kind, name, known, "the machine that was asked for")
+    near = difflib.get_close_matches(name, known, n=3)
+    return RecipeError(
+        f"there is no recipe {name!r}, and no folder of that name",
+        where="the recipe that was asked for",
+        hint=f"nearest names: {', '.join(near)}" if near else "`lilliput recipe list` and `lilliput runs` list both",
+    )

@@ -59,6 +59,10 @@ def model(folder):
     return lilliput.load(folder, device="cpu")
 
 
+def test_a_model_says_which_it_is(model, folder):
+    assert str(folder) in repr(model) and "parameters" in repr(model) and "cpu" in repr(model)
+
+
 def test_importing_the_package_imports_nothing_heavy():
     import subprocess
     import sys

@@ -323,7 +323,7 @@ def test_what_is_no_run_and_no_model_is_refused(shop, kind):
     (shop / "text.txt").write_text("a text\n")
     before = contents(shop)
     for command in ("train", "data", "publish", "plan", "clean", "eval"):
-        refused(command, kind, folder=shop, says=kind if command != "clean" else "no run")
+        assert kind in refused(command, kind, folder=shop)
     for command in (("generate", kind), ("chat", kind), ("score", kind, "--choice", "a")):
         refused(*command, folder=shop, where=kind)
     refused("eval", kind, "--suite", "smoke", folder=shop, says=kind)

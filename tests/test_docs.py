@@ -32,9 +32,9 @@ TRAINING = {"run", "tokenizer", "data", "train", "publish", "sweep"}
 SMALL = shlex.split(
     "--set tokenizer.vocab=1024 --set model.vocab=1024 --set model.layers=1 --set timeline.pretrain.tokens=20480"
 )
-OWN = ("own-text", "my_model", "my_mixer", "mine")
+OWN = ("own-text", "my_model", "my_mixer", "mine", "averaging")
 """Recipes that pages change or define, so that `--shrink` would hide what they say."""
-ELSEWHERE = ("make ", "pip install")
+ELSEWHERE = ("make ", "pip install", "python3 -m venv")
 """Commands that install: `make test` is how this test came to run."""
 BLOCK = re.compile(r"^```(sh|python|yaml)\n(.*?)^```", flags=re.M | re.S)
 

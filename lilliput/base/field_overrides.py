@@ -70,6 +70,14 @@ def _override(value: Any, changes: list[_Change]) -> Any:
         raise RecipeError(str(error), where=changes[-1].where, hint="give a value that fits") from error
 
 
+_KINDS: dict[type, str] = {
+    bool: "true or false",
+    int: "a whole number, e.g. 12 or 5e6",
+    float: "a number, e.g. 0.5 or 2e6",
+}
+"""What is asked for where a value of a kind is there now."""
+
+
 def _key_of(value: Any, key: str, where: str) -> str:
     """The name of the part of `value` that a path means by `key`: of a tuple, its place."""
     if isinstance(value, tuple):
@@ -130,7 +138,7 @@ def _parse(old: Any, text: str, path: str, kind: Any) -> Any:
         if is_dataclass(old)
         else "give texts with commas between them, or a tuple, '(1, 2)'"
         if isinstance(old, tuple)
-        else "give a value of the same kind",
+        else f"give {_KINDS.get(type(old), 'a value of the same kind')}",
     )
 
 

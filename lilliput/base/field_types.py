@@ -41,7 +41,7 @@ def type_fits(kind: type, wanted: Any) -> bool:
     if origin in (Union, UnionType):
         return any(type_fits(kind, part) for part in get_args(wanted))
     if getattr(wanted, "_is_protocol", False):
-        return _asked(wanted) <= {*dir(kind), *(field.name for field in fields(kind))}
+        return asked(wanted) <= {*dir(kind), *(field.name for field in fields(kind))}
     return isinstance(wanted, type) and issubclass(kind, wanted)
 
 
@@ -52,8 +52,8 @@ def homes(wanted: Any) -> set[str]:
     return {home for part in get_args(wanted) for home in homes(part)}
 
 
-def _asked(protocol: type) -> set[str]:
-    """What a protocol asks for."""
+def asked(protocol: type) -> set[str]:
+    """Return the names of the methods and properties that a protocol asks for."""
     return {name for name in vars(protocol) if not name.startswith("_") or name == "__call__"}
 
 
@@ -81,6 +81,6 @@ def fits(value: Any, kind: Any) -> bool:
     if kind is None or kind is NoneType:
         return value is None
     if getattr(kind, "_is_protocol", False):
-        return is_dataclass(value) and all(hasattr(value, name) for name in _asked(kind))
+        return is_dataclass(value) and all(hasattr(value, name) for name in asked(kind))
     kind = Mapping if origin is not None and issubclass(origin, Mapping) else kind
     return isinstance(value, kind) if isinstance(kind, type) else True

@@ -95,7 +95,8 @@ def code_for(run: Path, types: Collection[str]) -> Loaded | None:
             f"the recipe has parts of its own ({needed}), and the code of the run that defines them was not allowed to "
             f"run: {', '.join(listed(code))}",
             where=str(folder_of(run, code)),
-            hint="read it, then add --trust-code if it may run here (in Python: trust_code=True)",
+            hint="read it, then add --trust-code if it may run here (in Python: trust_code=True); or give your "
+            f"recipe file and this run: {code.main} --out {run}",
         )
     return Loaded(code)
 

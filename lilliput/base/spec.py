@@ -48,7 +48,7 @@ def to_plain(value: Any) -> Any:
     raise RecipeError(
         f"{value!r} of type {type(value).__name__} cannot be part of a recipe",
         where="a spec's field",
-        hint="use numbers, text, tuples, dicts and frozen dataclasses only",
+        hint="use numbers, text, tuples, dicts and classes with @dataclass(frozen=True, kw_only=True) above them",
     )
 
 
@@ -195,5 +195,6 @@ def _own_type(name: Any, where: str) -> type:
 def unknown_name(key: str, known: Iterable[str], where: str) -> RecipeError:
     """The error for a name that is not there, with the nearest ones that are."""
     known = sorted(known)
-    near = difflib.get_close_matches(key, known, n=3) or known
-    return RecipeError(f"{key!r} is unknown", where=where, hint=f"nearest names: {', '.join(near)}")
+    near = difflib.get_close_matches(key, known, n=3)
+    hint = f"nearest names: {', '.join(near)}" if near else f"there are: {', '.join(known)}"
+    return RecipeError(f"{key!r} is unknown", where=where, hint=hint)

@@ -9,8 +9,9 @@ from rich.text import Text
 def fitted(table: Table, console: Console) -> RenderableType:
     """A table as it fits into a console.
 
-    Its columns get the width of their longest words at least, and what is left goes to those that want more. Where even
-    the words do not fit side by side, every row is a list of its cells by the names of their columns.
+    Its columns get the width of their longest words at least, those that are not to wrap that of their longest cells
+    if there is room, and what is left goes to those that want more. Where even the words do not fit side by side, every
+    row is a list of its cells by the names of their columns.
     """
     options = console.options.update(width=10_000)  # what it would like to have
     columns = [[column.header, *column.cells] for column in table.columns]
@@ -20,6 +21,9 @@ def fitted(table: Table, console: Console) -> RenderableType:
     room = console.width - beside
     if sum(wanted) <= room:
         return table
+    whole = [of[column.no_wrap] for column, *of in zip(table.columns, least, wanted, strict=True)]
+    if sum(whole) <= room:
+        least = whole
     if sum(least) > room:
         return _listed(table, console)
     for column, width in zip(table.columns, _shared(least, wanted, room), strict=True):

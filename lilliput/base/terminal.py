@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.padding import Padding
 from rich.segment import Segment
 from rich.status import Status
 from rich.table import Table
@@ -44,9 +45,14 @@ class Terminal(Console):
         super().__init__(markup=False, emoji=False, highlight=False, **settings)
 
     def print(self, *objects: Any, **how: Any) -> None:
-        """Print; tables as they fit (`tables.py`), and long lines in a terminal cut between words."""
+        """Print; tables as they fit (`tables.py`), and long lines in a terminal cut between words.
+
+        A line that is cut goes on below its beginning. In a file or a pipe those with `soft_wrap` are whole, however
+        long, so that they are found there.
+        """
         if self.is_terminal and "end" not in how:
             how |= {"soft_wrap": False}
+            objects = tuple(_hanging(one) for one in objects)
         super().print(*(fitted(one, self) if isinstance(one, Table) else one for one in objects), **how)
 
     def render_str(self, text: str, **how: Any) -> Text:
@@ -61,6 +67,13 @@ class Terminal(Console):
     def status(self, status: RenderableType, **how: Any) -> Status:
         """A line that changes, beside a spinner."""
         return _Status(_plain(status), console=self, **how)
+
+
+def _hanging(shown: Any) -> Any:
+    """A line with blanks before it, so that all it is cut into has them."""
+    if not isinstance(shown, str) or "\n" in shown or not (blanks := len(shown) - len(shown.lstrip(" "))):
+        return shown
+    return Padding(_plain(shown.lstrip(" ")), (0, 0, 0, blanks), expand=False)
 
 
 class _Status(Status):

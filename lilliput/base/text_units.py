@@ -18,6 +18,11 @@ def flops(value: float) -> str:
     return f"{value:.2e}".replace("e+", "e") if value else "0"
 
 
+def operations_rate(value: float) -> str:
+    """Floating-point operations a second: `35.6 GFLOP/s`."""
+    return _scaled(value, 1_000, tuple(f" {unit}FLOP/s" for unit in ("", "k", "M", "G", "T", "P")))
+
+
 def duration(seconds: float) -> str:
     """A time in its two largest units: `4 h 12 min`; below a minute in seconds or milliseconds."""
     if seconds < 0.9995:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lilliput.base.errors import LilliputError, RunError
+from lilliput.base.missing_run import near_folders
 
 if TYPE_CHECKING:
     from lilliput.api import Model
@@ -48,8 +49,8 @@ def subject(name: str, out: Path | None, *, trust_code: bool = False) -> "Path |
             where="--out",
             hint=f"leave --out out, or name the recipe of the run: RECIPE --out {out}",
         )
-    elif not folder.exists() and (near := _near(name)):
-        raise RunError("there is no such folder", where=name, hint=f"nearest names: {', '.join(near)}")
+    elif not folder.exists() and (error := _missing(folder)):
+        raise error
     release = last_release(folder)
     if release is None and (folder / "recipe.json").is_file():
         with using(code):
@@ -60,13 +61,24 @@ def subject(name: str, out: Path | None, *, trust_code: bool = False) -> "Path |
     return release or folder
 
 
-def _near(name: str) -> list[str]:
-    """Folders beside one that is not there, and recipes, of nearly its name."""
+def _missing(folder: Path) -> RunError | None:
+    """The error for a folder that is not there; one below runs/ may be that of a recipe which was not run yet.
+
+    None where no name is near: other arguments are looked at before such a folder is refused.
+    """
     from lilliput.recipe import names
 
-    parent = Path(name).parent
-    beside = [str(one) for one in parent.iterdir() if one.is_dir()] if parent.is_dir() else []
-    return difflib.get_close_matches(name, [*beside, *names("lilliput.recipes")], n=3)
+    recipes = names("lilliput.recipes")
+    if folder.parent == Path("runs") and folder.name in recipes:
+        return RunError("there is no such folder", where=str(folder), hint=f"`lilliput run {folder.name}` makes it")
+    near = near_folders(folder)
+    if not near and folder.parent == Path():
+        near = difflib.get_close_matches(folder.name, recipes, n=3)
+    return (
+        RunError("there is no such folder", where=str(folder), hint=f"nearest names: {', '.join(near)}")
+        if near
+        else None
+    )
 
 
 def opened(name: str, out: Path | None, device: str, *, trust_code: bool = False) -> "Model":

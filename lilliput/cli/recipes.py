@@ -1,6 +1,7 @@
 """Recipes before they run: list, show, copy, plan, and variants side by side."""
 
 import json
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,7 +49,7 @@ def list_recipes(as_json: JsonOption = False) -> None:
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    table = Table("recipe", "what it is", "parameters of its releases", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table("recipe", "what it is", "parameters", box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         about = f"{row['about']} Cannot run yet: parts of it are not built." if row["not_implemented"] else row["about"]
         table.add_row(row["name"], about, "\n".join(f"{size:,}" for size in row["releases"].values()))
@@ -89,10 +90,14 @@ def copy_recipe(
     if file.exists():
         raise LilliputError(f"{file} is there already", where="recipe copy", hint="name another file after the recipe")
     check_name("recipe", file.stem, f"recipe copy ... {file}")
-    text, named = source.read_text(encoding="utf-8"), f'name="{load_recipe(recipe).name}"'
-    write_text(file, text.replace(named, f'name="{file.stem}"'))
-    kept = "" if named in text else f", whose name is still that of {recipe}"
-    console.print(f"copied{kept}; change it, then: lilliput plan {file}", soft_wrap=True)
+    text, old = source.read_text(encoding="utf-8"), load_recipe(recipe).name
+    text = text.replace(f'name="{old}"', f'name="{file.stem}"')
+    text = re.sub(rf"(lilliput \w+) {re.escape(old)}(?![\w-])", rf"\1 {file}", text)
+    text = text.replace('"""', f'"""{file.stem}, a copy of {old}.\n\n', 1)
+    write_text(file, text)
+    name = load_recipe(str(file)).name
+    told = f"copied: the recipe {name}, whose run will be runs/{name}; change it, then: lilliput plan {file}"
+    console.print(told, soft_wrap=True)
 
 
 @app.command()

@@ -52,13 +52,16 @@ def runs(
             f"no run in {root}, which {what if root.is_dir() else 'is not there'}; `lilliput run quickstart` makes one"
         )
         return
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("run", "recipe", "state", "releases", "MB", "changed"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("MB", "changed"))
+    if root != RUNS:
+        table.title, table.title_justify = f"below {root}", "left"
     for one in found:
         size, changed = f"{one.size / 1e6:,.1f}", f"{one.changed:%Y-%m-%d %H:%M}"
         releases = [f"{name} (outdated)" if name in one.outdated else name for name in one.releases]
-        table.add_row(str(one.folder), one.recipe, one.state, "\n".join(releases), size, changed)
+        inside = one.folder if root in (RUNS, one.folder) else one.folder.relative_to(root)
+        table.add_row(str(inside), one.recipe, one.state, "\n".join(releases), size, changed)
     if found:
         console.print(table)
     for one in found:

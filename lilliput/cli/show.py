@@ -48,11 +48,11 @@ def show_evaluation(evaluation: dict[str, Any], title: str) -> None:
     """Scores and averages of a model."""
     console.print(score_table(evaluation["scores"], title))
     for score in (score for score in evaluation["scores"] if score["note"]):
-        console.print(f"  {score['task']}, {score['metric']}: {score['note']}")
+        console.print(f"  {score['task']}, {score['metric']}: {score['note']}", soft_wrap=True)
     for average in evaluation["averages"]:
         stderr = average["stderr"]
         shares = f"{100 * average['value']:.2f}{'' if stderr is None else f' ± {100 * stderr:.2f}'}"
-        console.print(f"  {average['name']}: {shares}  [{average['formula']}]")
+        console.print(f"  {average['name']}: {shares}  [{average['formula']}]", soft_wrap=True)
 
 
 def show_release(folder: Path, run: Path) -> None:
@@ -60,9 +60,11 @@ def show_release(folder: Path, run: Path) -> None:
     evaluation = read_json(run / "evals" / f"{folder.name}.json")
     show_evaluation(evaluation, str(folder))
     for name, value in evaluation["baselines"].items():
-        console.print(f"  for scale, held-out bits per byte of {name.replace('_', ' ')}: {value:.4f}")
+        console.print(f"  for scale, held-out bits per byte of {name.replace('_', ' ')}: {value:.4f}", soft_wrap=True)
     sample = evaluation["samples"][0]
     console.print()
     console.print(sample["prompt"], style="bold")
     console.print(sample["text"].strip())
-    console.print(f"\nthe model is in {folder}; its card is {folder / 'README.md'}\n")
+    if others := len(evaluation["samples"]) - 1:
+        console.print(f"(lilliput report {run} shows {others} more)", soft_wrap=True)
+    console.print(f"\nthe model is in {folder}; its card is {folder / 'README.md'}\n", soft_wrap=True)

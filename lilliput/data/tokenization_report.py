@@ -23,7 +23,8 @@ def lines_of(made: Mapping[str, Any], split: Split) -> Iterator[str]:
     """What became of a corpus, by the outputs of its part of the run."""
     sides = made["sides"]
     parts = [
-        f"{side} " + ", ".join(f"{sides[side][key]:,} {key}" for key in COUNTED if key in sides[side]) for side in SIDES
+        f"{side} " + ", ".join(_counted(sides[side][key], key) for key in COUNTED if key in sides[side])
+        for side in SIDES
     ]
     yield f"{'; '.join(parts)}; text {made['text_sha256'][:12]}"
     if made.get("held_out"):
@@ -33,6 +34,10 @@ def lines_of(made: Mapping[str, Any], split: Split) -> Iterator[str]:
     for side in SIDES:
         if counts := lost(sides[side]):
             yield f"{side} {in_words(counts)}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what.removesuffix('s') if count == 1 else what}"
 
 
 class ProgressLines:
@@ -59,5 +64,5 @@ def _how_far(encoding: TokenizationProgress) -> str:
     if encoding.share is not None:
         parts.append(f"{100 * encoding.share:.0f}% of the corpus")
     if encoding.left is not None:
-        parts.append(f"{duration(encoding.left)} left")
+        parts.append(f"{duration(max(1.0, encoding.left))} left")
     return ", ".join(parts)

@@ -10,17 +10,19 @@ from pathlib import Path
 from lilliput.base.errors import LilliputError
 from lilliput.base.files import write_text
 from lilliput.base.terminal import Terminal
+from lilliput.generate.wrapping import Wrapping
 
 Messages = list[dict[str, str]]
 Answer = Callable[[Messages, int], Generator[str, None, str]]
 """Messages so far and a seed -> what the model writes, piece by piece, and `stop` or `length`: why it ended."""
 
+NAME = "model "
 HELP = """\
 /help         this list
 /regenerate   another answer to the last message
 /reset        forget what was said
 /save FILE    add the conversation to a .jsonl file, a row of which can be trained on
-/quit         end, as Ctrl-D does
+/quit, /exit  end, as Ctrl-D does
 Ctrl-C ends an answer that is being written. Arrow keys edit the line, and bring earlier ones back."""
 
 
@@ -59,7 +61,8 @@ class Chat:
         Args:
             read: shows a prompt and returns a line; raises EOFError at the end.
         """
-        if sys.stdin.isatty():
+        is_watched = sys.stdin.isatty()
+        if is_watched:
             with suppress(ImportError):  # Windows has an editor of its own
                 import readline  # noqa: F401 - `input` has arrow keys and history from then on
         if isinstance(sys.stdin, TextIOWrapper):
@@ -67,13 +70,15 @@ class Chat:
         self._console.print("Ctrl-D ends it, /help says what else there is.", style="dim")
         while True:
             try:
-                said = read("you   ").strip()
+                said = read("you   " if is_watched else "").strip()
             except EOFError:
+                if is_watched:
+                    self._console.print()  # the prompt stands on the line
                 return
             except KeyboardInterrupt:
                 self._console.print("\nCtrl-D ends it.", style="dim")
                 continue
-            if said == "/quit":
+            if said in ("/quit", "/exit"):
                 return
             try:
                 self._obey(said) if said.startswith("/") else self._say(said)
@@ -91,6 +96,7 @@ class Chat:
                 self._console.print(HELP, style="dim")
             case "/reset":
                 self._messages = list(self._begin)
+                self._console.print("what was said is forgotten", style="dim")
             case "/regenerate":
                 if self._messages == self._begin:
                     raise _refused("there is no answer yet", line, "say something first")
@@ -105,18 +111,19 @@ class Chat:
         self._answers += 1
         written, ended = "", "length"
         pieces = self._answer(self._read(messages), self._seed + self._answers)
-        self._console.print("model ", style="bold", end="")
+        self._console.print(NAME, style="bold", end="")
+        shown = Wrapping(self._console.width, len(NAME)) if self._console.is_terminal else None
         try:
             while True:
                 piece = next(pieces)
                 written += piece
-                self._console.print(piece, end="", soft_wrap=True)
+                self._console.print(shown.add(piece) if shown else piece, end="", soft_wrap=True)
         except StopIteration as end:
             ended = end.value
         except KeyboardInterrupt:
             ended = "interrupt"
         finally:
-            self._console.print()
+            self._console.print(shown.rest() if shown else "", soft_wrap=True)
         if ended != "stop":
             why = "Ctrl-C" if ended == "interrupt" else "its limit: --max-new-tokens allows more"
             self._console.print(f"(cut by {why})", style="dim")

@@ -13,6 +13,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from lilliput.base.protocols import check_module
 from lilliput.base.spec import check_range
 from lilliput.nn.ffn import FFN, FFNSpec
 from lilliput.nn.mixer import Mixer, MixerSpec, State
@@ -84,6 +85,9 @@ class Block(nn.Module):
         self.ffn_norm = norm.build(width)
         self.ffn = ffn.build(width)
         self.ffn_gate = gate.build()
+        check_module(self.mixer, Mixer, built_by=mixer)
+        check_module(self.ffn, FFN, built_by=ffn)
+        check_module(self.mixer_norm, Norm, built_by=norm)
 
     def forward(self, x: Tensor, document_ids: Tensor | None, *shared: Tensor) -> Tensor:
         """Whole rows: [B, L, D], document numbers [B, L] and what mixers share -> [B, L, D]."""

@@ -6,6 +6,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import nn
 
+from lilliput.base.errors import RecipeError
 from lilliput.base.files import seed_of
 
 RESIDUAL_OUTPUTS = ("mixer.output.weight", "ffn.down.weight")
@@ -51,8 +52,34 @@ def fill(model: nn.Module, seed: int, *, std: float, outputs: float) -> None:
         if isinstance(module, nn.Linear | nn.Embedding):
             key = f"{name}.weight"
             fill_normal(module.weight, outputs if key.endswith(RESIDUAL_OUTPUTS) else std, f"{seed}/{key}")
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
         elif next(module.parameters(recurse=False), None) is not None:
-            cast(Any, module).reset_parameters()
+            with torch.random.fork_rng(devices=[]):  # those of PyTorch draw from its generator
+                torch.manual_seed(seed_of(f"{seed}/{name}"))
+                cast(Any, module).reset_parameters()
+
+
+def check_fillable(layer: nn.Module) -> None:
+    """Refuse a layer with parameters or buffers that would begin as whatever memory holds.
+
+    Raises:
+        RecipeError: a module of it has parameters and no `reset_parameters`, or a buffer, which no checkpoint has.
+    """
+    for name, module in layer.named_modules():
+        own = [parameter for parameter, _ in module.named_parameters(recurse=False)]
+        if own and not isinstance(module, nn.Linear | nn.Embedding) and not hasattr(module, "reset_parameters"):
+            raise RecipeError(
+                f"{type(module).__name__} has parameters ({', '.join(own)}) and no reset_parameters",
+                where=f"{name} of a layer",
+                hint="define reset_parameters, which fills them in place",
+            )
+        for buffer, _ in module.named_buffers(recurse=False):
+            raise RecipeError(
+                f"{type(module).__name__} has a buffer, {buffer}, which no checkpoint keeps",
+                where=f"{name} of a layer",
+                hint="compute it where it is used, or make it a parameter",
+            )
 
 
 def fill_normal(tensor: torch.Tensor, std: float, key: str) -> None:

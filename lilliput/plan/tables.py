@@ -44,7 +44,7 @@ def show(console: Terminal, plan: dict[str, Any]) -> None:
     """Print what `lilliput.plan.plan` made: models, phases, memory, time and price where measured, what is missing."""
     console.print(Text.assemble((visible(plan["recipe"]), "bold"), f"  {visible(plan['about'])}"))
     console.print(_models(plan))
-    _note(console, f"A vocabulary of {plan['model']['vocabulary']:,} ids at first.")
+    _note(console, f"A vocabulary of {plan['model']['vocabulary']:,} ids{' at first' if plan['growths'] else ''}.")
     if plan["corpora"]:
         console.print(_corpora(plan))
         if any(corpus["estimated"] and corpus["text_bytes"] for corpus in plan["corpora"]):
@@ -140,7 +140,7 @@ def _token_files(corpus: dict[str, Any]) -> str:
 
 
 def _phases(plan: dict[str, Any]) -> Table:
-    table = _table("phases", "steps", "rows x length", "micro-batch", "tokens", "a parameter", "operations")
+    table = _table("phases", "steps", "rows x len", "micro-batch", "tokens", "a parameter", "operations")
     for phase in plan["phases"]:
         table.add_row(
             phase["name"],

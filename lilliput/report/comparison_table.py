@@ -12,10 +12,10 @@ from lilliput.report.scale import short
 def table(found: dict[str, Any]) -> Table:
     """The table for a terminal, of 80 columns at most: intervals stand below their ratios."""
     names = [f"{place}: {run['name']}" for place, run in enumerate(found["runs"], 1)]
-    made = Table(title=f"held-out {found['corpus']}, {', '.join(names)}", title_justify="left")
+    made = Table(title="\n".join([f"held-out {found['corpus']}", *names]), title_justify="left")
     made.box, made.pad_edge, made.collapse_padding = SIMPLE_HEAD, False, True
     for heading in headings(found):
-        made.add_column(heading, justify="right", no_wrap=True)
+        made.add_column(heading.replace(" ", "\n", 1), justify="right", no_wrap=True)
     for row in rows(found):
         made.add_row(*(cell.replace(" (", "\n(") for cell in row))
     return made
@@ -24,8 +24,8 @@ def table(found: dict[str, Any]) -> Table:
 def headings(found: dict[str, Any]) -> list[str]:
     """The first row of the table: of two runs by their numbers, of more with the number of the other run in front."""
     if len(found["against"]) == 1:
-        return ["bits/byte", "tokens 1", "tokens 2", "2 over 1", "time 1", "time 2", "2 over 1"]
-    return ["run", "bits/byte", "tokens 1", "tokens", "over 1", "time 1", "time", "over 1"]
+        return ["bits/byte", "tokens of 1", "tokens of 2", "ratio", "time of 1", "time of 2", "ratio"]
+    return ["run", "bits/byte", "tokens of 1", "its tokens", "ratio", "time of 1", "its time", "ratio"]
 
 
 def rows(found: dict[str, Any]) -> list[list[str]]:

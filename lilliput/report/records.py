@@ -4,9 +4,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lilliput.base.errors import LilliputError, RunError, reading
+from lilliput.base.errors import LilliputError, reading
 from lilliput.base.files import read_json, verify_checksum
 from lilliput.base.hub import reading_only
+from lilliput.base.missing_run import no_run
 from lilliput.base.run_code import UntrustedCodeError
 from lilliput.base.run_folder import RunFolder
 from lilliput.recipe import Recipe, Release, read_recipe, vocabulary_of
@@ -83,11 +84,7 @@ def read_run(folder: Path) -> RunRecord:
         RunError: it is no run, or a file in it is damaged.
     """
     if not (folder / "recipe.json").is_file():
-        raise RunError(
-            "the folder is no run, it has no recipe.json",
-            where=str(folder),
-            hint="give a folder that `lilliput run` or `lilliput train` made; `lilliput runs` lists them",
-        )
+        raise no_run(folder)
     with reading_only(), reading(folder, HINT, "the records of the run cannot be read"):
         return _run(folder)
 

@@ -7,14 +7,16 @@ print(run.scores(), run.model().generate("Once"))
 print(lilliput.evaluate_model(run.releases[-1], "open-slm").plain())
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from lilliput.api import Model, last_release, load, releases, warn_if_outdated
+from lilliput.api import Model, folder_named, last_release, load, releases, warn_if_outdated
 from lilliput.base.errors import LilliputError, RunError, reading
 from lilliput.base.files import read_json
 from lilliput.base.terminal import Terminal
@@ -33,6 +35,15 @@ from lilliput.train.metrics_file import Line, read_metrics
 
 Sources = Mapping[str, str | Sequence[str]]
 """Files, folders or patterns by the name of a corpus."""
+ARGUMENTS = {
+    "--set": "overrides",
+    "--source": "sources",
+    "--more-tokens": "more_tokens",
+    "--out": "folder",
+    "--machine": "machine",
+    "--shrink": "shrink",
+}
+"""Of the functions here, by the options of the commands."""
 NOTHING: Sources = MappingProxyType({})
 
 
@@ -181,7 +192,8 @@ def evaluate_model(
     """Score a model on a suite, or on tasks of one's own, by lm-evaluation-harness, as `lilliput eval` does.
 
     Args:
-        model: a model folder, or a run folder: its last release is scored, or what it has trained where there is none.
+        model: a model folder, or a run folder, also by the name of its recipe: its last release is scored, or what it
+            has trained where there is none.
         suite: `open-slm` unless told, `odinnext`, `mtlm`, `smoke`, or another that `lilliput eval --help` names.
         tasks: only these of its tasks.
         task_files: YAML files of tasks, as the harness has them, instead of a suite.
@@ -206,7 +218,7 @@ def evaluate_model(
             where="evaluate_model(...)",
             hint="ask for one after the other; tasks are names of a suite's, task_files files of your own",
         )
-    found = _subject(Path(_path(model, "the model")), trust_code=trust_code)
+    found = _subject(folder_named(Path(_path(model, "the model"))), trust_code=trust_code)
     items = items_of(Path(eval_data) if eval_data is not None else None)
     settings: dict[str, Any] = {
         "device": Machine(device=device).resolved().device,
@@ -253,21 +265,40 @@ def _aim(
     if not isinstance(where, Machine | None):
         raise LilliputError(f"{machine!r:.80} is no machine", where="machine", hint='give "cpu", or Machine(...)')
     out = None if folder is None else Path(_path(folder, "the folder"))
-    if isinstance(recipe, Recipe):
-        made = changed(recipe, shrink, options, files, more)
-        out = out or Path("runs") / (f"{made.name}-shrunk" if shrink else made.name)
-        return Target(recipe=made, folder=out, command=None), where
-    found = find_target(
-        _path(recipe, "the recipe"),
-        meet=lambda run: allow_code(run) if trust_code else None,
-        out=out,
-        overrides=options,
-        sources=files,
-        shrunk=shrink,
-        machine=machine if isinstance(machine, str) else None,
-        more_tokens=more,
-    )
+    with _as_arguments():
+        if isinstance(recipe, Recipe):
+            made = changed(recipe, shrink, options, files, more)
+            out = out or Path("runs") / (f"{made.name}-shrunk" if shrink else made.name)
+            return Target(recipe=made, folder=out, command=None), where
+        found = find_target(
+            _path(recipe, "the recipe"),
+            meet=lambda run: allow_code(run) if trust_code else None,
+            out=out,
+            overrides=options,
+            sources=files,
+            shrunk=shrink,
+            machine=machine if isinstance(machine, str) else None,
+            more_tokens=more,
+        )
     return found, where
+
+
+@contextmanager
+def _as_arguments() -> Iterator[None]:
+    """Let errors that name options of the command line name the arguments of Python instead."""
+    try:
+        yield
+    except LilliputError as error:
+        error.where, error.hint = _spoken(error.where), _spoken(error.hint)
+        raise
+
+
+def _spoken(text: str) -> str:
+    text = re.sub(r"--set ([\w.]+=\S+)", r'overrides=["\1"]', text)
+    text = re.sub(r"--source ([\w.:-]+)=(\S+)", r'sources={"\1": "\2"}', text)
+    for option, argument in ARGUMENTS.items():
+        text = re.sub(rf"{option}(?![\w-])", argument, text)
+    return text
 
 
 def _texts(value: Any, name: str, example: str) -> list[str]:

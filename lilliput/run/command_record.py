@@ -9,6 +9,7 @@ from pathlib import Path
 from lilliput.base.errors import LilliputError, reading
 from lilliput.base.field_overrides import override_all
 from lilliput.base.files import hash_of
+from lilliput.base.missing_run import no_run
 from lilliput.base.own_code import Loaded, using
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import from_plain, to_plain
@@ -46,18 +47,8 @@ class Command:
             RecipeError: a name, a field or a value does not exist.
             DataError: a source is no file.
         """
-        if Path(self.recipe).is_dir():
-            raise LilliputError(
-                f"the folder {self.recipe} is no run, it has no recipe.json",
-                where="the command line",
-                hint="give the folder that `lilliput run` made, or a recipe by name (`lilliput recipe list`)",
-            )
-        if os.sep in self.recipe and not self.recipe.endswith(".py"):
-            raise LilliputError(
-                f"there is no folder {self.recipe}",
-                where="the command line",
-                hint="`lilliput runs` lists the runs, `lilliput recipe list` the recipes",
-            )
+        if Path(self.recipe).is_dir() or (os.sep in self.recipe and not self.recipe.endswith(".py")):
+            raise no_run(Path(self.recipe))
         return self._made(self)
 
     def _made(self, read: "Command") -> Recipe:
@@ -147,7 +138,7 @@ def changed(
         recipe = replace(recipe, split=split)
     given: dict[str, list[str]] = {}
     for one in sources:
-        corpus, path = _pair(one, "--source", "fineweb-edu=texts/*.jsonl")
+        corpus, path = _pair(one, "--source", f"{next(iter(recipe.corpora))}={one.strip('=') or 'texts'}")
         given.setdefault(corpus, []).append(path)
     recipe = with_sources(recipe, {corpus: tuple(paths) for corpus, paths in given.items()})
     recipe = override_all(recipe, [_pair(one, "--set", "seed=1") for one in overrides])

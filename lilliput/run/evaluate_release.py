@@ -1,5 +1,6 @@
 """What a release is worth: its scores, what anybody's models score beside it, and a few texts it wrote."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice, pairwise
@@ -157,7 +158,7 @@ class Assessor:
             texts = [render([{"role": "user", "content": question}], generation_prompt=True) for question in shown]
         else:
             heldout_texts = filter(None, (text for _, text in heldout.heldout_texts()))
-            shown = texts = [text[:SAMPLE_PROMPT] for text in islice(heldout_texts, SAMPLES)]
+            shown = texts = [_beginning(text) for text in islice(heldout_texts, SAMPLES)]
         # A tokenizer may put a token before a text; conversations begin as they were trained, with a message.
         encoder = Encoder(published.tokenizer, where="the held-out texts")
         prompts = [ids.tolist() for ids in encoder.stream(texts, add_special_tokens=chats is None)]
@@ -174,6 +175,14 @@ class Assessor:
             max_new_tokens=SAMPLE_TOKENS,
         )
         return "".join(pieces)
+
+
+def _beginning(text: str) -> str:
+    """The beginning of a text that a sample goes on from, to the end of a word where it has words."""
+    if len(text) <= SAMPLE_PROMPT:
+        return text
+    whole = re.match(r".*\S(?=\s)", text[: SAMPLE_PROMPT + 1], flags=re.S)
+    return whole[0] if whole and len(whole[0]) > SAMPLE_PROMPT / 2 else text[:SAMPLE_PROMPT]
 
 
 def _first(texts: Iterable[str], size: int) -> Iterator[str]:

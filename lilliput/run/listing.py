@@ -10,6 +10,7 @@ from typing import Any
 from lilliput.base import ownership
 from lilliput.base.errors import LilliputError, reading
 from lilliput.base.files import PARTIAL, read_json, verify_checksum, write_bytes
+from lilliput.base.missing_run import no_run
 from lilliput.base.ownership import below, check_name, check_ours, foreign
 from lilliput.base.run_folder import RunFolder
 from lilliput.data.partial_shards import partial_folders
@@ -192,7 +193,9 @@ def _recipe(folder: Path) -> dict[str, Any]:
     """The recipe of a run as plain values, its names checked: they become paths."""
     hint = "give a folder that `lilliput run` made; `lilliput runs` lists them"
     path = folder / "recipe.json"
-    with reading(folder, hint, "the folder is no run, or its recipe.json is damaged"):
+    if not path.is_file():
+        raise no_run(folder)
+    with reading(folder, hint, "its recipe.json is damaged"):
         recipe = verify_checksum(read_json(path))
         check_name("recipe", recipe["name"], str(path))
         for name in recipe["corpora"]:

@@ -18,6 +18,7 @@ from lilliput.base.errors import LilliputError, RunError
 from lilliput.base.files import hash_of, sha256
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
+from lilliput.data.chat_rows import ChatData
 from lilliput.evals.question_files import Items
 from lilliput.growth.growth import Lineage
 from lilliput.model import copy_weights
@@ -25,6 +26,7 @@ from lilliput.publish.lineage import after, grown, phase_seed
 from lilliput.recipe import Recipe, Release
 from lilliput.report.loss_plot import plot_loss
 from lilliput.report.page import REPORT, write_report
+from lilliput.report.records import ANSWERS, TEXT
 from lilliput.run.prepare import Preparation
 from lilliput.run.release import Publisher
 from lilliput.run.reproducibility import keep
@@ -187,6 +189,7 @@ class Walk:
         plan = StepPlan(phase)
         reader, bytes_per_token = phase.data.open(tokens), phase.data.bytes_per_token(tokens)
         self._say(f"{phase.name}: {_passes(phase, reader.tokens_available)}")
+        self._say(f"{phase.name}: {_units(self._recipe, phase)}")
         metrics = folder / "metrics.jsonl"
 
         left_at = last_step(metrics)
@@ -344,10 +347,20 @@ def _resuming(step: int, steps: int, left_at: int) -> str:
     return f"resumes at step {step:,} of {steps:,}{lost}"
 
 
+def _units(recipe: Recipe, phase: Phase) -> str:
+    """What the held-out numbers of a phase are in, by corpus."""
+    named: dict[str, list[str]] = {}
+    for name in phase.data.corpora:
+        named.setdefault(ANSWERS if hasattr(recipe.corpora[name], "conversations") else TEXT, []).append(name)
+    told = "; ".join(f"{', '.join(names)} in {unit}" for unit, names in named.items())
+    return f"held-out {told}, lower is better"
+
+
 def _passes(phase: Phase, available: int) -> str:
     """How often a phase reads what there is, and what to do where that is too often."""
     passes = int(phase.tokens) / max(1, available)
     told = f"reads {int(phase.tokens):,} tokens, {passes:.{1 if passes >= 0.1 else 3}f} passes over {available:,}"
+    told += " (whole rows, with their empty ends)" if isinstance(phase.data, ChatData) else ""
     if passes < MANY:
         return told
     return f"{told}; so many teach it by heart: --set timeline.{phase.name}.tokens={4 * available} makes it four"

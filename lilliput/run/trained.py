@@ -99,6 +99,12 @@ def load_trained(recipe: str | PathLike[str] | Recipe, folder: str | PathLike[st
         to_plain(recipe)  # its types are known from now on
         code = code_of(recipe)
     else:
+        if str(folder).endswith(".py") or (not str(recipe).endswith(".py") and Path(recipe).is_dir()):
+            raise RunError(
+                f"{str(recipe)!r} stands where the recipe belongs, and {str(folder)!r} where the folder does",
+                where="load_trained(recipe, folder)",
+                hint=f"write load_trained({str(folder)!r}, {str(recipe)!r})",
+            )
         code = [recipe_and_code(str(recipe))[1]]
     with using(*code):
         published = read_trained(Path(folder)).published

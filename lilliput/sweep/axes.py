@@ -39,7 +39,7 @@ class Setting:
     """One combination of swept values."""
 
     name: str
-    """Such as `lr=0.003,layers=4`; a safe name of a folder. Where nothing but the seed is varied, the recipe's."""
+    """Such as `lr=0.003,mixer=GQA`; a safe name of a folder. Where nothing but the seed is varied, the recipe's."""
     values: Mapping[str, Any]
     """The value at each swept path: a number, a text or a boolean; a part as it is written."""
 
@@ -70,19 +70,13 @@ def read_over(text: str) -> Over:
     """What `--over path=a,b,c` says; commas in brackets belong to a value.
 
     Raises:
-        RecipeError: it names no path, a value is empty, or there is nothing to compare.
+        RecipeError: it names no path, or a value is empty.
     """
     path, equals, values = text.partition("=")
     over = Over(path=path.strip(), values=tuple(value.strip() for value in split(values)))
     if not (over.path and equals and all(over.values)):
         raise RecipeError(
             f"{text!r} is no path with values", where="--over", hint="write e.g. --over timeline.pretrain.clip=0.5,1"
-        )
-    if len(over.values) == 1:
-        raise RecipeError(
-            f"{over.values[0]!r} is the only value of {over.path}, so there is nothing to compare it with",
-            where=f"--over {text}",
-            hint=f"give several with commas between them, or use --set {text}",
         )
     return over
 
@@ -97,8 +91,8 @@ def settled(recipe: Recipe, overs: Sequence[Over], fixed: Iterable[str] = (), *,
         seeds: how many; several are something to vary, too.
 
     Raises:
-        RecipeError: a path or a value does not fit the recipe, two are the same, a path is not free, or nothing is
-            varied.
+        RecipeError: a path or a value does not fit the recipe, two are the same or one is alone, a path is not free, or
+            nothing is varied.
     """
     if not overs and seeds == 1:
         raise RecipeError(
@@ -123,6 +117,13 @@ def settled(recipe: Recipe, overs: Sequence[Over], fixed: Iterable[str] = (), *,
                     hint="give each value once; --seeds repeats them all",
                 )
             values[_spelled(value)] = text
+        if len(over.values) == 1:
+            text = f"{over.path}={over.values[0]}"
+            raise RecipeError(
+                f"{over.values[0]!r} is the only value of {over.path}, so there is nothing to compare it with",
+                where=f"--over {text}",
+                hint=f"give several with commas between them, or use --set {text}",
+            )
         if path in taken:
             raise RecipeError(
                 f"{over.path} is given twice",
@@ -134,13 +135,14 @@ def settled(recipe: Recipe, overs: Sequence[Over], fixed: Iterable[str] = (), *,
     return found
 
 
-def variants(recipe: Recipe, overs: Sequence[Over], seeds: Sequence[int]) -> list[Variant]:
+def variants(recipe: Recipe, overs: Sequence[Over], seeds: Sequence[int], *, in_full: bool = False) -> list[Variant]:
     """All variants, seed after seed, so that early results compare all settings.
 
     Args:
         recipe: what is varied.
         overs: settled.
         seeds: of the variants.
+        in_full: whether names spell parts out with their fields, as in sweeps of format 1.
 
     Raises:
         RecipeError: a combination of values does not fit.
@@ -150,7 +152,9 @@ def variants(recipe: Recipe, overs: Sequence[Over], seeds: Sequence[int]) -> lis
     for texts in product(*(over.values for over in overs)):
         changed = _changed(recipe, [(over.path, text) for over, text in zip(overs, texts, strict=True)])
         values = {over.path: _found(changed, over.path, over.of_parts)[1] for over in overs}
-        name = ",".join(f"{labels[path]}={_spelled(value).replace(', ', ',')}" for path, value in values.items())
+        spelled = {path: _spelled(value).replace(", ", ",") for path, value in values.items()}
+        short = spelled if in_full else {over.path: _brief(spelled[over.path], over) for over in overs}
+        name = ",".join(f"{labels[path]}={value}" for path, value in short.items())
         overrides = tuple(f"{path}={_spelled(value)}" for path, value in values.items())
         made.append((Setting(name=_safe(name or recipe.name), values=values), changed, overrides))
     return [
@@ -228,6 +232,17 @@ def _spelled(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     return str(value)
+
+
+def _brief(spelled: str, over: Over) -> str:
+    """A part by its type alone if it is the first of this type; values that come later leave that as it is."""
+    kind = spelled.partition("(")[0]
+    if not kind or not is_written(spelled):
+        return spelled
+    first = next(value for value in over.values if value.partition("(")[0] == kind)
+    if first.replace(", ", ",") == spelled:
+        return kind
+    return f"{kind}-{hashlib.sha256(spelled.encode()).hexdigest()[:4]}"
 
 
 def _safe(name: str) -> str:

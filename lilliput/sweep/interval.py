@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 LEVEL = 0.95
+MOST = 100
+"""Seeds that anybody would train."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,23 @@ def estimate(values: Sequence[float]) -> Estimate:
         return Estimate(mean=mean, half_width=None)
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
     return Estimate(mean=mean, half_width=student_quantile(count - 1) * deviation / math.sqrt(count))
+
+
+def seeds_to_tell(value: Estimate, count: int) -> int | None:
+    """How many seeds would tell a difference from zero if it and its deviation stay as they are.
+
+    Args:
+        value: of the differences.
+        count: how many they are.
+
+    Returns:
+        None where more than MOST are needed, or there is no interval.
+    """
+    if value.half_width is None:
+        return None
+    deviation = value.half_width * math.sqrt(count) / student_quantile(count - 1)
+    needed = (n for n in range(count, MOST + 1) if abs(value.mean) > student_quantile(n - 1) * deviation / math.sqrt(n))
+    return next(needed, None)
 
 
 def student_quantile(freedom: int, level: float = LEVEL) -> float:

@@ -3,6 +3,7 @@
 import math
 from io import BytesIO
 from itertools import pairwise
+from statistics import median_low
 from typing import Any
 
 from lilliput.report.loss_plot import lettering
@@ -46,6 +47,7 @@ def picture(found: dict[str, Any]) -> bytes:
 
 def _lines(axes: Any, settings: list[dict[str, Any]], paths: list[str], across: str, by: str | None) -> None:
     groups: dict[Any, list[dict[str, Any]]] = {}
+    limit = _limit(settings)
     for setting in settings:
         groups.setdefault(None if by is None else setting["values"][by], []).append(setting)
     places = sorted({setting["values"][across] for setting in settings})
@@ -54,10 +56,12 @@ def _lines(axes: Any, settings: list[dict[str, Any]], paths: list[str], across: 
     for number, (value, group) in enumerate(groups.items()):
         group.sort(key=lambda setting: setting["values"][across])
         shift = APART * (number - (len(groups) - 1) / 2)
+        x = [_beside(places, setting["values"][across], shift, axes.get_xscale()) for setting in group]
+        halves = [min(_half(setting), limit) for setting in group]
         axes.errorbar(
-            [_beside(places, setting["values"][across], shift, axes.get_xscale()) for setting in group],
+            x,
             [setting["mean"] for setting in group],
-            yerr=[_half(setting) for setting in group],
+            yerr=halves,
             color=COLOURS[number % len(COLOURS)],
             marker=MARKERS[number % len(MARKERS)],
             markersize=6,
@@ -65,6 +69,10 @@ def _lines(axes: Any, settings: list[dict[str, Any]], paths: list[str], across: 
             linewidth=1.5,
             label=None if by is None else lettering(f"{label(by, paths)} = {_shown(value)}"),
         )
+        for place, half, setting in zip(x, halves, group, strict=True):
+            if _half(setting) > limit:
+                ends = [setting["mean"] - half, setting["mean"] + half]
+                _arrows(axes, [place] * 2, ends, "v^", COLOURS[number % len(COLOURS)])
         for setting in group:
             place = _beside(places, setting["values"][across], shift - APART / 2, axes.get_xscale())
             values = _seeds(setting)
@@ -80,14 +88,30 @@ def _lines(axes: Any, settings: list[dict[str, Any]], paths: list[str], across: 
 def _dots(axes: Any, settings: list[dict[str, Any]]) -> None:
     """One line a setting, the best on top."""
     ranked = sorted(settings, key=lambda setting: setting["mean"], reverse=True)
+    limit = _limit(settings)
     below = min(0.2, 0.02 * len(ranked))
     for place, setting in enumerate(ranked):
-        half, values = _half(setting), _seeds(setting)
+        half, values = min(_half(setting), limit), _seeds(setting)
+        if _half(setting) > limit:
+            _arrows(axes, [setting["mean"] - half, setting["mean"] + half], [place] * 2, "<>", COLOURS[0])
         axes.errorbar(setting["mean"], place, xerr=half, color=COLOURS[0], marker="o", markersize=6, capsize=4)
         axes.plot(values, [place - below] * len(values), ".", color=COLOURS[0], alpha=0.5)
     names = [lettering(setting["title"]) for setting in ranked]
     axes.set_yticks(range(len(ranked)), names, fontsize=9 if len(ranked) < 25 else 6)
     axes.set_ylim(-0.6, len(ranked) - 0.4)
+
+
+def _limit(settings: list[dict[str, Any]]) -> float:
+    """The longest half of an interval that is drawn whole: a longer one would squeeze the others into a few dots."""
+    values = [value for setting in settings for value in (setting["mean"], *_seeds(setting))]
+    halves = [_half(setting) for setting in settings]
+    return max(1.2 * (max(values) - min(values)), 3 * median_low(halves)) if values else 0.0
+
+
+def _arrows(axes: Any, x: list[float], y: list[float], markers: str, color: str) -> None:
+    """Both ends of an interval that goes on."""
+    for place, value, marker in zip(x, y, markers, strict=True):
+        axes.plot([place], [value], marker, color=color, markersize=7)
 
 
 def _beside(places: list[float], place: float, share: float, scale: str) -> float:
@@ -123,7 +147,9 @@ def _title(found: dict[str, Any]) -> str:
     seeds = len(found["seeds"])
     about = f"mean of {seeds} seeds, bars: 95% confidence intervals" if seeds > 1 else "one seed, no intervals"
     done = "" if found["finished"] == found["variants"] else f"; {found['finished']} of {found['variants']} variants"
-    return f"{found['recipe']}: held-out {found['metric']['name']}\n{about}{done}"
+    measured = [setting for setting in found["settings"] if setting["mean"] is not None]
+    cut = "; arrows: it goes on" if any(_half(setting) > _limit(measured) for setting in measured) else ""
+    return f"{found['recipe']}: held-out {found['metric']['name']}\n{about}{cut}{done}"
 
 
 def _is_number(value: Any) -> bool:

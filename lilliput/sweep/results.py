@@ -9,7 +9,7 @@ from lilliput.base import __version__
 from lilliput.base.files import hash_of
 from lilliput.base.text_units import flops
 from lilliput.sweep.axes import Over, Variant
-from lilliput.sweep.interval import LEVEL, Estimate, estimate, student_quantile
+from lilliput.sweep.interval import LEVEL, Estimate, estimate, seeds_to_tell, student_quantile
 from lilliput.sweep.metric import Metric, Outcome
 from lilliput.sweep.shared_data import text_of
 
@@ -44,7 +44,8 @@ def results(
     Returns:
         JSON values; `settings` are in the order of the grid, `best` names the one of the least mean among those with
         the most seeds. `deviation` is that of a single seed. `difference` is to the best, over the seeds that both
-        have; `told_apart` says whether its interval excludes zero, and is None where one seed leaves no interval.
+        have; `told_apart` says whether its interval excludes zero, and is None where one seed leaves no interval;
+        `seeds_to_tell` is how many would tell a difference of this size, None where so many are not worth it.
     """
     by_setting: dict[str, list[Variant]] = {}
     for variant in variants:
@@ -93,6 +94,7 @@ def _setting(
         "seeds": {str(one.seed): values.get(one.seed) for one in group},
         "difference": difference and {"mean": difference.mean, "interval": _ends(difference), "seeds": len(paired)},
         "told_apart": difference and difference.excludes_zero,
+        "seeds_to_tell": seeds_to_tell(difference, len(paired)) if difference else None,
         **cost,
         "seconds": sum(seconds) / len(seconds) if seconds else None,
         "failures": {str(one.seed): why for one in group if (why := outcomes[one.name].failure) is not None},

@@ -98,9 +98,22 @@ def footnotes(found: dict[str, Any]) -> list[str]:
             else "The interval: Student's t over seeds."
         )
     notes += found["notes"]
+    notes += _more_seeds(found)
     for setting in found["settings"]:
         notes += [f"{setting['title']}, seed {seed}: {why}." for seed, why in setting["failures"].items()]
     return notes
+
+
+def _more_seeds(found: dict[str, Any]) -> list[str]:
+    """What would tell those apart that are not told apart."""
+    open_ones = [setting for setting in found["settings"] if setting["told_apart"] is False]
+    needed = [setting["seeds_to_tell"] for setting in open_ones]
+    if not needed:
+        return []
+    if all(count is None for count in needed):
+        return ["Not told apart: not even a hundred seeds would tell differences as small as these."]
+    most = max(count for count in needed if count is not None)
+    return [f"Not told apart: if the differences stay as they are, about {most} seeds would tell (--seeds {most})."]
 
 
 def _labels(found: dict[str, Any]) -> list[str]:

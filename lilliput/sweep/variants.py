@@ -25,6 +25,7 @@ from lilliput.base.locked_folder import LockedFolder
 from lilliput.base.run_folder import RunFolder, differences
 from lilliput.base.spec import to_plain
 from lilliput.base.terminal import Terminal
+from lilliput.base.text_units import operations_rate
 from lilliput.plan import plan
 from lilliput.recipe import Recipe, Release, check_implemented
 from lilliput.run import pipeline
@@ -37,7 +38,9 @@ from lilliput.sweep.shared_data import link_prepared
 from lilliput.sweep.table import markdown
 from lilliput.train.machine import Machine
 
-FORMAT = 1
+FORMAT = 2
+IN_FULL = 1
+"""The format of sweeps whose folders are named by parts with all their fields; they are continued under these names."""
 SWEEP_FILE = "sweep.json"
 PAUSE = 1.0
 """Seconds between two looks at what other processes hold."""
@@ -164,7 +167,8 @@ class _Walk:
                 values = {path: list(dict.fromkeys([*old["over"][path], *values[path]])) for path in old["over"]}
                 seeds = sorted({*old["seeds"], *seeds})
             variants(self._recipe, [Over(path=path, values=tuple(texts)) for path, texts in values.items()], seeds)
-            new = {"format": FORMAT, "lilliput": __version__, "recipe": plain, "over": values, "seeds": list(seeds)}
+            form = FORMAT if old is None else old["format"]
+            new = {"format": form, "lilliput": __version__, "recipe": plain, "over": values, "seeds": list(seeds)}
             folder.write(SWEEP_FILE, new)
         outcomes = self._outcomes()
         self._began, self._before = time.perf_counter(), self._operations(outcomes)
@@ -222,7 +226,8 @@ class _Walk:
         rate = (done - self._before) / (time.perf_counter() - self._began)
         left = (sum(self._cost(one)["operations"] for one in self._grid()[1]) - done) / rate
         over = sum(outcome.is_over for outcome in outcomes.values())
-        self._say(f"{variant.name}: {said}; {over} of {len(outcomes)} done, {rate:.2e} FLOP/s, {_duration(left)} left")
+        pace = f", {operations_rate(rate)}, {_duration(left)} left" if over < len(outcomes) else ""
+        self._say(f"{variant.name}: {said}; {over} of {len(outcomes)} done{pace}")
 
     def _write(self) -> dict[str, Any]:
         """Write the results so far; the last to write has seen everything."""
@@ -241,7 +246,7 @@ class _Walk:
             record = SweepFolder(self._folder).read(SWEEP_FILE)
             assert record is not None
             overs = [Over(path=path, values=tuple(values)) for path, values in record["over"].items()]
-            return overs, variants(self._recipe, overs, record["seeds"])
+            return overs, variants(self._recipe, overs, record["seeds"], in_full=record["format"] == IN_FULL)
 
     def _outcome(self, variant: Variant) -> Outcome:
         return outcome(self._folder / variant.name, variant, self._metric)
@@ -269,7 +274,7 @@ class _Walk:
 
     def _refuse_others(self, old: dict[str, Any], recipe: Any, values: dict[str, list[str]]) -> None:
         changed = differences(old["recipe"], recipe)
-        if old["format"] != FORMAT:
+        if old["format"] not in (IN_FULL, FORMAT):
             changed = [f"the format was {old['format']}, not {FORMAT}"]
         if set(old["over"]) != set(values):
             named = [", ".join(paths) or "none but the seed" for paths in (old["over"], values)]

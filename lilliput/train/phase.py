@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.ownership import check_name
+from lilliput.base.protocols import check_parts
 from lilliput.base.spec import LATER, check_range
 from lilliput.base.units import Share, Steps, Tokens
 from lilliput.data.batch import Batch, Cursor
@@ -59,6 +60,9 @@ class Stage:
     share: float
     objective: Objective
 
+    def __post_init__(self) -> None:
+        check_parts(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
@@ -89,6 +93,7 @@ class Phase:
 
     def __post_init__(self) -> None:
         check_name("phase", self.name, "Phase(name=...)")
+        check_parts(self)
         where = f"Phase {self.name!r}"
         check_range(where, 1, inf, length=self.length, batch_tokens=self.batch_tokens)
         if isinstance(self.save_every, Steps):
@@ -144,5 +149,10 @@ class StepPlan:
         return max(place for place, begin in enumerate(self._begins) if begin <= step)
 
     def is_due(self, every: Steps | Share, step: int) -> bool:
-        """Whether something that happens every so often, and at the end, happens after step `step` (from 1)."""
-        return step == self.steps or step % max(1, every.of(self.steps)) == 0
+        """Whether something that happens every so often, and at the end, happens after step `step` (from 1).
+
+        What happens every share of the steps is left out right before the end, where it would come twice.
+        """
+        apart = max(1, every.of(self.steps))
+        is_last_but_end = isinstance(every, Share) and 2 * (self.steps - step) < apart
+        return step == self.steps or (step % apart == 0 and not is_last_but_end)

@@ -129,7 +129,7 @@ def test_overrides_are_checked_together(tmp_path):
         ("modle.width", "8", "nearest names: model"),
         ("timeline.pretrian.length", "8", "nearest names: pretrain"),
         ("timeline.9", "8", "'9' is unknown"),
-        ("model.width", "wide", "does not fit"),
+        ("model.width", "wide", "give a whole number, e.g. 12"),
         ("model.width", "1.5", "does not fit"),
         ("seed.more", "1", "has no part named 'more'"),
     ],

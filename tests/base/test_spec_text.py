@@ -52,7 +52,7 @@ def test_a_part_is_written_by_its_name(tmp_path, path, text, value):
         ("model.mixer", "HGRN2(head=4)", "nearest names: heads"),
         ("model.mixer", "HGRN2(heads='4')", "no whole number"),
         ("model.mixer", "HGRN2(4)", "by name"),
-        ("model.mixer", "HGRN2(heads=2, rope=HGRN2(heads=2))", "nearest names: NoPE, RoPE"),
+        ("model.mixer", "HGRN2(heads=2, rope=HGRN2(heads=2))", "there are: NoPE, RoPE"),
         ("model.mixer", "HGRN2(heads=0)", "at least 1"),
         ("model.mixer", "HGRN2(heads=open('x').read())", "no plain value"),
         ("model.mixer", "HGRN2(heads=2 if 1 else 3)", "no plain value"),

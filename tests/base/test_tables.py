@@ -50,3 +50,12 @@ def test_what_would_act_in_a_terminal_is_shown_in_a_list_too() -> None:
     console = Terminal(file=StringIO(), width=40)
     console.print(table)
     assert "\x1b" not in console.file.getvalue() and "[red]" in console.file.getvalue()
+
+
+def test_cells_that_are_not_to_wrap_stay_whole_where_others_can() -> None:
+    table = Table("run", "changed", "about", box=SIMPLE_HEAD)
+    table.columns[1].no_wrap = True
+    table.add_row("runs/a", "2026-11-29 12:04", "a sentence that may go on in another line")
+    console = Terminal(file=StringIO(), width=50)
+    console.print(table)
+    assert "2026-11-29 12:04" in console.file.getvalue()

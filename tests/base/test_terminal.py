@@ -156,3 +156,11 @@ def test_a_phase_of_any_name_is_watched(tmp_path):
             watch.log_validation(1, 32, {NAME: 1.5})
         assert f"  {SHOWN} step 1: {SHOWN} 1.5000" in console.file.getvalue()
         assert NAME not in console.file.getvalue()
+
+
+def test_a_long_line_goes_on_below_its_beginning_in_a_terminal_and_is_whole_in_a_file() -> None:
+    for is_terminal, lines in ((True, 2), (False, 1)):
+        console = Terminal(file=StringIO(), width=30, force_terminal=is_terminal)
+        console.print("  a score: within two standard errors of chance; by a sum", soft_wrap=True)
+        shown = console.file.getvalue().rstrip("\n").split("\n")
+        assert len(shown) == lines and all(line.startswith("  ") for line in shown)

@@ -72,7 +72,9 @@ def test_chat_answers_until_the_input_ends_and_a_base_model_goes_on(run):
     said = b"hello\n\xff\n/reset\nagain\n"  # of which the second is no UTF-8
     for model in (folder / "runs" / "tiny", folder / "runs" / "tiny" / "releases" / "tiny-base"):
         finished = subprocess.run([*command, str(model)], input=said, capture_output=True)
-        assert finished.returncode == 0 and finished.stdout.count(b"you   model ") == 2, finished.stderr
+        assert finished.returncode == 0 and finished.stdout.count(b"model ") == 2 and b"you " not in finished.stdout, (
+            finished.stderr
+        )
         assert b"half a surrogate pair" in finished.stdout and b"Traceback" not in finished.stderr
         assert (b"base model" in finished.stdout) == ("base" in model.name)
 
@@ -109,8 +111,11 @@ def test_every_recipe_can_be_planned(name, tmp_path, monkeypatch):
 def test_a_copied_recipe_has_the_name_of_its_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in names("lilliput.recipes"):
-        assert CliRunner().invoke(app, ["recipe", "copy", name]).exit_code == 0
+        copied = CliRunner().invoke(app, ["recipe", "copy", name])
         own = f"my_{name.replace('-', '_')}"
+        assert copied.exit_code == 0 and f"runs/{own}" in copied.stdout
+        text = (tmp_path / f"{own}.py").read_text()
+        assert text.startswith(f'"""{own}, a copy of {name}.\n\n') and f"lilliput run {name} " not in text
         before = load_recipe(name)
         timeline = [
             replace(entry, name=own) if getattr(entry, "name", "") == name else entry for entry in before.timeline
@@ -126,9 +131,13 @@ def test_every_machine_loads():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["plan", "runs/nothing"], "there is no folder runs/nothing"),
+        (["plan", "runs/nothing"], "there is no such folder"),
         (["plan", "own-text", "--source", "texts=nowhere"], "there is no file or folder 'nowhere'"),
         (["run", "quickstrat"], "nearest names: quickstart"),
+        (["train", "copied"], "no folder of that name"),
+        (["clean", "runs/nope"], "there is no such folder"),
+        (["compare", "runs/nope", "runs/nope"], "there is no such folder"),
+        (["generate", "runs/own-text"], "`lilliput run own-text` makes it"),
         (["run", "missing.py"], "does not exist"),
         (["run", "quickstart", "--machine", "cpuu"], "nearest names: cpu"),
         (["run", "quickstart", "--set", "seed"], "sets nothing"),

@@ -13,6 +13,7 @@ from lilliput.generate.chat import Chat
 from lilliput.generate.decode import stream
 from lilliput.generate.sampling import Sampling, apply_repetition_penalty, filter_top_k_top_p, sample
 from lilliput.generate.stream_text import stream_text
+from lilliput.generate.wrapping import Wrapping
 from lilliput.publish.export import Generation
 from lilliput.tokenizer.bpe import BPE, END_ID
 from lilliput.tokenizer.template import check_text
@@ -138,6 +139,21 @@ class Talk:
     @staticmethod
     def tokens(messages):
         return sum(len(message["content"]) for message in messages)
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_an_answer_is_broken_between_words(size):
+    text, wrapping = "one two  three, a-very-long-word and\nfour five six", Wrapping(12, 6)
+    pieces = [text[place : place + size] for place in range(0, len(text), size)]
+    shown = "".join(map(wrapping.add, pieces)) + wrapping.rest()
+    assert shown.split() == text.split(), "no word is cut, none is lost"
+    first, *lines = shown.split("\n")
+    assert len(first) <= 6 and all(len(line.rstrip()) <= 12 for line in lines if "very" not in line)
+
+
+def test_a_chat_ends_by_either_word_and_says_that_it_forgot():
+    assert len(Talk("hello", "/exit", "never").heard) == 1
+    assert "what was said is forgotten" in Talk("hello", "/reset").screen.getvalue()
 
 
 def test_a_conversation_is_remembered_until_it_is_reset():

@@ -109,7 +109,22 @@ def test_wrong_arguments_are_told_in_three_parts(arguments, said, tmp_path, monk
     assert told.value.where and told.value.hint and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"overrides": "sed=1"}, 'overrides=["sed=1"]'),
+        ({"overrides": ["seed"]}, 'overrides=["seed=1"]'),
+        ({"sources": {"text": "texts"}}, "nearest names: texts"),
+    ],
+)
+def test_errors_name_arguments_and_no_options(arguments, named):
+    with pytest.raises(LilliputError) as told:
+        lilliput.run_recipe("own-text", **arguments)
+    assert named in str(told.value) and "--" not in str(told.value)
+
+
 def test_names_are_listed_and_imported_when_they_are_asked_for():
+    assert not {"Any", "TYPE_CHECKING", "import_module", "_FROM"} & set(dir(lilliput))
     assert {"load", "run_recipe", "train_recipe", "evaluate_model", "Model", "Run"} <= set(dir(lilliput))
     with pytest.raises(AttributeError, match="lode"):
         _ = lilliput.lode

@@ -216,7 +216,7 @@ def test_nothing_is_removed_from_a_run_in_use(run):
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(LilliputError, match="no run"):
+    with pytest.raises(LilliputError, match="no such folder"):
         spare(tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
 

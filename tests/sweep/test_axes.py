@@ -64,7 +64,12 @@ def test_parts_are_varied_by_name(recipe):
     assert made[1].recipe.model.mixer == GQA(heads=4, kv_heads=2, head_width=16)
     assert made[3].overrides == ("model.mixer=GQA(heads=4, kv_heads=2, head_width=16)", "seed=1")
     assert made[0].setting.title == "mixer=HGRN2(heads=4)" and "(" not in made[0].name
-    assert len({one.name for one in made}) == 4
+    assert [one.name for one in made] == [f"mixer={kind},seed={seed}" for seed in (0, 1) for kind in ("HGRN2", "GQA")]
+    in_full = variants(bare, [mixers], [0], in_full=True)
+    assert in_full[0].name.startswith("mixer=HGRN2-heads=4,"), "as sweeps of format 1 have it"
+    grown = replace(mixers, values=(*mixers.values, "HGRN2(heads=2)"))
+    names = [one.name for one in variants(bare, [grown], [0])]
+    assert names[:2] == ["mixer=HGRN2,seed=0", "mixer=GQA,seed=0"] and names[2].startswith("mixer=HGRN2-")
     units = settled(bare, [read_over("timeline.pretrain.ema=0.9,NoEma(),Ema(decay=0.99)")])
     assert units == [over("timeline.pretrain.ema", "Ema(decay=0.9)", "NoEma()", "Ema(decay=0.99)")]
     (tuples,) = settled(bare, [read_over("model.mixer.forget_timescales=(2, 50.0),none")])
@@ -90,6 +95,7 @@ def test_the_seed_alone_is_varied(recipe):
         (["timeline.pretrain.clip"], [], "no path with values"),
         (["timeline.pretrain.clip=1,"], [], "no path with values"),
         (["timeline.pretrain.clip=1"], [], "the only value"),
+        (["model.mixer=HGRN2(hads=2)"], [], "nearest names: heads"),
         ([], [], "nothing is varied"),
         (["timeline.pretrian.clip=1,2"], [], "nearest names: pretrain"),
         (["timeline.pretrain.clip=1,two"], [], "'two' does not fit"),

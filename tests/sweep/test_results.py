@@ -12,8 +12,9 @@ from lilliput.base.files import write_text
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.terminal import Terminal, visible
 from lilliput.sweep.axes import Over, settled, variants
+from lilliput.sweep.interval import estimate, seeds_to_tell
 from lilliput.sweep.metric import choose, outcome
-from lilliput.sweep.plot import picture
+from lilliput.sweep.plot import _limit, picture
 from lilliput.sweep.table import footnotes, markdown, table
 
 HOSTILE = [
@@ -39,7 +40,7 @@ def found(name):
     def setting(place):
         there = {"mean": 1.0 + place, "interval": None, "seeds": {"0": 1.0 + place}, "seconds": 2.0}
         costs = {"parameters": 4, "steps": 1, "tokens": 2, "operations": 3.0}
-        compared = {"difference": None, "told_apart": None, "failures": {"0": name}}
+        compared = {"difference": None, "told_apart": None, "seeds_to_tell": None, "failures": {"0": name}}
         return (
             {"name": f"{name} {place}", "title": f"{name} {place}", "values": {path: f"{name} {place}", "size": place}}
             | there
@@ -103,3 +104,20 @@ def test_a_measurement_that_is_not_in_the_metrics_is_an_error_that_names_it(tmp_
         run.cached("phases/00-pretrain", origin, lambda folder: write_text(folder / "metrics.jsonl", '{"step": 1}\n'))
     with pytest.raises(RunError, match="'texts' was never measured"):
         outcome(tmp_path / "run", variant, choose(recipe, "pretrain.texts"))
+
+
+def test_seeds_that_would_tell_are_counted():
+    wide = estimate([0.10, 0.14])
+    needed = seeds_to_tell(wide, 2)
+    assert not wide.excludes_zero and 2 < needed < 10
+    assert seeds_to_tell(estimate([0.12, -0.11]), 2) is None, "not even a hundred"
+    assert seeds_to_tell(estimate([0.1]), 1) is None
+
+
+def test_an_interval_that_would_squeeze_the_others_is_cut_in_the_picture():
+    settings = [
+        {"mean": mean, "interval": [mean - half, mean + half], "seeds": {"0": mean - 0.01, "1": mean + 0.01}}
+        for mean, half in ((1.0, 0.05), (1.1, 0.63), (1.2, 0.06))
+    ]
+    assert 0.06 < _limit(settings) < 0.63
+    assert _limit(settings[1:2]) > 0.63, "one alone squeezes nothing"

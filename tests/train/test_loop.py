@@ -255,6 +255,8 @@ def test_a_plan_follows_from_tokens():
     )
     assert StepPlan(bagged).steps == 100 // 3, "half the steps read 4 tokens a position, half 2"
     assert [step for step in range(1, 13) if StepPlan(phase).is_due(Steps(5), step)] == [5, 10, 12]
+    assert [step for step in range(1, 13) if StepPlan(phase).is_due(Share(0.25), step)] == [3, 6, 9, 12]
+    assert [step for step in range(1, 13) if StepPlan(phase).is_due(Share(0.92), step)] == [12], "not at 11, too"
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,9 @@ def _found(given: str, where: str) -> Iterator[Found]:
         raise DataError(
             f"there is no file or folder {given!r}" if not path.is_dir() else f"the folder {given!r} holds no file",
             where=where,
-            hint=f"check the spelling; relative paths start at {Path.cwd()}",
+            hint="put texts into it, or name another folder"
+            if path.is_dir()
+            else f"check the spelling; relative paths start at {Path.cwd()}",
         )
     with_rows = _folders_of_rows(files) if path.is_dir() else set()
     for file in files:
