@@ -32,7 +32,7 @@ from lilliput.base.files import write_json
 from lilliput.ops.linear import fused_linear
 from lilliput.ops.swiglu import Activation, Backend, swiglu
 from lilliput.ops.swiglu import triton as kernels
-from lilliput.plan.saved_tensors import with_kept_bytes
+from lilliput.plan.saved_tensors import saved_tensor_bytes
 from lilliput.train.compile import RECOMPUTED
 from lilliput.train.precision import autocast
 
@@ -119,7 +119,7 @@ def both(clock: Clock, call: Layer, inputs: list[Tensor]) -> tuple[tuple[float, 
         return outputs[0]
 
     with functorch.patch(RECOMPUTED):
-        _, bytes_kept = with_kept_bytes(kept, nn.ParameterList(inputs[1:4]))
+        _, bytes_kept = saved_tensor_bytes(kept, nn.ParameterList(inputs[1:4]))
         run = [forward, lambda: torch.autograd.grad(forward(), inputs, grads)]
         ahead, whole = (clock.milliseconds(call) for call in run)
     return (ahead, whole), bytes_kept

@@ -39,8 +39,8 @@ from lilliput.objectives.next_token import NextToken
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.schedule import Constant
 from lilliput.plan.synthetic_data import DOCUMENT, RandomRows
-from lilliput.publish.hf_formats.llama import LlamaLayout
-from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
+from lilliput.publish.hf_formats.llama import LlamaFormat
+from lilliput.publish.hf_formats.qwen3 import Qwen3Format
 from lilliput.recipes import mtlm1_200m, odinnext_138m, slm_10m
 from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
@@ -163,7 +163,7 @@ def peer(name: str, machine: Machine, steps: int) -> tuple[str, dict[str, Any]]:
 def _transformers(spec: ModelSpec, length: int) -> tuple[str, nn.Module, Callable[..., Any], bool]:
     import transformers
 
-    layout = (Qwen3Layout if spec.mixer.qk_norm else LlamaLayout)(context=length)  # type: ignore[attr-defined]
+    layout = (Qwen3Format if spec.mixer.qk_norm else LlamaFormat)(context=length)  # type: ignore[attr-defined]
     plain = layout.config(spec)
     config = transformers.AutoConfig.for_model(plain.pop("model_type"), **plain)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")

@@ -33,10 +33,10 @@ from lilliput.nn.gqa import GQA
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.rope import RoPE
 from lilliput.publish.export import Generation, export
-from lilliput.publish.hf_formats.format import Layout
-from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
-from lilliput.publish.hf_formats.llama import LlamaLayout
-from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
+from lilliput.publish.hf_formats.format import HFFormat
+from lilliput.publish.hf_formats.hgrn2 import HGRN2Format
+from lilliput.publish.hf_formats.llama import LlamaFormat
+from lilliput.publish.hf_formats.qwen3 import Qwen3Format
 from lilliput.tokenizer.bpe import BPE, load_tokenizer
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, add_chatml, encode_messages, render
 
@@ -60,10 +60,10 @@ UNTIED = ModelSpec(
     ffn=SwiGLU(inner=96),
     tie_embeddings=False,
 )
-MODELS: dict[str, tuple[ModelSpec, Layout]] = {
-    "hgrn2": (RECURRENT, HGRN2Layout(context=CONTEXT)),
-    "qwen3": (TIED, Qwen3Layout(context=CONTEXT)),
-    "llama": (UNTIED, LlamaLayout(context=CONTEXT)),
+MODELS: dict[str, tuple[ModelSpec, HFFormat]] = {
+    "hgrn2": (RECURRENT, HGRN2Format(context=CONTEXT)),
+    "qwen3": (TIED, Qwen3Format(context=CONTEXT)),
+    "llama": (UNTIED, LlamaFormat(context=CONTEXT)),
 }
 TEXTS = ("the quick brown fox jumps over the lazy dog", "it thinks of the cat on the mat", "who sat there, and why? 🙂")
 CHAT = [
@@ -160,7 +160,7 @@ def main() -> None:
     sys.exit(0 if all(agree.values()) and all(map(_works, found)) else 1)
 
 
-def _released(folder: Path, spec: ModelSpec, layout: Layout) -> LanguageModel:
+def _released(folder: Path, spec: ModelSpec, layout: HFFormat) -> LanguageModel:
     """A model away from its first weights, in evaluation, and its release in `folder`."""
     model = spec.build(0).eval()
     generator = torch.Generator().manual_seed(0)

@@ -26,7 +26,7 @@ from lilliput.generate.sampling import Sampling
 from lilliput.generate.stream_text import stream_text
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.publish.lineage import outdated
-from lilliput.publish.load import Published
+from lilliput.publish.load import LoadedModel
 from lilliput.publish.load import load as load_folder
 from lilliput.tokenizer.encoder import Encoder
 from lilliput.tokenizer.native import native
@@ -65,7 +65,7 @@ class Choice:
 class Model:
     """A published model, ready to write. Made by `load`."""
 
-    def __init__(self, published: Published, folder: Path, device: str):
+    def __init__(self, published: LoadedModel, folder: Path, device: str):
         self._published, self.folder = published, folder
         self._model = published.model.to(device)
 

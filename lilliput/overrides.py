@@ -14,7 +14,7 @@ from lilliput.data.readers.paths import files_of
 from lilliput.recipe import Recipe, unknown
 
 
-def with_sources(recipe: Recipe, sources: Mapping[str, tuple[str, ...]]) -> Recipe:
+def replace_sources(recipe: Recipe, sources: Mapping[str, tuple[str, ...]]) -> Recipe:
     """The recipe with other sources for some of its corpora.
 
     Args:

@@ -23,8 +23,8 @@ from lilliput.evals.suites import named
 from lilliput.growth.growth import Growth
 from lilliput.model import ModelSpec
 from lilliput.publish.export import DTYPES, Dtype, Generation
-from lilliput.publish.hf_formats.format import Layout
-from lilliput.publish.pretrained import From, Kept
+from lilliput.publish.hf_formats.format import HFFormat
+from lilliput.publish.pretrained import PretrainedModel, PretrainedTokenizer
 from lilliput.tokenizer.bpe import BPE
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase
@@ -41,7 +41,7 @@ class Release:
     """A model is published here: exported, checked against the native one, evaluated, described by a card."""
 
     name: str
-    layout: Layout
+    layout: HFFormat
     suite: str
     """Name of the evaluation suite, see `lilliput.evals.suites`."""
     heldout: str
@@ -73,11 +73,11 @@ class Recipe:
     about: str
     """One sentence for the card."""
     corpora: Mapping[str, Corpus | ChatCorpus]
-    tokenizer: BPE | Kept
+    tokenizer: BPE | PretrainedTokenizer
     tokenizer_corpora: tuple[str, ...] = ()
     """Names of the corpora whose training side the tokenizer is learned from; none where it is kept."""
     split: Split
-    model: ModelSpec | From
+    model: ModelSpec | PretrainedModel
     timeline: tuple[Entry, ...]
     seed: int = 0
     languages: tuple[str, ...] = ()
@@ -101,11 +101,11 @@ class Recipe:
         _refuse_same(self)
         for name in sorted(self._used_corpora() - set(self.corpora)):
             raise unknown("corpus", name, list(self.corpora), f"recipe {self.name!r}")
-        if isinstance(self.tokenizer, Kept) == bool(self.tokenizer_corpora):
+        if isinstance(self.tokenizer, PretrainedTokenizer) == bool(self.tokenizer_corpora):
             raise RecipeError(
                 f"{type(self.tokenizer).__name__} and tokenizer_corpora={self.tokenizer_corpora} do not go together",
                 where=f"recipe {self.name!r}",
-                hint='BPE is learned from tokenizer_corpora=("...",), Kept from none',
+                hint='BPE is learned from tokenizer_corpora=("...",), PretrainedTokenizer from none',
             )
         # What can be refused is refused now, and not after a week of training.
         spec = self.model.shape
@@ -118,7 +118,7 @@ class Recipe:
             )
         for entry in self.timeline:
             if isinstance(entry, Release):
-                entry.layout.fits(spec)
+                entry.layout.check_supported(spec)
                 named(entry.suite)
             elif not isinstance(entry, Phase):
                 spec = entry.shape(spec)

@@ -17,7 +17,7 @@ from lilliput.nn.gqa import GQA
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.optim.adamw import AdamW
 from lilliput.publish.export import Generation
-from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
+from lilliput.publish.hf_formats.hgrn2 import HGRN2Format
 from lilliput.recipe import Recipe, Release
 from lilliput.run.command_record import Command
 from lilliput.tokenizer.bpe import BPE
@@ -103,7 +103,7 @@ def corpus(name, **heldout):
     return {"text_sha256": DIGESTS[name], "index_sha256": "e" * 64, "sides": sides}
 
 
-def record_of(chat, model=HGRN, layout=HGRN2Layout(context=2_048)):
+def record_of(chat, model=HGRN, layout=HGRN2Format(context=2_048)):
     recipe = recipe_of(model, layout)
     release = recipe.timeline[-1 if chat else 1]
     shape = replace(model, vocab=model.vocab + 2 * chat)

@@ -302,7 +302,7 @@ def test_looking_asks_no_network(shop, run):
     change(
         run / "recipe.json",
         "model",
-        to={"type": "lilliput.publish.pretrained:From", "checkpoint": "owner/name", "revision": None},
+        to={"type": "lilliput.publish.pretrained:PretrainedModel", "checkpoint": "owner/name", "revision": None},
     )
     for command in (("plan", "run"), ("report", "run"), ("compare", "run", "run")):
         refused(*command, folder=shop, says="looking at a recipe asks no network")

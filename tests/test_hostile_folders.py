@@ -16,7 +16,7 @@ from lilliput.base.errors import LilliputError, RunError
 from lilliput.base.files import sha256, with_checksum
 from lilliput.base.safetensors_headers import check_weights_cover, read_headers
 from lilliput.publish.load import load
-from lilliput.publish.pretrained import From
+from lilliput.publish.pretrained import PretrainedModel
 
 CASES = 250
 
@@ -176,7 +176,7 @@ def test_files_outside_of_the_folder_are_not_read(foreign, tmp_path):
     (foreign / "model-0.safetensors").rename(tmp_path / "x")
     index = foreign / "model.safetensors.index.json"
     index.write_text(index.read_text().replace("model-0.safetensors", "../x"))
-    for reach in (lambda: load(foreign), lambda: From(checkpoint=str(foreign)).identity()):
+    for reach in (lambda: load(foreign), lambda: PretrainedModel(checkpoint=str(foreign)).identity()):
         with pytest.raises(LilliputError, match=r"'\.\./x' is no plain name"):
             reach()
 
@@ -235,7 +235,7 @@ def test_specs_of_other_kinds_are_refused_by_their_field(release, part, entries,
 def test_parts_of_a_release_cannot_change_places(release):
     plain = json.loads((release / "lilliput.json").read_text())
     reseal(release, model=plain["layout"], layout=plain["model"])
-    refused(release, "is no Layout")
+    refused(release, "is no HFFormat")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from tiny_releases import RELEASES, VOCAB, awake, offline, rows, tokenizer
 from lilliput.data.conversations import Message
 from lilliput.publish.export import Generation, export
 from lilliput.publish.load import load
-from lilliput.publish.pretrained import From
+from lilliput.publish.pretrained import PretrainedModel
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, add_chatml, encode_messages
 
 __all__ = ["offline"]
@@ -200,4 +200,4 @@ def test_peft_trains_an_adapter_and_merges_it(release, tmp_path):
     release.tokenizer.save_pretrained(tmp_path / "merged")
     same(AutoModelForCausalLM.from_pretrained(tmp_path / "merged", trust_remote_code=True), merged)
     same(load(tmp_path / "merged").model, merged)
-    same(From(checkpoint=str(tmp_path / "merged")).build(seed=0), merged)
+    same(PretrainedModel(checkpoint=str(tmp_path / "merged")).build(seed=0), merged)

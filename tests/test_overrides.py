@@ -8,7 +8,7 @@ import tiny
 
 from lilliput.base.errors import DataError
 from lilliput.data.corpora.filters import Filtered
-from lilliput.overrides import refuse_missing_files, with_sources
+from lilliput.overrides import refuse_missing_files, replace_sources
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_a_column_that_is_not_there_is_refused_as_data_refuses_it(tmp_path, sour
     recipe = tiny.recipe(tmp_path / "data")
     refuse_missing_files(recipe, tmp_path / "run")
     here = {name: tuple(str(tmp_path / path) for path in paths) for name, paths in sources.items()}
-    other = with_sources(recipe, here)
+    other = replace_sources(recipe, here)
     filtered = {
         name: corpus if name == "chats" else Filtered(source=corpus, filters=())
         for name, corpus in other.corpora.items()

@@ -25,8 +25,8 @@ from lilliput.optim.adamw import AdamW
 from lilliput.optim.ema import Ema
 from lilliput.optim.schedule import WarmupStableDecay
 from lilliput.publish.export import Generation
-from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
-from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
+from lilliput.publish.hf_formats.hgrn2 import HGRN2Format
+from lilliput.publish.hf_formats.qwen3 import Qwen3Format
 from lilliput.recipe import Recipe, Release
 from lilliput.tokenizer.bpe import BPE
 from lilliput.tokenizer.chatml import CHATML
@@ -115,7 +115,7 @@ def pretraining(steps: int = 12, **changes) -> Phase:
 def recipe(folder: Path, spec: ModelSpec = HGRN2_SPEC) -> Recipe:
     """Text to base and instruct release, in seconds."""
     texts, chats = write_corpora(folder)
-    layout = Qwen3Layout(context=512) if isinstance(spec.mixer, GQA) else HGRN2Layout(context=512)
+    layout = Qwen3Format(context=512) if isinstance(spec.mixer, GQA) else HGRN2Format(context=512)
     sft = pretraining(
         name="sft", length=128, batch_tokens=4 * 128, data=ChatData(corpus="chats"), tokens=Tokens(6 * 4 * 128)
     )

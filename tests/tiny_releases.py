@@ -16,10 +16,10 @@ from lilliput.nn.gqa import GQA
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.norm import RMSNorm, ZeroCenteredRMSNorm
 from lilliput.nn.rope import RoPE
-from lilliput.publish.hf_formats.format import Layout
-from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
-from lilliput.publish.hf_formats.llama import LlamaLayout
-from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
+from lilliput.publish.hf_formats.format import HFFormat
+from lilliput.publish.hf_formats.hgrn2 import HGRN2Format
+from lilliput.publish.hf_formats.llama import LlamaFormat
+from lilliput.publish.hf_formats.qwen3 import Qwen3Format
 from lilliput.tokenizer.bpe import BPE
 
 torch.set_num_threads(1)  # threads cost tiny models ten times what they bring once other processes want the cores
@@ -71,19 +71,19 @@ def neighbours(spec: ModelSpec) -> ModelSpec:
 
 
 RELEASES = {
-    "qwen3": (QWEN3, Qwen3Layout(context=64)),
-    "qwen3-untied": (replace(QWEN3, tie_embeddings=False), Qwen3Layout(context=64)),
-    "llama": (LLAMA, LlamaLayout(context=64)),
-    "llama-tied": (replace(LLAMA, tie_embeddings=True), LlamaLayout(context=64)),
-    "qwen3-interleaved": (neighbours(QWEN3), Qwen3Layout(context=64)),
-    "llama-interleaved": (neighbours(LLAMA), LlamaLayout(context=64)),
-    "hgrn2": (HGRN, HGRN2Layout(context=64)),
+    "qwen3": (QWEN3, Qwen3Format(context=64)),
+    "qwen3-untied": (replace(QWEN3, tie_embeddings=False), Qwen3Format(context=64)),
+    "llama": (LLAMA, LlamaFormat(context=64)),
+    "llama-tied": (replace(LLAMA, tie_embeddings=True), LlamaFormat(context=64)),
+    "qwen3-interleaved": (neighbours(QWEN3), Qwen3Format(context=64)),
+    "llama-interleaved": (neighbours(LLAMA), LlamaFormat(context=64)),
+    "hgrn2": (HGRN, HGRN2Format(context=64)),
     "hgrn2-horizons": (
         replace(HGRN, mixer=replace(HGRN.mixer, forget_timescales=(2.0, 40.0))),
-        HGRN2Layout(context=64),
+        HGRN2Format(context=64),
     ),
-    "hgrn2-options": (OTHERWISE, HGRN2Layout(context=64)),
-    "hgrn2-untied": (replace(HGRN, tie_embeddings=False), HGRN2Layout(context=64)),
+    "hgrn2-options": (OTHERWISE, HGRN2Format(context=64)),
+    "hgrn2-untied": (replace(HGRN, tie_embeddings=False), HGRN2Format(context=64)),
 }
 
 
@@ -97,7 +97,7 @@ def awake(spec: ModelSpec, seed: int = 0) -> LanguageModel:
     return model
 
 
-def hugging_face(layout: Layout, spec: ModelSpec) -> Any:
+def hugging_face(layout: HFFormat, spec: ModelSpec) -> Any:
     """The exported architecture in transformers, with first weights of its own."""
     from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 

@@ -52,7 +52,7 @@ GRUESOME = [
     {},
     [[[]]],
     {"type": "evil:Spec"},
-    {"type": "lilliput.publish.pretrained:From", "checkpoint": "owner/name", "revision": None},
+    {"type": "lilliput.publish.pretrained:PretrainedModel", "checkpoint": "owner/name", "revision": None},
     {"type": "lilliput.recipe:Recipe"},
 ]
 TEMPLATES = [

@@ -17,7 +17,7 @@ from lilliput.evals.native_model import Native
 from lilliput.evals.offline import offline
 from lilliput.evals.own_tasks import load_own, sandboxed
 from lilliput.evals.progress import Watcher
-from lilliput.evals.question_files import Items, Questions, asked, check_items, from_file
+from lilliput.evals.question_files import Questions, QuestionSource, asked, check_items, from_file
 from lilliput.evals.suites import Suite, TaskUse
 from lilliput.evals.task_file import TaskFile
 from lilliput.tokenizer.bpe import TOKENIZER_FILE, load_tokenizer
@@ -30,7 +30,7 @@ WEIGHTS = ("float32", "bfloat16", "float16")
 def evaluate(
     model_folder: Path | Native,
     suite: Suite,
-    items: Items,
+    items: QuestionSource,
     *,
     work: Path,
     made: Mapping[str, Path] | None = None,
@@ -99,10 +99,10 @@ def evaluate(
         identities |= {one.use.task: one.identity for one in loaded}
         import lm_eval.evaluator
 
-        from lilliput.evals.hf_model import Likelihoods
+        from lilliput.evals.hf_model import HFModel
 
         with reading(str(model_folder), "fetch or publish the folder again", "the model cannot be loaded"):
-            model: Any = Likelihoods(
+            model: Any = HFModel(
                 model_folder,
                 device=device,
                 dtype=dtype,

@@ -36,7 +36,7 @@ def _encoder(tokenizer: Any) -> Encoder | None:
     return Encoder(copy, where="a text to evaluate")
 
 
-class Likelihoods(_HFLM):
+class HFModel(_HFLM):
     """Log-likelihoods of a model, one task after the other.
 
     Args:

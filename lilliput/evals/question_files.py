@@ -33,7 +33,7 @@ class Questions:
     """See `lilliput.evals.local_files.identity_of`; None where the harness has to load them first."""
 
 
-class Items(Protocol):
+class QuestionSource(Protocol):
     """A source of questions."""
 
     def missing(self, use: TaskUse) -> str | None:
@@ -163,7 +163,7 @@ class Folder:
         return next((path for path in candidates if path.is_file()), None)
 
 
-def items_of(folder: Path | None) -> Items:
+def items_of(folder: Path | None) -> QuestionSource:
     """What `--eval-data` means: the folder, or the hub where none is given.
 
     Raises:
@@ -187,7 +187,7 @@ def from_file(path: Path, *, split: str, work: Path) -> dict[str, Any]:
     return {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": files}
 
 
-def check_items(suite: Suite, items: Items) -> None:
+def check_items(suite: Suite, items: QuestionSource) -> None:
     """Refuse a suite whose questions cannot be had, before anything is loaded or trained.
 
     Raises:
@@ -205,7 +205,7 @@ def check_items(suite: Suite, items: Items) -> None:
         )
 
 
-def asked(suite: Suite, items: Items, made: Iterable[str]) -> tuple[TaskUse, ...]:
+def asked(suite: Suite, items: QuestionSource, made: Iterable[str]) -> tuple[TaskUse, ...]:
     """The tasks of a suite that are asked, given the names of those whose items were made."""
     optional = (use for use in suite.optional if items.missing(use) is None)
     return (*suite.tasks, *optional, *(use for use in suite.made if use.task in set(made)))

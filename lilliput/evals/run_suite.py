@@ -13,7 +13,7 @@ from lilliput.evals.evaluation import Evaluation
 from lilliput.evals.harness import evaluate
 from lilliput.evals.native_model import Native
 from lilliput.evals.progress import Watcher
-from lilliput.evals.question_files import Items
+from lilliput.evals.question_files import QuestionSource
 from lilliput.evals.suites import ARITHMARK2_SYNTHETIC, HELDOUT, Suite, named
 from lilliput.evals.task_file import read_task
 
@@ -24,7 +24,7 @@ ARITHMETIC_ITEMS = 500
 def evaluate_by_name(
     model_folder: Path | Native,
     suite: str,
-    items: Items,
+    items: QuestionSource,
     *,
     tasks: Sequence[str] = (),
     heldout: Path | None = None,
@@ -72,7 +72,7 @@ def evaluate_by_name(
 def evaluate_own(
     model_folder: Path | Native,
     files: Sequence[Path],
-    items: Items,
+    items: QuestionSource,
     *,
     trust_tasks: bool = False,
     **settings: Any,

@@ -7,11 +7,11 @@ from typing import Any
 
 from lilliput.base.errors import MachineError
 from lilliput.model import ModelSpec
-from lilliput.plan.along import along, at_first
 from lilliput.plan.corpora import corpora, shares
 from lilliput.plan.cost import Cost
 from lilliput.plan.memory import held_bytes
 from lilliput.plan.pricing import Tariff
+from lilliput.plan.timeline_shapes import at_first, timeline_shapes
 from lilliput.publish.export import DTYPES
 from lilliput.recipe import Recipe, Release, unimplemented_parts
 from lilliput.train.checkpoint import KEPT
@@ -64,7 +64,7 @@ def plan(
     costs = costs or {}
     phases, growths, releases = [], [], []
     read: Counter[str] = Counter()
-    for place, entry, before, after in along(recipe):
+    for place, entry, before, after in timeline_shapes(recipe):
         match entry:
             case Phase():
                 counted = _phase(entry, before, machine, costs.get(place), tariff)
@@ -97,7 +97,7 @@ def _parameters(spec: ModelSpec) -> dict[str, int]:
 
 
 def _release(release: Release, spec: ModelSpec) -> dict[str, Any]:
-    release.layout.fits(spec)
+    release.layout.check_supported(spec)
     parameters = _parameters(spec)
     return {
         "parameters": parameters,

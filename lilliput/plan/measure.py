@@ -9,10 +9,10 @@ from contextlib import contextmanager
 import torch
 
 from lilliput.base.errors import RecipeError
-from lilliput.plan.along import along
 from lilliput.plan.cost import Cost
-from lilliput.plan.profile_compiled import WholeSteps
-from lilliput.plan.profile_eager import Pieces
+from lilliput.plan.profile_compiled import CompiledProfile
+from lilliput.plan.profile_eager import EagerProfile
+from lilliput.plan.timeline_shapes import timeline_shapes
 from lilliput.recipe import Recipe
 from lilliput.train.machine import Machine
 from lilliput.train.memory import enough_memory
@@ -37,8 +37,8 @@ def probe(recipe: Recipe, machine: Machine, report: Callable[[str], None]) -> di
     costs = {}
     with _prepared(machine):
         whole = machine.device.startswith("cuda") or machine.compile != "off"
-        bench = WholeSteps(machine, report) if whole else Pieces(machine)
-        for stop in along(recipe):
+        bench = CompiledProfile(machine, report) if whole else EagerProfile(machine)
+        for stop in timeline_shapes(recipe):
             if not isinstance(stop.entry, Phase):
                 continue
             report(f"measuring a step of {stop.entry.name}")

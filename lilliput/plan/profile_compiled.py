@@ -20,7 +20,7 @@ from lilliput.model import LanguageModel, ModelSpec
 from lilliput.optim.schedule import Constant
 from lilliput.plan.cost import Cost, Pass
 from lilliput.plan.synthetic_data import RandomRows
-from lilliput.plan.timer import Clock
+from lilliput.plan.timer import Timer
 from lilliput.train.compile import compiled
 from lilliput.train.loop import Task, Training
 from lilliput.train.machine import Machine
@@ -40,12 +40,12 @@ ANSWERS = 0.5
 """The share of a conversation that has targets, about."""
 
 
-class WholeSteps:
+class CompiledProfile:
     """Takes steps of phases on one device."""
 
     def __init__(self, machine: Machine, report: Callable[[str], None]):
         self._machine, self._device, self._report = machine, torch.device(machine.device), report
-        self._clock = Clock(self._device)
+        self._clock = Timer(self._device)
         self._others = self._clock.allocated() or 0
         """Bytes that the process held before: none of training's."""
         self._costs: dict[str, Cost] = {}

@@ -16,8 +16,8 @@ from lilliput.model import LanguageModel, ModelSpec
 from lilliput.objectives.objective import Objective, step_generator, target_weight_sum
 from lilliput.optim.optimizer import set_multiplier
 from lilliput.plan.cost import Cost, Measured, Pass
-from lilliput.plan.saved_tensors import with_kept_bytes
-from lilliput.plan.timer import Clock
+from lilliput.plan.saved_tensors import saved_tensor_bytes
+from lilliput.plan.timer import Timer
 from lilliput.train.forward_backward import Eager
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase, StepPlan
@@ -27,12 +27,12 @@ LONG_PASS = 1.0
 """Seconds of a pass from which on more rows would tell nothing new."""
 
 
-class Pieces:
+class EagerProfile:
     """Measures each of them once: phases that differ in their data alone cost the same."""
 
     def __init__(self, machine: Machine):
         self._machine, self._device = machine, torch.device(machine.device)
-        self._clock = Clock(self._device)
+        self._clock = Timer(self._device)
         self._passes: dict[str, Pass] = {}
         self._updates: dict[str, Measured] = {}
         self._model: LanguageModel | None = None
@@ -115,7 +115,7 @@ class _Task:
     def run_counting(self) -> None:
         """The same, counting what is kept in between."""
         batch = self._batch.to(self._device)
-        loss, self.activations = with_kept_bytes(
+        loss, self.activations = saved_tensor_bytes(
             lambda: self._passes.losses(0, batch, self._denominator, self._generator).loss, self._model
         )
         self._precision.backward(loss)

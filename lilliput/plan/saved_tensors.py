@@ -15,7 +15,7 @@ class _Kept:
     tensor: Tensor
 
 
-def with_kept_bytes(forward: Callable[[], Tensor], model: nn.Module) -> tuple[Tensor, int]:
+def saved_tensor_bytes(forward: Callable[[], Tensor], model: nn.Module) -> tuple[Tensor, int]:
     """What `forward` returns, and the bytes kept for its backward.
 
     Every storage counts once, however many tensors look at it, and the weights of `model` do not count. What belongs to

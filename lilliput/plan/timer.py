@@ -12,7 +12,7 @@ PATIENCE = 5.0
 """Seconds after which nothing is run again: a pass over one row takes ten with 138 M parameters on two cores."""
 
 
-class Clock:
+class Timer:
     """Of one device, which may still compute when Python goes on."""
 
     def __init__(self, device: torch.device):

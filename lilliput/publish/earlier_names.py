@@ -19,8 +19,8 @@ class _Renamed(NamedTuple):
 
 
 _FORMATS = {
-    f"lilliput.publish.layouts.{module}:{name}": _Renamed(f"lilliput.publish.hf_formats.{module}:{name}")
-    for module, name in (("hgrn2", "HGRN2Layout"), ("llama", "LlamaLayout"), ("qwen3", "Qwen3Layout"))
+    f"lilliput.publish.layouts.{module}:{name}Layout": _Renamed(f"lilliput.publish.hf_formats.{module}:{name}Format")
+    for module, name in (("hgrn2", "HGRN2"), ("llama", "Llama"), ("qwen3", "Qwen3"))
 }
 _INITS = {
     f"lilliput.nn.initialise:{name}": _Renamed(f"lilliput.nn.init:{name}") for name in ("Normal", "UnscaledNormal")

@@ -24,7 +24,7 @@ from lilliput.base.safetensors_headers import WEIGHTS_FILE
 from lilliput.base.spec import to_plain
 from lilliput.generate.sampling import Sampling
 from lilliput.model import LanguageModel
-from lilliput.publish.hf_formats.format import Layout
+from lilliput.publish.hf_formats.format import HFFormat
 from lilliput.tokenizer.bpe import OURS, save_tokenizer, tokenizer_hash
 from lilliput.tokenizer.chatml import MESSAGE_END
 from lilliput.tokenizer.specials import Specials, vocabulary_size
@@ -101,7 +101,7 @@ def export(
     tokenizer: Tokenizer,
     folder: Path,
     *,
-    layout: Layout,
+    layout: HFFormat,
     dtype: Dtype,
     generation: Generation,
     chat_template: str | None,
@@ -126,7 +126,7 @@ def export(
             finite in `dtype`.
     """
     spec = model.spec
-    layout.fits(spec)
+    layout.check_supported(spec)
     if vocabulary_size(tokenizer) > spec.vocab:
         raise ExportError(
             f"the tokenizer has {vocabulary_size(tokenizer):,} ids, the model {spec.vocab:,}",
@@ -137,7 +137,7 @@ def export(
     weights = rounded_weights(model, dtype)
     names = layout.names(spec)
     assert names.keys() == weights.keys() and len(set(names.values())) == len(names), "a layout's names are a bijection"
-    weights |= {name: weights[name][order] for name, order in layout.orders(spec).items()}
+    weights |= {name: weights[name][order] for name, order in layout.row_permutations(spec).items()}
     exported = {names[name]: weights[name] for name in sorted(names, key=names.__getitem__)}
 
     begin, pad = (tokenizer.token_to_id(token) for token in (specials.begin, specials.pad))

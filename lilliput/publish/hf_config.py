@@ -13,9 +13,9 @@ from lilliput.nn.norm import RMSNorm
 from lilliput.nn.rope import RoPE
 from lilliput.publish.config_fields import depth, flag, positive, refuse, whole
 from lilliput.publish.hf_config_hgrn2 import hgrn2_of
-from lilliput.publish.hf_formats.format import Layout
-from lilliput.publish.hf_formats.llama import LlamaLayout
-from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
+from lilliput.publish.hf_formats.format import HFFormat
+from lilliput.publish.hf_formats.llama import LlamaFormat
+from lilliput.publish.hf_formats.qwen3 import Qwen3Format
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class Architecture:
     """What a config.json says."""
 
     shape: ModelSpec
-    layout: Layout
+    layout: HFFormat
     """The one that writes such a config, with the config's own context."""
 
 
@@ -70,7 +70,7 @@ def architecture_of(config: Mapping[str, Any], where: str) -> Architecture:
     return Architecture(shape=shape, layout=layout)
 
 
-def _transformer_of(config: Mapping[str, Any], where: str) -> tuple[ModelSpec, Layout]:
+def _transformer_of(config: Mapping[str, Any], where: str) -> tuple[ModelSpec, HFFormat]:
     kind = config["model_type"]
     entries = _ABSENT[kind] | {key: value for key, value in config.items() if value is not None}
     heads = whole(entries, "num_attention_heads", where)
@@ -100,7 +100,7 @@ def _transformer_of(config: Mapping[str, Any], where: str) -> tuple[ModelSpec, L
         init=Normal(std=std),
     )
     context = sizes["max_position_embeddings"]
-    return shape, Qwen3Layout(context=context) if qk_norm else LlamaLayout(context=context)
+    return shape, Qwen3Format(context=context) if qk_norm else LlamaFormat(context=context)
 
 
 def _check(entries: Mapping[str, Any], where: str) -> None:

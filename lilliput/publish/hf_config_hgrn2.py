@@ -11,7 +11,7 @@ from lilliput.nn.norm import NormSpec
 from lilliput.nn.rope import NoPE, RoPE, Rope
 from lilliput.ops.rope import Layout
 from lilliput.publish.config_fields import choice, depth, flag, positive, refuse, whole
-from lilliput.publish.hf_formats.hgrn2 import GATES, NORM_OFFSETS, SQUARES, HGRN2Layout
+from lilliput.publish.hf_formats.hgrn2 import GATES, NORM_OFFSETS, SQUARES, HGRN2Format
 
 ABSENT: dict[str, Any] = {
     "vocab_size": 32_768,
@@ -40,7 +40,7 @@ HORIZONS = (2.0, 200.0)
 """At which a bias of the forget gates is taken to have begun, which no config says; the weights hold what it is."""
 
 
-def hgrn2_of(config: Mapping[str, Any], where: str) -> tuple[ModelSpec, HGRN2Layout]:
+def hgrn2_of(config: Mapping[str, Any], where: str) -> tuple[ModelSpec, HGRN2Format]:
     """The shape and the layout that writes such a config.
 
     Raises:
@@ -71,7 +71,7 @@ def hgrn2_of(config: Mapping[str, Any], where: str) -> tuple[ModelSpec, HGRN2Lay
         logit_softcap=positive(entries, "logit_cap", where) if "logit_cap" in entries else None,
         init=Normal(std=positive(entries, "initializer_range", where)),
     )
-    return shape, HGRN2Layout(context=whole(entries, "max_position_embeddings", where))
+    return shape, HGRN2Format(context=whole(entries, "max_position_embeddings", where))
 
 
 def _rope(entries: Mapping[str, Any], where: str) -> Rope:

@@ -13,9 +13,9 @@ from lilliput.base.untrusted import read_object, shown
 from lilliput.model import ModelSpec
 from lilliput.publish.earlier_names import with_present_names
 from lilliput.publish.export import CHAT_TEMPLATE_FILE, RELEASE_FILE, RELEASE_FORMAT, RELEASE_VERSION, Generation
-from lilliput.publish.hf_formats.format import Layout
-from lilliput.publish.load_hf import load_foreign
-from lilliput.publish.loaded_model import Published, check_ids
+from lilliput.publish.hf_formats.format import HFFormat
+from lilliput.publish.load_hf import load_hf
+from lilliput.publish.loaded_model import LoadedModel, check_ids
 from lilliput.publish.pretrained import CONFIG_FILE
 from lilliput.publish.weights import check_header, read_weights
 from lilliput.tokenizer.bpe import END, load_tokenizer, tokenizer_hash
@@ -30,7 +30,7 @@ CHANGED = (
 )
 
 
-def load(folder: Path) -> Published:
+def load(folder: Path) -> LoadedModel:
     """Read a folder that `export` wrote, or one of a Llama, a Qwen3 or a released HGRN2 that transformers saved.
 
     Raises:
@@ -40,18 +40,18 @@ def load(folder: Path) -> Published:
     """
     with reading(str(folder), HINT):
         if not (folder / RELEASE_FILE).is_file() and (folder / CONFIG_FILE).is_file():
-            return load_foreign(folder)
+            return load_hf(folder)
         return _load(folder)
 
 
-def _load(folder: Path) -> Published:
+def _load(folder: Path) -> LoadedModel:
     release = verified(folder)
     where = str(folder / RELEASE_FILE)
     plain = {key: with_present_names(release[key]) for key in ("layout", "model", "generation")}
     layout, spec, generation = (from_plain(value, where=where) for value in plain.values())
     specials = from_plain(release["specials"], where=where) if "specials" in release else _FIRST_SPECIALS
     for part, value, kind in (
-        ("layout", layout, Layout),
+        ("layout", layout, HFFormat),
         ("model", spec, ModelSpec),
         ("generation", generation, Generation),
         ("specials", specials, Specials),
@@ -64,7 +64,7 @@ def _load(folder: Path) -> Published:
     chat_template = read_template(folder / CHAT_TEMPLATE_FILE) if CHAT_TEMPLATE_FILE in release["files"] else None
     ends = generation.stop_ids(tokenizer, chat_template, specials.end)
     stops = check_ids(tokenizer, ends, spec.vocab, where=str(folder))
-    return Published(
+    return LoadedModel(
         model=read_weights(folder, spec, layout).eval(),
         tokenizer=tokenizer,
         context=layout.context,

@@ -7,7 +7,7 @@ from typing import Any
 from lilliput.base.errors import RecipeError, RunError, reading
 from lilliput.base.untrusted import read_object, shown
 from lilliput.publish.export import CHAT_TEMPLATE_FILE, GENERATION_FILE, Generation
-from lilliput.publish.loaded_model import Published, check_ids
+from lilliput.publish.loaded_model import LoadedModel, check_ids
 from lilliput.publish.pretrained import CONFIG_FILE, read_architecture
 from lilliput.publish.weights import check_header, read_weights
 from lilliput.tokenizer.bpe import load_tokenizer
@@ -21,7 +21,7 @@ _NUMBERS = {"repetition_penalty": float, "max_new_tokens": int, "temperature": f
 _HINT = "fetch the folder again"
 
 
-def load_foreign(folder: Path) -> Published:
+def load_hf(folder: Path) -> LoadedModel:
     """Read a folder of config, weights and tokenizer, with generation settings and chat template where it has them.
 
     What is small is read first, and compared with what the files of weights say of themselves.
@@ -41,7 +41,7 @@ def load_foreign(folder: Path) -> Published:
         named = said if isinstance(said, list) else [end if said is None else said]
         stops = check_ids(tokenizer, [*named, end], architecture.shape.vocab, where=str(folder))
         generation = _generation(settings, tokenizer.id_to_token(stops[0]), str(folder / GENERATION_FILE))
-        return Published(
+        return LoadedModel(
             chat_template=_chat_template(folder),
             model=read_weights(folder, architecture.shape, architecture.layout).eval(),
             tokenizer=tokenizer,

@@ -10,12 +10,12 @@ from lilliput.base.errors import RunError
 from lilliput.base.untrusted import shown
 from lilliput.model import LanguageModel
 from lilliput.publish.export import Generation
-from lilliput.publish.hf_formats.format import Layout
+from lilliput.publish.hf_formats.format import HFFormat
 from lilliput.tokenizer.specials import vocabulary_size
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
+class LoadedModel:
     """Everything that a model needs to write."""
 
     model: LanguageModel
@@ -23,7 +23,7 @@ class Published:
     tokenizer: Tokenizer
     context: int
     """Tokens the model was trained to read at once."""
-    layout: Layout | None
+    layout: HFFormat | None
     """The architecture that it was read from; None where it comes from a run."""
     generation: Generation
     chat_template: str | None

@@ -1,7 +1,7 @@
 """Starting from a model that is there: a Llama, a Qwen3 or an HGRN2 that Lilliput released, local or on the hub.
 
-model=From(checkpoint="HuggingFaceTB/SmolLM2-135M"),
-tokenizer=Kept(checkpoint="HuggingFaceTB/SmolLM2-135M"),
+model=PretrainedModel(checkpoint="HuggingFaceTB/SmolLM2-135M"),
+tokenizer=PretrainedTokenizer(checkpoint="HuggingFaceTB/SmolLM2-135M"),
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ from lilliput.base.spec import to_plain
 from lilliput.base.untrusted import read_object
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.publish.hf_config import Architecture, architecture_of
-from lilliput.publish.hf_formats.format import Layout
+from lilliput.publish.hf_formats.format import HFFormat
 from lilliput.publish.weights import read_weights
 from lilliput.tokenizer.bpe import TOKENIZER_FILE, load_tokenizer, tokenizer_hash
 from lilliput.tokenizer.specials import Specials, read_specials, vocabulary_size
@@ -30,7 +30,7 @@ _TOKENIZER_FILES = (TOKENIZER_FILE, "tokenizer_config.json", "special_tokens_map
 
 
 @dataclass(frozen=True, kw_only=True)
-class From:
+class PretrainedModel:
     """The weights of a checkpoint, where a recipe could also write the shape of a new model."""
 
     checkpoint: str
@@ -44,7 +44,7 @@ class From:
         return self._architecture.shape
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> HFFormat:
         """The layout that the checkpoint is in, with its context: a release may use the same."""
         return self._architecture.layout
 
@@ -66,7 +66,7 @@ class From:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
+class PretrainedTokenizer:
     """The tokenizer of a checkpoint, where a recipe could also have a new one learned."""
 
     checkpoint: str

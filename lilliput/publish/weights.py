@@ -11,14 +11,14 @@ from lilliput.base.limits import limit, raising
 from lilliput.base.safetensors_headers import HINT, Stored, opened, read_headers
 from lilliput.base.untrusted import shown
 from lilliput.model import LanguageModel, ModelSpec
-from lilliput.publish.hf_formats.format import Layout
+from lilliput.publish.hf_formats.format import HFFormat
 
 FLOATS = ("F32", "BF16", "F16")
 _COMPUTED = re.compile(r"\.rotary_emb\.inv_freq$")
 """Buffers that old checkpoints store and every model computes."""
 
 
-def check_header(folder: Path, spec: ModelSpec, layout: Layout) -> dict[str, Stored]:
+def check_header(folder: Path, spec: ModelSpec, layout: HFFormat) -> dict[str, Stored]:
     """What the files store of each native parameter, found to be the weights of this shape; no tensor is read.
 
     Args:
@@ -53,7 +53,7 @@ def check_header(folder: Path, spec: ModelSpec, layout: Layout) -> dict[str, Sto
         return stored
 
 
-def read_weights(folder: Path, spec: ModelSpec, layout: Layout) -> LanguageModel:
+def read_weights(folder: Path, spec: ModelSpec, layout: HFFormat) -> LanguageModel:
     """The model of a folder, in fp32 on the CPU.
 
     Tensors are read one by one, so that a checkpoint of any precision needs no room beside the model.
@@ -79,7 +79,7 @@ def read_weights(folder: Path, spec: ModelSpec, layout: Layout) -> LanguageModel
         model = spec.skeleton()
         model.load_state_dict(weights, assign=True)
         with torch.no_grad():
-            for name, order in layout.orders(spec).items():
+            for name, order in layout.row_permutations(spec).items():
                 weight = model.get_parameter(name)
                 weight.copy_(weight[order.argsort()])
     return model

@@ -19,7 +19,7 @@ from lilliput.nn.norm import RMSNorm
 from lilliput.nn.rope import RoPE
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.schedule import Cosine
-from lilliput.publish.hf_formats.llama import LlamaLayout
+from lilliput.publish.hf_formats.llama import LlamaFormat
 from lilliput.recipe import Recipe, Release
 from lilliput.tokenizer.bpe import BPE
 from lilliput.train.phase import Phase
@@ -73,6 +73,6 @@ recipe = Recipe(
         base,
         Stack(times=2),  # our choice: the card calls its way of growing custom and no more
         refine,
-        Release(name="MTLM1-200M", layout=LlamaLayout(context=1_024), suite="mtlm", heldout="fineweb-edu"),
+        Release(name="MTLM1-200M", layout=LlamaFormat(context=1_024), suite="mtlm", heldout="fineweb-edu"),
     ),
 )

@@ -27,7 +27,7 @@ from lilliput.optim.ema import Ema
 from lilliput.optim.normuon import NorMuon
 from lilliput.optim.schedule import WarmupStableDecay
 from lilliput.publish.export import Generation
-from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
+from lilliput.publish.hf_formats.hgrn2 import HGRN2Format
 from lilliput.recipe import Recipe, Release
 from lilliput.tokenizer.bpe import BPE
 from lilliput.tokenizer.chatml import CHATML
@@ -120,7 +120,7 @@ seqkd = Phase(
 smol_smoltalk = HubChats(dataset="HuggingFaceTB/smol-smoltalk", licence="apache-2.0")
 no_robots = HubChats(dataset="HuggingFaceH4/no_robots", licence="cc-by-nc-4.0")
 
-layout = HGRN2Layout(context=2_048)
+layout = HGRN2Format(context=2_048)
 base = Release(name="OdinNext-138M-Base", layout=layout, suite="odinnext", heldout="natural")
 instruct = Release(
     name="OdinNext-138M-Instruct",  # 138,451,232 parameters: two rows more

@@ -16,7 +16,7 @@ from lilliput.growth.add_tokens import AddTokens
 from lilliput.optim.normuon import NorMuon
 from lilliput.optim.schedule import WarmupStableDecay
 from lilliput.publish.export import Generation
-from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
+from lilliput.publish.hf_formats.qwen3 import Qwen3Format
 from lilliput.recipe import Release
 from lilliput.recipes import own_text
 from lilliput.tokenizer.chatml import CHATML
@@ -45,7 +45,7 @@ recipe = replace(
         ),
         Release(
             name="own-chat",
-            layout=Qwen3Layout(context=512),
+            layout=Qwen3Format(context=512),
             suite="own-chat",
             heldout="texts",
             chat="chats",

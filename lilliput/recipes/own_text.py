@@ -18,7 +18,7 @@ from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.optim.normuon import NorMuon
 from lilliput.optim.schedule import WarmupStableDecay
 from lilliput.publish.export import Generation
-from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
+from lilliput.publish.hf_formats.qwen3 import Qwen3Format
 from lilliput.recipe import Recipe, Release
 from lilliput.tokenizer.bpe import BPE
 from lilliput.train.phase import Phase, Stage
@@ -52,7 +52,7 @@ recipe = Recipe(
         ),
         Release(
             name="own-text",
-            layout=Qwen3Layout(context=512),
+            layout=Qwen3Format(context=512),
             suite="own-text",
             heldout="texts",
             generation=Generation(temperature=0.8, top_p=0.95, repetition_penalty=1.05),

@@ -20,7 +20,7 @@ from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.optim.normuon import NorMuon
 from lilliput.optim.schedule import WarmupStableDecay
 from lilliput.publish.export import Generation
-from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
+from lilliput.publish.hf_formats.hgrn2 import HGRN2Format
 from lilliput.recipe import Recipe, Release
 from lilliput.tokenizer.bpe import BPE
 from lilliput.tokenizer.chatml import CHATML
@@ -59,7 +59,7 @@ sft = Phase(
     schedule=WarmupStableDecay(warmup=Steps(5), decay=Share(0.5), shape="linear", floor=0.02),
 )
 
-layout = HGRN2Layout(context=2_048)
+layout = HGRN2Format(context=2_048)
 
 recipe = Recipe(
     name="quickstart",

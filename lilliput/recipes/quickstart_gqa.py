@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 from lilliput.nn.gqa import GQA
-from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
+from lilliput.publish.hf_formats.qwen3 import Qwen3Format
 from lilliput.recipe import Release
 from lilliput.recipes import quickstart
 
-layout = Qwen3Layout(context=512)
+layout = Qwen3Format(context=512)
 
 
 def as_qwen3(release: Release) -> Release:

@@ -16,7 +16,7 @@ from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.schedule import WarmupStableDecay
-from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
+from lilliput.publish.hf_formats.qwen3 import Qwen3Format
 from lilliput.recipe import Recipe, Release
 from lilliput.tokenizer.bpe import BPE
 from lilliput.train.phase import Phase, Stage
@@ -77,7 +77,7 @@ recipe = Recipe(
     model=model,
     timeline=(
         pretrain,
-        Release(name="SLM-10M", layout=Qwen3Layout(context=1_024), suite="open-slm", heldout="fineweb-edu"),
+        Release(name="SLM-10M", layout=Qwen3Format(context=1_024), suite="open-slm", heldout="fineweb-edu"),
     ),
     card_claims={
         "z-loss switched off after 31B tokens": "the run ends at 25B tokens, so it stays on to the end",

@@ -35,7 +35,7 @@ class Outline:
     seed: int
     corpora: Mapping[str, Any]
     model: Any
-    """A `ModelSpec` or a `From`."""
+    """A `ModelSpec` or a `PretrainedModel`."""
     timeline: tuple[Any, ...]
     hidden: tuple[str, ...]
     """Names of the types that take the code."""

@@ -26,7 +26,7 @@ from lilliput.evals.run_suite import evaluate_by_name, evaluate_own
 from lilliput.evals.suites import SUITE
 from lilliput.publish.remote_code import check_code
 from lilliput.recipe import Recipe, allow_code, load_machine, read_recipe
-from lilliput.run.command_record import changed
+from lilliput.run.command_record import apply_overrides
 from lilliput.run.pipeline import run, train
 from lilliput.run.target import Target, find_target
 from lilliput.run.trained import Trained, read_trained
@@ -267,7 +267,7 @@ def _aim(
     out = None if folder is None else Path(_path(folder, "the folder"))
     with _as_arguments():
         if isinstance(recipe, Recipe):
-            made = changed(recipe, shrink, options, files, more)
+            made = apply_overrides(recipe, shrink, options, files, more)
             out = out or Path("runs") / (f"{made.name}-shrunk" if shrink else made.name)
             return Target(recipe=made, folder=out, command=None), where
         found = find_target(

@@ -14,7 +14,7 @@ from lilliput.base.own_code import Loaded, using
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.more_tokens import with_more_tokens
-from lilliput.overrides import with_sources
+from lilliput.overrides import replace_sources
 from lilliput.recipe import Recipe, names, recipe_and_code
 from lilliput.shrink import shrink
 from lilliput.train.phase import Phase
@@ -54,9 +54,9 @@ class Command:
     def _made(self, read: "Command") -> Recipe:
         """The recipe, from what another command has read of the same name."""
         with using(read.code):
-            return changed(read._unchanged, self.shrink, self.overrides, self.sources, self.more_tokens)
+            return apply_overrides(read._unchanged, self.shrink, self.overrides, self.sources, self.more_tokens)
 
-    def then(
+    def extended_with(
         self,
         recipe: Recipe,
         *,
@@ -125,7 +125,7 @@ def read_command(run: RunFolder, recipe: Recipe) -> Command | None:
         return replace(command, machine=machine)
 
 
-def changed(
+def apply_overrides(
     recipe: Recipe,
     shrunk: bool,
     overrides: Sequence[str],
@@ -140,7 +140,7 @@ def changed(
     for one in sources:
         corpus, path = _pair(one, "--source", f"{next(iter(recipe.corpora))}={one.strip('=') or 'texts'}")
         given.setdefault(corpus, []).append(path)
-    recipe = with_sources(recipe, {corpus: tuple(paths) for corpus, paths in given.items()})
+    recipe = replace_sources(recipe, {corpus: tuple(paths) for corpus, paths in given.items()})
     recipe = override_all(recipe, [_pair(one, "--set", "seed=1") for one in overrides])
     return with_more_tokens(recipe, more_tokens)
 

@@ -21,11 +21,11 @@ from lilliput.evals.baselines import unigram_bits_per_byte, xz_bits_per_byte, xz
 from lilliput.evals.chat import NothingToJudge, judge_replies
 from lilliput.evals.evaluation import versions
 from lilliput.evals.harness import evaluate
-from lilliput.evals.question_files import Items, asked
+from lilliput.evals.question_files import QuestionSource, asked
 from lilliput.evals.run_suite import write_arithmetic
 from lilliput.evals.suites import ARITHMARK2_SYNTHETIC, HELDOUT, Suite, named
 from lilliput.generate.stream_text import stream_text
-from lilliput.publish.load import Published, load
+from lilliput.publish.load import LoadedModel, load
 from lilliput.publish.remote_code import check_code
 from lilliput.recipe import Recipe, Release
 from lilliput.tokenizer.bpe import load_tokenizer
@@ -43,10 +43,10 @@ SAMPLE_PROMPT = 120
 """Characters of a held-out text that a base model goes on from."""
 
 
-class Assessor:
+class ReleaseEvaluator:
     """Assesses the releases of one run."""
 
-    def __init__(self, run: RunFolder, recipe: Recipe, machine: Machine, console: Console, items: Items):
+    def __init__(self, run: RunFolder, recipe: Recipe, machine: Machine, console: Console, items: QuestionSource):
         self._run, self._recipe, self._machine, self._console, self._items = run, recipe, machine, console, items
 
     def scores(self, release: Release, weights: str, heldout: Shards, chats: PackedChats | None) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class Assessor:
         tokenizer = load_tokenizer(self._run.path / "tokenizer")
         return tokenizer.decode_batch([document[1:].tolist() for document in documents], skip_special_tokens=False)
 
-    def _samples(self, published: Published, heldout: Shards, chats: PackedChats | None) -> list[dict[str, str]]:
+    def _samples(self, published: LoadedModel, heldout: Shards, chats: PackedChats | None) -> list[dict[str, str]]:
         """What the release writes by its own settings: answers to held-out questions, or ends of held-out texts."""
         if chats is not None:
             shown = list(islice(_openings(chats), SAMPLES))
@@ -164,7 +164,7 @@ class Assessor:
         prompts = [ids.tolist() for ids in encoder.stream(texts, add_special_tokens=chats is None)]
         return [{"prompt": text, "text": self._write(published, ids)} for text, ids in zip(shown, prompts, strict=True)]
 
-    def _write(self, published: Published, prompt: list[int]) -> str:
+    def _write(self, published: LoadedModel, prompt: list[int]) -> str:
         sampling = published.generation.sampling
         pieces = stream_text(
             published.model,

@@ -1,4 +1,4 @@
-"""A run: walk a recipe's timeline from raw text to published models, going on where the last walk stopped.
+"""A run: follow a recipe's timeline from raw text to published models, resuming where the last run stopped.
 
 Each entry's inputs are the hash of everything before it, so an entry is done again exactly when something it depends on
 has changed: the recipe, the text, the tokenizer or the machine. Only training is never thrown away unasked.
@@ -20,14 +20,14 @@ from lilliput.base.run_code import write_code
 from lilliput.base.run_folder import RunFolder, differences
 from lilliput.base.spec import to_plain
 from lilliput.base.terminal import Terminal
-from lilliput.evals.question_files import Hub, Items
+from lilliput.evals.question_files import Hub, QuestionSource
 from lilliput.publish.lineage import phase_seed
 from lilliput.recipe import Recipe, Release, check_implemented
 from lilliput.run.command_record import FILE as COMMAND_FILE
 from lilliput.run.command_record import Command, write_command
 from lilliput.run.prepare import Preparation
-from lilliput.run.reproducibility import keep_code, settle
-from lilliput.run.runner import Beside, Walk, phase_code, prepare, untrained
+from lilliput.run.reproducibility import check_code_unchanged, resolve_machine
+from lilliput.run.runner import OtherRank, Runner, phase_code, prepare, untrained
 from lilliput.train.all_reduce import RANK, AllReduce
 from lilliput.train.loggers.logger import check_loggers
 from lilliput.train.machine import Machine
@@ -39,7 +39,7 @@ def run(
     folder: Path,
     machine: Machine | None,
     console: Console,
-    items: Items = Hub(),
+    items: QuestionSource = Hub(),
     command: Command | None = None,
     *,
     sinks: Sequence[str] = (),
@@ -67,9 +67,9 @@ def run(
     """
     check_implemented(recipe)
     check_loggers(sinks)
-    with _walking(recipe, folder, machine, console, command, sinks, allow_change) as walk:
-        publisher = walk.publisher(items)
-        return walk.along(walk.train, publisher)
+    with _runner(recipe, folder, machine, console, command, sinks, allow_change) as runner:
+        publisher = runner.publisher(items)
+        return runner.run_timeline(runner.train_phase, publisher)
 
 
 def tokenizer(recipe: Recipe, folder: Path, console: Console, command: Command | None = None) -> None:
@@ -122,12 +122,12 @@ def train(
     """
     check_implemented(recipe.until(until) if until else recipe)
     check_loggers(sinks)
-    with _walking(recipe, folder, machine, console, command, sinks, allow_change) as walk:
-        walk.along(walk.train, None, until)
+    with _runner(recipe, folder, machine, console, command, sinks, allow_change) as runner:
+        runner.run_timeline(runner.train_phase, None, until)
 
 
 def publish(
-    recipe: Recipe, folder: Path, console: Console, items: Items = Hub(), command: Command | None = None
+    recipe: Recipe, folder: Path, console: Console, items: QuestionSource = Hub(), command: Command | None = None
 ) -> list[Path]:
     """Export, check, evaluate and describe the releases of a trained run; never trains.
 
@@ -148,14 +148,14 @@ def publish(
     with _opened(recipe, folder, command) as opened:
         if (opened.read("run.json") or {}).get("machine") is None:
             raise untrained("this run", folder)
-        resolved = settle(opened, None)
+        resolved = resolve_machine(opened, None)
         resolved.apply()
-        walk = Walk(opened, recipe, resolved, console)
-        return walk.along(walk.trained, walk.publisher(items))
+        runner = Runner(opened, recipe, resolved, console)
+        return runner.run_timeline(runner.load_trained_phase, runner.publisher(items))
 
 
 @contextmanager
-def _walking(
+def _runner(
     recipe: Recipe,
     folder: Path,
     machine: Machine | None,
@@ -163,22 +163,22 @@ def _walking(
     command: Command | None,
     sinks: Sequence[str],
     allow_change: bool,
-) -> Iterator[Walk]:
-    """The walk of this process: that of the first worker, which holds the run, or that of one beside it."""
+) -> Iterator[Runner]:
+    """The runner of this process: that of the first rank, which holds the run, or that of another one."""
     if os.environ.get(RANK, "0") != "0":
         run = RunFolder(folder)  # read, never written
-        resolved = machine.resolved() if machine else settle(run, None)
+        resolved = machine.resolved() if machine else resolve_machine(run, None)
         if isinstance(resolved.exchange, AllReduce):
             resolved.apply()
             with resolved.exchange.join(resolved.device) as workers, using(*code_of((recipe, resolved))):
-                yield Beside(run, recipe, resolved, Terminal(quiet=True), workers)
+                yield OtherRank(run, recipe, resolved, Terminal(quiet=True), workers)
             return
     with _opened(recipe, folder, command, allow_change=allow_change) as opened, using(*code_of(machine)):
         named = command and command.machine
-        resolved = settle(opened, machine, named=named, allow_change=allow_change)
+        resolved = resolve_machine(opened, machine, named=named, allow_change=allow_change)
         resolved.apply()
         with resolved.exchange.join(resolved.device) as workers:
-            yield Walk(opened, recipe, resolved, console, workers, sinks=sinks, allow_change=allow_change)
+            yield Runner(opened, recipe, resolved, console, workers, sinks=sinks, allow_change=allow_change)
 
 
 @contextmanager
@@ -262,7 +262,7 @@ def _refuse_other_phases(opened: RunFolder, recipe: Recipe, allow_change: bool) 
         if isinstance(entry, Phase) and opened.record(phase_folder(place, entry)).get("from"):
             begun.append(phase_folder(place, entry))
             opened.refuse_change(begun[-1], {"phase": to_plain(entry), "seed": phase_seed(recipe.seed, place)})
-            keep_code(opened, begun[-1], phase_code(recipe, entry), allow_change=allow_change)
+            check_code_unchanged(opened, begun[-1], phase_code(recipe, entry), allow_change=allow_change)
     tokenizer = opened.record("tokenizer").get("from")
     if begun and tokenizer:
         changed = differences(

@@ -23,7 +23,7 @@ from lilliput.data.chat_rows import PackedChats
 from lilliput.data.language import languages
 from lilliput.data.permutation import Permutation
 from lilliput.data.shards import Shards
-from lilliput.evals.question_files import Items, check_items
+from lilliput.evals.question_files import QuestionSource, check_items
 from lilliput.evals.suites import HELDOUT, named
 from lilliput.growth.growth import Lineage
 from lilliput.publish.card.card import card
@@ -33,7 +33,7 @@ from lilliput.publish.load import verified
 from lilliput.publish.parity import check_parity
 from lilliput.recipe import Recipe, Release, vocabulary_of
 from lilliput.run.command_record import read_command
-from lilliput.run.evaluate_release import Assessor
+from lilliput.run.evaluate_release import ReleaseEvaluator
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, has_chatml
 from lilliput.train.machine import Machine
 from lilliput.train.metrics_file import measured_of, read_metrics, recent_loss, released, steps_of
@@ -48,9 +48,9 @@ PARITY_ROWS, PARITY_LENGTH = 2, 67
 class Publisher:
     """Publishes the releases of one run."""
 
-    def __init__(self, run: RunFolder, recipe: Recipe, machine: Machine, console: Console, items: Items):
+    def __init__(self, run: RunFolder, recipe: Recipe, machine: Machine, console: Console, items: QuestionSource):
         self._run, self._recipe, self._console, self._items = run, recipe, console, items
-        self._assessor = Assessor(run, recipe, machine, console, items)
+        self._assessor = ReleaseEvaluator(run, recipe, machine, console, items)
 
     def check(self) -> None:
         """Refuse now what could not be evaluated after a week of training.

@@ -22,7 +22,9 @@ from lilliput.ops import tile_cache
 from lilliput.train.machine import Machine
 
 
-def settle(run: RunFolder, machine: Machine | None, *, named: str | None = None, allow_change: bool = False) -> Machine:
+def resolve_machine(
+    run: RunFolder, machine: Machine | None, *, named: str | None = None, allow_change: bool = False
+) -> Machine:
     """The machine of a run: what is asked for where none is frozen yet, else the one that it went on with last.
 
     Args:
@@ -48,7 +50,7 @@ def settle(run: RunFolder, machine: Machine | None, *, named: str | None = None,
     return machine.resolved()
 
 
-def keep(run: RunFolder, machine: Machine, phase: str, *, allow_change: bool = False) -> list[str]:
+def check_unchanged(run: RunFolder, machine: Machine, phase: str, *, allow_change: bool = False) -> list[str]:
     """Before a phase trains here: freeze what is not frozen yet, compare what is.
 
     Args:
@@ -65,7 +67,7 @@ def keep(run: RunFolder, machine: Machine, phase: str, *, allow_change: bool = F
     """
     record = run.read("run.json")
     assert record is not None
-    now = {"machine": to_plain(machine), "made_with": made_with(machine)}
+    now = {"machine": to_plain(machine), "made_with": software_versions(machine)}
     if "made_with" not in record:
         record |= {"made_with": now["made_with"]}
         run.write_with_checksum("run.json", record)
@@ -78,7 +80,7 @@ def keep(run: RunFolder, machine: Machine, phase: str, *, allow_change: bool = F
     return changed
 
 
-def keep_code(run: RunFolder, phase: str, code: dict[str, str], *, allow_change: bool = False) -> None:
+def check_code_unchanged(run: RunFolder, phase: str, code: dict[str, str], *, allow_change: bool = False) -> None:
     """Compare the code of a recipe's own parts with what a phase was trained by.
 
     Args:
@@ -107,7 +109,7 @@ def keep_code(run: RunFolder, phase: str, code: dict[str, str], *, allow_change:
         run.write_with_checksum("run.json", record | {"changes": [*record.get("changes", []), note]})
 
 
-def made_with(machine: Machine) -> dict[str, Any]:
+def software_versions(machine: Machine) -> dict[str, Any]:
     """What decides how this (resolved) machine rounds, by name; it is prepared for."""
     from lilliput.base import __version__
 

@@ -1,4 +1,4 @@
-"""One walk along a timeline: phases trained, models grown, releases made, each as far as it is not there yet.
+"""The runner of a timeline: phases trained, models grown, releases made, each as far as it is not there yet.
 
 The first worker writes; those beside it train along and read what it has written.
 """
@@ -19,7 +19,7 @@ from lilliput.base.files import hash_of, sha256
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.data.chat_rows import ChatData
-from lilliput.evals.question_files import Items
+from lilliput.evals.question_files import QuestionSource
 from lilliput.growth.growth import Lineage
 from lilliput.model import copy_weights
 from lilliput.publish.lineage import after, grown, phase_seed
@@ -29,7 +29,7 @@ from lilliput.report.page import REPORT, write_report
 from lilliput.report.records import ANSWERS, TEXT
 from lilliput.run.prepare import Preparation
 from lilliput.run.release import Publisher
-from lilliput.run.reproducibility import keep
+from lilliput.run.reproducibility import check_unchanged
 from lilliput.tokenizer.bpe import tokenizer_hash
 from lilliput.tokenizer.specials import vocabulary_size
 from lilliput.train.checkpoint import Checkpoint, write_tensors
@@ -52,7 +52,7 @@ MANY = 10
 def prepare(preparation: Preparation, recipe: Recipe, until: str | None) -> Tokenizer:
     """Make the token files first of all: a damaged text is not found after a week of training.
 
-    Files are those of the whole recipe also where the walk ends early, so that it can be taken up again.
+    Files are those of the whole recipe also where it ends early, so that it can be taken up again.
     """
     if until is None:
         return preparation.everything()
@@ -66,8 +66,8 @@ def prepare(preparation: Preparation, recipe: Recipe, until: str | None) -> Toke
     return first
 
 
-class Walk:
-    """One walk along a timeline."""
+class Runner:
+    """Runs a timeline once."""
 
     def __init__(
         self,
@@ -85,13 +85,13 @@ class Walk:
         self._sinks, self._allow_change = sinks, allow_change
         self._preparation = Preparation(opened, recipe, console)
 
-    def publisher(self, items: Items) -> Publisher | None:
-        """Who makes releases on this walk, having looked whether it can."""
+    def publisher(self, items: QuestionSource) -> Publisher | None:
+        """Who makes releases, having looked whether it can."""
         publisher = Publisher(self._run, self._recipe, self.machine, self._console, items)
         publisher.check()
         return publisher
 
-    def along(self, phase: Any, publisher: Publisher | None, until: str | None = None) -> list[Path]:
+    def run_timeline(self, phase: Any, publisher: Publisher | None, until: str | None = None) -> list[Path]:
         """Walk, with `train` or `trained` for the phases; without a publisher nothing is released."""
         entries = (self._recipe.until(until) if until else self._recipe).timeline
         with self._first():
@@ -129,7 +129,9 @@ class Walk:
         before = self._recipe.phase_before(place)
         return past if phase.resumes is None or before is None else past | {"steps": StepPlan(before[1]).resumable}
 
-    def train(self, place: int, phase: Phase, line: Lineage, past: dict[str, Any]) -> tuple[Lineage, dict[str, Any]]:
+    def train_phase(
+        self, place: int, phase: Phase, line: Lineage, past: dict[str, Any]
+    ) -> tuple[Lineage, dict[str, Any]]:
         """The line after a phase, trained now as far as it is not."""
         name = phase_folder(place, phase)
         tokens = {corpus: self._preparation.tokens(corpus, line.tokenizer) for corpus in phase.data.corpora}
@@ -139,7 +141,7 @@ class Walk:
         )  # refuses what cannot be measured before anything begins
 
         def make(folder: Path) -> dict[str, Any]:
-            for change in keep(self._run, self.machine, name, allow_change=self._allow_change):
+            for change in check_unchanged(self._run, self.machine, name, allow_change=self._allow_change):
                 self._say(f"{phase.name}: goes on although {change}")
             return self._train(folder, place, phase, line, tokens, measure)
 
@@ -153,7 +155,9 @@ class Walk:
         yield
         self.workers.barrier()
 
-    def trained(self, place: int, phase: Phase, line: Lineage, past: dict[str, Any]) -> tuple[Lineage, dict[str, Any]]:
+    def load_trained_phase(
+        self, place: int, phase: Phase, line: Lineage, past: dict[str, Any]
+    ) -> tuple[Lineage, dict[str, Any]]:
         """The line after a phase that is trained already.
 
         Raises:
@@ -291,10 +295,10 @@ class Walk:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-class Beside(Walk):
-    """The walk of a worker that is not the first: it trains along, and reads what that one has written."""
+class OtherRank(Runner):
+    """The runner of a rank that is not the first: it trains, too, and reads what that one has written."""
 
-    def publisher(self, items: Items) -> None:
+    def publisher(self, items: QuestionSource) -> None:
         return None
 
     @contextmanager
@@ -302,7 +306,9 @@ class Beside(Walk):
         self.workers.barrier()
         yield
 
-    def train(self, place: int, phase: Phase, line: Lineage, past: dict[str, Any]) -> tuple[Lineage, dict[str, Any]]:
+    def train_phase(
+        self, place: int, phase: Phase, line: Lineage, past: dict[str, Any]
+    ) -> tuple[Lineage, dict[str, Any]]:
         name = phase_folder(place, phase)
         tokens = {corpus: self._preparation.tokens(corpus, line.tokenizer) for corpus in phase.data.corpora}
         inputs = self._inputs(place, phase, past, tokens)

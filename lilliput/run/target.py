@@ -8,7 +8,7 @@ from lilliput.base.errors import LilliputError
 from lilliput.base.run_folder import RunFolder
 from lilliput.more_tokens import announced, refuse_unfinished
 from lilliput.recipe import Recipe, read_recipe
-from lilliput.run.command_record import Command, changed, read_command
+from lilliput.run.command_record import Command, apply_overrides, read_command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,12 +82,14 @@ def _continued(
 ) -> Target:
     """A run with later options."""
     before = read_recipe(run)
-    recipe = changed(before, shrunk, overrides, sources, more_tokens)
+    recipe = apply_overrides(before, shrunk, overrides, sources, more_tokens)
     notes: Sequence[str] = ()
     if more_tokens:
         refuse_unfinished(RunFolder(run), before, recipe)
         notes = announced(before, recipe)
     command = read_command(RunFolder(run), before)
     if command is not None and recipe != before:
-        command = command.then(recipe, shrunk=shrunk, overrides=overrides, sources=sources, more_tokens=more_tokens)
+        command = command.extended_with(
+            recipe, shrunk=shrunk, overrides=overrides, sources=sources, more_tokens=more_tokens
+        )
     return Target(recipe=recipe, folder=run, command=command and replace(command, machine=machine), notes=notes)

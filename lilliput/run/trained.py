@@ -24,9 +24,9 @@ from lilliput.growth.growth import Growth, Lineage
 from lilliput.model import LanguageModel, ModelSpec, copy_weights
 from lilliput.publish.export import Generation
 from lilliput.publish.lineage import phase_seed
-from lilliput.publish.loaded_model import Published, check_ids
+from lilliput.publish.loaded_model import LoadedModel, check_ids
 from lilliput.recipe import Recipe, Release, read_recipe, recipe_and_code
-from lilliput.run.reproducibility import keep_code
+from lilliput.run.reproducibility import check_code_unchanged
 from lilliput.run.runner import phase_code, phase_folder
 from lilliput.tokenizer.bpe import load_tokenizer
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, has_chatml
@@ -43,7 +43,7 @@ class Trained:
     """What a run has come to."""
 
     folder: Path
-    published: Published
+    published: LoadedModel
     """Everything that the model needs to write."""
     specials: Specials
     phase: Phase
@@ -179,7 +179,7 @@ def _line(recipe: Recipe, run: RunFolder, reached: _Reached) -> Lineage:
     """The model and tokenizer after the last trained phase and its growths, in fp32 on the CPU."""
     part = phase_folder(reached.place, reached.phase)
     run.refuse_change(part, {"phase": to_plain(reached.phase), "seed": phase_seed(recipe.seed, reached.place)})
-    keep_code(run, part, phase_code(recipe, reached.phase))
+    check_code_unchanged(run, part, phase_code(recipe, reached.phase))
     final, made = run.path / part / "final", run.record(part)["outputs"]
     for name in ("weights", "average"):
         file = final / f"{name}.safetensors"
@@ -219,13 +219,13 @@ def _read_weights(file: Path, spec: ModelSpec, seed: int) -> LanguageModel:
     return model.eval()
 
 
-def _published(recipe: Recipe, reached: _Reached, line: Lineage, where: str) -> Published:
+def _published(recipe: Recipe, reached: _Reached, line: Lineage, where: str) -> LoadedModel:
     release, specials, tokenizer = reached.release, recipe.tokenizer.specials, line.tokenizer
     context = release.layout.context if release else reached.phase.length
     generation = release.generation if release else Generation(max_new_tokens=max(1, min(MOST, context // 2)))
     chat_template = CHAT_TEMPLATE if has_chatml(tokenizer) else None
     stops = generation.stop_ids(tokenizer, chat_template, specials.end)
-    return Published(
+    return LoadedModel(
         model=line.model.eval(),
         tokenizer=tokenizer,
         context=context,

@@ -21,7 +21,7 @@ from lilliput.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Over:
+class SweepAxis:
     """One swept field and its values, as texts in the order they were given."""
 
     path: str
@@ -66,14 +66,14 @@ class Variant:
         return f"{self.setting.name},seed={self.seed}" if self.setting.values else f"seed={self.seed}"
 
 
-def read_over(text: str) -> Over:
+def read_over(text: str) -> SweepAxis:
     """What `--over path=a,b,c` says; commas in brackets belong to a value.
 
     Raises:
         RecipeError: it names no path, or a value is empty.
     """
     path, equals, values = text.partition("=")
-    over = Over(path=path.strip(), values=tuple(value.strip() for value in split(values)))
+    over = SweepAxis(path=path.strip(), values=tuple(value.strip() for value in split(values)))
     if not (over.path and equals and all(over.values)):
         raise RecipeError(
             f"{text!r} is no path with values", where="--over", hint="write e.g. --over timeline.pretrain.clip=0.5,1"
@@ -81,7 +81,9 @@ def read_over(text: str) -> Over:
     return over
 
 
-def settled(recipe: Recipe, overs: Sequence[Over], fixed: Iterable[str] = (), *, seeds: int = 1) -> list[Over]:
+def expanded(
+    recipe: Recipe, overs: Sequence[SweepAxis], fixed: Iterable[str] = (), *, seeds: int = 1
+) -> list[SweepAxis]:
     """The same overs, each path and value spelled in the one way that names of folders are made from.
 
     Args:
@@ -131,11 +133,13 @@ def settled(recipe: Recipe, overs: Sequence[Over], fixed: Iterable[str] = (), *,
                 hint="leave one of them out",
             )
         taken[path] = f"--over {over.path}"
-        found.append(Over(path=path, values=tuple(values)))
+        found.append(SweepAxis(path=path, values=tuple(values)))
     return found
 
 
-def variants(recipe: Recipe, overs: Sequence[Over], seeds: Sequence[int], *, in_full: bool = False) -> list[Variant]:
+def variants(
+    recipe: Recipe, overs: Sequence[SweepAxis], seeds: Sequence[int], *, in_full: bool = False
+) -> list[Variant]:
     """All variants, seed after seed, so that early results compare all settings.
 
     Args:
@@ -234,7 +238,7 @@ def _spelled(value: Any) -> str:
     return str(value)
 
 
-def _brief(spelled: str, over: Over) -> str:
+def _brief(spelled: str, over: SweepAxis) -> str:
     """A part by its type alone if it is the first of this type; values that come later leave that as it is."""
     kind = spelled.partition("(")[0]
     if not kind or not is_written(spelled):

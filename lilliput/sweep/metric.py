@@ -11,7 +11,7 @@ from lilliput.base.files import read_json, write_json
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.recipe import Recipe, Release, unknown
-from lilliput.sweep.axes import Over, Variant, variants
+from lilliput.sweep.axes import SweepAxis, Variant, variants
 from lilliput.train.metrics_file import measured_of, read_metrics
 from lilliput.train.phase import Phase
 
@@ -122,7 +122,7 @@ def _outcome(folder: Path, variant: Variant, metric: Metric) -> Outcome:
     )
 
 
-def refuse_without_effect(recipe: Recipe, overs: Sequence[Over], metric: Metric) -> None:
+def refuse_without_effect(recipe: Recipe, overs: Sequence[SweepAxis], metric: Metric) -> None:
     """Refuse to compare what cannot differ: a field that nothing until the metric is measured depends on.
 
     Args:

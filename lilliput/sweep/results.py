@@ -8,7 +8,7 @@ from typing import Any
 from lilliput.base import __version__
 from lilliput.base.files import hash_of
 from lilliput.base.text_units import flops
-from lilliput.sweep.axes import Over, Variant
+from lilliput.sweep.axes import SweepAxis, Variant
 from lilliput.sweep.interval import LEVEL, Estimate, estimate, seeds_to_tell, student_quantile
 from lilliput.sweep.metric import Metric, Outcome
 from lilliput.sweep.shared_data import text_of
@@ -25,7 +25,7 @@ _DIFFER = {
 def results(
     recipe: str,
     metric: Metric,
-    overs: Sequence[Over],
+    overs: Sequence[SweepAxis],
     variants: Sequence[Variant],
     outcomes: Mapping[str, Outcome],
     costs: Costs,

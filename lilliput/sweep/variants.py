@@ -30,7 +30,7 @@ from lilliput.plan import plan
 from lilliput.recipe import Recipe, Release, check_implemented
 from lilliput.run import pipeline
 from lilliput.run.command_record import Command
-from lilliput.sweep.axes import Over, Variant, settled, variants
+from lilliput.sweep.axes import SweepAxis, Variant, expanded, variants
 from lilliput.sweep.metric import Metric, Outcome, choose, outcome, record_failure, refuse_without_effect
 from lilliput.sweep.plot import picture
 from lilliput.sweep.results import results
@@ -48,7 +48,7 @@ PAUSE = 1.0
 
 def sweep(
     recipe: Recipe,
-    overs: Sequence[Over],
+    overs: Sequence[SweepAxis],
     seeds: int,
     folder: Path,
     machine: Machine | None,
@@ -93,17 +93,17 @@ def sweep(
         check_implemented(variant.recipe.until(chosen.phase))
     refuse_without_effect(recipe, overs, chosen)
     (machine or Machine()).resolved()
-    walk = _Walk(recipe, folder, machine, chosen, console, command)
-    walk.count(every)
-    walk.open(overs, [recipe.seed + place for place in range(seeds)])
-    return walk.all()
+    runner = _SweepRunner(recipe, folder, machine, chosen, console, command)
+    runner.count(every)
+    runner.open(overs, [recipe.seed + place for place in range(seeds)])
+    return runner.all()
 
 
 def _settled(
-    recipe: Recipe, overs: Sequence[Over], seeds: int, fixed: Sequence[str]
-) -> tuple[list[Over], list[Variant]]:
+    recipe: Recipe, overs: Sequence[SweepAxis], seeds: int, fixed: Sequence[str]
+) -> tuple[list[SweepAxis], list[Variant]]:
     """The fields to vary, and every setting of them at the recipe's own seed."""
-    found = settled(recipe, overs, fixed, seeds=seeds)
+    found = expanded(recipe, overs, fixed, seeds=seeds)
     return found, variants(recipe, found, [recipe.seed])
 
 
@@ -122,7 +122,7 @@ class SweepFolder(LockedFolder):
             self.refuse_others("sweep", SWEEP_FILE)
 
 
-class _Walk:
+class _SweepRunner:
     """One process at work on a sweep."""
 
     def __init__(
@@ -151,7 +151,7 @@ class _Walk:
                 where = f"{error.where}, of {variant.setting.title}"
                 raise RecipeError(error.what, where=where, hint=error.hint) from error
 
-    def open(self, overs: Sequence[Over], seeds: Sequence[int]) -> None:
+    def open(self, overs: Sequence[SweepAxis], seeds: Sequence[int]) -> None:
         """Begin the sweep, or add what is new to the one that is there.
 
         Raises:
@@ -166,7 +166,7 @@ class _Walk:
                 self._refuse_others(old, plain, values)
                 values = {path: list(dict.fromkeys([*old["over"][path], *values[path]])) for path in old["over"]}
                 seeds = sorted({*old["seeds"], *seeds})
-            variants(self._recipe, [Over(path=path, values=tuple(texts)) for path, texts in values.items()], seeds)
+            variants(self._recipe, [SweepAxis(path=path, values=tuple(texts)) for path, texts in values.items()], seeds)
             form = FORMAT if old is None else old["format"]
             new = {"format": form, "lilliput": __version__, "recipe": plain, "over": values, "seeds": list(seeds)}
             folder.write(SWEEP_FILE, new)
@@ -192,7 +192,7 @@ class _Walk:
     def _train(self, variant: Variant) -> bool:
         """Train a variant to its end; False if another process has it."""
         folder, until = self._folder / variant.name, self._metric.phase
-        command = self._command and self._command.then(variant.recipe, overrides=variant.overrides)
+        command = self._command and self._command.extended_with(variant.recipe, overrides=variant.overrides)
         try:
             with RunFolder(folder) as run:
                 begun = (run.read("run.json") or {}).get("machine") is not None
@@ -240,12 +240,12 @@ class _Walk:
             write_bytes(self._folder / "plot.png", picture(found))
         return found
 
-    def _grid(self) -> tuple[list[Over], list[Variant]]:
+    def _grid(self) -> tuple[list[SweepAxis], list[Variant]]:
         """What is to be trained, as the folder says now: another process may have made the sweep larger."""
         with _reading_sweep(self._folder):
             record = SweepFolder(self._folder).read(SWEEP_FILE)
             assert record is not None
-            overs = [Over(path=path, values=tuple(values)) for path, values in record["over"].items()]
+            overs = [SweepAxis(path=path, values=tuple(values)) for path, values in record["over"].items()]
             return overs, variants(self._recipe, overs, record["seeds"], in_full=record["format"] == IN_FULL)
 
     def _outcome(self, variant: Variant) -> Outcome:

@@ -90,7 +90,7 @@ def _specials(folder: Path, tokenizer: Tokenizer, end: str | None) -> Specials:
         raise DataError(
             "no file says which token ends a document (eos_token)",
             where=str(folder),
-            hint="name it: Kept(end=...)",
+            hint="name it: PretrainedTokenizer(end=...)",
         )
     specials = Specials(
         end=end,

@@ -22,9 +22,9 @@ from lilliput.data.conversations import ChatFiles
 from lilliput.data.documents import Document, TextFiles
 from lilliput.data.readers import json_array
 from lilliput.data.readers.paths import files_of
-from lilliput.overrides import with_sources
+from lilliput.overrides import replace_sources
 from lilliput.recipes import own_text
-from lilliput.run.command_record import changed
+from lilliput.run.command_record import apply_overrides
 
 MIB = 1 << 20
 SIGNS = [
@@ -286,7 +286,7 @@ def test_what_no_text_is_read_from_is_refused_before_anything_is_read(name: str,
             next(TextFiles(paths=paths).documents())
         assert str(tmp_path / "se[t]" / name) in raised.value.where
         with pytest.raises(DataError, match="no text is read"):
-            with_sources(own_text.recipe, {"texts": paths})
+            replace_sources(own_text.recipe, {"texts": paths})
         if paths != (f"{folder}/{name}",):
             pattern = raised.value.hint.split('"')[-2]
             assert [document.text for document in TextFiles(paths=(pattern,)).documents()] == ["a"], "the hint works"
@@ -341,7 +341,7 @@ def test_null_texts_are_refused_or_dropped_and_counted(tmp_path: Path) -> None:
     error = refused(TextFiles(paths=(str(tmp_path),)))
     assert "is null" in error.what
     option = error.hint.partition("--set ")[2].replace("NAME", "texts")
-    dropping = changed(own_text.recipe, True, [option], [f"texts={tmp_path}"]).corpora["texts"]
+    dropping = apply_overrides(own_text.recipe, True, [option], [f"texts={tmp_path}"]).corpora["texts"]
     items = list(dropping.iterate_from())
     assert [item if isinstance(item, str) else item.text for item, _ in items] == [
         *("a", "null text", "b"),

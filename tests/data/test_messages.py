@@ -15,7 +15,7 @@ from lilliput.data.conversations import ChatFiles, Message
 from lilliput.data.corpora.hub import HubChats
 from lilliput.data.message_formats import COLUMNS, row_messages
 from lilliput.data.messages import TELLING, messages_of
-from lilliput.overrides import with_sources
+from lilliput.overrides import replace_sources
 from lilliput.recipes import own_text
 from lilliput.recipes.odinnext_138m import no_robots
 
@@ -140,11 +140,11 @@ def test_a_column_that_is_named_decides_between_forms(tmp_path: Path) -> None:
         read(row, "turns")
     (tmp_path / "a.jsonl").write_text(json.dumps(row))
     corpora = {**own_text.recipe.corpora, "chats": no_robots}
-    recipe = with_sources(replace(own_text.recipe, corpora=corpora), {"chats": (str(tmp_path),)})
+    recipe = replace_sources(replace(own_text.recipe, corpora=corpora), {"chats": (str(tmp_path),)})
     with pytest.raises(DataError, match="several forms") as raised:
         list(recipe.corpora["chats"].conversations())
     option = raised.value.hint.partition("--source ")[2].replace("NAME", "chats").partition("=")[0]
-    named = with_sources(recipe, {option: (str(tmp_path),)}).corpora["chats"]
+    named = replace_sources(recipe, {option: (str(tmp_path),)}).corpora["chats"]
     assert [each.messages for each in named.conversations()] == [(ASK,)], "the hint works"
 
 

@@ -16,11 +16,11 @@ from tokenizers.processors import TemplateProcessing
 
 from lilliput.base.errors import DataError
 from lilliput.evals import perplexity as text
-from lilliput.evals.hf_model import Likelihoods
+from lilliput.evals.hf_model import HFModel
 from lilliput.evals.perplexity import measure_text
 from lilliput.evals.progress import Progress
 from lilliput.publish.export import Generation, export
-from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
+from lilliput.publish.hf_formats.qwen3 import Qwen3Format
 from lilliput.tokenizer.bpe import END, END_ID
 
 TEXTS = [f"The {word} fox and {number} geese, café." for number, word in enumerate("old new red sly shy odd".split())]
@@ -33,7 +33,7 @@ def released(folder: Path, *, uniform: bool = False) -> Path:
     if uniform:
         with torch.no_grad():
             model.head_weight.zero_()
-    layout, generation = Qwen3Layout(context=64), Generation()
+    layout, generation = Qwen3Format(context=64), Generation()
     export(model, tokenizer(), folder, layout=layout, dtype="F32", generation=generation, chat_template=None)
     return folder
 
@@ -145,7 +145,7 @@ def test_a_long_text_has_the_ids_that_transformers_gives(model: Path, tmp_path: 
         changed.post_processor = TemplateProcessing(single=f"{END} $A", special_tokens=[(END, END_ID)])
         changed.save(str(folder / "tokenizer.json"))
     settings = {"device": "cpu", "dtype": "float32", "batch_size": 1}
-    likelihoods = Likelihoods(folder, **settings, trust_remote_code=False, watcher=None)
+    likelihoods = HFModel(folder, **settings, trust_remote_code=False, watcher=None)
     for long in (" ".join(TEXTS) * 100, " " * 20_000 + END, END + "x" * 20_000):
         assert likelihoods.tok_encode(long) == HFLM.tok_encode(likelihoods, long)
         whole = HFLM.tok_encode(likelihoods, long, add_special_tokens=False)

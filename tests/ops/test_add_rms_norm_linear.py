@@ -23,7 +23,7 @@ from lilliput.ops import rms_norm as normed
 from lilliput.ops import swiglu as feed_forward
 from lilliput.ops.add_rms_norm_linear import Backend, add_rms_norm_linear
 from lilliput.ops.linear import LinearOutput
-from lilliput.plan.saved_tensors import with_kept_bytes
+from lilliput.plan.saved_tensors import saved_tensor_bytes
 from lilliput.train.compile import RECOMPUTED
 
 pytest.importorskip("triton")
@@ -111,7 +111,7 @@ def test_a_compiled_branch_keeps_no_more_than_its_products_need(monkeypatch, inn
                 return x.sum(-1), projected
 
             compiled = torch.compile(branch, backend="aot_eager_decomp_partition", fullgraph=True, dynamic=False)
-            outputs, kept = with_kept_bytes(lambda compiled=compiled: compiled(*leaves), torch.nn.Module())
+            outputs, kept = saved_tensor_bytes(lambda compiled=compiled: compiled(*leaves), torch.nn.Module())
             found.append((kept, *outputs, *torch.autograd.grad(loss_of(outputs), leaves)))
     assert found[1][0] <= found[0][0]
     assert furthest(found[1][1:], found[0][1:]) < TOLERANCE

@@ -10,7 +10,7 @@ from lilliput.ops.attention import Backend as AttentionBackend
 from lilliput.ops.attention import attention
 from lilliput.ops.hgrn2 import Backend as RecurrenceBackend
 from lilliput.ops.hgrn2 import hgrn2
-from lilliput.plan.saved_tensors import with_kept_bytes
+from lilliput.plan.saved_tensors import saved_tensor_bytes
 from lilliput.train.compile import RECOMPUTED
 
 pytest.importorskip("triton")
@@ -85,7 +85,7 @@ def test_compiled_attention_keeps_the_projection_alone(norm):
                 return attention(F.linear(x, weight), 1, width, **settings)
 
             compiled = torch.compile(layer, backend="aot_eager_decomp_partition", fullgraph=True, dynamic=False)
-            outputs, kept = with_kept_bytes(lambda compiled=compiled: compiled(*leaves), torch.nn.Module())
+            outputs, kept = saved_tensor_bytes(lambda compiled=compiled: compiled(*leaves), torch.nn.Module())
             found.append((kept, outputs, *torch.autograd.grad(outputs.sin().sum(), leaves)))
     positions, heads = 2 * 40, 2
     projection, outputs, sums = 4 * width, heads * width, heads

@@ -85,7 +85,7 @@ def test_however_the_work_is_cut(chunk, monkeypatch):
 def test_all_that_auto_can_choose_on_the_device(width, value, dtype, tolerance):
     inputs = draw(300, rows=3, heads=3, width=width, value=value)
     q, _, v, z, _ = inputs
-    assert kernels.fits(q.to(dtype), v.to(dtype), z.float())
+    assert kernels.is_supported(q.to(dtype), v.to(dtype), z.float())
     document_ids = torch.arange(300, device=DEVICE).div(100, rounding_mode="floor").expand(3, -1)
     for borders in (None, document_ids):
         found = run(Backend.AUTO, inputs, dtype, document_ids=borders)

@@ -6,7 +6,7 @@ import torch._functorch.config as functorch
 import torch.nn.functional as F
 
 from lilliput.ops.rms_norm import rms_normalize
-from lilliput.plan.saved_tensors import with_kept_bytes
+from lilliput.plan.saved_tensors import saved_tensor_bytes
 from lilliput.train.compile import RECOMPUTED
 
 
@@ -46,5 +46,5 @@ def test_a_product_behind_it_keeps_no_more_than_it_needs():
         layer = torch.compile(
             lambda x: F.linear(rms_normalize(x * 2.0, 1e-3, x.dtype), weight), backend="aot_eager_decomp_partition"
         )
-        _, kept = with_kept_bytes(lambda: layer(x), torch.nn.Module())
+        _, kept = saved_tensor_bytes(lambda: layer(x), torch.nn.Module())
     assert kept == x.nbytes + 4 * x[..., 0].numel() + weight.nbytes

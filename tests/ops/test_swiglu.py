@@ -10,7 +10,7 @@ from ops.test_sdpa import DEVICE, TOLERANCES, furthest
 from lilliput.ops import linear as project
 from lilliput.ops.swiglu import Activation, Backend, gated_activation
 from lilliput.ops.swiglu import swiglu as behind
-from lilliput.plan.saved_tensors import with_kept_bytes
+from lilliput.plan.saved_tensors import saved_tensor_bytes
 from lilliput.train.compile import RECOMPUTED
 from lilliput.train.fp16_range import watch_activations
 
@@ -131,7 +131,7 @@ def test_a_compiled_layer_keeps_the_projection_alone(monkeypatch, square):
                 return feed_forward(*leaves, square, backend=backend)
 
             compiled = torch.compile(layer, backend="aot_eager_decomp_partition", fullgraph=True, dynamic=False)
-            outputs, kept = with_kept_bytes(lambda compiled=compiled: compiled(*leaves), torch.nn.Module())
+            outputs, kept = saved_tensor_bytes(lambda compiled=compiled: compiled(*leaves), torch.nn.Module())
             found.append((kept, outputs, *torch.autograd.grad(outputs.sin().sum(), leaves)))
     positions = leaves[0].numel() // leaves[0].shape[-1]
     projection = positions * 2 * 48 * leaves[0].itemsize

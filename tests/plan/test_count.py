@@ -35,9 +35,9 @@ from lilliput.optim.optimizer import set_multiplier, state_tensors
 from lilliput.plan import Tariff, plan, show
 from lilliput.plan.cost import Cost, Measured, Pass
 from lilliput.plan.memory import held_bytes
-from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
-from lilliput.publish.hf_formats.llama import LlamaLayout
-from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
+from lilliput.publish.hf_formats.hgrn2 import HGRN2Format
+from lilliput.publish.hf_formats.llama import LlamaFormat
+from lilliput.publish.hf_formats.qwen3 import Qwen3Format
 from lilliput.recipe import Release, load_recipe, names
 from lilliput.run.prepare import Preparation
 from lilliput.shrink import TEXT
@@ -66,7 +66,7 @@ def release(name, layout, **changes):
 
 
 def test_odinnext_has_the_figures_of_its_card(recipe):
-    layout = HGRN2Layout(context=2_048)
+    layout = HGRN2Format(context=2_048)
     timeline = (release("base", layout), AddTokens(tokens=CHATML), release("instruct", layout, dtype="F16"))
     made = json.loads(json.dumps(plan(recipe(ODIN, timeline))))
     base, instruct = made["releases"]
@@ -82,7 +82,7 @@ def test_odinnext_has_the_figures_of_its_card(recipe):
 
 
 def test_slm_has_the_figures_of_its_card_and_a_cache_that_grows(recipe):
-    made = plan(recipe(SLM, (release("slm", Qwen3Layout(context=1_024), dtype="F32"),)))
+    made = plan(recipe(SLM, (release("slm", Qwen3Format(context=1_024), dtype="F32"),)))
     (slm,) = made["releases"]
     assert slm["parameters"]["total"] == 9_968_640 and slm["download_bytes"] == 4 * 9_968_640
     each = 12 * 2 * 2 * 32 * 2  # layers, keys and values, heads, width, bytes
@@ -93,7 +93,7 @@ def test_slm_has_the_figures_of_its_card_and_a_cache_that_grows(recipe):
     ("inner", "before", "after"), [(2_048, 109_529_856, 194_482_944), (1_280, 88_296_192, 152_015_616)]
 )
 def test_mtlm_is_counted_before_and_after_it_is_stacked(recipe, inner, before, after):
-    layout = LlamaLayout(context=1_024)
+    layout = LlamaFormat(context=1_024)
     timeline = (release("half", layout), Stack(times=2), tiny.pretraining(), release("whole", layout))
     made = plan(recipe(mtlm(12, inner), timeline))
     (growth,) = made["growths"]
@@ -254,7 +254,7 @@ def test_any_name_is_planned(tmp_path):
 
 @pytest.mark.slow
 def test_the_tables_fit_a_hundred_columns(recipe):
-    layout = HGRN2Layout(context=2_048)
+    layout = HGRN2Format(context=2_048)
     stages = tuple(Stage(share=share, objective=NextToken(bag=bag)) for share, bag in ((0.5, 4), (0.5, 1)))
     long = tiny.pretraining(
         name="accelerated", tokens=Tokens(123e9), length=2_048, batch_tokens=2**19, stages=stages, ema=Ema()
@@ -269,7 +269,7 @@ def test_the_tables_fit_a_hundred_columns(recipe):
         shown(plan(recipe(ODIN, timeline))),
         shown(plan(recipe(ODIN, timeline), Machine(device="cuda"))),
         shown(plan(recipe(ODIN, timeline), Machine(device="cuda"), costs=steps, tariff=tariff)),
-        shown(plan(recipe(SLM, (release("slm", Qwen3Layout(context=32_768)),)))),
+        shown(plan(recipe(SLM, (release("slm", Qwen3Format(context=32_768)),)))),
     ):
         assert max(len(line) for line in text.splitlines()) <= 100 and "…" not in text
     text = shown(plan(recipe(ODIN, timeline), costs=costs, tariff=tariff))

@@ -21,7 +21,7 @@ from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.routes.diffusion_blocks import DiffusionBlocks
 from lilliput.optim.normuon import NorMuon
 from lilliput.plan import plan, probe, profile_eager, timer
-from lilliput.plan.profile_compiled import WholeSteps
+from lilliput.plan.profile_compiled import CompiledProfile
 from lilliput.plan.synthetic_data import RandomRows
 from lilliput.tokenizer.bpe import BPE
 from lilliput.train.forward_backward import Eager
@@ -156,7 +156,7 @@ def test_whole_steps_find_rows_as_training_does(tmp_path, quick, monkeypatch, pr
 
     monkeypatch.setattr(Eager, "differentiate", narrowly)
     machine = replace(MACHINE, rows="memory", precision=precision).resolved()
-    steps = WholeSteps(machine, heard.append)
+    steps = CompiledProfile(machine, heard.append)
     phase = tiny.pretraining()
     cost = steps.cost(phase, WIDER)
     assert (cost.rows, cost.peak, cost.update) == (2, None, None)

@@ -17,8 +17,8 @@ from lilliput.nn.rope import RoPE
 from lilliput.publish.card.card import card
 from lilliput.publish.card.markdown import source
 from lilliput.publish.export import Generation
-from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
-from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
+from lilliput.publish.hf_formats.hgrn2 import HGRN2Format
+from lilliput.publish.hf_formats.qwen3 import Qwen3Format
 from lilliput.tokenizer.chatml import CHATML
 
 
@@ -134,7 +134,7 @@ def test_the_facts_are_those_of_the_released_shape(record):
 
 
 def test_attention_is_counted_by_the_token():
-    text = card(record_of(chat=False, model=QWEN, layout=Qwen3Layout(context=512)))
+    text = card(record_of(chat=False, model=QWEN, layout=Qwen3Format(context=512)))
     facts = dict(rows(text, "Facts"))
     assert facts["Mixer"].startswith("grouped-query attention (6 query heads, 2 key-value heads, width 32, QK-norm")
     assert facts["Memory of a text"].startswith("768 numbers for each of its tokens")  # 6 layers x 2 x 2 heads x 32
@@ -268,7 +268,11 @@ def test_the_card_names_versions_and_the_pre_tokenizer(record):
     assert dict(rows(text, "Facts"))["Pre-tokenizer"].startswith("`smollm`, as llama.cpp calls it")
     record["recipe"]["tokenizer"]["digits"] = False
     assert dict(rows(card(record), "Facts"))["Pre-tokenizer"].startswith("`gpt-2`")
-    record["recipe"]["tokenizer"] = {"type": "lilliput.publish.pretrained:Kept", "checkpoint": "a/b", "end": None}
+    record["recipe"]["tokenizer"] = {
+        "type": "lilliput.publish.pretrained:PretrainedTokenizer",
+        "checkpoint": "a/b",
+        "end": None,
+    }
     assert "Pre-tokenizer" not in dict(rows(card(record), "Facts"))
 
 
@@ -399,7 +403,7 @@ def test_the_snippet_runs_as_it_is(tmp_path, remote, chat):
     from lilliput.publish.export import export
     from lilliput.tokenizer.chatml import CHAT_TEMPLATE, add_tokens
 
-    model, layout = (HGRN, HGRN2Layout(context=2_048)) if remote else (QWEN, Qwen3Layout(context=512))
+    model, layout = (HGRN, HGRN2Format(context=2_048)) if remote else (QWEN, Qwen3Format(context=512))
     text = snippet(card(record_of(chat, model, layout)))
     assert ("trust_remote_code" in text) == remote
     spec, layout = RELEASES["hgrn2" if remote else "qwen3"]

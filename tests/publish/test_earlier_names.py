@@ -21,6 +21,9 @@ from lilliput.publish.load import load
 
 NAMES = {
     "lilliput.publish.hf_formats.": "lilliput.publish.layouts.",
+    "HGRN2Format": "HGRN2Layout",
+    "LlamaFormat": "LlamaLayout",
+    "Qwen3Format": "Qwen3Layout",
     "lilliput.nn.init:": "lilliput.nn.initialise:",
     "ZeroCenteredRMSNorm": "ZeroCentredRMSNorm",
     "NoPE": "Nowhere",

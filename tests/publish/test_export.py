@@ -12,8 +12,8 @@ from tiny_releases import HGRN, QWEN3, RELEASES, VOCAB, awake, offline, rows, to
 from lilliput.base.errors import ExportError, RecipeError, RunError
 from lilliput.base.files import verify_checksum
 from lilliput.publish.export import DTYPES, Generation, export
-from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
-from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
+from lilliput.publish.hf_formats.hgrn2 import HGRN2Format
+from lilliput.publish.hf_formats.qwen3 import Qwen3Format
 from lilliput.publish.load import load
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, add_chatml, render
 
@@ -39,7 +39,7 @@ def released_chat(tmp_path, generation=None):
         model,
         add_chatml(tokenizer()),
         folder,
-        layout=Qwen3Layout(context=64),
+        layout=Qwen3Format(context=64),
         dtype="BF16",
         generation=generation or Generation(),
         chat_template=CHAT_TEMPLATE,
@@ -197,7 +197,7 @@ def test_a_weight_that_overflows_is_not_exported(tmp_path):
     model = awake(HGRN)
     with torch.no_grad():
         model.layers[0].ffn.up.weight[0, 0] = 1e5
-    settings = {"layout": HGRN2Layout(context=8), "generation": Generation(), "chat_template": None}
+    settings = {"layout": HGRN2Format(context=8), "generation": Generation(), "chat_template": None}
     export(model, tokenizer(), tmp_path, dtype="BF16", **settings)
     with pytest.raises(ExportError, match=r"1 of 1,536 numbers are not finite in F16") as caught:
         export(model, tokenizer(), tmp_path, dtype="F16", **settings)

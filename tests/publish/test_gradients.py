@@ -13,7 +13,7 @@ from lilliput.nn.block import Ungated
 from lilliput.nn.ffn import SwiGLU, SwiGLU2
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.rope import NoPE, RoPE
-from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
+from lilliput.publish.hf_formats.hgrn2 import HGRN2Format
 
 LENGTHS = (3, 17, 37, 64)
 """Steps one by one, more than a chunk, odd and even."""
@@ -22,7 +22,7 @@ LENGTHS = (3, 17, 37, 64)
 def exported(model, layout):
     """The architecture with the weights of a native model, as `export` writes them."""
     theirs = hugging_face(layout, model.spec).double().eval()
-    names, orders = layout.names(model.spec), layout.orders(model.spec)
+    names, orders = layout.names(model.spec), layout.row_permutations(model.spec)
     weights = {name: weight[orders[name]] if name in orders else weight for name, weight in model.state_dict().items()}
     unknown = theirs.load_state_dict({names[name]: weight for name, weight in weights.items()}, strict=False)
     assert not unknown.unexpected_keys
@@ -33,7 +33,7 @@ def exported(model, layout):
 def compare(spec, layout, length, tolerance):
     model = awake(spec).double()
     theirs, tokens = exported(model, layout), rows(2, length)
-    names, orders = layout.names(spec), layout.orders(spec)
+    names, orders = layout.names(spec), layout.row_permutations(spec)
     ours, logits = model(tokens), theirs(tokens, use_cache=False).logits
     close(logits, ours, tolerance, "logits")
     for found in (ours, logits):
@@ -70,4 +70,4 @@ MIXERS = (
 @pytest.mark.parametrize("ffn", FFNS)
 def test_every_option_of_a_recurrence_has_the_native_gradients(mixer, ffn):
     for gate in (OTHERWISE.gate, Ungated()):
-        compare(replace(HGRN, layers=2, mixer=mixer, ffn=ffn, gate=gate), HGRN2Layout(context=64), 19, 1e-11)
+        compare(replace(HGRN, layers=2, mixer=mixer, ffn=ffn, gate=gate), HGRN2Format(context=64), 19, 1e-11)

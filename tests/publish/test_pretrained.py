@@ -19,10 +19,10 @@ from lilliput.generate.decode import stream
 from lilliput.generate.stream_text import detokenize_stream
 from lilliput.growth.add_tokens import AddTokens
 from lilliput.growth.growth import Lineage
-from lilliput.publish.hf_formats.llama import LlamaLayout
-from lilliput.publish.hf_formats.qwen3 import Qwen3Layout
+from lilliput.publish.hf_formats.llama import LlamaFormat
+from lilliput.publish.hf_formats.qwen3 import Qwen3Format
 from lilliput.publish.load import load
-from lilliput.publish.pretrained import From, Kept
+from lilliput.publish.pretrained import PretrainedModel, PretrainedTokenizer
 from lilliput.recipe import Release
 from lilliput.run.pipeline import run
 from lilliput.tokenizer.chatml import CHATML, add_chatml, encode_messages, render
@@ -53,28 +53,28 @@ def same_logits(model, theirs) -> None:
 def test_a_checkpoint_computes_what_transformers_computes(tmp_path, kind, stored, offline):
     theirs = save_checkpoint(tmp_path, kind, **STORED[stored])
     assert (tmp_path / "model.safetensors").is_file() == (stored != "sharded")
-    start = From(checkpoint=str(tmp_path))
+    start = PretrainedModel(checkpoint=str(tmp_path))
     model = start.build(seed=0)
     same_logits(model, theirs)
     assert model.spec == start.shape == start.shape.shape
     assert all(p.dtype == torch.float32 and p.requires_grad for p in model.parameters())
-    assert start.layout == (Qwen3Layout if kind == "qwen3" else LlamaLayout)(context=256)
-    start.layout.fits(start.shape)
+    assert start.layout == (Qwen3Format if kind == "qwen3" else LlamaFormat)(context=256)
+    start.layout.check_supported(start.shape)
     assert from_plain(json.loads(json.dumps(to_plain(start)))) == start
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_configs_of_before_transformers_5_mean_the_same(tmp_path, kind, offline):
     theirs = save_checkpoint(tmp_path, kind)
-    shape = From(checkpoint=str(tmp_path)).shape
+    shape = PretrainedModel(checkpoint=str(tmp_path)).shape
     silent = {"rope_parameters": None, "attention_bias": None, "hidden_act": None, "initializer_range": None}
     change(tmp_path / "config.json", rope_theta=5_000.0, **silent)
-    assert From(checkpoint=str(tmp_path)).shape == shape
+    assert PretrainedModel(checkpoint=str(tmp_path)).shape == shape
     change(tmp_path / "config.json", rope_scaling={"type": "default"})
-    assert From(checkpoint=str(tmp_path)).shape == shape
+    assert PretrainedModel(checkpoint=str(tmp_path)).shape == shape
     if kind == "llama":
         change(tmp_path / "config.json", head_dim=None)
-    same_logits(From(checkpoint=str(tmp_path)).build(seed=0), theirs)
+    same_logits(PretrainedModel(checkpoint=str(tmp_path)).build(seed=0), theirs)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_what_no_model_of_ours_has_is_refused_by_its_name(tmp_path, entries, say
     save_checkpoint(tmp_path, "qwen3")
     change(tmp_path / "config.json", **entries)
     with pytest.raises(RunError, match=says) as caught:
-        _ = From(checkpoint=str(tmp_path)).shape
+        _ = PretrainedModel(checkpoint=str(tmp_path)).shape
     assert str(tmp_path) in caught.value.where and caught.value.hint
 
 
@@ -108,7 +108,7 @@ def test_missing_damaged_and_strange_weights_are_named(tmp_path, offline):
     from safetensors.torch import load_file, save_file
 
     save_checkpoint(tmp_path, "llama", shards="20KB")
-    start = From(checkpoint=str(tmp_path))
+    start = PretrainedModel(checkpoint=str(tmp_path))
     index, first = tmp_path / "model.safetensors.index.json", sorted(tmp_path.glob("model-*.safetensors"))[0]
     whole, weights = first.read_bytes(), load_file(first)
     identity = start.identity()
@@ -140,18 +140,21 @@ def test_missing_damaged_and_strange_weights_are_named(tmp_path, offline):
 
 
 def test_a_name_on_the_hub_says_what_is_in_the_way():
-    for reach in (lambda: From(checkpoint="nobody/nothing").shape, lambda: Kept(checkpoint="nobody/nothing").vocab):
+    for reach in (
+        lambda: PretrainedModel(checkpoint="nobody/nothing").shape,
+        lambda: PretrainedTokenizer(checkpoint="nobody/nothing").vocab,
+    ):
         with pytest.raises(RunError, match=r"(?s)model 'nobody/nothing'.*local folder"):
             reach()
     with pytest.raises(RunError, match="neither a folder nor a name on the hub"):
-        _ = From(checkpoint="/no/such/folder/here").shape
+        _ = PretrainedModel(checkpoint="/no/such/folder/here").shape
 
 
 @pytest.mark.parametrize("tokens", TOKENIZERS)
 def test_a_kept_tokenizer_knows_its_end(tmp_path, tokens, offline):
     build, named = TOKENIZERS[tokens]
     save_checkpoint(tmp_path, "llama", tokens=tokens)
-    kept = Kept(checkpoint=str(tmp_path))
+    kept = PretrainedTokenizer(checkpoint=str(tmp_path))
     assert kept.vocab == build().get_vocab_size() and kept.specials.end == named["eos_token"]
     assert kept.specials.begin == named.get("bos_token", named["eos_token"])
     assert kept.specials.pad == named.get("pad_token", named["eos_token"])
@@ -171,8 +174,8 @@ def test_a_kept_tokenizer_knows_its_end(tmp_path, tokens, offline):
 def test_recipes_that_cannot_be_are_refused(tmp_path, offline):
     save_checkpoint(tmp_path / "one", "qwen3")
     recipe = tiny.recipe(tmp_path / "data", tiny.GQA_SPEC)
-    kept = Kept(checkpoint=str(tmp_path / "one"))
-    with pytest.raises(RecipeError, match="Kept and tokenizer_corpora"):
+    kept = PretrainedTokenizer(checkpoint=str(tmp_path / "one"))
+    with pytest.raises(RecipeError, match="PretrainedTokenizer and tokenizer_corpora"):
         replace(recipe, tokenizer=kept)
     with pytest.raises(RecipeError, match=r"tokenizer has 302 tokens, the model 300"):
         replace(recipe, tokenizer=kept, tokenizer_corpora=())
@@ -185,11 +188,11 @@ def done(request, tmp_path_factory):
     """From a checkpoint of others over pretraining and new tokens to a base and an instruct release."""
     folder = tmp_path_factory.mktemp(request.param)
     save_checkpoint(folder / "start", request.param)
-    recipe, start = tiny.recipe(folder / "data"), From(checkpoint=str(folder / "start"))
+    recipe, start = tiny.recipe(folder / "data"), PretrainedModel(checkpoint=str(folder / "start"))
     entries = [
         replace(entry, layout=start.layout) if isinstance(entry, Release) else entry for entry in recipe.timeline
     ]
-    kept = Kept(checkpoint=start.checkpoint)
+    kept = PretrainedTokenizer(checkpoint=start.checkpoint)
     recipe = replace(recipe, model=start, tokenizer=kept, tokenizer_corpora=(), timeline=tuple(entries))
     machine = Machine(device="cpu", precision="fp32", threads=1)
     releases = run(recipe, folder / "run", machine, Console(file=StringIO()))

@@ -14,11 +14,11 @@ from lilliput.nn.norm import RMSNorm, ZeroCenteredRMSNorm
 from lilliput.nn.rope import NoPE, RoPE
 from lilliput.ops.gla import gla
 from lilliput.publish.export import Generation, export
-from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
+from lilliput.publish.hf_formats.hgrn2 import HGRN2Format
 
 __all__ = ["offline"]
 
-LAYOUT = HGRN2Layout(context=64)
+LAYOUT = HGRN2Format(context=64)
 STEEP = replace(HGRN, mixer=HGRN2(heads=2, rope=RoPE()), tie_embeddings=False)
 
 
@@ -27,7 +27,7 @@ def remote_of(model, dtype=torch.float32):
     from lilliput.publish.remote.configuration_hgrn2_lm import HGRN2LMConfig
     from lilliput.publish.remote.modeling_hgrn2_lm import HGRN2LMForCausalLM
 
-    LAYOUT.fits(model.spec)
+    LAYOUT.check_supported(model.spec)
     remote = HGRN2LMForCausalLM(HGRN2LMConfig(**LAYOUT.config(model.spec))).eval()
     names = LAYOUT.names(model.spec)
     state = {names[name]: weight for name, weight in model.state_dict().items()}

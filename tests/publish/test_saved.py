@@ -18,15 +18,15 @@ from lilliput.nn.rope import NoPE, RoPE
 from lilliput.publish.export import Generation, export
 from lilliput.publish.hf_config import architecture_of
 from lilliput.publish.hf_config_hgrn2 import ABSENT, HORIZONS
-from lilliput.publish.hf_formats.hgrn2 import HGRN2Layout
+from lilliput.publish.hf_formats.hgrn2 import HGRN2Format
 from lilliput.publish.load import load
-from lilliput.publish.pretrained import From
+from lilliput.publish.pretrained import PretrainedModel
 from lilliput.publish.remote_code import check_code
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, add_chatml
 
 __all__ = ["offline"]
 
-LAYOUT = HGRN2Layout(context=64)
+LAYOUT = HGRN2Format(context=64)
 RECURRENT = [name for name in RELEASES if name.startswith("hgrn2")]
 TURNED = [name for name in RELEASES if name.endswith("interleaved")]
 """Of which the export turned the channels round: they are halves from then on."""
@@ -114,10 +114,10 @@ def test_what_transformers_saved_is_read_and_started_from(tmp_path, name, offlin
         published.special_tokens["eos_token"] == "<|im_end|>"
         and published.tokenizer.to_str() == words._tokenizer.to_str()
     )
-    start = From(checkpoint=str(saved))
+    start = PretrainedModel(checkpoint=str(saved))
     same(start.build(seed=0), theirs)
     assert start.layout == RELEASES[name][1] == published.layout
-    start.layout.fits(start.shape)
+    start.layout.check_supported(start.shape)
 
 
 @pytest.mark.parametrize("name", ["hgrn2-options", "qwen3"])

@@ -15,7 +15,7 @@ from lilliput.data.corpora.teacher import Teacher
 from lilliput.data.documents import TextFiles
 from lilliput.objectives.routes.diffusion_blocks import DiffusionBlocks
 from lilliput.optim.ema import Ema
-from lilliput.overrides import with_sources
+from lilliput.overrides import replace_sources
 from lilliput.plan import plan
 from lilliput.recipe import Recipe, Release, check_implemented, load_recipe, names, unimplemented_parts
 from lilliput.train.phase import Phase, StepPlan
@@ -134,13 +134,13 @@ def test_parts_to_come_refuse_impossible_numbers_and_do_not_pretend():
 def test_a_corpus_of_the_hub_is_read_from_files_instead(tmp_path):
     texts, chats = map(str, tiny.write_corpora(tmp_path))
     recipe = load_recipe("odinnext-138m")
-    local = with_sources(recipe, {"natural": (texts,), "instructions": (chats,), "replies": (chats,)})
+    local = replace_sources(recipe, {"natural": (texts,), "instructions": (chats,), "replies": (chats,)})
     assert local.corpora == {
         "natural": TextFiles(paths=(texts,)),
         "instructions": ChatFiles(paths=(chats,)),
         "replies": ChatFiles(paths=(chats,)),
     }
-    assert with_sources(recipe, {}) == recipe
+    assert replace_sources(recipe, {}) == recipe
     assert not any("replies" in part for part in unimplemented_parts(local)), "replies that one has need no teacher"
 
 
@@ -149,19 +149,19 @@ def test_a_source_may_name_its_column_and_filters_stay(tmp_path):
     recipe = tiny.recipe(tmp_path / "own")
     filtered = Filtered(source=TextFiles(paths=("old.jsonl",), text="body", group="site"), filters=(Clean(),))
     recipe = replace(recipe, corpora=dict(recipe.corpora) | {"texts": filtered})
-    moved = with_sources(recipe, {"texts": (texts,), "chats:turns": (chats,)}).corpora
+    moved = replace_sources(recipe, {"texts": (texts,), "chats:turns": (chats,)}).corpora
     assert moved["texts"] == replace(filtered, source=TextFiles(paths=(texts,), text="body", group="site"))
     assert moved["chats"] == ChatFiles(paths=(chats,), messages="turns")
-    assert with_sources(recipe, {"texts:title": (texts,)}).corpora["texts"].source.text == "title"
+    assert replace_sources(recipe, {"texts:title": (texts,)}).corpora["texts"].source.text == "title"
 
 
 def test_wrong_sources_are_refused_at_once(tmp_path):
     texts, _ = map(str, tiny.write_corpora(tmp_path))
     recipe = load_recipe("slm-10m")
     with pytest.raises(RecipeError, match="no corpus 'finewebedu'") as error:
-        with_sources(recipe, {"finewebedu": (texts,)})
+        replace_sources(recipe, {"finewebedu": (texts,)})
     assert "nearest names: fineweb-edu" in str(error.value)
     with pytest.raises(DataError, match="no file or folder"):
-        with_sources(recipe, {"fineweb-edu": (str(tmp_path / "absent.jsonl"),)})
+        replace_sources(recipe, {"fineweb-edu": (str(tmp_path / "absent.jsonl"),)})
     with pytest.raises(DataError, match="there is no path"):
-        with_sources(recipe, {"fineweb-edu": ()})
+        replace_sources(recipe, {"fineweb-edu": ()})

@@ -17,7 +17,7 @@ from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.publish.card.card import card
 from lilliput.publish.card.record import Part
-from lilliput.publish.card.reproduce import again
+from lilliput.publish.card.reproduce import reproduce_command
 from lilliput.run.command_record import Command, read_command
 
 WEIGHTS = "releases/tiny-base/model.safetensors"
@@ -92,13 +92,15 @@ def test_a_run_that_no_command_made_says_so(shop):
 def test_later_options_say_the_last_word():
     command = Command(recipe="quickstart", overrides=("seed=1", "timeline.pretrain.clip=0.5"))
     later = override(command.make(), "seed", "2")
-    longer = command.then(later, overrides=["seed=2"])
+    longer = command.extended_with(later, overrides=["seed=2"])
     assert longer is not None and longer.overrides == ("timeline.pretrain.clip=0.5", "seed=2")
-    assert command.then(later) is None, "a recipe that it does not make"
+    assert command.extended_with(later) is None, "a recipe that it does not make"
     noted = Command(recipe="gone.py", overrides=("seed=1",))
-    assert noted.then(later, overrides=["seed=2"]) == Command(recipe="gone.py", overrides=("seed=2",)), "it is not read"
-    assert noted.then(later, shrunk=True) is None, "nor is there a way to tell without it"
-    shrunk = command.then(Command(recipe="quickstart", shrink=True).make(), shrunk=True)
+    assert noted.extended_with(later, overrides=["seed=2"]) == Command(recipe="gone.py", overrides=("seed=2",)), (
+        "it is not read"
+    )
+    assert noted.extended_with(later, shrunk=True) is None, "nor is there a way to tell without it"
+    shrunk = command.extended_with(Command(recipe="quickstart", shrink=True).make(), shrunk=True)
     assert shrunk is None, "shrinking after --set is not shrinking before it"
 
 
@@ -113,6 +115,6 @@ def test_later_options_say_the_last_word():
     ],
 )
 def test_paths_are_as_short_as_tells_them_apart(sources, expected):
-    found = again(Part(to_plain(Command(recipe="quickstart", sources=tuple(sources)))))
+    found = reproduce_command(Part(to_plain(Command(recipe="quickstart", sources=tuple(sources)))))
     assert found is not None and found["recipe"] is None
     assert shlex.split(found["line"])[4::2] == expected and found["shortened"] == (sources != expected)

@@ -13,7 +13,7 @@ from tiny import recipe
 
 from lilliput.base.errors import DataError
 from lilliput.base.files import read_json
-from lilliput.evals.question_files import Folder, Hub, Items
+from lilliput.evals.question_files import Folder, Hub, QuestionSource
 from lilliput.evals.suites import SMOKE
 from lilliput.recipe import Recipe, Release
 from lilliput.run.pipeline import run
@@ -56,7 +56,7 @@ def test_scores_are_kept_until_other_questions_are_given(tmp_path: Path) -> None
     questions = tiny_questions.write_folder(tmp_path / "eval")
     recipe, made = base_only(tmp_path / "text", "smoke"), tmp_path / "run" / "evals" / "tiny-base.json"
 
-    def go_on(items: Items) -> dict[str, Any]:
+    def go_on(items: QuestionSource) -> dict[str, Any]:
         run(recipe, tmp_path / "run", CPU, Console(file=io.StringIO()), items)
         return read_json(made)
 

@@ -9,7 +9,7 @@ from scipy import stats
 
 from lilliput.base.errors import RecipeError
 from lilliput.nn.gqa import GQA
-from lilliput.sweep.axes import Over, read_over, settled, variants
+from lilliput.sweep.axes import SweepAxis, expanded, read_over, variants
 from lilliput.sweep.interval import estimate, student_quantile
 from lilliput.sweep.metric import Outcome, choose
 from lilliput.sweep.results import results
@@ -24,11 +24,11 @@ def recipe(tmp_path_factory):
 
 
 def over(path, *values):
-    return Over(path=path, values=values)
+    return SweepAxis(path=path, values=values)
 
 
 def test_variants_are_all_combinations_seed_after_seed(recipe):
-    overs = settled(recipe, [read_over("timeline.0.optimizer.lr=1e-3,0.020"), read_over("model.ffn.inner=24,48")])
+    overs = expanded(recipe, [read_over("timeline.0.optimizer.lr=1e-3,0.020"), read_over("model.ffn.inner=24,48")])
     made = variants(recipe, overs, [5, 6])
     assert [one.name for one in made[:4]] == [
         "lr=0.001,inner=24,seed=5",
@@ -43,14 +43,14 @@ def test_variants_are_all_combinations_seed_after_seed(recipe):
 
 
 def test_names_tell_fields_apart_and_are_safe_for_folders(recipe):
-    overs = settled(recipe, [over(LR, "1", "2"), over("timeline.sft.optimizer.lr", "3", "4")])
+    overs = expanded(recipe, [over(LR, "1", "2"), over("timeline.sft.optimizer.lr", "3", "4")])
     assert variants(recipe, overs, [0])[0].name == "pretrain.optimizer.lr=1,sft.optimizer.lr=3,seed=0"
-    odd = variants(recipe, settled(recipe, [over("about", "a/b", "a b")]), [0])
+    odd = variants(recipe, expanded(recipe, [over("about", "a/b", "a b")]), [0])
     assert all("/" not in one.name and " " not in one.name for one in odd) and odd[0].name != odd[1].name
 
 
 def test_a_unit_is_swept_by_its_number(recipe):
-    (found,) = settled(recipe, [over("timeline.pretrain.tokens.count", "2e3", "3000")])
+    (found,) = expanded(recipe, [over("timeline.pretrain.tokens.count", "2e3", "3000")])
     assert found == over("timeline.pretrain.tokens", "2000", "3000")
     assert variants(recipe, [found], [0])[1].name == "tokens=3000,seed=0"
 
@@ -58,7 +58,7 @@ def test_a_unit_is_swept_by_its_number(recipe):
 def test_parts_are_varied_by_name(recipe):
     bare = replace(recipe, timeline=recipe.timeline[:1])
     given = "model.mixer=HGRN2(heads=4),GQA(heads=4,kv_heads=2,head_width=16)"
-    (mixers,) = settled(bare, [read_over(given)])
+    (mixers,) = expanded(bare, [read_over(given)])
     assert mixers.values == ("HGRN2(heads=4)", "GQA(heads=4, kv_heads=2, head_width=16)")
     made = variants(bare, [mixers], [0, 1])
     assert made[1].recipe.model.mixer == GQA(heads=4, kv_heads=2, head_width=16)
@@ -70,14 +70,14 @@ def test_parts_are_varied_by_name(recipe):
     grown = replace(mixers, values=(*mixers.values, "HGRN2(heads=2)"))
     names = [one.name for one in variants(bare, [grown], [0])]
     assert names[:2] == ["mixer=HGRN2,seed=0", "mixer=GQA,seed=0"] and names[2].startswith("mixer=HGRN2-")
-    units = settled(bare, [read_over("timeline.pretrain.ema=0.9,NoEma(),Ema(decay=0.99)")])
+    units = expanded(bare, [read_over("timeline.pretrain.ema=0.9,NoEma(),Ema(decay=0.99)")])
     assert units == [over("timeline.pretrain.ema", "Ema(decay=0.9)", "NoEma()", "Ema(decay=0.99)")]
-    (tuples,) = settled(bare, [read_over("model.mixer.forget_timescales=(2, 50.0),none")])
+    (tuples,) = expanded(bare, [read_over("model.mixer.forget_timescales=(2, 50.0),none")])
     assert [one.recipe.model.mixer.forget_timescales for one in variants(bare, [tuples], [0])] == [(2, 50.0), None]
 
 
 def test_the_seed_alone_is_varied(recipe):
-    assert settled(recipe, [], seeds=3) == []
+    assert expanded(recipe, [], seeds=3) == []
     made = variants(recipe, [], [0, 1, 2])
     assert [one.name for one in made] == ["seed=0", "seed=1", "seed=2"] and made[2].overrides == ("seed=2",)
     outcomes = {one.name: Outcome(value=1.0 + one.seed, seconds=2.0) for one in made}
@@ -112,7 +112,7 @@ def test_the_seed_alone_is_varied(recipe):
 )
 def test_mistakes_are_refused_with_what_where_and_hint(recipe, overs, fixed, says):
     with pytest.raises(RecipeError) as refused:
-        settled(recipe, [read_over(text) for text in overs], fixed)
+        expanded(recipe, [read_over(text) for text in overs], fixed)
     assert says in str(refused.value) and "--over" in refused.value.where and refused.value.hint
 
 
@@ -145,7 +145,7 @@ def test_an_interval_by_hand():
 
 def compared(recipe, numbers, costs=None, **changes):
     """Results of settings whose seeds came out as `numbers`, in the order of the grid."""
-    overs = settled(recipe, [over(LR, *(str(place + 1) for place in range(len(numbers))))])
+    overs = expanded(recipe, [over(LR, *(str(place + 1) for place in range(len(numbers))))])
     seeds = range(max(len(row) for row in numbers))
     every = variants(recipe, overs, list(seeds))
     outcomes = {}

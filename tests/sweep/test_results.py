@@ -11,7 +11,7 @@ from lilliput.base.errors import RunError
 from lilliput.base.files import write_text
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.terminal import Terminal, visible
-from lilliput.sweep.axes import Over, settled, variants
+from lilliput.sweep.axes import SweepAxis, expanded, variants
 from lilliput.sweep.interval import estimate, seeds_to_tell
 from lilliput.sweep.metric import choose, outcome
 from lilliput.sweep.plot import _limit, picture
@@ -92,13 +92,13 @@ def test_any_name_is_drawn():
 
 def test_a_path_that_ends_another_is_told_apart(tmp_path):
     recipe = replace(tiny.recipe(tmp_path), card_claims={"about": "nothing"})
-    overs = settled(recipe, [Over(path=path, values=("a", "b")) for path in ("about", "card_claims.about")])
+    overs = expanded(recipe, [SweepAxis(path=path, values=("a", "b")) for path in ("about", "card_claims.about")])
     assert variants(recipe, overs, [0])[0].name == "about=a,card_claims.about=a,seed=0"
 
 
 def test_a_measurement_that_is_not_in_the_metrics_is_an_error_that_names_it(tmp_path):
     recipe = tiny.recipe(tmp_path / "texts")
-    (variant, _) = variants(recipe, [Over(path="about", values=("a", "b"))], [0])
+    (variant, _) = variants(recipe, [SweepAxis(path="about", values=("a", "b"))], [0])
     with RunFolder(tmp_path / "run") as run:
         origin = {"machine": {"device": "cpu", "precision": "fp32"}, "tokens": {}}
         run.cached("phases/00-pretrain", origin, lambda folder: write_text(folder / "metrics.jsonl", '{"step": 1}\n'))

@@ -18,13 +18,13 @@ from lilliput.base.errors import MachineError, RecipeError, RunError
 from lilliput.base.files import read_json
 from lilliput.base.run_folder import RunFolder
 from lilliput.recipe import load_recipe
-from lilliput.sweep.axes import Over
+from lilliput.sweep.axes import SweepAxis
 from lilliput.sweep.variants import sweep
 from lilliput.train.machine import Machine
 
 MACHINE = Machine(device="cpu", precision="fp32", threads=1)
-LR = Over(path="timeline.pretrain.optimizer.lr", values=("0.003", "0.03"))
-INNER = Over(path="model.ffn.inner", values=("24", "48"))
+LR = SweepAxis(path="timeline.pretrain.optimizer.lr", values=("0.003", "0.03"))
+INNER = SweepAxis(path="model.ffn.inner", values=("24", "48"))
 RECIPE = """
 import sys
 sys.path.insert(0, {tests!r})
@@ -130,7 +130,7 @@ def test_tokenizer_and_token_files_are_made_once(done):
 
 def test_a_variant_with_other_text_leaves_the_files_of_others_alone(files, tmp_path):
     _, recipe = files
-    train(recipe, tmp_path, [Over(path="split.share", values=("0.1", "0.3"))])
+    train(recipe, tmp_path, [SweepAxis(path="split.share", values=("0.1", "0.3"))])
     one, other = (tmp_path / f"share={share},seed=0" for share in ("0.1", "0.3"))
     first, second = ((run / "shards" / "texts" / "train-00000.bin") for run in (one, other))
     assert first.stat().st_ino != second.stat().st_ino and first.stat().st_size > second.stat().st_size
@@ -140,7 +140,7 @@ def test_a_variant_with_other_text_leaves_the_files_of_others_alone(files, tmp_p
 @pytest.mark.slow
 def test_a_sweep_grows_by_values_and_seeds(done):
     recipe, folder, found, _ = done
-    more, screen = train(recipe, folder, [LR, Over(path=INNER.path, values=("24", "32"))], seeds=1)
+    more, screen = train(recipe, folder, [LR, SweepAxis(path=INNER.path, values=("24", "32"))], seeds=1)
     assert screen.count("begins") == 4 and more["variants"] == 12 and more["seeds"] == [0, 1]
     old = {setting["name"]: setting["seeds"] for setting in found["settings"]}
     assert {name: seeds for one in more["settings"] if (name := one["name"]) in old for seeds in [one["seeds"]]} == old
@@ -161,8 +161,8 @@ def test_another_sweep_in_its_folder_is_refused(done):
 def test_mistakes_are_refused_before_anything_is_written(files, tmp_path):
     _, recipe = files
     for overs, options, error in (
-        ([Over(path=LR.path, values=("0.1", "high"))], {}, RecipeError),
-        ([LR, Over(path="model.norm.size", values=("1", "2"))], {}, RecipeError),
+        ([SweepAxis(path=LR.path, values=("0.1", "high"))], {}, RecipeError),
+        ([LR, SweepAxis(path="model.norm.size", values=("1", "2"))], {}, RecipeError),
         ([LR], {"metric": "pretrain.text"}, RecipeError),
         ([LR], {"fixed": [f"{LR.path}=1"]}, RecipeError),
         ([LR], {"seeds": 0}, RunError),
@@ -179,7 +179,7 @@ def test_nothing_is_trained_after_what_is_compared(files, tmp_path):
     """Nor prepared, nor counted; what is compared later goes on from there."""
     folder, _ = files
     recipe = tiny.recipe(folder / "data", tiny.GQA_SPEC)
-    over = [Over(path=LR.path, values=("0.003", "0.01"))]
+    over = [SweepAxis(path=LR.path, values=("0.003", "0.01"))]
     found, _ = train(recipe, tmp_path, over)
     assert found["metric"]["name"] == "pretrain.texts" and found["finished"] == 2
     assert {setting["tokens"] for setting in found["settings"]} == {int(recipe.timeline[0].tokens)}
@@ -203,7 +203,7 @@ def test_a_field_that_cannot_change_what_is_compared_is_refused(files, tmp_path)
         ("timeline.tiny-base.dtype", ("F32", "BF16"), "leave it out"),
     ):
         with pytest.raises(RecipeError, match=f"{path} cannot change pretrain.texts") as refused:
-            train(recipe, tmp_path / "sweep", [LR, Over(path=path, values=values)])
+            train(recipe, tmp_path / "sweep", [LR, SweepAxis(path=path, values=values)])
         assert way_out in refused.value.hint
     assert not list(tmp_path.iterdir())
 
@@ -211,7 +211,7 @@ def test_a_field_that_cannot_change_what_is_compared_is_refused(files, tmp_path)
 def test_mixers_are_compared_though_no_layout_has_both(files, tmp_path):
     """The recipe releases HGRN2; a sweep trains, and trains what no layout of it can express, too."""
     _, recipe = files
-    mixer = Over(path="model.mixer", values=("HGRN2(heads=2)", "GQA(heads=4,kv_heads=2,head_width=8)"))
+    mixer = SweepAxis(path="model.mixer", values=("HGRN2(heads=2)", "GQA(heads=4,kv_heads=2,head_width=8)"))
     found, said = train(recipe, tmp_path / "mixers", overs=[mixer])
     one, other = found["settings"]
     assert found["finished"] == 2 and one["parameters"] != other["parameters"] and "without their releases" in said
@@ -226,10 +226,10 @@ def test_mixers_are_compared_though_no_layout_has_both(files, tmp_path):
 @pytest.mark.slow
 def test_a_variant_that_diverges_is_a_result(files, tmp_path):
     _, recipe = files
-    found, screen = train(recipe, tmp_path, [Over(path=LR.path, values=("0.01", "1e38"))])
+    found, screen = train(recipe, tmp_path, [SweepAxis(path=LR.path, values=("0.01", "1e38"))])
     assert (found["finished"], found["failed"], found["best"]) == (1, 1, "lr=0.01")
     assert "not finite" in (tmp_path / "table.md").read_text() and "failed" in screen
-    _, again = train(recipe, tmp_path, [Over(path=LR.path, values=("0.01", "1e38"))])
+    _, again = train(recipe, tmp_path, [SweepAxis(path=LR.path, values=("0.01", "1e38"))])
     assert "begins" not in again and "goes on" not in again
 
 
@@ -263,5 +263,5 @@ def test_a_folder_of_somebodys_own_in_a_variant_is_not_replaced_by_a_link(files,
         own.mkdir()
     (own / "thesis.tex").write_text("ten years of work")
     with pytest.raises(RunError, match="tokenizer is there, and no record says that this run made it"):
-        train(recipe, tmp_path, [Over(path=LR.path, values=("0.003", "0.01"))])
+        train(recipe, tmp_path, [SweepAxis(path=LR.path, values=("0.003", "0.01"))])
     assert (own / "thesis.tex").read_text() == "ten years of work"

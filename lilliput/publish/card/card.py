@@ -14,7 +14,7 @@ from lilliput.data.validation import in_words, lost
 from lilliput.model import ModelSpec
 from lilliput.publish.card.markdown import NOTHING, cell, code, fenced, literal, prose, source
 from lilliput.publish.card.record import Part, Timeline, refusal
-from lilliput.publish.card.reproduce import again
+from lilliput.publish.card.reproduce import reproduce_command
 from lilliput.publish.card.training import course, training
 
 TEMPLATE = "card.md.jinja"
@@ -90,7 +90,7 @@ def card(record: dict[str, Any]) -> str:
         languages=run.optional("languages"),
         claims=dict(recipe["card_claims"].items()),
         quoted=source(timeline.recipe()),
-        again=again(run.optional("command")),
+        again=reproduce_command(run.optional("command")),
     )
 
 

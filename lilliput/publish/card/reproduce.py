@@ -12,7 +12,7 @@ PRIVATE = re.compile(r"[/~\\]|[A-Za-z]:[/\\]")
 """What a path begins with whose folders are nobody else's."""
 
 
-def again(command: Part | None) -> dict[str, Any] | None:
+def reproduce_command(command: Part | None) -> dict[str, Any] | None:
     """The line to type, and what has to be known about it; None where no command is known.
 
     Args:

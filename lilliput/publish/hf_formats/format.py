@@ -12,7 +12,7 @@ from lilliput.model import ModelSpec
 T = TypeVar("T")
 
 
-class Layout(Protocol):
+class HFFormat(Protocol):
     """A Hugging Face architecture as recipes write it; a frozen dataclass."""
 
     @property
@@ -25,7 +25,7 @@ class Layout(Protocol):
         """Code that has to travel with the weights; none where transformers knows the architecture itself."""
         ...
 
-    def fits(self, spec: ModelSpec) -> None:
+    def check_supported(self, spec: ModelSpec) -> None:
         """Raise ExportError where the spec has something that the architecture cannot express."""
         ...
 
@@ -37,7 +37,7 @@ class Layout(Protocol):
         """Native parameter name -> exported name, one to one over all parameters of the model."""
         ...
 
-    def orders(self, spec: ModelSpec) -> dict[str, Tensor]:
+    def row_permutations(self, spec: ModelSpec) -> dict[str, Tensor]:
         """Native parameter name -> which of its rows each exported row is, for parameters whose rows change places."""
         ...
 
@@ -54,14 +54,14 @@ def expand(table: Mapping[str, str], layers: int) -> dict[str, str]:
     return names
 
 
-def exactly(layout: Layout, part: str, value: Any, *kinds: type[T]) -> T:
+def exactly(layout: HFFormat, part: str, value: Any, *kinds: type[T]) -> T:
     """The `value` of a spec's `part`, refused unless it is of one of these kinds (and of no kind derived from them)."""
     if type(value) not in kinds:
         refuse(layout, part, value, " or ".join(kind.__name__ for kind in kinds))
     return value
 
 
-def refuse(layout: Layout, part: str, value: Any, needed: str) -> NoReturn:
+def refuse(layout: HFFormat, part: str, value: Any, needed: str) -> NoReturn:
     """Say that `layout` cannot express the `value` of a spec's `part`, and what it needs instead."""
     raise ExportError(
         f"{type(layout).__name__} cannot express {part}={value!r}",

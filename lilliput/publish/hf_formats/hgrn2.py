@@ -51,7 +51,7 @@ NORM_OFFSETS = {RMSNorm: 0, ZeroCenteredRMSNorm: 1}
 
 
 @dataclass(frozen=True, kw_only=True)
-class HGRN2Layout:
+class HGRN2Format:
     """An HGRN2 mixer with any of our rotations, norms, gates and feed-forward layers, and a cap of logits.
 
     The config does not say at which values gates and their biases began: the weights hold what became of them.
@@ -64,7 +64,7 @@ class HGRN2Layout:
     def remote_files(self) -> tuple[Path, ...]:
         return REMOTE_FILES
 
-    def fits(self, spec: ModelSpec) -> None:
+    def check_supported(self, spec: ModelSpec) -> None:
         self.config(spec)
 
     def config(self, spec: ModelSpec) -> dict[str, Any]:
@@ -109,5 +109,5 @@ class HGRN2Layout:
         head = {} if spec.tie_embeddings else HEAD_NAME
         return expand(NAMES | bias | bounds | gates | head, spec.layers)
 
-    def orders(self, spec: ModelSpec) -> dict[str, Tensor]:
+    def row_permutations(self, spec: ModelSpec) -> dict[str, Tensor]:
         return {}

@@ -18,7 +18,7 @@ from lilliput.publish.hf_formats.qwen3 import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class LlamaLayout:
+class LlamaFormat:
     """GQA(qk_norm=False, rope=RoPE()), RMSNorm, SwiGLU, Ungated."""
 
     context: int
@@ -27,7 +27,7 @@ class LlamaLayout:
     def remote_files(self) -> tuple[Path, ...]:
         return ()
 
-    def fits(self, spec: ModelSpec) -> None:
+    def check_supported(self, spec: ModelSpec) -> None:
         mixer, _, _ = transformer_parts(self, spec)
         if mixer.qk_norm:
             refuse(self, "mixer", mixer, "GQA(qk_norm=False)")
@@ -45,5 +45,5 @@ class LlamaLayout:
     def names(self, spec: ModelSpec) -> dict[str, str]:
         return expand(TRANSFORMER_NAMES | ({} if spec.tie_embeddings else HEAD_NAME), spec.layers)
 
-    def orders(self, spec: ModelSpec) -> dict[str, Tensor]:
+    def row_permutations(self, spec: ModelSpec) -> dict[str, Tensor]:
         return transformer_orders(self, spec)

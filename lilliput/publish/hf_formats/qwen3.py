@@ -14,7 +14,7 @@ from lilliput.nn.gqa import GQA
 from lilliput.nn.norm import RMSNorm
 from lilliput.nn.rope import RoPE
 from lilliput.ops.rope import interleaved_to_half
-from lilliput.publish.hf_formats.format import Layout, exactly, expand, refuse
+from lilliput.publish.hf_formats.format import HFFormat, exactly, expand, refuse
 
 TRANSFORMER_NAMES = {
     "embedding.weight": "model.embed_tokens.weight",
@@ -38,7 +38,7 @@ HEAD_NAME = {"output.weight": "lm_head.weight"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Qwen3Layout:
+class Qwen3Format:
     """GQA(qk_norm=True, rope=RoPE()), RMSNorm, SwiGLU, Ungated."""
 
     context: int
@@ -47,7 +47,7 @@ class Qwen3Layout:
     def remote_files(self) -> tuple[Path, ...]:
         return ()
 
-    def fits(self, spec: ModelSpec) -> None:
+    def check_supported(self, spec: ModelSpec) -> None:
         mixer, _, norm = transformer_parts(self, spec)
         if not mixer.qk_norm:
             refuse(self, "mixer", mixer, "GQA(qk_norm=True)")
@@ -68,11 +68,11 @@ class Qwen3Layout:
         head = {} if spec.tie_embeddings else HEAD_NAME
         return expand(TRANSFORMER_NAMES | QK_NORM_NAMES | head, spec.layers)
 
-    def orders(self, spec: ModelSpec) -> dict[str, Tensor]:
+    def row_permutations(self, spec: ModelSpec) -> dict[str, Tensor]:
         return transformer_orders(self, spec)
 
 
-def transformer_parts(layout: Layout, spec: ModelSpec) -> tuple[GQA, RoPE, RMSNorm]:
+def transformer_parts(layout: HFFormat, spec: ModelSpec) -> tuple[GQA, RoPE, RMSNorm]:
     """The mixer, its rotation and the norm; whatever neither Qwen3 nor Llama has is refused."""
     mixer = exactly(layout, "mixer", spec.mixer, GQA)
     rope = exactly(layout, "mixer.rope", mixer.rope, RoPE)
@@ -87,7 +87,7 @@ def transformer_parts(layout: Layout, spec: ModelSpec) -> tuple[GQA, RoPE, RMSNo
     return mixer, rope, exactly(layout, "norm", spec.norm, RMSNorm)
 
 
-def transformer_config(layout: Layout, spec: ModelSpec) -> dict[str, Any]:
+def transformer_config(layout: HFFormat, spec: ModelSpec) -> dict[str, Any]:
     """The config entries that Qwen3 and Llama share."""
     mixer, rope, norm = transformer_parts(layout, spec)
     return {
@@ -112,7 +112,7 @@ def transformer_config(layout: Layout, spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-def transformer_orders(layout: Layout, spec: ModelSpec) -> dict[str, Tensor]:
+def transformer_orders(layout: HFFormat, spec: ModelSpec) -> dict[str, Tensor]:
     """Both turn halves: what we turn as neighbours is exported with the channels of queries and keys in that order."""
     mixer, rope, _ = transformer_parts(layout, spec)
     if rope.layout == "half":

@@ -8,7 +8,7 @@ from lilliput.recipe import Entry, Recipe, Release
 from lilliput.train.phase import Phase
 
 
-class Stop(NamedTuple):
+class EntryShape(NamedTuple):
     """An entry of a timeline, and the model's shape before and after it; only growths change it."""
 
     place: int
@@ -23,11 +23,11 @@ def at_first(recipe: Recipe) -> ModelSpec:
     return recipe.model.shape
 
 
-def along(recipe: Recipe) -> Iterator[Stop]:
+def timeline_shapes(recipe: Recipe) -> Iterator[EntryShape]:
     """Every entry of the timeline in order."""
     spec = at_first(recipe)
     for place, entry in enumerate(recipe.timeline):
         before = spec
         if not isinstance(entry, Phase | Release):
             spec = entry.shape(spec)
-        yield Stop(place, entry, before, spec)
+        yield EntryShape(place, entry, before, spec)
