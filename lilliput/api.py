@@ -19,8 +19,8 @@ from torch import Tensor
 from lilliput.base.background import run_in_background
 from lilliput.base.errors import LilliputError, RecipeError, RunError, reading
 from lilliput.base.files import read_json
-from lilliput.base.missing_run import no_run
 from lilliput.base.ownership import check_name
+from lilliput.base.run_folder import no_run
 from lilliput.generate.log_likelihood import log_likelihoods
 from lilliput.generate.sampling import Sampling
 from lilliput.generate.stream_text import stream_text

@@ -8,8 +8,11 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 import typer
 from packaging.requirements import Requirement
@@ -21,10 +24,30 @@ from lilliput.recipe import load_machine, load_recipe, names
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "lilliput").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PINS = read_pins((ROOT / "constraints.txt").read_text(encoding="utf-8"))
 DRAWERS = {"utils", "util", "helpers", "helper", "common", "misc"}
+SHORT = {
+    "objectives/routes/route.py",  # a seam
+    "ops/small_width.py",  # a device spec
+    "ops/softcap.py",  # an op that is its own reference form
+}
+RETIRED = set(
+    """
+    Assessor BagLoss Begun Beside Charged Curated Curation Gradients GraphedPasses GraphedUpdate GrowingFile
+    Headroom HeldFolder HorizonBias Incident Joined JoinedChats Judge Kept Lane LaunchedPasses Leaving Line
+    NextBag NoJudge NoRoom Nowhere Numbers Parted Passes Price Reading Saver SharedPasses Shown Sink StepRows
+    Told Unwatched Verified Walk Watch WholeSteps Workers ZeroCentredRMSNorm advance applying as_one
+    bag_embedding bag_loss begun bent charge charged deepen feed_forward gated_scan goes_on going_on headroom
+    heaviest horizons initialise joining kernels_take lasting_part let_go logit_cap measurer micro_rows
+    multiplied of_products opened_sink order_as_halves orthogonalise passes_of penalised promise put_aside
+    put_back read_ahead refuse_missing sealed segments soft_cap take_up unsealed unwatched update_of waits
+    watching with_kept_bytes write_on
+    """.split()
+)
+"""Private words of before, for which the field has its own."""
 PICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 
@@ -38,6 +61,49 @@ def test_imports_point_one_way():
 def test_a_module_is_one_concept(path: Path):
     assert not DRAWERS & set(path.with_suffix("").relative_to(ROOT).parts), "name the concept"
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, "a file of more than 400 lines is two concepts"
+
+
+def test_no_import_goes_in_a_circle_or_to_the_package_root():
+    graph = grimp.build_graph("lilliput", exclude_type_checking_imports=True, cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    assert [module for module in imports if "lilliput" in imports[module]] == [], "the version is in lilliput.base"
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_is_no_mere_paragraph(path: Path):
+    """Short ones are seams, specs, reference forms, recipes, machines and what makes a package."""
+    short = len(path.read_text(encoding="utf-8").splitlines()) < 30
+    place = path.relative_to(ROOT / "lilliput").as_posix()
+    allowed = path.name in ("__init__.py", "__main__.py", "reference.py") or place in SHORT
+    assert not short or allowed or place.startswith(("machines/", "recipes/", "train/loggers/"))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in (*MODULES, *TESTS) if path.parent.name != "remote"],  # published models keep their names
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_no_word_that_was_given_up_comes_back(path: Path):
+    """Names of files, classes, functions, arguments and fields; `docs/glossary.md` has the words that are ours."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = {path.stem, *(name for node in ast.walk(tree) for name in _defined(node))}
+    assert not found & RETIRED, "docs/glossary.md"
+
+
+def _defined(node: ast.AST) -> Iterator[str]:
+    match node:
+        case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+            yield node.name
+        case ast.arg():
+            yield node.arg
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            yield name
+        case ast.Attribute(value=ast.Name(id="self"), attr=name, ctx=ast.Store()):
+            yield name
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))

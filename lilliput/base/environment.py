@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+GIVEN = dict(os.environ)
+"""The environment before the command line changes it: what `lilliput bench` hands on."""
 PACKAGES = ("torch", "triton", "numpy", "tokenizers", "safetensors", "transformers", "lm_eval", "datasets")
 
 

@@ -63,7 +63,7 @@ def bench(
 
 def _become(script: Path, arguments: list[str]) -> NoReturn:
     """Let Python run a script in the place of this process, so that signals and the exit code are the script's own."""
-    from lilliput.cli import GIVEN
+    from lilliput.base.environment import GIVEN
 
     environment = dict(GIVEN)
     if script.parent == BESIDE:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lilliput.base.errors import LilliputError, RunError
-from lilliput.base.missing_run import near_folders
+from lilliput.base.run_folder import near_folders
 
 if TYPE_CHECKING:
     from lilliput.api import Model

@@ -41,8 +41,9 @@ from lilliput.data.token_files import (
 )
 from lilliput.data.token_stream import TokenStream
 from lilliput.data.tokenization_progress import Throughput, TokenizationProgress
-from lilliput.tokenizer.bpe import END, literal
+from lilliput.tokenizer.bpe import END
 from lilliput.tokenizer.encoder import Encoder
+from lilliput.tokenizer.specials import literal
 
 HELDOUT_TEXTS = "heldout.txt.jsonl"
 SHARD_TOKENS = 100_000_000
@@ -98,12 +99,12 @@ def write_shards(
     code = np.dtype(index["dtype"]).char
     encoder = Encoder(literal(tokenizer), where=f"the corpus of {folder.name}", code=code)
     key = None if inputs is None else hash_of([inputs, index, to_plain(split), shard_tokens])
-    with PartialShards(folder, key) as begun:
-        lanes = _Writers(begun.path, index, split, shard_tokens)
-        start = begun.open(lanes.by_name)
+    with PartialShards(folder, key) as partial:
+        lanes = _Writers(partial.path, index, split, shard_tokens)
+        start = partial.open(lanes.by_name)
         here = CorpusProgress(start if is_seekable(corpus) else Position())
-        items = _items(corpus, here.mark, begun.path)
-        clock = Throughput(corpus, begun.kept.items, begun.closed, tuple(begun.damaged), progress)
+        items = _items(corpus, here.mark, partial.path)
+        clock = Throughput(corpus, partial.kept.items, partial.closed, tuple(partial.damaged), progress)
         clock.update(here.items, here.mark, [])
 
         def encode(batch: list[tuple[Item, Offset]]) -> None:
@@ -115,32 +116,32 @@ def write_shards(
             for item, mark in batch:
                 closed = not isinstance(item, str) and lanes.add(here, item, tokens)
                 here.step(item, mark)
-                if here.items == begun.kept.items:
-                    begun.compare(here)
+                if here.items == partial.kept.items:
+                    partial.compare(here)
                 if closed:
-                    begun.commit(here)
+                    partial.commit(here)
             clock.update(here.items, here.mark, sizes)
 
         for batch in _batches(items):
             encode(batch)
             batch.clear()  # long texts are not to be kept while the next ones are read
-        if here.items < begun.kept.items:
-            begun.compare(here)
+        if here.items < partial.kept.items:
+            partial.compare(here)
         lanes.close(here)
         index["files"], index["sides"] = lanes.files(), lanes.totals()
-        index["pieces"] = write_pieces(begun.path, index)
+        index["pieces"] = write_pieces(partial.path, index)
         index["files"].append({"name": PIECES})
         made = here.position()
         if sum(side["documents"] for side in index["sides"].values()) + sum(made.dropped.values()) != made.items:
-            raise other_corpus(begun.path)
+            raise other_corpus(partial.path)
         if not index["sides"]["train"]["documents"]:
             raise DataError(
                 "no document is left to train on",
                 where=f"the corpus of {folder.name}: {here.items:,} documents, all of them held out or dropped",
                 hint="check the corpus and its filters, or hold out a smaller share",
             )
-        index = seal_index(begun.path, index)
-        begun.finish()
+        index = seal_index(partial.path, index)
+        partial.finish()
     return Encoded(index, made.text, dict(made.dropped))
 
 
@@ -301,7 +302,7 @@ def _line(document: Document) -> Iterator[bytes]:
     yield b'"}\n'
 
 
-def _items(corpus: Corpus, mark: Offset | None, begun: Path) -> Iterator[tuple[Item, Offset]]:
+def _items(corpus: Corpus, mark: Offset | None, partial: Path) -> Iterator[tuple[Item, Offset]]:
     """The items of a corpus, from a mark on that was kept.
 
     Raises:
@@ -316,7 +317,7 @@ def _items(corpus: Corpus, mark: Offset | None, begun: Path) -> Iterator[tuple[I
     except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
         raise DataError(
             f"the corpus cannot be read from {shown(mark)} on",
-            where=str(begun / PROGRESS),
+            where=str(partial / PROGRESS),
             hint="remove that folder, and all is encoded anew",
         ) from error
 

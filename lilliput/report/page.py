@@ -59,13 +59,13 @@ def duration(seconds: float) -> str:
 
 
 def _facts(run: RunRecord) -> dict[str, Any]:
-    begun = [phase for phase in run.phases if phase.steps]
+    trained = [phase for phase in run.phases if phase.steps]
     units = run.units
     return {
         "name": run.recipe.name,
         "about": run.recipe.about,
         "folder": run.folder.name,
-        "tiles": _tiles(run, begun),
+        "tiles": _tiles(run, trained),
         "phases": [
             _phase(phase, number, units) | {"charts": _charts(drawn, number, units)}
             for number, (phase, drawn) in enumerate(zip(run.phases, _continuous(run.phases), strict=True))
@@ -123,12 +123,12 @@ def _state(planned: int | None, done: int, left: float) -> str:
     return "trained" if done == planned else f"about {duration(left)} left" if done else "not begun"
 
 
-def _tiles(run: RunRecord, begun: list[PhaseRecord]) -> list[tuple[str, str, str]]:
+def _tiles(run: RunRecord, trained: list[PhaseRecord]) -> list[tuple[str, str, str]]:
     """Value, unit and what it is, of the figures that one looks for first."""
     tiles = _released(run)
     texts = [
         (phase.name, name, value)
-        for phase in begun
+        for phase in trained
         for name, value in _last_heldout(phase).items()
         if run.units.get(name) == TEXT
     ]
@@ -143,8 +143,8 @@ def _tiles(run: RunRecord, begun: list[PhaseRecord]) -> list[tuple[str, str, str
         taken += f"; {duration(whole['seconds'] - line['seconds'])} more in those that were replaced"
     tiles.append((short(line["tokens"]), "tokens", read))
     tiles.append((duration(line["seconds"]), "", taken))
-    if begun:
-        tiles.append((f"{begun[-1].steps[-1]['tokens_per_second']:,.0f}", "tokens/s", f"at last, {begun[-1].name}"))
+    if trained:
+        tiles.append((f"{trained[-1].steps[-1]['tokens_per_second']:,.0f}", "tokens/s", f"at last, {trained[-1].name}"))
     if run.phases and run.phases[-1].parameters:
         tiles.append((short(run.phases[-1].parameters), "parameters", f"{run.phases[-1].parameters:,}"))
     return tiles
@@ -164,11 +164,11 @@ def _released(run: RunRecord) -> list[tuple[str, str, str]]:
 
 def _sums(line: list[list[Line]]) -> dict[str, float]:
     """Steps, text tokens and seconds of all phases."""
-    begun = [steps for steps in line if steps]
+    trained = [steps for steps in line if steps]
     return {
-        "steps": sum(map(len, begun)),
-        "tokens": sum(steps[-1]["tokens"] for steps in begun),
-        "seconds": sum(step["seconds"] for steps in begun for step in steps),
+        "steps": sum(map(len, trained)),
+        "tokens": sum(steps[-1]["tokens"] for steps in trained),
+        "seconds": sum(step["seconds"] for steps in trained for step in steps),
     }
 
 

@@ -7,9 +7,8 @@ from typing import Any
 from lilliput.base.errors import LilliputError, reading
 from lilliput.base.files import read_json, verify_checksum
 from lilliput.base.hub import reading_only
-from lilliput.base.missing_run import no_run
 from lilliput.base.run_code import UntrustedCodeError
-from lilliput.base.run_folder import RunFolder
+from lilliput.base.run_folder import RunFolder, no_run
 from lilliput.recipe import Recipe, Release, read_recipe, vocabulary_of
 from lilliput.report.recipe_outline import HiddenPhase, Outline, planned, read_outline
 from lilliput.train.metrics_file import INCIDENTS, Line, measured_of, read_growing, steps_of

@@ -9,9 +9,8 @@ from pathlib import Path
 from lilliput.base.errors import LilliputError, reading
 from lilliput.base.field_overrides import override_all
 from lilliput.base.files import hash_of
-from lilliput.base.missing_run import no_run
 from lilliput.base.own_code import Loaded, using
-from lilliput.base.run_folder import RunFolder
+from lilliput.base.run_folder import RunFolder, no_run
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.more_tokens import with_more_tokens
 from lilliput.overrides import replace_sources

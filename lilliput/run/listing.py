@@ -10,9 +10,8 @@ from typing import Any
 from lilliput.base import ownership
 from lilliput.base.errors import LilliputError, reading
 from lilliput.base.files import PARTIAL, read_json, verify_checksum, write_bytes
-from lilliput.base.missing_run import no_run
 from lilliput.base.ownership import below, check_name, check_ours, foreign
-from lilliput.base.run_folder import RunFolder
+from lilliput.base.run_folder import RunFolder, no_run
 from lilliput.data.partial_shards import partial_folders
 from lilliput.publish.card.edited import edited
 from lilliput.publish.export import CARD_FILE

@@ -17,6 +17,7 @@ from lilliput.base.files import hash_of, write_json, write_text
 from lilliput.base.spec import to_plain
 from lilliput.base.untrusted import check_size
 from lilliput.tokenizer.bounds import check_bounds, unique
+from lilliput.tokenizer.chatml import CHAT_TEMPLATE, MESSAGE_END, has_chatml
 from lilliput.tokenizer.cuts import Cuts, cuts_of
 from lilliput.tokenizer.native import native, quiet
 from lilliput.tokenizer.specials import Specials
@@ -120,16 +121,6 @@ class BPE:
         return tokenizer
 
 
-def literal(tokenizer: Tokenizer) -> Tokenizer:
-    """A copy that reads the spelling of a special token inside a text as plain characters.
-
-    Texts come from strangers: one that spells out `<|endoftext|>` must not be able to end a document.
-    """
-    copy = Tokenizer.from_str(tokenizer.to_str())
-    copy.encode_special_tokens = True
-    return copy
-
-
 def tokenizer_hash(tokenizer: Tokenizer) -> str:
     """Hex SHA-256 of the tokenizer's JSON, the same before saving and after loading."""
     return hash_of(json.loads(tokenizer.to_str()))
@@ -137,7 +128,6 @@ def tokenizer_hash(tokenizer: Tokenizer) -> str:
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, specials: Specials = OURS) -> None:
     """Write the files that `transformers.AutoTokenizer.from_pretrained(folder)` loads without any code of ours."""
-    from lilliput.tokenizer.chatml import CHAT_TEMPLATE, MESSAGE_END, has_chatml
 
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

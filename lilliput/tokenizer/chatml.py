@@ -9,10 +9,9 @@ from typing import Protocol
 from tokenizers import Tokenizer
 
 from lilliput.base.errors import DataError
-from lilliput.tokenizer.bpe import literal
 from lilliput.tokenizer.encoder import Encoder
 from lilliput.tokenizer.native import native
-from lilliput.tokenizer.specials import id_of, vocabulary_size
+from lilliput.tokenizer.specials import id_of, literal, vocabulary_size
 
 MESSAGE_START = "<|im_start|>"
 MESSAGE_END = "<|im_end|>"

@@ -31,6 +31,16 @@ class Specials:
         return named | ({} if self.unknown is None else {"unk_token": self.unknown})
 
 
+def literal(tokenizer: Tokenizer) -> Tokenizer:
+    """A copy that reads the spelling of a special token inside a text as plain characters.
+
+    Texts come from strangers: one that spells out `<|endoftext|>` must not be able to end a document.
+    """
+    copy = Tokenizer.from_str(tokenizer.to_str())
+    copy.encode_special_tokens = True
+    return copy
+
+
 def id_of(tokenizer: Tokenizer, token: str, *, where: str) -> int:
     """The id of a token.
 

@@ -23,9 +23,9 @@ from lilliput.base.errors import LilliputError, RunError, reading
 from lilliput.base.limits import limit, raising
 from lilliput.base.untrusted import shown
 from lilliput.tokenizer import renderer
-from lilliput.tokenizer.bpe import literal
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE
 from lilliput.tokenizer.encoder import Encoder
+from lilliput.tokenizer.specials import literal
 
 ROLES = ("system", "user", "assistant", "tool")
 """Of messages, whatever the template."""

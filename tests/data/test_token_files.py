@@ -172,7 +172,7 @@ def test_held_out_texts_that_are_none_are_named(line: str, folder: Path) -> None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Begun:
+class Interrupted:
     """Texts of which some are encoded, and what all of them become."""
 
     corpus: TextFiles
@@ -183,7 +183,7 @@ class Begun:
 
     @property
     def path(self) -> Path:
-        """The folder of what was begun."""
+        """The folder of what was interrupted."""
         return next(self.folder.parent.glob("folder.begun-*"))
 
     @property
@@ -196,13 +196,13 @@ class Begun:
 
 
 @pytest.fixture
-def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Begun:
+def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Interrupted:
     monkeypatch.setattr("lilliput.data.shards._BATCH_ITEMS", 10)
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({"id": f"{n}", "text": tiny.sentences(n)}) + "\n" for n in range(30)))
     corpus, tokenizer = TextFiles(paths=(str(rows),)), BPE(vocab=290).train(tiny.sentences(n) for n in range(100))
     made = write_shards(corpus, tokenizer, SPLIT, tmp_path / "straight", shard_tokens=700).index
-    found = Begun(corpus=corpus, tokenizer=tokenizer, made=made, folder=tmp_path / "folder")
+    found = Interrupted(corpus=corpus, tokenizer=tokenizer, made=made, folder=tmp_path / "folder")
 
     def stop(encoding: TokenizationProgress) -> None:
         if encoding.documents == 20:
@@ -225,9 +225,11 @@ ODD_RECORDS: list[tuple[tuple[str | int, ...], Any]] = [
 ]
 
 
-def test_a_record_of_what_is_encoded_that_says_odd_things_means_encode_again(begun: Begun, tmp_path: Path) -> None:
+def test_a_record_of_what_is_encoded_that_says_odd_things_means_encode_again(
+    interrupted: Interrupted, tmp_path: Path
+) -> None:
     (tmp_path / "precious").write_bytes(b"precious" * 1_000)
-    place, good = begun.path, begun.record
+    place, good = interrupted.path, interrupted.record
     kept = shutil.copytree(place, tmp_path / "kept")
     for path, value in ODD_RECORDS:
         shutil.rmtree(place, ignore_errors=True)
@@ -236,38 +238,38 @@ def test_a_record_of_what_is_encoded_that_says_odd_things_means_encode_again(beg
         _at(record, path[:-1])[path[-1]] = value
         write_json(place / PROGRESS, with_checksum(record))
         told: list[TokenizationProgress] = []
-        assert begun.go_on(told.append) == begun.made, (path, value)
+        assert interrupted.go_on(told.append) == interrupted.made, (path, value)
         assert told[0].kept == 0 and told[0].damaged == (PROGRESS,)
     assert (tmp_path / "precious").read_bytes() == b"precious" * 1_000
 
 
-def test_a_record_that_leaves_documents_out_is_no_way_to_lose_them(begun: Begun) -> None:
-    record = begun.record
+def test_a_record_that_leaves_documents_out_is_no_way_to_lose_them(interrupted: Interrupted) -> None:
+    record = interrupted.record
     record["lanes"]["train"] = []
-    write_json(begun.path / PROGRESS, with_checksum(record))
+    write_json(interrupted.path / PROGRESS, with_checksum(record))
     with pytest.raises(DataError, match="does not give the documents"):
-        begun.go_on()
+        interrupted.go_on()
 
 
 @pytest.mark.parametrize("mark", [[], "x", {}, [None, 1, 0.5], ["a", "b", "c"], [0, 1], [9, 1, 0.5], 3])
-def test_a_mark_that_means_nothing_is_named(mark: Any, begun: Begun) -> None:
-    record = begun.record
+def test_a_mark_that_means_nothing_is_named(mark: Any, interrupted: Interrupted) -> None:
+    record = interrupted.record
     record["kept"]["mark"] = mark
-    write_json(begun.path / PROGRESS, with_checksum(record))
+    write_json(interrupted.path / PROGRESS, with_checksum(record))
     with pytest.raises(DataError) as raised:
-        begun.go_on()
-    assert str(begun.path) in raised.value.where and "remove that folder" in raised.value.hint
+        interrupted.go_on()
+    assert str(interrupted.path) in raised.value.where and "remove that folder" in raised.value.hint
 
 
-def test_what_stands_in_the_place_of_a_token_file_is_not_written_to(begun: Begun, tmp_path: Path) -> None:
-    first, second = sorted(begun.path.glob("train-*.bin"))
+def test_what_stands_in_the_place_of_a_token_file_is_not_written_to(interrupted: Interrupted, tmp_path: Path) -> None:
+    first, second = sorted(interrupted.path.glob("train-*.bin"))
     precious = first.read_bytes() + b"and more of it"
     (tmp_path / "precious").write_bytes(precious)
     first.unlink()
     first.symlink_to(tmp_path / "precious")
     second.unlink()
     os.mkfifo(second)
-    assert begun.go_on() == begun.made and (tmp_path / "precious").read_bytes() == precious
+    assert interrupted.go_on() == interrupted.made and (tmp_path / "precious").read_bytes() == precious
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def draw(dtype, bag, *, vocab=VOCAB):
     return hidden.requires_grad_(), head.requires_grad_(), targets, weight
 
 
-def charge(inputs, price=PRICE, upstream=0.3, **settings):
+def costs_of(inputs, price=PRICE, upstream=0.3, **settings):
     """Everything that is returned, and the gradients of both inputs."""
     charges = fused_linear_cross_entropy(*inputs, coefficients=price, **settings)
     assert not charges.loss.requires_grad and not charges.lse.requires_grad
@@ -66,7 +66,7 @@ def charge(inputs, price=PRICE, upstream=0.3, **settings):
 def exact(inputs, **settings):
     hidden, head, *rest = inputs
     doubled = [tensor.detach().double().requires_grad_() for tensor in (hidden, head)]
-    return charge([*doubled, *rest], backend=Backend.REFERENCE, **settings)
+    return costs_of([*doubled, *rest], backend=Backend.REFERENCE, **settings)
 
 
 def constant(tensor):
@@ -84,7 +84,7 @@ def distance(one, other):
 def test_every_backend_is_the_exact_loss_and_gradients(backend, dtype, bag, cap, vocab):
     inputs = draw(dtype, bag, vocab=vocab or VOCAB)
     settings = {"softcap": cap, "vocab": vocab}
-    found, expected = charge(inputs, backend=backend, **settings), exact(inputs, **settings)
+    found, expected = costs_of(inputs, backend=backend, **settings), exact(inputs, **settings)
     for here, there in zip(found, expected, strict=True):
         assert distance(here, there) < TOLERANCE[dtype]
     total, loss, lse, grad_hidden, grad_head = found
@@ -103,7 +103,7 @@ def test_every_backend_is_the_exact_loss_and_gradients(backend, dtype, bag, cap,
 @pytest.mark.parametrize("backend", [Backend.CHUNK, TRITON])
 def test_prices_may_be_anything(backend, price, cap):
     inputs = draw(torch.float32, 2)
-    found = charge(inputs, price, backend=backend, softcap=cap)
+    found = costs_of(inputs, price, backend=backend, softcap=cap)
     expected = exact(inputs, price=price, softcap=cap)
     for here, there in zip(found, expected, strict=True):
         assert (here.double() - there).norm() <= TOLERANCE[torch.float32] * there.norm()
@@ -112,7 +112,7 @@ def test_prices_may_be_anything(backend, price, cap):
 @pytest.mark.parametrize("backend", [Backend.CHUNK, TRITON])
 def test_what_is_constant_has_no_gradient_and_changes_no_other(backend):
     hidden, head, *rest = draw(torch.float32, 2)
-    _, _, _, *both = charge((hidden, head, *rest), backend=backend)
+    _, _, _, *both = costs_of((hidden, head, *rest), backend=backend)
     for leaves, leaf, expected in (
         ((hidden, constant(head)), hidden, both[0]),
         ((constant(hidden), head), head, both[1]),
@@ -154,7 +154,7 @@ def test_fp16_keeps_small_gradients(backend):
     """Of a millionth, where fp16 has four bits; the scale of the loss comes too late for them."""
     hidden, head, targets, weight = draw(torch.float16, 1)
     inputs = hidden, head, targets, 1e-6 * weight
-    found = charge(inputs, upstream=2.0**16, backend=backend)
+    found = costs_of(inputs, upstream=2.0**16, backend=backend)
     for here, there in zip(found, exact(inputs, upstream=2.0**16), strict=True):
         assert distance(here, there) < TOLERANCE[torch.float16]
 
@@ -170,21 +170,21 @@ def test_fp16_has_room_for_sums_over_positions(backend):
         torch.full_like(weight, 5.0),
     )
     settings = {"price": LossCoefficients(cross_entropy=1.5), "upstream": 2.0**-3}
-    for here, there in zip(charge(inputs, backend=backend, **settings), exact(inputs, **settings), strict=True):
+    for here, there in zip(costs_of(inputs, backend=backend, **settings), exact(inputs, **settings), strict=True):
         assert distance(here, there) < TOLERANCE[torch.float16]
 
 
 @pytest.mark.parametrize("backend", [Backend.CHUNK, TRITON])
 def test_two_runs_are_equal_to_the_bit(backend):
     inputs = draw(torch.float32, 4)
-    for one, other in zip(charge(inputs, backend=backend), charge(inputs, backend=backend), strict=True):
+    for one, other in zip(costs_of(inputs, backend=backend), costs_of(inputs, backend=backend), strict=True):
         assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("backend", [Backend.REFERENCE, Backend.CHUNK, TRITON])
 def test_a_batch_without_any_weight_costs_nothing(backend):
     hidden, head, targets, weight = draw(torch.float32, 2)
-    assert not any(tensor.any() for tensor in charge((hidden, head, targets, 0 * weight), backend=backend))
+    assert not any(tensor.any() for tensor in costs_of((hidden, head, targets, 0 * weight), backend=backend))
 
 
 @pytest.mark.parametrize("cap", [None, 5.0])

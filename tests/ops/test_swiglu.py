@@ -29,14 +29,14 @@ def draw(inner, positions=37, width=24):
     return [drawn[0].to(DEVICE), *((weight * weight.shape[1] ** -0.5).to(DEVICE) for weight in drawn[1:])]
 
 
-def feed_forward(x, gate, up, down, square=None, **settings):
+def run_swiglu(x, gate, up, down, square=None, **settings):
     return behind(project.fused_linear(x, gate, up), down, square, **settings)
 
 
 def run(backend, dtype, inputs, square):
     """Outputs and gradients; a fifth input is what the product is added to."""
     leaves = [x.to(dtype).requires_grad_() for x in inputs]
-    outputs = feed_forward(*leaves[:4], square, residual=leaves[4] if len(leaves) > 4 else None, backend=backend)
+    outputs = run_swiglu(*leaves[:4], square, residual=leaves[4] if len(leaves) > 4 else None, backend=backend)
     weights = torch.linspace(-1, 1, outputs.numel(), dtype=torch.float64, device=DEVICE).view_as(outputs)
     return outputs, *torch.autograd.grad((outputs.double() * weights).sum(), leaves)
 
@@ -107,7 +107,7 @@ def test_autocast_rounds_the_weights_gradient_as_any_product_does():
     results = []
     for backend in (Backend.REFERENCE, Backend.TRITON):
         with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
-            outputs = feed_forward(*leaves, "silu", backend=backend)
+            outputs = run_swiglu(*leaves, "silu", backend=backend)
         results.append((outputs, *torch.autograd.grad(outputs.float().square().sum(), leaves)))
     assert furthest(results[1], results[0]) < 3e-2
     for one, other in zip(*results, strict=True):
@@ -128,7 +128,7 @@ def test_a_compiled_layer_keeps_the_projection_alone(monkeypatch, square):
         for backend in (Backend.REFERENCE, Backend.TRITON):
 
             def layer(*leaves, backend=backend):
-                return feed_forward(*leaves, square, backend=backend)
+                return run_swiglu(*leaves, square, backend=backend)
 
             compiled = torch.compile(layer, backend="aot_eager_decomp_partition", fullgraph=True, dynamic=False)
             outputs, kept = saved_tensor_bytes(lambda compiled=compiled: compiled(*leaves), torch.nn.Module())
@@ -143,7 +143,7 @@ def test_an_eager_layer_keeps_the_projection_alone():
     leaves = [x.float().requires_grad_() for x in draw(64)]
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.shape) or tensor, lambda x: x):
-        feed_forward(*leaves, backend=Backend.TRITON)
+        run_swiglu(*leaves, backend=Backend.TRITON)
     assert (2, 37, 128) in kept and (2, 37, 64) not in kept
 
 
@@ -152,7 +152,7 @@ def test_headroom_sees_what_goes_into_the_last_product():
     seen = []
     for backend in (Backend.REFERENCE, Backend.TRITON):
         with watch_activations() as headroom:
-            feed_forward(inputs[0], *inputs[1:3], inputs[3] * 1e-6, "product", backend=backend)
+            run_swiglu(inputs[0], *inputs[1:3], inputs[3] * 1e-6, "product", backend=backend)
         seen.append(headroom.largest())
     made = gated_activation(*(inputs[0] @ weight.T for weight in inputs[1:3]), "product")
     assert seen == pytest.approx([float(made.abs().max())] * 2, rel=1e-5)

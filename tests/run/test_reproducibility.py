@@ -18,7 +18,7 @@ MACHINE = Machine(device="cpu", precision="fp32", threads=1)
 
 
 @pytest.fixture
-def begun(tmp_path):
+def half_trained(tmp_path):
     """A recipe and a run of it that goes on from step 8 of 12."""
     recipe = tiny.recipe(tmp_path / "data", tiny.GQA_SPEC)
     recipe = replace(recipe, timeline=recipe.timeline[:1])
@@ -53,8 +53,8 @@ def older(run):
     write_json(run / "run.json", with_checksum(before | {"made_with": before["made_with"] | {"torch": "2.0.0"}}))
 
 
-def test_another_version_is_refused_by_name_and_noted_where_it_is_asked_for(begun):
-    recipe, run = begun
+def test_another_version_is_refused_by_name_and_noted_where_it_is_asked_for(half_trained):
+    recipe, run = half_trained
     older(run)
     says = rf"other bits: made_with.torch was \"2.0.0\", not \"{torch.__version__}\"".replace("+", r"\+")
     with pytest.raises(RunError, match=says) as error:
@@ -69,8 +69,8 @@ def test_another_version_is_refused_by_name_and_noted_where_it_is_asked_for(begu
     assert len(record(run)["changes"]) == 1
 
 
-def test_another_machine_may_go_on_where_it_is_asked_for(begun):
-    recipe, run = begun
+def test_another_machine_may_go_on_where_it_is_asked_for(half_trained):
+    recipe, run = half_trained
     identity = read_json(run / "parts" / "phases.00-pretrain.json")["inputs"]
     other = replace(MACHINE, rows=1)
     with pytest.raises(RunError, match='machine.rows was "auto", not 1'):
@@ -87,8 +87,8 @@ def test_another_machine_may_go_on_where_it_is_asked_for(begun):
         train(recipe, run, MACHINE)
 
 
-def test_a_trained_run_is_not_asked_what_it_would_be_trained_with(begun):
-    recipe, run = begun
+def test_a_trained_run_is_not_asked_what_it_would_be_trained_with(half_trained):
+    recipe, run = half_trained
     train(recipe, run)
     older(run)
     assert "12 steps" in train(recipe, run)

@@ -15,10 +15,11 @@ from tokenizers.models import BPE as Model
 
 from lilliput.base.errors import DataError
 from lilliput.data.conversations import Message
-from lilliput.tokenizer.bpe import BPE, END, LONGEST_WORD, PAD, literal, tokenizer_hash
+from lilliput.tokenizer.bpe import BPE, END, LONGEST_WORD, PAD, tokenizer_hash
 from lilliput.tokenizer.chatml import add_chatml, encode_messages
 from lilliput.tokenizer.cuts import cuts_of, is_inert
 from lilliput.tokenizer.encoder import Encoder
+from lilliput.tokenizer.specials import literal
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 LLAMA3 = (

@@ -8,8 +8,9 @@ from tokenizers import Tokenizer
 
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.spec import from_plain, to_plain
-from lilliput.tokenizer.bpe import BPE, END, END_ID, PAD, literal, load_tokenizer, save_tokenizer, tokenizer_hash
+from lilliput.tokenizer.bpe import BPE, END, END_ID, PAD, load_tokenizer, save_tokenizer, tokenizer_hash
 from lilliput.tokenizer.chatml import add_chatml, encode_chat, encode_messages, has_chatml, render
+from lilliput.tokenizer.specials import literal
 
 
 @dataclass(frozen=True)

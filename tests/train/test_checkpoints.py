@@ -33,7 +33,7 @@ class Signalled:
         return model
 
 
-class Told(BaseException):
+class Stopped(BaseException):
     """What the handler of these tests raises."""
 
 
@@ -42,7 +42,7 @@ def number(request):
     """A signal with a handler that raises, as the command line has."""
 
     def handler(number, frame):
-        raise Told
+        raise Stopped
 
     before = signal.signal(request.param, handler)
     yield request.param
@@ -51,7 +51,7 @@ def number(request):
 
 def test_a_signal_saves_the_step_in_progress(shards, tmp_path, number):  # noqa: F811
     straight, average, metrics = train(shards, tmp_path / "straight")
-    with pytest.raises(Told):
+    with pytest.raises(Stopped):
         train(shards, tmp_path / "told", spec=Signalled(tiny.HGRN2_SPEC, 5, number))
     assert checkpoint.newest(tmp_path / "told" / "checkpoints", print).progress.step == 6
     resumed, other, other_metrics = train(shards, tmp_path / "told")

@@ -243,11 +243,11 @@ def test_headroom_is_what_is_left_above_the_largest_activation():
     assert headroom.largest() == torch.inf, "nothing is seen any more"
 
 
-@pytest.mark.parametrize("as_one", [False, True], ids=["apart", "as one"])
+@pytest.mark.parametrize("fused", [False, True], ids=["apart", "as one"])
 @pytest.mark.parametrize("name", ["gqa", "odin"])
-def test_headroom_sees_every_matrix_of_a_layer(monkeypatch, name, as_one):
+def test_headroom_sees_every_matrix_of_a_layer(monkeypatch, name, fused):
     """Also those that several projections are one product of, as on a GPU."""
-    monkeypatch.setattr(linear, "should_fuse", lambda x: as_one)
+    monkeypatch.setattr(linear, "should_fuse", lambda x: fused)
     matrices = [
         name for name, module in tiny.SPECS[name].skeleton().layers.named_modules() if isinstance(module, nn.Linear)
     ]

@@ -42,13 +42,13 @@ def resume(shards, folder, phase, before, **how):  # noqa: F811
 
 
 @pytest.fixture(scope="module")
-def begun(shards, tmp_path_factory):  # noqa: F811
-    folder = tmp_path_factory.mktemp("begun")
+def half_trained(shards, tmp_path_factory):  # noqa: F811
+    folder = tmp_path_factory.mktemp("half_trained")
     return folder, train(shards, folder / "first", phase=first(), keep=True)
 
 
-def test_it_equals_a_phase_that_was_longer_from_the_beginning(shards, begun):  # noqa: F811
-    folder, (decayed, _, _) = begun
+def test_it_equals_a_phase_that_was_longer_from_the_beginning(shards, half_trained):  # noqa: F811
+    folder, (decayed, _, _) = half_trained
     model, average, metrics = resume(shards, folder, second(first()), first())
     long = replace(first(), tokens=Tokens((7 + 6) * 128))
     straight, other, whole = train(shards, folder / "long", phase=long)
@@ -60,8 +60,8 @@ def test_it_equals_a_phase_that_was_longer_from_the_beginning(shards, begun):  #
         assert [line[name] for line in ours] == [line[name] for line in theirs]
 
 
-def test_what_it_resumes_is_kept_beside_the_others(shards, begun, tmp_path):  # noqa: F811
-    folder, (decayed, _, _) = begun
+def test_what_it_resumes_is_kept_beside_the_others(shards, half_trained, tmp_path):  # noqa: F811
+    folder, (decayed, _, _) = half_trained
     assert sorted(path.name for path in (folder / "first" / "checkpoints").iterdir()) == ["step-000008", "step-000010"]
     assert [path.name for path in (folder / "first" / BEFORE_DECAY).iterdir()] == ["step-000007"]
     without, _, _ = train(shards, tmp_path / "first", phase=first())
@@ -69,11 +69,11 @@ def test_what_it_resumes_is_kept_beside_the_others(shards, begun, tmp_path):  # 
 
 
 @pytest.mark.parametrize("stop", [3, 7, 9])
-def test_an_interruption_keeps_the_same_state(shards, begun, tmp_path, stop):  # noqa: F811
+def test_an_interruption_keeps_the_same_state(shards, half_trained, tmp_path, stop):  # noqa: F811
     with pytest.raises(KeyboardInterrupt):
         train(shards, tmp_path / "first", phase=first(), keep=True, stop=stop)
     train(shards, tmp_path / "first", phase=first(), keep=True)
-    theirs, ours = (resume_point(first(), folder / "first") for folder in (begun[0], tmp_path))
+    theirs, ours = (resume_point(first(), folder / "first") for folder in (half_trained[0], tmp_path))
     assert theirs.progress == ours.progress and theirs.progress.step == 7
     for kind, tensors in theirs.tensors.items():
         assert all(torch.equal(value, ours.tensors[kind][name]) for name, value in tensors.items()), kind
@@ -91,9 +91,9 @@ def test_a_way_back_past_the_decay_keeps_the_state_of_the_way_on(shards, tmp_pat
 
 
 @pytest.mark.parametrize("stop", [1, 5])
-def test_it_is_resumed_itself_to_the_bit(shards, begun, tmp_path, stop):  # noqa: F811
+def test_it_is_resumed_itself_to_the_bit(shards, half_trained, tmp_path, stop):  # noqa: F811
     phase = second(first())
-    (tmp_path / "first").symlink_to(begun[0] / "first")
+    (tmp_path / "first").symlink_to(half_trained[0] / "first")
     straight, average, _ = resume(shards, tmp_path, phase, first())
     (tmp_path / "second").rename(tmp_path / "straight")
     with pytest.raises(KeyboardInterrupt):
@@ -102,9 +102,9 @@ def test_it_is_resumed_itself_to_the_bit(shards, begun, tmp_path, stop):  # noqa
     assert same(straight, again) and all(torch.equal(average[name], other[name]) for name in average)
 
 
-def test_it_is_resumed_by_the_next_one(shards, begun, tmp_path):  # noqa: F811
+def test_it_is_resumed_by_the_next_one(shards, half_trained, tmp_path):  # noqa: F811
     """A third phase goes on before the decay of the second; together they are one long phase."""
-    (tmp_path / "first").symlink_to(begun[0] / "first")
+    (tmp_path / "first").symlink_to(half_trained[0] / "first")
     phase = second(first())
     train(shards, tmp_path / "second", phase=phase, keep=True, begin=lambda: resume_point(first(), tmp_path / "first"))
     third = replace(second(phase, steps=5), name="longest")

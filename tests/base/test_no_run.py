@@ -5,7 +5,7 @@ import pytest
 import lilliput
 from lilliput.base.errors import RunError
 from lilliput.base.files import write_json
-from lilliput.base.missing_run import no_run
+from lilliput.base.run_folder import no_run
 
 
 def test_a_sweep_names_variants_of_it(tmp_path):
