@@ -126,12 +126,12 @@ class _Curve:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def see(self, *_: object) -> None:
+    def log_step(self, *_: object) -> None:
         now = time.perf_counter()  # the loop has just read the step's numbers from the device
         self.seconds.append(now - self._last)
         self._last = now
 
-    def measured(self, step: int, tokens: int, numbers: dict[str, float]) -> None:
+    def log_validation(self, step: int, tokens: int, numbers: dict[str, float]) -> None:
         self.points.append((step, statistics.mean(numbers.values())))
         self._last = time.perf_counter()
 

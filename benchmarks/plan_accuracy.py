@@ -54,13 +54,13 @@ class Stopwatch:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def see(self, step: int, tokens: int, read: int, numbers: dict[str, float]) -> None:
+    def log_step(self, step: int, tokens: int, read: int, numbers: dict[str, float]) -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
             self.peak = torch.cuda.max_memory_allocated()
         self.ends.append(time.perf_counter())
 
-    def measured(self, step: int, tokens: int, numbers: dict[str, float]) -> None: ...
+    def log_validation(self, step: int, tokens: int, numbers: dict[str, float]) -> None: ...
 
 
 def shaped(name: str, steps: int, small: bool) -> tuple[Recipe, ModelSpec, Phase]:

@@ -74,10 +74,10 @@ class Ends:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def see(self, step: int, tokens: int, read: int, numbers: dict[str, float]) -> None:
+    def log_step(self, step: int, tokens: int, read: int, numbers: dict[str, float]) -> None:
         self.times.append(time.perf_counter())
 
-    def measured(self, step: int, tokens: int, numbers: dict[str, float]) -> None: ...
+    def log_validation(self, step: int, tokens: int, numbers: dict[str, float]) -> None: ...
 
 
 def write(folder: Path, tokens: int, document: int) -> Shards:

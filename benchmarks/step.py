@@ -69,7 +69,7 @@ class Stopwatch:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def see(self, step: int, tokens: int, read: int, numbers: dict[str, float]) -> None:
+    def log_step(self, step: int, tokens: int, read: int, numbers: dict[str, float]) -> None:
         if self.profiler and step >= self.steps - 1 and self.device.type == "cuda":
             torch.cuda.synchronize()  # the update of a step runs on while the next one begins
         if self.profiler and step == self.steps:
@@ -79,7 +79,7 @@ class Stopwatch:
         if self.profiler and step == self.steps - 1:
             self.profiler.start()
 
-    def measured(self, step: int, tokens: int, numbers: dict[str, float]) -> None: ...
+    def log_validation(self, step: int, tokens: int, numbers: dict[str, float]) -> None: ...
 
 
 def shaped(name: str, steps: int, small: bool, times: int = 1) -> tuple[ModelSpec, Phase]:
