@@ -120,7 +120,7 @@ def contenders(document_ids: Tensor, length: int):
     if not document_ids.is_cuda:
         return
 
-    def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def torch_sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(1, 2)
 
@@ -128,7 +128,7 @@ def contenders(document_ids: Tensor, length: int):
 
         def chosen(q: Tensor, k: Tensor, v: Tensor, backend: SDPBackend = backend) -> Tensor:
             with sdpa_kernel(backend):
-                return sdpa(q, k, v)
+                return torch_sdpa(q, k, v)
 
         yield f"sdpa, {name}", chosen
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention

@@ -66,7 +66,7 @@ def errors(dtype: torch.dtype, bag: int, cap: float | None, padding: int, device
 
     def run(backend: Backend, dtype: torch.dtype, narrow: torch.dtype) -> list[Tensor]:
         leaves = hidden.detach().to(dtype)[None].requires_grad_(), head.detach().to(narrow).to(dtype).requires_grad_()
-        settings = {"coefficients": PRICE, "cap": cap, "vocab": shape[2] - padding, "backend": backend}
+        settings = {"coefficients": PRICE, "softcap": cap, "vocab": shape[2] - padding, "backend": backend}
         charges = fused_linear_cross_entropy(*leaves, targets, weight, **settings)
         return [*charges, *torch.autograd.grad(UPSTREAM * charges.total, leaves)]
 
