@@ -9,6 +9,7 @@ import jinja2
 from lilliput.base.errors import reading
 from lilliput.base.files import write_text
 from lilliput.base.terminal import visible
+from lilliput.base.text_units import duration
 from lilliput.evals.suites import HELDOUT
 from lilliput.publish.lineage import outdated
 from lilliput.report.curves import charts
@@ -46,16 +47,6 @@ def render(template: str, facts: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template(template).render(facts | {"made": f"{datetime.now().astimezone():%Y-%m-%d %H:%M}"})
-
-
-def duration(seconds: float) -> str:
-    """Such as `3 min 22 s`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
 
 
 def _facts(run: RunRecord) -> dict[str, Any]:

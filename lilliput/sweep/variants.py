@@ -25,7 +25,7 @@ from lilliput.base.locked_folder import LockedFolder
 from lilliput.base.run_folder import RunFolder, differences
 from lilliput.base.spec import to_plain
 from lilliput.base.terminal import Terminal
-from lilliput.base.text_units import operations_rate
+from lilliput.base.text_units import duration, operations_rate
 from lilliput.plan import plan
 from lilliput.recipe import Recipe, Release, check_implemented
 from lilliput.run import pipeline
@@ -226,7 +226,7 @@ class _SweepRunner:
         rate = (done - self._before) / (time.perf_counter() - self._began)
         left = (sum(self._cost(one)["operations"] for one in self._grid()[1]) - done) / rate
         over = sum(outcome.is_over for outcome in outcomes.values())
-        pace = f", {operations_rate(rate)}, {_duration(left)} left" if over < len(outcomes) else ""
+        pace = f", {operations_rate(rate)}, {duration(left)} left" if over < len(outcomes) else ""
         self._say(f"{variant.name}: {said}; {over} of {len(outcomes)} done{pace}")
 
     def _write(self) -> dict[str, Any]:
@@ -305,8 +305,3 @@ def _alone(folder: LockedFolder) -> Iterator[LockedFolder]:
             except InUseError:
                 time.sleep(PAUSE / 10)
         yield held
-
-
-def _duration(seconds: float) -> str:
-    minutes, hours = seconds / 60, seconds / 3600
-    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if hours < 2 else f"{hours:.1f} h"

@@ -130,7 +130,7 @@ def test_the_facts_are_those_of_the_released_shape(record):
     assert "73,728 numbers (recurrent state)" in facts["Memory of a text"]  # 6 layers x 3 heads x 64 x 64
     assert "294,912 bytes in fp32" in facts["Memory of a text"]
     assert facts["Context"] == "2,048 tokens; trained on rows of at most 256"
-    assert facts["Weights"] == "BF16, 6,892,104 bytes (6.9 MB)"
+    assert facts["Weights"] == "BF16, 6,892,104 bytes (6.6 MiB)"
 
 
 def test_attention_is_counted_by_the_token():

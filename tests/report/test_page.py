@@ -13,7 +13,7 @@ import tiny_commands
 
 from lilliput.report.charts import Chart, Curve
 from lilliput.report.curves import MOST, charts, thin
-from lilliput.report.page import duration, write_report
+from lilliput.report.page import write_report
 from lilliput.report.records import PhaseRecord
 from lilliput.report.scale import Scale, labels, scale_over, short
 from lilliput.train.metrics_file import WINDOW, measured_of, recent_loss, steps_of
@@ -114,10 +114,6 @@ def test_incidents_and_skipped_steps_are_marked():
         ("skipped", 62),
     ]
     assert any(chart.title == "Loss scale" for chart in made)
-
-
-def test_durations():
-    assert [duration(seconds) for seconds in (9.6, 202, 7_260)] == ["10 s", "3 min 22 s", "2 h 1 min"]
 
 
 def test_training_writes_the_page_and_the_command_writes_it_again(run):

@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 
 from lilliput.base.spec import to_plain
+from lilliput.base.text_units import size
 from lilliput.data.validation import in_words, lost
 from lilliput.model import ModelSpec
 from lilliput.publish.card.markdown import NOTHING, cell, code, fenced, literal, prose, source
@@ -154,7 +155,7 @@ def _facts(run: Part, shape: ModelSpec) -> dict[str, str]:
         "context": f"{release['layout']['context']:,}",
         "dtype": release["dtype"],
         "bytes": f"{release['bytes']:,}",
-        "size": _size(release["bytes"]),
+        "size": size(release["bytes"]),
     }
 
 
@@ -249,8 +250,8 @@ def _data(run: Part, names: list[str]) -> dict[str, Any]:
         for key, shown in SIDES.items():
             side = run["corpora"][name]["sides"][key]
             unit = "conversations" if "conversations" in side else "documents"
-            size = f"{side['bytes']:,}" if unit == "documents" else NOTHING
-            sides.append((name, shown, f"{side[unit]:,} {unit}", size, f"{side['tokens']:,}"))
+            text_bytes = f"{side['bytes']:,}" if unit == "documents" else NOTHING
+            sides.append((name, shown, f"{side[unit]:,} {unit}", text_bytes, f"{side['tokens']:,}"))
     return {
         "sides": sides,
         "texts": [(name, recipe["corpora"][name].kind, run["corpora"][name]["text_sha256"]) for name in names],
@@ -345,11 +346,7 @@ def _slug(text: str) -> str:
 
 
 def _short(count: int) -> str:
-    for size, unit in ((1e9, "B"), (1e6, "M")):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
+    for step, unit in ((1e9, "B"), (1e6, "M")):
+        if count >= step:
+            return f"{count / step:.1f} {unit}"
     return f"{count:,}"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"

@@ -3,6 +3,7 @@
 from itertools import pairwise
 from typing import Any
 
+from lilliput.base.text_units import duration
 from lilliput.publish.card.markdown import NOTHING
 from lilliput.publish.card.record import Part, Timeline
 from lilliput.train.metrics_file import WINDOW
@@ -17,7 +18,7 @@ def training(run: Part, timeline: Timeline) -> dict[str, Any]:
             "steps": f"{phase['steps']:,}",
             "tokens": f"{phase['tokens']:,}",
             "per_parameter": f"{phase['tokens'] / parameters:,.2f}",
-            "time": _duration(phase["seconds"]),
+            "time": duration(phase["seconds"]),
         }
 
     def heldout(phase: Part) -> str:
@@ -116,11 +117,3 @@ def _left_out(incident: Part, corpora: Part) -> list[str]:
         for name, count in read
         if count
     ]
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours:,} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
