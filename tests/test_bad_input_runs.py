@@ -211,7 +211,7 @@ def make(folder):
     os._exit(9)
 
 with RunFolder(Path(sys.argv[1])) as run:
-    run.part("tokenizer", {"n": 2}, make)
+    run.cached("tokenizer", {"n": 2}, make)
 """
 
 

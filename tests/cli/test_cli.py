@@ -91,9 +91,10 @@ CARDS = {
 @pytest.mark.parametrize("name", names("lilliput.recipes"))
 def test_every_recipe_can_be_planned(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for own in ("texts", "chats"):
+    turns = '[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]'
+    for own, row in (("texts", '{"text": "A few words."}'), ("chats", f'{{"messages": {turns}}}')):
         (tmp_path / own).mkdir()
-        (tmp_path / own / "a.jsonl").write_text('{"text": "A few words."}\n')
+        (tmp_path / own / "a.jsonl").write_text(f"{row}\n")
     plan = json.loads(CliRunner().invoke(app, ["plan", name, "--json"]).stdout)
     assert plan["phases"] and all(phase["steps"] > 0 for phase in plan["phases"])
     if name in CARDS:
