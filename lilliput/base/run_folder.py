@@ -82,8 +82,8 @@ class RunFolder(LockedFolder):
         Args:
             name: also the folder of the part, relative to the run.
             inputs: JSON value that decides the result. A part begun with others is replaced once this one is made.
-            make: given the part's folder (which holds what an interrupted call left), returns JSON outputs.
-            whole: given the part's folder and its recorded outputs, whether they are still there; if not, `make` is
+            build: given the part's folder (which holds what an interrupted call left), returns JSON outputs.
+            is_intact: given the part's folder and its recorded outputs, whether they are still there; if not, `make` is
                 called again.
 
         Raises:

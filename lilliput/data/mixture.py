@@ -66,7 +66,7 @@ class MixtureReader:
     """Rows of the sources of a mixture.
 
     A row is of one source: of the one that is furthest behind its share of the tokens, by name where two are equal.
-    A source is read pass after pass, each of which has all its documents once, in an order of its own (`passes.py`).
+    A source is read pass after pass, each of which has all its documents once, in an order of its own (`epochs.py`).
     """
 
     def __init__(self, weights: Mapping[str, float], streams: Mapping[str, TokenStream], seed: int = 0):

@@ -40,7 +40,7 @@ class PartialShards:
     def __init__(self, folder: Path, key: str | None):
         self._folder, self._key = folder, key
         self.path = folder.with_name(f"{folder.name}{BEGUN}{key[:12]}" if key else folder.name + PARTIAL)
-        self._lanes: dict[str, ShardWriter] = {}
+        self._writers: dict[str, ShardWriter] = {}
         self.kept = Position()
         """What is in the files that were taken up, and of this process those that were kept."""
         self.damaged: list[str] = []
@@ -51,21 +51,23 @@ class PartialShards:
     def __enter__(self) -> "PartialShards":
         return self
 
-    def open(self, lanes: dict[str, ShardWriter]) -> Position:
-        """Take up what is there with these lanes; the earliest position that reading has to begin at."""
-        self._lanes = lanes
+    def open(self, writers: dict[str, ShardWriter]) -> Position:
+        """Take up what is there with these writers; the earliest position that reading has to begin at."""
+        self._writers = writers
         record = self._record()
-        if record is None or not record.is_of(lanes):
+        if record is None or not record.is_of(writers):
             self.damaged = [PROGRESS] if self._key and (self.path / PROGRESS).exists() else []
             shutil.rmtree(self.path, ignore_errors=True)
             self.path.mkdir(parents=True)
             return Position()
         self.kept = record.kept
-        self.closed = sum(entry.closed for lane in record.lanes.values() for entry in lane)
+        self.closed = sum(entry.closed for writer in record.writers.values() for entry in writer)
         for path in self.path.iterdir():
             if path.name != PROGRESS and (path.name not in record.lengths or not _is_plain(path)):
                 _remove(path)
-        damaged = [bad for name, lane in lanes.items() for bad in lane.resume(record.lanes[name], self.kept.items)]
+        damaged = [
+            bad for name, writer in writers.items() for bad in writer.resume(record.writers[name], self.kept.items)
+        ]
         self.damaged = [entry.name for entry in damaged]
         return min((self.kept, *(entry.begins for entry in damaged)), key=lambda position: position.items)
 
@@ -73,11 +75,11 @@ class PartialShards:
         """Make all that is written before `here` outlive a kill."""
         if self._key is None:
             return
-        for lane in self._lanes.values():
-            lane.flush()
-        lanes = {name: [asdict(entry) for entry in lane.shards] for name, lane in self._lanes.items()}
+        for writer in self._writers.values():
+            writer.flush()
+        writers = {name: [asdict(entry) for entry in writer.shards] for name, writer in self._writers.items()}
         self.kept = here.position()
-        record = {"format": _FORMAT, "key": self._key, "kept": asdict(self.kept), "lanes": lanes}
+        record = {"format": _FORMAT, "key": self._key, "kept": asdict(self.kept), "writers": writers}
         write_json(self.path / PROGRESS, with_checksum(record))
 
     def compare(self, here: CorpusProgress) -> None:
@@ -88,7 +90,7 @@ class PartialShards:
         """
         now = here.position()
         same = (now.items, now.text, now.dropped) == (self.kept.items, self.kept.text, self.kept.dropped)
-        if not same or not all(lane.is_sound for lane in self._lanes.values()):
+        if not same or not all(writer.is_sound for writer in self._writers.values()):
             raise other_corpus(self.path)
 
     def finish(self) -> None:
@@ -99,8 +101,8 @@ class PartialShards:
             shutil.rmtree(other, ignore_errors=True)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *where: object) -> None:
-        for lane in self._lanes.values():
-            lane.abandon()
+        for writer in self._writers.values():
+            writer.abandon()
         if error is not None:
             self._free()
         if isinstance(error, OSError):
@@ -129,8 +131,10 @@ class PartialShards:
             plain = verify_checksum(read_json(self.path / PROGRESS))
             if (plain["format"], plain["key"]) != (_FORMAT, self._key):
                 return None
-            lanes = {name: list(map(_entry, lane)) for name, lane in plain["lanes"].items() if isinstance(lane, list)}
-            return _Record(_position(plain["kept"]), lanes)
+            writers = {
+                name: list(map(_entry, writer)) for name, writer in plain["writers"].items() if isinstance(writer, list)
+            }
+            return _Record(_position(plain["kept"]), writers)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
@@ -139,17 +143,17 @@ class _Record(NamedTuple):
     """What counts of the files."""
 
     kept: Position
-    lanes: dict[str, list[ShardRecord]]
+    writers: dict[str, list[ShardRecord]]
 
     @property
     def lengths(self) -> dict[str, int]:
         """Bytes that count, by file."""
-        return {entry.name: entry.length for lane in self.lanes.values() for entry in lane}
+        return {entry.name: entry.length for writer in self.writers.values() for entry in writer}
 
-    def is_of(self, lanes: dict[str, ShardWriter]) -> bool:
-        """Whether these lanes can have left it: names lead nowhere else, and files follow each other."""
-        return self.lanes.keys() == lanes.keys() and all(
-            lanes[name].left(entries, self.kept.items) for name, entries in self.lanes.items()
+    def is_of(self, writers: dict[str, ShardWriter]) -> bool:
+        """Whether these writers can have left it: names lead nowhere else, and files follow each other."""
+        return self.writers.keys() == writers.keys() and all(
+            writers[name].left(entries, self.kept.items) for name, entries in self.writers.items()
         )
 
 

@@ -1,4 +1,4 @@
-"""A lane: the files that take every document of one kind of a corpus, one file after another, across interruptions.
+"""Writes one side of a corpus as a sequence of shards, and resumes after an interruption.
 
 A file is noted with the position in the corpus at which it begins. One that is damaged is made again from there, and it
 alone.
@@ -53,7 +53,7 @@ class CorpusProgress:
 
 @dataclass(kw_only=True)
 class ShardRecord:
-    """A file of a lane, as far as it counts."""
+    """A shard, as far as it counts."""
 
     name: str
     begins: Position
@@ -72,7 +72,7 @@ class ShardWriter:
 
     Args:
         folder: of the files.
-        name: of a file, from its number in the lane.
+        name: of a file, from its number in the sequence.
         head: the first bytes of each file.
         most: a file is closed after the document that brings it to this many tokens.
     """
@@ -89,7 +89,7 @@ class ShardWriter:
         """How many documents it still waits for."""
 
     def left(self, entries: list[ShardRecord], kept: int) -> bool:
-        """Whether a lane of this kind can have left these files after so many items."""
+        """Whether a writer of this kind can have left these files after so many items."""
         begins = [entry.begins.items for entry in entries]
         return (
             [entry.name for entry in entries] == [self._name(number) for number in range(len(entries))]

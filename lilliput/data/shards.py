@@ -1,9 +1,9 @@
 """Token files: a corpus, encoded once, as flat arrays of ids on disk.
 
 A folder holds `train-00000.bin`, ..., `heldout-00000.bin`, ..., the held-out texts and the index, in the layout of
-`index.py`. The files of one side, joined, are one stream of documents, each of them the end token and then its tokens;
-which one that is, depends on the tokenizer, and the index has its id. `train-pieces.bin` (uint64) says where in the
-stream of the train side its pieces begin, which training reads in another order in each pass.
+`token_files.py`. The files of one side, joined, are one stream of documents, each of them the end token and then its
+tokens; which one that is, depends on the tokenizer, and the index has its id. `train-pieces.bin` (uint64) says where in
+the stream of the train side its pieces begin, which training reads in another order in each pass.
 """
 
 import json
@@ -100,8 +100,8 @@ def write_shards(
     encoder = Encoder(literal(tokenizer), where=f"the corpus of {folder.name}", code=code)
     key = None if inputs is None else hash_of([inputs, index, to_plain(split), shard_tokens])
     with PartialShards(folder, key) as partial:
-        lanes = _Writers(partial.path, index, split, shard_tokens)
-        start = partial.open(lanes.by_name)
+        writers = _Writers(partial.path, index, split, shard_tokens)
+        start = partial.open(writers.by_name)
         here = CorpusProgress(start if is_seekable(corpus) else Position())
         items = _items(corpus, here.mark, partial.path)
         clock = Throughput(corpus, partial.kept.items, partial.closed, tuple(partial.damaged), progress)
@@ -109,12 +109,12 @@ def write_shards(
 
         def encode(batch: list[tuple[Item, Offset]]) -> None:
             places = ((place, item) for place, (item, _) in enumerate(batch, here.items) if not isinstance(item, str))
-            wanted = [document for place, document in places if lanes.encodes(document, place)]
+            wanted = [document for place, document in places if writers.encodes(document, place)]
             sizes = [bytes_of(document) for document in wanted]
             texts = (document.text for document in wanted)
             tokens = zip(_in_background(encoder.stream(texts, add_special_tokens=True)), sizes, strict=True)
             for item, mark in batch:
-                closed = not isinstance(item, str) and lanes.add(here, item, tokens)
+                closed = not isinstance(item, str) and writers.add(here, item, tokens)
                 here.step(item, mark)
                 if here.items == partial.kept.items:
                     partial.compare(here)
@@ -127,8 +127,8 @@ def write_shards(
             batch.clear()  # long texts are not to be kept while the next ones are read
         if here.items < partial.kept.items:
             partial.compare(here)
-        lanes.close(here)
-        index["files"], index["sides"] = lanes.files(), lanes.totals()
+        writers.close(here)
+        index["files"], index["sides"] = writers.files(), writers.totals()
         index["pieces"] = write_pieces(partial.path, index)
         index["files"].append({"name": PIECES})
         made = here.position()
@@ -249,15 +249,15 @@ class _Writers:
         """Close all files; the held-out texts are there even if nothing is held out."""
         if not self._texts.shards:
             self._texts.begin(here)
-        for lane in self.by_name.values():
-            lane.close()
+        for writer in self.by_name.values():
+            writer.close()
 
     def files(self) -> list[dict[str, Any]]:
         """The files as an index names them."""
         numbers = [
             {"name": file.name, "side": side, "tokens": file.tokens, "documents": file.documents, "sha256": file.sha256}
-            for side, lane in self._sides.items()
-            for file in lane.shards
+            for side, writer in self._sides.items()
+            for file in writer.shards
         ]
         return [*numbers, *({"name": file.name, "sha256": file.sha256} for file in self._texts.shards)]
 
@@ -265,11 +265,11 @@ class _Writers:
         """Tokens, documents and bytes of text by side."""
         return {
             side: {
-                "tokens": sum(file.tokens for file in lane.shards),
-                "documents": sum(file.documents for file in lane.shards),
-                "bytes": sum(file.text for file in lane.shards),
+                "tokens": sum(file.tokens for file in writer.shards),
+                "documents": sum(file.documents for file in writer.shards),
+                "bytes": sum(file.text for file in writer.shards),
             }
-            for side, lane in self._sides.items()
+            for side, writer in self._sides.items()
         }
 
     def _side(self, document: Document) -> Side:

@@ -34,8 +34,8 @@ class Chat:
         console: where it takes place.
         seed: with it, and with how many answers there were, an answer is decided.
         system: what the model is told before everything else; empty for nothing.
-        tokens: counts those of a conversation.
-        most: of a conversation that leave room for the answer in what the model was trained to read at once.
+        max_new_tokens: counts those of a conversation.
+        context: of a conversation that leave room for the answer in what the model was trained to read at once.
     """
 
     def __init__(

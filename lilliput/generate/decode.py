@@ -24,8 +24,8 @@ def stream(
         model: in evaluation; its own dtype and device are used.
         prompt: token ids, at least one.
         sampling: how tokens are chosen.
-        stops: ids that end the text.
-        most: new tokens at most.
+        stop_token_ids: ids that end the text.
+        max_new_tokens: new tokens at most.
         seed: the same seed gives the same text.
     """
     device = next(model.parameters()).device

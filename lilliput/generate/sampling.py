@@ -45,7 +45,7 @@ def sample(logits: Tensor, token_ids: Tensor, sampling: Sampling, generator: tor
 
     Args:
         logits: [B, V], any floating dtype; computed in fp32.
-        text: all tokens so far, prompt included, [B, T].
+        token_ids: all tokens so far, prompt included, [B, T].
         sampling: how.
         generator: randomness, on the CPU; unused where greedy.
 

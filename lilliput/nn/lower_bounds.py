@@ -31,7 +31,7 @@ class LowerBounds(nn.Module):
         return (share.cumsum(dim=0) - share[0]).clamp(max=1 - torch.finfo(share.dtype).eps)
 
     def grow_depth(self, shallow: Self, originals: Sequence[int], keep: bool) -> None:
-        """See `nn.mixer.Shared`. Logits are repeated with their layers, and all bounds rise over the new depth.
+        """See `SharedParameters`. Logits are repeated with their layers, and all bounds rise over the new depth.
 
         To keep those of the first layers, layer 0 divides its share, which is in no bound, with all new layers.
         """

@@ -3,7 +3,7 @@
     X <- a X + (b A + c A^2) X,   A = X X^T,   beginning at X = M / (safety |M|_F + eps)
 
 Singular values end near 1; directions stay. Products only, so it runs wherever matrices are multiplied, in the
-precision of the autocast region it is called in. `naive` is the specification of the iteration; `fused` makes sums
+precision of the autocast region it is called in. `_naive` is the specification of the iteration; `_fused` makes sums
 inside of products and holds X as narrow as they are. Shapes: N matrices of one shape, m rows, n columns.
 """
 

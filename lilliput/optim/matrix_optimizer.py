@@ -1,4 +1,4 @@
-"""One optimizer for groups of two kinds: matrices that move by a `Rule`, and parameters that AdamW moves.
+"""One optimizer for groups of two kinds: matrices that move by a `MatrixUpdate`, and parameters that AdamW moves.
 
     M <- b1 M + (1 - b1) G                       momentum
     O  = orthogonalize(b1 M + (1 - b1) G)        Nesterov's

@@ -31,7 +31,7 @@ def resolve_machine(
         run: open.
         machine: what is asked for, if anything is.
         named: as it was asked for, for cards.
-        allow_change: whether it may be another one than before; it is frozen by `keep`.
+        allow_change: whether it may be another one than before; it is frozen by `check_unchanged`.
 
     Raises:
         RunError: another machine than before.

@@ -172,7 +172,8 @@ class Runner:
 
     def _inputs(self, place: int, phase: Phase, past: dict[str, Any], tokens: dict[str, Any]) -> dict[str, Any]:
         begun = self._run.record(phase_folder(place, phase)).get("from")
-        code = begun.get("code", {}) if begun else phase_code(self._recipe, phase)  # another is noted, `keep_code`
+        # Other code is noted by `check_code_unchanged`.
+        code = begun.get("code", {}) if begun else phase_code(self._recipe, phase)
         return {
             "before": past,
             "phase": to_plain(phase),

@@ -37,7 +37,7 @@ class Reader(Protocol):
 
 
 class DataSpec(Protocol):
-    """Training data as recipes write it: `Mixture` or `Chats`."""
+    """Training data as recipes write it: `Mixture` or `ChatData`."""
 
     @property
     def corpora(self) -> tuple[str, ...]:

@@ -67,7 +67,7 @@ class Precision(Protocol):
         ...
 
     def clip(self, max_norm: float) -> dict[str, Tensor]:
-        """Make gradients those of the loss itself, of an l2 norm of `most` at most; see `Gradients.clip`."""
+        """Make gradients those of the loss itself, of an l2 norm of `most` at most; see `GradientClipper.clip`."""
         ...
 
     def step(self, update: OptimizerStep, norm: float, where: str) -> bool:

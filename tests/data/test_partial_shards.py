@@ -269,8 +269,8 @@ def test_a_flipped_byte_in_a_kept_file_is_named_and_that_file_made_again(
     record = read_json(begun / PROGRESS)
     (entry,) = [
         entry
-        for lane in record["lanes"].values()
-        for entry in lane
+        for writer in record["writers"].values()
+        for entry in writer
         if entry["name"] == (name if name != "gone" else "train-00002.bin")
     ]
     file = begun / entry["name"]
@@ -340,7 +340,7 @@ def test_a_failure_keeps_what_is_closed_and_cuts_off_the_rest(texts, tokenizer, 
         write(corpus, tokenizer, tmp_path / "broken")
     (begun,) = partial_folders(tmp_path)
     record = read_json(begun / PROGRESS)
-    lengths = {entry["name"]: entry["length"] for lane in record["lanes"].values() for entry in lane}
+    lengths = {entry["name"]: entry["length"] for writer in record["writers"].values() for entry in writer}
     assert {path.name: path.stat().st_size for path in begun.iterdir() if path.name != PROGRESS} == lengths
     (folder / "b.jsonl.gz").write_bytes(good)
     assert write(corpus, tokenizer, tmp_path / "broken") == whole

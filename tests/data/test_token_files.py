@@ -216,11 +216,14 @@ def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Interrupted:
 
 ODD_RECORDS: list[tuple[tuple[str | int, ...], Any]] = [
     *((("kept",), value) for value in ODD),
-    *((("lanes",), value) for value in ODD),
-    *((("lanes", "train"), value) for value in (None, {}, [None], [{}], "x")),
-    *((("lanes", "train", 0, "name"), value) for value in ("../precious", "/etc/passwd", "x", None, "train-00001.bin")),
-    *((("lanes", "train", 0, key), -1) for key in ("documents", "tokens", "text", "length", "sha256", "begins")),
-    *((("lanes", "train", 0, "begins", "items"), value) for value in (10**9, -1, "x", None)),
+    *((("writers",), value) for value in ODD),
+    *((("writers", "train"), value) for value in (None, {}, [None], [{}], "x")),
+    *(
+        (("writers", "train", 0, "name"), value)
+        for value in ("../precious", "/etc/passwd", "x", None, "train-00001.bin")
+    ),
+    *((("writers", "train", 0, key), -1) for key in ("documents", "tokens", "text", "length", "sha256", "begins")),
+    *((("writers", "train", 0, "begins", "items"), value) for value in (10**9, -1, "x", None)),
     *((("kept", key), value) for key in ("items", "text", "dropped") for value in (None, -1, "x", {"a": "b"})),
 ]
 
@@ -245,7 +248,7 @@ def test_a_record_of_what_is_encoded_that_says_odd_things_means_encode_again(
 
 def test_a_record_that_leaves_documents_out_is_no_way_to_lose_them(interrupted: Interrupted) -> None:
     record = interrupted.record
-    record["lanes"]["train"] = []
+    record["writers"]["train"] = []
     write_json(interrupted.path / PROGRESS, with_checksum(record))
     with pytest.raises(DataError, match="does not give the documents"):
         interrupted.go_on()

@@ -52,7 +52,7 @@ class Concatenated:
 
 @dataclass(frozen=True, kw_only=True)
 class ConcatenatedChats:
-    """Chat corpora, the conversations of each after those of the one before; ids and groups as in `Joined`."""
+    """Chat corpora, the conversations of each after those of the one before; ids and groups as in `Concatenated`."""
 
     sources: tuple[ChatCorpus, ...]
 

@@ -1,6 +1,6 @@
 """Attention over whole rows, from the projection to what the output matrix reads.
 
-`composed` of `heads` and `attend` is the specification, on any device; `triton` does the same where the projection
+The composition of `heads` and `sdpa` is the specification, on any device; `triton` does the same where the projection
 lies, and keeps no more of it for the backward pass.
 
 Shapes: B rows, L positions, H query heads, G key heads, D head width.
@@ -31,8 +31,8 @@ def attention(
     """Each position of a row reads its own document up to itself.
 
     Args:
-        projected, shared, width, gains, eps, theta, pairs: see `heads`.
-        document_ids, cap: see `attend`.
+        projected, shared, width, gains, eps, theta, layout: see `heads`.
+        document_ids, softcap: see `sdpa`.
         backend: one of `Backend`; `TRITON` turns channels in halves only, and writes into the projection.
 
     Returns:

@@ -29,7 +29,7 @@ def heads(
         gains: weights [D] of the norms of queries and keys; None for no norm.
         eps: of the norms.
         theta: base of the rotation's frequencies; None for no rotation.
-        pairs: which channels turn together.
+        layout: which channels turn together.
         first: position of the row's beginning.
 
     Returns:

@@ -1,9 +1,9 @@
 """Embeddings of bags of tokens: what a model begins with.
 
 With one token in each bag this is the ordinary embedding; with S it is the mean that token superposition trains on
-(arXiv 2605.06546). `naive` is the specification, on any device. On a GPU it takes four times as long as `triton`, and
-where the vocabulary is small adds up gradients in any order that they come in: of 16,384 positions and 300 tokens every
-repetition differed (PyTorch 2.11, one H100). So no run could be repeated to the bit; `triton` has one order.
+(arXiv 2605.06546). `reference` is the specification, on any device. On a GPU it takes four times as long as `triton`,
+and where the vocabulary is small adds up gradients in any order that they come in: of 16,384 positions and 300 tokens
+every repetition differed (PyTorch 2.11, one H100). So no run could be repeated to the bit; `triton` has one order.
 
 Shapes: S tokens in a bag, D width, V vocabulary, any leading ones.
 """

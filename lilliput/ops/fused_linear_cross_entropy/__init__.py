@@ -3,7 +3,7 @@
     z = head h  (or cap tanh(z / cap));   loss = sum_s w_s (logsumexp z - z[u_s]);   total = sum of their prices
 
 With one target of weight 1 this is ordinary next-token cross-entropy; with S targets it is the multi-hot loss of token
-superposition (arXiv 2605.06546). `naive` is the specification; every other backend is tested against it, values and
+superposition (arXiv 2605.06546). `reference` is the specification; every other backend is tested against it, values and
 gradients. Only the total can be differentiated: its gradients are known as soon as a position's log-sum-exp is, so that
 `triton` makes them in the forward pass. Shapes: B rows, L positions, S tokens in a bag, D width, V vocabulary.
 """
@@ -49,8 +49,8 @@ def fused_linear_cross_entropy(
         head: [V, D].
         targets: token ids [B, L, S].
         weight: [B, L, S], constants; 0 leaves a target out. A position of zeros alone costs nothing.
-        price: what is summed up in the total.
-        cap: bound of the logits, c tanh(z / c) in fp32 (Gemma 2, arXiv 2408.00118); None leaves them as they are.
+        coefficients: what is summed up in the total.
+        softcap: bound of the logits, c tanh(z / c) in fp32 (Gemma 2, arXiv 2408.00118); None leaves them as they are.
         vocab: rows of the head that stand for tokens; the rest is padding, of no probability and no gradient.
         backend: one of `Backend`.
 

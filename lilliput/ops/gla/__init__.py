@@ -1,7 +1,7 @@
 """Gated linear recurrence: S_t = diag(exp g_t) S_{t-1} + k_t (x) v_t,  o_t = K^{-1/2} q_t^T S_t.
 
-HGRN2 (arXiv 2404.07904) with k = 1 - exp g; the chunked form is that of GLA (arXiv 2312.06635). `naive` is the
-specification; every other backend, `chunked` in plain PyTorch and `triton` in kernels for GPUs, is tested against it,
+HGRN2 (arXiv 2404.07904) with k = 1 - exp g; the chunked form is that of GLA (arXiv 2312.06635). `reference` is the
+specification; every other backend, `chunk` in plain PyTorch and `triton` in kernels for GPUs, is tested against it,
 values and gradients. `fla` is somebody else's, to compare with.
 
 Shapes: B rows, L positions, H heads, K key channels, V value channels.

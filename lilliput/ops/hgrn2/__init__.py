@@ -1,7 +1,7 @@
 """HGRN2's recurrence over whole rows, from the projection to what the output norm reads.
 
-`composed` of `gates` and `gla` is the specification, on any device; `triton` does the same with the projection
-as almost all that is kept for the backward pass.
+The composition of `activations` and `gla` is the specification, on any device; `triton` does the same with the
+projection as almost all that is kept for the backward pass.
 
 Shapes: B rows, L positions, H heads, K channels of a head.
 """
@@ -30,7 +30,7 @@ def hgrn2(
     """Run the recurrence over whole rows, from an empty state.
 
     Args:
-        projected, heads, bias, bound, theta, pairs, tie, document_ids: see `gates`.
+        projected, heads, bias, bound, theta, layout, tie, document_ids: see `activations`.
         backend: one of `Backend`; `TRITON` has no bound, no ties, and turns channels in halves only.
 
     Returns:

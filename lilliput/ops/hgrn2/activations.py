@@ -32,7 +32,7 @@ def activations(
         bias: of the forget gates before their sigmoid [H K], or None.
         bound: least value of the forget gates [H K], from 0 to below 1; None for 0.
         theta: base of the rotation's frequencies; None for no rotation.
-        pairs: which channels turn together.
+        layout: which channels turn together.
         tie: whether the two channels of a pair forget alike: their gates before the sigmoid, and their bounds, are
             those of both at their mean.
         first: position of the row's beginning.

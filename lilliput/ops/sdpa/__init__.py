@@ -1,6 +1,6 @@
 """Causal attention with grouped queries, document boundaries, a soft-cap and a cache of earlier keys.
 
-`naive` is the specification; `sdpa`, PyTorch's fused attention, and `triton`, kernels for GPUs that skip what other
+`reference` is the specification; `sdpa`, PyTorch's fused attention, and `triton`, kernels for GPUs that skip what other
 documents hold, are tested against it, values and gradients.
 
 Shapes: B rows, L queries, T keys (the queries are the last L of T positions), H query heads, G key heads, D width.
@@ -31,7 +31,7 @@ def sdpa(
         v: values [B, T, G, D].
         document_ids: document numbers [B, T], documents one after the other, or None for one document; only for rows
             without a cache (L = T).
-        cap: scores s become cap * tanh(s / cap) (Gemma 2, arXiv 2408.00118); None for no cap.
+        softcap: scores s become cap * tanh(s / cap) (Gemma 2, arXiv 2408.00118); None for no cap.
         backend: one of `Backend`.
 
     Returns:

@@ -1,7 +1,7 @@
 """Gated feed-forward layers behind their projection: the product of its halves, and the projection back.
 
-What it is composed of (`gated`, a product) is the specification, on any device; with `triton` what lies between the
-products is ours, both ways, and the projection is all that is kept of it for the backward pass.
+What it is composed of (`gated_activation`, a product) is the specification, on any device; with `triton` what lies
+between the products is ours, both ways, and the projection is all that is kept of it for the backward pass.
 
 Shapes: D channels of the stream, I inner ones.
 """
@@ -30,8 +30,8 @@ def swiglu(
         projected: gate and up, side by side, [..., 2 I].
         down: weight [D, I].
         activation: what is squared, see `gated_activation`; None for plain SwiGLU.
-        times: one number that the product is multiplied by; None for 1.
-        onto: what the product is added to, [..., D]; None for nothing.
+        scale: one number that the product is multiplied by; None for 1.
+        residual: what the product is added to, [..., D]; None for nothing.
         backend: one of `Backend`.
 
     Returns:

@@ -31,7 +31,7 @@ WARPS = 4
 
 @torch.compiler.allow_in_graph
 def swiglu_triton(projected: Tensor, down: Tensor, onto: Tensor | None, activation: Activation | None) -> Tensor:
-    """[..., 2 I], [D, I] and [..., D] or None -> [..., D]; see `lilliput.ops.swiglu.feed_forward`."""
+    """[..., 2 I], [D, I] and [..., D] or None -> [..., D]; see `lilliput.ops.swiglu.swiglu`."""
     # Cast where autograd sees it: the weight's gradient is rounded as that of any other product.
     return _Behind.apply(projected, down.to(projected.dtype), onto, activation)  # type: ignore[no-any-return]
 
