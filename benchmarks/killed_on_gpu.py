@@ -78,7 +78,7 @@ def train(name: str, steps: int, device: str, folder: Path) -> None:
         folder=folder / "checkpoints",
         seed=0,
         watch=lambda _: watch,  # type: ignore[arg-type]
-        measure=lambda _: {},
+        measure=lambda *_: {},
         report=print,
     )
     weights = b"".join(parameter.detach().cpu().numpy().tobytes() for parameter in model.parameters())

@@ -17,7 +17,8 @@ from lilliput.base.environment import environment
 from lilliput.base.files import write_json
 from lilliput.data.batch import Batch
 from lilliput.objectives.next_token import NextToken
-from lilliput.objectives.objective import step_generator
+from lilliput.objectives.noise import Noise
+from lilliput.objectives.objective import Parts
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.recipes import slm_10m
 from lilliput.train.precision import autocast
@@ -36,11 +37,12 @@ def main() -> None:
     device = given.device
     torch.manual_seed(0)
     model = replace(slm_10m.model, layers=4).build(seed=0).to(device)
-    task = NextToken(terms=(CrossEntropy(), ZLoss())).build(model)
+    task = Parts.of_phase([NextToken(terms=(CrossEntropy(), ZLoss()))], model, seed=0)[0]
+    progress, noise = torch.zeros((), device=device), Noise(device)
     frequency = torch.arange(1, model.spec.vocab + 1) ** -1.1
 
     def loss(batch: Batch, total: float) -> torch.Tensor:
-        return task(batch.to(device), total, step_generator(0, 0, torch.device(device))).loss
+        return task(batch.to(device), total, 0, progress, noise).loss
 
     def draw() -> Batch:
         tokens = torch.multinomial(frequency, 2 * 129, replacement=True).view(2, 129)

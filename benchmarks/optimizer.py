@@ -24,7 +24,8 @@ from lilliput.data.batch import Batch
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.nn.ffn import SwiGLU
 from lilliput.objectives.next_token import NextToken
-from lilliput.objectives.objective import step_generator, target_weight_sum
+from lilliput.objectives.noise import Noise
+from lilliput.objectives.objective import Parts
 from lilliput.ops.newton_schulz import POLYNOMIALS, Backend, orthogonalize
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.muon import Muon
@@ -145,12 +146,12 @@ def step_milliseconds(model: LanguageModel, card: Card, device: str, precision: 
     """Forward and backward passes of the card's batch, from one pass."""
     tokens = torch.randint(card.spec.vocab, (card.rows, card.length + 1), device=device)
     batch = Batch(tokens=tokens, weight=torch.ones(tokens.shape, device=device), document_ids=torch.zeros_like(tokens))
-    task, total = NextToken().build(model), target_weight_sum(batch, 1)
-    generator = step_generator(0, 0, torch.device(device))
+    task, total = Parts.of_phase([NextToken()], model, seed=0)[0], NextToken().denominator(batch)
+    progress, noise = torch.zeros((), device=device), Noise(device)
 
     def run() -> None:
         with autocast(device, precision):
-            loss = task(batch, total, generator).loss
+            loss = task(batch, total, 0, progress, noise).loss
         loss.backward()
 
     with compiled(model, "blocks" if device == "cuda" else "off"):  # as a phase runs them

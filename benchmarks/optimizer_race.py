@@ -39,7 +39,7 @@ from lilliput.recipes import slm_10m
 from lilliput.tokenizer.bpe import BPE
 from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
-from lilliput.train.validation import bits_per_byte
+from lilliput.train.validation import make_validator
 
 RATES = {"AdamW": (5e-4, 1e-3, 2e-3, 4e-3, 8e-3), "NorMuon": (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)}
 SEEDS = (0, 1, 2)
@@ -101,10 +101,7 @@ def train(trial: Trial, folder: Path, machine: Machine, rows: int) -> dict[str, 
             folder=Path(checkpoints),
             seed=trial.seed,
             watch=lambda _: curve,  # type: ignore[arg-type]
-            measure=lambda model: {
-                name: bits_per_byte(model, shards, length, machine, POSITIONS // len(files))
-                for name, shards in files.items()
-            },
+            measure=make_validator(files, length, machine, POSITIONS // len(files)),
             report=print,
         )
     end = curve.points[-1][1]
@@ -131,7 +128,9 @@ class _Curve:
         self.seconds.append(now - self._last)
         self._last = now
 
-    def log_validation(self, step: int, tokens: int, numbers: dict[str, float]) -> None:
+    def log_validation(
+        self, step: int, tokens: int, numbers: dict[str, float], headline: str = "cross_entropy"
+    ) -> None:
         self.points.append((step, statistics.mean(numbers.values())))
         self._last = time.perf_counter()
 

@@ -54,13 +54,17 @@ class Stopwatch:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def log_step(self, step: int, tokens: int, read: int, numbers: dict[str, float]) -> None:
+    def log_step(
+        self, step: int, tokens: int, read: int, numbers: dict[str, float], headline: str = "cross_entropy"
+    ) -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
             self.peak = torch.cuda.max_memory_allocated()
         self.ends.append(time.perf_counter())
 
-    def log_validation(self, step: int, tokens: int, numbers: dict[str, float]) -> None: ...
+    def log_validation(
+        self, step: int, tokens: int, numbers: dict[str, float], headline: str = "cross_entropy"
+    ) -> None: ...
 
 
 def shaped(name: str, steps: int, small: bool) -> tuple[Recipe, ModelSpec, Phase]:
@@ -93,7 +97,7 @@ def trained(spec: ModelSpec, phase: Phase, machine: Machine, others: int) -> dic
             folder=Path(folder),
             seed=0,
             watch=lambda _: watch,  # type: ignore[arg-type,return-value]
-            measure=lambda _: {},
+            measure=lambda *_: {},
             report=print,
         )
     seconds = [later - sooner for sooner, later in zip(watch.ends[WARM - 1 :], watch.ends[WARM:], strict=False)]

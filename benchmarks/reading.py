@@ -74,10 +74,14 @@ class Ends:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def log_step(self, step: int, tokens: int, read: int, numbers: dict[str, float]) -> None:
+    def log_step(
+        self, step: int, tokens: int, read: int, numbers: dict[str, float], headline: str = "cross_entropy"
+    ) -> None:
         self.times.append(time.perf_counter())
 
-    def log_validation(self, step: int, tokens: int, numbers: dict[str, float]) -> None: ...
+    def log_validation(
+        self, step: int, tokens: int, numbers: dict[str, float], headline: str = "cross_entropy"
+    ) -> None: ...
 
 
 def write(folder: Path, tokens: int, document: int) -> Shards:
@@ -127,7 +131,7 @@ def rate(reader: Any, machine: Machine, steps: int, small: bool) -> float:
             folder=Path(folder),
             seed=0,
             watch=lambda _: ends,  # type: ignore[arg-type]
-            measure=lambda _: {},
+            measure=lambda *_: {},
             report=lambda _: None,
         )
     return rows * length / statistics.median(np.diff(ends.times)[steps // 2 :].tolist())

@@ -69,7 +69,9 @@ class Stopwatch:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def log_step(self, step: int, tokens: int, read: int, numbers: dict[str, float]) -> None:
+    def log_step(
+        self, step: int, tokens: int, read: int, numbers: dict[str, float], headline: str = "cross_entropy"
+    ) -> None:
         if self.profiler and step >= self.steps - 1 and self.device.type == "cuda":
             torch.cuda.synchronize()  # the update of a step runs on while the next one begins
         if self.profiler and step == self.steps:
@@ -79,7 +81,9 @@ class Stopwatch:
         if self.profiler and step == self.steps - 1:
             self.profiler.start()
 
-    def log_validation(self, step: int, tokens: int, numbers: dict[str, float]) -> None: ...
+    def log_validation(
+        self, step: int, tokens: int, numbers: dict[str, float], headline: str = "cross_entropy"
+    ) -> None: ...
 
 
 def shaped(name: str, steps: int, small: bool, times: int = 1) -> tuple[ModelSpec, Phase]:
@@ -113,7 +117,7 @@ def ours(name: str, machine: Machine, steps: int, profile: bool, whole: bool, sm
             folder=Path(folder),
             seed=0,
             watch=lambda _: watch,  # type: ignore[arg-type]
-            measure=lambda _: {},
+            measure=lambda *_: {},
             report=print,
         )
     parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -23,13 +23,14 @@ from lilliput.base.files import write_json
 from lilliput.base.units import Share, Steps, Tokens
 from lilliput.data.batch import Batch, Cursor, document_ids_of
 from lilliput.objectives.next_token import NextToken
+from lilliput.objectives.objective import Parts
 from lilliput.optim.schedule import WarmupStableDecay
 from lilliput.recipes.slm_10m import model as spec
 from lilliput.recipes.slm_10m import pretrain
 from lilliput.train.loop import train_phase
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Stage
-from lilliput.train.validation import total_loss
+from lilliput.train.validation import total_headline
 
 LENGTH = 1024
 
@@ -98,12 +99,15 @@ def arm(tokens: np.ndarray, held: np.ndarray, machine: Machine, steps: int, rows
             folder=Path(folder),
             seed=seed,
             watch=lambda _: Quiet(),  # type: ignore[arg-type]
-            measure=lambda _: {},
+            measure=lambda *_: {},
             report=print,
         )
     seconds = time.perf_counter() - begun
     parts = (held[begin : begin + 64 * LENGTH].reshape(-1, LENGTH) for begin in range(0, len(held), 64 * LENGTH))
-    nats, count = total_loss(model, (batch_of(part) for part in parts), replace(machine, precision="fp32"))
+    objective = Parts.of_phase([NextToken()], model, seed=0)[0]
+    total = total_headline(objective, (batch_of(part) for part in parts), replace(machine, precision="fp32"))
+    assert total is not None
+    nats, count = total
     return {"seed": seed, "held_out_nats": round(nats / count, 5), "seconds": round(seconds, 1)}
 
 

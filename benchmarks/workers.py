@@ -47,7 +47,7 @@ def worker(name: str, times: int, steps: int, device: str, count: int) -> None:
                 folder=Path(folder),
                 seed=0,
                 watch=lambda _: watch,  # type: ignore[arg-type]
-                measure=lambda _: {},
+                measure=lambda *_: {},
                 report=print,
                 workers=workers,
             )

@@ -288,6 +288,11 @@ def unimplemented_parts(recipe: Recipe) -> list[str]:
     return [f"{path}: {type(spec).__name__}, {spec.not_implemented}" for path, spec in _unimplemented(recipe, "")]
 
 
+def is_implemented(spec: Any) -> bool:
+    """Return whether a spec and all its parts are built."""
+    return next(_unimplemented(spec, ""), None) is None
+
+
 def check_implemented(recipe: Recipe) -> None:
     """Refuse a recipe that cannot run, before anything is done.
 

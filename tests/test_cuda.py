@@ -31,13 +31,14 @@ from lilliput.plan.synthetic_data import RandomRows
 from lilliput.run.pipeline import run
 from lilliput.train.compile import compiled
 from lilliput.train.cuda_graphs import CapturedOptimizerStep, optimizer_step_of
-from lilliput.train.forward_backward import forward_backward_of
+from lilliput.train.forward_backward import StepInputs, forward_backward_of
 from lilliput.train.machine import Machine
 from lilliput.train.memory import give_back
 from lilliput.train.micro_batches import read_rows
 from lilliput.train.precision import autocast, precision_of
 from lilliput.train.ranks import OneRank
 from lilliput.train.rollback import read_incidents
+from lilliput.train.trainable import Trainable
 
 pytestmark = [
     pytest.mark.gpu,
@@ -137,12 +138,14 @@ def test_replayed_passes_are_launched_ones_to_the_bit():
     machine, reader = replace(CUDA, compile="graphs").resolved(), RandomRows(300, document=60)
     model = WIDE.build(seed=0).to("cuda")
     batches = [reader.read(Cursor(), rows, 513)[0] for rows in (16, 8, 16)]
-    precision = precision_of("cuda", "bf16", model)
+    trainable = Trainable.of_phase(model, [NextToken()], seed=0)
+    precision = precision_of("cuda", "bf16", trainable)
+    inputs = StepInputs(step=0, stage=0, variant=0, progress=0.0, seed=0)
     found = []
     with compiled(model, machine.compile):
-        passes = forward_backward_of(machine.compile, [NextToken().build(model)], precision, model, OneRank())
+        passes = forward_backward_of(machine.compile, trainable, precision, OneRank())
         for _ in range(4):  # the first is launched
-            parts = passes(0, batches, 40 * 512.0, torch.Generator("cuda"))
+            parts = passes(inputs, batches, 40 * 512.0)
             gradients = {name: one.grad.clone() for name, one in model.named_parameters()}
             found.append(gradients | {name: value.clone() for name, value in parts.items()})
             model.zero_grad()
@@ -167,7 +170,7 @@ def test_replayed_updates_are_launched_ones_to_the_bit():
                 gradient = torch.randn(parameter.shape, generator=draw, device="cuda")
                 parameter.grad = gradient if parameter.grad is None else parameter.grad.copy_(gradient)
             set_multiplier(optimizer, 1 / (1 + step))
-            update()
+            update(0)
         assert len(moved) == len(list(model.parameters()))
         ends[how] = dict(model.named_parameters()) | state_tensors(optimizer, model)
     launched, replayed = ends.values()

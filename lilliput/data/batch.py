@@ -1,15 +1,18 @@
 """What a model is trained on, and how far the reading of it has come."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
+EXTRAS = "extras/"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Rows of tokens; B rows, T tokens in a row."""
+    """Rows of tokens; B rows, T tokens in a row. A row of pairs has one more axis, [B, 2, T]: a pair is never split."""
 
     tokens: torch.Tensor
     """[B, T] int64."""
@@ -17,24 +20,44 @@ class Batch:
     """[B, T] float32: how much a token counts in the loss where it is a target."""
     document_ids: torch.Tensor
     """[B, T] int32: number of the token's document within its row, from 0 and never falling."""
+    row: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    """[B] int64: number of the row within its step, over all micro-batches and ranks; from 0 by default."""
+    extras: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """Further tensors by name, rows first: log-probabilities of a reference model, a teacher's logits."""
+
+    def __post_init__(self) -> None:
+        if len(self.row) != len(self.tokens):
+            object.__setattr__(self, "row", torch.arange(len(self.tokens), device=self.tokens.device))
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return every tensor by name, those of `extras` as `extras/<name>`."""
+        own = {"tokens": self.tokens, "weight": self.weight, "document_ids": self.document_ids, "row": self.row}
+        return own | {f"{EXTRAS}{name}": value for name, value in self.extras.items()}
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        """Return the batch with every tensor changed."""
+        changed = {name: change(value) for name, value in self.tensors().items()}
+        extras = {name: changed.pop(f"{EXTRAS}{name}") for name in self.extras}
+        return Batch(**changed, extras=extras)
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on another device."""
-        return Batch(
-            tokens=self.tokens.to(device, non_blocking=True),
-            weight=self.weight.to(device, non_blocking=True),
-            document_ids=self.document_ids.to(device, non_blocking=True),
-        )
+        """Return the same batch on another device."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pinned_for(self, device: torch.device | str) -> "Batch":
-        """The same batch, still on the CPU, where a copy to the device does not make the host wait for it."""
-        if torch.device(device).type != "cuda":
-            return self
-        return Batch(
-            tokens=self.tokens.pin_memory(),
-            weight=self.weight.pin_memory(),
-            document_ids=self.document_ids.pin_memory(),
-        )
+        """Return the same batch, still on the CPU, where a copy to the device does not make the host wait for it."""
+        return self.map(torch.Tensor.pin_memory) if torch.device(device).type == "cuda" else self
+
+    def copy_(self, other: "Batch") -> None:
+        """Overwrite every tensor with the one of another batch of the same shapes."""
+        others = other.tensors()
+        for name, tensor in self.tensors().items():
+            tensor.copy_(others[name], non_blocking=True)
+
+    @property
+    def shapes(self) -> tuple[tuple[str, torch.Size], ...]:
+        """Names and shapes of its tensors: batches with equal ones can take each other's place in a CUDA graph."""
+        return tuple((name, tensor.shape) for name, tensor in self.tensors().items())
 
 
 @dataclass(frozen=True, kw_only=True)

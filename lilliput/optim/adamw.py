@@ -5,16 +5,16 @@ from math import inf
 from typing import Any
 
 import torch
+from torch import nn
 
 from lilliput.base.spec import check_range
-from lilliput.model import LanguageModel
 from lilliput.optim.matrix_optimizer import GroupedOptimizer
 from lilliput.optim.roles import Role, roles
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW:
-    """One learning rate for matrices, one for embeddings and head; vectors are never decayed."""
+    """One learning rate for matrices, one for embeddings and head; vectors and objectives' own are never decayed."""
 
     lr: float
     """Peak for matrices and vectors."""
@@ -31,13 +31,14 @@ class AdamW:
         check_range("AdamW", 0, inf, lr=self.lr, embedding_lr=wide, eps=self.eps, weight_decay=self.weight_decay)
         check_range("AdamW(betas=)", 0, 1, first=self.betas[0], second=self.betas[1])
 
-    def build(self, model: LanguageModel) -> torch.optim.Optimizer:
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
         wide = self.lr if self.embedding_lr is None else self.embedding_lr
         settings = {
             Role.MATRIX: {"peak": self.lr, "weight_decay": self.weight_decay},
             Role.EMBEDDING: {"peak": wide, "weight_decay": self.weight_decay},
             Role.HEAD: {"peak": wide, "weight_decay": self.weight_decay},
             Role.VECTOR: {"peak": self.lr, "weight_decay": 0.0},
+            Role.OBJECTIVE: {"peak": self.lr, "weight_decay": 0.0},
         }
         shared = {"betas": self.betas, "eps": self.eps}
         groups: list[dict[str, Any]] = [

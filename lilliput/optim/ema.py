@@ -1,6 +1,6 @@
 """Exponential moving average of the weights, in fp32 (half precision would lose updates of one part in a thousand)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -48,11 +48,11 @@ class Average:
         self.decay = decay
         self.tensors = {name: value.detach().float().clone() for name, value in model.named_parameters()}
 
-    def update(self, model: nn.Module, step: int) -> None:
-        """Take in the weights after step `step` (from 1)."""
+    def update(self, moved: Mapping[str, Tensor], step: int) -> None:
+        """Take in the weights that step `step` (from 1) has moved, by name."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        live = [value.detach().float() for value in model.parameters()]
-        torch._foreach_lerp_(list(self.tensors.values()), live, 1 - decay)
+        live = [value.detach().float() for value in moved.values()]
+        torch._foreach_lerp_([self.tensors[name] for name in moved], live, 1 - decay)
 
     @contextmanager
     def swapped_in(self, model: nn.Module) -> Iterator[None]:
@@ -71,7 +71,7 @@ class NoAverage:
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
 
-    def update(self, model: nn.Module, step: int) -> None: ...
+    def update(self, moved: Mapping[str, Tensor], step: int) -> None: ...
 
     @contextmanager
     def swapped_in(self, model: nn.Module) -> Iterator[None]:

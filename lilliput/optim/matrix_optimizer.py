@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lilliput.model import LanguageModel
 from lilliput.ops.newton_schulz import orthogonalize
 from lilliput.optim.adam import adam_step, decay_, gradient
 from lilliput.optim.matrix_update import EPS, MatrixUpdate
@@ -24,7 +23,7 @@ from lilliput.optim.roles import Role, roles
 
 
 def matrices_and_rest(
-    model: LanguageModel,
+    model: nn.Module,
     rule: MatrixUpdate,
     *,
     lr: float,
@@ -33,7 +32,7 @@ def matrices_and_rest(
     betas: tuple[float, float],
     weight_decay: float,
 ) -> "GroupedOptimizer":
-    """Matrices by the rule, embedding, head and vectors by AdamW; vectors are never decayed.
+    """Matrices by the rule, all others by AdamW; vectors and what objectives own are never decayed.
 
     Args:
         model: whose parameters.
@@ -51,6 +50,7 @@ def matrices_and_rest(
         Role.EMBEDDING: adam | {"weight_decay": weight_decay},
         Role.HEAD: adam | {"weight_decay": weight_decay},
         Role.VECTOR: adam | {"weight_decay": 0.0},
+        Role.OBJECTIVE: adam | {"weight_decay": 0.0},
     }
     return GroupedOptimizer(
         {"params": list(by_name.values()), "role": role.value} | settings[role]

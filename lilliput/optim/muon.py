@@ -8,9 +8,9 @@ from math import inf
 from typing import Literal
 
 import torch
+from torch import nn
 
 from lilliput.base.spec import check_choice, check_range
-from lilliput.model import LanguageModel
 from lilliput.ops.newton_schulz import POLYNOMIALS
 from lilliput.optim.matrix_optimizer import matrices_and_rest
 from lilliput.optim.matrix_update import MatrixUpdate
@@ -43,7 +43,7 @@ class Muon:
         check_range("Muon", 0, 1, momentum=self.momentum)
         check_range("Muon(betas=)", 0, 1, first=self.betas[0], second=self.betas[1])
 
-    def build(self, model: LanguageModel) -> torch.optim.Optimizer:
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
         return matrices_and_rest(
             model,
             MatrixUpdate(

@@ -15,10 +15,10 @@ from math import inf
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.spec import check_choice, check_range
-from lilliput.model import LanguageModel
 from lilliput.ops.newton_schulz import POLAR_EXPRESS, POLYNOMIALS, QUINTIC
 from lilliput.optim.matrix_optimizer import matrices_and_rest
 from lilliput.optim.matrix_update import MatrixUpdate
@@ -83,7 +83,7 @@ class NorMuon:
         }
         return replace(VARIANTS[self.variant], **{name: value for name, value in given.items() if value is not None})
 
-    def build(self, model: LanguageModel) -> torch.optim.Optimizer:
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
         return matrices_and_rest(
             model,
             self.rule,

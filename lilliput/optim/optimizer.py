@@ -3,16 +3,19 @@
 from typing import Protocol
 
 import torch
-from torch import Tensor
-
-from lilliput.model import LanguageModel
+from torch import Tensor, nn
 
 
 class OptimizerSpec(Protocol):
     """An optimizer as recipes write it."""
 
-    def build(self, model: LanguageModel) -> torch.optim.Optimizer:
-        """An optimizer over every parameter, each exactly once; every group carries its `peak` learning rate."""
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        """Return an optimizer over every parameter, each exactly once; every group carries its `peak` learning rate.
+
+        Args:
+            model: the model and what objectives own, a `Trainable`; `named_parameters` has all of them. A parameter
+                without a gradient must stay as it is in a step: another variant of the objective trains it.
+        """
         ...
 
 
@@ -26,7 +29,7 @@ def set_multiplier(optimizer: torch.optim.Optimizer, multiplier: float) -> None:
             group["lr"] = rate
 
 
-def state_tensors(optimizer: torch.optim.Optimizer, model: LanguageModel) -> dict[str, Tensor]:
+def state_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
     """The optimizer's state as named tensors, `<parameter name>/<entry>`."""
     return {
         f"{name}/{entry}": value
@@ -35,7 +38,7 @@ def state_tensors(optimizer: torch.optim.Optimizer, model: LanguageModel) -> dic
     }
 
 
-def load_state_tensors(optimizer: torch.optim.Optimizer, model: LanguageModel, tensors: dict[str, Tensor]) -> None:
+def load_state_tensors(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
     """The inverse of `state_tensors`."""
     parameters = dict(model.named_parameters())
     fused = {id(parameter) for group in optimizer.param_groups if group.get("fused") for parameter in group["params"]}

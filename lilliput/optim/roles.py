@@ -4,8 +4,6 @@ from enum import Enum
 
 from torch import nn
 
-from lilliput.model import LanguageModel
-
 
 class Role(Enum):
     """By name and rank, never by rank alone: an embedding is two-dimensional but no matrix, nor are the rows of
@@ -15,10 +13,16 @@ class Role(Enum):
     EMBEDDING = "embedding"
     HEAD = "head"
     VECTOR = "vector"
+    OBJECTIVE = "objective"
+    """Owned by an objective of the phase, such as a small network that conditions on noise; of any rank."""
 
 
-def roles(model: LanguageModel) -> dict[Role, dict[str, nn.Parameter]]:
-    """Parameters by role and name; the union is exactly `model.named_parameters()`."""
+def roles(model: nn.Module) -> dict[Role, dict[str, nn.Parameter]]:
+    """Return parameters by role and name; the union is exactly `model.named_parameters()`.
+
+    Args:
+        model: a language model, or a `Trainable` around one.
+    """
     found: dict[Role, dict[str, nn.Parameter]] = {role: {} for role in Role}
     for name, parameter in model.named_parameters():
         found[role_of(name, parameter)][name] = parameter
@@ -26,7 +30,9 @@ def roles(model: LanguageModel) -> dict[Role, dict[str, nn.Parameter]]:
 
 
 def role_of(name: str, parameter: nn.Parameter) -> Role:
-    """The role of one parameter of a language model."""
+    """Return the role of one parameter of a language model, or of an objective around it."""
+    if name.startswith("objective."):
+        return Role.OBJECTIVE
     if name == "embedding.weight":
         return Role.EMBEDDING
     if name == "output.weight":

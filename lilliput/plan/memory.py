@@ -3,24 +3,27 @@
 import torch
 from torch import Tensor
 
-from lilliput.model import LanguageModel, ModelSpec
+from lilliput.model import ModelSpec
 from lilliput.optim.optimizer import OptimizerSpec, state_tensors
+from lilliput.recipe import is_implemented
 from lilliput.train.phase import Phase
+from lilliput.train.trainable import Trainable
 
 
 def held_bytes(phase: Phase, spec: ModelSpec) -> dict[str, int]:
     """Bytes of the `weights`, `gradients`, `optimizer` state and `average` of a phase with a model of this shape."""
-    model = spec.skeleton()
-    weights = sum(parameter.nbytes for parameter in model.parameters())
+    objectives = [stage.objective for stage in phase.stages if is_implemented(stage.objective)]
+    trainable = Trainable.of_phase(spec.skeleton(), objectives, seed=0)
     return {
-        "weights": weights,
-        "gradients": weights,  # each of its parameter's shape and type
-        "optimizer": sum(value.nbytes for value in _state(phase.optimizer, model).values()),
-        "average": sum(value.nbytes for value in phase.ema.build(model).tensors.values()),
+        "weights": trainable.weight_bytes(),
+        # Of each parameter's shape and type.
+        "gradients": sum(parameter.nbytes for parameter in trainable.parameters()),
+        "optimizer": sum(value.nbytes for value in _state(phase.optimizer, trainable).values()),
+        "average": sum(value.nbytes for value in phase.ema.build(trainable).tensors.values()),
     }
 
 
-def _state(spec: OptimizerSpec, model: LanguageModel) -> dict[str, Tensor]:
+def _state(spec: OptimizerSpec, model: Trainable) -> dict[str, Tensor]:
     """What the optimizer holds after its first step, which is taken here on tensors without storage."""
     optimizer = spec.build(model)
     for group in optimizer.param_groups:

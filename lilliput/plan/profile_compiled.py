@@ -22,7 +22,7 @@ from lilliput.plan.cost import Cost, Pass
 from lilliput.plan.synthetic_data import RandomRows
 from lilliput.plan.timer import Timer
 from lilliput.train.compile import compiled
-from lilliput.train.loop import Task, Training
+from lilliput.train.loop import Task, Trainer
 from lilliput.train.machine import Machine
 from lilliput.train.memory import give_back
 from lilliput.train.micro_batches import MicroBatches, StepOutOfMemory
@@ -31,6 +31,7 @@ from lilliput.train.ranks import OneRank
 from lilliput.train.rollback import Incidents
 from lilliput.train.signals import GracefulShutdown
 from lilliput.train.spike_detection import NoGuard
+from lilliput.train.trainable import Trainable
 
 FIRST = 3
 """Steps that are not timed: they look at activations, compile, and record."""
@@ -81,14 +82,14 @@ class CompiledProfile:
         with TemporaryDirectory() as name, compiled(model, self._machine.compile):
             folder = Path(name)
             task = Task(
-                model=model,
+                trainable=Trainable.of_phase(model, [one.objective for one in phase.stages], seed=0),
                 phase=phase,
                 reader=reader,
                 machine=self._machine,
                 folder=folder,
                 seed=0,
                 report=self._report,
-                workers=OneRank(),
+                ranks=OneRank(),
                 incidents=Incidents(folder),
                 micro_batches=MicroBatches(self._machine, phase, folder, OneRank(), self._report),
                 shutdown=GracefulShutdown(),
@@ -102,10 +103,10 @@ class CompiledProfile:
                 give_back(self._machine.device)
 
     def _pass(self, task: Task) -> Pass:
-        training = Training(task)
+        trainer = Trainer(task)
 
         def step() -> None:
-            training.step()
+            trainer.train_step()
 
         for _ in range(FIRST):
             step()

@@ -13,15 +13,17 @@ from lilliput.base.files import hash_of
 from lilliput.base.spec import to_plain
 from lilliput.data.batch import Batch, document_ids_of
 from lilliput.model import LanguageModel, ModelSpec
-from lilliput.objectives.objective import Objective, step_generator, target_weight_sum
+from lilliput.objectives.objective import Objective
 from lilliput.optim.optimizer import set_multiplier
 from lilliput.plan.cost import Cost, Measured, Pass
 from lilliput.plan.saved_tensors import saved_tensor_bytes
 from lilliput.plan.timer import Timer
-from lilliput.train.forward_backward import Eager
+from lilliput.train.forward_backward import Eager, StepInputs
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase, StepPlan
 from lilliput.train.precision import precision_of
+from lilliput.train.ranks import OneRank
+from lilliput.train.trainable import Trainable
 
 LONG_PASS = 1.0
 """Seconds of a pass from which on more rows would tell nothing new."""
@@ -87,7 +89,7 @@ class EagerProfile:
 
         def run() -> None:
             precision.step(optimizer.step, float(precision.clip(phase.clip)["grad_norm"]), f"an update of {phase.name}")
-            average.update(model, 1)
+            average.update(dict(model.named_parameters()), 1)
 
         seconds = self._clock.repeated(run, run)
         return Measured(seconds=statistics.median(seconds), repeats=len(seconds))
@@ -98,25 +100,26 @@ class _Task:
 
     def __init__(self, model: LanguageModel, objective: Objective, machine: Machine):
         self._model, self._objective, self._device = model, objective, torch.device(machine.device)
-        self._precision = precision_of(machine.device, machine.precision, model)
-        self._passes = Eager([objective.build(model)], self._precision, self._device)
-        self._generator = step_generator(0, 0, self._device)
+        trainable = Trainable.of_phase(model, [objective], seed=0)
+        self._precision = precision_of(machine.device, machine.precision, trainable)
+        self._passes = Eager(trainable, self._precision, OneRank())
+        self._inputs = StepInputs(step=0, stage=0, variant=0, progress=0.0, seed=0)
         self.activations = 0
         """Bytes that the last counting run kept."""
 
     def batch(self, rows: int, length: int) -> None:
         """Take another batch, of `rows` rows of `length` positions."""
         self._batch = _random_batch(rows, self._objective.row_length(length), self._model.spec.vocab)
-        self._denominator = target_weight_sum(self._batch, self._objective.tokens_per_position)
+        self._denominator = self._objective.denominator(self._batch)
 
     def run(self) -> None:
-        self._passes(0, [self._batch], self._denominator, self._generator)
+        self._passes(self._inputs, [self._batch], self._denominator)
 
     def run_counting(self) -> None:
         """The same, counting what is kept in between."""
         batch = self._batch.to(self._device)
         loss, self.activations = saved_tensor_bytes(
-            lambda: self._passes.losses(0, batch, self._denominator, self._generator).loss, self._model
+            lambda: self._passes.losses(self._inputs, batch, self._denominator).loss, self._model
         )
         self._precision.backward(loss)
 

@@ -9,7 +9,7 @@ from lilliput.report.equal_loss import FEWEST, Curve, Equal, at_equal, lowest_in
 from lilliput.report.heldout_curve import Asked, HeldOut, asked, common_corpus
 from lilliput.report.recipe_outline import Outline
 from lilliput.report.records import HINT, TEXT
-from lilliput.train.validation import MOST
+from lilliput.train.validation import MAX_POSITIONS
 
 BETWEEN = 3
 """Levels besides the lowest one that both came to."""
@@ -156,7 +156,9 @@ def _notes(runs: list[Asked], curves: list[HeldOut], text: str) -> list[str]:
         "runs on their way"
     )
     if len({str(run.text(text)["tokenizer"]) for run in runs}) > 1:
-        notes.append(f"tokenizers differ: each was measured on the text of its own first {MOST:,} held-out positions")
+        notes.append(
+            f"tokenizers differ: each was measured on the text of its own first {MAX_POSITIONS:,} held-out positions"
+        )
     machines = list(dict.fromkeys(map(_machine, runs)))
     if len(machines) > 1:
         notes.append(f"machines differ, so do not compare seconds: {'; '.join(machines)}")

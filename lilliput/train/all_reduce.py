@@ -1,22 +1,25 @@
 """Data parallel: every worker has the whole model and a share of the rows; gradients are added up once a step.
 
-PyTorch's DistributedDataParallel around the objective, whose forward returns the losses; processes are started by
-torchrun. Losses are shares of the whole step already, so gradients are summed and not averaged.
+Processes are started by torchrun. Losses are shares of the whole step already, so gradients are
+summed and not averaged.
 """
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import distributed, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import distributed
 
 from lilliput.base.errors import MachineError
 from lilliput.base.spec import check_choice, check_range
+from lilliput.train.gradient_buckets import GradientBuckets
+from lilliput.train.trainable import Trainable
 
 RANK = "RANK"
 """Where torchrun says which worker a process is."""
@@ -38,7 +41,7 @@ class AllReduce:
     fp16 has 11, and what passes its range is a step that is not finite."""
 
     def __post_init__(self) -> None:
-        check_choice("AllReduce", ("none", *NARROW), compress=self.gradient_dtype)
+        check_choice("AllReduce", ("none", *NARROW), gradient_dtype=self.gradient_dtype)
         if self.workers != "auto":
             check_range("AllReduce", 1, float("inf"), workers=self.workers)
 
@@ -61,44 +64,50 @@ class AllReduce:
         else:
             distributed.init_process_group("gloo", timeout=PATIENCE)
         try:
-            yield AllRanks(device, self.gradient_dtype)
+            yield AllRanks(device, NARROW.get(self.gradient_dtype))
         finally:
             distributed.destroy_process_group()
 
 
 class AllRanks:
-    """The workers of a process group."""
+    """The ranks of a process group, which share every step and have equal weights."""
 
-    def __init__(self, device: str, compress: str):
+    is_synchronous = True
+
+    def __init__(self, device: str, gradient_dtype: torch.dtype | None):
         self.rank, self.count = distributed.get_rank(), distributed.get_world_size()
-        self._device, self._hook = device, added_in(NARROW[compress]) if compress in NARROW else added
+        self.writes = self.rank == 0
+        self._device, self._gradient_dtype = device, gradient_dtype
+        self._buckets: WeakKeyDictionary[Trainable, dict[tuple[int, int], GradientBuckets]] = WeakKeyDictionary()
 
-    def wrap(self, objective: nn.Module) -> nn.Module:
-        wrapped = DistributedDataParallel(objective)
-        wrapped.register_comm_hook(None, self._hook)
-        return wrapped
+    def folder(self, checkpoints: Path) -> Path:
+        return checkpoints
 
-    def sum(self, numbers: dict[str, float]) -> dict[str, float]:
+    def variants(self, step: int, count: int) -> list[int]:
+        return list(range(count))
+
+    def rows(self, step: int, count: int) -> list[tuple[int, int]]:
+        if count < self.count:
+            raise MachineError(
+                f"a step of {count} rows cannot be shared by {self.count} ranks",
+                where="the machine's `exchange`",
+                hint="start fewer ranks, or give the phase larger batches",
+            )
+        return [(rank, count // self.count + (rank < count % self.count)) for rank in range(self.count)]
+
+    def reduce(self, trainable: Trainable, stage: int, variant: int) -> AbstractContextManager[None]:
+        buckets = self._buckets.setdefault(trainable, {})
+        if (stage, variant) not in buckets:
+            active = trainable.active(stage, variant)
+            buckets[stage, variant] = GradientBuckets(active, self._gradient_dtype)
+        return buckets[stage, variant].reduced()
+
+    def agree(self, step: int, numbers: dict[str, float]) -> dict[str, float]:
         together = torch.tensor(list(numbers.values()), dtype=torch.float64, device=self._device)
         distributed.all_reduce(together)
         return dict(zip(numbers, together.tolist(), strict=True))
 
+    def settle(self, step: int, steps: int, trainable: Trainable) -> None: ...
+
     def barrier(self) -> None:
         distributed.barrier()
-
-
-def added(group: Any, bucket: distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
-    """Gradients of a bucket, summed over the workers."""
-    work = distributed.all_reduce(bucket.buffer(), async_op=True)
-    return work.get_future().then(lambda done: done.value()[0])  # type: ignore[union-attr]
-
-
-def added_in(narrow: torch.dtype) -> Callable[..., torch.futures.Future[torch.Tensor]]:
-    """The same, with what travels rounded to 16 bits."""
-
-    def added_narrow(group: Any, bucket: distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
-        buffer = bucket.buffer()
-        work = distributed.all_reduce(buffer.to(narrow), async_op=True)
-        return work.get_future().then(lambda done: buffer.copy_(done.value()[0]))  # type: ignore[union-attr]
-
-    return added_narrow

@@ -1,9 +1,11 @@
-"""The rows of a step: every worker reads all of them and keeps its own, ahead while the device computes."""
+"""The rows of a step: ranks that share it read all of them and keep their own, ahead while the device computes."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
+import torch
+
 from lilliput.data.batch import Batch, Cursor
-from lilliput.objectives.objective import target_weight_sum
 from lilliput.train.micro_batches import MicroBatches
 from lilliput.train.phase import Phase, Reader
 from lilliput.train.ranks import Ranks
@@ -16,7 +18,7 @@ class StepBatches(NamedTuple):
     batches: list[Batch]
     """Micro-batches of this worker, on the CPU."""
     denominator: float
-    """Sum of the target weights of the whole step."""
+    """The objective's, of the whole step."""
     after: Cursor
 
 
@@ -58,8 +60,11 @@ class BatchLoader:
     def _read(self, wanted: _Wanted) -> StepBatches:
         objective, batches, whole = self._phase.stages[wanted.stage].objective, [], 0.0
         length, cursor = objective.row_length(self._phase.length), self._incidents.skip(wanted.cursor)
-        for worker, rows in wanted.shares:
+        first = 0
+        for rank, rows in wanted.shares:
             batch, cursor = self._reader.read(cursor, rows, length, objective.tokens_per_position)
-            whole += target_weight_sum(batch, objective.tokens_per_position)
-            batches += [batch.pinned_for(self._device)] if worker == self._rank else []
+            whole += objective.denominator(batch)
+            if rank == self._rank:
+                batches.append(replace(batch, row=torch.arange(first, first + rows)).pinned_for(self._device))
+            first += rows
         return StepBatches(batches, whole, cursor)

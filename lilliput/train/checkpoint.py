@@ -1,7 +1,8 @@
 """Checkpoints: a folder of safetensors and a manifest with their hashes, whole or absent, the last ones kept.
 
 step-000120/
-  weights.safetensors  average.safetensors  optimizer.safetensors  precision.safetensors  guard.safetensors
+  weights.safetensors  objectives.safetensors  average.safetensors  optimizer.safetensors  precision.safetensors
+  guard.safetensors
   optimizer-1.safetensors ...  what does not fit in a file of `SHARD` bytes
   manifest.json        format, step, cursor, tokens, steps before, sha256 of each file and of itself
 
@@ -49,7 +50,7 @@ class Checkpoint:
 
     progress: Progress
     tensors: Mapping[str, Mapping[str, Tensor]]
-    """`weights`, `average`, `optimizer`, `precision` and `guard`, each by name."""
+    """`weights`, `objectives`, `average`, `optimizer`, `precision` and `guard`, each by name."""
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
@@ -108,6 +109,11 @@ def newest(folder: Path, report: Callable[[str], None]) -> Checkpoint | None:
             hint="remove that folder to train the phase again from its beginning",
         )
     return None
+
+
+def has_any(folder: Path) -> bool:
+    """Return whether a folder has checkpoints, damaged or not."""
+    return bool(_steps(folder))
 
 
 def remove(path: Path) -> None:

@@ -34,33 +34,46 @@ def capture(run: Callable[[], Made], pool: Any = None) -> tuple[torch.cuda.CUDAG
 
 
 class OptimizerStep(Protocol):
-    """Moves every parameter that has a gradient."""
+    """Moves every parameter that has a gradient, in a step of a variant of the objective."""
 
-    def __call__(self) -> object: ...
+    def __call__(self, variant: int) -> object: ...
 
 
-def optimizer_step_of(how: str, optimizer: torch.optim.Optimizer, workers: Ranks) -> OptimizerStep:
-    """That which `Machine.compile` names; launched for several workers, and where numbers of it are Python's."""
-    recordable = all(group.get("capturable", False) for group in optimizer.param_groups)
-    return CapturedOptimizerStep(optimizer) if how == "graphs" and recordable and workers.count == 1 else optimizer.step
+def optimizer_step_of(how: str, optimizer: torch.optim.Optimizer, ranks: Ranks) -> OptimizerStep:
+    """Return the way that `Machine.compile` names; eager for several ranks, and where numbers of it are Python's."""
+    capturable = all(group.get("capturable", False) for group in optimizer.param_groups)
+    captures = how == "graphs" and capturable and not ranks.is_synchronous
+    return CapturedOptimizerStep(optimizer) if captures else EagerOptimizerStep(optimizer)
+
+
+class EagerOptimizerStep:
+    """Operation by operation."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer):
+        self._optimizer = optimizer
+
+    def __call__(self, variant: int) -> None:
+        self._optimizer.step()
 
 
 class CapturedOptimizerStep:
-    """As a CUDA graph, once gradients lie where they lay the last time; launched until then, which makes the state."""
+    """As one CUDA graph a variant, once gradients lie where they lay the last time; eager until then, which makes the
+    optimizer's state."""
 
     def __init__(self, optimizer: torch.optim.Optimizer):
         self._optimizer = optimizer
         self._parameters: list[Tensor] = [one for group in optimizer.param_groups for one in group["params"]]
-        self._places: list[int | None] = []
-        """Of gradients, at the last step: their addresses, which keep no memory."""
-        self._graph: torch.cuda.CUDAGraph | None = None
+        self._addresses: dict[int, list[int | None]] = {}
+        """Of gradients, at the last step of each variant: numbers, which keep no memory."""
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
 
-    def __call__(self) -> None:
-        places = [None if one.grad is None else one.grad.data_ptr() for one in self._parameters]
-        if places != self._places:
-            self._graph, self._places = None, places
+    def __call__(self, variant: int) -> None:
+        addresses = [None if one.grad is None else one.grad.data_ptr() for one in self._parameters]
+        if addresses != self._addresses.get(variant):
+            self._graphs.pop(variant, None)
+            self._addresses[variant] = addresses
             self._optimizer.step()
             return
-        if self._graph is None:
-            self._graph, _ = capture(self._optimizer.step)
-        self._graph.replay()
+        if variant not in self._graphs:
+            self._graphs[variant], _ = capture(self._optimizer.step)
+        self._graphs[variant].replay()

@@ -10,14 +10,16 @@ another in the last pass of a step, and one that runs out of memory there would 
 first step of a stage they try passes that exchange nothing, and agree on what fits everywhere.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lilliput.data.batch import Batch, Cursor
-from lilliput.objectives.objective import Losses, step_generator
+from lilliput.objectives.noise import Noise
+from lilliput.objectives.objective import Losses
 from lilliput.train.batches import BatchLoader, StepBatches
 from lilliput.train.cuda_graphs import capture
 from lilliput.train.machine import Machine
@@ -26,24 +28,40 @@ from lilliput.train.micro_batches import MicroBatches
 from lilliput.train.precision import Precision
 from lilliput.train.ranks import Ranks
 from lilliput.train.state import State
+from lilliput.train.trainable import Trainable
 
 LossParts = dict[str, Tensor]
-"""Detached scalars by term, in nats per target token, of a whole step."""
+"""Detached scalars by term of a whole step."""
+
+
+class StepInputs(NamedTuple):
+    """What decides a step besides weights and rows."""
+
+    step: int
+    """From 0."""
+    stage: int
+    """Whose objective."""
+    variant: int
+    """Of the objective."""
+    progress: float
+    """Fraction of the phase's steps that are done."""
+    seed: int
+    """Of the phase; with the step it decides the noise."""
 
 
 class ForwardBackward(Protocol):
-    """What adds up the gradients of a step."""
+    """Adds up the gradients of a step."""
 
     def __call__(
-        self, stage: int, batches: Sequence[Batch], denominator: float, generator: torch.Generator
+        self, inputs: StepInputs, batches: Sequence[Batch], denominator: float, *, reduces: bool = True
     ) -> LossParts:
         """Add the gradients of all micro-batches to those of the parameters.
 
         Args:
-            stage: whose objective.
-            batches: on the CPU.
-            denominator: sum of the target weights of the whole step.
-            generator: the only source of randomness.
+            inputs: of the step.
+            batches: micro-batches of this rank, on the CPU.
+            denominator: of the whole step.
+            reduces: whether gradients become those of all ranks with the last micro-batch.
 
         Returns:
             the losses of the step by term.
@@ -51,155 +69,144 @@ class ForwardBackward(Protocol):
         ...
 
     def release_graphs(self) -> None:
-        """Give up what is kept from step to step to be faster: what was recorded, with its memory."""
+        """Release captured graphs and their memory."""
         ...
 
 
-def forward_backward_of(
-    how: str, objectives: Sequence[nn.Module], precision: Precision, model: nn.Module, workers: Ranks
-) -> ForwardBackward:
-    """Those that `Machine.compile` names; launched for several workers, and for models that wait for their device."""
-    if workers.count > 1:
-        return Distributed(objectives, precision, next(model.parameters()).device, workers)
-    launched = Eager(objectives, precision, next(model.parameters()).device)
-    host_sync = any(getattr(module, "host_sync", False) for module in model.modules())
-    return CudaGraph(launched, precision, model) if how == "graphs" and not host_sync else launched
+def forward_backward_of(how: str, trainable: Trainable, precision: Precision, ranks: Ranks) -> ForwardBackward:
+    """Return the way that `Machine.compile` names; eager for several ranks, and for models that wait for the device."""
+    eager = Eager(trainable, precision, ranks)
+    host_sync = any(getattr(module, "host_sync", False) for module in trainable.modules())
+    captures = how == "graphs" and not host_sync and not ranks.is_synchronous
+    return CudaGraph(eager, trainable, precision) if captures else eager
 
 
 class Eager:
-    """Operation by operation, on any device."""
+    """Operation by operation, on any device, with any ranks."""
 
-    def __init__(
-        self, objectives: Sequence[nn.Module] | Mapping[int, nn.Module], precision: Precision, device: torch.device
-    ):
-        self._objectives, self._precision, self.device = objectives, precision, device
+    def __init__(self, trainable: Trainable, precision: Precision, ranks: Ranks):
+        self._trainable, self._precision, self._ranks = trainable, precision, ranks
+        self.device = next(trainable.parameters()).device
+        self._noise, self._progress = Noise(self.device), torch.zeros((), device=self.device)
+
+    def begin(self, inputs: StepInputs) -> None:
+        """Put on the device what changes from step to step, where eager and captured passes read it."""
+        self._noise.begin_step(inputs.seed, inputs.step)
+        self._progress.fill_(inputs.progress)
 
     def __call__(
-        self, stage: int, batches: Sequence[Batch], denominator: float | Tensor, generator: torch.Generator
+        self, inputs: StepInputs, batches: Sequence[Batch], denominator: float | Tensor, *, reduces: bool = True
     ) -> LossParts:
+        self.begin(inputs)
         parts: LossParts = {}
-        for batch in batches:
-            losses = self.differentiate(stage, batch.to(self.device), denominator, generator)
+        for number, batch in enumerate(batches, 1):
+            is_last = number == len(batches)
+            with self._reducing(inputs) if reduces and is_last else nullcontext():
+                losses = self.differentiate(inputs, batch.to(self.device), denominator)
             parts = _added(parts, losses.terms)
         return parts
 
-    def differentiate(
-        self, stage: int, batch: Batch, denominator: float | Tensor, generator: torch.Generator
-    ) -> Losses:
-        """Forward and backward of one micro-batch, on the device."""
-        losses = self.losses(stage, batch, denominator, generator)
+    def differentiate(self, inputs: StepInputs, batch: Batch, denominator: float | Tensor) -> Losses:
+        """Run forward and backward of one micro-batch, on the device."""
+        losses = self.losses(inputs, batch, denominator)
         self._precision.backward(losses.loss)
         return losses
 
-    def losses(self, stage: int, batch: Batch, denominator: float | Tensor, generator: torch.Generator) -> Losses:
-        """Forward alone."""
+    def losses(self, inputs: StepInputs, batch: Batch, denominator: float | Tensor) -> Losses:
+        """Run forward alone."""
+        objective = self._trainable.objective(inputs.stage)
         with self._precision.cast():
-            return self._objectives[stage](batch, denominator, generator)
+            return objective(batch, denominator, inputs.variant, self._progress, self._noise)
 
-    def release_graphs(self) -> None: ...
-
-
-class Distributed:
-    """Those of one of several workers: the last micro-batch of a step, and no other, exchanges gradients."""
-
-    def __init__(self, objectives: Sequence[nn.Module], precision: Precision, device: torch.device, workers: Ranks):
-        self._objectives, self._precision, self._device, self._workers = objectives, precision, device, workers
-        self._stage: int | None = None
-
-    def __call__(
-        self, stage: int, batches: Sequence[Batch], denominator: float, generator: torch.Generator
-    ) -> LossParts:
-        parts = self.alone(stage, batches[:-1], denominator, generator)
-        return _added(parts, self._launched(stage, batches[-1:], denominator, generator))
-
-    def alone(self, stage: int, batches: Sequence[Batch], denominator: float, generator: torch.Generator) -> LossParts:
-        """The same, exchanging nothing: no rank waits for another."""
-        if stage != self._stage:
-            self._stage, self._module = stage, self._workers.wrap(self._objectives[stage])
-            self._launched = Eager({stage: self._module}, self._precision, self._device)
-        with self._module.no_sync():  # type: ignore[operator]
-            return self._launched(stage, batches, denominator, generator)
+    def _reducing(self, inputs: StepInputs) -> AbstractContextManager[None]:
+        return self._ranks.reduce(self._trainable, inputs.stage, inputs.variant)
 
     def release_graphs(self) -> None: ...
 
 
 class CudaGraph:
-    """As CUDA graphs, from the second step of a kind on: the first one compiles what is to be recorded.
+    """As CUDA graphs, from the second step of a kind on: the first one compiles what is to be captured.
 
-    The first micro-batch of a step makes the gradients, always in the same place, and the others add to them. Steps
-    with positions without targets are launched, because how much can be left out is different in each; and so are
-    those whose activations are looked at.
+    Each parameter has one gradient, always in the same place: the first micro-batch of a step makes it, or overwrites
+    the one that another variant made, and further micro-batches add to it. Steps with positions without targets run
+    eagerly, because how much can be left out is different in each; and so do those whose activations are watched.
     """
 
-    def __init__(self, launched: Eager, precision: Precision, model: nn.Module):
-        self._launched, self._precision, self._parameters = launched, precision, list(model.parameters())
-        self._seen: set[tuple[int, torch.Size]] = set()
+    def __init__(self, eager: Eager, trainable: Trainable, precision: Precision):
+        self._eager, self._trainable, self._precision = eager, trainable, precision
+        self._seen: set[tuple[Any, ...]] = set()
         self.release_graphs()
 
     def __call__(
-        self, stage: int, batches: Sequence[Batch], denominator: float, generator: torch.Generator
+        self, inputs: StepInputs, batches: Sequence[Batch], denominator: float, *, reduces: bool = True
     ) -> LossParts:
-        kinds = {(stage, batch.tokens.shape) for batch in batches}
-        whole = all(bool(batch.weight.amin() > 0) for batch in batches)
-        if not whole or self._precision.due or not kinds <= self._seen:
-            if not self._precision.due:  # what is looked at runs eagerly: nothing is compiled by it
+        if inputs.stage != self._stage:
+            self.release_graphs()
+            self._stage = inputs.stage
+        kinds = {(inputs.stage, inputs.variant, batch.shapes) for batch in batches}
+        all_targets = all(bool(batch.weight.amin() > 0) for batch in batches)
+        if not all_targets or self._precision.due or not kinds <= self._seen:
+            if not self._precision.due:  # what is watched runs eagerly: nothing is compiled by it
                 self._seen |= kinds
-            self._begin(stage)
-            # In a tensor here, too: a number would be divided by in fp64, and a continued run has to be equal.
-            number = torch.tensor(denominator, dtype=torch.float32, device=self._launched.device)
-            return self._launched(stage, batches, number, generator)
+            self._hand_out(inputs)
+            if given := self._given(inputs):
+                torch._foreach_zero_(given)
+            # In a tensor here, too: a number would be divided by in fp64, and a resumed run has to be equal.
+            number = torch.tensor(denominator, dtype=torch.float32, device=self._eager.device)
+            return self._eager(inputs, batches, number)
+        self._eager.begin(inputs)
+        self._hand_out(inputs)
         parts: LossParts = {}
-        for place, batch in enumerate(batches):
-            graph = self._recorded(stage, batch, generator, adds=place > 0)
+        for index, batch in enumerate(batches):
+            graph = self._captured(inputs, batch, adds=index > 0)
             parts = _added(parts, graph.replay(batch, denominator))
         return parts
 
-    def _begin(self, stage: int) -> None:
-        """Launched steps write to where recorded ones of their stage do: they would hold a second copy otherwise."""
-        if stage != self._stage:
-            self.release_graphs()
-            return
-        torch._foreach_zero_([gradient for gradient in self._gradients if gradient is not None])
-        self._hand_out()
+    def _hand_out(self, inputs: StepInputs) -> None:
+        """Give parameters that are active in a step the gradients they had, if they had any, and none to others."""
+        active = self._trainable.active(inputs.stage, inputs.variant)
+        for name, parameter in self._trainable.named_parameters():
+            parameter.grad = self._gradients.get(name) if name in active else None
 
-    def _hand_out(self) -> None:
-        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
-            parameter.grad = gradient
-
-    def _recorded(self, stage: int, batch: Batch, generator: torch.Generator, *, adds: bool) -> "_Graph":
-        kind = (batch.tokens.shape, adds)
-        if not adds:
-            if stage == self._stage and kind in self._graphs:
-                self._hand_out()
-            else:
-                self.release_graphs()  # other gradients are made now
+    def _captured(self, inputs: StepInputs, batch: Batch, *, adds: bool) -> "_Graph":
+        kind = (inputs.variant, batch.shapes, adds)
         if kind not in self._graphs:
-            self._graphs[kind] = _Graph(self._launched, stage, batch.to(self._launched.device), generator, self._pool)
-            self._stage, self._gradients = stage, [parameter.grad for parameter in self._parameters]
+            here = batch.to(self._eager.device)
+            self._graphs[kind] = _Graph(self._eager, inputs, here, [] if adds else self._given(inputs), self._pool)
+            for name, parameter in self._trainable.active(inputs.stage, inputs.variant).items():
+                if parameter.grad is not None:
+                    self._gradients[name] = parameter.grad
         return self._graphs[kind]
 
+    def _given(self, inputs: StepInputs) -> list[Tensor]:
+        """Gradients that exist before the first micro-batch of a step, which has to begin by zeroing them."""
+        names = self._trainable.active(inputs.stage, inputs.variant)
+        return [self._gradients[name] for name in names if name in self._gradients]
+
     def release_graphs(self) -> None:
-        for parameter in self._parameters:
+        for parameter in self._trainable.parameters():
             parameter.grad = None
         self._stage: int | None = None
-        self._gradients: list[Tensor | None] = []
-        self._graphs: dict[tuple[torch.Size, bool], _Graph] = {}
+        self._gradients: dict[str, Tensor] = {}
+        self._graphs: dict[tuple[Any, ...], _Graph] = {}
         self._pool = torch.cuda.graph_pool_handle()
 
 
 class _Graph:
-    """A recorded pass, and where its inputs and results lie."""
+    """A captured pass, and where its inputs and results lie."""
 
-    def __init__(self, launched: Eager, stage: int, batch: Batch, generator: torch.Generator, pool: Any):
+    def __init__(self, eager: Eager, inputs: StepInputs, batch: Batch, zeroed: list[Tensor], pool: Any):
         self._batch, self._denominator = batch, torch.ones((), device=batch.tokens.device)
-        self._graph, self._parts = capture(
-            lambda: launched.differentiate(stage, batch, self._denominator, generator).terms, pool
-        )
+
+        def run() -> LossParts:
+            if zeroed:
+                torch._foreach_zero_(zeroed)
+            return eager.differentiate(inputs, batch, self._denominator).terms
+
+        self._graph, self._parts = capture(run, pool)
 
     def replay(self, batch: Batch, denominator: float) -> LossParts:
-        self._batch.tokens.copy_(batch.tokens, non_blocking=True)
-        self._batch.weight.copy_(batch.weight, non_blocking=True)
-        self._batch.document_ids.copy_(batch.document_ids, non_blocking=True)
+        self._batch.copy_(batch)
         self._denominator.fill_(denominator)
         self._graph.replay()
         return {name: value.clone() for name, value in self._parts.items()}
@@ -214,82 +221,79 @@ MOMENTS = 2
 
 
 class StepRunner:
-    """Makes the passes of steps."""
+    """Runs forward and backward for one step, halving the micro-batch where memory runs out."""
 
     def __init__(
         self,
-        passes: ForwardBackward,
+        forward_backward: ForwardBackward,
         state: State,
-        reading: BatchLoader,
+        loader: BatchLoader,
         micro_batches: MicroBatches,
         machine: Machine,
-        workers: Ranks,
-        seed: int,
+        ranks: Ranks,
     ):
-        self._passes, self._state, self._reading, self._micro_batches = passes, state, reading, micro_batches
-        self._machine, self._workers, self._seed = machine, workers, seed
+        self._forward_backward, self._state, self._loader = forward_backward, state, loader
+        self._micro_batches, self._machine, self._ranks = micro_batches, machine, ranks
+        self._buffers: dict[str, Tensor] = {}
+        """Of objectives, as they were before the step."""
 
-    def __call__(self, step: int, stage: int, cursor: Cursor) -> tuple[StepBatches, LossParts]:
-        """The rows of step `step` (from 0), read from a cursor on, and their losses; gradients are in the parameters.
+    def __call__(self, inputs: StepInputs, cursor: Cursor) -> tuple[StepBatches, LossParts]:
+        """Return the rows of a step, read from a cursor on, and their losses; gradients are in the parameters.
 
         Raises:
             MachineError: memory ran out, and micro-batches cannot be smaller.
         """
-        if isinstance(self._passes, Distributed) and not self._micro_batches.is_known(step, stage):
-            self._agree_on_micro_batch(self._passes, step, stage, cursor)
+        step, stage = inputs.step, inputs.stage
+        self._buffers = {name: one.clone() for name, one in self._state.trainable.owned_buffers().items()}
+        if self._ranks.is_synchronous and not self._micro_batches.is_known(step, stage):
+            self._agree_on_micro_batch(inputs, cursor)
         while True:
-            rows = self._reading.read(step, stage, cursor)
-            parts = self._try_step(self._passes, step, stage, rows.batches, rows.denominator)
+            rows = self._loader.read(step, stage, cursor)
+            parts = self._try_step(inputs, rows.batches, rows.denominator)
             if parts is not None:
                 self._micro_batches.keep(step, stage)
+                self._state.trainable.keep_active(stage, inputs.variant)
                 return rows, parts
-            if self._workers.count > 1:
+            if self._ranks.is_synchronous:
                 raise self._micro_batches.no_room(step, stage)
             self._micro_batches.halve_micro_batch(step, stage)
 
-    def _agree_on_micro_batch(self, passes: Distributed, step: int, stage: int, cursor: Cursor) -> None:
-        """Halve, all workers together, until the largest micro-batch fits on each of them."""
-        model, optimizer = self._state.model, self._state.optimizer
-        weights = sum(parameter.nbytes for parameter in model.parameters())
-
-        def trial(stage: int, batches: Sequence[Batch], denominator: float, generator: torch.Generator) -> LossParts:
-            room = 0 if optimizer.state else MOMENTS * weights
-            held = torch.empty(room, dtype=torch.uint8, device=self._machine.device)
-            parts = passes.alone(stage, batches, denominator, generator)
-            del held
-            return parts
-
+    def _agree_on_micro_batch(self, inputs: StepInputs, cursor: Cursor) -> None:
+        """Halve, all ranks together, until the largest micro-batch fits on each of them."""
+        step, stage = inputs.step, inputs.stage
+        weights = sum(parameter.nbytes for parameter in self._state.trainable.parameters())
         while True:
-            rows = self._reading.read(step, stage, cursor)
+            rows = self._loader.read(step, stage, cursor)
             largest = max(rows.batches, key=lambda batch: len(batch.tokens))
+            room = 0 if self._state.optimizer.state else MOMENTS * weights
             # Twice: from the second one on there are gradients, too.
-            fits = self._try_step(trial, step, stage, [largest, largest], rows.denominator) is not None
+            tried = self._try_step(inputs, [largest, largest], rows.denominator, reduces=False, room=room)
             self._undo()
-            if self._workers.sum({"fits": float(fits)})["fits"] == self._workers.count:
+            fits = float(tried is not None)
+            if self._ranks.agree(step, {"fits": fits})["fits"] == self._ranks.count:
                 return
             self._micro_batches.halve_micro_batch(step, stage)
 
     def _try_step(
-        self,
-        passes: Callable[[int, Sequence[Batch], float, torch.Generator], dict[str, Tensor]],
-        step: int,
-        stage: int,
-        batches: Sequence[Batch],
-        denominator: float,
+        self, inputs: StepInputs, batches: Sequence[Batch], denominator: float, *, reduces: bool = True, room: int = 0
     ) -> LossParts | None:
-        """Their losses; None where memory ran out, and nothing of them is left then."""
-        generator = step_generator(self._seed, step, torch.device(self._machine.device))
+        """Their losses, with `room` bytes taken; None where memory ran out, and nothing of them is left then."""
         try:
-            return passes(stage, batches, denominator, generator)
+            held = torch.empty(room, dtype=torch.uint8, device=self._machine.device)
+            parts = self._forward_backward(inputs, batches, denominator, reduces=reduces)
+            del held
+            return parts
         except RuntimeError as error:
             if not ran_out(error):
                 raise
         # The error is gone by now, and with it frames that hold what the passes had made.
-        self._passes.release_graphs()
+        self._forward_backward.release_graphs()
         self._undo()
         give_back(self._machine.device)
         return None
 
     def _undo(self) -> None:
-        self._state.model.zero_grad()
+        self._state.trainable.zero_grad()
         self._state.precision.reset_step()
+        for name, one in self._state.trainable.owned_buffers().items():
+            one.copy_(self._buffers[name])

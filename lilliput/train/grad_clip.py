@@ -10,7 +10,7 @@ from lilliput.optim.roles import Role, role_of
 
 
 class GradientClipper:
-    """The gradients of a model's parameters, those that have one."""
+    """The gradients of a model's parameters, or of a `Trainable`'s: those that have one."""
 
     def __init__(self, model: nn.Module):
         self._parameters = [(role_of(name, parameter), parameter) for name, parameter in model.named_parameters()]

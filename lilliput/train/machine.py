@@ -132,23 +132,6 @@ class Machine:
             return self.rows
         return rows if self.rows_from_memory and self.positions == "auto" else self.held_out_rows(length)
 
-    def worker_micro_batches(
-        self, rows: int, length: int, workers: int, most: int | None = None
-    ) -> list[tuple[int, int]]:
-        """The micro-batches of a step in the order of its rows, as (rank of the worker, rows); `most` as above.
-
-        Raises:
-            MachineError: a worker would have nothing to do.
-        """
-        if rows < workers:
-            raise MachineError(
-                f"a step of {rows} rows cannot be shared by {workers} workers",
-                where="the machine's `exchange`",
-                hint="start fewer workers, or give the phase larger batches",
-            )
-        mine = [rows // workers + (rank < rows % workers) for rank in range(workers)]
-        return [(rank, part) for rank, share in enumerate(mine) for part in self.micro_batch_sizes(share, length, most)]
-
 
 def _best_device() -> str:
     if torch.cuda.is_available():

@@ -17,8 +17,11 @@ from typing import Any
 
 from lilliput.base.errors import RunError
 from lilliput.base.files import write_text
+from lilliput.objectives.objective import CROSS_ENTROPY
 
 Line = dict[str, Any]
+HEADLINE = "headline"
+"""The key of the name of what a phase follows, in lines of objectives whose headline is not cross-entropy."""
 INCIDENTS = "incidents.jsonl"
 WINDOW = 50
 """Steps over which a loss, and the speed, are averaged wherever one figure is told: a single step is noise."""
@@ -64,13 +67,27 @@ def steps_of(lines: list[Line]) -> list[Line]:
 
 
 def measured_of(lines: list[Line]) -> list[Line]:
-    """The lines of measurements on held-out data."""
-    return [line for line in lines if "heldout" in line]
+    """Return the lines of measurements on held-out data, without numbers that an objective does not define."""
+    found = [line for line in lines if "heldout" in line]
+    return [
+        line | {"heldout": {name: one for name, one in line["heldout"].items() if one is not None}} for line in found
+    ]
+
+
+def named(headline: str) -> dict[str, str]:
+    """Return what a line says of its headline: its name, unless it is cross-entropy."""
+    return {} if headline == CROSS_ENTROPY else {HEADLINE: headline}
+
+
+def headline_of(line: Line) -> str:
+    """Return the name of the headline of a line; cross-entropy, where nothing else is said."""
+    return line.get(HEADLINE, CROSS_ENTROPY)
 
 
 def recent_loss(steps: list[Line]) -> float:
-    """The mean cross-entropy of the last `WINDOW` steps, of at least one."""
-    return fmean(line["cross_entropy"] for line in steps[-WINDOW:])
+    """Return the mean headline of the last `WINDOW` steps, of at least one; of those that have the last one's."""
+    name = headline_of(steps[-1])
+    return fmean(line[name] for line in steps[-WINDOW:] if name in line)
 
 
 def released(measured: Line) -> dict[str, float]:

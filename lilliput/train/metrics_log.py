@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lilliput.base.errors import DivergenceError
+from lilliput.objectives.objective import CROSS_ENTROPY
 from lilliput.train.loggers.logger import LoggerGroup
 from lilliput.train.memory import peak_memory
-from lilliput.train.metrics_file import WINDOW, keep_until, note_incident
+from lilliput.train.metrics_file import WINDOW, keep_until, named, note_incident
 from lilliput.train.rollback import LossSpike
 
 WIDE = 110
@@ -86,17 +87,28 @@ class MetricsLogger:
             note_incident(self._path, self._step, "set back", error.why)
         self._after()
 
-    def log_step(self, step: int, tokens: int, read: int, numbers: dict[str, float]) -> None:
-        """Record step `step` (from 1): text tokens so far and in this step, and what was computed."""
+    def log_step(
+        self, step: int, tokens: int, read: int, numbers: dict[str, float], headline: str = CROSS_ENTROPY
+    ) -> None:
+        """Record a step.
+
+        Args:
+            step: from 1.
+            tokens: of text, read so far.
+            read: tokens of this step.
+            numbers: what was computed.
+            headline: which of them is shown.
+        """
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
-        self._recent.append((seconds, read, numbers["cross_entropy"]))
+        self._recent.append((seconds, read, numbers[headline]))
         speed = sum(count for _, count, _ in self._recent) / sum(seconds for seconds, _, _ in self._recent)
-        line = {"step": step, "tokens": tokens, "seconds": seconds, "tokens_per_second": round(speed)} | numbers
+        line = {"step": step, "tokens": tokens, "seconds": seconds, "tokens_per_second": round(speed)}
+        line |= named(headline) | numbers
         memory = peak_memory(self._device) if self._device else None
         self._write(line | ({"peak_memory": memory} if memory else {}))
         self._step = step
-        note = self._note(speed, short=self._console.is_terminal)
+        note = self._note(speed, headline, short=self._console.is_terminal)
         self._bar.update(self._task, completed=step, note=note)
         if not self._console.is_terminal and now - self._shown > QUIET_SECONDS:
             self._shown = now
@@ -105,20 +117,25 @@ class MetricsLogger:
                 f"  {self._name} {step}/{self._steps}  {note}  {left:.0f} s left", highlight=False, soft_wrap=True
             )
 
-    def log_validation(self, step: int, tokens: int, numbers: dict[str, float]) -> None:
+    def log_validation(
+        self, step: int, tokens: int, numbers: dict[str, float | None], headline: str = CROSS_ENTROPY
+    ) -> None:
         """Record a measurement on held-out data, by corpus, after step `step` and so many text tokens."""
-        self._write({"step": step, "tokens": tokens, "heldout": numbers})
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in numbers.items())
+        self._write({"step": step, "tokens": tokens} | named(headline) | {"heldout": numbers})
+        shown = "  ".join(
+            f"{name} {'not defined' if value is None else f'{value:.4f}'}" for name, value in numbers.items()
+        )
         self._console.print(f"  {self._name} step {step}: {shown}", highlight=False, soft_wrap=True)
         self._after()
         self._last = time.perf_counter()
 
-    def _note(self, speed: float, *, short: bool) -> str:
+    def _note(self, speed: float, headline: str, *, short: bool) -> str:
         losses = [loss for _, _, loss in self._recent]
         mean = sum(losses) / len(losses)
         over = "mean" if short else f"mean of {len(losses)}"  # a bar has to fit 80 columns
-        note = f"{speed:,.0f} tok/s  loss {losses[-1]:.3f}, {over} {mean:.3f}"
-        if self._bytes_per_token:
+        name = "loss" if headline == CROSS_ENTROPY else headline
+        note = f"{speed:,.0f} tok/s  {name} {losses[-1]:.3f}, {over} {mean:.3f}"
+        if self._bytes_per_token and headline == CROSS_ENTROPY:
             note += f" ({mean / math.log(2) / self._bytes_per_token:.3f} bits/byte)"
         return note
 
@@ -136,6 +153,10 @@ class NullLogger:
 
     def __exit__(self, *error: object) -> None: ...
 
-    def log_step(self, step: int, tokens: int, read: int, numbers: dict[str, float]) -> None: ...
+    def log_step(
+        self, step: int, tokens: int, read: int, numbers: dict[str, float], headline: str = CROSS_ENTROPY
+    ) -> None: ...
 
-    def log_validation(self, step: int, tokens: int, numbers: dict[str, float]) -> None: ...
+    def log_validation(
+        self, step: int, tokens: int, numbers: dict[str, float | None], headline: str = CROSS_ENTROPY
+    ) -> None: ...

@@ -60,7 +60,11 @@ class MicroBatches:
     def shares(self, step: int, stage: int) -> list[tuple[int, int]]:
         """The micro-batches of step `step` (from 0), as (rank of the worker, rows)."""
         most = min(self._known(step, stage), default=None)
-        return self._machine.worker_micro_batches(self._rows, self._phase.length, self._workers.count, most)
+        return [
+            (rank, part)
+            for rank, rows in self._workers.rows(step, self._rows)
+            for part in self._machine.micro_batch_sizes(rows, self._phase.length, most)
+        ]
 
     def largest(self, step: int, stage: int) -> int:
         """Rows of its largest micro-batch."""
@@ -92,7 +96,7 @@ class MicroBatches:
             self._records.append({"from": step, "stage": stage, "rows": self.largest(step, stage)})
         if self._records != self._written:
             self._written = list(self._records)
-            if self._workers.rank == 0:
+            if self._workers.writes:
                 write_json(self._path, with_checksum({"rows": self._records}))
 
     def no_room(self, step: int, stage: int) -> MachineError:

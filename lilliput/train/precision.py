@@ -10,7 +10,7 @@ A skipped step changes nothing else, but its data has been read. Weights, gradie
 in every precision.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from math import isfinite
@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from lilliput.base.errors import DivergenceError
-from lilliput.train.cuda_graphs import OptimizerStep
 from lilliput.train.fp16_range import ActivationRange, watch_activations
 from lilliput.train.grad_clip import GradientClipper
 
@@ -70,11 +69,11 @@ class Precision(Protocol):
         """Make gradients those of the loss itself, of an l2 norm of `most` at most; see `GradientClipper.clip`."""
         ...
 
-    def step(self, update: OptimizerStep, norm: float, where: str) -> bool:
+    def step(self, update: Callable[[], object], norm: float, where: str) -> bool:
         """Take the step, for all parameters or for none.
 
         Args:
-            update: of all parameters.
+            update: moves every parameter that has a gradient.
             norm: of the gradients, `clip`'s `grad_norm`.
             where: the step, for the error.
 
@@ -127,7 +126,7 @@ class WidePrecision:
     def clip(self, max_norm: float) -> dict[str, Tensor]:
         return self._gradients.clip(max_norm)
 
-    def step(self, update: OptimizerStep, norm: float, where: str) -> bool:
+    def step(self, update: Callable[[], object], norm: float, where: str) -> bool:
         if not isfinite(norm):
             raise DivergenceError(
                 "the gradient is not finite",
@@ -206,7 +205,7 @@ class ScaledPrecision:
         torch._foreach_mul_(self._gradients.all(), 1 / self._scaling.scale)
         return self._gradients.clip(max_norm)
 
-    def step(self, update: OptimizerStep, norm: float, where: str) -> bool:
+    def step(self, update: Callable[[], object], norm: float, where: str) -> bool:
         taken = isfinite(norm)
         if taken:
             with autocast(self._device, "fp16"):

@@ -4,15 +4,16 @@
     gradient norm  above   median + norm * spread, and above what gradients are clipped to
     spread = the larger of the median distance from the median and a twentieth of the median
 
-over the last `window` steps of the same stage. Medians, because a spike must not widen what counts as usual. What
-happens then is `train/rollback.py`'s: back to the last checkpoint, and on from there without the text in between.
+over the last `window` steps of the same stage and variant. Medians, because a spike must not widen what counts as
+usual. What happens then is `train/rollback.py`'s: back to the last checkpoint, and on from there without the text in
+between.
 """
 
 from collections import deque
 from dataclasses import dataclass
 from math import inf, isfinite
 from statistics import median
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -76,54 +77,67 @@ class SpikeDetector:
     def __init__(self, guard: Guard, clip: float):
         self._guard, self._clip = guard, clip
         self._stage = 0
-        self._losses: deque[float] = deque(maxlen=guard.window)
-        self._norms: deque[float] = deque(maxlen=guard.window)
+        self._windows: dict[int, _Window] = {}
 
-    def check(self, stage: int, loss: float, norm: float) -> str | None:
-        """What is wrong with a step, or None, which remembers it.
+    def check(self, stage: int, variant: int, loss: float, norm: float) -> str | None:
+        """Return what is wrong with a step, or None, which remembers it.
 
         Args:
-            stage: the place of its stage; the losses of another one say nothing about this one's.
-            loss: cross-entropy in nats per target token.
+            stage: the index of its stage; the losses of another one say nothing about this one's.
+            variant: of the objective, each of which has losses of its own.
+            loss: the objective's headline.
             norm: of the gradient, before it was clipped.
         """
         if not isfinite(norm) or not isfinite(loss):
             return f"the gradient is not finite (norm {norm:g}, loss {loss:g})"
         if stage != self._stage:
             self._stage = stage
-            self._losses.clear()
-            self._norms.clear()
-        if len(self._losses) == self._guard.window:
-            most = _most(self._losses, self._guard.loss)
+            self._windows.clear()
+        seen = self._windows.setdefault(variant, self._window())
+        if len(seen.losses) == self._guard.window:
+            most = _most(seen.losses, self._guard.loss)
             if loss > most:
                 return f"the loss jumped to {loss:.4g}, more than {most:.4g}"
-            most = max(_most(self._norms, self._guard.norm), self._clip)
+            most = max(_most(seen.norms, self._guard.norm), self._clip)
             if norm > most:
                 return f"the gradient norm jumped to {norm:.4g}, more than {most:.4g}"
-        self._losses.append(loss)
-        self._norms.append(norm)
+        seen.losses.append(loss)
+        seen.norms.append(norm)
         return None
+
+    def _window(self) -> "_Window":
+        return _Window(losses=deque(maxlen=self._guard.window), norms=deque(maxlen=self._guard.window))
 
     def tensors(self) -> dict[str, Tensor]:
         """Its state."""
-        return {
-            "stage": torch.tensor(self._stage),
-            "losses": torch.tensor(list(self._losses), dtype=torch.float64),
-            "norms": torch.tensor(list(self._norms), dtype=torch.float64),
+        numbers = {
+            f"{name}/{variant}": torch.tensor(list(values), dtype=torch.float64)
+            for variant, window in self._windows.items()
+            for name, values in window._asdict().items()
         }
+        return {"stage": torch.tensor(self._stage)} | numbers
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Go on from that state."""
-        if tensors:
-            self._stage = int(tensors["stage"])
-            self._losses.extend(tensors["losses"].tolist())
-            self._norms.extend(tensors["norms"].tolist())
+        numbers = dict(tensors)
+        if numbers:
+            self._stage = int(numbers.pop("stage"))
+        for key, values in numbers.items():
+            name, _, variant = key.partition("/")
+            getattr(self._windows.setdefault(int(variant), self._window()), name).extend(values.tolist())
+
+
+class _Window(NamedTuple):
+    """The last steps of one variant."""
+
+    losses: deque[float]
+    norms: deque[float]
 
 
 class NoDetector:
     """Lets everything pass, for `Precision.step` to refuse what cannot be taken."""
 
-    def check(self, stage: int, loss: float, norm: float) -> str | None:
+    def check(self, stage: int, variant: int, loss: float, norm: float) -> str | None:
         return None
 
     def tensors(self) -> dict[str, Tensor]:

@@ -1,4 +1,5 @@
-"""Held-out numbers during training: bits per byte of text, nats per answer token of conversations."""
+"""Held-out numbers during training: an objective's headline, which for language modeling is bits per byte of text and
+nats per answer token of conversations."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -11,20 +12,29 @@ from lilliput.base.errors import DataError
 from lilliput.data.batch import Batch, document_ids_of
 from lilliput.data.chat_rows import PackedChats
 from lilliput.data.shards import Shards
-from lilliput.model import LanguageModel
-from lilliput.ops.fused_linear_cross_entropy import fused_linear_cross_entropy
+from lilliput.objectives.objective import CROSS_ENTROPY, ObjectiveModule
 from lilliput.optim.ema import Average, NoAverage
 from lilliput.train.machine import Machine
 from lilliput.train.metrics_file import LIVE
+from lilliput.train.trainable import Trainable
 
-Measure = Callable[[LanguageModel], dict[str, float]]
+Measure = Callable[[ObjectiveModule, str], dict[str, float | None]]
+"""Held-out numbers by corpus from an objective and the name of its headline; None where it has none."""
 
-MOST = 65_536
+MAX_POSITIONS = 65_536
 """Positions measured of each corpus, always the same ones: a glance during training, not the released score."""
 
 
-def make_validator(tokens: Mapping[str, Shards | PackedChats], length: int, machine: Machine) -> Measure:
-    """A function that measures a model on the held-out side of each corpus, by name.
+def make_validator(
+    tokens: Mapping[str, Shards | PackedChats], length: int, machine: Machine, positions: int = MAX_POSITIONS
+) -> Measure:
+    """Return a function that measures an objective on the held-out side of each corpus, by name.
+
+    Args:
+        tokens: opened token files by corpus.
+        length: positions of a row of text.
+        machine: whose precision and batches.
+        positions: measured of each corpus at most.
 
     Raises:
         DataError: a corpus holds nothing out.
@@ -38,43 +48,55 @@ def make_validator(tokens: Mapping[str, Shards | PackedChats], length: int, mach
                 hint="hold out more (--set split.share=0.2), or other documents (--set split.salt=2)",
             )
 
-    def measure(model: LanguageModel) -> dict[str, float]:
+    def measure(objective: ObjectiveModule, headline: str) -> dict[str, float | None]:
         return {
-            name: nats_per_answer_token(model, opened, machine)
-            if isinstance(opened, PackedChats)
-            else bits_per_byte(model, opened, length, machine)
+            name: heldout_headline(objective, headline, opened, length, machine, positions)
             for name, opened in tokens.items()
         }
 
     return measure
 
 
-def validate_ema_and_live(measure: Measure, model: LanguageModel, average: Average | NoAverage) -> dict[str, float]:
-    """Numbers of the averaged weights, and those of live ones as `<corpus>/live`; alone where there is no average."""
-    live = {f"{name}{LIVE}": value for name, value in measure(model).items()} if average.tensors else {}
-    with average.swapped_in(model):
-        return measure(model) | live
+def validate_ema_and_live(
+    measure: Callable[[], dict[str, float | None]], trainable: Trainable, average: Average | NoAverage
+) -> dict[str, float | None]:
+    """Return numbers of the averaged weights, and of live ones as `<corpus>/live`; alone where there is no average."""
+    live = {f"{name}{LIVE}": value for name, value in measure().items()} if average.tensors else {}
+    with average.swapped_in(trainable):
+        return measure() | live
 
 
-def bits_per_byte(model: LanguageModel, shards: Shards, length: int, machine: Machine, most: int = MOST) -> float:
-    """Nats of every held-out token over ln 2, over the text's UTF-8 bytes (in proportion, where not all are measured).
+def heldout_headline(
+    objective: ObjectiveModule,
+    headline: str,
+    opened: Shards | PackedChats,
+    length: int,
+    machine: Machine,
+    positions: int = MAX_POSITIONS,
+) -> float | None:
+    """Return the headline's mean over held-out targets; for cross-entropy on text, its bits per byte.
 
     Every token is predicted once, from the tokens of its own document that its row of `length` positions holds.
     """
-    side = shards.index["sides"]["heldout"]
-    rows = islice(shards.rows("heldout", length), max(1, most // length))
-    nats, tokens = total_loss(model, _row_batches(rows, machine.held_out_rows(length), shards.end), machine)
-    # The very first token of the stream has nothing before it and is no target.
-    return nats / math.log(2) / (side["bytes"] * tokens / (side["tokens"] - 1))
+    if isinstance(opened, PackedChats):
+        total = total_headline(objective, _chat_batches(opened, machine, positions), machine)
+    else:
+        rows = islice(opened.rows("heldout", length), max(1, positions // length))
+        total = total_headline(objective, _row_batches(rows, machine.held_out_rows(length), opened.end), machine)
+    if total is None:
+        return None
+    value, weight = total
+    if headline != CROSS_ENTROPY or isinstance(opened, PackedChats):
+        return value / weight
+    side = opened.index["sides"]["heldout"]
+    # In proportion, where not all bytes are measured. The first token of the stream has nothing before it: no target.
+    return value / math.log(2) / (side["bytes"] * weight / (side["tokens"] - 1))
 
 
-def nats_per_answer_token(model: LanguageModel, chats: PackedChats, machine: Machine) -> float:
-    """Mean cross-entropy of the tokens that the assistant answers for."""
-    rows = range(min(chats.count("heldout"), max(1, MOST // chats.length)))
+def _chat_batches(chats: PackedChats, machine: Machine, positions: int) -> Iterator[Batch]:
+    rows = range(min(chats.count("heldout"), max(1, positions // chats.length)))
     size = machine.held_out_rows(chats.length)
-    batches = (chats.take("heldout", list(rows[start : start + size])) for start in range(0, len(rows), size))
-    nats, tokens = total_loss(model, batches, machine)
-    return nats / tokens
+    return (chats.take("heldout", list(rows[start : start + size])) for start in range(0, len(rows), size))
 
 
 def _row_batches(rows: Iterator[tuple[np.ndarray, np.ndarray]], size: int, end: int) -> Iterator[Batch]:
@@ -88,22 +110,17 @@ def _row_batches(rows: Iterator[tuple[np.ndarray, np.ndarray]], size: int, end: 
         )
 
 
-def total_loss(model: LanguageModel, batches: Iterator[Batch], machine: Machine) -> tuple[float, float]:
-    """Summed cross-entropy in nats, and summed weight, of all targets."""
-    nats = tokens = 0.0
+def total_headline(
+    objective: ObjectiveModule, batches: Iterator[Batch], machine: Machine
+) -> tuple[float, float] | None:
+    """Return the headline summed over all targets, and their weight; None where the objective defines none."""
+    total = weight = 0.0
     for batch in batches:
-        here = batch.to(machine.device)
         # Eager: compiling layers again for other shapes would take longer than measuring.
         with torch.no_grad(), machine.cast(), torch.compiler.set_stance("force_eager"):
-            x = model.embed(here.tokens[:, :-1, None])
-            hidden = model.forward_layers(x, document_ids=here.document_ids[:, :-1])
-            charges = fused_linear_cross_entropy(
-                model.norm(hidden),
-                model.head_weight,
-                here.tokens[:, 1:, None],
-                here.weight[:, 1:, None],
-                softcap=model.spec.logit_softcap,
-            )
-        nats += float(charges.loss.cpu().double().sum())  # MPS has no fp64
-        tokens += float(batch.weight[:, 1:].sum())
-    return nats, tokens
+            found = objective.evaluate(batch.to(machine.device))
+        if found is None:
+            return None
+        total += float(found[0])
+        weight += float(found[1])
+    return total, weight

@@ -13,7 +13,8 @@ from lilliput.growth.add_tokens import AddTokens
 from lilliput.growth.growth import Lineage
 from lilliput.growth.use_ema import UseEma
 from lilliput.objectives.next_token import NextToken
-from lilliput.objectives.objective import bags, step_generator, target_weight_sum
+from lilliput.objectives.noise import Noise
+from lilliput.objectives.objective import Parts, bags
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.ema import Ema, NoEma
@@ -21,8 +22,6 @@ from lilliput.optim.optimizer import load_state_tensors, set_multiplier, state_t
 from lilliput.optim.roles import Role, roles
 from lilliput.tokenizer.bpe import BPE
 from lilliput.tokenizer.chatml import CHATML
-
-CPU = torch.device("cpu")
 
 
 def batch(rows=3, length=9, weights=None):
@@ -38,8 +37,8 @@ def model(request):
 
 
 def losses(objective, model, one, total=None):
-    module = objective.build(model)
-    return module(one, total or target_weight_sum(one, objective.tokens_per_position), step_generator(0, 0, CPU))
+    module = Parts.of_phase([objective], model, seed=0)[0]
+    return module(one, total or objective.denominator(one), 0, torch.zeros(()), Noise("cpu"))
 
 
 def test_a_bag_of_one_is_next_token_cross_entropy(model):
@@ -64,7 +63,7 @@ def test_micro_batches_add_up_to_the_step(model):
     weight = torch.rand(4, 9)
     whole = batch(rows=4, weights=weight)
     objective = NextToken(terms=(CrossEntropy(), ZLoss(weight=1e-2)))
-    total = target_weight_sum(whole, 1)
+    total = objective.denominator(whole)
     parts = [
         Batch(tokens=whole.tokens[rows], weight=whole.weight[rows], document_ids=whole.document_ids[rows])
         for rows in (slice(0, 1), slice(1, 4))
@@ -116,7 +115,7 @@ def test_a_bag_across_two_documents_is_nobodys_target(model):
     document_ids = torch.tensor([[0, 1, 1]])  # that of each input bag's last token
     logits = model.logits(model.forward_layers(model.embed(inputs), document_ids=document_ids))
     kept = [F.cross_entropy(logits[0, 1:], targets[0, 1:, place]) for place in range(2)]
-    total = target_weight_sum(crossing, 2)
+    total = NextToken(bag=2).denominator(crossing)
     assert torch.allclose(losses(NextToken(bag=2), model, crossing).loss, sum(kept) / 2 * (4 / total), atol=1e-12)
 
 
@@ -172,14 +171,14 @@ def test_the_average_follows_its_formula():
     first = model.norm.weight.detach().clone()
     with torch.no_grad():
         model.norm.weight.fill_(3.0)
-    average.update(model, step=1)
+    average.update(dict(model.named_parameters()), step=1)
     decay = min(0.5, 2 / 11)
     expected = decay * first + (1 - decay) * 3.0
     assert torch.allclose(average.tensors["norm.weight"], expected)
     with average.swapped_in(model):
         assert torch.allclose(model.norm.weight, expected)
     assert torch.equal(model.norm.weight, torch.full_like(first, 3.0))
-    average.update(model, step=1_000)
+    average.update(dict(model.named_parameters()), step=1_000)
     assert torch.allclose(average.tensors["norm.weight"], 0.5 * expected + 0.5 * 3.0), "the warm-up is over"
     with NoEma().build(model).swapped_in(model):
         assert torch.equal(model.norm.weight, torch.full_like(first, 3.0))

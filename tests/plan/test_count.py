@@ -129,7 +129,7 @@ def trained(phase, spec):
     logits = model(torch.randint(spec.vocab, (2, 9)))
     logits.square().mean().backward()
     optimizer.step()
-    average.update(model, 1)
+    average.update(dict(model.named_parameters()), 1)
     return model, optimizer, average
 
 

@@ -199,7 +199,7 @@ def test_on_cuda_steps_cost_what_training_takes(tmp_path, rows):
             folder=tmp_path / "checkpoints",
             seed=0,
             watch=lambda step: watch,
-            measure=lambda model: {},
+            measure=lambda *_: {},
             report=silently,
         )
     peak = torch.cuda.max_memory_allocated() - before

@@ -146,7 +146,7 @@ def test_other_errors_are_no_lack_of_memory(shards, tmp_path, monkeypatch):  # n
 
 
 def test_a_measurement_is_taken_again(shards, tmp_path, monkeypatch):  # noqa: F811
-    sum_, calls = validation.total_loss, iter(range(100))
+    sum_, calls = validation.total_headline, iter(range(100))
 
     def once(*arguments):
         if next(calls) == 1:
@@ -155,7 +155,7 @@ def test_a_measurement_is_taken_again(shards, tmp_path, monkeypatch):  # noqa: F
 
     phase = tiny.pretraining(steps=4, measure_every=Steps(2))
     straight, _, metrics = train(shards, tmp_path / "straight", phase=phase)
-    monkeypatch.setattr(validation, "total_loss", once)
+    monkeypatch.setattr(validation, "total_headline", once)
     model, _, others = train(shards, tmp_path / "again", phase=phase)
     measured = [[line for line in lines if "texts" in line] for lines in (metrics, others)]
     assert same(straight, model) and measured[0] == measured[1]
@@ -165,7 +165,7 @@ def test_a_measurement_that_cannot_be_taken_says_so(shards, tmp_path, monkeypatc
     def never(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(validation, "total_loss", never)
+    monkeypatch.setattr(validation, "total_headline", never)
     with pytest.raises(MachineError, match="memory ran out, not in a pass over rows") as error:
         train(shards, tmp_path, phase=tiny.pretraining(steps=4))
     assert "`positions`" in error.value.hint and "phase 'pretrain'" in error.value.where

@@ -12,7 +12,8 @@ from train.test_loop import MACHINE, Interrupted, same, shards, train  # noqa: F
 from lilliput.base.errors import DivergenceError
 from lilliput.data.batch import Batch
 from lilliput.objectives.next_token import NextToken
-from lilliput.objectives.objective import target_weight_sum
+from lilliput.objectives.noise import Noise
+from lilliput.objectives.objective import Parts
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.ops import linear
 from lilliput.optim.adamw import AdamW
@@ -35,7 +36,9 @@ def batch():
 
 def loss(model, terms=(CrossEntropy(), ZLoss())):
     one = batch()
-    return NextToken(terms=terms).build(model)(one, target_weight_sum(one, 1), torch.Generator()).loss
+    objective = NextToken(terms=terms)
+    module = Parts.of_phase([objective], model, seed=0)[0]
+    return module(one, objective.denominator(one), 0, torch.zeros(()), Noise("cpu")).loss
 
 
 def scaled_by(scale, model):

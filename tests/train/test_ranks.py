@@ -11,6 +11,7 @@ from multiprocessing.connection import wait
 import pytest
 import tiny
 import torch
+from foreign_objective import Halves
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -19,13 +20,14 @@ from lilliput.base.files import read_json
 from lilliput.more_tokens import with_more_tokens
 from lilliput.recipe import load_machine
 from lilliput.run import pipeline
-from lilliput.train import all_reduce
-from lilliput.train.all_reduce import AllReduce
+from lilliput.train import gradient_buckets
+from lilliput.train.all_reduce import AllRanks, AllReduce
 from lilliput.train.forward_backward import Eager
 from lilliput.train.machine import Machine
 from lilliput.train.metrics_file import read_metrics
 from lilliput.train.metrics_log import MetricsLogger
 from lilliput.train.micro_batches import read_rows
+from lilliput.train.phase import Stage
 from lilliput.train.rollback import read_incidents
 
 ONE = Machine(device="cpu", precision="fp32", threads=1, rows=2)
@@ -54,13 +56,13 @@ def worker(work, run, machine, rank, port, make, killed_after, signalled_after, 
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
-    seen, add, exchanged = MetricsLogger.log_step, all_reduce.added, []
+    seen, send, exchanged = MetricsLogger.log_step, gradient_buckets._send, []
     differentiate, passes = Eager.differentiate, iter(range(1_000))
 
-    def narrowly(self, stage, batch, *arguments):
+    def narrowly(self, inputs, batch, *arguments):
         if rank == 1 and next(passes) >= narrow and len(batch.tokens) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return differentiate(self, stage, batch, *arguments)
+        return differentiate(self, inputs, batch, *arguments)
 
     def see(self, step, *numbers):
         seen(self, step, *numbers)
@@ -69,13 +71,13 @@ def worker(work, run, machine, rank, port, make, killed_after, signalled_after, 
         if step == signalled_after:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def added(group, bucket):
+    def counted(bucket):
         if rank == 1 and len(exchanged) + 1 == struck_at:
-            bucket.buffer().fill_(torch.inf)
-        exchanged.append(bucket.buffer().numel())
-        return add(group, bucket)
+            bucket.parameters[0].grad.fill_(torch.inf)
+        exchanged.append(bucket.flat.numel())
+        return send(bucket)
 
-    MetricsLogger.log_step, all_reduce.added = see, added
+    MetricsLogger.log_step, gradient_buckets._send = see, counted
     if narrow is not None:
         Eager.differentiate = narrowly
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(143))
@@ -177,6 +179,25 @@ def test_two_workers_train_what_one_does_and_exchange_once_a_step(straight, two)
     assert numbers(straight / "two", 99) == pytest.approx(numbers(straight / "one", 99), rel=1e-5)
 
 
+def halves(work):
+    """Pretraining on an objective that owns parameters, draws noise and trains half of the layers a step."""
+    first = recipe(work).timeline[0]
+    return replace(recipe(work), timeline=(replace(first, stages=(Stage(share=1.0, objective=Halves()),)),))
+
+
+def test_two_ranks_draw_and_train_what_one_does(straight):
+    """Only what a variant trains is exchanged, and each row has the noise that it has on one rank."""
+    exchanged = together(straight, straight / "halves", make=halves)
+    pipeline.train(halves(straight), straight / "halves alone", ONE, Console(file=StringIO()))
+    ours, theirs = (
+        load_file(straight / run / PRETRAIN / "final/weights.safetensors") for run in ("halves", "halves alone")
+    )
+    assert max(float((value - theirs[name]).abs().max()) for name, value in ours.items()) < 1e-5
+    whole = sum(value.numel() for value in ours.values())
+    assert exchanged[0] == exchanged[1] and all(0 < sent < 0.7 * whole for sent in exchanged[0])
+    assert numbers(straight / "halves", 6)[1:] == pytest.approx(numbers(straight / "halves alone", 6)[1:], rel=1e-4)
+
+
 @pytest.mark.slow
 def test_two_workers_go_on_before_a_decay_and_one_is_killed_there(straight):
     """They begin with the same state, each from the disk, and again after a kill in the second phase."""
@@ -253,7 +274,7 @@ def test_gradients_may_travel_in_half_the_bytes(straight, two, narrow, tolerance
 
 
 def test_gradients_do_not_travel_in_what_nobody_knows():
-    with pytest.raises(RecipeError, match="compress cannot be 'int8'"):
+    with pytest.raises(RecipeError, match="gradient_dtype cannot be 'int8'"):
         AllReduce(gradient_dtype="int8")
 
 
@@ -268,7 +289,8 @@ def test_workers_that_are_not_there_are_missed(straight, monkeypatch):
 
 
 def test_rows_are_shared_in_their_order():
-    assert Machine(rows=2).worker_micro_batches(8, 100, 2) == [(0, 2), (0, 2), (1, 2), (1, 2)]
-    assert Machine(rows=4).worker_micro_batches(5, 100, 2) == [(0, 3), (1, 2)]
-    with pytest.raises(MachineError, match="a step of 1 rows cannot be shared by 2 workers"):
-        Machine().worker_micro_batches(1, 100, 2)
+    ranks = AllRanks.__new__(AllRanks)
+    ranks.count = 2
+    assert ranks.rows(0, 8) == [(0, 4), (1, 4)] and ranks.rows(0, 5) == [(0, 3), (1, 2)]
+    with pytest.raises(MachineError, match="a step of 1 rows cannot be shared by 2 ranks"):
+        ranks.rows(0, 1)

@@ -133,11 +133,11 @@ def test_the_guard_changes_nothing_where_nothing_happens(shards, tmp_path):  # n
 def test_what_is_far_from_the_median_is_a_spike():
     detector = SpikeDetector(Guard(window=5, loss=10.0, norm=20.0), clip=1.0)
     for loss in (3.0, 3.2, 2.9, 9.0, 3.1):  # not even a jump, before it knows what is usual
-        assert detector.check(0, loss, 0.2) is None
-    assert "the loss jumped to 4.8, more than 4.65" in (detector.check(0, 4.8, 0.2) or ""), "3.1 + 10 * 0.155"
-    assert detector.check(0, 3.1, 0.9) is None, "a norm that is not even clipped is no spike"
-    assert "the gradient norm jumped to 1.1" in (detector.check(0, 3.1, 1.1) or "")
-    assert detector.check(1, 30.0, 1.1) is None, "another stage has other losses"
+        assert detector.check(0, 0, loss, 0.2) is None
+    assert "the loss jumped to 4.8, more than 4.65" in (detector.check(0, 0, 4.8, 0.2) or ""), "3.1 + 10 * 0.155"
+    assert detector.check(0, 0, 3.1, 0.9) is None, "a norm that is not even clipped is no spike"
+    assert "the gradient norm jumped to 1.1" in (detector.check(0, 0, 3.1, 1.1) or "")
+    assert detector.check(1, 0, 30.0, 1.1) is None, "another stage has other losses"
     other = SpikeDetector(Guard(window=5), clip=1.0)
     other.load(detector.tensors())
     assert all(torch.equal(value, other.tensors()[name]) for name, value in detector.tensors().items())

@@ -10,11 +10,11 @@ The ranges of the blocks hold equal probability; the first block in order of pro
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
-from torch import Tensor
+from torch import nn
 
 from lilliput.base.errors import RecipeError
 from lilliput.model import LanguageModel
+from lilliput.objectives.objective import Parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +56,7 @@ class DiffusionBlocks:
         if self.conditioning not in ("none", "add"):
             raise RecipeError(f"there is no conditioning {self.conditioning!r}", where=where, hint="one of none, add")
 
-    def __call__(
-        self, model: LanguageModel, x: Tensor, targets: Tensor, document_ids: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def build(self, model: LanguageModel, parts: Parts) -> nn.Module:
         raise RecipeError(
             f"{self.not_implemented}, is not built",
             where="DiffusionBlocks",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lilliput.base.errors import LilliputError
+from lilliput.train.metrics_file import HEADLINE
 
 LOGGERS = ("tensorboard", "trackio", "wandb")
 """Names of packages, of extras of Lilliput, and of the modules beside this one."""
@@ -76,8 +77,9 @@ class LoggerGroup:
 
     def log(self, line: Mapping[str, Any]) -> None:
         """A line of `metrics.jsonl`."""
-        numbers = {name: value for name, value in line.items() if name not in ("step", "heldout")}
-        numbers |= {f"heldout/{name}": value for name, value in line.get("heldout", {}).items()}
+        numbers = {name: value for name, value in line.items() if name not in ("step", HEADLINE, "heldout")}
+        held_out = line.get("heldout", {}).items()
+        numbers |= {f"heldout/{name}": value for name, value in held_out if value is not None}
         for name in list(self._sinks):
             self._try(name, lambda name: self._sinks[name].log(int(line["step"]), numbers))
 
