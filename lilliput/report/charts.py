@@ -1,29 +1,121 @@
-"""A chart as the page draws it: curves become paths in a square of 1000 x 1000 that the page stretches."""
+"""Charts: series of points over two axes, placed in percent of a square that is stretched to fit.
+
+`chart.html.jinja` draws a chart on a page, `chart_png.py` as a picture. Where a point lies, which ticks there are and
+how they are labeled is decided here for both.
+"""
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
-from lilliput.report.scale import Scale, labels, scale_over, short
-
-SIDE = 1000
-COLOURS = 8
-"""Of the page's style."""
+FARTHEST = 1_000.0
+"""Percent outside of the square at most; a browser would lose precision farther out."""
+TICKS = 5
+"""About so many on an axis of a page."""
+UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
-    """One line of a chart."""
+class Scale:
+    """The range of an axis, from `low` to `high`; both above 0 if it is logarithmic."""
+
+    low: float
+    high: float
+    logarithmic: bool = False
+
+    def place(self, value: float) -> float:
+        """Where a value lies: 0 at the low end, 1 at the high one, outside of it beyond; finite for any value."""
+        if self.logarithmic:
+            value = max(value, self.low * 1e-6)
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+    def ticks(self, about: int = TICKS) -> list[float]:
+        """Round values within the range, in order, about so many."""
+        powers = self._powers(about) if self.logarithmic else []
+        if len(powers) >= 3:
+            return powers
+        step = _round((self.high - self.low) / about)
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return [number * step for number in range(first, last + 1)]
+
+    def _powers(self, about: int) -> list[float]:
+        decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        for digits in ((1,), (1, 3), (1, 2, 5)):
+            found = [digit * 10.0**decade for decade in decades for digit in digits]
+            found = [value for value in found if self.low <= value <= self.high]
+            if len(found) >= 3:
+                break
+        return found[:: max(1, math.ceil(len(found) / (about + 2)))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """What a chart is drawn over, and how its range follows from the values."""
+
+    label: str
+    logarithmic: bool = False
+    from_zero: bool = False
+    room: float = 0.06
+    """Share of the values' range that stays free beyond them, if the axis is not logarithmic."""
+    includes: Sequence[float] = ()
+    """Values that it has room for, besides those of the series."""
+    skips: float = 0.0
+    """Share of the other axis at whose beginning values need no room: the first steps would flatten the rest."""
+    names: Mapping[float, str] | None = None
+    """The ticks and their labels; by default round numbers."""
+
+    def scale(self, values: Iterable[float]) -> Scale:
+        """The range with room for all of these values that are finite (and above 0 on a logarithmic axis)."""
+        good = [
+            value for value in (*values, *self.includes) if math.isfinite(value) and (value > 0 or not self.logarithmic)
+        ]
+        low, high = (min(good), max(good)) if good else (1.0, 10.0)
+        if self.logarithmic:
+            room = max((high / low) ** 0.05, 1.1)
+            return Scale(low=low / room, high=high * room, logarithmic=True)
+        low = min(low, 0.0) if self.from_zero else low
+        room = self.room * (high - low) if low < high else 0.05 * abs(high) or 1.0
+        return Scale(low=low if self.from_zero else low - room, high=high + room)
+
+    def ticks(self, scale: Scale, about: int) -> list[tuple[float, str]]:
+        """The ticks with their labels."""
+        if self.names is not None:
+            return list(self.names.items())
+        ticks = scale.ticks(about)
+        return list(zip(ticks, tick_labels(ticks), strict=True))
+
+
+TOKENS = Axis(label="text tokens", from_zero=True, room=0.015)
+"""What curves of training are drawn over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """Points of one color."""
 
     name: str
+    """Without one it is not in the legend."""
     x: Sequence[float]
     y: Sequence[float]
-    steps: Sequence[int]
-    """Optimizer steps behind each point, for the read-out."""
+    steps: Sequence[int] = ()
+    """Optimizer steps behind each point, for the read-out of a page."""
+    color: int = 0
+    """A number; the page and the picture have eight colors each."""
     style: str = "line"
-    """`line`, `faint` for single steps behind their mean, `dots` for rare measurements, `dashed` for their likes."""
+    """`line`, `faint` for single steps behind their mean, `dots` for rare measurements, `dashed` for their likes; in a
+    picture also `single` for dots without a line, and `seeds` for small ones."""
+    half_widths: Sequence[float] = ()
+    """Of an interval around each y; only a picture shows them."""
+    shift: float = 0.0
+    """Share of the x axis by which the points are moved, to be seen beside others at the same x."""
+
+    @property
+    def last(self) -> str:
+        """The last value, as the legend says it."""
+        return short(self.y[-1]) if len(self.y) else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,113 +129,98 @@ class Mark:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """Curves over one axis."""
+    """Series over two axes."""
 
     key: str
     """Unique on a page."""
     title: str
-    unit: str
-    """Of y."""
-    curves: Sequence[Curve]
-    across: str = "text tokens"
-    """What x is."""
+    x: Axis = TOKENS
+    y: Axis
+    series: Sequence[Series]
     marks: Sequence[Mark] = ()
-    logarithmic: bool = False
-    from_zero: bool = False
-    steady: float = 0.0
-    """Share of x at the beginning that the y axis need not have room for: the first steps would flatten the rest."""
-    x_logarithmic: bool = False
-    end: float = 0.0
-    """The largest x at least."""
-    lines: Sequence[tuple[str, float]] = field(default_factory=tuple)
-    """Levels drawn across, by name."""
+    levels: Sequence[float] = ()
+    """Values of y that are drawn across."""
 
-    def drawn(self) -> dict[str, Any]:
-        """What the template needs: paths, ticks in percent, and the points for the read-out as JSON."""
-        x, y = self._scales()
-        return {
-            "key": self.key,
-            "title": self.title,
-            "unit": self.unit,
-            "across": self.across,
-            "logarithmic": self.logarithmic,
-            "curves": [
-                self._curve(curve, x, y, place) for place, curve in zip(self._colours(), self.curves, strict=True)
-            ],
-            "x_ticks": _ticks(x, flipped=False),
-            "y_ticks": _ticks(y, flipped=True),
-            "lines": [{"name": name, "at": SIDE * (1 - y.place(value))} for name, value in self.lines],
-            "marks": [
-                {"at": 100 * x.place(mark.x), "kind": mark.kind, "text": mark.text}
-                for mark in self.marks
-                if -0.001 <= x.place(mark.x) <= 1.001
-            ],
-            "data": self._data(x, y),
-        }
+    @cached_property
+    def scales(self) -> tuple[Scale, Scale]:
+        """The ranges of both axes."""
+        x = [value for series in self.series for value in series.x]
+        first = self.y.skips * max(x, default=0.0)
+        points = [point for series in self.series for point in zip(series.x, series.y, strict=True)]
+        return self.x.scale(x), self.y.scale([*(value for at, value in points if at >= first), *self.levels])
 
-    def _colours(self) -> list[int]:
-        """A colour a curve: a faint one has that of the next, which is its mean, a dashed one that of the last."""
-        own = [curve.style not in ("faint", "dashed") for curve in self.curves]
-        dashed = [curve.style == "dashed" for curve in self.curves]
-        return [(sum(own[:place]) - dashed[place]) % COLOURS for place in range(len(own))]
+    def left(self, x: float, shift: float = 0.0) -> float:
+        """Where x lies, in percent from the left."""
+        return _percent(self.scales[0].place(x) + shift)
 
-    def _scales(self) -> tuple[Scale, Scale]:
-        across = [value for curve in self.curves for value in curve.x]
-        end = max(across, default=1.0) if self.x_logarithmic else max(self.end, *across, 1.0)
-        x = scale_over(across, logarithmic=True) if self.x_logarithmic else Scale(low=0.0, high=1.015 * end or 1.0)
-        late = [
-            value
-            for curve in self.curves
-            for at, value in zip(curve.x, curve.y, strict=True)
-            if at >= self.steady * end
+    def top(self, y: float) -> float:
+        """Where y lies, in percent from the top."""
+        return _percent(1 - self.scales[1].place(y))
+
+    def points(self, series: Series) -> list[tuple[float, float]]:
+        """Where those points of a series lie that are finite, in percent from the left and from the top."""
+        return [
+            (self.left(x, series.shift), self.top(y))
+            for x, y in zip(series.x, series.y, strict=True)
+            if math.isfinite(y)
         ]
-        late += [value for _, value in self.lines]
-        return x, scale_over(late, logarithmic=self.logarithmic, from_zero=self.from_zero)
 
-    def _curve(self, curve: Curve, x: Scale, y: Scale, colour: int) -> dict[str, Any]:
+    def x_ticks(self, about: int = TICKS) -> list[tuple[float, str]]:
+        """The ticks of x in percent from the left, with their labels."""
+        return [(self.left(value), label) for value, label in self.x.ticks(self.scales[0], about)]
+
+    def y_ticks(self, about: int = TICKS) -> list[tuple[float, str]]:
+        """The ticks of y in percent from the top, with their labels."""
+        return [(self.top(value), label) for value, label in self.y.ticks(self.scales[1], about)]
+
+    @property
+    def data(self) -> str:
+        """The points and the range of x as JSON, for the read-out of a page."""
+        x = self.scales[0]
         points = [
-            (SIDE * x.place(at), SIDE * (1 - y.place(value)))
-            for at, value in zip(curve.x, curve.y, strict=True)
-            if math.isfinite(value)
+            {"x": list(map(_rounded, series.x)), "y": list(map(_rounded, series.y)), "step": list(series.steps)}
+            for series in self.series
         ]
-        line = "M" + "L".join(f"{at:.1f} {_within(value):.1f}" for at, value in points) if points else ""
-        dots = "".join(f"M{at:.1f} {_within(value):.1f}h0" for at, value in points) if curve.style == "dots" else ""
-        return {
-            "name": curve.name,
-            "style": curve.style,
-            "colour": colour,
-            "line": line,
-            "dots": dots,
-            "points": len(points),
-            "last": short(curve.y[-1]) if len(curve.y) else "",
-        }
-
-    def _data(self, x: Scale, y: Scale) -> str:
-        plain = {
-            "x": [x.low, x.high, x.logarithmic],
-            "y": [y.low, y.high, y.logarithmic],
-            "curves": [
-                {
-                    "name": curve.name,
-                    "x": [_rounded(value) for value in curve.x],
-                    "y": [_rounded(value) for value in curve.y],
-                    "step": list(curve.steps),
-                }
-                for curve in self.curves
-            ],
-        }
-        return json.dumps(plain, separators=(",", ":")).replace("<", "\\u003c")  # cannot end its element
+        plain = {"x": [x.low, x.high, x.logarithmic], "series": points}
+        return json.dumps(plain, separators=(",", ":"))
 
 
-def _ticks(scale: Scale, *, flipped: bool) -> list[dict[str, Any]]:
-    ticks = scale.ticks()
-    places = [100 * ((1 - scale.place(tick)) if flipped else scale.place(tick)) for tick in ticks]
-    return [{"at": round(place, 3), "label": label} for place, label in zip(places, labels(ticks), strict=True)]
+def tick_labels(ticks: Sequence[float]) -> list[str]:
+    """The ticks of one axis, written with as many digits as tell them apart and no more."""
+    for digits in range(1, 8):
+        texts = [short(tick, digits) for tick in ticks]
+        if len(set(texts)) == len(texts) and all(
+            math.isclose(_read(text), tick, rel_tol=1e-6, abs_tol=1e-12)
+            for text, tick in zip(texts, ticks, strict=True)
+        ):
+            return texts
+    return [short(tick, 4) for tick in ticks]
 
 
-def _within(value: float) -> float:
-    """Not so far outside of the picture that a browser would lose precision."""
-    return min(max(value, -10.0 * SIDE), 11.0 * SIDE)
+def short(value: float, digits: int = 4) -> str:
+    """A number to so many digits, thousands and more with a letter: `2.04`, `614k`, `1.23M`, `2e-05`."""
+    if not math.isfinite(value):
+        return str(value)
+    value = float(f"{value:.{digits}g}")
+    for size, letter in UNITS:
+        if abs(value) >= size:
+            return f"{float(f'{value / size:.{digits}g}'):.{max(digits, 4)}g}{letter}"
+    return f"{value:g}"
+
+
+def _read(text: str) -> float:
+    size = next((size for size, letter in UNITS if text.endswith(letter)), 1.0)
+    return float(text.rstrip("TBMk")) * size
+
+
+def _round(step: float) -> float:
+    """1, 2, 2.5 or 5 times a power of ten, near `step` and not below it."""
+    power = 10.0 ** math.floor(math.log10(step))
+    return next(digit * power for digit in (1, 2, 2.5, 5, 10) if digit * power >= step * (1 - 1e-9))
+
+
+def _percent(share: float) -> float:
+    return round(min(max(100 * share, -FARTHEST), FARTHEST), 2)
 
 
 def _rounded(value: float) -> float | None:

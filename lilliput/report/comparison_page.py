@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from lilliput.base.files import write_text
-from lilliput.report.charts import Chart, Curve
-from lilliput.report.comparison_table import headings, rows, says
+from lilliput.report.charts import Axis, Chart, Series
+from lilliput.report.comparison_table import levels, says
 from lilliput.report.page import render
 
 
@@ -16,11 +16,10 @@ def write_page(found: dict[str, Any], path: Path) -> None:
         "names": [run["name"] for run in found["runs"]],
         "says": says(found),
         "notes": found["notes"],
-        "headings": headings(found),
-        "rows": rows(found),
+        "table": levels(found),
         "charts": [
-            _chart(found, "tokens", "Over tokens", "text tokens").drawn(),
-            _chart(found, "seconds", "Over time", "seconds in training steps").drawn(),
+            _chart(found, "tokens", "Over tokens", "text tokens"),
+            _chart(found, "seconds", "Over time", "seconds in training steps"),
         ],
     }
     write_text(path, render("compare.html.jinja", facts))
@@ -30,18 +29,18 @@ def _chart(found: dict[str, Any], what: str, title: str, across: str) -> Chart:
     return Chart(
         key=what,
         title=title,
-        unit=f"held-out {found['corpus']}, {found['unit']}; log axis of {what}",
-        across=across,
-        curves=[
-            Curve(
+        x=Axis(label=across, logarithmic=True),
+        y=Axis(label=f"held-out {found['corpus']}, {found['unit']}; log axis of {what}"),
+        series=[
+            Series(
                 name=run["name"],
                 x=[point[what] for point in run["points"]],
                 y=[point["value"] for point in run["points"]],
                 steps=[point["step"] for point in run["points"]],
+                color=color,
                 style="dots",
             )
-            for run in found["runs"]
+            for color, run in enumerate(found["runs"])
         ],
-        lines=[("equal", other["levels"][0]["value"]) for other in found["against"]],
-        x_logarithmic=True,
+        levels=[other["levels"][0]["value"] for other in found["against"]],
     )

@@ -1,38 +1,37 @@
 """A comparison as a table and in sentences, for the page and for a terminal."""
 
+from collections.abc import Callable
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from rich.table import Table as TerminalTable
 
-from lilliput.report.page import duration
-from lilliput.report.scale import short
+from lilliput.base.text_units import duration
+from lilliput.report.charts import short
+from lilliput.report.table import Column, Table
 
 
-def table(found: dict[str, Any]) -> Table:
-    """The table for a terminal, of 80 columns at most: intervals stand below their ratios."""
+def table(found: dict[str, Any]) -> TerminalTable:
+    """The table for a terminal, of 80 columns at most."""
+    return levels(found).terminal()
+
+
+def levels(found: dict[str, Any]) -> Table:
+    """What was spent to equal bits per byte: intervals stand below their ratios.
+
+    Of two runs all levels, of more the lowest that each of them and the first came to, by the number of the other run.
+    """
     names = [f"{place}: {run['name']}" for place, run in enumerate(found["runs"], 1)]
-    made = Table(title="\n".join([f"held-out {found['corpus']}", *names]), title_justify="left")
-    made.box, made.pad_edge, made.collapse_padding = SIMPLE_HEAD, False, True
-    for heading in headings(found):
-        made.add_column(heading.replace(" ", "\n", 1), justify="right", no_wrap=True)
-    for row in rows(found):
-        made.add_row(*(cell.replace(" (", "\n(") for cell in row))
-    return made
-
-
-def headings(found: dict[str, Any]) -> list[str]:
-    """The first row of the table: of two runs by their numbers, of more with the number of the other run in front."""
-    if len(found["against"]) == 1:
-        return ["bits/byte", "tokens of 1", "tokens of 2", "ratio", "time of 1", "time of 2", "ratio"]
-    return ["run", "bits/byte", "tokens of 1", "its tokens", "ratio", "time of 1", "its time", "ratio"]
-
-
-def rows(found: dict[str, Any]) -> list[list[str]]:
-    """The others: of two runs all levels, of more the lowest that each of them and the first came to."""
-    if len(found["against"]) == 1:
-        return [_cells(level) for level in found["against"][0]["levels"]]
-    return [[str(place), *_cells(other["levels"][0])] for place, other in enumerate(found["against"], 2)]
+    first, *others = found["against"]
+    if others:
+        headings = ["run", "bits/byte", "tokens\nof 1", "its\ntokens", "ratio", "time\nof 1", "its\ntime", "ratio"]
+        rows = [[str(place), *_cells(other["levels"][0])] for place, other in enumerate(found["against"], 2)]
+    else:
+        headings = ["bits/byte", "tokens\nof 1", "tokens\nof 2", "ratio", "time\nof 1", "time\nof 2", "ratio"]
+        rows = [_cells(level) for level in first["levels"]]
+    return Table(
+        title="\n".join([f"held-out {found['corpus']}", *names]),
+        columns=[Column(name=name, cells=cells) for name, *cells in zip(headings, *rows, strict=True)],
+    )
 
 
 def says(found: dict[str, Any]) -> list[str]:
@@ -52,7 +51,7 @@ def _cells(level: dict[str, Any]) -> list[str]:
     ]
 
 
-def _spent(amount: float | None, shown: Any) -> str:
+def _spent(amount: float | None, shown: Callable[[float], str]) -> str:
     return "not seen" if amount is None else shown(amount)
 
 
@@ -62,4 +61,4 @@ def _ratio(found: dict[str, Any]) -> str:
     if found["interval"] is None:
         return f"{found['ratio']:.2f}"
     low, high = ("..." if end is None else f"{end:.2f}" for end in found["interval"])
-    return f"{found['ratio']:.2f} ({low}–{high})"
+    return f"{found['ratio']:.2f}\n({low}–{high})"

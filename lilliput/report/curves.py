@@ -1,16 +1,20 @@
 """From the metrics of a phase to its charts: which curves there are, in which units, and how long ones are thinned."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from statistics import fmean
+from typing import Any
 
-from lilliput.report.charts import Chart, Curve, Mark
+from lilliput.report.charts import TOKENS, Axis, Chart, Mark, Series
 from lilliput.report.records import PhaseRecord
 from lilliput.train.metrics_file import LIVE, WINDOW, Line
 
 MOST = 600
 """Points of a curve at most: longer ones have one for several steps, their mean, or the largest where peaks matter."""
+FIRST = 0.02
+"""Share of a phase whose losses need not fit into a chart: they would flatten the rest."""
 ROLES = "grad_norm/"
 SKIPS_SHOWN = 60
 """Marks of skipped steps at most, the last ones."""
@@ -27,56 +31,75 @@ def charts(key: str, phase: PhaseRecord, units: Mapping[str, str]) -> list[Chart
     steps = phase.steps
     if not steps:
         return []
-    marks, window = _marks(steps, phase.incidents), max(2, min(WINDOW, len(steps) // 20))
-    found = [
-        Chart(
-            key=f"{key}-loss",
-            title="Training loss",
-            unit="nats per target token",
-            curves=[
-                _curve(steps, "cross_entropy", "each step" if len(steps) <= MOST else "mean of each point", "faint"),
-                _smooth(steps, "cross_entropy", window),
-            ],
-            marks=marks,
-            steady=0.02,
-        ),
-        *_heldout(key, steps, phase.measured, units, marks),
-        Chart(
-            key=f"{key}-gradient",
-            title="Gradient norm",
-            unit="l2 norm before clipping, log axis",
-            curves=[
-                _curve(steps, name, "all" if name == "grad_norm" else name.removeprefix(ROLES), "line", max)
-                for name in ["grad_norm", *_names(steps, ROLES)]
-            ],
-            marks=marks,
-            logarithmic=True,
-        ),
-        Chart(
-            key=f"{key}-rate",
-            title="Learning rate",
-            unit="share of its peak",
-            curves=[_curve(steps, "lr", "all groups")],
-            marks=marks,
-            from_zero=True,
-        ),
-        Chart(
-            key=f"{key}-speed",
-            title="Throughput",
-            unit=f"tokens per second, mean of {WINDOW} steps",
-            curves=[_curve(steps, "tokens_per_second", "tokens per second")],
-            marks=marks,
-            from_zero=True,
-        ),
-        _scaled(key, steps, "peak_memory", "Memory", "GB, the most so far", marks, 1e-9),
-        _scaled(key, steps, "loss_scale", "Loss scale", "factor of the loss under fp16, log axis", marks),
-        _scaled(key, steps, "headroom", "Headroom", "65,504 over the largest activation, log axis", marks),
+    marks = _marks(steps, phase.incidents)
+
+    def chart(name: str, title: str, unit: str, series: list[Series], x: Axis = TOKENS, **axis: Any) -> Chart:
+        y = Axis(label=unit, **axis)
+        return Chart(key=f"{key}-{name}", title=title, x=x, y=y, series=series, marks=marks)
+
+    roles = [
+        _curve(steps, name, "all" if name == "grad_norm" else name.removeprefix(ROLES), summary=max, color=color)
+        for color, name in enumerate(["grad_norm", *_names(steps, ROLES)])
     ]
-    return [chart for chart in found if chart is not None and any(len(curve.x) for curve in chart.curves)]
+    memory = [_curve(steps, "peak_memory", "memory", summary=max, factor=1e-9)]
+    scale, headroom = (
+        [_curve(steps, name, name.replace("_", " "), summary=min)] for name in ("loss_scale", "headroom")
+    )
+    whole, heldout = replace(TOKENS, includes=[steps[-1]["tokens"]]), []
+    for place, (unit, names) in enumerate(_by_unit(phase.measured, units).items()):
+        name = f"heldout-{place}" if place else "heldout"
+        heldout.append(chart(name, "Held out", unit, heldout_curves(phase.measured, names), whole))
+    found = [
+        chart("loss", "Training loss", "nats per target token", loss_curves(steps), skips=FIRST),
+        *heldout,
+        chart("gradient", "Gradient norm", "l2 norm before clipping, log axis", roles, logarithmic=True),
+        chart("rate", "Learning rate", "share of its peak", [_curve(steps, "lr", "all groups")], from_zero=True),
+        chart(
+            "speed",
+            "Throughput",
+            f"tokens per second, mean of {WINDOW} steps",
+            [_curve(steps, "tokens_per_second", "tokens per second")],
+            from_zero=True,
+        ),
+        chart("peak-memory", "Memory", "GB, the most so far", memory, from_zero=True),
+        chart("loss-scale", "Loss scale", "factor of the loss under fp16, log axis", scale, logarithmic=True),
+        chart("headroom", "Headroom", "65,504 over the largest activation, log axis", headroom, logarithmic=True),
+    ]
+    return [chart for chart in found if any(len(series.x) for series in chart.series)]
+
+
+def loss_curves(steps: list[Line], across: str = "tokens", factor: float = 1.0) -> list[Series]:
+    """The training loss of each step, and its mean over the last ones, over another number of a step."""
+    window, name = max(2, min(WINDOW, len(steps) // 20)), "cross_entropy"
+    single = "each step" if len(steps) <= MOST else "mean of each point"
+    means, smoothed = f"mean of {window} steps", _smoothed(steps, name, window)
+    return [
+        _curve(steps, name, single, "faint", across=across, factor=factor),
+        _curve(smoothed, name, means, summary=_last, across=across, factor=factor),
+    ]
+
+
+def heldout_curves(measured: list[Line], names: Iterable[str], across: str = "tokens") -> list[Series]:
+    """Held-out numbers of these names over another one; those of live weights in the color of their average."""
+    found, colors = [], {}
+    for name in sorted(names):
+        corpus = name.removesuffix(LIVE)
+        here = [line for line in measured if name in line["heldout"]]
+        found.append(
+            Series(
+                name=corpus if name == corpus else f"{corpus}, live weights",
+                x=[line[across] for line in here],
+                y=[line["heldout"][name] for line in here],
+                steps=[line["step"] for line in here],
+                color=colors.setdefault(corpus, len(colors)),
+                style="dots" if name == corpus else "dashed",
+            )
+        )
+    return found
 
 
 def thin(values: Sequence[float], summary: Callable[[Sequence[float]], float], most: int = MOST) -> list[float]:
-    """At most `most` values, each of an equal run of neighbours; all as they are where they are few."""
+    """At most `most` values, each of an equal run of neighbors; all as they are where they are few."""
     if len(values) <= most:
         return list(values)
     bounds = [round(place * len(values) / most) for place in range(most + 1)]
@@ -88,77 +111,40 @@ def _curve(
     name: str,
     shown: str,
     style: str = "line",
+    *,
     summary: Callable[[Sequence[float]], float] = fmean,
+    across: str = "tokens",
     factor: float = 1.0,
-) -> Curve:
+    color: int = 0,
+) -> Series:
+    """A number of those steps that have it over another one, thinned."""
     here = [line for line in steps if name in line]
-    return Curve(
+    return Series(
         name=shown,
-        x=thin([line["tokens"] for line in here], _last),
+        x=thin([line[across] for line in here], _last),
         y=thin([line[name] * factor for line in here], summary),
         steps=[int(step) for step in thin([line["step"] for line in here], _last)],
+        color=color,
         style=style,
     )
 
 
-def _smooth(steps: list[Line], name: str, window: int) -> Curve:
-    """The mean of the last `window` steps at each."""
-    values, total, means = [line[name] for line in steps], 0.0, []
-    for place, value in enumerate(values):
-        total += value - (values[place - window] if place >= window else 0.0)
-        means.append(total / min(place + 1, window))
-    smoothed = [line | {name: mean} for line, mean in zip(steps, means, strict=True)]
-    return _curve(smoothed, name, f"mean of {window} steps", summary=_last)
-
-
-def _heldout(
-    key: str, steps: list[Line], measured: list[Line], units: Mapping[str, str], marks: list[Mark]
-) -> list[Chart]:
-    """A chart for each unit, with every corpus that is measured in it."""
-    names = {name: None for line in measured for name in line["heldout"]}
-    found = []
-    for unit in dict.fromkeys(units.get(name.removesuffix(LIVE), "") for name in names):
-        here = sorted(name for name in names if units.get(name.removesuffix(LIVE), "") == unit)  # averages first
-        curves = []
-        for name in here:
-            points = [line for line in measured if name in line["heldout"]]
-            curves.append(
-                Curve(
-                    name=f"{name.removesuffix(LIVE)}, live weights" if name.endswith(LIVE) else name,
-                    x=[line["tokens"] for line in points],
-                    y=[line["heldout"][name] for line in points],
-                    steps=[line["step"] for line in points],
-                    style="dashed" if name.endswith(LIVE) else "dots",
-                )
-            )
-        number = f"-{len(found)}" if found else ""
-        found.append(
-            Chart(
-                key=f"{key}-heldout{number}",
-                title="Held out",
-                unit=unit,
-                curves=curves,
-                marks=marks,
-                end=steps[-1]["tokens"],
-            )
-        )
+def _smoothed(steps: list[Line], name: str, window: int) -> list[Line]:
+    """The steps with the mean of the last `window` ones at each."""
+    total, found = 0.0, []
+    for place, line in enumerate(steps):
+        total += line[name] - (steps[place - window][name] if place >= window else 0.0)
+        found.append(line | {name: total / min(place + 1, window)})
     return found
 
 
-def _scaled(
-    key: str, steps: list[Line], name: str, title: str, unit: str, marks: list[Mark], factor: float = 1.0
-) -> Chart:
-    logarithmic = "log axis" in unit
-    curves = [_curve(steps, name, title.lower(), "line", min if logarithmic else max, factor)]
-    return Chart(
-        key=f"{key}-{name.replace('_', '-')}",
-        title=title,
-        unit=unit,
-        curves=curves,
-        marks=marks,
-        logarithmic=logarithmic,
-        from_zero=not logarithmic,
-    )
+def _by_unit(measured: list[Line], units: Mapping[str, str]) -> dict[str, list[str]]:
+    """The names of what was measured, by unit."""
+    found: dict[str, dict[str, None]] = {}
+    for line in measured:
+        for name in line["heldout"]:
+            found.setdefault(units.get(name.removesuffix(LIVE), ""), {})[name] = None
+    return {unit: list(names) for unit, names in found.items()}
 
 
 def _marks(steps: list[Line], incidents: list[Line]) -> list[Mark]:

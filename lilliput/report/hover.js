@@ -7,7 +7,7 @@ for (const figure of document.querySelectorAll(".chart")) {
   const [low, high, logarithmic] = data.x;
   const share = x => logarithmic ? Math.log(x / low) / Math.log(high / low) : (x - low) / (high - low);
   const value = s => logarithmic ? low * (high / low) ** s : low + s * (high - low);
-  const across = [...new Set(data.curves.flatMap(curve => curve.x))].sort((one, other) => one - other);
+  const across = [...new Set(data.series.flatMap(series => series.x))].sort((one, other) => one - other);
   const last = values.map(each => each.textContent);
   let place = -1;
 
@@ -28,11 +28,11 @@ for (const figure of document.querySelectorAll(".chart")) {
     cursor.hidden = false;
     cursor.style.left = 100 * share(x) + "%";
     let step = null;
-    data.curves.forEach((curve, number) => {
-      if (!curve.x.length) return;
-      const found = nearest(curve.x, x);
-      values[number].textContent = short(curve.y[found]);
-      if (curve.x[found] === x && curve.step.length) step = curve.step[found];
+    data.series.forEach((series, number) => {
+      if (!series.x.length) return;
+      const found = nearest(series.x, x);
+      values[number].textContent = short(series.y[found]);
+      if (series.x[found] === x && series.step.length) step = series.step[found];
     });
     at.textContent = (step === null ? "" : "step " + step.toLocaleString("en") + ", ") + short(x) + " " + figure.querySelector(".across").textContent;
   };

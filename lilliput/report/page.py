@@ -12,10 +12,11 @@ from lilliput.base.terminal import visible
 from lilliput.base.text_units import duration
 from lilliput.evals.suites import HELDOUT
 from lilliput.publish.lineage import outdated
+from lilliput.report.charts import short
 from lilliput.report.curves import charts
 from lilliput.report.recipe_outline import Outline
 from lilliput.report.records import HINT, TEXT, PhaseRecord, RunRecord, continued, read_run
-from lilliput.report.scale import short
+from lilliput.report.table import Column, Table
 from lilliput.train.metrics_file import WINDOW, Line, recent_loss, released
 
 REPORT = "report.html"
@@ -58,7 +59,7 @@ def _facts(run: RunRecord) -> dict[str, Any]:
         "folder": run.folder.name,
         "tiles": _tiles(run, trained),
         "phases": [
-            _phase(phase, number, units) | {"charts": _charts(drawn, number, units)}
+            _phase(phase, number, units) | {"charts": charts(f"{phase.name}-{number}", drawn, units)}
             for number, (phase, drawn) in enumerate(zip(run.phases, _continuous(run.phases), strict=True))
         ],
         "rows": _rows(run),
@@ -66,7 +67,7 @@ def _facts(run: RunRecord) -> dict[str, Any]:
             {
                 "name": name,
                 "outdated": outdated(run.folder, name),
-                "scores": [_score(score) for score in found["scores"]],
+                "scores": _scores(found["scores"]),
                 "samples": found["samples"],
             }
             for name, found in run.releases
@@ -80,10 +81,6 @@ def _continuous(phases: list[PhaseRecord]) -> list[PhaseRecord]:
     for phase in phases:
         found.append(continued(found[-1], phase) if phase.begins and phase.steps and found else phase)
     return found
-
-
-def _charts(phase: PhaseRecord, number: int, units: dict[str, str]) -> list[dict[str, Any]]:
-    return [chart.drawn() for chart in charts(f"{phase.name}-{number}", phase, units)]
 
 
 def _phase(phase: PhaseRecord, number: int, units: dict[str, str]) -> dict[str, Any]:
@@ -199,15 +196,19 @@ def _last_heldout(phase: PhaseRecord) -> dict[str, float]:
     return released(phase.measured[-1]) if phase.measured else {}
 
 
-def _score(score: dict[str, Any]) -> dict[str, str]:
-    def shown(value: float | None, digits: int = 4) -> str:
-        return "" if value is None else f"{value:.{digits}f}"
+def _scores(scores: list[dict[str, Any]]) -> Table:
+    def column(name: str, key: str, *, is_text: bool = False) -> Column:
+        values = [score[key] for score in scores]
+        cells = values if is_text else ["" if value is None else f"{value:.4f}" for value in values]
+        return Column(name=name, cells=cells, is_text=is_text)
 
-    return {
-        "task": score["task"],
-        "metric": score["metric"],
-        "value": shown(score["value"]),
-        "stderr": shown(score["stderr"]),
-        "chance": shown(score["chance"]),
-        "note": score["note"],
-    }
+    return Table(
+        columns=[
+            column("task", "task", is_text=True),
+            column("metric", "metric", is_text=True),
+            column("value", "value"),
+            column("± 1 s.e.", "stderr"),
+            column("chance", "chance"),
+            column("note", "note", is_text=True),
+        ]
+    )

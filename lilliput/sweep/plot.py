@@ -1,131 +1,91 @@
 """The result of a sweep as a picture."""
 
 import math
-from io import BytesIO
+from dataclasses import replace
 from itertools import pairwise
 from statistics import median_low
 from typing import Any
 
-from lilliput.report.loss_plot import lettering
+from lilliput.report.chart_png import chart_png
+from lilliput.report.charts import Axis, Chart, Series
 from lilliput.sweep.axes import label
+from lilliput.sweep.table import half_width, value_text
 
-DOTS = 150
-"""To an inch; 8 x 5.33 inches make 1200 x 800."""
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999933")
-"""Told apart by colour-blind eyes too (Okabe and Ito); markers differ besides."""
-MARKERS = "osD^vPX*"
+SIZE = 1200, 800
 APART = 0.012
 """Share of the axis between two lines at one place; the seeds are half of it beside their mean."""
+NARROW = 0.06
+"""Share of the axis below which two labels have no room beside each other."""
 
 
 def picture(found: dict[str, Any]) -> bytes:
     """A PNG of 1200 x 800: a line over one swept number, lines for a second field, or all settings in order."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib.figure import Figure
-
     paths = list(found["over"])
     measured = [setting for setting in found["settings"] if setting["mean"] is not None]
-    figure = Figure(figsize=(8, 800 / DOTS), dpi=DOTS, layout="constrained")
-    axes = figure.subplots()
     numeric = [path for path in paths if all(_is_number(setting["values"][path]) for setting in found["settings"])]
-    if numeric and len(paths) <= 2 and measured:
-        others = [path for path in paths if path != numeric[0]]
-        _lines(axes, measured, paths, numeric[0], others[0] if others else None)
-        axes.set_ylabel(lettering(_measure(found)))
-    else:
-        _dots(axes, measured)
-        axes.set_xlabel(lettering(_measure(found)))
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(lettering(_title(found)), loc="left", fontsize=11)
-    written = BytesIO()
-    figure.savefig(written, format="png", metadata={"Software": None})
-    return written.getvalue()
+    is_over_numbers = bool(numeric and len(paths) <= 2 and measured)
+    x, series = _lines(measured, paths, numeric[0]) if is_over_numbers else _ranking(measured)
+    y = Axis(label=_measure(found), includes=_ends(measured, _limit(measured)))
+    chart = Chart(key="sweep", title=_title(found), x=x, y=y, series=series)
+    if any(not 0 <= chart.top(end) <= 100 for end in _ends(measured)):
+        chart = replace(chart, title=f"{chart.title}; arrows: it goes on")
+    return chart_png(chart, *SIZE, sideways=not is_over_numbers)
 
 
-def _lines(axes: Any, settings: list[dict[str, Any]], paths: list[str], across: str, by: str | None) -> None:
+def _lines(settings: list[dict[str, Any]], paths: list[str], across: str) -> tuple[Axis, list[Series]]:
+    """A line over a number, for each value of the other field if there is one."""
+    by = next((path for path in paths if path != across), None)
     groups: dict[Any, list[dict[str, Any]]] = {}
-    limit = _limit(settings)
     for setting in settings:
-        groups.setdefault(None if by is None else setting["values"][by], []).append(setting)
-    places = sorted({setting["values"][across] for setting in settings})
-    if places[0] > 0 and places[-1] >= 10 * places[0]:
-        axes.set_xscale("log")
-    for number, (value, group) in enumerate(groups.items()):
+        groups.setdefault(by and setting["values"][by], []).append(setting)
+    series = []
+    for color, (value, group) in enumerate(groups.items()):
         group.sort(key=lambda setting: setting["values"][across])
-        shift = APART * (number - (len(groups) - 1) / 2)
-        x = [_beside(places, setting["values"][across], shift, axes.get_xscale()) for setting in group]
-        halves = [min(_half(setting), limit) for setting in group]
-        axes.errorbar(
-            x,
-            [setting["mean"] for setting in group],
-            yerr=halves,
-            color=COLOURS[number % len(COLOURS)],
-            marker=MARKERS[number % len(MARKERS)],
-            markersize=6,
-            capsize=4,
-            linewidth=1.5,
-            label=None if by is None else lettering(f"{label(by, paths)} = {_shown(value)}"),
+        series += _series(
+            group,
+            [setting["values"][across] for setting in group],
+            -APART / 2,
+            name=f"{label(by, paths)} = {value_text(value)}" if by else "",
+            color=color,
+            style="dots",
+            shift=APART * (color - (len(groups) - 1) / 2),
         )
-        for place, half, setting in zip(x, halves, group, strict=True):
-            if _half(setting) > limit:
-                ends = [setting["mean"] - half, setting["mean"] + half]
-                _arrows(axes, [place] * 2, ends, "v^", COLOURS[number % len(COLOURS)])
-        for setting in group:
-            place = _beside(places, setting["values"][across], shift - APART / 2, axes.get_xscale())
-            values = _seeds(setting)
-            axes.plot([place] * len(values), values, ".", color=COLOURS[number % len(COLOURS)], alpha=0.5)
-    if _fit(places, axes.get_xscale() == "log"):
-        axes.set_xticks(places, [_shown(place) for place in places])
-        axes.set_xticks([], minor=True)
-    axes.set_xlabel(lettering(across))
-    if by is not None:
-        axes.legend(frameon=False)
+    places = sorted({setting["values"][across] for setting in settings})
+    axis = Axis(label=across, logarithmic=places[0] > 0 and places[-1] >= 10 * places[0])
+    at = [axis.scale(places).place(place) for place in places]
+    fit = all(after - before > NARROW for before, after in pairwise(at))
+    return replace(axis, names={place: value_text(place) for place in places} if fit else None), series
 
 
-def _dots(axes: Any, settings: list[dict[str, Any]]) -> None:
-    """One line a setting, the best on top."""
-    ranked = sorted(settings, key=lambda setting: setting["mean"], reverse=True)
-    limit = _limit(settings)
-    below = min(0.2, 0.02 * len(ranked))
-    for place, setting in enumerate(ranked):
-        half, values = min(_half(setting), limit), _seeds(setting)
-        if _half(setting) > limit:
-            _arrows(axes, [setting["mean"] - half, setting["mean"] + half], [place] * 2, "<>", COLOURS[0])
-        axes.errorbar(setting["mean"], place, xerr=half, color=COLOURS[0], marker="o", markersize=6, capsize=4)
-        axes.plot(values, [place - below] * len(values), ".", color=COLOURS[0], alpha=0.5)
-    names = [lettering(setting["title"]) for setting in ranked]
-    axes.set_yticks(range(len(ranked)), names, fontsize=9 if len(ranked) < 25 else 6)
-    axes.set_ylim(-0.6, len(ranked) - 0.4)
+def _ranking(settings: list[dict[str, Any]]) -> tuple[Axis, list[Series]]:
+    """A place for each setting, the best first."""
+    ranked = sorted(settings, key=lambda setting: setting["mean"])
+    names = {float(place): setting["title"] for place, setting in enumerate(ranked)}
+    axis = Axis(label="", room=0.0, includes=[-0.6, len(ranked) - 0.4], names=names)
+    beside = min(APART, 0.2 / max(1, len(ranked)))
+    return axis, _series(ranked, list(names), beside, name="", style="single")
+
+
+def _series(settings: list[dict[str, Any]], x: list[float], beside: float, **look: Any) -> list[Series]:
+    """The means with their intervals, and the single values beside them."""
+    halves = list(map(_half, settings))
+    means = Series(x=x, y=[setting["mean"] for setting in settings], half_widths=halves, **look)
+    seeds = [(at, value) for at, setting in zip(x, settings, strict=True) for value in _seeds(setting)]
+    there, values = [at for at, _ in seeds], [value for _, value in seeds]
+    shift = means.shift + beside
+    return [means, replace(means, name="", x=there, y=values, half_widths=(), style="seeds", shift=shift)]
 
 
 def _limit(settings: list[dict[str, Any]]) -> float:
-    """The longest half of an interval that is drawn whole: a longer one would squeeze the others into a few dots."""
+    """The longest half of an interval that must fit: a longer one would squeeze the others into a few dots."""
     values = [value for setting in settings for value in (setting["mean"], *_seeds(setting))]
-    halves = [_half(setting) for setting in settings]
+    halves = list(map(_half, settings))
     return max(1.2 * (max(values) - min(values)), 3 * median_low(halves)) if values else 0.0
 
 
-def _arrows(axes: Any, x: list[float], y: list[float], markers: str, color: str) -> None:
-    """Both ends of an interval that goes on."""
-    for place, value, marker in zip(x, y, markers, strict=True):
-        axes.plot([place], [value], marker, color=color, markersize=7)
-
-
-def _beside(places: list[float], place: float, share: float, scale: str) -> float:
-    """A place moved by a share of the axis, so that marks at one place are seen side by side."""
-    if scale == "log":
-        return place * (places[-1] / places[0]) ** share
-    return place + share * (places[-1] - places[0])
-
-
-def _fit(places: list[float], logarithmic: bool) -> bool:
-    """Whether labels of all places have room."""
-    x = [math.log(place) if logarithmic else place for place in places]
-    gaps = [after - before for before, after in pairwise(x)]
-    return all(gap > 0.07 * (x[-1] - x[0]) for gap in gaps)
+def _ends(settings: list[dict[str, Any]], limit: float = math.inf) -> list[float]:
+    """Both ends of each interval, no farther from its mean than a limit."""
+    return [one["mean"] + side * min(_half(one), limit) for one in settings for side in (-1, 1)]
 
 
 def _seeds(setting: dict[str, Any]) -> list[float]:
@@ -135,7 +95,7 @@ def _seeds(setting: dict[str, Any]) -> list[float]:
 
 
 def _half(setting: dict[str, Any]) -> float:
-    return 0.0 if setting["interval"] is None else (setting["interval"][1] - setting["interval"][0]) / 2
+    return half_width(setting["interval"]) or 0.0
 
 
 def _measure(found: dict[str, Any]) -> str:
@@ -147,14 +107,8 @@ def _title(found: dict[str, Any]) -> str:
     seeds = len(found["seeds"])
     about = f"mean of {seeds} seeds, bars: 95% confidence intervals" if seeds > 1 else "one seed, no intervals"
     done = "" if found["finished"] == found["variants"] else f"; {found['finished']} of {found['variants']} variants"
-    measured = [setting for setting in found["settings"] if setting["mean"] is not None]
-    cut = "; arrows: it goes on" if any(_half(setting) > _limit(measured) for setting in measured) else ""
-    return f"{found['recipe']}: held-out {found['metric']['name']}\n{about}{cut}{done}"
+    return f"{found['recipe']}: held-out {found['metric']['name']}\n{about}{done}"
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

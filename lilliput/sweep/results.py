@@ -1,17 +1,24 @@
-"""The result of a sweep so far as one JSON value: a row a setting, compared with the best of them seed by seed."""
+"""The result of a sweep so far as one JSON value: a row a setting, compared with the best of them seed by seed.
+
+Means have Student's 95% confidence intervals over the seeds.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import stdev
+from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import Any
 
 from lilliput.base import __version__
 from lilliput.base.files import hash_of
 from lilliput.base.text_units import flops
 from lilliput.sweep.axes import SweepAxis, Variant
-from lilliput.sweep.interval import LEVEL, Estimate, estimate, seeds_to_tell, student_quantile
 from lilliput.sweep.metric import Metric, Outcome
 from lilliput.sweep.shared_data import text_of
+
+LEVEL = 0.95
+MOST = 100
+"""Seeds that anybody would train."""
 
 Costs = Mapping[str, Mapping[str, int]]
 _DIFFER = {
@@ -20,6 +27,25 @@ _DIFFER = {
     "operations": "do not cost the same",
 }
 """What is said of settings that differ in each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A mean, and how far the true one may lie from it."""
+
+    mean: float
+    half_width: float | None
+    """Of the confidence interval; None for one seed, which says nothing about the others."""
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Both ends, or None for one seed."""
+        return None if self.half_width is None else (self.mean - self.half_width, self.mean + self.half_width)
+
+    @property
+    def excludes_zero(self) -> bool | None:
+        """Whether zero lies outside of the interval; None where there is none."""
+        return None if self.half_width is None else abs(self.mean) > self.half_width
 
 
 def results(
@@ -83,13 +109,13 @@ def _setting(
 ) -> dict[str, Any]:
     seconds = [taken for one in group if (taken := outcomes[one.name].seconds) is not None]
     paired = [values[seed] - best[seed] for seed in values if seed in best] if best is not None else []
-    difference = estimate(paired) if paired else None
+    mean, difference = (estimate(found) if found else None for found in (list(values.values()), paired))
     return {
         "name": group[0].setting.name,
         "title": group[0].setting.title,
         "values": dict(group[0].setting.values),
-        "mean": None if not values else estimate(list(values.values())).mean,
-        "interval": None if not values else _ends(estimate(list(values.values()))),
+        "mean": mean and mean.mean,
+        "interval": mean and _ends(mean),
         "deviation": stdev(values.values()) if len(values) > 1 else None,
         "seeds": {str(one.seed): values.get(one.seed) for one in group},
         "difference": difference and {"mean": difference.mean, "interval": _ends(difference), "seeds": len(paired)},
@@ -105,7 +131,7 @@ def _setting(
 def _best(values: Mapping[str, Mapping[int, float]]) -> str | None:
     """A mean over fewer seeds is not compared while others have more."""
     most = max(len(seeds) for seeds in values.values())
-    whole = {name: estimate(list(seeds.values())).mean for name, seeds in values.items() if len(seeds) == most > 0}
+    whole = {name: fmean(seeds.values()) for name, seeds in values.items() if len(seeds) == most > 0}
     return min(whole, key=lambda name: whole[name]) if whole else None
 
 
@@ -152,3 +178,51 @@ def _changed_texts(variants: Sequence[Variant], outcomes: Mapping[str, Outcome])
         if texts and first.setdefault(hash_of(text_of(variant.recipe)), texts) != texts:
             return ["The text was edited while the sweep went on: not all variants were trained on the same tokens."]
     return []
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """The mean of independent values: mean +- t s / sqrt(n), with the sample's standard deviation s."""
+    count = len(values)
+    half = student_quantile(count - 1) * stdev(values) / math.sqrt(count) if count > 1 else None
+    return Estimate(mean=fmean(values), half_width=half)
+
+
+def seeds_to_tell(value: Estimate, count: int) -> int | None:
+    """How many seeds would tell a difference from zero if it and its deviation stay as they are.
+
+    Args:
+        value: of the differences.
+        count: how many they are.
+
+    Returns:
+        None where more than MOST are needed, or there is no interval.
+    """
+    if value.half_width is None:
+        return None
+    deviation = value.half_width * math.sqrt(count) / student_quantile(count - 1)
+    needed = (n for n in range(count, MOST + 1) if abs(value.mean) > student_quantile(n - 1) * deviation / math.sqrt(n))
+    return next(needed, None)
+
+
+def student_quantile(freedom: int, level: float = LEVEL) -> float:
+    """The t with P(|T| <= t) = level, for Student's T of `freedom` degrees of freedom.
+
+    By halving the angle theta with t = sqrt(freedom) tan(theta), in which the probability is a finite sum.
+    """
+    low, high = 0.0, math.pi / 2
+    for _ in range(80):  # more than the bits of a float
+        middle = (low + high) / 2
+        low, high = (middle, high) if _within(middle, freedom) < level else (low, middle)
+    return math.sqrt(freedom) * math.tan(low)
+
+
+def _within(theta: float, freedom: int) -> float:
+    """P(|T| <= sqrt(freedom) tan(theta)); Abramowitz and Stegun, 26.7.3 and 26.7.4."""
+    sine, cosine = math.sin(theta), math.cos(theta)
+    odd = freedom % 2
+    term = cosine if odd else 1.0
+    total = term if freedom > 1 else 0.0
+    for power in range(2 + odd, freedom - 1, 2):
+        term *= cosine**2 * (power - 1) / power
+        total += term
+    return 2 / math.pi * (theta + sine * total) if odd else sine * total

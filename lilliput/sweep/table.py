@@ -1,21 +1,18 @@
 """The result of a sweep as a table, in Markdown and in the terminal."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from rich import box
-from rich.table import Table
+from rich.table import Table as TerminalTable
 
 from lilliput.base.spec_text import is_written
 from lilliput.base.text_units import flops, number
 from lilliput.publish.card.markdown import prose
+from lilliput.report.table import Column, Table
 from lilliput.sweep.axes import label
 
-COLUMNS = (
-    *("mean ± 95%", "to best ± 95%", "verdict", "seeds", "parameters", "steps", "tokens", "FLOPs"),
-    "seconds",
-)
-WIDE = ("steps", "tokens", "seconds")
+WIDE = {"steps", "tokens", "seconds"}
 """Columns that a terminal has no room for; where budgets differ a note says so."""
 SHORT = {"parameters": "params"}
 """Headings in a terminal."""
@@ -36,33 +33,49 @@ def headline(found: dict[str, Any]) -> str:
 
 def markdown(found: dict[str, Any]) -> str:
     """The whole of `table.md`."""
-    names = [*(prose(name) for name in _labels(found)), *COLUMNS]
-    rule = ["---" if name == "verdict" else "--:" for name in names]
-    rows = [names, rule, *([prose(text) for text in row] for row in _rows(found))]
-    lines = ["# Sweep", "", f"{prose(headline(found))}.", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
+    lines = ["# Sweep", "", f"{prose(headline(found))}.", "", *_table(found).markdown(), ""]
     return "\n".join([*lines, *(f"- {prose(note)}" for note in footnotes(found)), ""])
 
 
-def table(found: dict[str, Any]) -> Table:
-    """The same for the terminal."""
-    labels = _labels(found)
-    names, rows = [*labels, *COLUMNS], _rows(_brief(found), parameters=number)
-    idle = _idle(found, rows, len(labels))
-    shown = [place for place, name in enumerate(names) if name not in (*WIDE, *idle)]
-    made = Table(
-        title=headline(found), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+def table(found: dict[str, Any]) -> TerminalTable:
+    """The same for the terminal, without columns that are wide or say nothing."""
+    whole, swept = _table(_brief(found), number), len(found["over"])
+    compared = whole.columns[swept:]
+    whole_counts = [str(len(found["seeds"]))] * len(found["settings"])
+    idle = {column.name for column in compared if column.cells == whole_counts and column.name == "seeds"}
+    if len(found["settings"]) == 1 and found["best"]:
+        idle |= {"to best ± 95%", "verdict"}
+    shown = [replace(one, name=SHORT.get(one.name, one.name)) for one in compared if one.name not in WIDE | idle]
+    return replace(whole, columns=[*whole.columns[:swept], *shown]).terminal()
+
+
+def _table(found: dict[str, Any], parameters: Callable[[int], str] = "{:,}".format) -> Table:
+    """The best first; settings without a value last, in the order of the grid."""
+    settings = sorted(found["settings"], key=lambda one: float("inf") if one["mean"] is None else one["mean"])
+
+    def column(name: str, cell: Callable[[dict[str, Any]], str], **form: bool) -> Column:
+        return Column(name=name, cells=[cell(setting) for setting in settings], **form)
+
+    swept = [  # a part as it is written may be long
+        Column(name=label(path, found["over"]), cells=[value_text(one["values"][path]) for one in settings], wraps=True)
+        for path in found["over"]
+    ]
+    return Table(
+        title=headline(found),
+        columns=[
+            *swept,
+            column("mean ± 95%", lambda one: _estimate("{:.4f}", one)),
+            column("to best ± 95%", lambda one: _estimate("{:+.4f}", one["difference"])),
+            column("verdict", lambda one: "best" if one["name"] == found["best"] else _verdict(one), is_text=True),
+            column("seeds", _seeds),
+            column("parameters", lambda one: parameters(one["parameters"])),
+            column("steps", lambda one: f"{one['steps']:,}"),
+            column("tokens", lambda one: f"{one['tokens']:,}"),
+            column("FLOPs", lambda one: flops(one["operations"])),
+            column("seconds", lambda one: "" if one["seconds"] is None else f"{one['seconds']:,.1f}"),
+        ],
+        best=next((place for place, one in enumerate(settings) if one["name"] == found["best"]), None),
     )
-    for place in shown:
-        swept = place < len(labels)  # a part as it is written may be long
-        made.add_column(
-            SHORT.get(names[place], names[place]),
-            justify="left" if names[place] == "verdict" else "right",
-            no_wrap=not swept,
-            overflow="fold" if swept else "ellipsis",
-        )
-    for row in rows:
-        made.add_row(*(row[place] for place in shown), style="bold" if "best" in row else None)
-    return made
 
 
 def _brief(found: dict[str, Any]) -> dict[str, Any]:
@@ -78,13 +91,6 @@ def _brief(found: dict[str, Any]) -> dict[str, Any]:
         for setting in found["settings"]
     ]
     return found | {"settings": settings}
-
-
-def _idle(found: dict[str, Any], rows: list[list[str]], labels: int) -> set[str]:
-    """Columns that say nothing: the seeds of settings that all have theirs, and what compares a single setting."""
-    seeds = {row[labels + COLUMNS.index("seeds")] for row in rows}
-    alone = {"to best ± 95%", "verdict"} if len(rows) == 1 and found["best"] else set()
-    return alone | ({"seeds"} if seeds == {str(len(found["seeds"]))} else set())
 
 
 def footnotes(found: dict[str, Any]) -> list[str]:
@@ -116,36 +122,27 @@ def _more_seeds(found: dict[str, Any]) -> list[str]:
     return [f"Not told apart: if the differences stay as they are, about {most} seeds would tell (--seeds {most})."]
 
 
-def _labels(found: dict[str, Any]) -> list[str]:
-    return [label(path, found["over"]) for path in found["over"]]
+def value_text(value: Any) -> str:
+    """A swept value, as short as it tells itself apart."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _rows(found: dict[str, Any], parameters: Callable[[int], str] = "{:,}".format) -> list[list[str]]:
-    """The best first; settings without a value last, in the order of the grid."""
-    settings = sorted(found["settings"], key=lambda one: float("inf") if one["mean"] is None else one["mean"])
-    return [_row(setting, setting["name"] == found["best"], parameters) for setting in settings]
+def half_width(interval: list[float] | None) -> float | None:
+    """Half of an interval; None where there is none."""
+    return None if interval is None else (interval[1] - interval[0]) / 2
 
 
-def _row(setting: dict[str, Any], is_best: bool, parameters: Callable[[int], str]) -> list[str]:
+def _estimate(form: str, value: dict[str, Any] | None) -> str:
+    if value is None or value["mean"] is None:
+        return ""
+    half = half_width(value["interval"])
+    return form.format(value["mean"]) + ("" if half is None else f" ± {half:.4f}")
+
+
+def _seeds(setting: dict[str, Any]) -> str:
     values = setting["seeds"].values()
     there = sum(value is not None for value in values)
-    difference = setting["difference"]
-    return [
-        *(f"{value:g}" if isinstance(value, float) else str(value) for value in setting["values"].values()),
-        "" if setting["mean"] is None else f"{setting['mean']:.4f}{_half(setting['interval'])}",
-        "" if difference is None else f"{difference['mean']:+.4f}{_half(difference['interval'])}",
-        "best" if is_best else _verdict(setting),
-        str(there) if there == len(values) else f"{there} of {len(values)}",
-        parameters(setting["parameters"]),
-        f"{setting['steps']:,}",
-        f"{setting['tokens']:,}",
-        flops(setting["operations"]),
-        "" if setting["seconds"] is None else f"{setting['seconds']:,.1f}",
-    ]
-
-
-def _half(interval: list[float] | None) -> str:
-    return "" if interval is None else f" ± {(interval[1] - interval[0]) / 2:.4f}"
+    return str(there) if there == len(values) else f"{there} of {len(values)}"
 
 
 def _verdict(setting: dict[str, Any]) -> str:

@@ -4,18 +4,22 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
+from io import StringIO
 
 import browser
 import matplotlib.image
 import pytest
 import tiny_commands
 
-from lilliput.report.charts import Chart, Curve
+from lilliput.base.terminal import Terminal
+from lilliput.report.charts import TOKENS, Axis, Chart, Scale, Series, short, tick_labels
 from lilliput.report.curves import MOST, charts, thin
+from lilliput.report.loss_plot import plot_loss
 from lilliput.report.page import write_report
 from lilliput.report.records import PhaseRecord
-from lilliput.report.scale import Scale, labels, scale_over, short
+from lilliput.report.table import Column, Table
 from lilliput.train.metrics_file import WINDOW, measured_of, recent_loss, steps_of
 
 STEPS = 12
@@ -55,27 +59,55 @@ def charted(lines, incidents=()):
 
 
 def drawn(key, made):
-    return next(chart.drawn() for chart in made if chart.key.endswith(key))
+    return next(chart for chart in made if chart.key.endswith(key))
 
 
 def test_an_axis_has_round_ticks_that_are_told_apart():
     assert Scale(low=0, high=614_400).ticks() == [0, 200_000, 400_000, 600_000]
-    assert labels([0, 200_000, 400_000]) == ["0", "200k", "400k"]
-    assert labels([2.0, 2.25, 2.5]) == ["2", "2.25", "2.5"]
+    assert tick_labels([0, 200_000, 400_000]) == ["0", "200k", "400k"]
+    assert tick_labels([2.0, 2.25, 2.5]) == ["2", "2.25", "2.5"]
     assert Scale(low=0.3, high=40, logarithmic=True).ticks() == pytest.approx([0.3, 1, 3, 10, 30])
-    assert labels([1e9, 2.5e9]) == ["1B", "2.5B"] and short(2_754_816) == "2.755M" and short(math.inf) == "inf"
+    assert tick_labels([1e9, 2.5e9]) == ["1B", "2.5B"] and short(2_754_816) == "2.755M" and short(math.inf) == "inf"
     for low, high in ((1e-5, 3e-4), (7, 7.01), (-2, 5), (0, 1e13)):
         ticks = Scale(low=low, high=high).ticks()
         assert 3 <= len(ticks) <= 8 and all(low <= tick <= high * (1 + 1e-9) for tick in ticks)
-        assert len(set(labels(ticks))) == len(ticks)
+        assert len(set(tick_labels(ticks))) == len(ticks)
 
 
 def test_an_axis_holds_any_values():
-    flat = scale_over([3.0, 3.0])
+    flat = Axis(label="a").scale([3.0, 3.0])
     assert flat.low < 3.0 < flat.high
-    log = scale_over([0.0, math.inf, 2.0, 8.0], logarithmic=True)
+    log = Axis(label="a", logarithmic=True).scale([0.0, math.inf, 2.0, 8.0])
     assert 0 < log.low < 2 < 8 < log.high and log.place(0.0) < 0
-    assert math.isfinite(scale_over([]).place(1.0))
+    assert math.isfinite(Axis(label="a").scale([]).place(1.0))
+    assert TOKENS.scale([0, 1000]) == Scale(low=0, high=1015)
+
+
+def test_an_axis_may_name_its_ticks_and_points_may_stand_aside():
+    axis = Axis(label="a", room=0.0, includes=[0, 4], names={0: "none", 2: "half"})
+    series = Series(name="c", x=[2, 4], y=[1.0, 3.0], shift=-0.01)
+    chart = Chart(key="a", title="a", x=axis, y=Axis(label="b", room=0.0), series=[series])
+    assert chart.x_ticks() == [(0, "none"), (50, "half")]
+    assert chart.points(series) == [(49, 100), (99, 0)], "x from the left, y from the top"
+    assert replace(axis, names={}).ticks(axis.scale([]), 5) == [], "no names are no ticks"
+
+
+def test_the_loss_of_a_phase_becomes_a_picture(run, tmp_path):
+    (metrics,) = run.glob("phases/*/metrics.jsonl")
+    for bytes_per_token in (2.5, None):
+        plot_loss(metrics, tmp_path / "loss.png", "$a\\frac$", bytes_per_token)
+        picture = matplotlib.image.imread(tmp_path / "loss.png")
+        assert picture.shape[:2] == (675, 1200) and len({tuple(dot) for dot in picture.reshape(-1, 4)[::7]}) > 10
+    assert [file.name for file in tmp_path.iterdir()] == ["loss.png"], "nothing partial"
+
+
+def test_a_table_says_the_same_everywhere():
+    cells = ["a|b", "<i>"]
+    made = Table(columns=[Column(name="name", cells=cells, is_text=True), Column(name="n", cells=["1", "22"])], best=1)
+    screen = Terminal(file=StringIO(), width=80)
+    screen.print(made.terminal())
+    assert [line.split() for line in screen.file.getvalue().splitlines()][-3:-1] == [["a|b", "1"], ["<i>", "22"]]
+    assert made.markdown() == ["| name | n |", "| --- | --: |", "| a\\|b | 1 |", "| &lt;i> | 22 |"]
 
 
 def test_long_curves_are_thinned_and_peaks_stay():
@@ -84,13 +116,13 @@ def test_long_curves_are_thinned_and_peaks_stay():
     assert len(thin(values, max)) == MOST and max(thin(values, max)) == 50.0
     assert thin([1.0, 2.0], max) == [1.0, 2.0]
     loss = drawn("loss", charted(lines(10 * MOST)))
-    assert {curve["points"] for curve in loss["curves"]} == {MOST}
+    assert {len(loss.points(series)) for series in loss.series} == {MOST}
 
 
 def test_what_is_not_finite_is_left_out_and_said():
-    chart = Chart(key="a", title="a", unit="b", curves=[Curve(name="c", x=[1, 2], y=[1.0, math.inf], steps=[1, 2])])
-    (curve,) = chart.drawn()["curves"]
-    assert curve["points"] == 1 and json.loads(chart.drawn()["data"])["curves"][0]["y"] == [1.0, None]
+    series = Series(name="c", x=[1, 2], y=[1.0, math.inf], steps=[1, 2])
+    chart = Chart(key="a", title="a", y=Axis(label="b"), series=[series])
+    assert len(chart.points(series)) == 1 and json.loads(chart.data)["series"][0]["y"] == [1.0, None]
 
 
 def test_corpora_are_drawn_by_unit_and_live_weights_beside_the_average():
@@ -99,8 +131,8 @@ def test_corpora_are_drawn_by_unit_and_live_weights_beside_the_average():
         {"step": 8, "tokens": 256, "heldout": {"texts": 1.9, "texts/live": 2.0}},
     ]
     made = charted(lines(8) + measured)
-    by_unit = {chart.unit: [curve.name for curve in chart.curves] for chart in made if chart.title == "Held out"}
-    assert [curve["colour"] for curve in drawn("heldout", made)["curves"]] == [0, 0], "of one corpus"
+    by_unit = {chart.y.label: [series.name for series in chart.series] for chart in made if chart.title == "Held out"}
+    assert [series.color for series in drawn("heldout", made).series] == [0, 0], "of one corpus"
     assert by_unit == {"bits per byte": ["texts", "texts, live weights"], "nats per answer token": ["chats"]}
 
 
@@ -109,7 +141,8 @@ def test_incidents_and_skipped_steps_are_marked():
     steps[4]["skipped"], steps[5]["skipped"] = 2, 2
     steps[6]["skipped"] = steps[7]["skipped"] = 2
     made = charted(steps, [{"step": 3, "incident": "resumed", "what": "again"}])
-    assert [(mark["kind"], round(mark["at"])) for mark in drawn("loss", made)["marks"]] == [
+    loss = drawn("loss", made)
+    assert [(mark.kind, round(loss.left(mark.x))) for mark in loss.marks] == [
         ("resumed", 37),
         ("skipped", 62),
     ]

@@ -10,9 +10,8 @@ from scipy import stats
 from lilliput.base.errors import RecipeError
 from lilliput.nn.gqa import GQA
 from lilliput.sweep.axes import SweepAxis, expanded, read_over, variants
-from lilliput.sweep.interval import estimate, student_quantile
 from lilliput.sweep.metric import Outcome, choose
-from lilliput.sweep.results import results
+from lilliput.sweep.results import estimate, results, student_quantile
 from lilliput.sweep.table import markdown, table
 
 LR = "timeline.pretrain.optimizer.lr"

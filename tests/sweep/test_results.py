@@ -12,9 +12,9 @@ from lilliput.base.files import write_text
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.terminal import Terminal, visible
 from lilliput.sweep.axes import SweepAxis, expanded, variants
-from lilliput.sweep.interval import estimate, seeds_to_tell
 from lilliput.sweep.metric import choose, outcome
 from lilliput.sweep.plot import _limit, picture
+from lilliput.sweep.results import estimate, seeds_to_tell
 from lilliput.sweep.table import footnotes, markdown, table
 
 HOSTILE = [
