@@ -7,9 +7,10 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
+from lilliput.objectives.objective import CROSS_ENTROPY
 from lilliput.report.charts import TOKENS, Axis, Chart, Mark, Series
 from lilliput.report.records import PhaseRecord
-from lilliput.train.metrics_file import LIVE, WINDOW, Line
+from lilliput.train.metrics_file import LIVE, WINDOW, Line, headline_of
 
 MOST = 600
 """Points of a curve at most: longer ones have one for several steps, their mean, or the largest where peaks matter."""
@@ -46,11 +47,17 @@ def charts(key: str, phase: PhaseRecord, units: Mapping[str, str]) -> list[Chart
         [_curve(steps, name, name.replace("_", " "), summary=min)] for name in ("loss_scale", "headroom")
     )
     whole, heldout = replace(TOKENS, includes=[steps[-1]["tokens"]]), []
-    for place, (unit, names) in enumerate(_by_unit(phase.measured, units).items()):
+    for place, (unit, names) in enumerate(_by_unit(phase, units).items()):
         name = f"heldout-{place}" if place else "heldout"
         heldout.append(chart(name, "Held out", unit, heldout_curves(phase.measured, names), whole))
+    losses = [
+        chart("loss", "Training loss", "nats per target token", loss_curves(steps), skips=FIRST)
+        if headline == CROSS_ENTROPY
+        else chart(f"loss-{headline}", "Training loss", headline, loss_curves(steps, headline), skips=FIRST)
+        for headline in dict.fromkeys(map(headline_of, steps))
+    ]
     found = [
-        chart("loss", "Training loss", "nats per target token", loss_curves(steps), skips=FIRST),
+        *losses,
         *heldout,
         chart("gradient", "Gradient norm", "l2 norm before clipping, log axis", roles, logarithmic=True),
         chart("rate", "Learning rate", "share of its peak", [_curve(steps, "lr", "all groups")], from_zero=True),
@@ -68,9 +75,12 @@ def charts(key: str, phase: PhaseRecord, units: Mapping[str, str]) -> list[Chart
     return [chart for chart in found if any(len(series.x) for series in chart.series)]
 
 
-def loss_curves(steps: list[Line], across: str = "tokens", factor: float = 1.0) -> list[Series]:
-    """The training loss of each step, and its mean over the last ones, over another number of a step."""
-    window, name = max(2, min(WINDOW, len(steps) // 20)), "cross_entropy"
+def loss_curves(
+    steps: list[Line], name: str = CROSS_ENTROPY, across: str = "tokens", factor: float = 1.0
+) -> list[Series]:
+    """The headline of each step that has it, and its mean over the last ones, over another number of a step."""
+    steps = [line for line in steps if headline_of(line) == name]
+    window = max(2, min(WINDOW, len(steps) // 20))
     single = "each step" if len(steps) <= MOST else "mean of each point"
     means, smoothed = f"mean of {window} steps", _smoothed(steps, name, window)
     return [
@@ -138,12 +148,12 @@ def _smoothed(steps: list[Line], name: str, window: int) -> list[Line]:
     return found
 
 
-def _by_unit(measured: list[Line], units: Mapping[str, str]) -> dict[str, list[str]]:
+def _by_unit(phase: PhaseRecord, units: Mapping[str, str]) -> dict[str, list[str]]:
     """The names of what was measured, by unit."""
     found: dict[str, dict[str, None]] = {}
-    for line in measured:
+    for line in phase.measured:
         for name in line["heldout"]:
-            found.setdefault(units.get(name.removesuffix(LIVE), ""), {})[name] = None
+            found.setdefault(phase.unit(name, units), {})[name] = None
     return {unit: list(names) for unit, names in found.items()}
 
 

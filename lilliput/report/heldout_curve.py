@@ -48,7 +48,7 @@ class Asked:
     def corpora(self) -> list[str]:
         """Texts that it was measured on, the one that a release is judged by first."""
         units = self.run.units
-        measured = {name for phase in self.phases() for line in phase.measured for name in line["heldout"]}
+        measured = {name for phase in self.phases() for line in phase.in_bits() for name in line["heldout"]}
         texts = [name for name in units if name in measured and units[name] == TEXT]
         judged = {entry.heldout for entry in self.run.recipe.timeline if isinstance(entry, Release)}
         return sorted(texts, key=lambda name: name not in judged)
@@ -69,7 +69,7 @@ class Asked:
                 here[line["step"]] = (tokens + line["tokens"], seconds + clock)
             points += [
                 Point(step=step, tokens=here[step][0], seconds=here[step][1], value=line["heldout"][corpus])
-                for line in phase.measured
+                for line in phase.in_bits()
                 if corpus in line["heldout"] and (step := line["step"]) in here
             ]
             tokens, seconds = tokens + (phase.steps[:end][-1]["tokens"] if phase.steps else 0), seconds + clock

@@ -5,10 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from lilliput.base.files import write_bytes
+from lilliput.objectives.objective import CROSS_ENTROPY
 from lilliput.report.chart_png import chart_png
 from lilliput.report.charts import TOKENS, Axis, Chart
 from lilliput.report.curves import FIRST, heldout_curves, loss_curves
-from lilliput.train.metrics_file import measured_of, read_metrics, released, steps_of
+from lilliput.train.metrics_file import headline_of, measured_of, read_metrics, released, steps_of
 
 SIZE = 1200, 675
 
@@ -16,15 +17,20 @@ SIZE = 1200, 675
 def plot_loss(metrics: Path, picture: Path, title: str, bytes_per_token: float | None) -> None:
     """Draw the training loss of a phase, and its held-out measurements, into a PNG."""
     lines = read_metrics(metrics)
-    measured = measured_of(lines)
-    factor = 1 / math.log(2) / bytes_per_token if bytes_per_token else 1.0
-    training = loss_curves(steps_of(lines), "step", factor)
+    steps = steps_of(lines)
+    headline = headline_of(steps[-1])
+    unit = headline
+    if headline == CROSS_ENTROPY:
+        unit = "bits per byte" if bytes_per_token else "nats per token"
+    factor = 1 / math.log(2) / bytes_per_token if bytes_per_token and headline == CROSS_ENTROPY else 1.0
+    measured = [line for line in measured_of(lines) if headline_of(line) == headline]
+    training = loss_curves(steps, headline, "step", factor)
     heldout = heldout_curves(measured, {name for line in measured for name in released(line)}, "step")
     chart = Chart(
         key="loss",
         title=title,
         x=replace(TOKENS, label="step"),
-        y=Axis(label="bits per byte" if bytes_per_token else "nats per token", skips=FIRST),
+        y=Axis(label=unit, skips=FIRST),
         series=[
             *(replace(series, name=f"training, {series.name}") for series in training),
             *(replace(series, name=f"held out: {series.name}", color=series.color + 1) for series in heldout),

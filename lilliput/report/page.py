@@ -11,13 +11,14 @@ from lilliput.base.files import write_text
 from lilliput.base.terminal import visible
 from lilliput.base.text_units import duration
 from lilliput.evals.suites import HELDOUT
+from lilliput.objectives.objective import CROSS_ENTROPY
 from lilliput.publish.lineage import outdated
 from lilliput.report.charts import short
 from lilliput.report.curves import charts
 from lilliput.report.recipe_outline import Outline
 from lilliput.report.records import HINT, TEXT, PhaseRecord, RunRecord, continued, read_run
 from lilliput.report.table import Column, Table
-from lilliput.train.metrics_file import WINDOW, Line, recent_loss, released
+from lilliput.train.metrics_file import WINDOW, Line, headline_of, recent_loss, released
 
 REPORT = "report.html"
 GENERATOR = '<meta name="generator" content="Lilliput">'
@@ -99,10 +100,15 @@ def _phase(phase: PhaseRecord, number: int, units: dict[str, str]) -> dict[str, 
             *([f"goes on {phase.begins}"] if phase.begins else []),
             f"{short(phase.tokens)} tokens",
             duration(phase.seconds),
-            *([f"loss {recent_loss(steps):.3f}, mean of {min(WINDOW, len(steps))} steps"] if steps else []),
-            *(f"{name} {value:.4f} {units.get(name, '')}" for name, value in heldout.items()),
+            *([f"{_loss(steps)} {recent_loss(steps):.3f}, mean of {min(WINDOW, len(steps))} steps"] if steps else []),
+            *(f"{name} {value:.4f} {phase.unit(name, units)}" for name, value in heldout.items()),
         ],
     }
+
+
+def _loss(steps: list[Line]) -> str:
+    headline = headline_of(steps[-1])
+    return "loss" if headline == CROSS_ENTROPY else headline
 
 
 def _state(planned: int | None, done: int, left: float) -> str:
@@ -118,7 +124,7 @@ def _tiles(run: RunRecord, trained: list[PhaseRecord]) -> list[tuple[str, str, s
         (phase.name, name, value)
         for phase in trained
         for name, value in _last_heldout(phase).items()
-        if run.units.get(name) == TEXT
+        if phase.unit(name, run.units) == TEXT
     ]
     if texts and not tiles:
         phase = texts[-1][0]

@@ -1,5 +1,6 @@
 """What a run folder says about its run, read while another process may be writing there."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from lilliput.base.files import read_json, verify_checksum
 from lilliput.base.hub import reading_only
 from lilliput.base.run_code import UntrustedCodeError
 from lilliput.base.run_folder import RunFolder, no_run
+from lilliput.objectives.objective import CROSS_ENTROPY
 from lilliput.recipe import Recipe, Release, read_recipe, vocabulary_of
 from lilliput.report.recipe_outline import HiddenPhase, Outline, planned, read_outline
-from lilliput.train.metrics_file import INCIDENTS, Line, measured_of, read_growing, steps_of
+from lilliput.train.metrics_file import INCIDENTS, LIVE, Line, headline_of, measured_of, read_growing, steps_of
 from lilliput.train.phase import Phase, StepPlan
 from lilliput.train.resuming import described
 
@@ -44,6 +46,16 @@ class PhaseRecord:
     def seconds(self) -> float:
         """Of training steps, without measurements and pauses."""
         return sum(line["seconds"] for line in self.steps)
+
+    def unit(self, name: str, units: Mapping[str, str]) -> str:
+        """Return the unit of the last held-out number of a name: the corpus's, or what an objective's headline is."""
+        headlines = [headline_of(line) for line in self.measured if name in line["heldout"]]
+        own = headlines and headlines[-1] != CROSS_ENTROPY
+        return headlines[-1] if own else units.get(name.removesuffix(LIVE), "")
+
+    def in_bits(self) -> "list[Line]":
+        """Return the measurements that are of cross-entropy: of text, they are in bits per byte."""
+        return [line for line in self.measured if headline_of(line) == CROSS_ENTROPY]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,15 @@ from lilliput.run.command_record import read_command
 from lilliput.run.evaluate_release import ReleaseEvaluator
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, has_chatml
 from lilliput.train.machine import Machine
-from lilliput.train.metrics_file import measured_of, read_metrics, recent_loss, released, steps_of
+from lilliput.train.metrics_file import (
+    headline_entry,
+    headline_of,
+    measured_of,
+    read_metrics,
+    recent_loss,
+    released,
+    steps_of,
+)
 from lilliput.train.phase import Phase, StepPlan, phase_folder
 
 LOOKED_AT, BEGINNING = 300, 400
@@ -190,6 +198,7 @@ class Publisher:
             "tokens": steps[-1]["tokens"],
             "seconds": sum(line["seconds"] for line in steps),
             "loss": recent_loss(steps),
+            **headline_entry(headline_of(steps[-1])),
             "heldout": released(measured[-1]) if measured else {},
             "incidents": self._run.record(name)["outputs"].get("incidents", []),
         }

@@ -22,6 +22,7 @@ from lilliput.data.chat_rows import ChatData
 from lilliput.evals.question_files import QuestionSource
 from lilliput.growth.growth import Lineage
 from lilliput.model import copy_weights
+from lilliput.objectives.objective import CROSS_ENTROPY
 from lilliput.publish.lineage import after, grown, phase_seed
 from lilliput.recipe import Recipe, Release
 from lilliput.report.loss_plot import plot_loss
@@ -360,7 +361,12 @@ def _units(recipe: Recipe, phase: Phase) -> str:
     for name in phase.data.corpora:
         named.setdefault(ANSWERS if hasattr(recipe.corpora[name], "conversations") else TEXT, []).append(name)
     told = "; ".join(f"{', '.join(names)} in {unit}" for unit, names in named.items())
-    return f"held-out {told}, lower is better"
+    others = {one.objective.headline: None for one in phase.stages if one.objective.headline != CROSS_ENTROPY}
+    return (
+        f"held-out {', '.join(others)} of {', '.join(phase.data.corpora)}, lower is better"
+        if others
+        else (f"held-out {told}, lower is better")
+    )
 
 
 def _passes(phase: Phase, available: int) -> str:

@@ -10,6 +10,7 @@ from lilliput.base.errors import DivergenceError, RecipeError, RunError, reading
 from lilliput.base.files import read_json, write_json
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
+from lilliput.objectives.objective import CROSS_ENTROPY
 from lilliput.recipe import Recipe, Release, unknown
 from lilliput.sweep.axes import SweepAxis, Variant, variants
 from lilliput.train.metrics_file import measured_of, read_metrics
@@ -160,6 +161,12 @@ def _rests_on(recipe: Recipe, metric: Metric) -> Any:
     return to_plain([part.corpora, part.tokenizer, part.tokenizer_corpora, part.split, part.model, entries])
 
 
+def _unit(phase: Phase, unit: str) -> str:
+    """The unit of the last measurement of a phase: of a corpus, or the headline of another objective."""
+    headline = phase.stages[-1].objective.headline
+    return unit if headline == CROSS_ENTROPY else headline
+
+
 def _metrics(recipe: Recipe) -> list[Metric]:
     corpora: dict[str, Any] = dict(recipe.corpora)
     units = {
@@ -167,7 +174,7 @@ def _metrics(recipe: Recipe) -> list[Metric]:
         for name, corpus in corpora.items()
     }
     return [
-        Metric(phase=entry.name, corpus=corpus, unit=units[corpus])
+        Metric(phase=entry.name, corpus=corpus, unit=_unit(entry, units[corpus]))
         for entry in recipe.timeline
         if isinstance(entry, Phase)
         for corpus in entry.data.corpora

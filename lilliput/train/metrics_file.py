@@ -74,7 +74,7 @@ def measured_of(lines: list[Line]) -> list[Line]:
     ]
 
 
-def named(headline: str) -> dict[str, str]:
+def headline_entry(headline: str) -> dict[str, str]:
     """Return what a line says of its headline: its name, unless it is cross-entropy."""
     return {} if headline == CROSS_ENTROPY else {HEADLINE: headline}
 

@@ -15,7 +15,7 @@ from lilliput.base.errors import DivergenceError
 from lilliput.objectives.objective import CROSS_ENTROPY
 from lilliput.train.loggers.logger import LoggerGroup
 from lilliput.train.memory import peak_memory
-from lilliput.train.metrics_file import WINDOW, keep_until, named, note_incident
+from lilliput.train.metrics_file import WINDOW, headline_entry, keep_until, note_incident
 from lilliput.train.rollback import LossSpike
 
 WIDE = 110
@@ -104,7 +104,7 @@ class MetricsLogger:
         self._recent.append((seconds, read, numbers[headline]))
         speed = sum(count for _, count, _ in self._recent) / sum(seconds for seconds, _, _ in self._recent)
         line = {"step": step, "tokens": tokens, "seconds": seconds, "tokens_per_second": round(speed)}
-        line |= named(headline) | numbers
+        line |= headline_entry(headline) | numbers
         memory = peak_memory(self._device) if self._device else None
         self._write(line | ({"peak_memory": memory} if memory else {}))
         self._step = step
@@ -121,7 +121,7 @@ class MetricsLogger:
         self, step: int, tokens: int, numbers: dict[str, float | None], headline: str = CROSS_ENTROPY
     ) -> None:
         """Record a measurement on held-out data, by corpus, after step `step` and so many text tokens."""
-        self._write({"step": step, "tokens": tokens} | named(headline) | {"heldout": numbers})
+        self._write({"step": step, "tokens": tokens} | headline_entry(headline) | {"heldout": numbers})
         shown = "  ".join(
             f"{name} {'not defined' if value is None else f'{value:.4f}'}" for name, value in numbers.items()
         )

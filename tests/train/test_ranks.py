@@ -170,7 +170,12 @@ def once_a_step(run):
 def numbers(run, until):
     lines = read_metrics(run / PRETRAIN / "metrics.jsonl")[:until]
     flat = [line.pop("heldout", {}) | line for line in lines]
-    return [value for line in flat for name, value in line.items() if "second" not in name and name != "peak_memory"]
+    return [
+        value
+        for line in flat
+        for name, value in line.items()
+        if "second" not in name and name not in ("peak_memory", "headline")
+    ]
 
 
 def test_two_workers_train_what_one_does_and_exchange_once_a_step(straight, two):

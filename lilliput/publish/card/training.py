@@ -4,9 +4,8 @@ from itertools import pairwise
 from typing import Any
 
 from lilliput.base.text_units import duration
-from lilliput.publish.card.markdown import NOTHING
 from lilliput.publish.card.record import Part, Timeline
-from lilliput.train.metrics_file import WINDOW
+from lilliput.train.metrics_file import HEADLINE, WINDOW
 
 
 def training(run: Part, timeline: Timeline) -> dict[str, Any]:
@@ -21,20 +20,26 @@ def training(run: Part, timeline: Timeline) -> dict[str, Any]:
             "time": duration(phase["seconds"]),
         }
 
+    def headline(phase: Part) -> str | None:
+        return phase.plain.get(HEADLINE)
+
+    def loss(phase: Part) -> str:
+        return " ".join(filter(None, (headline(phase), f"{phase['loss']:.4f}")))
+
     def heldout(phase: Part) -> str:
         values = []
         for name, value in phase["heldout"].items():
             is_text = "bytes" in run["corpora"][name]["sides"]["heldout"]
-            values.append(f"{name} {value:.4f} {'bits per byte' if is_text else 'nats per token'}")
-        return "; ".join(values) or NOTHING
+            unit = "bits per byte" if is_text else "nats per token"
+            values.append(f"{name} {value:.4f} {headline(phase) or unit}")
+        return "; ".join(values) or "not defined"
 
     phases = run["phases"]
     line = [_on_the_line(phase) for phase in phases]
     sums = {key: sum(phase[key] for phase in line) for key in ("steps", "tokens", "seconds")}
     return {
         "phases": [
-            cost(phase) | {"name": phase["name"], "loss": f"{phase['loss']:.4f}", "heldout": heldout(phase)}
-            for phase in phases
+            cost(phase) | {"name": phase["name"], "loss": loss(phase), "heldout": heldout(phase)} for phase in phases
         ],
         "together": cost(sums),
         "window": WINDOW,
