@@ -16,8 +16,10 @@ from lilliput.base.protocols import check_parts
 from lilliput.base.run_code import code_for, waiting
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import from_plain, is_lilliputs, types_in
-from lilliput.data.conversations import ChatCorpus, ChatFiles
-from lilliput.data.documents import Corpus, TextFiles
+from lilliput.data.conversations import ChatCorpus
+from lilliput.data.corpora.chat_files import ChatFiles
+from lilliput.data.corpora.files import TextFiles
+from lilliput.data.documents import Corpus
 from lilliput.data.split import Split
 from lilliput.evals.suites import named
 from lilliput.growth.growth import Growth

@@ -12,8 +12,9 @@ from itertools import islice
 from typing import Any, ClassVar, Literal
 
 from lilliput.data.conversations import ChatCorpus, Conversation
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Filtered
-from lilliput.data.documents import Corpus, Document, TextFiles, documents_of
+from lilliput.data.documents import Corpus, Document, documents_of
 from lilliput.data.readers.formats import holds_rows
 from lilliput.data.readers.paths import files_of
 from lilliput.data.resumable import FractionRead, Item, Offset, fraction_read, iterate_from

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Filtered
-from lilliput.data.documents import Corpus, Document, TextFiles
+from lilliput.data.documents import Corpus, Document
 from lilliput.data.readers.formats import COMPRESSED
 from lilliput.data.readers.paths import files_of
 from lilliput.data.small_corpora import WithHeldOutEnds

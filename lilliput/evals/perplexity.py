@@ -7,7 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lilliput.base.errors import DataError
-from lilliput.data.documents import TextFiles, bytes_of
+from lilliput.data.corpora.files import TextFiles
+from lilliput.data.documents import bytes_of
 from lilliput.data.readers.formats import holds_rows
 from lilliput.evals.evaluation import Evaluation
 from lilliput.evals.harness import evaluate

@@ -14,15 +14,15 @@ from lilliput.base.errors import LilliputError, reading
 from lilliput.base.ownership import BEGUN
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
-from lilliput.data.conversations import ChatFiles
 from lilliput.data.corpora.arithmetic import Arithmetic
+from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.data.corpora.concatenated import Concatenated, ConcatenatedChats
 from lilliput.data.corpora.documentation.installed import Installed
 from lilliput.data.corpora.documentation.questions import DocumentationQuestions
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Filtered
 from lilliput.data.corpora.hub import HubChats, HubText
 from lilliput.data.corpora.teacher import Teacher
-from lilliput.data.documents import TextFiles
 from lilliput.data.mixture import Mixture
 from lilliput.data.partial_shards import partial_folders
 from lilliput.data.resumable import fraction_read, iterate_from

@@ -5,8 +5,8 @@ from typing import Any
 
 from lilliput.base.errors import DataError
 from lilliput.base.run_folder import RunFolder
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Filtered
-from lilliput.data.documents import TextFiles
 from lilliput.data.tokenizer_sample import sampled
 from lilliput.recipe import Recipe, vocabulary_of
 from lilliput.tokenizer.bpe import BPE

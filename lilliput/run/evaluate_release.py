@@ -15,7 +15,7 @@ from lilliput.base.errors import reading
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.data.chat_rows import PackedChats
-from lilliput.data.conversations import Message
+from lilliput.data.messages import Message
 from lilliput.data.shards import Shards
 from lilliput.evals.baselines import unigram_bits_per_byte, xz_bits_per_byte, xz_bits_per_byte_given
 from lilliput.evals.chat import NothingToJudge, judge_replies

@@ -12,7 +12,7 @@ from lilliput.base.errors import DataError
 from lilliput.base.hash_cache import BLOCK, HashCache, digest
 from lilliput.data.batch import Cursor
 from lilliput.data.chat_rows import ChatData, PackedChats, write_chats
-from lilliput.data.conversations import ChatFiles
+from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.data.mixture import Mixture
 from lilliput.data.pieces import PIECES, write_pieces
 from lilliput.data.shards import HELDOUT_TEXTS, Shards

@@ -12,7 +12,8 @@ from lilliput.base.files import sha256
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.data.batch import Batch, Cursor
 from lilliput.data.chat_rows import ChatData, PackedChats, pack, shorten, write_chats
-from lilliput.data.conversations import Conversation, Message
+from lilliput.data.conversations import Conversation
+from lilliput.data.messages import Message
 from lilliput.data.shards import SIDES
 from lilliput.data.split import Split
 from lilliput.tokenizer.bpe import BPE, END_ID, tokenizer_hash

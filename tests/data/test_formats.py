@@ -18,8 +18,9 @@ import pyarrow.parquet
 import pytest
 
 from lilliput.base.errors import DataError, LilliputError, RecipeError
-from lilliput.data.conversations import ChatFiles
-from lilliput.data.documents import Document, TextFiles
+from lilliput.data.corpora.chat_files import ChatFiles
+from lilliput.data.corpora.files import TextFiles
+from lilliput.data.documents import Document
 from lilliput.data.readers import json_array
 from lilliput.data.readers.paths import files_of
 from lilliput.overrides import replace_sources

@@ -12,11 +12,11 @@ import pytest
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.base.units import Tokens
-from lilliput.data.conversations import ChatFiles
 from lilliput.data.corpora import hub
+from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.data.corpora.concatenated import Concatenated, ConcatenatedChats
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.hub import HubChats, HubText
-from lilliput.data.documents import TextFiles
 
 README = """---
 configs:

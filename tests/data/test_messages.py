@@ -11,10 +11,10 @@ import pyarrow.parquet
 import pytest
 
 from lilliput.base.errors import DataError
-from lilliput.data.conversations import ChatFiles, Message
+from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.data.corpora.hub import HubChats
 from lilliput.data.message_formats import COLUMNS, row_messages
-from lilliput.data.messages import TELLING, messages_of
+from lilliput.data.messages import TELLING, Message, messages_of
 from lilliput.overrides import replace_sources
 from lilliput.recipes import own_text
 from lilliput.recipes.odinnext_138m import no_robots

@@ -23,9 +23,10 @@ from lilliput.base.errors import DataError
 from lilliput.base.files import read_json
 from lilliput.data.corpora.arithmetic import Arithmetic
 from lilliput.data.corpora.concatenated import Concatenated
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Exact, Filtered, Length
 from lilliput.data.corpora.hub import HubText
-from lilliput.data.documents import Document, TextFiles, corpus_hash
+from lilliput.data.documents import Document, corpus_hash
 from lilliput.data.partial_shards import PROGRESS, partial_folders
 from lilliput.data.resumable import is_seekable, iterate_from
 from lilliput.data.shards import Encoded, Shards, write_shards

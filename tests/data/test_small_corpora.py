@@ -9,9 +9,11 @@ import pytest
 from tiny_commands import lilliput, refused, workshop
 
 from lilliput.base.files import read_json
-from lilliput.data.conversations import Conversation, Message
+from lilliput.data.conversations import Conversation
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Filtered, Length
-from lilliput.data.documents import Document, TextFiles
+from lilliput.data.documents import Document
+from lilliput.data.messages import Message
 from lilliput.data.small_corpora import Extent, WithHeldOutEnds, cut, extent, lowest, sides
 from lilliput.data.split import Split
 from lilliput.tokenizer.bpe import load_tokenizer

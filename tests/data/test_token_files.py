@@ -18,8 +18,8 @@ from lilliput.base.files import hash_of, read_json, with_checksum, write_json
 from lilliput.base.run_folder import RunFolder
 from lilliput.data.batch import Cursor
 from lilliput.data.chat_rows import HELDOUT_CONVERSATIONS, PackedChats, write_chats
-from lilliput.data.conversations import ChatFiles
-from lilliput.data.documents import TextFiles
+from lilliput.data.corpora.chat_files import ChatFiles
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.mixture import Mixture
 from lilliput.data.partial_shards import PROGRESS
 from lilliput.data.pieces import PIECES, write_pieces

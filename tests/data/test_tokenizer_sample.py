@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from lilliput.data.documents import Document, TextFiles
+from lilliput.data.corpora.files import TextFiles
+from lilliput.data.documents import Document
 from lilliput.data.small_corpora import Ends, WithHeldOutEnds
 from lilliput.data.split import Split
 from lilliput.data.tokenizer_sample import sampled

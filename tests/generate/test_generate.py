@@ -8,7 +8,7 @@ import torch
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.terminal import Terminal
-from lilliput.data.conversations import ChatFiles
+from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.generate.chat import Chat
 from lilliput.generate.decode import stream
 from lilliput.generate.sampling import Sampling, apply_repetition_penalty, filter_top_k_top_p, sample

@@ -20,9 +20,9 @@ from lilliput.base.units import Steps, Tokens
 from lilliput.data.chat_rows import ChatData
 from lilliput.data.corpora.arithmetic import Arithmetic
 from lilliput.data.corpora.concatenated import Concatenated, ConcatenatedChats
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Filtered, Length
 from lilliput.data.corpora.hub import HubChats, HubText
-from lilliput.data.documents import TextFiles
 from lilliput.data.mixture import Mixture
 from lilliput.data.split import Split
 from lilliput.growth.add_tokens import AddTokens

@@ -9,10 +9,10 @@ import tiny
 
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.spec import from_plain, to_plain
-from lilliput.data.conversations import ChatFiles
+from lilliput.data.corpora.chat_files import ChatFiles
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Clean, Filtered
 from lilliput.data.corpora.teacher import Teacher
-from lilliput.data.documents import TextFiles
 from lilliput.objectives.routes.diffusion_blocks import DiffusionBlocks
 from lilliput.optim.ema import Ema
 from lilliput.overrides import replace_sources

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.base.units import Share, Steps
-from lilliput.data.conversations import ChatFiles
+from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.data.corpora.filters import Clean, Filtered
 from lilliput.data.documents import Document
 from lilliput.evals.suites import named

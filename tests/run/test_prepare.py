@@ -17,9 +17,9 @@ from lilliput.base.files import write_json
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.data.corpora.concatenated import Concatenated, at_revision
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Exact, Filtered, Length
 from lilliput.data.corpora.hub import HubText
-from lilliput.data.documents import TextFiles
 from lilliput.data.partial_shards import partial_folders
 from lilliput.data.shard_writer import ShardWriter
 from lilliput.data.split import Split

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers, trainers
 from tokenizers.models import BPE as Model
 
 from lilliput.base.errors import DataError
-from lilliput.data.conversations import Message
+from lilliput.data.messages import Message
 from lilliput.tokenizer.bpe import BPE, END, LONGEST_WORD, PAD, tokenizer_hash
 from lilliput.tokenizer.chatml import add_chatml, encode_messages
 from lilliput.tokenizer.cuts import cuts_of, is_inert

@@ -17,7 +17,8 @@ from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.hub import hub_trouble, is_transient
 from lilliput.base.units import Tokens
 from lilliput.data.conversations import Conversation
-from lilliput.data.documents import Document, Null, TextFiles, check_length, check_null, documents_of, null_text
+from lilliput.data.corpora.files import TextFiles
+from lilliput.data.documents import Document, Null, check_length, check_null, documents_of, null_text
 from lilliput.data.message_formats import COLUMNS, row_messages
 from lilliput.data.readers.rows import shown
 

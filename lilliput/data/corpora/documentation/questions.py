@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lilliput.base.errors import DataError, RecipeError
-from lilliput.data.conversations import Conversation, Message
+from lilliput.data.conversations import Conversation
 from lilliput.data.corpora.documentation.answers import about, parameters, summary
 from lilliput.data.corpora.documentation.docstrings import Entry
 from lilliput.data.corpora.documentation.installed import Installed
+from lilliput.data.messages import Message
 
 REPEATS = 2
 """Questions that may share one answer, all in one group: an answer never lands on both sides of the split."""
