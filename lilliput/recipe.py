@@ -85,7 +85,7 @@ class Recipe:
     languages: tuple[str, ...] = ()
     """Of the texts, as ISO 639-1 codes, for the card; none: those that are detected."""
     license: str | None = None
-    """Of the released weights, as the hub names licences, e.g. `apache-2.0`; None: the card says that none is named."""
+    """Of the released weights, as the hub names licenses, e.g. `apache-2.0`; None: the card says that none is named."""
     card_claims: Mapping[str, str] = field(default_factory=dict)
     """Statements of a published card that can have no effect here; shown in ours, never armed."""
 

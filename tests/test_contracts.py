@@ -120,7 +120,7 @@ def test_nothing_is_pickled(path: Path):
             assert isinstance(node.value, ast.Constant) and node.value.value is False, node.value.lineno
 
 
-def test_licence_is_there():
+def test_license_is_there():
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert "Apache License" in text and "Copyright 2026 The Lilliput authors" in text
     assert PROJECT["license"] == "Apache-2.0"

@@ -126,6 +126,13 @@ def _is_document(item: Document | str) -> TypeGuard[Document]:
     return isinstance(item, Document)
 
 
+def licenses(plain: Any) -> list[str]:
+    """The licenses that the plain form of a corpus, or of those within it, names; each once."""
+    parts = plain.values() if isinstance(plain, dict) else plain if isinstance(plain, list) else ()
+    own = [plain["license"]] if isinstance(plain, dict) and isinstance(plain.get("license"), str) else []
+    return list(dict.fromkeys(own + [license for part in parts for license in licenses(part)]))
+
+
 def corpus_hash(documents: Iterable[Document]) -> str:
     """Hex SHA-256 over ids and texts in order."""
     texts = TextHash()

@@ -5,7 +5,6 @@ estimated from their beginning, streams from their budgets; of the rest nothing 
 """
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Filtered
 from lilliput.data.corpora.hub import HubChats, HubText
 from lilliput.data.corpora.teacher import Teacher
+from lilliput.data.documents import licenses
 from lilliput.data.mixture import Mixture
 from lilliput.data.partial_shards import partial_folders
 from lilliput.data.resumable import fraction_read, iterate_from
@@ -59,7 +59,7 @@ def corpora(recipe: Recipe, read: Mapping[str, float], folder: Path | None) -> l
         folder: the run folder; None where there is none.
 
     Returns:
-        JSON values: `name`, `source`, `licences`, `tokens_read`; `passes` over the training side, `text_bytes` and
+        JSON values: `name`, `source`, `licenses`, `tokens_read`; `passes` over the training side, `text_bytes` and
         `token_file_bytes`, None where unknown; `estimated`, whether these three are; `there`, the bytes of token files
         that exist, closed ones of an encoding that was interrupted too; `unknown`, why the size is, empty where not.
     """
@@ -74,7 +74,7 @@ def corpora(recipe: Recipe, read: Mapping[str, float], folder: Path | None) -> l
             {
                 "name": name,
                 "source": source(corpus),
-                "licences": licences(corpus),
+                "licenses": licenses(to_plain(corpus)),
                 "tokens_read": tokens,
                 "passes": tokens / size.tokens if size.tokens else None,
                 "text_bytes": size.text,
@@ -93,18 +93,6 @@ def shares(phase: Phase) -> dict[str, float]:
         return {name: 1 / len(phase.data.corpora) for name in phase.data.corpora}
     whole = sum(phase.data.weights.values())
     return {name: weight / whole for name, weight in phase.data.weights.items()}
-
-
-def licences(spec: Any) -> list[str]:
-    """What a corpus, or those within it, say of their licence; each once."""
-    if isinstance(spec, tuple):
-        own, parts = [], list(spec)
-    elif is_dataclass(spec):
-        own, parts = [getattr(spec, "licence", None)], [getattr(spec, field.name) for field in fields(spec)]
-    else:
-        return []
-    told = [licence for licence in own if isinstance(licence, str)]
-    return list(dict.fromkeys([*told, *(licence for part in parts for licence in licences(part))]))
 
 
 def source(corpus: Any) -> str:

@@ -109,7 +109,7 @@ def _state(state: dict[str, int]) -> str:
 def _corpora(plan: dict[str, Any]) -> Table:
     table = _table("corpora", "tokens", "passes", "text", "on disk")
     table.add_column("source", overflow="fold")
-    table.add_column("licence", overflow="fold")
+    table.add_column("license", overflow="fold")
     for corpus in plan["corpora"]:
         about = "~" if corpus["estimated"] else ""
         passes, text = corpus["passes"], corpus["text_bytes"]
@@ -120,7 +120,7 @@ def _corpora(plan: dict[str, Any]) -> Table:
             "?" if corpus["unknown"] else "" if text is None else f"{about}{size(text)}",  # of chats tokens are counted
             _token_files(corpus),
             corpus["source"],
-            ",\n".join(corpus["licences"]) or "?",
+            ",\n".join(corpus["licenses"]) or "?",
         )
     together = plan["totals"]["token_file_bytes"]
     if len(plan["corpora"]) > 1 and together is not None:

@@ -1,8 +1,13 @@
-"""Documents: the hash of a corpus."""
+"""Documents: the hash of a corpus, and the licenses that it names."""
 
 import hashlib
 
-from lilliput.data.documents import Document, TextHash, corpus_hash
+from lilliput.base.spec import to_plain
+from lilliput.data.corpora.concatenated import Concatenated
+from lilliput.data.corpora.files import TextFiles
+from lilliput.data.corpora.filters import Exact, Filtered
+from lilliput.data.corpora.hub import HubText
+from lilliput.data.documents import Document, TextHash, corpus_hash, licenses
 
 
 def test_corpus_hash_depends_on_ids_texts_order_and_their_borders() -> None:
@@ -16,3 +21,13 @@ def test_corpus_hash_depends_on_ids_texts_order_and_their_borders() -> None:
     texts = TextHash(corpus_hash([one]))
     texts.add(two.id, two.text)
     assert texts.hex() == base, "it goes on from what was hashed before"
+
+
+def test_licenses_are_those_of_all_corpora_within_one_and_each_is_named_once() -> None:
+    web, books, more = (
+        HubText(dataset=f"a/{name}", license=license)
+        for name, license in (("web", "odc-by"), ("books", "cc-by-4.0"), ("more", "odc-by"))
+    )
+    local = TextFiles(paths=("license",))
+    corpus = Concatenated(sources=(Filtered(source=web, filters=(Exact(),)), local, books, more))
+    assert licenses(to_plain(corpus)) == ["odc-by", "cc-by-4.0"] and licenses(to_plain(local)) == []

@@ -115,7 +115,7 @@ CORPORA = {
         source=TextFiles(paths=(str(folder),)), filters=(Length(at_least=10), Exact())
     ),
     "a stream": lambda folder: HubText(
-        dataset=str(folder.parent / "hub"), licence="cc0-1.0", group="group", bytes=450_000
+        dataset=str(folder.parent / "hub"), license="cc0-1.0", group="group", bytes=450_000
     ),
     "joined": lambda folder: Concatenated(
         sources=(TextFiles(paths=(str(folder / "a.jsonl"),)), TextFiles(paths=(str(folder / "c.parquet"),)))
@@ -197,7 +197,7 @@ def test_what_was_read_is_not_read_again_where_that_can_be_helped(texts, tokeniz
     (folder / "a.jsonl").write_text("damaged")
     assert write(corpus, tokenizer, tmp_path / "broken") == whole
     dataset = shutil.copytree(texts.parent / "hub", tmp_path / "hub")
-    stream = HubText(dataset=str(dataset), licence="cc0-1.0", group="group")
+    stream = HubText(dataset=str(dataset), license="cc0-1.0", group="group")
     whole = write(stream, tokenizer, tmp_path / "straight")
     interrupted(stream, tokenizer, tmp_path / "broken", 1_500)
     data = bytearray((dataset / "train-0.parquet").read_bytes())

@@ -293,14 +293,14 @@ def test_every_recipe_has_a_plan_that_fits(name):
 
 
 def test_streams_are_sized_by_their_budgets_and_nobody_is_asked(recipe):
-    stream = HubText(dataset="a/b", licence="odc-by", config="c", tokens=Tokens(8e9))
+    stream = HubText(dataset="a/b", license="odc-by", config="c", tokens=Tokens(8e9))
     two = ConcatenatedChats(
         sources=(
-            HubChats(dataset="a/chats", licence="mit", split="test"),
-            HubChats(dataset="b/chats", licence="apache-2.0"),
+            HubChats(dataset="a/chats", license="mit", split="test"),
+            HubChats(dataset="b/chats", license="apache-2.0"),
         )
     )
-    small = HubText(dataset="d/e", licence="odc-by", bytes=400)
+    small = HubText(dataset="d/e", license="odc-by", bytes=400)
     mixed = Mixture(weights={"texts": 3.0, "small": 1.0})
     sft = tiny.pretraining(name="sft", data=ChatData(corpus="chats"))
     timeline = (tiny.pretraining(data=mixed), tiny.pretraining(), sft)
@@ -311,7 +311,7 @@ def test_streams_are_sized_by_their_budgets_and_nobody_is_asked(recipe):
     assert texts == {
         "name": "texts",
         "source": "a/b, c",
-        "licences": ["odc-by"],
+        "licenses": ["odc-by"],
         "tokens_read": 1.75 * each,
         "passes": 1.75 * each / 10e9,
         "text_bytes": 40_000_000_000,
@@ -321,7 +321,7 @@ def test_streams_are_sized_by_their_budgets_and_nobody_is_asked(recipe):
         "unknown": "",
     }
     assert small["passes"] == 0.25 * each / 100
-    assert chats["source"] == "a/chats, test; b/chats" and chats["licences"] == ["mit", "apache-2.0"]
+    assert chats["source"] == "a/chats, test; b/chats" and chats["licenses"] == ["mit", "apache-2.0"]
     assert (chats["tokens_read"], chats["passes"], chats["text_bytes"]) == (each, None, None)
     assert made["totals"]["token_file_bytes"] is None
     text = shown(made)
@@ -355,7 +355,7 @@ def test_local_texts_are_estimated_from_their_beginning(recipe, tmp_path):
     assert estimate(Arithmetic(count=2_000)) == pytest.approx(2_000 * 185, rel=0.1)
     for unknown in (
         TextFiles(paths=("nowhere",)),
-        HubText(dataset="a/b", licence="mit", rows=9),
+        HubText(dataset="a/b", license="mit", rows=9),
         Concatenated(sources=(TEXT,)),
     ):
         assert estimate(unknown) is None

@@ -80,12 +80,12 @@ def test_averages_say_what_they_are_made_of(record):
     assert "### Averages" not in card(record)
 
 
-def test_licences_of_corpora_are_those_of_their_specs(record):
-    assert "Licences, as the recipe states them" not in card(record)
+def test_licenses_of_corpora_are_those_of_their_specs(record):
+    assert "Licenses, as the recipe states them" not in card(record)
     record["recipe"]["corpora"]["docs"]["parts"] = [
-        {"licence": "odc-by"},
-        {"licence": "cc-by-4.0"},
-        {"licence": "odc-by"},
+        {"license": "odc-by"},
+        {"license": "cc-by-4.0"},
+        {"license": "odc-by"},
     ]
     assert "`docs` odc-by, cc-by-4.0." in section(card(record), "Data")
 

@@ -99,7 +99,7 @@ def eventful():
     """A record with something in every part of it; every text that is anybody's begins with `any`."""
     record = record_of(chat=True)
     record["recipe"] |= {"about": "any about", "card_claims": {"any name": "any claim"}, "license": "any license"}
-    record["recipe"]["corpora"]["docs"]["licence"] = "any licence"
+    record["recipe"]["corpora"]["docs"]["license"] = "any license"
     record["release"]["parity"]["case"] = "any case"
     record["command"] |= {"recipe": "any recipe.py", "overrides": ["any override"], "machine": "any machine"}
     record["machine"] |= {"device": "any device", "precision": "any precision"}

@@ -124,9 +124,9 @@ def test_parts_to_come_refuse_impossible_numbers_and_do_not_pretend():
     prompts = ChatFiles(paths=("none.jsonl",))
     for settings in ({"replies": 0}, {"max_tokens": 0}, {"temperature": -1.0}):
         with pytest.raises(RecipeError):
-            Teacher(model="m", prompts=prompts, licence="l", **settings)
+            Teacher(model="m", prompts=prompts, license="l", **settings)
     with pytest.raises(DataError, match="is not built"):
-        next(iter(Teacher(model="m", prompts=prompts, licence="l").conversations()))
+        next(iter(Teacher(model="m", prompts=prompts, license="l").conversations()))
     with pytest.raises(RecipeError, match="is not built"):
         DiffusionBlocks()(None, None, None, None, None)
 

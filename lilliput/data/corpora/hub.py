@@ -35,7 +35,7 @@ class HubText:
 
     dataset: str
     """"owner/name", or a local folder."""
-    licence: str
+    license: str
     """Under which the texts come."""
     config: str | None = None
     """Name of the subset; None where there is only one."""
@@ -135,7 +135,7 @@ class HubChats:
 
     dataset: str
     """"owner/name", or a local folder."""
-    licence: str
+    license: str
     """Under which the conversations come."""
     config: str | None = None
     """Name of the subset; None where there is only one."""
