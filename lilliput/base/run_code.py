@@ -40,9 +40,9 @@ def write_code(run: RunFolder, code: Code) -> None:
         RunError: there is something else beside them; it stays.
     """
     folder = f"{FOLDER}/{code.digest[:16]}"
-    place = run.path / folder
-    _refuse_others(place, code.files)
-    if not all((place / name).is_file() and (place / name).read_bytes() == code.files[name] for name in code.files):
+    target = run.path / folder
+    _refuse_others(target, code.files)
+    if not all((target / name).is_file() and (target / name).read_bytes() == code.files[name] for name in code.files):
         with run.replacing(folder) as partial:
             for name, data in code.files.items():
                 write_bytes(partial / name, data)

@@ -157,7 +157,7 @@ def _show_outline(run: Path) -> None:
 
     outline = read_outline(run)
     console.print(f"{outline.name}: {outline.about}", soft_wrap=True)
-    for place, entry in enumerate(outline.timeline):
+    for index, entry in enumerate(outline.timeline):
         match entry:
             case Phase() | HiddenPhase():
                 steps = planned(entry)
@@ -168,4 +168,4 @@ def _show_outline(run: Path) -> None:
                 told = "an entry that takes the code"
             case _:
                 told = type(entry).__name__
-        console.print(f"{place:02d} {told}", soft_wrap=True)
+        console.print(f"{index:02d} {told}", soft_wrap=True)

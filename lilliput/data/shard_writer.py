@@ -117,7 +117,7 @@ class ShardWriter:
         return not self._damaged
 
     def wants(self, item: int) -> bool:
-        """Whether the document at this place of the corpus is in no file yet, or in a damaged one."""
+        """Whether the document at this index of the corpus is in no file yet, or in a damaged one."""
         return item >= self._kept or (bool(self._damaged) and self._file_of(item) in self._damaged)
 
     def add(self, here: CorpusProgress, data: Iterable[bytes | memoryview], tokens: int = 0, text: int = 0) -> bool:
@@ -168,10 +168,10 @@ class ShardWriter:
 
     def _file_of(self, item: int) -> ShardRecord:
         """The file that an item among the kept ones would be in."""
-        place = bisect_right(self.shards, item, key=lambda entry: entry.begins.items) - 1
-        if place < 0:
+        index = bisect_right(self.shards, item, key=lambda entry: entry.begins.items) - 1
+        if index < 0:
             raise other_corpus(self._folder)
-        return self.shards[place]
+        return self.shards[index]
 
     def _make_again(self, entry: ShardRecord, data: Iterable[bytes | memoryview]) -> None:
         if self._again is None:

@@ -108,8 +108,9 @@ def write_shards(
         clock.update(here.items, here.mark, [])
 
         def encode(batch: list[tuple[Item, Offset]]) -> None:
-            places = ((place, item) for place, (item, _) in enumerate(batch, here.items) if not isinstance(item, str))
-            wanted = [document for place, document in places if writers.encodes(document, place)]
+            items_at = enumerate((item for item, _ in batch), here.items)
+            documents = ((number, item) for number, item in items_at if not isinstance(item, str))
+            wanted = [document for number, document in documents if writers.encodes(document, number)]
             sizes = [bytes_of(document) for document in wanted]
             texts = (document.text for document in wanted)
             tokens = zip(_in_background(encoder.stream(texts, add_special_tokens=True)), sizes, strict=True)
@@ -217,9 +218,9 @@ class _Writers:
     def by_name(self) -> dict[str, ShardWriter]:
         return {**self._sides, "texts": self._texts}
 
-    def encodes(self, document: Document, place: int) -> bool:
-        """Whether the tokens of the document at this place of the corpus are to be written."""
-        return self._sides[self._side(document)].wants(place)
+    def encodes(self, document: Document, index: int) -> bool:
+        """Whether the tokens of the document at this index of the corpus are to be written."""
+        return self._sides[self._side(document)].wants(index)
 
     def add(self, here: CorpusProgress, document: Document, tokens: "Iterator[tuple[array[int], int]]") -> bool:
         """Write the document that `here` comes next, of which `tokens` has ids and size if it is to be encoded.

@@ -54,9 +54,9 @@ def sampled(corpus: Corpus, split: HeldOut, size: int) -> Iterator[str]:
 
 
 def _drawn(document: Document, share: float, part: int) -> Iterator[str]:
-    for place in range(0, len(document.text), part):
-        if fraction_of(f"sample\0{document.id}\0{place}") < share:
-            yield document.text[place : place + part]
+    for start in range(0, len(document.text), part):
+        if fraction_of(f"sample\0{document.id}\0{start}") < share:
+            yield document.text[start : start + part]
 
 
 def _text_bytes(corpus: Any) -> int | None:

@@ -90,11 +90,11 @@ def _models(plan: dict[str, Any]) -> Table:
     models = [(-1, "at first", plan["model"]["parameters"], "", "")]
     for growth in plan["growths"]:
         if growth["before"] != growth["after"]:
-            models.append((growth["place"], f"after {growth['name']}", growth["after"], "", ""))
+            models.append((growth["index"], f"after {growth['name']}", growth["after"], "", ""))
     for release in plan["releases"]:
         download = f"{size(release['download_bytes'])} in {release['dtype']}"
         state = _state(release["state_bytes"])
-        models.append((release["place"], release["name"], release["parameters"], state, download))
+        models.append((release["index"], release["name"], release["parameters"], state, download))
     for _, name, parameters, state, download in sorted(models, key=lambda model: model[0]):
         table.add_row(name, f"{parameters['total']:,}", f"{parameters['non_embedding']:,}", state, download)
     return table

@@ -26,8 +26,8 @@ def foreseen(recipe: Recipe, folder: Path) -> int | None:
     tokenizer = recipe.tokenizer
     if not isinstance(tokenizer, BPE) or not tokenizer.at_most:
         return None
-    if made := vocabulary_of(RunFolder(folder)):
-        return made
+    if learned := vocabulary_of(RunFolder(folder)):
+        return learned
     corpora: list[Any] = [recipe.corpora[name] for name in recipe.tokenizer_corpora]
     if not all(map(_is_local, corpora)):
         return None

@@ -146,10 +146,10 @@ class Encoder:
         found = []
         for probe in _PROBES:
             whole, bare = (self._tokenizer.encode(probe, add_special_tokens=added).ids for added in (True, False))
-            places = [place for place in range(len(whole)) if whole[place : place + len(bare)] == bare]
-            if not bare or len(places) != 1:
+            starts = [start for start in range(len(whole)) if whole[start : start + len(bare)] == bare]
+            if not bare or len(starts) != 1:
                 return None
-            found.append((whole[: places[0]], whole[places[0] + len(bare) :]))
+            found.append((whole[: starts[0]], whole[starts[0] + len(bare) :]))
         return found[0] if found[0] == found[1] else None
 
 

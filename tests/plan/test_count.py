@@ -97,7 +97,7 @@ def test_mtlm_is_counted_before_and_after_it_is_stacked(recipe, inner, before, a
     timeline = (release("half", layout), Stack(times=2), tiny.pretraining(), release("whole", layout))
     made = plan(recipe(mtlm(12, inner), timeline))
     (growth,) = made["growths"]
-    assert (growth["place"], growth["name"]) == (1, "Stack")
+    assert (growth["index"], growth["name"]) == (1, "Stack")
     assert (growth["before"]["total"], growth["after"]["total"]) == (before, after)
     assert [entry["parameters"]["total"] for entry in made["releases"]] == [before, after]
     assert made["model"]["parameters"]["total"] == before

@@ -56,16 +56,16 @@ class TextFiles:
         return documents_of(self.iterate_from())
 
     def iterate_from(self, after: list[Any] | None = None) -> Iterator[tuple[Document | str, list[Any]]]:
-        """The same, and reasons for what is dropped, with marks: the file's place, the record's number, and how much of
+        """The same, and reasons for what is dropped, with marks: the file's index, the record's number, and how much of
         the file is read."""
         first, number, _ = after or (0, 0, 0.0)
         empty = after is None
-        for place, found in enumerate(readable_files(self.paths)):
-            if place < first:
+        for index, found in enumerate(readable_files(self.paths)):
+            if index < first:
                 continue
-            for item, record, share in self._of_file(found, number if place == first else 0):
+            for item, record, share in self._of_file(found, number if index == first else 0):
                 empty = empty and found.is_about
-                taken = [(item, [place, record, share])]
+                taken = [(item, [index, record, share])]
                 del item  # else a long text is kept here while whoever takes it may already have cut it into others
                 yield taken.pop()
         if empty:

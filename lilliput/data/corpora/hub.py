@@ -64,11 +64,11 @@ class HubText:
 
     def identity(self) -> Any:
         """The commit, or the files of a folder."""
-        return self._place.identity()
+        return self._subset.identity()
 
     def at_revision(self, identity: Any) -> "HubText":
         """The same at the commit of an identity."""
-        return replace(self, revision=self._place.commit_of(identity))
+        return replace(self, revision=self._subset.commit_of(identity))
 
     def documents(self) -> Iterator[Document]:
         """Yield the documents in the order of the files and of their rows.
@@ -88,18 +88,18 @@ class HubText:
         columns = (self.text,) if self.group is None else (self.text, self.group)
         if most is not None and size >= most:
             return
-        for number, row, state in self._place.rows(columns, (self.id,), self.rows, after):
+        for number, row, state in self._subset.rows(columns, (self.id,), self.rows, after):
             text = row[self.text]
             if text is None:
-                reason = null_text(self.null, self.text, f"{self._place}, row {number}")
+                reason = null_text(self.null, self.text, f"{self._subset}, row {number}")
                 yield reason, state | {"bytes": size}
                 continue
             if not isinstance(text, str):
-                self._place.refuse(
+                self._subset.refuse(
                     f"column {self.text!r} of row {number} is {shown(text)}, not text", "name another column"
                 )
-            check_length(f"{self._place}, row {number}", text)
-            name = self._place.id_of(row, self.id, number)
+            check_length(f"{self._subset}, row {number}", text)
+            name = self._subset.id_of(row, self.id, number)
             size += len(text.encode("utf-8", "surrogatepass"))
             group = None if self.group is None else row[self.group]
             yield Document(text, name, name if group in (None, "") else str(group)), state | {"bytes": size}
@@ -125,8 +125,8 @@ class HubText:
         return min(budgets, default=None)
 
     @property
-    def _place(self) -> "_Place":
-        return _Place(self.dataset, self.config, self.split, self.revision)
+    def _subset(self) -> "_Subset":
+        return _Subset(self.dataset, self.config, self.split, self.revision)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,11 +154,11 @@ class HubChats:
 
     def identity(self) -> Any:
         """The commit, or the files of a folder."""
-        return self._place.identity()
+        return self._subset.identity()
 
     def at_revision(self, identity: Any) -> "HubChats":
         """The same at the commit of an identity."""
-        return replace(self, revision=self._place.commit_of(identity))
+        return replace(self, revision=self._subset.commit_of(identity))
 
     def conversations(self) -> Iterator[Conversation]:
         """Yield the conversations in the order of the files and of their rows.
@@ -167,16 +167,16 @@ class HubChats:
             DataError: as for `HubText`, or a row holds no such list.
         """
         named = () if self.messages is None else (self.messages,)
-        for number, row, _ in self._place.rows(named, (*COLUMNS, self.id), self.rows):
-            name = self._place.id_of(row, self.id, number)
-            yield Conversation(row_messages(row, self.messages, f"{self._place}, row {number}"), name, name)
+        for number, row, _ in self._subset.rows(named, (*COLUMNS, self.id), self.rows):
+            name = self._subset.id_of(row, self.id, number)
+            yield Conversation(row_messages(row, self.messages, f"{self._subset}, row {number}"), name, name)
 
     @property
-    def _place(self) -> "_Place":
-        return _Place(self.dataset, self.config, self.split, self.revision)
+    def _subset(self) -> "_Subset":
+        return _Subset(self.dataset, self.config, self.split, self.revision)
 
 
-class _Place(NamedTuple):
+class _Subset(NamedTuple):
     """One split of one config of a dataset."""
 
     dataset: str
@@ -195,7 +195,7 @@ class _Place(NamedTuple):
         return TextFiles(paths=(self.dataset,)).identity() if self._is_local else [self.dataset, self._commit()]
 
     def commit_of(self, identity: Any) -> str | None:
-        """The commit in an identity of this place; the files of a folder, which may be away by now, have none."""
+        """The commit in an identity of this subset; the files of a folder, which may be away by now, have none."""
         return identity[1] if identity[:1] == [self.dataset] else self.revision
 
     def rows(

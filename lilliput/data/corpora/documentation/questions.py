@@ -94,13 +94,13 @@ class DocumentationQuestions:
         for entry in self.source.extraction().entries:
             if not _is_public(entry):
                 continue
-            place, group, name = f"questions/{entry.package}/{entry.name}", groups[entry.package], entry.name
+            key, group, name = f"questions/{entry.package}/{entry.name}", groups[entry.package], entry.name
             if answer := summary(entry.docstring):
                 title = entry.title if len(entry.title) <= WIDEST else name
-                yield _ask(place, group, _PHRASINGS[entry.kind], name, answer, name=name, title=title)
-            known = sorted(parameters(entry.docstring), key=lambda item: _hash(f"{place}/{item[0]}"))
+                yield _ask(key, group, _PHRASINGS[entry.kind], name, answer, name=name, title=title)
+            known = sorted(parameters(entry.docstring), key=lambda item: _hash(f"{key}/{item[0]}"))
             for parameter, answer in known[:1]:
-                yield _ask(f"{place}/{parameter}", group, _PARAMETER, parameter, answer, name=name, parameter=parameter)
+                yield _ask(f"{key}/{parameter}", group, _PARAMETER, parameter, answer, name=name, parameter=parameter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +110,10 @@ class _Candidate:
     """Without its subject, so that equal answers about different things are seen to be equal."""
 
 
-def _ask(place: str, group: str, phrasings: tuple[str, ...], subject: str, answer: str, **names: str) -> _Candidate:
-    question = phrasings[_hash(place)[-1] % len(phrasings)].format(**names)
+def _ask(key: str, group: str, phrasings: tuple[str, ...], subject: str, answer: str, **names: str) -> _Candidate:
+    question = phrasings[_hash(key)[-1] % len(phrasings)].format(**names)
     messages = (Message("user", question), Message("assistant", about(subject, answer)))
-    return _Candidate(Conversation(messages, place, group), answer)
+    return _Candidate(Conversation(messages, key, group), answer)
 
 
 def _is_public(entry: Entry) -> bool:
