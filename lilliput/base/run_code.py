@@ -145,8 +145,8 @@ def _record(run: Path) -> tuple[str, dict[str, str]] | None:
 
 def _refuse_others(folder: Path, files: Collection[str]) -> None:
     """Refuse what lies beside the files and is none: code that looks for its neighbors by itself would find it."""
-    there = (path for path in below(folder) if path.is_symlink() or not path.is_dir())
-    others = sorted(name for path in there if (name := path.relative_to(folder).as_posix()) not in files)
+    paths = (path for path in below(folder) if path.is_symlink() or not path.is_dir())
+    others = sorted(name for path in paths if (name := path.relative_to(folder).as_posix()) not in files)
     if others:
         raise RunError(
             f"there is what the run did not keep there: {', '.join(others[:4])}",

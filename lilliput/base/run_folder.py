@@ -62,7 +62,7 @@ class RunFolder(LockedFolder):
             self.refuse_others("run", RUN_FILE)
         check_links(self.path)
 
-    def opened(self) -> None:
+    def on_open(self) -> None:
         """Mark a new folder as a run before anything else is written into it."""
         if self.read(RUN_FILE) is None:
             self.write_with_checksum(RUN_FILE, {"format": FORMAT, "lilliput": __version__, "machine": None})

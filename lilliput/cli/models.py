@@ -124,9 +124,9 @@ def score(
 ) -> None:
     """Rank texts by how likely the model finds them after a context."""
     loaded = open_model(str(model), out, device, trust_code=trust_code)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         scored = loaded.score(context, choices, delimiter=delimiter)
-    for one in told:
+    for one in caught:
         Terminal(stderr=True).print(str(one.message), style="dim", soft_wrap=True)
     ranked = sorted(scored, key=lambda choice: -choice.log_likelihood)
     rows = [

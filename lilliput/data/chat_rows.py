@@ -110,13 +110,13 @@ class PackedChats:
 
     def __init__(self, folder: Path, tokenizer_hash: str | None = None, verified: HashCache | None = None):
         self.folder = folder
-        opened = open_index(folder, "conversations", tokenizer_hash, verified, _lengths)
-        self.index = opened.index
+        token_folder = open_index(folder, "conversations", tokenizer_hash, verified, _lengths)
+        self.index = token_folder.index
         self.length: int = self.index["length"]
         dtypes = dict(zip(_ARRAYS, _dtypes(self.index), strict=True))
         below = dict(zip(_ARRAYS, (self.index["vocab"], 2, 2**16), strict=True))
         self._arrays = {
-            (side, array): opened.numbers(_file_name(side, array), dtypes[array], below[array])
+            (side, array): token_folder.numbers(_file_name(side, array), dtypes[array], below[array])
             for side in SIDES
             for array in _ARRAYS
             if self.count(side)

@@ -42,9 +42,9 @@ class EpochStream:
         tokens, begins = [], []
         while count:
             number, offset = divmod(position, len(self))
-            found, opened = self._pass(number).read(offset, count)
+            found, starts = self._pass(number).read(offset, count)
             tokens.append(found)
-            begins.append(opened)
+            begins.append(starts)
             position, count = position + len(found), count - len(found)
         return np.concatenate(tokens), np.concatenate(begins)
 
@@ -81,10 +81,10 @@ class _Epoch:
         sizes = np.diff(begun, prepend=offset, append=after)
         sources = chunk.sources[first : last + 1].copy()
         sources[0] += offset - chunk.begins[first]
-        opened = np.zeros(after - offset, dtype=bool)
-        opened[begun - offset] = True
-        opened[0] = chunk.begins[first] == offset
-        return self._stream.take(sources, sizes), opened
+        starts = np.zeros(after - offset, dtype=bool)
+        starts[begun - offset] = True
+        starts[0] = chunk.begins[first] == offset
+        return self._stream.take(sources, sizes), starts
 
     def _new_chunk(self, number: int) -> _Chunk:
         positions = np.arange(number * _CHUNK, min((number + 1) * _CHUNK, len(self._order)))

@@ -93,12 +93,12 @@ class MixtureReader:
             DataError: the cursor is of other sources.
         """
         assert 0 <= overlap < length
-        taken, whole, step = self._taken(cursor), sum(self._shares.values()), length - overlap
+        taken, total_share, step = self._taken(cursor), sum(self._shares.values()), length - overlap
         total = sum(taken.values())
         rows_of: dict[str, list[int]] = {name: [] for name in taken}
         for row in range(rows):
             due = total + step
-            name = max(taken, key=lambda name: self._shares[name] * due - whole * taken[name])
+            name = max(taken, key=lambda name: self._shares[name] * due - total_share * taken[name])
             rows_of[name].append(row)
             taken[name] += step
             total += step

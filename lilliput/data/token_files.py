@@ -221,12 +221,12 @@ def _read(path: Path) -> dict[str, Any]:
     """An index that is what its own hash says."""
     try:
         index = read_json(path)
-        whole = hash_of({key: value for key, value in index.items() if key != "sha256"}) == index["sha256"]
+        is_intact = hash_of({key: value for key, value in index.items() if key != "sha256"}) == index["sha256"]
     except FileNotFoundError as error:
         raise DataError("there are no tokens", where=str(path), hint='write them with "lilliput run RECIPE"') from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"the index cannot be read ({error})", where=str(path), hint=REWRITE) from error
-    if not whole:
+    if not is_intact:
         raise DataError("the index differs from its own hash", where=str(path), hint=REWRITE)
     # Before there were other tokenizers than ours, no index had the end token.
     return {"format": None, "kind": None, "end": END_ID} | index

@@ -80,7 +80,7 @@ def corpora(recipe: Recipe, read: Mapping[str, float], folder: Path | None) -> l
                 "text_bytes": size.text,
                 "token_file_bytes": size.files,
                 "estimated": encoded is None,
-                "there": size.files if encoded else _begun(name, folder),
+                "there": size.files if encoded else _partial_bytes(name, folder),
                 "unknown": size.unknown,
             }
         )
@@ -91,8 +91,8 @@ def shares(phase: Phase) -> dict[str, float]:
     """The share of a phase's tokens that comes from each corpus."""
     if not isinstance(phase.data, Mixture):
         return {name: 1 / len(phase.data.corpora) for name in phase.data.corpora}
-    whole = sum(phase.data.weights.values())
-    return {name: weight / whole for name, weight in phase.data.weights.items()}
+    total = sum(phase.data.weights.values())
+    return {name: weight / total for name, weight in phase.data.weights.items()}
 
 
 def source(corpus: Any) -> str:
@@ -140,20 +140,21 @@ def _encoded(recipe: Recipe, name: str, folder: Path | None) -> _Size | None:
 
 def _as_recorded(recipe: Recipe, name: str, run: RunFolder) -> _Size | None:
     record, tokenizer = run.record(f"shards/{name}"), run.record("tokenizer")
-    mine = to_plain(recipe.tokenizer)
+    tokenizer_spec = to_plain(recipe.tokenizer)
     if not record.get("done") or not tokenizer.get("done"):
         return None
-    begun, corpus = record["from"], recipe.corpora[name]
+    recorded, corpus = record["from"], recipe.corpora[name]
     learned = tokenizer["from"]["tokenizer"]
     code = definitions(corpus)
-    same = begun["corpus"]["spec"] == to_plain(corpus) and begun["corpus"].get("code", code) == code
-    same = same and begun["split"] == to_plain(recipe.split)
-    if not same or {key: learned.get(key) for key in mine} != mine or _changed(corpus, begun["corpus"]["content"]):
+    same = recorded["corpus"]["spec"] == to_plain(corpus) and recorded["corpus"].get("code", code) == code
+    same = same and recorded["split"] == to_plain(recipe.split)
+    same = same and {key: learned.get(key) for key in tokenizer_spec} == tokenizer_spec
+    if not same or _changed(corpus, recorded["corpus"]["content"]):
         return None
     sides = record["outputs"]["sides"]
     files = sum(file.stat().st_size for file in (run.path / "shards" / name).glob("*.bin"))
-    if "length" in begun:  # conversations; the first token of a row is no target
-        size = _Size((begun["length"] - 1) * sides["train"]["rows"], None, files)
+    if "length" in recorded:  # conversations; the first token of a row is no target
+        size = _Size((recorded["length"] - 1) * sides["train"]["rows"], None, files)
     else:
         size = _Size(sides["train"]["tokens"], sum(side["bytes"] for side in sides.values()), files)
     return size if files else None
@@ -169,11 +170,11 @@ def _changed(corpus: Any, content: Any) -> bool:
         return False
 
 
-def _begun(name: str, folder: Path | None) -> int:
+def _partial_bytes(name: str, folder: Path | None) -> int:
     if folder is None:
         return 0
-    begun = [path for path in partial_folders(folder / "shards") if path.name.startswith(name + BEGUN)]
-    return sum(file.stat().st_size for path in begun for file in path.glob("*.bin"))
+    partial = [path for path in partial_folders(folder / "shards") if path.name.startswith(name + BEGUN)]
+    return sum(file.stat().st_size for path in partial for file in path.glob("*.bin"))
 
 
 def _estimated(corpus: Any, width: int) -> _Size:

@@ -119,10 +119,10 @@ def _phase(phase: Phase, spec: ModelSpec, machine: Machine, cost: Cost | None, t
     steps = StepPlan(phase)
     counts = Counter(steps.stage(step) for step in range(steps.steps))
     stages = []
-    for stage, here in enumerate(phase.stages):
-        size = here.objective.tokens_per_position
-        read = counts[stage] * phase.batch_tokens * size
-        stages.append({"steps": counts[stage], "tokens_per_position": size, "tokens": read})
+    for index, stage in enumerate(phase.stages):
+        size = stage.objective.tokens_per_position
+        read = counts[index] * phase.batch_tokens * size
+        stages.append({"steps": counts[index], "tokens_per_position": size, "tokens": read})
     tokens = sum(stage["tokens"] for stage in stages)
     positions = steps.steps * phase.batch_tokens
     parameters = _parameters(spec)

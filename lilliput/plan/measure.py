@@ -36,8 +36,8 @@ def probe(recipe: Recipe, machine: Machine, report: Callable[[str], None]) -> di
     machine = machine.resolved()
     costs = {}
     with _prepared(machine):
-        whole = machine.device.startswith("cuda") or machine.compile != "off"
-        bench = CompiledProfile(machine, report) if whole else EagerProfile(machine)
+        is_compiled = machine.device.startswith("cuda") or machine.compile != "off"
+        bench = CompiledProfile(machine, report) if is_compiled else EagerProfile(machine)
         for stop in timeline_shapes(recipe):
             if not isinstance(stop.entry, Phase):
                 continue

@@ -132,11 +132,11 @@ def _corpora(plan: dict[str, Any]) -> Table:
 
 def _token_files(corpus: dict[str, Any]) -> str:
     """How large they are, or will be; of those that are being written also how much is there."""
-    there, expected = corpus["there"], corpus["token_file_bytes"]
+    written, expected = corpus["there"], corpus["token_file_bytes"]
     if not corpus["estimated"]:
         return size(expected)
     awaited = "?" if expected is None else f"~{size(expected)}"
-    return f"{size(there)} of\n{awaited}" if there else awaited
+    return f"{size(written)} of\n{awaited}" if written else awaited
 
 
 def _phases(plan: dict[str, Any]) -> Table:
@@ -215,9 +215,9 @@ def _time(plan: dict[str, Any]) -> Table:
             *_bill(cost).values(),
         )
     if total["of_phases"] > 1:
-        whole = total["phases"] == total["of_phases"]
+        is_all = total["phases"] == total["of_phases"]
         table.add_section()
-        name = "in all" if whole else f"these {total['phases']} of {total['of_phases']}"
+        name = "in all" if is_all else f"these {total['phases']} of {total['of_phases']}"
         table.add_row(name, "", "", "", duration(total["seconds"]), *_bill(total).values())
     return table
 

@@ -51,7 +51,7 @@ class Preparation:
 
     def __init__(self, run: RunFolder, recipe: Recipe, console: Console, shard_tokens: int = SHARD_TOKENS):
         self._run, self._recipe, self._console, self._shard_tokens = run, recipe, console, shard_tokens
-        self._opened: dict[str, Shards | PackedChats] = {}
+        self._token_files: dict[str, Shards | PackedChats] = {}
         self._known = self._verified_before()
         self._changed: set[str] = set()
         """Corpora whose text is not what the run has read, and that has been said of."""
@@ -104,9 +104,9 @@ class Preparation:
 
         A tokenizer that grew encodes text as it did before, so what is open already stays right.
         """
-        if name not in self._opened:
-            self._opened[name] = self._tokens(name, tokenizer)
-        return self._opened[name]
+        if name not in self._token_files:
+            self._token_files[name] = self._tokens(name, tokenizer)
+        return self._token_files[name]
 
     def _tokens(self, name: str, tokenizer: Tokenizer) -> Shards | PackedChats:
         chat = self._is_chat(name)

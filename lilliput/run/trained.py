@@ -17,7 +17,7 @@ from lilliput.base.files import sha256
 from lilliput.base.limits import limit, raising
 from lilliput.base.own_code import code_of, using
 from lilliput.base.run_folder import RunFolder
-from lilliput.base.safetensors_headers import opened
+from lilliput.base.safetensors_headers import open_safetensors
 from lilliput.base.spec import to_plain
 from lilliput.evals.native_model import Native
 from lilliput.growth.growth import Growth, Lineage
@@ -199,7 +199,7 @@ def _lineage(recipe: Recipe, run: RunFolder, reached: _Reached) -> Lineage:
 def _read_weights(file: Path, spec: ModelSpec, seed: int) -> LanguageModel:
     """A model of a shape with the weights of a file, which is compared with the shape before anything is built."""
     hint = "give the recipe file that the run was trained with"
-    with opened(file, framework="pt") as stored:
+    with open_safetensors(file, framework="pt") as stored:
         weights = {key: stored.get_slice(key) for key in stored.keys()}  # noqa: SIM118 (safe_open is no mapping)
         if spec.layers > min(len(weights), limit("model_layers")):  # before as many layers are built
             many = spec.layers > len(weights)

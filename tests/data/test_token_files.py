@@ -281,7 +281,7 @@ def test_what_stands_in_the_place_of_a_token_file_is_not_written_to(interrupted:
 def test_odd_records_of_what_was_hashed_mean_hash_it_again(files: Any, tmp_path: Path) -> None:
     recipe = tiny.recipe(tmp_path)
     with RunFolder(tmp_path / "run") as run:
-        run.opened()
+        run.on_open()
         write_json(run.path / VERIFIED, {"files": files})
         assert Preparation(run, recipe, Console(quiet=True))._known in ({}, files)
         write_json(run.path / VERIFIED, files)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from lilliput.data.documents import Document, Null, check_length, check_null, documents_of, null_text
 from lilliput.data.readers.formats import holds_rows
-from lilliput.data.readers.lines import whole
+from lilliput.data.readers.lines import read_text
 from lilliput.data.readers.paths import Found, found_files, nothing_in, readable_files
 from lilliput.data.readers.row_files import rows
 from lilliput.data.readers.rows import Record
@@ -80,16 +80,16 @@ class TextFiles:
     def _of_file(self, found: Found, after: int) -> Iterator[tuple[Document | str, int, float]]:
         if found.is_about or not holds_rows(found.path):
             if after == 0:
-                yield self._whole(found), 1, 1.0
+                yield self._as_one_document(found), 1, 1.0
             return
         columns = [self.text, self.id] if self.group is None else [self.text, self.id, self.group]
         for record in rows(found.path, columns, after):
             yield self._item(record), record.number, record.share
 
-    def _whole(self, found: Found) -> Document | str:
+    def _as_one_document(self, found: Found) -> Document | str:
         if found.is_about:
             return f"{found.path.name} beside rows"
-        return Document(whole(found.path), found.name, found.name)
+        return Document(read_text(found.path), found.name, found.name)
 
     def _item(self, record: Record) -> Document | str:
         if record.column(self.text) is None:

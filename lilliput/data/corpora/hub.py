@@ -267,13 +267,13 @@ class _Subset(NamedTuple):
         self._find("config", self.config, configs)
         splits: Any = datasets.load_dataset(path, self.config, revision=commit, streaming=True)
         self._find("split", self.split, list(splits))
-        opened = splits[self.split]
-        there = opened.column_names or list(next(iter(opened), {}))
+        dataset = splits[self.split]
+        available = dataset.column_names or list(next(iter(dataset), {}))
         for column in columns:
-            self._find("column", column, there)
-        wanted = [column for column in dict.fromkeys((*columns, *optional)) if column in there]
+            self._find("column", column, available)
+        selected = [column for column in dict.fromkeys((*columns, *optional)) if column in available]
         # Where there is nothing but an id, the error about it names all columns.
-        return opened.select_columns(wanted) if columns or len(wanted) > 1 else opened
+        return dataset.select_columns(selected) if columns or len(selected) > 1 else dataset
 
     def _find(self, kind: str, name: str | None, known: list[str]) -> None:
         if name is not None and name not in known:

@@ -32,7 +32,7 @@ def lines(path: Path, room: int = 1, unit: str = "record") -> Iterator[tuple[int
     """
     number, most = 0, room * limit("line_bytes")
     try:
-        with opened(path) as (file, raw):
+        with open_decompressed(path) as (file, raw):
             size = path.stat().st_size or 1
             while line := file.readline(most + 1):
                 number += 1
@@ -49,7 +49,7 @@ def lines(path: Path, room: int = 1, unit: str = "record") -> Iterator[tuple[int
         raise damaged(f"{path}, {unit} {number + 1}", error) from error
 
 
-def whole(path: Path) -> str:
+def read_text(path: Path) -> str:
     """The text of a file, without a byte order mark.
 
     Raises:
@@ -57,7 +57,7 @@ def whole(path: Path) -> str:
     """
     most, data = limit("document_bytes"), bytearray()
     try:
-        with opened(path) as (file, _):
+        with open_decompressed(path) as (file, _):
             while len(data) <= most and (piece := file.read(_PIECE)):
                 data += piece
     except Exception as error:
@@ -139,7 +139,7 @@ def unpacking(path: Path) -> tuple[str, Path]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[Any, io.BufferedReader]]:
+def open_decompressed(path: Path) -> Iterator[tuple[Any, io.BufferedReader]]:
     """A file without the compression that its suffix tells of, and as it is."""
     with open(path, "rb") as raw:
         match compression_of(path):
