@@ -166,8 +166,8 @@ class Training:
             the numbers of the step; None where it was skipped, which only takes its text.
 
         Raises:
-            Incident: it must not be taken; the weights are those before it.
-            NoRoom: memory ran out where it was half taken.
+            LossSpike: it must not be taken; the weights are those before it.
+            StepOutOfMemory: memory ran out where it was half taken.
             MachineError: memory ran out, and micro-batches cannot be smaller.
         """
         phase, state, step = self.task.phase, self.state, self.reached.step
@@ -229,8 +229,8 @@ def _to_the_end(task: Task, watch: Callable[[int], MetricsLogger], measure: Meas
     """From the newest checkpoint to the end of the phase; the averaged weights there.
 
     Raises:
-        Incident: a step was not taken.
-        NoRoom: a step could not be taken.
+        LossSpike: a step was not taken.
+        StepOutOfMemory: a step could not be taken.
     """
     training, phase, workers = Training(task), task.phase, task.workers
     plan = training.plan
