@@ -73,7 +73,7 @@ WORDS = "small models learn little by little from plain text that somebody wrote
 
 def sentences(number: int) -> str:
     """A few sentences that differ from document to document and repeat enough to be learned."""
-    picked = [WORDS[(number * 7 + place * (1 + number % 5)) % len(WORDS)] for place in range(40)]
+    picked = [WORDS[(number * 7 + index * (1 + number % 5)) % len(WORDS)] for index in range(40)]
     return " ".join(picked) + f". Number {number} has {number % 7} parts."
 
 

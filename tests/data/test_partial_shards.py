@@ -81,9 +81,9 @@ def texts(tmp_path_factory) -> Path:
     for name in ("d", "e"):
         (folder / f"{name}.txt").write_text(f"The file {name}.")
     (folder.parent / "hub").mkdir(exist_ok=True)
-    for place in range(3):
-        table = pyarrow.Table.from_pylist(rows[place * 700 : (place + 1) * 700])
-        pyarrow.parquet.write_table(table, folder.parent / "hub" / f"train-{place}.parquet", row_group_size=300)
+    for index in range(3):
+        table = pyarrow.Table.from_pylist(rows[index * 700 : (index + 1) * 700])
+        pyarrow.parquet.write_table(table, folder.parent / "hub" / f"train-{index}.parquet", row_group_size=300)
     return folder
 
 
@@ -181,11 +181,11 @@ def test_reading_goes_on_from_every_mark(kind, texts) -> None:
     corpus = CORPORA[kind](texts)
     assert is_seekable(corpus)
     items = list(iterate_from(corpus))
-    for place in {0, 1, *range(299, len(items), 100), len(items) - 1}:
-        mark = json.loads(json.dumps(items[place][1]))
+    for index in {0, 1, *range(299, len(items), 100), len(items) - 1}:
+        mark = json.loads(json.dumps(items[index][1]))
         for version in (mark, mark | {"datasets": "another"}) if kind == "a stream" else (mark,):
             after = list(iterate_from(corpus, version))
-            assert [item for item, _ in after] == [item for item, _ in items[place + 1 :]], place
+            assert [item for item, _ in after] == [item for item, _ in items[index + 1 :]], index
 
 
 def test_what_was_read_is_not_read_again_where_that_can_be_helped(texts, tokenizer, tmp_path) -> None:

@@ -263,7 +263,7 @@ def _log_likelihood(network: Any, context: list[int], continuation: list[int]) -
     with torch.no_grad():
         logits = network(torch.tensor([(context + continuation)[:-1]])).logits[0]
     rows = logits.double().log_softmax(-1)[-len(continuation) :]
-    return sum(rows[place, token].item() for place, token in enumerate(continuation))
+    return sum(rows[index, token].item() for index, token in enumerate(continuation))
 
 
 def _no_weights(folder: Path) -> Path:

@@ -262,7 +262,7 @@ def test_the_tables_fit_a_hundred_columns(recipe):
     timeline = (long, release("OdinNext-138M-Instruct", layout), AddTokens(tokens=CHATML), replace(long, name="sft"))
     tariff = Tariff(price_per_hour=2.5, watts=650, price_per_kwh=0.4, currency="EUR")
     costs = {0: cost(19.8, rows=1, activations=2_345_678_901), 3: cost(1.0)}
-    steps = {place: whole(19.8, rows=256, found=32, peak=98_765_432_109) for place in (0, 3)}
+    steps = {index: whole(19.8, rows=256, found=32, peak=98_765_432_109) for index in (0, 3)}
     for text in (
         shown(plan(recipe(ODIN, timeline), costs=costs, tariff=tariff)),
         shown(plan(recipe(ODIN, timeline), costs={3: costs[3]})),

@@ -382,7 +382,7 @@ def test_contradictions_are_refused(record):
 
 
 def test_source_breaks_lines_and_says_the_same():
-    value = {"type": "a.b:Spec", "names": [f"name-{place}" for place in range(40)], "one": [1.5], "by": {"x y": None}}
+    value = {"type": "a.b:Spec", "names": [f"name-{index}" for index in range(40)], "one": [1.5], "by": {"x y": None}}
     text = source(value)
     assert max(map(len, text.splitlines())) <= 110 and len(text.splitlines()) > 5
     read = eval(text, {"Spec": dict})

@@ -109,7 +109,7 @@ def test_missing_parts_are_named_with_their_place():
     recipe = load_recipe("odinnext-138m")
     assert [part.partition(",")[0] for part in unimplemented_parts(recipe)] == [
         "corpora.replies: Teacher",
-        *(f"timeline.accelerated.stages.{place}.objective.route: DiffusionBlocks" for place in range(3)),
+        *(f"timeline.accelerated.stages.{index}.objective.route: DiffusionBlocks" for index in range(3)),
     ]
     with pytest.raises(RecipeError, match="corpora.replies: Teacher.*stages.2.objective.route") as error:
         check_implemented(recipe)

@@ -181,7 +181,7 @@ def test_half_a_million_of_anything_is_encoded_and_learned_from_at_once(tokenize
 
 @pytest.mark.parametrize("digits", [True, False])
 def test_merges_are_those_of_whole_texts_where_no_word_is_too_long(digits: bool) -> None:
-    texts = ["\n".join(corpus()[place::20]) for place in range(20)]
+    texts = ["\n".join(corpus()[index::20]) for index in range(20)]
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     alone = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
     whole = Tokenizer(Model())
@@ -217,7 +217,7 @@ def test_a_token_shared_with_the_header_of_a_long_message_is_not_charged(tokeniz
         ((ids, mask),) = encode_messages(tokenizer, [Message("assistant", content)])
         text = f"<|im_start|>assistant\n{content}<|im_end|>\n"
         assert ids.tolist() == tokenizer.encode(text, add_special_tokens=False).ids
-        shared = next(place for place, answers in enumerate(mask) if answers)
+        shared = next(index for index, answers in enumerate(mask) if answers)
         silent = tokenizer.decode(ids[:shared].tolist(), skip_special_tokens=False)
         assert silent.startswith("<|im_start|>assistant\n") and len(tokenizer.decode([ids[shared - 1]])) > 1
 
