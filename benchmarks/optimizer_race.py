@@ -29,7 +29,7 @@ import torch
 from lilliput.base.environment import environment
 from lilliput.base.files import read_json, write_json
 from lilliput.base.units import Share, Steps, Tokens
-from lilliput.data.documents import TextFiles
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.mixture import Mixture
 from lilliput.data.shards import Shards, write_shards
 from lilliput.data.split import Split

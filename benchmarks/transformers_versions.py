@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json, write_text
-from lilliput.data.conversations import Message
+from lilliput.data.messages import Message
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.nn.block import ScalarGate
 from lilliput.nn.ffn import SwiGLU, SwiGLU2

@@ -306,11 +306,11 @@ class Model:
     def _split(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Token ids of a context and of what goes on from it, cut where the context alone would end."""
         kept = context.rstrip()
-        whole, before = self._ids(context + continuation), self._ids(kept)
+        joined, before = self._ids(context + continuation), self._ids(kept)
         if not before:
-            return [self._published.end_id], whole
-        cut = min(len(before), len(whole) - 1)  # where both merge into one token, that is the choice's
-        return whole[:cut] or [self._published.end_id], whole[cut:]
+            return [self._published.end_id], joined
+        cut = min(len(before), len(joined) - 1)  # where both merge into one token, that is the choice's
+        return joined[:cut] or [self._published.end_id], joined[cut:]
 
 
 def load(path: str | Path, *, device: str = "auto") -> Model:

@@ -78,7 +78,7 @@ class Graphics:
 
 def examine() -> list[Finding]:
     """Look at the machine, the installation and the current folder. A few seconds at most; nothing is changed."""
-    here = Path.cwd()
+    folder = Path.cwd()
     return [
         judge_python(tuple(sys.version_info[:3])),
         judge_platform(platform.system(), platform.platform()),
@@ -88,8 +88,8 @@ def examine() -> list[Finding]:
         Finding(topic="PyTorch", state="ok", says=f"{torch.__version__}, {_build()} build"),
         *judge_graphics(_graphics(), os.environ),
         _machine(),
-        _folder(here),
-        judge_disk(shutil.disk_usage(here).free),
+        _folder(folder),
+        judge_disk(shutil.disk_usage(folder).free),
     ]
 
 
@@ -197,11 +197,11 @@ def judge_graphics(seen: Graphics, environment: Mapping[str, str]) -> list[Findi
         findings.append(Finding(topic="graphics", state="note", says="Apple MPS; supported by construction, untested"))
     if findings:
         return findings
-    for there, maker, build in ((seen.nvidia_driver, "NVIDIA", "CUDA"), (seen.amd_driver, "AMD", "ROCm")):
-        if there and seen.build != build:
+    for has_driver, maker, build in ((seen.nvidia_driver, "NVIDIA", "CUDA"), (seen.amd_driver, "AMD", "ROCm")):
+        if has_driver and seen.build != build:
             says = f"there is an {maker} driver, but this is a {seen.build} build of PyTorch; the CPU is used"
             return [Finding(topic="graphics", state="note", says=says, do=OTHER_TORCH)]
-        if there:
+        if has_driver:
             says = f"there is an {maker} driver, but PyTorch finds no device: {seen.failure or 'it does not say why'}"
             do = f"update the driver, or {OTHER_TORCH}; in a container, pass the device in"
             return [Finding(topic="graphics", state="problem", says=says, do=do)]
@@ -241,13 +241,13 @@ def _machine() -> Finding:
     return Finding(topic="default", state="ok", says=says)
 
 
-def _folder(here: Path) -> Finding:
+def _folder(folder: Path) -> Finding:
     try:
-        with tempfile.TemporaryFile(dir=here):
-            return Finding(topic="folder", state="ok", says=f"{here} can be written to")
+        with tempfile.TemporaryFile(dir=folder):
+            return Finding(topic="folder", state="ok", says=f"{folder} can be written to")
     except OSError as error:
         do = "change into another folder, or give one with --out"
-        return Finding(topic="folder", state="problem", says=f"{here} cannot be written to: {error.strerror}", do=do)
+        return Finding(topic="folder", state="problem", says=f"{folder} cannot be written to: {error.strerror}", do=do)
 
 
 def _build() -> Literal["CPU", "CUDA", "ROCm"]:

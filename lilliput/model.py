@@ -140,8 +140,8 @@ class LanguageModel(nn.Module):
             the stream after those layers [B, L, D], and their states after those positions.
         """
         after = []
-        for place, (block, shared) in enumerate(zip(self.layers[layers], self._rows(layers), strict=True)):
-            x, state = cast(Block, block).decode(x, None if states is None else states[place], *shared)
+        for index, (block, shared) in enumerate(zip(self.layers[layers], self._rows(layers), strict=True)):
+            x, state = cast(Block, block).decode(x, None if states is None else states[index], *shared)
             after.append(state)
         return x, after
 

@@ -38,12 +38,12 @@ def with_more_tokens(recipe: Recipe, more: Sequence[str]) -> Recipe:
 
 def _longer(recipe: Recipe, text: str) -> Recipe:
     name, tokens = _read(text)
-    phases = {entry.name: place for place, entry in enumerate(recipe.timeline) if isinstance(entry, Phase)}
+    phases = {entry.name: index for index, entry in enumerate(recipe.timeline) if isinstance(entry, Phase)}
     name = name or next(reversed(phases), "")
     if name not in phases:
         raise unknown("phase", name, list(phases), f"{OPTION} {text}, recipe {recipe.name!r}")
-    place = phases[name]
-    after = recipe.resumed_by(place)
+    index = phases[name]
+    after = recipe.resumed_by(index)
     if after is not None:
         later = recipe.timeline[after]
         assert isinstance(later, Phase)
@@ -52,11 +52,11 @@ def _longer(recipe: Recipe, text: str) -> Recipe:
             where=f"{OPTION} {text}",
             hint=f"resume that one: {OPTION} {later.name}={tokens:g}",
         )
-    before = recipe.timeline[place]
+    before = recipe.timeline[index]
     assert isinstance(before, Phase)
     phase = resuming(before, Tokens(tokens), {getattr(entry, "name", "") for entry in recipe.timeline})
     _refuse_shorter(phase, before, text)
-    return replace(recipe, timeline=(*recipe.timeline[: place + 1], phase, *recipe.timeline[place + 1 :]))
+    return replace(recipe, timeline=(*recipe.timeline[: index + 1], phase, *recipe.timeline[index + 1 :]))
 
 
 def resuming(before: Phase, tokens: Tokens, taken: set[str]) -> Phase:
@@ -93,11 +93,11 @@ def refuse_unfinished(run: RunFolder, before: Recipe, recipe: Recipe) -> None:
         RunError: a phase that a new one resumes is such a phase.
     """
     added = _added(before, recipe)
-    for place in added:
-        resumed_place, resumed = _resumed(recipe, place)
-        if resumed_place in added:
+    for index in added:
+        resumed_index, resumed = _resumed(recipe, index)
+        if resumed_index in added:
             continue
-        part = phase_folder(resumed_place, resumed)
+        part = phase_folder(resumed_index, resumed)
         if not run.record(part).get("done"):
             raise RunError(
                 f"the phase {resumed.name!r} is not trained to its end, so there is nothing to make longer yet",
@@ -111,25 +111,26 @@ def announced(before: Recipe, recipe: Recipe) -> list[str]:
     """What becomes of a run whose recipe gets more phases, in lines."""
     added = _added(before, recipe)
     lines = []
-    for place in added:
-        phase = recipe.timeline[place]
+    for index in added:
+        phase = recipe.timeline[index]
         assert isinstance(phase, Phase)
-        lines.append(f"{phase.name}: {int(phase.tokens):,} tokens {described(_resumed(recipe, place)[1])}")
-    for place, entry in enumerate(recipe.timeline):
-        if isinstance(entry, Phase) and place > added[0] and place not in added:
+        lines.append(f"{phase.name}: {int(phase.tokens):,} tokens {described(_resumed(recipe, index)[1])}")
+    for index, entry in enumerate(recipe.timeline):
+        if isinstance(entry, Phase) and index > added[0] and index not in added:
             lines.append(f"{entry.name}: trained anew after that; as it was trained before, it stays in the run folder")
     return lines
 
 
 def _added(before: Recipe, recipe: Recipe) -> list[int]:
-    """The places of phases that a recipe did not have."""
-    here = {entry.name for entry in before.timeline if isinstance(entry, Phase)}
-    return [place for place, entry in enumerate(recipe.timeline) if isinstance(entry, Phase) and entry.name not in here]
+    """The indices of phases that a recipe did not have."""
+    known = {entry.name for entry in before.timeline if isinstance(entry, Phase)}
+    phases = ((index, entry) for index, entry in enumerate(recipe.timeline) if isinstance(entry, Phase))
+    return [index for index, phase in phases if phase.name not in known]
 
 
-def _resumed(recipe: Recipe, place: int) -> tuple[int, Phase]:
-    """The phase that the one at a place resumes, and its place."""
-    found = recipe.phase_before(place)
+def _resumed(recipe: Recipe, index: int) -> tuple[int, Phase]:
+    """The phase that the one at an index resumes, and its own index."""
+    found = recipe.phase_before(index)
     assert found is not None, "a recipe has no phase that resumes none"
     return found
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from lilliput.base.errors import DataError
 from lilliput.base.run_folder import RunFolder
-from lilliput.data.conversations import ChatFiles
+from lilliput.data.corpora.chat_files import ChatFiles
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Filtered
-from lilliput.data.documents import TextFiles
 from lilliput.data.readers.paths import files_of
 from lilliput.recipe import Recipe, unknown
 

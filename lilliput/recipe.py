@@ -16,8 +16,10 @@ from lilliput.base.protocols import check_parts
 from lilliput.base.run_code import code_for, waiting
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import from_plain, is_lilliputs, types_in
-from lilliput.data.conversations import ChatCorpus, ChatFiles
-from lilliput.data.documents import Corpus, TextFiles
+from lilliput.data.conversations import ChatCorpus
+from lilliput.data.corpora.chat_files import ChatFiles
+from lilliput.data.corpora.files import TextFiles
+from lilliput.data.documents import Corpus
 from lilliput.data.split import Split
 from lilliput.evals.suites import named
 from lilliput.growth.growth import Growth
@@ -83,7 +85,7 @@ class Recipe:
     languages: tuple[str, ...] = ()
     """Of the texts, as ISO 639-1 codes, for the card; none: those that are detected."""
     license: str | None = None
-    """Of the released weights, as the hub names licences, e.g. `apache-2.0`; None: the card says that none is named."""
+    """Of the released weights, as the hub names licenses, e.g. `apache-2.0`; None: the card says that none is named."""
     card_claims: Mapping[str, str] = field(default_factory=dict)
     """Statements of a published card that can have no effect here; shown in ours, never armed."""
 
@@ -122,9 +124,9 @@ class Recipe:
                 named(entry.suite)
             elif not isinstance(entry, Phase):
                 spec = entry.shape(spec)
-        for place, entry in enumerate(self.timeline):
+        for index, entry in enumerate(self.timeline):
             if isinstance(entry, Phase) and entry.resumes is not None:
-                before = self.phase_before(place)
+                before = self.phase_before(index)
                 check_resuming(entry, before and before[1], f"recipe {self.name!r}")
 
     @property
@@ -146,20 +148,20 @@ class Recipe:
         """
         return replace(self, model=replace(self.model, vocab=ids)) if ids and self._is_filled else self
 
-    def phase_before(self, place: int) -> tuple[int, Phase] | None:
-        """The phase before an entry with nothing but releases between them, and its place; None where none is."""
-        for before in reversed(range(place)):
+    def phase_before(self, index: int) -> tuple[int, Phase] | None:
+        """The phase before an entry with nothing but releases between them, and its index; None where none is."""
+        for before in reversed(range(index)):
             entry = self.timeline[before]
             if not isinstance(entry, Release):
                 return (before, entry) if isinstance(entry, Phase) else None
         return None
 
-    def resumed_by(self, place: int) -> int | None:
-        """The place of the phase that resumes the one at a place; None where none does."""
+    def resumed_by(self, index: int) -> int | None:
+        """The index of the phase that resumes the one at an index; None where none does."""
         for after, entry in enumerate(self.timeline):
-            if isinstance(entry, Phase) and entry.resumes is not None and after > place:
+            if isinstance(entry, Phase) and entry.resumes is not None and after > index:
                 before = self.phase_before(after)
-                if before is not None and before[0] == place:
+                if before is not None and before[0] == index:
                     return after
         return None
 
@@ -169,10 +171,10 @@ class Recipe:
         Raises:
             RecipeError: there is no phase of that name.
         """
-        places = {entry.name: place for place, entry in enumerate(self.timeline) if isinstance(entry, Phase)}
-        if phase not in places:
-            raise unknown("phase", phase, list(places), f"recipe {self.name!r}")
-        part = replace(self, timeline=self.timeline[: places[phase] + 1])
+        indices = {entry.name: index for index, entry in enumerate(self.timeline) if isinstance(entry, Phase)}
+        if phase not in indices:
+            raise unknown("phase", phase, list(indices), f"recipe {self.name!r}")
+        part = replace(self, timeline=self.timeline[: indices[phase] + 1])
         used = part._used_corpora()
         return replace(part, corpora={name: corpus for name, corpus in self.corpora.items() if name in used})
 
@@ -230,10 +232,10 @@ def vocabulary_of(run: RunFolder) -> int | None:
         RunError: the record of it is damaged.
     """
     with reading(run.path, "put the record of the tokenizer back from a copy, or remove it"):
-        made = run.record("tokenizer").get("outputs")
-        if made is not None and type(made["vocab"]) is not int:
+        outputs = run.record("tokenizer").get("outputs")
+        if outputs is not None and type(outputs["vocab"]) is not int:
             raise TypeError("`vocab` is no whole number")
-        return made and made["vocab"]
+        return outputs and outputs["vocab"]
 
 
 def read_recipe(run: Path) -> Recipe:
@@ -315,7 +317,7 @@ def _unimplemented(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, Mapping):
         parts = list(value.items())
     elif isinstance(value, tuple):
-        parts = [(getattr(item, "name", str(place)), item) for place, item in enumerate(value)]
+        parts = [(getattr(item, "name", str(index)), item) for index, item in enumerate(value)]
     else:
         parts = []
     for name, part in parts:

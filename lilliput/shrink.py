@@ -10,13 +10,13 @@ from math import ceil
 from typing import Any
 
 from lilliput.base.units import Share, Steps, Tokens
-from lilliput.data.conversations import ChatFiles
 from lilliput.data.corpora.arithmetic import Arithmetic
+from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.data.corpora.documentation.installed import Installed
 from lilliput.data.corpora.documentation.questions import DocumentationQuestions
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.hub import HubChats, HubText
 from lilliput.data.corpora.teacher import Teacher
-from lilliput.data.documents import TextFiles
 from lilliput.data.split import Split
 from lilliput.model import ModelSpec
 from lilliput.nn.ffn import SwiGLU, SwiGLU2

@@ -6,8 +6,8 @@ from dataclasses import replace
 from lilliput.base.spec import to_plain
 from lilliput.base.units import Tokens
 from lilliput.data.chat_rows import ChatData
-from lilliput.data.conversations import ChatFiles
-from lilliput.data.documents import TextFiles
+from lilliput.data.corpora.chat_files import ChatFiles
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.mixture import Mixture
 from lilliput.data.split import Split
 from lilliput.growth.add_tokens import AddTokens

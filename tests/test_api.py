@@ -92,7 +92,7 @@ def test_scores_are_those_of_the_harness(model, folder, offline):  # noqa: F811
     choices = ["fox", "dog and the cat", "ümlaut"]
     for context in contexts:
         requests = [
-            Instance("loglikelihood", {}, (context, f" {choice}"), place) for place, choice in enumerate(choices)
+            Instance("loglikelihood", {}, (context, f" {choice}"), index) for index, choice in enumerate(choices)
         ]
         expected = [likelihood for likelihood, _ in theirs.loglikelihood(requests, disable_tqdm=True)]
         found = [choice.log_likelihood for choice in model.score(context, choices)]

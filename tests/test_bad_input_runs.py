@@ -50,10 +50,10 @@ def long(shop):
     return trained(shop / "long")
 
 
-def flip(file: Path, place: int = -9) -> None:
+def flip(file: Path, offset: int = -9) -> None:
     """Change one bit of a file."""
     data = bytearray(file.read_bytes())
-    data[place] ^= 1
+    data[offset] ^= 1
     file.write_bytes(data)
 
 

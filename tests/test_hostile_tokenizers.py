@@ -12,7 +12,7 @@ from tiny_checkpoints import TOKENIZERS
 from tokenizers import Tokenizer, models
 
 from lilliput.base.errors import DataError
-from lilliput.data.conversations import Message
+from lilliput.data.messages import Message
 from lilliput.tokenizer.bounds import check_bounds
 from lilliput.tokenizer.bpe import load_tokenizer, tokenizer_hash
 from lilliput.tokenizer.chatml import add_chatml, encode_messages

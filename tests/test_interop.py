@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_releases import RELEASES, VOCAB, awake, offline, rows, tokenizer
 
-from lilliput.data.conversations import Message
+from lilliput.data.messages import Message
 from lilliput.publish.export import Generation, export
 from lilliput.publish.load import load
 from lilliput.publish.pretrained import PretrainedModel

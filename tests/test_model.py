@@ -76,8 +76,8 @@ def test_prefill_and_steps_equal_one_pass(model):
     text = tokens()
     x, states = model.decode(model.embed(text[:, :60, None]))
     logits = [model.logits(x)]
-    for place in range(60, 75):
-        x, states = model.decode(model.embed(text[:, place : place + 1, None]), states=states)
+    for position in range(60, 75):
+        x, states = model.decode(model.embed(text[:, position : position + 1, None]), states=states)
         logits.append(model.logits(x))
     assert torch.allclose(torch.cat(logits, dim=1), model(text), atol=1e-10)
 
@@ -98,8 +98,8 @@ def test_gains_and_gates_have_one_gradient_whatever_they_multiply(model, monkeyp
 
     multiplied = gradients()
     assert any("gate.logit" in name for name in multiplied) == isinstance(model.spec.gate, ScalarGate)
-    for place in ("ops.linear", "ops.rms_norm"):
-        monkeypatch.setattr(f"lilliput.{place}.should_fuse", lambda _: True)
+    for module in ("ops.linear", "ops.rms_norm"):
+        monkeypatch.setattr(f"lilliput.{module}.should_fuse", lambda _: True)
     for name, gradient in gradients().items():
         assert torch.allclose(gradient, multiplied[name], rtol=1e-9, atol=1e-12), name
 

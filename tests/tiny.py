@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lilliput.base.units import Share, Steps, Tokens
 from lilliput.data.chat_rows import ChatData
-from lilliput.data.conversations import ChatFiles
-from lilliput.data.documents import TextFiles
+from lilliput.data.corpora.chat_files import ChatFiles
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.mixture import Mixture
 from lilliput.data.split import Split
 from lilliput.growth.add_tokens import AddTokens
@@ -73,7 +73,7 @@ WORDS = "small models learn little by little from plain text that somebody wrote
 
 def sentences(number: int) -> str:
     """A few sentences that differ from document to document and repeat enough to be learned."""
-    picked = [WORDS[(number * 7 + place * (1 + number % 5)) % len(WORDS)] for place in range(40)]
+    picked = [WORDS[(number * 7 + index * (1 + number % 5)) % len(WORDS)] for index in range(40)]
     return " ".join(picked) + f". Number {number} has {number % 7} parts."
 
 

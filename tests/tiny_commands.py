@@ -160,8 +160,8 @@ sys.path.insert(0, {tests!r})
 from dataclasses import replace
 from pathlib import Path
 import tiny
-from lilliput.data.conversations import ChatFiles
-from lilliput.data.documents import TextFiles
+from lilliput.data.corpora.chat_files import ChatFiles
+from lilliput.data.corpora.files import TextFiles
 here = Path({folder!r})
 recipe = tiny.recipe(here / "scratch", tiny.GQA_SPEC)
 corpora = {{"texts": TextFiles(paths=(str(here / "texts"),)), "chats": ChatFiles(paths=(str(here / "chats"),))}}

@@ -142,10 +142,10 @@ def lines(rows: list[Row]) -> str:
 def write_folder(folder: Path) -> Path:
     """The files of `--eval-data`, every other one compressed."""
     folder.mkdir(parents=True)
-    for place, name in enumerate(PUBLIC):
+    for index, name in enumerate(PUBLIC):
         text = lines(local_rows(name)).encode()
         path = folder / f"{name}.jsonl"
-        path.write_bytes(text) if place % 2 else path.with_suffix(".jsonl.xz").write_bytes(lzma.compress(text))
+        path.write_bytes(text) if index % 2 else path.with_suffix(".jsonl.xz").write_bytes(lzma.compress(text))
     return folder
 
 

@@ -99,7 +99,7 @@ sys.path.insert(0, {tests!r})
 from dataclasses import replace
 from pathlib import Path
 import tiny
-from lilliput.data.documents import TextFiles
+from lilliput.data.corpora.files import TextFiles
 here = Path({folder!r})
 recipe = tiny.recipe(here / "scratch", tiny.{spec})
 recipe = replace(recipe, corpora=recipe.corpora | {{"texts": TextFiles(paths=(str(here / "texts"),))}})

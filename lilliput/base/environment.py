@@ -27,7 +27,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "accelerators": [torch.cuda.get_device_name(place) for place in range(torch.cuda.device_count())],
+        "accelerators": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
     }
 
 

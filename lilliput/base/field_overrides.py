@@ -59,7 +59,7 @@ def _override(value: Any, changes: list[_Change]) -> Any:
         found = _key_of(value, key, change.where)
         below.setdefault(found, []).append(change._replace(keys=rest, kind=_declared(value, found, change.kind)))
     if isinstance(value, tuple):
-        return tuple(_override(item, below.get(str(place), [])) for place, item in enumerate(value)) if below else value
+        return tuple(_override(item, below.get(str(index), [])) for index, item in enumerate(value)) if below else value
     if not below:
         return value
     if isinstance(value, Mapping):
@@ -79,13 +79,13 @@ _KINDS: dict[type, str] = {
 
 
 def _key_of(value: Any, key: str, where: str) -> str:
-    """The name of the part of `value` that a path means by `key`: of a tuple, its place."""
+    """The name of the part of `value` that a path means by `key`: of a tuple, its index."""
     if isinstance(value, tuple):
-        names = [getattr(item, "name", str(place)) for place, item in enumerate(value)]
-        place = names.index(key) if key in names else int(key) if key.isdecimal() else len(value)
-        if place >= len(value):
+        names = [getattr(item, "name", str(index)) for index, item in enumerate(value)]
+        index = names.index(key) if key in names else int(key) if key.isdecimal() else len(value)
+        if index >= len(value):
             raise unknown_name(key, names, where)
-        return str(place)
+        return str(index)
     if is_dataclass(value) or isinstance(value, Mapping):
         known = [field.name for field in fields(value)] if is_dataclass(value) else list(value)
         if key not in known:

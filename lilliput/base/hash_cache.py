@@ -22,7 +22,7 @@ the next time."""
 
 Sums = array
 """CRC-32 of every block of a file, as `array("I")`."""
-Told = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Is told how many bytes are hashed, of how many."""
 
 
@@ -32,11 +32,13 @@ class HashCache:
     Args:
         root: the folder.
         known: what `plain` gave before.
-        told: of progress, while files are hashed.
+        progress: told of bytes done and in all, while files are hashed.
     """
 
-    def __init__(self, root: Path, known: Mapping[str, Any] | None = None, told: Told = lambda done, of: None):
-        self._root, self._told = root, told
+    def __init__(
+        self, root: Path, known: Mapping[str, Any] | None = None, progress: OnProgress = lambda done, of: None
+    ):
+        self._root, self._progress = root, progress
         self._known = dict(known or {})
 
     def check(self, hashes: Mapping[Path, str]) -> tuple[dict[Path, Sums], list[Path]]:
@@ -54,11 +56,11 @@ class HashCache:
         differing = []
         for path in waiting:
 
-            def told(read: int, before: int = done) -> None:
-                self._told(before + read, total)
+            def progress(read: int, before: int = done) -> None:
+                self._progress(before + read, total)
 
             began, stamp = time.time_ns(), _stamp(path)
-            sha256, blocks = digest(path, told)
+            sha256, blocks = digest(path, progress)
             sums[path], done = blocks, done + stamp[0]
             self._known.pop(self._key(path), None)
             if sha256 != hashes[path]:
@@ -81,16 +83,16 @@ class HashCache:
         return path.relative_to(self._root).as_posix()
 
 
-def digest(path: Path, told: Callable[[int], None] = lambda read: None) -> tuple[str, Sums]:
+def digest(path: Path, progress: Callable[[int], None] = lambda read: None) -> tuple[str, Sums]:
     """Hex SHA-256 of a file, and the CRC-32 of each of its blocks."""
-    whole, sums, read = hashlib.sha256(), array("I"), 0
+    sha256, sums, read = hashlib.sha256(), array("I"), 0
     with open(path, "rb", buffering=0) as file:
         while block := _block(file):
-            whole.update(block)
+            sha256.update(block)
             sums.append(zlib.crc32(block))
             read += len(block)
-            told(read)
-    return whole.hexdigest(), sums
+            progress(read)
+    return sha256.hexdigest(), sums
 
 
 def _block(file: Any) -> bytes | memoryview:

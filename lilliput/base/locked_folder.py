@@ -68,13 +68,13 @@ class LockedFolder:
                     hint="wait for it, stop it, or use another --out",
                 )
             self.check()
-            self.opened()
+            self.on_open()
         except BaseException:
             os.close(self._lock)
             raise
         return self
 
-    def opened(self) -> None:
+    def on_open(self) -> None:
         """Called once the folder is held."""
 
     def __exit__(self, *error: object) -> None:

@@ -172,6 +172,6 @@ def _refuse_link(path: Path) -> None:
 
 def below(folder: Path) -> Iterator[Path]:
     """Everything below a folder, folders before what is in them; links are not followed."""
-    for place, folders, names in os.walk(folder, followlinks=False):
+    for parent, folders, names in os.walk(folder, followlinks=False):
         for name in (*folders, *names):
-            yield Path(place) / name
+            yield Path(parent) / name

@@ -40,9 +40,9 @@ def write_code(run: RunFolder, code: Code) -> None:
         RunError: there is something else beside them; it stays.
     """
     folder = f"{FOLDER}/{code.digest[:16]}"
-    place = run.path / folder
-    _refuse_others(place, code.files)
-    if not all((place / name).is_file() and (place / name).read_bytes() == code.files[name] for name in code.files):
+    target = run.path / folder
+    _refuse_others(target, code.files)
+    if not all((target / name).is_file() and (target / name).read_bytes() == code.files[name] for name in code.files):
         with run.replacing(folder) as partial:
             for name, data in code.files.items():
                 write_bytes(partial / name, data)
@@ -145,8 +145,8 @@ def _record(run: Path) -> tuple[str, dict[str, str]] | None:
 
 def _refuse_others(folder: Path, files: Collection[str]) -> None:
     """Refuse what lies beside the files and is none: code that looks for its neighbors by itself would find it."""
-    there = (path for path in below(folder) if path.is_symlink() or not path.is_dir())
-    others = sorted(name for path in there if (name := path.relative_to(folder).as_posix()) not in files)
+    paths = (path for path in below(folder) if path.is_symlink() or not path.is_dir())
+    others = sorted(name for path in paths if (name := path.relative_to(folder).as_posix()) not in files)
     if others:
         raise RunError(
             f"there is what the run did not keep there: {', '.join(others[:4])}",

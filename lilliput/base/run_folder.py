@@ -62,7 +62,7 @@ class RunFolder(LockedFolder):
             self.refuse_others("run", RUN_FILE)
         check_links(self.path)
 
-    def opened(self) -> None:
+    def on_open(self) -> None:
         """Mark a new folder as a run before anything else is written into it."""
         if self.read(RUN_FILE) is None:
             self.write_with_checksum(RUN_FILE, {"format": FORMAT, "lilliput": __version__, "machine": None})
@@ -242,7 +242,7 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
         return [text for key in keys for text in differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         pairs = enumerate(zip(old, new, strict=True))
-        return [text for place, (one, other) in pairs for text in differences(one, other, f"{path}.{place}")]
+        return [text for index, (one, other) in pairs for text in differences(one, other, f"{path}.{index}")]
     return [] if old == new else [f"{path} was {_short(old)}, not {_short(new)}"]
 
 

@@ -79,7 +79,7 @@ def read_headers(folder: Path) -> dict[str, Stored]:
     """
     stored: dict[str, Stored] = {}
     for path in weight_files(folder):
-        with opened(path, framework="np") as file:
+        with open_safetensors(path, framework="np") as file:
             for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
                 if key in stored:
                     raise RunError(f"{shown(key)} is in {stored[key].file.name} too", where=str(path), hint=HINT)
@@ -89,7 +89,7 @@ def read_headers(folder: Path) -> dict[str, Stored]:
 
 
 @contextmanager
-def opened(path: Path, framework: str) -> Iterator[Any]:
+def open_safetensors(path: Path, framework: str) -> Iterator[Any]:
     """A safetensors file, whose header was found whole.
 
     Raises:
@@ -101,10 +101,10 @@ def opened(path: Path, framework: str) -> Iterator[Any]:
         if limit("header_bytes") < length <= path.stat().st_size:
             raise RunError(f"the header has {length:,} bytes", where=str(path), hint=raising("header_bytes"))
         try:
-            whole = safe_open(path, framework=framework)
+            handle = safe_open(path, framework=framework)
         except Exception as error:
             raise RunError(f"{path.name} cannot be read ({error})", where=str(path), hint=HINT) from error
-        with whole as file:
+        with handle as file:
             yield file
 
 

@@ -34,11 +34,11 @@ _met: dict[str, type] = {}
 def to_plain(value: Any) -> Any:
     """A spec, or a tuple or dict of specs, as JSON values."""
     if is_dataclass(value) and not isinstance(value, type):
-        there = {field.name: getattr(value, field.name) for field in fields(value)}
-        told = (
-            field for field in fields(value) if not field.metadata.get("later") or there[field.name] != field.default
+        values = {field.name: getattr(value, field.name) for field in fields(value)}
+        stored = (
+            field for field in fields(value) if not field.metadata.get("later") or values[field.name] != field.default
         )
-        return {"type": _meet(type(value))} | {field.name: to_plain(there[field.name]) for field in told}
+        return {"type": _meet(type(value))} | {field.name: to_plain(values[field.name]) for field in stored}
     if isinstance(value, Mapping):
         return {key: to_plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):

@@ -34,10 +34,10 @@ def fitted(table: Table, console: Console) -> RenderableType:
 def _shared(least: list[int], wanted: list[int], room: int) -> list[int]:
     """Widths that fill the room: the narrowest wishes are met first."""
     widths, left = list(least), room - sum(least)
-    waiting = sorted(range(len(widths)), key=lambda place: wanted[place] - least[place])
-    for number, place in enumerate(waiting):
-        more = min(wanted[place] - least[place], left // (len(waiting) - number))
-        widths[place] += more
+    waiting = sorted(range(len(widths)), key=lambda column: wanted[column] - least[column])
+    for number, column in enumerate(waiting):
+        more = min(wanted[column] - least[column], left // (len(waiting) - number))
+        widths[column] += more
         left -= more
     return widths
 

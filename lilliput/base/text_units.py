@@ -53,7 +53,7 @@ def energy(kwh: float) -> str:
 def _scaled(value: float, step: int, units: tuple[str, ...]) -> str:
     if value < step and value == int(value):
         return f"{int(value)}{units[0]}"
-    place = 0
-    while round(value, 1) >= step and place < len(units) - 1:
-        value, place = value / step, place + 1
-    return f"{value:,.1f}{units[place]}"
+    unit = 0
+    while round(value, 1) >= step and unit < len(units) - 1:
+        value, unit = value / step, unit + 1
+    return f"{value:,.1f}{units[unit]}"

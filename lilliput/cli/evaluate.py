@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lilliput.base.errors import LilliputError
-from lilliput.cli.model_argument import explain, subject
+from lilliput.cli.model_argument import explain, find_model
 from lilliput.cli.options import DeviceOption, ItemsOption, JsonOption, RunOption, TrustOption, expanded
 from lilliput.cli.resolve import target
 from lilliput.cli.run import interruptible
@@ -107,24 +107,24 @@ def evaluate(
             return
     if records is not None:
         check_output(records, '"log_likelihoods": ', "--records")
-    found = subject(model, out, trust_code=trust_code)
+    subject = find_model(model, out, trust_code=trust_code)
     settings: dict[str, Any] = {
         "device": Machine(device=device).resolved().device,
         "dtype": dtype,
         "batch_size": batch_size,
         "limit": limit,
         "records": records,
-        "trust_remote_code": isinstance(found, Path) and check_code(found, trusted=trust_remote_code),
+        "trust_remote_code": isinstance(subject, Path) and check_code(subject, trusted=trust_remote_code),
     }
     if text:
-        scores = _measured(found, text, settings | {"column": column})
+        scores = _on_text(subject, text, settings | {"column": column})
     elif own:
-        scores = _own(found, own, eval_data, settings | {"trust_tasks": trust_remote_code})
+        scores = _on_own_tasks(subject, own, eval_data, settings | {"trust_tasks": trust_remote_code})
     else:
-        scores = _asked(found, suite or SUITE, eval_data, tasks, settings)
-    if not isinstance(found, Path):
-        explain(found)
-    name = str(found if isinstance(found, Path) else found.folder)
+        scores = _on_suite(subject, suite or SUITE, eval_data, tasks, settings)
+    if not isinstance(subject, Path):
+        explain(subject)
+    name = str(subject if isinstance(subject, Path) else subject.folder)
     if as_json:
         named = {"model": name, "suite": None if text or own else suite or SUITE}
         print(json.dumps(named | scores.plain(), indent=2))
@@ -132,36 +132,40 @@ def evaluate(
         show_evaluation(scores.plain(), name)
 
 
-def _asked(found: "Path | Trained", suite: str, eval_data: Path | None, tasks: str, settings: dict[str, Any]) -> Any:
-    from lilliput.evals.question_files import items_of
+def _on_suite(
+    subject: "Path | Trained", suite: str, eval_data: Path | None, tasks: str, settings: dict[str, Any]
+) -> Any:
+    from lilliput.evals.question_files import question_source
     from lilliput.evals.run_suite import evaluate_by_name
 
     chosen = [name.strip() for name in tasks.split(",") if name.strip()]
-    if not isinstance(found, Path):
-        settings["heldout"] = found.heldout
-    with _shown(suite, found, settings) as model:
-        return evaluate_by_name(model, suite, items_of(eval_data), tasks=chosen, **settings)
+    if not isinstance(subject, Path):
+        settings["heldout"] = subject.heldout
+    with _with_status(suite, subject, settings) as model:
+        return evaluate_by_name(model, suite, question_source(eval_data), tasks=chosen, **settings)
 
 
-def _own(found: "Path | Trained", files: list[Path], eval_data: Path | None, settings: dict[str, Any]) -> Any:
-    from lilliput.evals.question_files import items_of
+def _on_own_tasks(
+    subject: "Path | Trained", files: list[Path], eval_data: Path | None, settings: dict[str, Any]
+) -> Any:
+    from lilliput.evals.question_files import question_source
     from lilliput.evals.run_suite import evaluate_own
 
-    with _shown(", ".join(map(str, files)), found, settings) as model:
-        return evaluate_own(model, [file.expanduser() for file in files], items_of(eval_data), **settings)
+    with _with_status(", ".join(map(str, files)), subject, settings) as model:
+        return evaluate_own(model, [file.expanduser() for file in files], question_source(eval_data), **settings)
 
 
-def _measured(found: "Path | Trained", text: Path, settings: dict[str, Any]) -> Any:
+def _on_text(subject: "Path | Trained", text: Path, settings: dict[str, Any]) -> Any:
     from lilliput.evals.perplexity import measure_text
 
-    with _shown(str(text), found, settings) as model:
+    with _with_status(str(text), subject, settings) as model:
         return measure_text(model, text, **settings)
 
 
 @contextmanager
-def _shown(what: str, found: "Path | Trained", settings: dict[str, Any]) -> Iterator[Any]:
+def _with_status(what: str, subject: "Path | Trained", settings: dict[str, Any]) -> Iterator[Any]:
     """The model to ask, while a line says how far it is."""
-    model = found if isinstance(found, Path) else found.native
+    model = subject if isinstance(subject, Path) else subject.native
     with console.status(f"{model}: {what}") as status:
         settings["watcher"] = lambda progress: status.update(str(progress))
         yield model
@@ -173,13 +177,13 @@ def _as_the_recipe_says(aim: "Target", eval_data: Path | None, as_json: bool) ->
     A run that may be read only, somebody else's or an archived one, shows what it recorded.
     """
     from lilliput.base.files import read_json
-    from lilliput.evals.question_files import items_of
+    from lilliput.evals.question_files import question_source
     from lilliput.run.pipeline import publish
 
     releases = [] if os.access(aim.folder, os.W_OK) else _recorded(aim.folder)
     if not releases:
         with interruptible():
-            releases = publish(aim.recipe, aim.folder, silent if as_json else console, items_of(eval_data))
+            releases = publish(aim.recipe, aim.folder, silent if as_json else console, question_source(eval_data))
     if as_json:
         rows = [{"model": str(folder)} | read_json(aim.folder / "evals" / f"{folder.name}.json") for folder in releases]
         print(json.dumps(rows, indent=2))

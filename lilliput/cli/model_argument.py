@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lilliput.run.trained import Trained
 
 
-def subject(name: str, out: Path | None, *, trust_code: bool = False) -> "Path | Trained":
+def find_model(name: str, out: Path | None, *, trust_code: bool = False) -> "Path | Trained":
     """The folder of a model; of a run the last release, and what it has trained where there is none.
 
     Args:
@@ -81,12 +81,12 @@ def _missing(folder: Path) -> RunError | None:
     )
 
 
-def opened(name: str, out: Path | None, device: str, *, trust_code: bool = False) -> "Model":
+def open_model(name: str, out: Path | None, device: str, *, trust_code: bool = False) -> "Model":
     """The model, ready to write; where nothing is released, a line on stderr says what it is instead."""
     from lilliput.api import Model, load
     from lilliput.train.machine import Machine
 
-    found = subject(name, out, trust_code=trust_code)
+    found = find_model(name, out, trust_code=trust_code)
     if isinstance(found, Path):
         return load(found, device=device)
     explain(found)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from lilliput.base.errors import LilliputError
 from lilliput.base.terminal import Terminal
-from lilliput.cli.model_argument import opened
+from lilliput.cli.model_argument import open_model
 from lilliput.cli.options import DeviceOption, JsonOption, ModelArgument, RunOption, TrustOption
 from lilliput.cli.show import console, number
 
@@ -49,7 +49,7 @@ def generate(
             where="--greedy",
             hint="leave it or them out",
         )
-    loaded = opened(str(model), out, device, trust_code=trust_code)
+    loaded = open_model(str(model), out, device, trust_code=trust_code)
     given = {
         "greedy": greedy or None,
         "temperature": temperature,
@@ -82,7 +82,7 @@ def chat(
     """Talk with a chat model in the terminal; a base model goes on from each text instead."""
     from lilliput.generate.chat import Chat, Messages
 
-    loaded = opened(str(model), out, device, trust_code=trust_code)
+    loaded = open_model(str(model), out, device, trust_code=trust_code)
     is_base = loaded.chat_template is None
     if is_base and system:
         raise LilliputError("a base model is told nothing", where="--system", hint="leave it out, or give a chat model")
@@ -123,10 +123,10 @@ def score(
     as_json: JsonOption = False,
 ) -> None:
     """Rank texts by how likely the model finds them after a context."""
-    loaded = opened(str(model), out, device, trust_code=trust_code)
-    with warnings.catch_warnings(record=True) as told:
+    loaded = open_model(str(model), out, device, trust_code=trust_code)
+    with warnings.catch_warnings(record=True) as caught:
         scored = loaded.score(context, choices, delimiter=delimiter)
-    for one in told:
+    for one in caught:
         Terminal(stderr=True).print(str(one.message), style="dim", soft_wrap=True)
     ranked = sorted(scored, key=lambda choice: -choice.log_likelihood)
     rows = [

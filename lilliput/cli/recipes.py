@@ -96,8 +96,8 @@ def copy_recipe(
     text = text.replace('"""', f'"""{file.stem}, a copy of {old}.\n\n', 1)
     write_text(file, text)
     name = load_recipe(str(file)).name
-    told = f"copied: the recipe {name}, whose run will be runs/{name}; change it, then: lilliput plan {file}"
-    console.print(told, soft_wrap=True)
+    message = f"copied: the recipe {name}, whose run will be runs/{name}; change it, then: lilliput plan {file}"
+    console.print(message, soft_wrap=True)
 
 
 @app.command()
@@ -142,11 +142,11 @@ def plan(
         where = where.resolved()
         with console.status("probing") if not as_json else nullcontext() as status:
             costs = measure(planned, where, status.update if status else lambda line: None)
-    made = make(planned, where, costs=costs, tariff=tariff, folder=aim.folder)
+    planned_run = make(planned, where, costs=costs, tariff=tariff, folder=aim.folder)
     if as_json:
-        print(json.dumps(made, indent=2))
+        print(json.dumps(planned_run, indent=2))
     else:
-        show(console, made)
+        show(console, planned_run)
 
 
 def _show_outline(run: Path) -> None:
@@ -157,15 +157,15 @@ def _show_outline(run: Path) -> None:
 
     outline = read_outline(run)
     console.print(f"{outline.name}: {outline.about}", soft_wrap=True)
-    for place, entry in enumerate(outline.timeline):
+    for index, entry in enumerate(outline.timeline):
         match entry:
             case Phase() | HiddenPhase():
                 steps = planned(entry)
-                told = f"{entry.name}, {f'{steps:,} steps' if steps else 'its steps take the code'}"
+                text = f"{entry.name}, {f'{steps:,} steps' if steps else 'its steps take the code'}"
             case Release():
-                told = f"{entry.name}, a release"
+                text = f"{entry.name}, a release"
             case None:
-                told = "an entry that takes the code"
+                text = "an entry that takes the code"
             case _:
-                told = type(entry).__name__
-        console.print(f"{place:02d} {told}", soft_wrap=True)
+                text = type(entry).__name__
+        console.print(f"{index:02d} {text}", soft_wrap=True)

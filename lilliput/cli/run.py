@@ -52,7 +52,7 @@ def run_command(
     sinks: SinkOption = [],  # noqa: B006
 ) -> None:
     """Do everything a recipe says: tokenizer, data, training, releases. Run again to go on after an interruption."""
-    from lilliput.evals.question_files import items_of
+    from lilliput.evals.question_files import question_source
     from lilliput.run.pipeline import run
 
     aim = target(
@@ -72,7 +72,7 @@ def run_command(
             aim.folder,
             _machine(machine),
             console,
-            items_of(eval_data),
+            question_source(eval_data),
             aim.command,
             sinks=sinks,
             allow_change=allow_change,
@@ -170,12 +170,12 @@ def publish(
     eval_data: ItemsOption = None,
 ) -> None:
     """Export, check, evaluate and describe the releases of a trained run. Never trains."""
-    from lilliput.evals.question_files import items_of
+    from lilliput.evals.question_files import question_source
     from lilliput.run import pipeline
 
     aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
     with interruptible():
-        releases = pipeline.publish(aim.recipe, aim.folder, console, items_of(eval_data), aim.command)
+        releases = pipeline.publish(aim.recipe, aim.folder, console, question_source(eval_data), aim.command)
     for release in releases:
         show_release(release, aim.folder)
 

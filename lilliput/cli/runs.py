@@ -26,9 +26,9 @@ def runs(
 
     if not root.is_dir() and root != RUNS:
         raise LilliputError(f"there is no folder {root}", where="lilliput runs", hint="give the folder of your runs")
-    found, odd = overviews(root)
-    if odd and odd[0][0] == root:  # the one that was asked for
-        raise odd[0][1]
+    found, unreadable = overviews(root)
+    if unreadable and unreadable[0][0] == root:  # the one that was asked for
+        raise unreadable[0][1]
     if as_json:
         rows = [
             {
@@ -42,12 +42,12 @@ def runs(
             }
             for one in found
         ]
-        rows += [{"folder": str(folder), "error": error.what} for folder, error in odd]
+        rows += [{"folder": str(folder), "error": error.what} for folder, error in unreadable]
         print(json.dumps(rows, indent=2))
         return
-    if not found and not odd:
-        there = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
-        what = f"holds {', '.join(there[:8])}{' and more' if len(there) > 8 else ''}" if there else "is empty"
+    if not found and not unreadable:
+        names = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+        what = f"holds {', '.join(names[:8])}{' and more' if len(names) > 8 else ''}" if names else "is empty"
         console.print(
             f"no run in {root}, which {what if root.is_dir() else 'is not there'}; `lilliput run quickstart` makes one"
         )
@@ -67,7 +67,7 @@ def runs(
     for one in found:
         for why in one.outdated.values():
             console.print(why, highlight=False, markup=False, soft_wrap=True)
-    for folder, error in odd:
+    for folder, error in unreadable:
         console.print(f"{folder} cannot be shown: {error}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -88,8 +88,8 @@ def clean(
     from lilliput.run import listing as folders
 
     what = folders.spare(run) if since is None else folders.since(run, since)
-    whole = tuple(f"{one.name}/" for one in what)
-    what += [one for one in folders.states(run) if states and not one.name.startswith(whole)]
+    parts = tuple(f"{one.name}/" for one in what)
+    what += [one for one in folders.states(run) if states and not one.name.startswith(parts)]
     what += folders.shards(run) if shards else []
     freed = folders.remove(run, what) if yes else 0
     if as_json:

@@ -110,13 +110,13 @@ class PackedChats:
 
     def __init__(self, folder: Path, tokenizer_hash: str | None = None, verified: HashCache | None = None):
         self.folder = folder
-        opened = open_index(folder, "conversations", tokenizer_hash, verified, _lengths)
-        self.index = opened.index
+        token_folder = open_index(folder, "conversations", tokenizer_hash, verified, _lengths)
+        self.index = token_folder.index
         self.length: int = self.index["length"]
         dtypes = dict(zip(_ARRAYS, _dtypes(self.index), strict=True))
         below = dict(zip(_ARRAYS, (self.index["vocab"], 2, 2**16), strict=True))
         self._arrays = {
-            (side, array): opened.numbers(_file_name(side, array), dtypes[array], below[array])
+            (side, array): token_folder.numbers(_file_name(side, array), dtypes[array], below[array])
             for side in SIDES
             for array in _ARRAYS
             if self.count(side)
@@ -126,9 +126,9 @@ class PackedChats:
         """Number of rows of a side."""
         return self.index["sides"][side]["rows"]
 
-    def take(self, side: Side, places: Sequence[int] | np.ndarray) -> Batch:
-        """The rows at these places, each below `count(side)`."""
-        tokens, weight, document_ids = (self._arrays[side, array].rows(places, self.length) for array in _ARRAYS)
+    def take(self, side: Side, indices: Sequence[int] | np.ndarray) -> Batch:
+        """The rows at these indices, each below `count(side)`."""
+        tokens, weight, document_ids = (self._arrays[side, array].rows(indices, self.length) for array in _ARRAYS)
         return Batch(
             tokens=torch.from_numpy(tokens.astype(np.int64)),
             weight=torch.from_numpy(weight.astype(np.float32)),
@@ -220,8 +220,8 @@ class ChatsReader:
                 hint="resume with the chat corpus that the run began with",
             )
         start, count = cursor.of(self._name), self._rows.count("train")
-        places = [int(self._order(row // count)[row % count]) for row in range(start, start + rows)]
-        return self._rows.take("train", places), Cursor(positions=((self._name, start + rows),))
+        indices = [int(self._order(row // count)[row % count]) for row in range(start, start + rows)]
+        return self._rows.take("train", indices), Cursor(positions=((self._name, start + rows),))
 
     def _find_order(self, epoch: int) -> np.ndarray:
         # RandomState: NumPy promises its numbers for ever; those of a Generator may change with a version.
@@ -340,9 +340,9 @@ def shorten(messages: Sequence[Message], encoded: Encoded, length: int) -> Encod
     A turn is a user's message and what follows it; system messages at the beginning belong to all of them and stay.
     """
     sizes = [len(ids) for ids, _ in encoded]
-    head = next((place for place, message in enumerate(messages) if message.role != "system"), len(messages))
-    begins = [place for place in range(head + 1, len(messages)) if messages[place].role == "user"]
-    first = next((place for place in (head, *begins) if sum(sizes[:head]) + sum(sizes[place:]) <= length), None)
+    head = next((index for index, message in enumerate(messages) if message.role != "system"), len(messages))
+    begins = [index for index in range(head + 1, len(messages)) if messages[index].role == "user"]
+    first = next((index for index in (head, *begins) if sum(sizes[:head]) + sum(sizes[index:]) <= length), None)
     if first is None:
         first = begins[-1] if begins else head
     return [*encoded[:head], *encoded[first:]]

@@ -14,7 +14,7 @@ from lilliput.data.permutation import Permutation
 from lilliput.data.token_stream import TokenStream
 
 _CHUNK = 4_096
-"""Pieces whose places are computed together."""
+"""Pieces whose positions are computed together."""
 
 
 class EpochStream:
@@ -41,10 +41,10 @@ class EpochStream:
         """
         tokens, begins = [], []
         while count:
-            number, place = divmod(position, len(self))
-            found, opened = self._pass(number).read(place, count)
+            number, offset = divmod(position, len(self))
+            found, starts = self._pass(number).read(offset, count)
             tokens.append(found)
-            begins.append(opened)
+            begins.append(starts)
             position, count = position + len(found), count - len(found)
         return np.concatenate(tokens), np.concatenate(begins)
 
@@ -66,28 +66,28 @@ class _Epoch:
     def __init__(self, stream: TokenStream, order: Permutation):
         self._stream, self._order = stream, order
         self._begins = [0]
-        """Places in the pass at which chunks begin, as far as they were looked for."""
+        """Positions in the pass at which chunks begin, as far as they were looked for."""
         self._chunk = lru_cache(maxsize=2)(self._new_chunk)
 
-    def read(self, place: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """At most `count` tokens from a place of the pass on, those of one chunk, and which of them begin a piece."""
-        while self._begins[-1] <= place:
+    def read(self, offset: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """At most `count` tokens of one chunk, from a position of the pass on, and which of them begin a piece."""
+        while self._begins[-1] <= offset:
             self._begins.append(self._begins[-1] + self._chunk(len(self._begins) - 1).tokens)
-        number = bisect_right(self._begins, place) - 1
-        chunk, place = self._chunk(number), place - self._begins[number]
-        after = min(place + count, chunk.tokens)
-        first, last = np.searchsorted(chunk.begins, (place, after - 1), side="right") - 1
+        number = bisect_right(self._begins, offset) - 1
+        chunk, offset = self._chunk(number), offset - self._begins[number]
+        after = min(offset + count, chunk.tokens)
+        first, last = np.searchsorted(chunk.begins, (offset, after - 1), side="right") - 1
         begun = chunk.begins[first + 1 : last + 1]
-        sizes = np.diff(begun, prepend=place, append=after)
+        sizes = np.diff(begun, prepend=offset, append=after)
         sources = chunk.sources[first : last + 1].copy()
-        sources[0] += place - chunk.begins[first]
-        opened = np.zeros(after - place, dtype=bool)
-        opened[begun - place] = True
-        opened[0] = chunk.begins[first] == place
-        return self._stream.take(sources, sizes), opened
+        sources[0] += offset - chunk.begins[first]
+        starts = np.zeros(after - offset, dtype=bool)
+        starts[begun - offset] = True
+        starts[0] = chunk.begins[first] == offset
+        return self._stream.take(sources, sizes), starts
 
     def _new_chunk(self, number: int) -> _Chunk:
-        places = np.arange(number * _CHUNK, min((number + 1) * _CHUNK, len(self._order)))
-        sources, sizes = self._stream.pieces(self._order(places))
+        positions = np.arange(number * _CHUNK, min((number + 1) * _CHUNK, len(self._order)))
+        sources, sizes = self._stream.pieces(self._order(positions))
         begins = np.cumsum(sizes) - sizes
         return _Chunk(begins, sources, int(sizes.sum()))

@@ -20,17 +20,17 @@ SHARE = 0.1
 
 def languages(texts: Iterable[str]) -> list[str]:
     """The languages of texts as ISO 639-1 codes, the most frequent first; none where they cannot be told."""
-    told: Counter[str] = Counter()
+    named: Counter[str] = Counter()
     seen = 0
     for text in islice(texts, TEXTS):
         piece = text[:CHARACTERS].strip()
         seen += len(piece)
         if len(piece) >= LEAST:
             language, probability = _identifier().classify(piece)
-            told[language] += len(piece) if probability >= SURE else 0
-    if told.total() < seen / 2 or not seen:
+            named[language] += len(piece) if probability >= SURE else 0
+    if named.total() < seen / 2 or not seen:
         return []
-    return [language for language, count in told.most_common() if count >= SHARE * seen]
+    return [language for language, count in named.most_common() if count >= SHARE * seen]
 
 
 @cache

@@ -44,7 +44,7 @@ def messages_of(turns: Any, where: str) -> tuple[Message, ...]:
     """
     if not isinstance(turns, list) or not turns:
         raise DataError(f"{shown(turns)} is not a list of messages", where=where, hint=_FORM)
-    messages = tuple(_message(turn, f"message {place}", where) for place, turn in enumerate(turns, 1))
+    messages = tuple(_message(turn, f"message {number}", where) for number, turn in enumerate(turns, 1))
     check_length(where, *(message.content for message in messages))
     return messages
 

@@ -93,20 +93,20 @@ class MixtureReader:
             DataError: the cursor is of other sources.
         """
         assert 0 <= overlap < length
-        taken, whole, step = self._taken(cursor), sum(self._shares.values()), length - overlap
+        taken, total_share, step = self._taken(cursor), sum(self._shares.values()), length - overlap
         total = sum(taken.values())
         rows_of: dict[str, list[int]] = {name: [] for name in taken}
         for row in range(rows):
             due = total + step
-            name = max(taken, key=lambda name: self._shares[name] * due - whole * taken[name])
+            name = max(taken, key=lambda name: self._shares[name] * due - total_share * taken[name])
             rows_of[name].append(row)
             taken[name] += step
             total += step
         tokens, begins = np.empty((rows, length), dtype=np.int64), np.empty((rows, length), dtype=bool)
-        for name, places in rows_of.items():
-            if places:
-                joined = self._passes[name].read(cursor.of(name), (len(places) - 1) * step + length)
-                tokens[places], begins[places] = (sliding_window_view(one, length)[::step] for one in joined)
+        for name, indices in rows_of.items():
+            if indices:
+                joined = self._passes[name].read(cursor.of(name), (len(indices) - 1) * step + length)
+                tokens[indices], begins[indices] = (sliding_window_view(one, length)[::step] for one in joined)
         # How a piece goes on that is not the first of its document, what stands before it here does not tell.
         weight = np.where(begins & (tokens != self._end), np.float32(0), np.float32(1))
         batch = Batch(

@@ -71,24 +71,24 @@ class PartialShards:
         self.damaged = [entry.name for entry in damaged]
         return min((self.kept, *(entry.begins for entry in damaged)), key=lambda position: position.items)
 
-    def commit(self, here: CorpusProgress) -> None:
-        """Make all that is written before `here` outlive a kill."""
+    def commit(self, progress: CorpusProgress) -> None:
+        """Make all that is written before `progress` outlive a kill."""
         if self._key is None:
             return
         for writer in self._writers.values():
             writer.flush()
         writers = {name: [asdict(entry) for entry in writer.shards] for name, writer in self._writers.items()}
-        self.kept = here.position()
+        self.kept = progress.position()
         record = {"format": _FORMAT, "key": self._key, "kept": asdict(self.kept), "writers": writers}
         write_json(self.path / PROGRESS, with_checksum(record))
 
-    def compare(self, here: CorpusProgress) -> None:
+    def compare(self, progress: CorpusProgress) -> None:
         """Make sure that what was read again is what was read before.
 
         Raises:
             DataError: it is not.
         """
-        now = here.position()
+        now = progress.position()
         same = (now.items, now.text, now.dropped) == (self.kept.items, self.kept.text, self.kept.dropped)
         if not same or not all(writer.is_sound for writer in self._writers.values()):
             raise other_corpus(self.path)

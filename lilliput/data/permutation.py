@@ -33,16 +33,16 @@ class Permutation:
     def __len__(self) -> int:
         return self._count
 
-    def __call__(self, places: np.ndarray) -> np.ndarray:
-        """What stands at these places of the order.
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        """What stands at these positions of the order.
 
         Args:
-            places: [N'] integers, each from 0 to before `count`.
+            positions: [N'] integers, each from 0 to before `count`.
 
         Returns:
             [N'] int64.
         """
-        numbers = self._moved(places.astype(np.uint64))
+        numbers = self._moved(positions.astype(np.uint64))
         outside = np.flatnonzero(numbers >= self._count)
         while len(outside):
             numbers[outside] = self._moved(numbers[outside])

@@ -117,20 +117,20 @@ class ShardWriter:
         return not self._damaged
 
     def wants(self, item: int) -> bool:
-        """Whether the document at this place of the corpus is in no file yet, or in a damaged one."""
+        """Whether the document at this index of the corpus is in no file yet, or in a damaged one."""
         return item >= self._kept or (bool(self._damaged) and self._file_of(item) in self._damaged)
 
-    def add(self, here: CorpusProgress, data: Iterable[bytes | memoryview], tokens: int = 0, text: int = 0) -> bool:
-        """Append a wanted document, which `here` comes next, in slices; whether that closed a file.
+    def add(self, progress: CorpusProgress, data: Iterable[bytes | memoryview], tokens: int = 0, text: int = 0) -> bool:
+        """Append a wanted document, the next one at `progress`, in slices; whether that closed a file.
 
         Raises:
             DataError: a file that was damaged becomes another one than it was.
         """
-        if here.items < self._kept:
-            self._make_again(self._file_of(here.items), data)
+        if progress.items < self._kept:
+            self._make_again(self._file_of(progress.items), data)
             return False
         if self._file is None:
-            self.begin(here)
+            self.begin(progress)
         assert self._file is not None
         for some in data:
             self._file.write(some)
@@ -141,9 +141,9 @@ class ShardWriter:
         self.close()
         return True
 
-    def begin(self, here: CorpusProgress) -> None:
+    def begin(self, progress: CorpusProgress) -> None:
         """Begin the next file."""
-        self.shards.append(ShardRecord(name=self._name(len(self.shards)), begins=here.position()))
+        self.shards.append(ShardRecord(name=self._name(len(self.shards)), begins=progress.position()))
         self._file = self._new(self.shards[-1].name)
 
     def flush(self) -> None:
@@ -168,10 +168,10 @@ class ShardWriter:
 
     def _file_of(self, item: int) -> ShardRecord:
         """The file that an item among the kept ones would be in."""
-        place = bisect_right(self.shards, item, key=lambda entry: entry.begins.items) - 1
-        if place < 0:
+        index = bisect_right(self.shards, item, key=lambda entry: entry.begins.items) - 1
+        if index < 0:
             raise other_corpus(self._folder)
-        return self.shards[place]
+        return self.shards[index]
 
     def _make_again(self, entry: ShardRecord, data: Iterable[bytes | memoryview]) -> None:
         if self._again is None:

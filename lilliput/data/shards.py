@@ -102,47 +102,48 @@ def write_shards(
     with PartialShards(folder, key) as partial:
         writers = _Writers(partial.path, index, split, shard_tokens)
         start = partial.open(writers.by_name)
-        here = CorpusProgress(start if is_seekable(corpus) else Position())
-        items = _items(corpus, here.mark, partial.path)
+        reached = CorpusProgress(start if is_seekable(corpus) else Position())
+        items = _items(corpus, reached.mark, partial.path)
         clock = Throughput(corpus, partial.kept.items, partial.closed, tuple(partial.damaged), progress)
-        clock.update(here.items, here.mark, [])
+        clock.update(reached.items, reached.mark, [])
 
         def encode(batch: list[tuple[Item, Offset]]) -> None:
-            places = ((place, item) for place, (item, _) in enumerate(batch, here.items) if not isinstance(item, str))
-            wanted = [document for place, document in places if writers.encodes(document, place)]
+            items_at = enumerate((item for item, _ in batch), reached.items)
+            documents = ((number, item) for number, item in items_at if not isinstance(item, str))
+            wanted = [document for number, document in documents if writers.encodes(document, number)]
             sizes = [bytes_of(document) for document in wanted]
             texts = (document.text for document in wanted)
             tokens = zip(_in_background(encoder.stream(texts, add_special_tokens=True)), sizes, strict=True)
             for item, mark in batch:
-                closed = not isinstance(item, str) and writers.add(here, item, tokens)
-                here.step(item, mark)
-                if here.items == partial.kept.items:
-                    partial.compare(here)
+                closed = not isinstance(item, str) and writers.add(reached, item, tokens)
+                reached.step(item, mark)
+                if reached.items == partial.kept.items:
+                    partial.compare(reached)
                 if closed:
-                    partial.commit(here)
-            clock.update(here.items, here.mark, sizes)
+                    partial.commit(reached)
+            clock.update(reached.items, reached.mark, sizes)
 
         for batch in _batches(items):
             encode(batch)
             batch.clear()  # long texts are not to be kept while the next ones are read
-        if here.items < partial.kept.items:
-            partial.compare(here)
-        writers.close(here)
+        if reached.items < partial.kept.items:
+            partial.compare(reached)
+        writers.close(reached)
         index["files"], index["sides"] = writers.files(), writers.totals()
         index["pieces"] = write_pieces(partial.path, index)
         index["files"].append({"name": PIECES})
-        made = here.position()
-        if sum(side["documents"] for side in index["sides"].values()) + sum(made.dropped.values()) != made.items:
+        final = reached.position()
+        if sum(side["documents"] for side in index["sides"].values()) + sum(final.dropped.values()) != final.items:
             raise other_corpus(partial.path)
         if not index["sides"]["train"]["documents"]:
             raise DataError(
                 "no document is left to train on",
-                where=f"the corpus of {folder.name}: {here.items:,} documents, all of them held out or dropped",
+                where=f"the corpus of {folder.name}: {reached.items:,} documents, all of them held out or dropped",
                 hint="check the corpus and its filters, or hold out a smaller share",
             )
         index = seal_index(partial.path, index)
         partial.finish()
-    return Encoded(index, made.text, dict(made.dropped))
+    return Encoded(index, final.text, dict(final.dropped))
 
 
 class Shards:
@@ -159,8 +160,8 @@ class Shards:
 
     def __init__(self, folder: Path, tokenizer_hash: str | None = None, verified: HashCache | None = None):
         self.folder = folder
-        self._opened = open_index(folder, "documents", tokenizer_hash, verified, _lengths)
-        self.index = self._opened.index
+        self._token_folder = open_index(folder, "documents", tokenizer_hash, verified, _lengths)
+        self.index = self._token_folder.index
         self.end: int = self.index["end"]
 
     def stream(self, side: Side) -> TokenStream:
@@ -176,9 +177,9 @@ class Shards:
                 where=str(self.folder),
                 hint="hold out a larger share: few groups can all land on one side",
             )
-        parts = [self._opened.numbers(name, self.index["dtype"], self.index["vocab"]) for name in names]
+        parts = [self._token_folder.numbers(name, self.index["dtype"], self.index["vocab"]) for name in names]
         tokens = sum(map(len, parts))
-        begins = self._opened.numbers(PIECES, POSITION, tokens) if side == "train" else None
+        begins = self._token_folder.numbers(PIECES, POSITION, tokens) if side == "train" else None
         return TokenStream(parts, self.end, begins)
 
     def rows(self, side: Side, length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -217,23 +218,23 @@ class _Writers:
     def by_name(self) -> dict[str, ShardWriter]:
         return {**self._sides, "texts": self._texts}
 
-    def encodes(self, document: Document, place: int) -> bool:
-        """Whether the tokens of the document at this place of the corpus are to be written."""
-        return self._sides[self._side(document)].wants(place)
+    def encodes(self, document: Document, index: int) -> bool:
+        """Whether the tokens of the document at this index of the corpus are to be written."""
+        return self._sides[self._side(document)].wants(index)
 
-    def add(self, here: CorpusProgress, document: Document, tokens: "Iterator[tuple[array[int], int]]") -> bool:
-        """Write the document that `here` comes next, of which `tokens` has ids and size if it is to be encoded.
+    def add(self, progress: CorpusProgress, document: Document, tokens: "Iterator[tuple[array[int], int]]") -> bool:
+        """Write the document that comes next at `progress`, of which `tokens` has ids and size if it is to be encoded.
 
         Returns:
             whether a token file was closed.
         """
         side, closed = self._side(document), False
-        if self._sides[side].wants(here.items):
+        if self._sides[side].wants(progress.items):
             ids, size = next(tokens)
             data, count = self._numbers(ids)
-            closed = self._sides[side].add(here, data, count, size)
-        if side == "heldout" and self._texts.wants(here.items):
-            self._texts.add(here, _line(document))
+            closed = self._sides[side].add(progress, data, count, size)
+        if side == "heldout" and self._texts.wants(progress.items):
+            self._texts.add(progress, _line(document))
         return closed
 
     def _numbers(self, ids: "array[int]") -> tuple[Iterator[bytes], int]:
@@ -245,10 +246,10 @@ class _Writers:
         slices = (numbers[start : start + _SLICE] for start in range(0, len(numbers), _SLICE))
         return (in_bytes(some, self._dtype) for some in chain([[self._end]], slices)), len(numbers) + 1
 
-    def close(self, here: CorpusProgress) -> None:
+    def close(self, progress: CorpusProgress) -> None:
         """Close all files; the held-out texts are there even if nothing is held out."""
         if not self._texts.shards:
-            self._texts.begin(here)
+            self._texts.begin(progress)
         for writer in self.by_name.values():
             writer.close()
 

@@ -12,8 +12,9 @@ from itertools import islice
 from typing import Any, ClassVar, Literal
 
 from lilliput.data.conversations import ChatCorpus, Conversation
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Filtered
-from lilliput.data.documents import Corpus, Document, TextFiles, documents_of
+from lilliput.data.documents import Corpus, Document, documents_of
 from lilliput.data.readers.formats import holds_rows
 from lilliput.data.readers.paths import files_of
 from lilliput.data.resumable import FractionRead, Item, Offset, fraction_read, iterate_from
@@ -170,9 +171,9 @@ class WithHeldOutEnds:
         return fraction_read(self.source)
 
     def _parts(self, document: Document) -> deque[Document]:
-        place = cut(document.text, self.share)
-        parts = deque([replace(document, text=document.text[:place], group=_BEGINNING)])
-        if end := document.text[place:]:
+        boundary = cut(document.text, self.share)
+        parts = deque([replace(document, text=document.text[:boundary], group=_BEGINNING)])
+        if end := document.text[boundary:]:
             parts.append(Document(end, f"{document.id} (its end)", _END))
         return parts
 
@@ -184,24 +185,24 @@ def cut(text: str, share: float) -> int:
         length -= 1
     while first < length and text[first].isspace():
         first += 1
-    place = round((1 - share) * length)
-    size = length - place
-    if size < LEAST or place <= first:
+    boundary = round((1 - share) * length)
+    size = length - boundary
+    if size < LEAST or boundary <= first:
         return len(text)
     for mark, most in (("\n", size // 2), (" ", size - 1)):
-        before = text.rfind(mark, max(0, place - most), place) + 1
-        after = text.find(mark, place, place + most) + 1
+        before = text.rfind(mark, max(0, boundary - most), boundary) + 1
+        after = text.find(mark, boundary, boundary + most) + 1
         near = [found for found in (before, after) if found > first]
         if near:
-            return min(near, key=lambda found: abs(found - place))
-    while place < length and _is_within(text, place):
-        place += 1
-    return place if place < length else len(text)
+            return min(near, key=lambda found: abs(found - boundary))
+    while boundary < length and _is_within(text, boundary):
+        boundary += 1
+    return boundary if boundary < length else len(text)
 
 
-def _is_within(text: str, place: int) -> bool:
-    """Whether what is before a place and what is after it are one character to whoever reads it."""
-    before, after = text[place - 1], text[place]
+def _is_within(text: str, index: int) -> bool:
+    """Whether what is before an index and what is after it are one character to whoever reads it."""
+    before, after = text[index - 1], text[index]
     is_pair = "\ud800" <= before <= "\udbff" and "\udc00" <= after <= "\udfff"
     return is_pair or unicodedata.combining(after) > 0
 

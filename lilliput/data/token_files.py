@@ -89,47 +89,47 @@ class TokenArray:
             self._compare(first, after)
         return self._numbers[first:after]
 
-    def take(self, places: np.ndarray) -> np.ndarray:
-        """The numbers at these places, [N].
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """The numbers at these indices, [N].
 
         Raises:
             DataError: a block of one of them differs from its checksum, or holds a number that is too large.
         """
         if self._waiting:
-            blocks = (_HEADER.size + places.astype(np.int64) * self._size) // BLOCK
+            blocks = (_HEADER.size + indices.astype(np.int64) * self._size) // BLOCK
             for block in set(blocks[np.flatnonzero(np.diff(blocks, prepend=-1))].tolist()) & self._waiting:
                 self._compare_block(block)
                 self._waiting.discard(block)
-        return self._numbers[places]
+        return self._numbers[indices]
 
-    def rows(self, places: Sequence[int] | np.ndarray, length: int) -> np.ndarray:
-        """Those of the file's rows of `length` numbers that are at these places, [rows, length].
+    def rows(self, indices: Sequence[int] | np.ndarray, length: int) -> np.ndarray:
+        """Those of the file's rows of `length` numbers that are at these indices, [rows, length].
 
         Raises:
             DataError: a block of them differs from its checksum, or holds a number that is too large.
         """
-        for place in places:
-            self.read(int(place) * length, (int(place) + 1) * length)
-        return self._numbers.reshape(-1, length)[np.asarray(places)]
+        for index in indices:
+            self.read(int(index) * length, (int(index) + 1) * length)
+        return self._numbers.reshape(-1, length)[np.asarray(indices)]
 
     def _compare(self, first: int, after: int) -> None:
         block = (_HEADER.size + first * self._size) // BLOCK
         end = -(-(_HEADER.size + after * self._size) // BLOCK)
-        for place in range(block, min(end, len(self._sums))):
-            if place in self._waiting:
-                self._compare_block(place)
-                self._waiting.discard(place)
+        for index in range(block, min(end, len(self._sums))):
+            if index in self._waiting:
+                self._compare_block(index)
+                self._waiting.discard(index)
         if not self._waiting:
             self._first, self._after = 0, len(self)
             return
         self._first = max(0, (block * BLOCK - _HEADER.size) // self._size)
         self._after = (end * BLOCK - _HEADER.size) // self._size
 
-    def _compare_block(self, place: int) -> None:
-        first, after = place * BLOCK, (place + 1) * BLOCK
-        if crc32(self._bytes[first:after].data) != self._sums[place]:
+    def _compare_block(self, index: int) -> None:
+        first, after = index * BLOCK, (index + 1) * BLOCK
+        if crc32(self._bytes[first:after].data) != self._sums[index]:
             raise DataError(
-                f"the file {self.path.name} has changed since it was verified, in its block {place:,} of "
+                f"the file {self.path.name} has changed since it was verified, in its block {index:,} of "
                 f"{len(self._sums):,} (bytes {first:,} and on): the disk, or memory, is failing",
                 where=str(self.path),
                 hint=f"nothing of that block was read; {REWRITE}",
@@ -221,12 +221,12 @@ def _read(path: Path) -> dict[str, Any]:
     """An index that is what its own hash says."""
     try:
         index = read_json(path)
-        whole = hash_of({key: value for key, value in index.items() if key != "sha256"}) == index["sha256"]
+        is_intact = hash_of({key: value for key, value in index.items() if key != "sha256"}) == index["sha256"]
     except FileNotFoundError as error:
         raise DataError("there are no tokens", where=str(path), hint='write them with "lilliput run RECIPE"') from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"the index cannot be read ({error})", where=str(path), hint=REWRITE) from error
-    if not whole:
+    if not is_intact:
         raise DataError("the index differs from its own hash", where=str(path), hint=REWRITE)
     # Before there were other tokenizers than ours, no index had the end token.
     return {"format": None, "kind": None, "end": END_ID} | index

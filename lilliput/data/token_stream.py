@@ -29,9 +29,9 @@ class TokenStream:
         filled = 0
         while filled < count:
             position = (start + filled) % len(self)
-            place = int(np.searchsorted(self._starts, position, side="right")) - 1
-            first = position - int(self._starts[place])
-            piece = self._parts[place].read(first, first + count - filled)
+            index = int(np.searchsorted(self._starts, position, side="right")) - 1
+            first = position - int(self._starts[index])
+            piece = self._parts[index].read(first, first + count - filled)
             tokens[filled : filled + len(piece)] = piece
             filled += len(piece)
         return tokens
@@ -51,12 +51,12 @@ class TokenStream:
         found = []
         for runs in np.split(order, np.flatnonzero(np.diff(parts[order])) + 1):
             part = parts[runs[0]]
-            found.append(self._parts[part].take(_places(begins[runs] - self._starts[part], sizes[runs])))
+            found.append(self._parts[part].take(_positions(begins[runs] - self._starts[part], sizes[runs])))
         if len(found) == 1:
             return found[0].astype(np.int64)
         firsts = np.empty_like(begins)
         firsts[order] = np.cumsum(sizes[order]) - sizes[order]
-        return np.concatenate(found)[_places(firsts, sizes)].astype(np.int64)
+        return np.concatenate(found)[_positions(firsts, sizes)].astype(np.int64)
 
     @property
     def piece_count(self) -> int:
@@ -84,7 +84,7 @@ class TokenStream:
         return begins, sizes
 
 
-def _places(begins: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Every place of runs, one after the other."""
+def _positions(begins: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Every position of runs, one after the other."""
     ends = np.cumsum(sizes)
     return np.arange(ends[-1]) + np.repeat(begins - ends + sizes, sizes)

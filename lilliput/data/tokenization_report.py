@@ -19,18 +19,18 @@ _HELD_OUT = {
 }
 
 
-def lines_of(made: Mapping[str, Any], split: Split) -> Iterator[str]:
+def lines_of(outputs: Mapping[str, Any], split: Split) -> Iterator[str]:
     """What became of a corpus, by the outputs of its part of the run."""
-    sides = made["sides"]
+    sides = outputs["sides"]
     parts = [
         f"{side} " + ", ".join(_counted(sides[side][key], key) for key in COUNTED if key in sides[side])
         for side in SIDES
     ]
-    yield f"{'; '.join(parts)}; text {made['text_sha256'][:12]}"
-    if made.get("held_out"):
-        yield _HELD_OUT[made["held_out"]].format(100 * split.share)
-    if made.get("dropped"):
-        yield f"dropped: {', '.join(f'{count:,} {reason}' for reason, count in made['dropped'].items())}"
+    yield f"{'; '.join(parts)}; text {outputs['text_sha256'][:12]}"
+    if outputs.get("held_out"):
+        yield _HELD_OUT[outputs["held_out"]].format(100 * split.share)
+    if outputs.get("dropped"):
+        yield f"dropped: {', '.join(f'{count:,} {reason}' for reason, count in outputs['dropped'].items())}"
     for side in SIDES:
         if counts := lost(sides[side]):
             yield f"{side} {in_words(counts)}"

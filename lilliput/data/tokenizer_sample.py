@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Filtered
-from lilliput.data.documents import Corpus, Document, TextFiles
+from lilliput.data.documents import Corpus, Document
 from lilliput.data.readers.formats import COMPRESSED
 from lilliput.data.readers.paths import files_of
 from lilliput.data.small_corpora import WithHeldOutEnds
@@ -53,9 +54,9 @@ def sampled(corpus: Corpus, split: HeldOut, size: int) -> Iterator[str]:
 
 
 def _drawn(document: Document, share: float, part: int) -> Iterator[str]:
-    for place in range(0, len(document.text), part):
-        if fraction_of(f"sample\0{document.id}\0{place}") < share:
-            yield document.text[place : place + part]
+    for start in range(0, len(document.text), part):
+        if fraction_of(f"sample\0{document.id}\0{start}") < share:
+            yield document.text[start : start + part]
 
 
 def _text_bytes(corpus: Any) -> int | None:

@@ -47,8 +47,8 @@ def check_lost(name: str, sides: Sides, length: int, allowed: float, phases: Seq
     counts: Counter[str] = Counter()
     for side in SIDES:
         counts.update(lost(sides[side]))
-    whole = sum(sides[side]["conversations"] + sum(sides[side].get("dropped", {}).values()) for side in SIDES)
-    share = sum(counts.values()) / max(1, whole)
+    conversations = sum(sides[side]["conversations"] + sum(sides[side].get("dropped", {}).values()) for side in SIDES)
+    share = sum(counts.values()) / max(1, conversations)
     if share <= allowed:
         return
     enough = ceil(100 * share) / 100
@@ -56,7 +56,7 @@ def check_lost(name: str, sides: Sides, length: int, allowed: float, phases: Seq
     raised = f"raise `length` of {' and '.join(map(repr, phases))}, which is {length:,}, rename the roles, or "
     raise DataError(
         f"{share:.1%} of the conversations of {name!r} are not whole in the rows: {in_words(counts)}",
-        where=f"{whole:,} conversations in rows of {length:,} tokens; at most {allowed:.1%} may be lost",
+        where=f"{conversations:,} conversations in rows of {length:,} tokens; at most {allowed:.1%} may be lost",
         hint=f"{raised if phases else ''}allow it: {fields} (in a recipe, ChatData(corpus={name!r}, lost={enough:g}))",
     )
 

@@ -46,17 +46,17 @@ def spread(call: Callable[[T], R], jobs: Sequence[T], count: int) -> list[R]:
                 found[busy.pop(ours)] = _receive(ours)
                 if waiting:
                     busy[ours] = _send(ours, waiting)
-    return [found[place] for place in range(len(jobs))]
+    return [found[index] for index in range(len(jobs))]
 
 
 def _send(ours: Any, waiting: "deque[tuple[int, Any]]") -> int:
-    """Give the next job to a process; the place of the job."""
-    place, job = waiting.popleft()
+    """Give the next job to a process; the index of the job."""
+    index, job = waiting.popleft()
     try:
         ours.send(job)
     except OSError as error:
         raise _ended() from error
-    return place
+    return index
 
 
 def _receive(ours: Any) -> Any:

@@ -162,8 +162,8 @@ def _ends_by_itself(
         pad_token_id=end,
     )
     ended = [False] * len(chosen)
-    for places in _batches([len(one.prompt) for one in chosen], batch_size):
-        prompts = [chosen[place].prompt for place in places]
+    for indices in _batches([len(one.prompt) for one in chosen], batch_size):
+        prompts = [chosen[index].prompt for index in indices]
         width = max(map(len, prompts))
         # Padded with its own first token: a repetition penalty counts padding too, and that token is penalized anyway.
         ids = torch.tensor([[prompt[0]] * (width - len(prompt)) + prompt for prompt in prompts])
@@ -172,8 +172,8 @@ def _ends_by_itself(
             output = model.generate(
                 ids.to(model.device), attention_mask=mask.to(model.device), generation_config=settings
             )
-        for place, reply in zip(places, output[:, width:].tolist(), strict=True):
-            ended[place] = next((token for token in reply if token in stops), None) == end
+        for index, reply in zip(indices, output[:, width:].tolist(), strict=True):
+            ended[index] = next((token for token in reply if token in stops), None) == end
     return ended
 
 
@@ -181,8 +181,8 @@ def _other_answers(chosen: list[_Encoded]) -> list[list[int]] | None:
     """For each conversation the next answer in the (random) order that is not the same; None if all are."""
     answers = [one.answer for one in chosen]
     others = []
-    for place, answer in enumerate(answers):
-        later = answers[place + 1 :] + answers[:place]
+    for index, answer in enumerate(answers):
+        later = answers[index + 1 :] + answers[:index]
         other = next((one for one in later if one != answer), None)
         if other is None:
             return None
@@ -195,24 +195,24 @@ def _log_likelihoods(model: Any, rows: list[tuple[list[int], list[int]]], *, bat
     import torch
 
     sums = [0.0] * len(rows)
-    for places in _batches([len(prompt) + len(answer) for prompt, answer in rows], batch_size):
-        texts = [rows[place][0] + rows[place][1] for place in places]
+    for indices in _batches([len(prompt) + len(answer) for prompt, answer in rows], batch_size):
+        texts = [rows[index][0] + rows[index][1] for index in indices]
         width = max(map(len, texts))
         ids = torch.tensor([text + [text[0]] * (width - len(text)) for text in texts], device=model.device)
         mask = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in texts], device=model.device)
         with torch.no_grad():
             logits = model(ids, attention_mask=mask).logits
-        for place, row, text in zip(places, logits, texts, strict=True):
-            first = len(rows[place][0])
+        for index, row, text in zip(indices, logits, texts, strict=True):
+            first = len(rows[index][0])
             answer = torch.tensor(text[first:], device=model.device)
             log_probabilities = row[first - 1 : len(text) - 1].float().log_softmax(-1)
-            sums[place] = log_probabilities.gather(1, answer[:, None]).double().sum().item()
+            sums[index] = log_probabilities.gather(1, answer[:, None]).double().sum().item()
     return sums
 
 
 def _batches(lengths: list[int], size: int) -> Iterator[list[int]]:
     """Places of items of like length, longest first."""
-    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     for start in range(0, len(order), size):
         yield order[start : start + size]
 

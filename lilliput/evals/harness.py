@@ -17,7 +17,7 @@ from lilliput.evals.native_model import Native
 from lilliput.evals.offline import offline
 from lilliput.evals.own_tasks import load_own, sandboxed
 from lilliput.evals.progress import Watcher
-from lilliput.evals.question_files import Questions, QuestionSource, asked, check_items, from_file
+from lilliput.evals.question_files import Questions, QuestionSource, asked, check_questions, from_file
 from lilliput.evals.suites import Suite, TaskUse
 from lilliput.evals.task_file import TaskFile
 from lilliput.tokenizer.bpe import TOKENIZER_FILE, load_tokenizer
@@ -30,10 +30,10 @@ WEIGHTS = ("float32", "bfloat16", "float16")
 def evaluate(
     model_folder: Path | Native,
     suite: Suite,
-    items: QuestionSource,
+    questions: QuestionSource,
     *,
     work: Path,
-    made: Mapping[str, Path] | None = None,
+    item_files: Mapping[str, Path] | None = None,
     own: Sequence[TaskFile] = (),
     device: str = "cpu",
     dtype: str = "float32",
@@ -50,9 +50,9 @@ def evaluate(
     Args:
         model_folder: config, weights, tokenizer, and the model's own code where it has any; or a native model.
         suite: the tasks, with the metrics to report.
-        items: where public questions come from. The network is touched for them alone, and only by `Hub`.
+        questions: where public questions come from. The network is touched for them alone, and only by `Hub`.
         work: the only folder written to, but for the hub's cache: dataset caches, copies of model code.
-        made: files of items that Lilliput made, by the harness's name of the task. Tasks without one are left out.
+        item_files: items that Lilliput made, by the harness's name of the task. Tasks without one are left out.
         own: tasks that are in no suite.
         device: as torch names it.
         dtype: of the weights; softmax is always in float32.
@@ -64,21 +64,21 @@ def evaluate(
         watcher: told how far it is.
 
     Raises:
-        RecipeError: `made` names a task that the suite does not make items for, or `limit` is less than two.
+        RecipeError: `item_files` names a task that the suite does not make items for, or `limit` is less than two.
         DataError: the model or a file of questions is missing or damaged, the hub cannot be reached, there is nothing
             to ask, or a choice is longer than the model's window.
     """
-    made = made or {}
+    item_files = item_files or {}
     limit = min((bound for bound in (limit, suite.limit) if bound is not None), default=None)
-    _check(suite, made, limit)
+    _check(suite, item_files, limit)
     if dtype not in WEIGHTS or batch_size < 1:
         raise RecipeError(
             f"weights of {dtype} in batches of {batch_size} rows are nothing to run",
             where="--dtype and --batch-size",
             hint=f"one of {', '.join(WEIGHTS)}; at least 1 row",
         )
-    check_items(suite, items)
-    uses = asked(suite, items, made)
+    check_questions(suite, questions)
+    uses = asked(suite, questions, item_files)
     if not uses and not own:
         raise DataError(
             "nothing of it can be asked of a model alone",
@@ -86,15 +86,17 @@ def evaluate(
             hint="its items are made by a run; measure a text with --text, or ask another suite",
         )
     _check_model(model_folder, dtype)
-    public = [use for use in uses if use.task not in made]
-    with items.loading(work), sandboxed(own):
+    public = [use for use in uses if use.task not in item_files]
+    with questions.loading(work), sandboxed(own):
         loaded = [load_own(file) for file in own]
-        questions = {use.task: items.questions(use, work) for use in public}
-        tasks = _load_tasks(public, questions, source=str(items))
-        identities = {use.task: questions[use.task].identity or _identity(use, tasks[use.task]) for use in public}
+        by_task = {use.task: questions.questions(use, work) for use in public}
+        tasks = _load_tasks(public, by_task, source=str(questions))
+        identities = {use.task: by_task[use.task].identity or _identity(use, tasks[use.task]) for use in public}
     with offline(work), sandboxed(own):
-        ours = {task: Questions(settings=from_file(path, split="test", work=work)) for task, path in made.items()}
-        tasks |= _load_tasks([use for use in uses if use.task in made], ours, source="a file made for it")
+        own_items = {
+            task: Questions(settings=from_file(path, split="test", work=work)) for task, path in item_files.items()
+        }
+        tasks |= _load_tasks([use for use in uses if use.task in item_files], own_items, source="a file made for it")
         tasks |= {one.use.task: one.task for one in loaded}
         identities |= {one.use.task: one.identity for one in loaded}
         import lm_eval.evaluator
@@ -117,7 +119,7 @@ def evaluate(
             # Bootstrapping takes longer than the model; the standard errors here are exact or closed-form.
             answer = lm_eval.evaluator.evaluate(model, {"tasks": {use.task: task}}, limit=limit, bootstrap_iters=0)
             note = "" if limit is None else f"first {limit:,} items only"
-            known = (questions | ours).get(use.task)
+            known = (by_task | own_items).get(use.task)
             notes = "; ".join(part for part in (note, known and known.note) if part)
             answered.append(Answered(use=use, task=task, answer=answer, note=notes, identity=identities.get(use.task)))
         if records is not None:
@@ -157,17 +159,17 @@ def _check_model(model: Path | Native, dtype: str) -> None:
         load_tokenizer(model)
 
 
-def _check(suite: Suite, made: Mapping[str, Path], limit: int | None) -> None:
+def _check(suite: Suite, item_files: Mapping[str, Path], limit: int | None) -> None:
     known = {use.task for use in suite.made}
-    if not set(made) <= known:
+    if not set(item_files) <= known:
         raise RecipeError(
-            f"items were made for {', '.join(sorted(set(made) - known))}",
+            f"items were made for {', '.join(sorted(set(item_files) - known))}",
             where=f"evaluation suite {suite.name!r}",
             hint=f"it takes those of: {', '.join(sorted(known)) or 'no task'}",
         )
     if limit is not None and limit < 2:
         raise RecipeError(f"the limit is {limit}", where="--limit", hint="ask at least two questions of a task")
-    for task, path in sorted(made.items()):
+    for task, path in sorted(item_files.items()):
         if not path.is_file() or not path.read_bytes().strip():
             raise DataError(
                 f"{path} has no line, or is no file",

@@ -40,7 +40,7 @@ class HFModel(_HFLM):
     """Log-likelihoods of a model, one task after the other.
 
     Args:
-        subject: a folder with config, weights, tokenizer, and the model's own code where it has any; or a native model.
+        model: a folder with config, weights, tokenizer, and the model's own code where it has any; or a native model.
         device: as torch names it.
         dtype: of the weights; softmax is always in float32.
         batch_size: rows of a forward pass.
@@ -50,7 +50,7 @@ class HFModel(_HFLM):
 
     def __init__(
         self,
-        subject: Path | Native,
+        model: Path | Native,
         *,
         device: str,
         dtype: str,
@@ -58,12 +58,12 @@ class HFModel(_HFLM):
         trust_remote_code: bool,
         watcher: Watcher | None,
     ):
-        is_native = isinstance(subject, Native)
+        is_native = isinstance(model, Native)
         with TemporaryDirectory() as temporary:
-            files = subject.write_tokenizer(Path(temporary)) if is_native else subject
+            files = model.write_tokenizer(Path(temporary)) if is_native else model
             tokenizer = AutoTokenizer.from_pretrained(files, trust_remote_code=trust_remote_code)
         super().__init__(
-            pretrained=_Causal(subject, device) if is_native else str(subject),
+            pretrained=_Causal(model, device) if is_native else str(model),
             tokenizer=tokenizer,
             backend="causal",
             device=device,

@@ -92,23 +92,23 @@ def _choices(task: Any, document: Any, number: int, file: TaskFile) -> list[str]
 
 
 def _answers(task: Any, document: Any, choices: list[str], number: int, file: TaskFile) -> set[int]:
-    """The places of the right choices."""
+    """The indices of the right choices."""
     given = task.doc_to_text(document) if task.multiple_input else task.doc_to_target(document)
     said = given if isinstance(given, list) else [given]
     found = [choices.index(one) if isinstance(one, str) and one in choices else one for one in said]
-    places = {one for one in found if type(one) is int and 0 <= one < len(choices)}
-    if not found or len(places) < len({*map(str, found)}):
+    indices = {one for one in found if type(one) is int and 0 <= one < len(choices)}
+    if not found or len(indices) < len({*map(str, found)}):
         raise DataError(
             f"the right answer is {shown(given)}, which is none of the {len(choices)} choices",
             where=f"question {number} of {file.path}",
             hint="give by doc_to_target the place of the right choice, from 0, or its text",
         )
-    return places
+    return indices
 
 
 def _majority(choices: list[list[str]], answers: list[set[int]]) -> float | None:
     """What the commonest answer scores, given every time, where all questions have the same choices."""
     if any(one != choices[0] for one in choices):
         return None
-    counts = Counter(place for right in answers for place in right)
+    counts = Counter(index for right in answers for index in right)
     return counts.most_common(1)[0][1] / len(answers)

@@ -7,7 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lilliput.base.errors import DataError
-from lilliput.data.documents import TextFiles, bytes_of
+from lilliput.data.corpora.files import TextFiles
+from lilliput.data.documents import bytes_of
 from lilliput.data.readers.formats import holds_rows
 from lilliput.evals.evaluation import Evaluation
 from lilliput.evals.harness import evaluate
@@ -71,7 +72,7 @@ def measure_text(
             model_folder,
             Suite(name="text", made=(use,)),
             Hub(),
-            made={use.task: file},
+            item_files={use.task: file},
             work=work,
             device=device,
             dtype=dtype,
@@ -98,7 +99,7 @@ def _pieces(text: str) -> Iterator[str]:
     mark = "\n" if 0 <= text.find("\n", size - 1) < len(text) - 1 else " "
     start = 0
     while start < len(text):
-        place = text.find(mark, start + size - 1)
-        end = place + 1 if place >= 0 else len(text)
+        newline = text.find(mark, start + size - 1)
+        end = newline + 1 if newline >= 0 else len(text)
         yield text[start:end]
         start = end

@@ -143,8 +143,10 @@ class Folder:
         Raises:
             DataError: a file is damaged or lacks a column.
         """
-        there = (use for use in uses if self._found(use))
-        return {use.task: identity_of((question for _, question in self._rows(use)), FILES[use.task]) for use in there}
+        available = (use for use in uses if self._found(use))
+        return {
+            use.task: identity_of((question for _, question in self._rows(use)), FILES[use.task]) for use in available
+        }
 
     def differs(self, uses: Iterable[TaskUse], known: Mapping[str, str]) -> bool:
         """Whether a file holds other questions, or some of a task that was not asked."""
@@ -163,7 +165,7 @@ class Folder:
         return next((path for path in candidates if path.is_file()), None)
 
 
-def items_of(folder: Path | None) -> QuestionSource:
+def question_source(folder: Path | None) -> QuestionSource:
     """What `--eval-data` means: the folder, or the hub where none is given.
 
     Raises:
@@ -187,25 +189,25 @@ def from_file(path: Path, *, split: str, work: Path) -> dict[str, Any]:
     return {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": files}
 
 
-def check_items(suite: Suite, items: QuestionSource) -> None:
+def check_questions(suite: Suite, questions: QuestionSource) -> None:
     """Refuse a suite whose questions cannot be had, before anything is loaded or trained.
 
     Raises:
         DataError: a file is missing; all of them are named.
     """
-    missing = {use.task: items.missing(use) for use in suite.tasks}
+    missing = {use.task: questions.missing(use) for use in suite.tasks}
     lacking = [name for name in missing.values() if name]
     if lacking:
-        there = [task for task, name in missing.items() if not name]
-        others = f"or ask only the others: --tasks {','.join(there)}" if there else "or ask another suite"
+        available = [task for task, name in missing.items() if not name]
+        others = f"or ask only the others: --tasks {','.join(available)}" if available else "or ask another suite"
         raise DataError(
-            f"{items} lacks {', '.join(dict.fromkeys(lacking))}",
+            f"{questions} lacks {', '.join(dict.fromkeys(lacking))}",
             where=f"evaluation suite {suite.name!r}",
             hint=f"put it into the folder of --eval-data, plain or compressed, {others}",
         )
 
 
-def asked(suite: Suite, items: QuestionSource, made: Iterable[str]) -> tuple[TaskUse, ...]:
+def asked(suite: Suite, questions: QuestionSource, made: Iterable[str]) -> tuple[TaskUse, ...]:
     """The tasks of a suite that are asked, given the names of those whose items were made."""
-    optional = (use for use in suite.optional if items.missing(use) is None)
+    optional = (use for use in suite.optional if questions.missing(use) is None)
     return (*suite.tasks, *optional, *(use for use in suite.made if use.task in set(made)))

@@ -24,7 +24,7 @@ ARITHMETIC_ITEMS = 500
 def evaluate_by_name(
     model_folder: Path | Native,
     suite: str,
-    items: QuestionSource,
+    questions: QuestionSource,
     *,
     tasks: Sequence[str] = (),
     heldout: Path | None = None,
@@ -48,17 +48,17 @@ def evaluate_by_name(
     chosen = named(suite).only(tasks) if tasks else named(suite)
     with TemporaryDirectory() as temporary:
         work = Path(temporary)
-        made = {}
+        item_files = {}
         if ARITHMARK2_SYNTHETIC in chosen.made:
-            made[ARITHMARK2_SYNTHETIC.task] = write_arithmetic(work / "arithmetic.jsonl", seed=0)
+            item_files[ARITHMARK2_SYNTHETIC.task] = write_arithmetic(work / "arithmetic.jsonl", seed=0)
         if HELDOUT in chosen.made and heldout is not None:
-            made[HELDOUT.task] = heldout
+            item_files[HELDOUT.task] = heldout
         return evaluate(
             model_folder,
             chosen,
-            items,
+            questions,
             work=work,
-            made=made,
+            item_files=item_files,
             device=device,
             dtype=dtype,
             batch_size=batch_size,
@@ -72,7 +72,7 @@ def evaluate_by_name(
 def evaluate_own(
     model_folder: Path | Native,
     files: Sequence[Path],
-    items: QuestionSource,
+    questions: QuestionSource,
     *,
     trust_tasks: bool = False,
     **settings: Any,
@@ -99,7 +99,7 @@ def evaluate_own(
                 raise RecipeError(
                     f"two tasks are named {task.name!r}", where=f"--task {task.path}", hint="rename one: `task:`"
                 )
-        return evaluate(model_folder, Suite(name="own"), items, work=work, own=own, **settings)
+        return evaluate(model_folder, Suite(name="own"), questions, work=work, own=own, **settings)
 
 
 def write_arithmetic(path: Path, *, seed: int) -> Path:

@@ -78,7 +78,7 @@ def read_task(path: Path, *, trusted: bool, work: Path) -> TaskFile:
     if not isinstance(name, str) or not name:
         raise DataError(f"task is {shown(name)}", where=str(path), hint="give `task:` a name")
     metrics = _metrics(config.get("metric_list"), path)
-    made = {
+    settings = {
         "task": name,
         "output_type": "multiple_choice",
         "num_fewshot": 0,
@@ -86,16 +86,16 @@ def read_task(path: Path, *, trusted: bool, work: Path) -> TaskFile:
         "metric_list": [{"metric": one, "aggregation": "mean", "higher_is_better": True} for one in metrics],
     }
     for key in ("dataset_path", "doc_to_text", "doc_to_target", "doc_to_choice"):
-        if key not in made:
+        if key not in settings:
             raise DataError(f"there is no {key}", where=str(path), hint=HINT)
-    if not (made.get("test_split") or made.get("validation_split")):
+    if not (settings.get("test_split") or settings.get("validation_split")):
         raise DataError("there is no test_split", where=str(path), hint="name one: `test_split: test`")
     return TaskFile(
         path=path,
         name=name,
         display=str(config.get("task_alias") or name),
         metrics=metrics,
-        config=made | _files(made, path, work),
+        config=settings | _files(settings, path, work),
         trusted=trusted,
     )
 

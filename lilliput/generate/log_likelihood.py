@@ -18,14 +18,14 @@ def log_likelihoods(model: LanguageModel, requests: Sequence[Request], *, window
 
     What does not fit the window of `window` positions is cut from the left, as lm-evaluation-harness does.
     """
-    order = sorted(range(len(requests)), key=lambda place: sum(map(len, requests[place])))
+    order = sorted(range(len(requests)), key=lambda index: sum(map(len, requests[index])))
     scores = [0.0] * len(requests)
     while order:
         longest = min(window, sum(map(len, requests[order[-1]])))
         rows = max(1, POSITIONS // longest)
         batch, order = order[-rows:], order[:-rows]
-        for place, score in zip(batch, _batch(model, [requests[place] for place in batch], window), strict=True):
-            scores[place] = score
+        for index, score in zip(batch, _batch(model, [requests[index] for index in batch], window), strict=True):
+            scores[index] = score
     return scores
 
 

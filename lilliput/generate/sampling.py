@@ -73,8 +73,8 @@ def filter_top_k_top_p(scores: Tensor, sampling: Sampling) -> Tensor:
         least = scores.topk(min(sampling.top_k, scores.shape[-1])).values[..., -1:]
         scores = scores.masked_fill(scores < least, -torch.inf)
     if sampling.top_p < 1.0:
-        ordered, places = scores.sort(dim=-1, descending=True)
+        ordered, indices = scores.sort(dim=-1, descending=True)
         before = ordered.softmax(dim=-1).cumsum(dim=-1) - ordered.softmax(dim=-1)
-        beyond = torch.zeros_like(before, dtype=torch.bool).scatter(-1, places, before >= sampling.top_p)
+        beyond = torch.zeros_like(before, dtype=torch.bool).scatter(-1, indices, before >= sampling.top_p)
         scores = scores.masked_fill(beyond, -torch.inf)
     return scores

@@ -18,8 +18,8 @@ class Wrapping:
 
     def add(self, piece: str) -> str:
         """Return what can be shown with a next piece of the text."""
-        *whole, self._word = re.split(r"(\s)", self._word + piece)
-        return "".join(self._placed(word, blank) for word, blank in zip(whole[::2], whole[1::2], strict=True))
+        *parts, self._word = re.split(r"(\s)", self._word + piece)
+        return "".join(self._placed(word, blank) for word, blank in zip(parts[::2], parts[1::2], strict=True))
 
     def rest(self) -> str:
         """Return what is left at the end of the text."""
@@ -28,12 +28,12 @@ class Wrapping:
 
     def _placed(self, word: str, blank: str) -> str:
         size = cell_len(word)
-        begun = "\n" if word and self._column > 0 and self._column + size > self._width else ""
-        self._column = size + (0 if begun else self._column)
+        newline = "\n" if word and self._column > 0 and self._column + size > self._width else ""
+        self._column = size + (0 if newline else self._column)
         if blank == "\n":
             self._column = 0
         elif blank and self._column < self._width:
             self._column += 1
         elif blank:  # a line that is full ends here
             blank, self._column = "\n", 0
-        return begun + word + blank
+        return newline + word + blank

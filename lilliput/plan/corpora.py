@@ -5,7 +5,6 @@ estimated from their beginning, streams from their budgets; of the rest nothing 
 """
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,15 +13,16 @@ from lilliput.base.errors import LilliputError, reading
 from lilliput.base.ownership import BEGUN
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
-from lilliput.data.conversations import ChatFiles
 from lilliput.data.corpora.arithmetic import Arithmetic
+from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.data.corpora.concatenated import Concatenated, ConcatenatedChats
 from lilliput.data.corpora.documentation.installed import Installed
 from lilliput.data.corpora.documentation.questions import DocumentationQuestions
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Filtered
 from lilliput.data.corpora.hub import HubChats, HubText
 from lilliput.data.corpora.teacher import Teacher
-from lilliput.data.documents import TextFiles
+from lilliput.data.documents import licenses
 from lilliput.data.mixture import Mixture
 from lilliput.data.partial_shards import partial_folders
 from lilliput.data.resumable import fraction_read, iterate_from
@@ -59,7 +59,7 @@ def corpora(recipe: Recipe, read: Mapping[str, float], folder: Path | None) -> l
         folder: the run folder; None where there is none.
 
     Returns:
-        JSON values: `name`, `source`, `licences`, `tokens_read`; `passes` over the training side, `text_bytes` and
+        JSON values: `name`, `source`, `licenses`, `tokens_read`; `passes` over the training side, `text_bytes` and
         `token_file_bytes`, None where unknown; `estimated`, whether these three are; `there`, the bytes of token files
         that exist, closed ones of an encoding that was interrupted too; `unknown`, why the size is, empty where not.
     """
@@ -74,13 +74,13 @@ def corpora(recipe: Recipe, read: Mapping[str, float], folder: Path | None) -> l
             {
                 "name": name,
                 "source": source(corpus),
-                "licences": licences(corpus),
+                "licenses": licenses(to_plain(corpus)),
                 "tokens_read": tokens,
                 "passes": tokens / size.tokens if size.tokens else None,
                 "text_bytes": size.text,
                 "token_file_bytes": size.files,
                 "estimated": encoded is None,
-                "there": size.files if encoded else _begun(name, folder),
+                "there": size.files if encoded else _partial_bytes(name, folder),
                 "unknown": size.unknown,
             }
         )
@@ -91,20 +91,8 @@ def shares(phase: Phase) -> dict[str, float]:
     """The share of a phase's tokens that comes from each corpus."""
     if not isinstance(phase.data, Mixture):
         return {name: 1 / len(phase.data.corpora) for name in phase.data.corpora}
-    whole = sum(phase.data.weights.values())
-    return {name: weight / whole for name, weight in phase.data.weights.items()}
-
-
-def licences(spec: Any) -> list[str]:
-    """What a corpus, or those within it, say of their licence; each once."""
-    if isinstance(spec, tuple):
-        own, parts = [], list(spec)
-    elif is_dataclass(spec):
-        own, parts = [getattr(spec, "licence", None)], [getattr(spec, field.name) for field in fields(spec)]
-    else:
-        return []
-    told = [licence for licence in own if isinstance(licence, str)]
-    return list(dict.fromkeys([*told, *(licence for part in parts for licence in licences(part))]))
+    total = sum(phase.data.weights.values())
+    return {name: weight / total for name, weight in phase.data.weights.items()}
 
 
 def source(corpus: Any) -> str:
@@ -152,20 +140,21 @@ def _encoded(recipe: Recipe, name: str, folder: Path | None) -> _Size | None:
 
 def _as_recorded(recipe: Recipe, name: str, run: RunFolder) -> _Size | None:
     record, tokenizer = run.record(f"shards/{name}"), run.record("tokenizer")
-    mine = to_plain(recipe.tokenizer)
+    tokenizer_spec = to_plain(recipe.tokenizer)
     if not record.get("done") or not tokenizer.get("done"):
         return None
-    begun, corpus = record["from"], recipe.corpora[name]
+    recorded, corpus = record["from"], recipe.corpora[name]
     learned = tokenizer["from"]["tokenizer"]
     code = definitions(corpus)
-    same = begun["corpus"]["spec"] == to_plain(corpus) and begun["corpus"].get("code", code) == code
-    same = same and begun["split"] == to_plain(recipe.split)
-    if not same or {key: learned.get(key) for key in mine} != mine or _changed(corpus, begun["corpus"]["content"]):
+    same = recorded["corpus"]["spec"] == to_plain(corpus) and recorded["corpus"].get("code", code) == code
+    same = same and recorded["split"] == to_plain(recipe.split)
+    same = same and {key: learned.get(key) for key in tokenizer_spec} == tokenizer_spec
+    if not same or _changed(corpus, recorded["corpus"]["content"]):
         return None
     sides = record["outputs"]["sides"]
     files = sum(file.stat().st_size for file in (run.path / "shards" / name).glob("*.bin"))
-    if "length" in begun:  # conversations; the first token of a row is no target
-        size = _Size((begun["length"] - 1) * sides["train"]["rows"], None, files)
+    if "length" in recorded:  # conversations; the first token of a row is no target
+        size = _Size((recorded["length"] - 1) * sides["train"]["rows"], None, files)
     else:
         size = _Size(sides["train"]["tokens"], sum(side["bytes"] for side in sides.values()), files)
     return size if files else None
@@ -181,11 +170,11 @@ def _changed(corpus: Any, content: Any) -> bool:
         return False
 
 
-def _begun(name: str, folder: Path | None) -> int:
+def _partial_bytes(name: str, folder: Path | None) -> int:
     if folder is None:
         return 0
-    begun = [path for path in partial_folders(folder / "shards") if path.name.startswith(name + BEGUN)]
-    return sum(file.stat().st_size for path in begun for file in path.glob("*.bin"))
+    partial = [path for path in partial_folders(folder / "shards") if path.name.startswith(name + BEGUN)]
+    return sum(file.stat().st_size for path in partial for file in path.glob("*.bin"))
 
 
 def _estimated(corpus: Any, width: int) -> _Size:

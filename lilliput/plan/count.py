@@ -37,13 +37,13 @@ def plan(
     Args:
         recipe: what would be done.
         machine: where; it decides how a step is split into micro-batches.
-        costs: what `probe` measured there, by place in the timeline; None where nobody looked.
+        costs: what `probe` measured there, by index in the timeline; None where nobody looked.
         tariff: what an hour there costs.
         folder: the run folder, whose token files are known; None where there is none.
 
     Returns:
         JSON values: `model`, its parameters and ids at first; `corpora` (see `lilliput.plan.corpora`); `phases`,
-        `growths` and `releases`, one a timeline entry with its `place` and `name`; `totals` over the timeline;
+        `growths` and `releases`, one a timeline entry with its `index` and `name`; `totals` over the timeline;
         `not_implemented`, the parts that are not. Bytes of models, tokens, positions and operations (floating point,
         forward and backward through every layer, 3 times the forward pass) are exact. What a later phase replaces,
         because it resumes a phase before its decay, is in that one's `replaced` and in no total, nor in a corpus's
@@ -64,19 +64,19 @@ def plan(
     costs = costs or {}
     phases, growths, releases = [], [], []
     read: Counter[str] = Counter()
-    for place, entry, before, after in timeline_shapes(recipe):
+    for index, entry, before, after in timeline_shapes(recipe):
         match entry:
             case Phase():
-                counted = _phase(entry, before, machine, costs.get(place), tariff)
-                counted["replaced"] = _replaced(recipe, place, entry, counted)
-                phases.append({"place": place, "name": entry.name} | counted)
+                counted = _phase(entry, before, machine, costs.get(index), tariff)
+                counted["replaced"] = _replaced(recipe, index, entry, counted)
+                phases.append({"index": index, "name": entry.name} | counted)
                 for name, share in shares(entry).items():
                     read[name] += share * (counted["tokens"] - counted["replaced"]["tokens"])
             case Release():
-                releases.append({"place": place, "name": entry.name} | _release(entry, before))
+                releases.append({"index": index, "name": entry.name} | _release(entry, before))
             case _:
                 grown = {"before": _parameters(before), "after": _parameters(after)}
-                growths.append({"place": place, "name": type(entry).__name__} | grown)
+                growths.append({"index": index, "name": type(entry).__name__} | grown)
     texts = corpora(recipe, read, folder)
     return {
         "recipe": recipe.name,
@@ -119,10 +119,10 @@ def _phase(phase: Phase, spec: ModelSpec, machine: Machine, cost: Cost | None, t
     steps = StepPlan(phase)
     counts = Counter(steps.stage(step) for step in range(steps.steps))
     stages = []
-    for stage, here in enumerate(phase.stages):
-        size = here.objective.tokens_per_position
-        read = counts[stage] * phase.batch_tokens * size
-        stages.append({"steps": counts[stage], "tokens_per_position": size, "tokens": read})
+    for index, stage in enumerate(phase.stages):
+        size = stage.objective.tokens_per_position
+        read = counts[index] * phase.batch_tokens * size
+        stages.append({"steps": counts[index], "tokens_per_position": size, "tokens": read})
     tokens = sum(stage["tokens"] for stage in stages)
     positions = steps.steps * phase.batch_tokens
     parameters = _parameters(spec)
@@ -180,9 +180,9 @@ def _cost(cost: Cost, stages: list[dict[str, int]], rows: int, tariff: Tariff) -
     } | tariff.bill(seconds)
 
 
-def _replaced(recipe: Recipe, place: int, phase: Phase, counted: dict[str, Any]) -> dict[str, Any]:
+def _replaced(recipe: Recipe, index: int, phase: Phase, counted: dict[str, Any]) -> dict[str, Any]:
     """What of a phase is no part of the last model: its steps from where a later phase resumes it on, and by which."""
-    after = recipe.resumed_by(place)
+    after = recipe.resumed_by(index)
     if after is None:
         return dict.fromkeys(COUNTED, 0) | {"by": None}
     plan = StepPlan(phase)

@@ -28,7 +28,7 @@ def probe(recipe: Recipe, machine: Machine, report: Callable[[str], None]) -> di
         report: told what is being measured, and which phases cannot be.
 
     Returns:
-        the cost of each phase by its place in the timeline; phases with parts that are not built are left out.
+        the cost of each phase by its index in the timeline; phases with parts that are not built are left out.
 
     Raises:
         MachineError: a phase needs more memory than there is.
@@ -36,15 +36,15 @@ def probe(recipe: Recipe, machine: Machine, report: Callable[[str], None]) -> di
     machine = machine.resolved()
     costs = {}
     with _prepared(machine):
-        whole = machine.device.startswith("cuda") or machine.compile != "off"
-        bench = CompiledProfile(machine, report) if whole else EagerProfile(machine)
+        is_compiled = machine.device.startswith("cuda") or machine.compile != "off"
+        bench = CompiledProfile(machine, report) if is_compiled else EagerProfile(machine)
         for stop in timeline_shapes(recipe):
             if not isinstance(stop.entry, Phase):
                 continue
             report(f"measuring a step of {stop.entry.name}")
             try:
                 with enough_memory(machine.device, f"a step of {stop.entry.name}"):
-                    costs[stop.place] = bench.cost(stop.entry, stop.before)
+                    costs[stop.index] = bench.cost(stop.entry, stop.before)
             except RecipeError as error:
                 report(f"{stop.entry.name} cannot be measured: {error.what}")
     return costs

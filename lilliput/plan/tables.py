@@ -90,11 +90,11 @@ def _models(plan: dict[str, Any]) -> Table:
     models = [(-1, "at first", plan["model"]["parameters"], "", "")]
     for growth in plan["growths"]:
         if growth["before"] != growth["after"]:
-            models.append((growth["place"], f"after {growth['name']}", growth["after"], "", ""))
+            models.append((growth["index"], f"after {growth['name']}", growth["after"], "", ""))
     for release in plan["releases"]:
         download = f"{size(release['download_bytes'])} in {release['dtype']}"
         state = _state(release["state_bytes"])
-        models.append((release["place"], release["name"], release["parameters"], state, download))
+        models.append((release["index"], release["name"], release["parameters"], state, download))
     for _, name, parameters, state, download in sorted(models, key=lambda model: model[0]):
         table.add_row(name, f"{parameters['total']:,}", f"{parameters['non_embedding']:,}", state, download)
     return table
@@ -109,7 +109,7 @@ def _state(state: dict[str, int]) -> str:
 def _corpora(plan: dict[str, Any]) -> Table:
     table = _table("corpora", "tokens", "passes", "text", "on disk")
     table.add_column("source", overflow="fold")
-    table.add_column("licence", overflow="fold")
+    table.add_column("license", overflow="fold")
     for corpus in plan["corpora"]:
         about = "~" if corpus["estimated"] else ""
         passes, text = corpus["passes"], corpus["text_bytes"]
@@ -120,7 +120,7 @@ def _corpora(plan: dict[str, Any]) -> Table:
             "?" if corpus["unknown"] else "" if text is None else f"{about}{size(text)}",  # of chats tokens are counted
             _token_files(corpus),
             corpus["source"],
-            ",\n".join(corpus["licences"]) or "?",
+            ",\n".join(corpus["licenses"]) or "?",
         )
     together = plan["totals"]["token_file_bytes"]
     if len(plan["corpora"]) > 1 and together is not None:
@@ -132,11 +132,11 @@ def _corpora(plan: dict[str, Any]) -> Table:
 
 def _token_files(corpus: dict[str, Any]) -> str:
     """How large they are, or will be; of those that are being written also how much is there."""
-    there, expected = corpus["there"], corpus["token_file_bytes"]
+    written, expected = corpus["there"], corpus["token_file_bytes"]
     if not corpus["estimated"]:
         return size(expected)
     awaited = "?" if expected is None else f"~{size(expected)}"
-    return f"{size(there)} of\n{awaited}" if there else awaited
+    return f"{size(written)} of\n{awaited}" if written else awaited
 
 
 def _phases(plan: dict[str, Any]) -> Table:
@@ -215,9 +215,9 @@ def _time(plan: dict[str, Any]) -> Table:
             *_bill(cost).values(),
         )
     if total["of_phases"] > 1:
-        whole = total["phases"] == total["of_phases"]
+        is_all = total["phases"] == total["of_phases"]
         table.add_section()
-        name = "in all" if whole else f"these {total['phases']} of {total['of_phases']}"
+        name = "in all" if is_all else f"these {total['phases']} of {total['of_phases']}"
         table.add_row(name, "", "", "", duration(total["seconds"]), *_bill(total).values())
     return table
 

@@ -11,7 +11,7 @@ from lilliput.train.phase import Phase
 class EntryShape(NamedTuple):
     """An entry of a timeline, and the model's shape before and after it; only growths change it."""
 
-    place: int
+    index: int
     """In the timeline, from 0."""
     entry: Entry
     before: ModelSpec
@@ -26,8 +26,8 @@ def at_first(recipe: Recipe) -> ModelSpec:
 def timeline_shapes(recipe: Recipe) -> Iterator[EntryShape]:
     """Every entry of the timeline in order."""
     spec = at_first(recipe)
-    for place, entry in enumerate(recipe.timeline):
+    for index, entry in enumerate(recipe.timeline):
         before = spec
         if not isinstance(entry, Phase | Release):
             spec = entry.shape(spec)
-        yield EntryShape(place, entry, before, spec)
+        yield EntryShape(index, entry, before, spec)

@@ -5,8 +5,8 @@ from typing import Any
 
 from lilliput.base.errors import DataError
 from lilliput.base.run_folder import RunFolder
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Filtered
-from lilliput.data.documents import TextFiles
 from lilliput.data.tokenizer_sample import sampled
 from lilliput.recipe import Recipe, vocabulary_of
 from lilliput.tokenizer.bpe import BPE
@@ -26,8 +26,8 @@ def foreseen(recipe: Recipe, folder: Path) -> int | None:
     tokenizer = recipe.tokenizer
     if not isinstance(tokenizer, BPE) or not tokenizer.at_most:
         return None
-    if made := vocabulary_of(RunFolder(folder)):
-        return made
+    if learned := vocabulary_of(RunFolder(folder)):
+        return learned
     corpora: list[Any] = [recipe.corpora[name] for name in recipe.tokenizer_corpora]
     if not all(map(_is_local, corpora)):
         return None

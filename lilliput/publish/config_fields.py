@@ -12,7 +12,7 @@ T = TypeVar("T")
 LARGEST = 2**31 - 1
 
 
-def whole(entries: Mapping[str, Any], key: str, where: str) -> int:
+def whole_number(entries: Mapping[str, Any], key: str, where: str) -> int:
     """A number of things, at least one."""
     value = entries.get(key)
     if type(value) is not int or not 1 <= value <= LARGEST:  # true is an int, too
@@ -22,7 +22,7 @@ def whole(entries: Mapping[str, Any], key: str, where: str) -> int:
 
 def depth(entries: Mapping[str, Any], where: str) -> int:
     """The number of layers, which is limited: names of as many weights are written out."""
-    layers = whole(entries, "num_hidden_layers", where)
+    layers = whole_number(entries, "num_hidden_layers", where)
     if layers > limit("model_layers"):
         refuse("num_hidden_layers", layers, where, raising("model_layers"))
     return layers

@@ -11,7 +11,7 @@ from lilliput.nn.gqa import GQA
 from lilliput.nn.init import Normal
 from lilliput.nn.norm import RMSNorm
 from lilliput.nn.rope import RoPE
-from lilliput.publish.config_fields import depth, flag, positive, refuse, whole
+from lilliput.publish.config_fields import depth, flag, positive, refuse, whole_number
 from lilliput.publish.hf_config_hgrn2 import hgrn2_of
 from lilliput.publish.hf_formats.format import HFFormat
 from lilliput.publish.hf_formats.llama import LlamaFormat
@@ -73,10 +73,13 @@ def architecture_of(config: Mapping[str, Any], where: str) -> Architecture:
 def _transformer_of(config: Mapping[str, Any], where: str) -> tuple[ModelSpec, HFFormat]:
     kind = config["model_type"]
     entries = _ABSENT[kind] | {key: value for key, value in config.items() if value is not None}
-    heads = whole(entries, "num_attention_heads", where)
-    absent: dict[str, Any] = {"num_key_value_heads": heads, "head_dim": whole(entries, "hidden_size", where) // heads}
+    heads = whole_number(entries, "num_attention_heads", where)
+    absent: dict[str, Any] = {
+        "num_key_value_heads": heads,
+        "head_dim": whole_number(entries, "hidden_size", where) // heads,
+    }
     entries = absent | entries
-    sizes = {key: whole(entries, key, where) for key in _SIZES}
+    sizes = {key: whole_number(entries, key, where) for key in _SIZES}
     layers = depth(entries, where)
     _check(entries, where)
     theta = _theta(entries, where)

@@ -10,7 +10,7 @@ from lilliput.nn.init import Normal
 from lilliput.nn.norm import NormSpec
 from lilliput.nn.rope import NoPE, RoPE, Rope
 from lilliput.ops.rope import Layout
-from lilliput.publish.config_fields import choice, depth, flag, positive, refuse, whole
+from lilliput.publish.config_fields import choice, depth, flag, positive, refuse, whole_number
 from lilliput.publish.hf_formats.hgrn2 import GATES, NORM_OFFSETS, SQUARES, HGRN2Format
 
 ABSENT: dict[str, Any] = {
@@ -48,12 +48,12 @@ def hgrn2_of(config: Mapping[str, Any], where: str) -> tuple[ModelSpec, HGRN2For
         RecipeError: what it says does not go together.
     """
     entries = ABSENT | {key: value for key, value in config.items() if value is not None}
-    width, heads = whole(entries, "hidden_size", where), whole(entries, "num_heads", where)
+    width, heads = whole_number(entries, "hidden_size", where), whole_number(entries, "num_heads", where)
     rope = _rope(entries, where)
     if width % heads or (rope.applies(0) and width // heads % 2):
         refuse("num_heads", heads, where, f"it has to divide the hidden_size {width}, into even parts where heads turn")
     shape = ModelSpec(
-        vocab=whole(entries, "vocab_size", where),
+        vocab=whole_number(entries, "vocab_size", where),
         width=width,
         layers=depth(entries, where),
         mixer=HGRN2(
@@ -71,7 +71,7 @@ def hgrn2_of(config: Mapping[str, Any], where: str) -> tuple[ModelSpec, HGRN2For
         logit_softcap=positive(entries, "logit_cap", where) if "logit_cap" in entries else None,
         init=Normal(std=positive(entries, "initializer_range", where)),
     )
-    return shape, HGRN2Format(context=whole(entries, "max_position_embeddings", where))
+    return shape, HGRN2Format(context=whole_number(entries, "max_position_embeddings", where))
 
 
 def _rope(entries: Mapping[str, Any], where: str) -> Rope:
@@ -92,7 +92,7 @@ def _norm(entries: Mapping[str, Any], name: str, where: str) -> NormSpec:
 
 
 def _ffn(entries: Mapping[str, Any], where: str) -> SwiGLU | SwiGLU2:
-    inner = whole(entries, "intermediate_size", where)
+    inner = whole_number(entries, "intermediate_size", where)
     squares: dict[str, Activation | None] = {"swiglu": None, **{name: square for square, name in SQUARES.items()}}
     square = choice(entries, "ffn", squares, where)
     return SwiGLU(inner=inner) if square is None else SwiGLU2(inner=inner, square=square)

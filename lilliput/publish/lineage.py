@@ -40,31 +40,31 @@ def newer_phase(run: RunFolder, recipe: dict[str, Any], release: str) -> tuple[s
     Raises:
         LilliputError, LookupError, TypeError: the records are damaged, or not there.
     """
-    lineage, past, last = run.record(f"releases/{release}")["from"]["lineage"], None, ""
-    for place, entry in enumerate(recipe["timeline"]):
+    released, provenance, last = run.record(f"releases/{release}")["from"]["lineage"], None, ""
+    for index, entry in enumerate(recipe["timeline"]):
         if entry["type"] == "lilliput.train.phase:Phase":
             last = entry["name"]
-            phase = run.record(f"phases/{place:02d}-{last}")
+            phase = run.record(f"phases/{index:02d}-{last}")
             if not phase.get("done"):
                 return last, False
-            past = after(phase["from"]["before"], phase["inputs"])
+            provenance = after_phase(phase["from"]["before"], phase["inputs"])
         elif entry["type"] != "lilliput.recipe:Release":
-            past = past and grown(past, entry, phase_seed(recipe["seed"], place))
+            provenance = provenance and after_growth(provenance, entry, phase_seed(recipe["seed"], index))
         elif entry["name"] == release:
-            return None if past is None or lineage == hash_of(past) else (last, True)
+            return None if provenance is None or released == hash_of(provenance) else (last, True)
     raise LookupError(release)
 
 
-def phase_seed(seed: int, place: int) -> int:
-    """Of the randomness of one entry of the timeline, in a recipe of a seed."""
-    return (seed << 8) + place
+def phase_seed(seed: int, index: int) -> int:
+    """The seed of one entry of the timeline, in a recipe of a seed."""
+    return (seed << 8) + index
 
 
-def after(past: dict[str, Any], inputs: str) -> dict[str, Any]:
-    """The past of what comes after a phase: its own, and the hash of its inputs."""
-    return {"before": hash_of(past), "inputs": inputs}
+def after_phase(provenance: dict[str, Any], inputs: str) -> dict[str, Any]:
+    """The provenance of what comes after a phase: the hash of its own, and the hash of its inputs."""
+    return {"before": hash_of(provenance), "inputs": inputs}
 
 
-def grown(past: dict[str, Any], growth: dict[str, Any], seed: int) -> dict[str, Any]:
-    """The past of what comes after a growth (plain): its own, the growth, and its seed."""
-    return {"before": hash_of(past), "growth": growth, "seed": seed}
+def after_growth(provenance: dict[str, Any], growth: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The provenance of what comes after a growth (plain): the hash of its own, the growth, and its seed."""
+    return {"before": hash_of(provenance), "growth": growth, "seed": seed}

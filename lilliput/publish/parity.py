@@ -106,17 +106,17 @@ def _exported_logits(folder: Path, tokens: Tensor) -> dict[str, Tensor]:
         "padded.tokens": torch.nn.functional.pad(tokens, (PADDING, 0)),
         "padded.mask": torch.nn.functional.pad(torch.ones_like(tokens), (PADDING, 0)),
     }
-    with tempfile.TemporaryDirectory(prefix="lilliput-parity-") as place:
-        inputs, outputs = Path(place) / "cases.safetensors", Path(place) / "logits.safetensors"
+    with tempfile.TemporaryDirectory(prefix="lilliput-parity-") as cache:
+        inputs, outputs = Path(cache) / "cases.safetensors", Path(cache) / "logits.safetensors"
         save_file(cases, inputs)
         environment = os.environ | {
-            "HF_HOME": place,
-            "HF_MODULES_CACHE": str(Path(place) / "modules"),
+            "HF_HOME": cache,
+            "HF_MODULES_CACHE": str(Path(cache) / "modules"),
             "HF_HUB_OFFLINE": "1",
             "TRANSFORMERS_VERBOSITY": "error",
         }
         command = [sys.executable, "-P", exported_logits.__file__, str(folder.resolve()), str(inputs), str(outputs)]
-        done = subprocess.run(command, env=environment, cwd=place, capture_output=True, text=True)
+        done = subprocess.run(command, env=environment, cwd=cache, capture_output=True, text=True)
         if done.returncode:
             raise ExportError(
                 f"transformers cannot run the released model: {(done.stderr.strip() or 'no message').splitlines()[-1]}",

@@ -50,18 +50,18 @@ class PretrainedModel:
 
     def identity(self) -> Any:
         """What decides the weights: the spec and the hash of every file of weights."""
-        return to_plain(self) | {"weights": [sha256(path) for path in weight_files(self._whole)]}
+        return to_plain(self) | {"weights": [sha256(path) for path in weight_files(self._folder)]}
 
     def build(self, seed: int) -> LanguageModel:
         """The model in fp32 on the CPU; nothing is left for the seed to decide."""
-        return read_weights(self._whole, self.shape, self.layout)
+        return read_weights(self._folder, self.shape, self.layout)
 
     @property
     def _architecture(self) -> Architecture:
         return read_architecture(fetch(self.checkpoint, self.revision, (CONFIG_FILE,)))
 
     @property
-    def _whole(self) -> Path:
+    def _folder(self) -> Path:
         return fetch(self.checkpoint, self.revision, (CONFIG_FILE, "model*.safetensors", WEIGHTS_INDEX))
 
 

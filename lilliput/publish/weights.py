@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lilliput.base.errors import LilliputError, RunError, reading
 from lilliput.base.limits import limit, raising
-from lilliput.base.safetensors_headers import HINT, Stored, opened, read_headers
+from lilliput.base.safetensors_headers import HINT, Stored, open_safetensors, read_headers
 from lilliput.base.untrusted import shown
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.publish.hf_formats.format import HFFormat
@@ -72,7 +72,7 @@ def read_weights(folder: Path, spec: ModelSpec, layout: HFFormat) -> LanguageMod
         native = {exported: name for name, exported in layout.names(spec).items()}
         weights: dict[str, Tensor] = {}
         for path in sorted({weight.file for weight in stored.values()}):
-            with opened(path, framework="pt") as file:
+            with open_safetensors(path, framework="pt") as file:
                 for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
                     if key in native:
                         weights[native[key]] = _as_fp32(file.get_tensor(key), key, path)

@@ -59,7 +59,7 @@ recipe = Recipe(
         "fineweb-edu": HubText(
             dataset="HuggingFaceFW/fineweb-edu",  # our choice: the card names no data
             config="sample-10BT",
-            licence="odc-by",
+            license="odc-by",
             tokens=Tokens(7e9),
         ),
     },

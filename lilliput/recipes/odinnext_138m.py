@@ -117,8 +117,8 @@ seqkd = Phase(
     schedule=WarmupStableDecay(warmup=Steps(20), decay=Share(0.5), shape="linear", floor=0.0),
 )
 
-smol_smoltalk = HubChats(dataset="HuggingFaceTB/smol-smoltalk", licence="apache-2.0")
-no_robots = HubChats(dataset="HuggingFaceH4/no_robots", licence="cc-by-nc-4.0")
+smol_smoltalk = HubChats(dataset="HuggingFaceTB/smol-smoltalk", license="apache-2.0")
+no_robots = HubChats(dataset="HuggingFaceH4/no_robots", license="cc-by-nc-4.0")
 
 layout = HGRN2Format(context=2_048)
 base = Release(name="OdinNext-138M-Base", layout=layout, suite="odinnext", heldout="natural")
@@ -138,7 +138,7 @@ recipe = Recipe(
         "natural": HubText(
             dataset="allenai/dolmino-mix-1124",
             config="dclm",  # our choice: the card says the natural part, and this is its text of the web
-            licence="odc-by",
+            license="odc-by",
             tokens=Tokens(TOKENS),
         ),
         "instructions": ConcatenatedChats(sources=(smol_smoltalk, no_robots)),
@@ -146,7 +146,7 @@ recipe = Recipe(
             model="LiquidAI/LFM2.5-1.2B-Instruct",
             prompts=smol_smoltalk,  # our choice: the card does not say whose questions were answered
             replies=10_000,
-            licence="lfm1.0",
+            license="lfm1.0",
         ),
     },
     tokenizer=BPE(vocab=32_768),

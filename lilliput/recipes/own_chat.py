@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from lilliput.base.units import Share, Tokens
 from lilliput.data.chat_rows import ChatData
-from lilliput.data.conversations import ChatFiles
+from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.growth.add_tokens import AddTokens
 from lilliput.optim.normuon import NorMuon
 from lilliput.optim.schedule import WarmupStableDecay

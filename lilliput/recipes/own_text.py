@@ -6,7 +6,7 @@ Copy it (`lilliput recipe copy own-text`) and change what you like; the guide "y
 """
 
 from lilliput.base.units import Share, Tokens
-from lilliput.data.documents import TextFiles
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.mixture import Mixture
 from lilliput.data.split import Split
 from lilliput.model import ModelSpec

@@ -54,20 +54,20 @@ recipe = Recipe(
         "fineweb-edu": HubText(
             dataset="HuggingFaceFW/fineweb-edu",
             config="sample-100BT",  # our choice: the card says no more than the name
-            licence="odc-by",
+            license="odc-by",
             tokens=Tokens(0.55 * TOKENS),
         ),
         "cosmopedia-v2": HubText(
             dataset="HuggingFaceTB/smollm-corpus",
             config="cosmopedia-v2",
-            licence="odc-by",
+            license="odc-by",
             tokens=Tokens(0.25 * TOKENS),
         ),
-        "fineweb-hq": HubText(dataset="epfml/FineWeb-HQ", licence="odc-by", tokens=Tokens(0.10 * TOKENS)),
+        "fineweb-hq": HubText(dataset="epfml/FineWeb-HQ", license="odc-by", tokens=Tokens(0.10 * TOKENS)),
         "finemath": HubText(
             dataset="HuggingFaceTB/finemath",
             config="finemath-4plus",  # our choice: the better rated part, 9.6 billion tokens
-            licence="odc-by",
+            license="odc-by",
             tokens=Tokens(0.10 * TOKENS),
         ),
     },

@@ -21,7 +21,7 @@ from lilliput.base.errors import LilliputError, RunError, reading
 from lilliput.base.files import read_json
 from lilliput.base.terminal import Terminal
 from lilliput.evals.evaluation import Evaluation
-from lilliput.evals.question_files import items_of
+from lilliput.evals.question_files import question_source
 from lilliput.evals.run_suite import evaluate_by_name, evaluate_own
 from lilliput.evals.suites import SUITE
 from lilliput.publish.remote_code import check_code
@@ -77,14 +77,14 @@ class Run:
         Raises:
             RunError: there is no such phase, or it was not trained.
         """
-        found = {path.parent.name.partition("-")[2]: path for path in self.folder.glob("phases/*/metrics.jsonl")}
-        if phase not in found:
+        files = {path.parent.name.partition("-")[2]: path for path in self.folder.glob("phases/*/metrics.jsonl")}
+        if phase not in files:
             raise RunError(
                 f"there are no metrics of the phase {phase!r}",
                 where=str(self.folder),
-                hint=f"phases that were trained: {', '.join(found) or 'none'}",
+                hint=f"phases that were trained: {', '.join(files) or 'none'}",
             )
-        return read_metrics(found[phase])
+        return read_metrics(files[phase])
 
     def scores(self, release: str | None = None) -> list[dict[str, Any]]:
         """The scores of a release, the last one unless named: `task`, `metric`, `value`, `stderr`, `chance`, `items`.
@@ -137,10 +137,10 @@ def run_recipe(
         LilliputError: an argument is not one, or whatever `lilliput run` would say.
     """
     aim, where = _aim(recipe, folder, machine, overrides, sources, more_tokens, shrink, trust_code)
-    items, terminal = items_of(Path(eval_data) if eval_data is not None else None), Terminal(quiet=quiet)
+    questions, terminal = question_source(Path(eval_data) if eval_data is not None else None), Terminal(quiet=quiet)
     for note in aim.notes:
         terminal.print(note)
-    run(aim.recipe, aim.folder, where, terminal, items, aim.command, sinks=sinks)
+    run(aim.recipe, aim.folder, where, terminal, questions, aim.command, sinks=sinks)
     return Run(folder=aim.folder)
 
 
@@ -218,8 +218,8 @@ def evaluate_model(
             where="evaluate_model(...)",
             hint="ask for one after the other; tasks are names of a suite's, task_files files of your own",
         )
-    found = _subject(folder_named(Path(_path(model, "the model"))), trust_code=trust_code)
-    items = items_of(Path(eval_data) if eval_data is not None else None)
+    found = _find_model(folder_named(Path(_path(model, "the model"))), trust_code=trust_code)
+    questions = question_source(Path(eval_data) if eval_data is not None else None)
     settings: dict[str, Any] = {
         "device": Machine(device=device).resolved().device,
         "dtype": dtype,
@@ -229,12 +229,12 @@ def evaluate_model(
     }
     asked = found if isinstance(found, Path) else found.native
     if files:
-        return evaluate_own(asked, files, items, trust_tasks=trust_remote_code, **settings)
+        return evaluate_own(asked, files, questions, trust_tasks=trust_remote_code, **settings)
     heldout = None if isinstance(found, Path) else found.heldout
-    return evaluate_by_name(asked, suite or SUITE, items, tasks=tasks, heldout=heldout, **settings)
+    return evaluate_by_name(asked, suite or SUITE, questions, tasks=tasks, heldout=heldout, **settings)
 
 
-def _subject(folder: Path, *, trust_code: bool) -> Path | Trained:
+def _find_model(folder: Path, *, trust_code: bool) -> Path | Trained:
     """A model folder, the last release of a run, or what a run has trained that released nothing."""
     if (release := last_release(folder)) is not None:
         warn_if_outdated(folder, release)
@@ -267,9 +267,9 @@ def _aim(
     out = None if folder is None else Path(_path(folder, "the folder"))
     with _as_arguments():
         if isinstance(recipe, Recipe):
-            made = apply_overrides(recipe, shrink, options, files, more)
-            out = out or Path("runs") / (f"{made.name}-shrunk" if shrink else made.name)
-            return Target(recipe=made, folder=out, command=None), where
+            changed = apply_overrides(recipe, shrink, options, files, more)
+            out = out or Path("runs") / (f"{changed.name}-shrunk" if shrink else changed.name)
+            return Target(recipe=changed, folder=out, command=None), where
         found = find_target(
             _path(recipe, "the recipe"),
             meet=lambda run: allow_code(run) if trust_code else None,

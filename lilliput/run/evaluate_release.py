@@ -15,7 +15,7 @@ from lilliput.base.errors import reading
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.data.chat_rows import PackedChats
-from lilliput.data.conversations import Message
+from lilliput.data.messages import Message
 from lilliput.data.shards import Shards
 from lilliput.evals.baselines import unigram_bits_per_byte, xz_bits_per_byte, xz_bits_per_byte_given
 from lilliput.evals.chat import NothingToJudge, judge_replies
@@ -44,10 +44,11 @@ SAMPLE_PROMPT = 120
 
 
 class ReleaseEvaluator:
-    """Assesses the releases of one run."""
+    """Evaluates the releases of one run."""
 
-    def __init__(self, run: RunFolder, recipe: Recipe, machine: Machine, console: Console, items: QuestionSource):
-        self._run, self._recipe, self._machine, self._console, self._items = run, recipe, machine, console, items
+    def __init__(self, run: RunFolder, recipe: Recipe, machine: Machine, console: Console, questions: QuestionSource):
+        self._run, self._recipe, self._machine, self._console = run, recipe, machine, console
+        self._source = questions
 
     def scores(self, release: Release, weights: str, heldout: Shards, chats: PackedChats | None) -> dict[str, Any]:
         """Scores and samples of an exported release, whose weights have the hash `weights`.
@@ -67,19 +68,19 @@ class ReleaseEvaluator:
         }
         inputs["items"] = self._questions(f"evals/{release.name}", inputs, suite)
 
-        def make(results: Path) -> dict[str, Any]:
+        def build(results: Path) -> dict[str, Any]:
             code = check_code(folder)
             with self._console.status(f"{release.name}: evaluating") as status, TemporaryDirectory() as temporary:
                 work = Path(temporary)
-                made = {HELDOUT: heldout.folder / "heldout.txt.jsonl"}
+                item_files = {HELDOUT: heldout.folder / "heldout.txt.jsonl"}
                 if ARITHMARK2_SYNTHETIC in suite.made:
                     file = results / "arithmetic.jsonl"
-                    made[ARITHMARK2_SYNTHETIC] = write_arithmetic(file, seed=self._recipe.seed)
+                    item_files[ARITHMARK2_SYNTHETIC] = write_arithmetic(file, seed=self._recipe.seed)
                 evaluation = evaluate(
                     folder,
                     suite,
-                    self._items,
-                    made={use.task: made[use] for use in suite.made},
+                    self._source,
+                    item_files={use.task: item_files[use] for use in suite.made},
                     work=work,
                     device=self._machine.device,
                     trust_remote_code=code,
@@ -91,7 +92,7 @@ class ReleaseEvaluator:
                 samples = self._samples(load(folder), heldout, chats)
             return evaluation | {"samples": samples}
 
-        return self._run.cached(f"evals/{release.name}", inputs, make)
+        return self._run.cached(f"evals/{release.name}", inputs, build)
 
     def _replies(
         self, folder: Path, chats: PackedChats, work: Path, scores: list[dict[str, Any]], code: bool
@@ -109,20 +110,20 @@ class ReleaseEvaluator:
     def _questions(self, name: str, inputs: dict[str, Any], suite: Suite) -> dict[str, str]:
         """What tells the questions of an evaluation from others; where they are those that were asked, as it was."""
         record = self._run.record(name)
-        begun, made = record.get("from", {}), record.get("outputs", {})
-        uses = asked(suite, self._items, ())
+        recorded, outputs = record.get("from", {}), record.get("outputs", {})
+        uses = asked(suite, self._source, ())
         with reading(self._run.path / "evals", f"evaluate again: lilliput clean {self._run.path} --from {name} --yes"):
-            is_asked = record.get("done") and begun | inputs == begun
-            if is_asked and not self._items.differs(uses, made.get("questions", {})):
-                return begun["items"]
-        return self._items.identity(uses)
+            is_asked = record.get("done") and recorded | inputs == recorded
+            if is_asked and not self._source.differs(uses, outputs.get("questions", {})):
+                return recorded["items"]
+        return self._source.identity(uses)
 
     def baselines(self, release: Release, heldout: Shards) -> dict[str, Any]:
         """Held-out bits per byte of models that anybody has, a unigram model and xz, where the release has its own."""
         if HELDOUT not in named(release.suite).made:
             return {}
 
-        def make(folder: Path) -> dict[str, Any]:
+        def build(folder: Path) -> dict[str, Any]:
             with self._console.status("compressing the held-out text with xz"):
                 texts = list(_first((text for _, text in heldout.heldout_texts()), XZ_WINDOW // 2))
                 size = heldout.index["sides"]["heldout"]["bytes"]
@@ -138,7 +139,7 @@ class ReleaseEvaluator:
                     "xz_given_train": xz_bits_per_byte_given(self._training_texts(heldout), texts),
                 }
 
-        return self._run.cached(f"baselines/{release.heldout}", {"tokens": heldout.index["sha256"]}, make)
+        return self._run.cached(f"baselines/{release.heldout}", {"tokens": heldout.index["sha256"]}, build)
 
     def _training_texts(self, tokens: Shards) -> list[str]:
         """The training texts, or as many of the first as xz can look back on, from their tokens.
@@ -181,8 +182,8 @@ def _beginning(text: str) -> str:
     """The beginning of a text that a sample goes on from, to the end of a word where it has words."""
     if len(text) <= SAMPLE_PROMPT:
         return text
-    whole = re.match(r".*\S(?=\s)", text[: SAMPLE_PROMPT + 1], flags=re.S)
-    return whole[0] if whole and len(whole[0]) > SAMPLE_PROMPT / 2 else text[:SAMPLE_PROMPT]
+    words = re.match(r".*\S(?=\s)", text[: SAMPLE_PROMPT + 1], flags=re.S)
+    return words[0] if words and len(words[0]) > SAMPLE_PROMPT / 2 else text[:SAMPLE_PROMPT]
 
 
 def _first(texts: Iterable[str], size: int) -> Iterator[str]:

@@ -53,7 +53,7 @@ def overview(folder: Path) -> Overview:
     recipe = _recipe(folder)
     with reading(folder, "put what is damaged in it back from a copy"):
         files = [path for path in below(folder) if path.is_file()]
-        there = tuple(
+        released = tuple(
             entry["name"]
             for entry in _releases(recipe)
             if (folder / "releases" / entry["name"] / "README.md").is_file()
@@ -61,9 +61,9 @@ def overview(folder: Path) -> Overview:
         return Overview(
             folder=folder,
             recipe=recipe["name"],
-            state=_state(folder, recipe, there),
-            releases=there,
-            outdated={name: why for name in there if (why := outdated(folder, name))},
+            state=_state(folder, recipe, released),
+            releases=released,
+            outdated={name: why for name in released if (why := outdated(folder, name))},
             size=sum(path.stat().st_size for path in files),
             changed=datetime.fromtimestamp(max(path.stat().st_mtime for path in files)).astimezone(),
         )
@@ -71,13 +71,13 @@ def overview(folder: Path) -> Overview:
 
 def overviews(root: Path) -> tuple[list[Overview], list[tuple[Path, LilliputError]]]:
     """The runs at `root` at a glance, and those that cannot be shown, with why."""
-    found, odd = [], []
+    found, unreadable = [], []
     for folder in find(root):
         try:
             found.append(overview(folder))
         except LilliputError as error:
-            odd.append((folder, error))
-    return found, odd
+            unreadable.append((folder, error))
+    return found, unreadable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,8 +184,8 @@ def _card_kept(folder: Path, part: str) -> str | None:
     kind, _, name = part.partition("/")
     if kind != "releases" or edited(folder, name) is None:
         return None
-    kept = (f"cards/{name}.edited{number or ''}.md" for number in count())
-    return next(place for place in kept if not (folder / place).exists())
+    names = (f"cards/{name}.edited{number or ''}.md" for number in count())
+    return next(name for name in names if not (folder / name).exists())
 
 
 def _recipe(folder: Path) -> dict[str, Any]:
@@ -214,19 +214,19 @@ def _releases(recipe: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _parts(recipe: dict[str, Any]) -> list[str]:
     """Names of the parts of a run, in the order in which they are made; growths leave no files."""
     names = ["tokenizer", *(f"shards/{name}" for name in recipe["corpora"])]
-    for place, entry in enumerate(recipe["timeline"]):
+    for index, entry in enumerate(recipe["timeline"]):
         if entry["type"] == "lilliput.train.phase:Phase":
-            names.append(f"phases/{place:02d}-{entry['name']}")
+            names.append(f"phases/{index:02d}-{entry['name']}")
         elif entry["type"] == "lilliput.recipe:Release":
             names += [f"releases/{entry['name']}", f"evals/{entry['name']}"]
     return names
 
 
-def _state(folder: Path, recipe: dict[str, Any], there: tuple[str, ...]) -> str:
+def _state(folder: Path, recipe: dict[str, Any], releases: tuple[str, ...]) -> str:
     if (
-        there
-        and len(there) == len(list(_releases(recipe)))
-        and all(_is_current(folder, recipe, name) for name in there)
+        releases
+        and len(releases) == len(list(_releases(recipe)))
+        and all(_is_current(folder, recipe, name) for name in releases)
     ):
         return "published"
     state = (

@@ -39,7 +39,7 @@ def run(
     folder: Path,
     machine: Machine | None,
     console: Console,
-    items: QuestionSource = Hub(),
+    questions: QuestionSource = Hub(),
     command: Command | None = None,
     *,
     sinks: Sequence[str] = (),
@@ -52,7 +52,7 @@ def run(
         folder: the run folder; one that exists is continued.
         machine: where; None for the machine the run began on, else whatever is here.
         console: where progress is shown.
-        items: where the questions of evaluation suites come from.
+        questions: where the questions of evaluation suites come from.
         command: what the recipe comes from, for the cards; None where it was made in Python.
         sinks: names of other programs that are shown the numbers of training.
         allow_change: whether training may go on on another machine, or with other versions, than it began with.
@@ -68,22 +68,22 @@ def run(
     check_implemented(recipe)
     check_loggers(sinks)
     with _runner(recipe, folder, machine, console, command, sinks, allow_change) as runner:
-        publisher = runner.publisher(items)
+        publisher = runner.publisher(questions)
         return runner.run_timeline(runner.train_phase, publisher)
 
 
 def tokenizer(recipe: Recipe, folder: Path, console: Console, command: Command | None = None) -> None:
     """Learn the recipe's tokenizer."""
-    with _opened(recipe, folder, command) as opened:
-        Preparation(opened, recipe, console).tokenizer()
+    with _open_run(recipe, folder, command) as run_folder:
+        Preparation(run_folder, recipe, console).tokenizer()
 
 
 def data(
     recipe: Recipe, folder: Path, console: Console, command: Command | None = None, *, until: str | None = None
 ) -> None:
     """Learn the tokenizer and write the token files of every corpus that the timeline reads, or phases until one."""
-    with _opened(recipe, folder, command) as opened:
-        prepare(Preparation(opened, recipe, console), recipe, until)
+    with _open_run(recipe, folder, command) as run_folder:
+        prepare(Preparation(run_folder, recipe, console), recipe, until)
 
 
 def verify(recipe: Recipe, folder: Path, console: Console, command: Command | None = None) -> None:
@@ -92,8 +92,8 @@ def verify(recipe: Recipe, folder: Path, console: Console, command: Command | No
     Raises:
         DataError: one differs from its index.
     """
-    with _opened(recipe, folder, command) as opened:
-        preparation = Preparation(opened, recipe, console)
+    with _open_run(recipe, folder, command) as run_folder:
+        preparation = Preparation(run_folder, recipe, console)
         preparation.forget()
         preparation.everything()
 
@@ -127,7 +127,7 @@ def train(
 
 
 def publish(
-    recipe: Recipe, folder: Path, console: Console, items: QuestionSource = Hub(), command: Command | None = None
+    recipe: Recipe, folder: Path, console: Console, questions: QuestionSource = Hub(), command: Command | None = None
 ) -> list[Path]:
     """Export, check, evaluate and describe the releases of a trained run; never trains.
 
@@ -145,13 +145,13 @@ def publish(
         )
     if not (folder / "run.json").is_file():
         raise untrained("this run", folder)
-    with _opened(recipe, folder, command) as opened:
-        if (opened.read("run.json") or {}).get("machine") is None:
+    with _open_run(recipe, folder, command) as run_folder:
+        if (run_folder.read("run.json") or {}).get("machine") is None:
             raise untrained("this run", folder)
-        resolved = resolve_machine(opened, None)
+        resolved = resolve_machine(run_folder, None)
         resolved.apply()
-        runner = Runner(opened, recipe, resolved, console)
-        return runner.run_timeline(runner.load_trained_phase, runner.publisher(items))
+        runner = Runner(run_folder, recipe, resolved, console)
+        return runner.run_timeline(runner.load_trained_phase, runner.publisher(questions))
 
 
 @contextmanager
@@ -173,43 +173,43 @@ def _runner(
             with resolved.exchange.join(resolved.device) as workers, using(*code_of((recipe, resolved))):
                 yield OtherRank(run, recipe, resolved, Terminal(quiet=True), workers)
             return
-    with _opened(recipe, folder, command, allow_change=allow_change) as opened, using(*code_of(machine)):
+    with _open_run(recipe, folder, command, allow_change=allow_change) as run_folder, using(*code_of(machine)):
         named = command and command.machine
-        resolved = resolve_machine(opened, machine, named=named, allow_change=allow_change)
+        resolved = resolve_machine(run_folder, machine, named=named, allow_change=allow_change)
         resolved.apply()
         with resolved.exchange.join(resolved.device) as workers:
-            yield Runner(opened, recipe, resolved, console, workers, sinks=sinks, allow_change=allow_change)
+            yield Runner(run_folder, recipe, resolved, console, workers, sinks=sinks, allow_change=allow_change)
 
 
 @contextmanager
-def _opened(
+def _open_run(
     recipe: Recipe, folder: Path, command: Command | None, *, allow_change: bool = False
 ) -> Iterator[RunFolder]:
     code = _code(recipe, command)
-    with RunFolder(folder) as opened, using(*code_of(recipe)):
-        _refuse_change(opened, recipe, allow_change)
+    with RunFolder(folder) as run_folder, using(*code_of(recipe)):
+        _refuse_change(run_folder, recipe, allow_change)
         files = (folder / "recipe.json", folder / COMMAND_FILE, folder / CODE_FILE)
         before = {file: file.read_bytes() for file in files if file.exists()}
-        begun = _begun(opened, recipe)
+        begun_phases = _begun_phases(run_folder, recipe)
         if code is not None:
-            write_code(opened, code)
-        opened.write("recipe.json", to_plain(recipe))
+            write_code(run_folder, code)
+        run_folder.write("recipe.json", to_plain(recipe))
         if command is not None:
-            write_command(opened, command, recipe)
-        opened.write("environment.json", environment())
+            write_command(run_folder, command, recipe)
+        run_folder.write("environment.json", environment())
         try:
-            yield opened
+            yield run_folder
         except (LilliputError, KeyboardInterrupt):  # the run stays what it was made from
-            if _begun(opened, recipe) == begun:
+            if _begun_phases(run_folder, recipe) == begun_phases:
                 for file, content in before.items():
                     write_bytes(file, content)
             raise
 
 
-def _begun(opened: RunFolder, recipe: Recipe) -> list[str]:
+def _begun_phases(run_folder: RunFolder, recipe: Recipe) -> list[str]:
     """The phases of a recipe that the run has begun to train."""
-    phases = [phase_folder(place, entry) for place, entry in enumerate(recipe.timeline) if isinstance(entry, Phase)]
-    return [part for part in phases if opened.record(part).get("from")]
+    phases = [phase_folder(index, entry) for index, entry in enumerate(recipe.timeline) if isinstance(entry, Phase)]
+    return [part for part in phases if run_folder.record(part).get("from")]
 
 
 def _code(recipe: Recipe, command: Command | None) -> Code | None:
@@ -218,62 +218,63 @@ def _code(recipe: Recipe, command: Command | None) -> Code | None:
     Raises:
         RecipeError: its parts come from several recipe files.
     """
-    found = {one.code.digest: one.code for one in code_of(recipe)}
-    if len(found) > 1:
+    codes = {one.code.digest: one.code for one in code_of(recipe)}
+    if len(codes) > 1:
         raise RecipeError(
-            f"the parts come from several recipe files: {', '.join(one.main for one in found.values())}",
+            f"the parts come from several recipe files: {', '.join(one.main for one in codes.values())}",
             where=f"recipe {recipe.name!r}",
             hint="import one file in the other, by its name: a run keeps a recipe file and what that imports",
         )
     typed = command.code if command else None
-    return next(iter(found.values()), typed and typed.code)
+    return next(iter(codes.values()), typed and typed.code)
 
 
-def _refuse_change(opened: RunFolder, recipe: Recipe, allow_change: bool) -> None:
+def _refuse_change(run_folder: RunFolder, recipe: Recipe, allow_change: bool) -> None:
     """Refuse a recipe that would have trained a phase otherwise, before anything the phase rests on is replaced."""
-    with reading(opened.path / "parts", "put the records of the run back from a copy", "a record is damaged"):
-        _refuse_other_phases(opened, recipe, allow_change)
-        _refuse_shorter(opened, recipe)
+    with reading(run_folder.path / "parts", "put the records of the run back from a copy", "a record is damaged"):
+        _refuse_other_phases(run_folder, recipe, allow_change)
+        _refuse_shorter(run_folder, recipe)
 
 
-def _refuse_shorter(opened: RunFolder, recipe: Recipe) -> None:
+def _refuse_shorter(run_folder: RunFolder, recipe: Recipe) -> None:
     """Refuse a recipe without a phase that training was resumed with: releases would be made of what came before."""
     try:
-        before = (opened.read("recipe.json") or {}).get("timeline", [])
+        before = (run_folder.read("recipe.json") or {}).get("timeline", [])
         entries = [entry if isinstance(entry, dict) else {} for entry in before]
     except (RunError, AttributeError, TypeError):  # damaged, and written anew
         return
     names = {entry.name for entry in recipe.timeline if isinstance(entry, Phase)}
-    for place, entry in enumerate(entries):
+    for index, entry in enumerate(entries):
         name = entry.get("name")
-        part = f"phases/{place:02d}-{name}"
-        if entry.get("resumes") and name not in names and opened.record(part).get("from"):
+        part = f"phases/{index:02d}-{name}"
+        if entry.get("resumes") and name not in names and run_folder.record(part).get("from"):
             raise RunError(
                 f"the run was trained longer, and this recipe does not have its phase {name!r}",
-                where=str(opened.path),
-                hint=f"go on with the run's own recipe: lilliput run {opened.path}; begin another run with --out; or "
-                f"give the phase up: lilliput clean {opened.path} --from {part}",
+                where=str(run_folder.path),
+                hint=f"go on with the run's own recipe: lilliput run {run_folder.path}; begin another run with --out; "
+                f"or give the phase up: lilliput clean {run_folder.path} --from {part}",
             )
 
 
-def _refuse_other_phases(opened: RunFolder, recipe: Recipe, allow_change: bool) -> None:
-    begun = []
-    for place, entry in enumerate(recipe.timeline):
-        if isinstance(entry, Phase) and opened.record(phase_folder(place, entry)).get("from"):
-            begun.append(phase_folder(place, entry))
-            opened.refuse_change(begun[-1], {"phase": to_plain(entry), "seed": phase_seed(recipe.seed, place)})
-            check_code_unchanged(opened, begun[-1], phase_code(recipe, entry), allow_change=allow_change)
-    tokenizer = opened.record("tokenizer").get("from")
-    if begun and tokenizer:
+def _refuse_other_phases(run_folder: RunFolder, recipe: Recipe, allow_change: bool) -> None:
+    begun_phases = []
+    for index, entry in enumerate(recipe.timeline):
+        if isinstance(entry, Phase) and run_folder.record(phase_folder(index, entry)).get("from"):
+            begun_phases.append(phase_folder(index, entry))
+            begun, seed = begun_phases[-1], phase_seed(recipe.seed, index)
+            run_folder.refuse_change(begun, {"phase": to_plain(entry), "seed": seed})
+            check_code_unchanged(run_folder, begun, phase_code(recipe, entry), allow_change=allow_change)
+    tokenizer = run_folder.record("tokenizer").get("from")
+    if begun_phases and tokenizer:
         changed = differences(
             {key: tokenizer[key] for key in ("tokenizer", "split")},
             {"tokenizer": recipe.tokenizer.identity(), "split": to_plain(recipe.split)},
         )
         if changed:
             raise RunError(
-                f"{begun[0]} was trained on other tokens: {'; '.join(changed[:4])}",
-                where=str(opened.path),
+                f"{begun_phases[0]} was trained on other tokens: {'; '.join(changed[:4])}",
+                where=str(run_folder.path),
                 hint=f"to continue, give the --set and other options that it was made with again, or name the run "
-                f"folder alone, as in lilliput run {opened.path}; or begin another run with --out; or give it up: "
-                f"lilliput clean {opened.path} --from {begun[0]}",
+                f"folder alone, as in lilliput run {run_folder.path}; or begin another run with --out; or give it up: "
+                f"lilliput clean {run_folder.path} --from {begun_phases[0]}",
             )

@@ -51,7 +51,7 @@ class Preparation:
 
     def __init__(self, run: RunFolder, recipe: Recipe, console: Console, shard_tokens: int = SHARD_TOKENS):
         self._run, self._recipe, self._console, self._shard_tokens = run, recipe, console, shard_tokens
-        self._opened: dict[str, Shards | PackedChats] = {}
+        self._token_files: dict[str, Shards | PackedChats] = {}
         self._known = self._verified_before()
         self._changed: set[str] = set()
         """Corpora whose text is not what the run has read, and that has been said of."""
@@ -89,14 +89,14 @@ class Preparation:
         }
         self._refuse_to_replace("tokenizer", inputs, _is_tokenizer, trained)
 
-        def make(folder: Path) -> dict[str, Any]:
+        def build(folder: Path) -> dict[str, Any]:
             with self._console.status("tokenizer: reading the corpora"):
                 tokenizer = run_in_background(recipe.tokenizer.train, self._training_texts(inputs["corpora"]))
             save_tokenizer(tokenizer, folder, recipe.tokenizer.specials)
             return {"sha256": tokenizer_hash(tokenizer), "vocab": vocabulary_size(tokenizer)}
 
-        made = self._run.cached("tokenizer", inputs, make, _is_tokenizer)
-        self._say(f"tokenizer: {made['vocab']:,} tokens, {made['sha256'][:12]}")
+        outputs = self._run.cached("tokenizer", inputs, build, _is_tokenizer)
+        self._say(f"tokenizer: {outputs['vocab']:,} tokens, {outputs['sha256'][:12]}")
         return load_tokenizer(self._run.path / "tokenizer")
 
     def tokens(self, name: str, tokenizer: Tokenizer) -> Any:
@@ -104,9 +104,9 @@ class Preparation:
 
         A tokenizer that grew encodes text as it did before, so what is open already stays right.
         """
-        if name not in self._opened:
-            self._opened[name] = self._tokens(name, tokenizer)
-        return self._opened[name]
+        if name not in self._token_files:
+            self._token_files[name] = self._tokens(name, tokenizer)
+        return self._token_files[name]
 
     def _tokens(self, name: str, tokenizer: Tokenizer) -> Shards | PackedChats:
         chat = self._is_chat(name)
@@ -120,39 +120,39 @@ class Preparation:
         inputs |= {"length": length} if chat else {}
         self._refuse_to_replace(f"shards/{name}", inputs, _has_index, trained)
 
-        def make(folder: Path) -> dict[str, Any]:
+        def build(folder: Path) -> dict[str, Any]:
             check_ours(self._run.path, f"shards/{name}")  # it is replaced once the new one is whole
             corpus, split = sides(self._corpus(name, identity), self._recipe.split, way)
             if chat:
-                made = self._write_chats(name, corpus, tokenizer, split, folder, length)
+                outputs = self._write_chats(name, corpus, tokenizer, split, folder, length)
             else:
-                made = self._write_texts(name, corpus, tokenizer, split, folder, inputs)
-            return made if way == "groups" else made | {"held_out": way}
+                outputs = self._write_texts(name, corpus, tokenizer, split, folder, inputs)
+            return outputs if way == "groups" else outputs | {"held_out": way}
 
-        made = self._run.cached(f"shards/{name}", inputs, make, _has_index)
-        for line in lines_of(made, self._recipe.split):
+        outputs = self._run.cached(f"shards/{name}", inputs, build, _has_index)
+        for line in lines_of(outputs, self._recipe.split):
             self._say(f"{name}: {line}")
         if not trained:  # which is too late to be asked
             phases = self._readers(name)
             if chat and phases:
                 allowed = max(getattr(phase.data, "lost", 1.0) for phase in phases)
-                check_lost(name, made["sides"], length, allowed, [phase.name for phase in phases])
+                check_lost(name, outputs["sides"], length, allowed, [phase.name for phase in phases])
             folder = self._run.path / "shards" / name
-            check_sides(name, made["sides"], folder, self._corpus(name, identity), self._recipe.split, way)
-        opened = self._open(name, key, chat)
-        if opened.index["sha256"] != made["index_sha256"]:
+            check_sides(name, outputs["sides"], folder, self._corpus(name, identity), self._recipe.split, way)
+        token_files = self._open(name, key, chat)
+        if token_files.index["sha256"] != outputs["index_sha256"]:
             raise DataError(
                 "the token files are not those that this run made",
-                where=str(opened.folder),
+                where=str(token_files.folder),
                 hint="put its own back, or delete the folder: they are then written again",
             )
-        return opened
+        return token_files
 
     def _write_texts(
         self, name: str, corpus: Any, tokenizer: Tokenizer, split: HeldOut, folder: Path, inputs: dict[str, Any]
     ) -> dict[str, Any]:
         with Progress(self._console, name, "encoding") as shown:
-            made = write_shards(
+            written = write_shards(
                 corpus,
                 tokenizer,
                 split,
@@ -162,9 +162,9 @@ class Preparation:
                 end=self._recipe.tokenizer.specials.end,
                 inputs=inputs,
             )
-        index = made.index
-        outputs = {"text_sha256": made.text, "index_sha256": index["sha256"], "sides": index["sides"]}
-        return outputs | ({"dropped": made.dropped} if made.dropped else {})
+        index = written.index
+        outputs = {"text_sha256": written.text, "index_sha256": index["sha256"], "sides": index["sides"]}
+        return outputs | ({"dropped": written.dropped} if written.dropped else {})
 
     def _write_chats(
         self, name: str, corpus: ChatCorpus, tokenizer: Tokenizer, split: HeldOut, folder: Path, length: int
@@ -178,14 +178,14 @@ class Preparation:
         """The token files of a corpus, after those that have changed since they were hashed are hashed again."""
         folder = self._run.path / "shards" / name
         with Progress(self._console, name, "opening its token files") as shown:
-            begun = perf_counter()
+            started = perf_counter()
 
-            def told(done: int, total: int) -> None:
-                speed = done / max(perf_counter() - begun, 1e-9)
+            def report(done: int, total: int) -> None:
+                speed = done / max(perf_counter() - started, 1e-9)
                 left = f"{size(speed)}/s, {duration((total - done) / speed)} left"
                 shown.show(f"{size(done)} of {size(total)} of token files compared with their hashes, {left}")
 
-            verified = HashCache(self._run.path, self._known, told)
+            verified = HashCache(self._run.path, self._known, report)
             try:
                 return PackedChats(folder, key, verified) if chat else Shards(folder, key, verified)
             finally:
@@ -241,14 +241,14 @@ class Preparation:
         with reading(self._run.path / "parts", "put the records of phases back from a copy"):
             return {name for phase in phases for name in self._run.record(phase).get("from", {}).get("tokens", {})}
 
-    def _refuse_to_replace(self, part: str, inputs: Any, whole: IsIntact, trained: Collection[str]) -> None:
+    def _refuse_to_replace(self, part: str, inputs: Any, is_intact: IsIntact, trained: Collection[str]) -> None:
         """Refuse to make again, from a text that is another one by now, what weights were trained on.
 
         Raises:
             RunError: the part is damaged or gone, and its text has changed.
         """
         changed = sorted(name for name in trained if name in self._changed)
-        if changed and self._run.outputs(part, inputs, whole) is None:
+        if changed and self._run.outputs(part, inputs, is_intact) is None:
             raise RunError(
                 f"{part} is not whole, and cannot be made again: the text of {', '.join(changed)} has changed since",
                 where=str(self._run.path),
@@ -294,8 +294,8 @@ class Preparation:
         is_known = before and is_same and "extent" in before and before["content"] == content
         if before and (trained or is_known):
             return before
-        found = {"spec": spec, "content": content, "extent": self._extent(name, content)}
-        return found | ({"code": code} if code else {})
+        identity = {"spec": spec, "content": content, "extent": self._extent(name, content)}
+        return identity | ({"code": code} if code else {})
 
     def _extent(self, name: str, content: Any) -> dict[str, int]:
         """How much there is of a corpus, which is looked at once."""

@@ -1,4 +1,4 @@
-"""Publishing one release of a run: export, parity, assessment, card, in that order.
+"""Publishing one release of a run: export, parity, evaluation, card, in that order.
 
 The weights appear under `releases/<name>/` only after exported and native logits were found equal. The card is the last
 file, made from the run's records alone.
@@ -23,7 +23,7 @@ from lilliput.data.chat_rows import PackedChats
 from lilliput.data.language import languages
 from lilliput.data.permutation import Permutation
 from lilliput.data.shards import Shards
-from lilliput.evals.question_files import QuestionSource, check_items
+from lilliput.evals.question_files import QuestionSource, check_questions
 from lilliput.evals.suites import HELDOUT, named
 from lilliput.growth.growth import Lineage
 from lilliput.publish.card.card import card
@@ -56,9 +56,9 @@ PARITY_ROWS, PARITY_LENGTH = 2, 67
 class Publisher:
     """Publishes the releases of one run."""
 
-    def __init__(self, run: RunFolder, recipe: Recipe, machine: Machine, console: Console, items: QuestionSource):
-        self._run, self._recipe, self._console, self._items = run, recipe, console, items
-        self._assessor = ReleaseEvaluator(run, recipe, machine, console, items)
+    def __init__(self, run: RunFolder, recipe: Recipe, machine: Machine, console: Console, questions: QuestionSource):
+        self._run, self._recipe, self._console, self._source = run, recipe, console, questions
+        self._evaluator = ReleaseEvaluator(run, recipe, machine, console, questions)
 
     def check(self) -> None:
         """Refuse now what could not be evaluated after a week of training.
@@ -68,14 +68,14 @@ class Publisher:
         """
         for entry in self._recipe.timeline:
             if isinstance(entry, Release):
-                check_items(named(entry.suite), self._items)
+                check_questions(named(entry.suite), self._source)
 
     def publish(
         self,
         release: Release,
-        line: Lineage,
+        lineage: Lineage,
         *,
-        lineage: str,
+        provenance: str,
         phases: Sequence[str],
         heldout: Shards,
         chats: PackedChats | None,
@@ -84,8 +84,8 @@ class Publisher:
 
         Args:
             release: what to publish.
-            line: the model and tokenizer as they are now.
-            lineage: hash of everything that led to them.
+            lineage: the model and tokenizer as they are now.
+            provenance: hash of everything that led to them.
             phases: folders of the phases so far, relative to the run.
             heldout: the corpus that gives bits per byte.
             chats: the conversations that judge replies.
@@ -94,9 +94,9 @@ class Publisher:
             ExportError: exported and native logits differ; nothing is published then.
         """
         folder = self._run.path / "releases" / release.name
-        made = self._export(release, line, lineage, heldout)
-        evaluation = self._assessor.scores(release, made["sha256"], heldout, chats)
-        evaluation |= {"baselines": self._assessor.baselines(release, heldout), "weights": made["sha256"]}
+        exported = self._export(release, lineage, provenance, heldout)
+        evaluation = self._evaluator.scores(release, exported["sha256"], heldout, chats)
+        evaluation |= {"baselines": self._evaluator.baselines(release, heldout), "weights": exported["sha256"]}
         record = [self._phase(name, self._left_at(name, phases)) for name in phases]
         evaluation["scores"] = [_with_earlier(score, record, release.heldout) for score in evaluation["scores"]]
         self._run.write(f"evals/{release.name}.json", evaluation)
@@ -104,83 +104,83 @@ class Publisher:
             write_bytes(folder / "loss.png", (self._run.path / phases[-1] / "loss.png").read_bytes())
         hint = f"evaluate it again: lilliput clean {self._run.path} --from evals/{release.name} --yes"
         with reading(self._run.path, hint, "the card cannot be made of what is recorded"):
-            text = card(self._record(release, made, evaluation, record, phases, heldout, line))
+            text = card(self._record(release, exported, evaluation, record, phases, heldout, lineage))
         if not write_card(self._run.path, release.name, text):
             fresh = card_of(self._run.path, release.name)
             self._say(f"{release.name}: README.md was edited and stays as it is; the card as of now is {fresh}")
         self._say(f"{release.name}: {_quoting(self._recipe, release)}")
         return folder
 
-    def _export(self, release: Release, line: Lineage, lineage: str, heldout: Shards) -> dict[str, Any]:
+    def _export(self, release: Release, lineage: Lineage, provenance: str, heldout: Shards) -> dict[str, Any]:
         name = f"releases/{release.name}"
         self._run.restore_previous(name)
         theirs = edited(self._run.path, release.name)
 
-        def make(folder: Path) -> dict[str, Any]:
+        def build(folder: Path) -> dict[str, Any]:
             with self._console.status(f"{release.name}: exporting"), self._run.replacing(name) as partial:
                 export(
-                    line.model,
-                    line.tokenizer,
+                    lineage.model,
+                    lineage.tokenizer,
                     partial,
                     layout=release.layout,
                     dtype=release.dtype,
                     generation=release.generation,
-                    chat_template=CHAT_TEMPLATE if has_chatml(line.tokenizer) else None,
+                    chat_template=CHAT_TEMPLATE if has_chatml(lineage.tokenizer) else None,
                     specials=self._recipe.tokenizer.specials,
                 )
                 text = heldout.stream("heldout").read(0, PARITY_ROWS * PARITY_LENGTH)
                 rows = torch.from_numpy(text).view(PARITY_ROWS, PARITY_LENGTH)
-                report = check_parity(partial, line.model, tokens=rows)
+                report = check_parity(partial, lineage.model, tokens=rows)
                 if theirs is not None:
                     write_bytes(partial / CARD_FILE, theirs)
             return {
                 "sha256": sha256(folder / WEIGHTS_FILE),
                 "bytes": (folder / WEIGHTS_FILE).stat().st_size,
-                "parameters": line.model.parameter_counts(),
+                "parameters": lineage.model.parameter_counts(),
                 "parity": {"tolerance": report.tolerance} | asdict(report.worst),
                 "environment": environment(),
             }
 
-        made = self._run.cached(name, {"lineage": lineage, "release": to_plain(release)}, make, _is_whole)
+        outputs = self._run.cached(name, {"lineage": provenance, "release": to_plain(release)}, build, _is_intact)
         self._say(
-            f"{release.name}: {made['parameters']['total']:,} parameters, {made['bytes']:,} bytes, sha256 "
-            f"{made['sha256'][:12]}, logits differ by {made['parity']['relative']:.1e} of the largest"
+            f"{release.name}: {outputs['parameters']['total']:,} parameters, {outputs['bytes']:,} bytes, sha256 "
+            f"{outputs['sha256'][:12]}, logits differ by {outputs['parity']['relative']:.1e} of the largest"
         )
-        return made
+        return outputs
 
     def _record(
         self,
         release: Release,
-        made: dict[str, Any],
+        exported: dict[str, Any],
         evaluation: dict[str, Any],
         record: list[dict[str, Any]],
         phases: Sequence[str],
         heldout: Shards,
-        line: Lineage,
+        lineage: Lineage,
     ) -> dict[str, Any]:
         """Everything the card may say, and nothing that is not in the run folder."""
         parts = {name: self._run.read(f"parts/shards.{name}.json") for name in self._recipe.corpora}
         run, command = self._run.read("run.json"), read_command(self._run, self._recipe)
         assert run is not None
         return {
-            "release": to_plain(release) | {name: value for name, value in made.items() if name != "environment"},
+            "release": to_plain(release) | {name: value for name, value in exported.items() if name != "environment"},
             "recipe": to_plain(self._recipe.filled(vocabulary_of(self._run))),
             "command": command and to_plain(command),
             "machine": run["machine"],
             "made_with": run.get("made_with"),
             "changes": [change for change in run.get("changes", []) if change["phase"] in phases],
-            "environment": made["environment"],
+            "environment": exported["environment"],
             "corpora": {name: part["outputs"] for name, part in parts.items() if part},
             "phases": record,
             "evaluation": evaluation if self._recipe.prints_samples(release) else evaluation | {"samples": []},
-            "languages": list(self._recipe.languages) or languages(_beginnings(heldout, line.tokenizer)),
+            "languages": list(self._recipe.languages) or languages(_beginnings(heldout, lineage.tokenizer)),
         }
 
     def _left_at(self, name: str, phases: Sequence[str]) -> int | None:
         """The step of a phase at which one of the phases goes on; None where none does."""
-        for place, entry in enumerate(self._recipe.timeline):
-            if isinstance(entry, Phase) and phase_folder(place, entry) == name:
-                later = self._recipe.resumed_by(place)
+        for index, entry in enumerate(self._recipe.timeline):
+            if isinstance(entry, Phase) and phase_folder(index, entry) == name:
+                later = self._recipe.resumed_by(index)
                 after = None if later is None else self._recipe.timeline[later]
                 if later is not None and isinstance(after, Phase) and phase_folder(later, after) in phases:
                     return StepPlan(entry).resumable
@@ -190,13 +190,14 @@ class Publisher:
         """A phase as its metrics and its own record tell it, and as far as the model was there for it."""
         lines = read_metrics(self._run.path / name / "metrics.jsonl")
         steps, measured = steps_of(lines), measured_of(lines)
-        line = [step for step in steps if left_at is None or step["step"] <= left_at]
-        left = {"step": left_at, "tokens": line[-1]["tokens"], "seconds": sum(step["seconds"] for step in line)}
+        inherited = [step for step in steps if left_at is None or step["step"] <= left_at]
+        seconds = sum(step["seconds"] for step in inherited)
+        left = {"step": left_at, "tokens": inherited[-1]["tokens"], "seconds": seconds}
         return ({} if left_at is None else {"resumed_at": left}) | {
             "name": name.rpartition("/")[2].partition("-")[2],
             "steps": steps[-1]["step"],
             "tokens": steps[-1]["tokens"],
-            "seconds": sum(line["seconds"] for line in steps),
+            "seconds": sum(step["seconds"] for step in steps),
             "loss": recent_loss(steps),
             **headline_entry(headline_of(steps[-1])),
             "heldout": released(measured[-1]) if measured else {},
@@ -209,7 +210,7 @@ class Publisher:
 
 def _with_earlier(score: dict[str, Any], phases: list[dict[str, Any]], corpus: str) -> dict[str, Any]:
     """A score; where it is of held-out text that the last phases did not measure, with what it was before them."""
-    measured = [place for place, phase in enumerate(phases) if corpus in phase["heldout"]]
+    measured = [index for index, phase in enumerate(phases) if corpus in phase["heldout"]]
     if score["task"] != HELDOUT.display or not measured or measured[-1] == len(phases) - 1:
         return score
     before, after = phases[measured[-1]], phases[measured[-1] + 1]
@@ -235,9 +236,9 @@ def _quoting(recipe: Recipe, release: Release) -> str:
     return f"the card prints no text of {corpus!r} and nothing that the model wrote, unless {asks} asks for it"
 
 
-def _is_whole(folder: Path, made: dict[str, Any]) -> bool:
+def _is_intact(folder: Path, outputs: dict[str, Any]) -> bool:
     """Whether every released file is what was written; if not, they are exported again."""
     try:
-        return verified(folder)["files"][WEIGHTS_FILE] == made["sha256"]
+        return verified(folder)["files"][WEIGHTS_FILE] == outputs["sha256"]
     except RunError:
         return False

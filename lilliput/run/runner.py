@@ -23,7 +23,7 @@ from lilliput.evals.question_files import QuestionSource
 from lilliput.growth.growth import Lineage
 from lilliput.model import copy_weights
 from lilliput.objectives.objective import CROSS_ENTROPY
-from lilliput.publish.lineage import after, grown, phase_seed
+from lilliput.publish.lineage import after_growth, after_phase, phase_seed
 from lilliput.recipe import Recipe, Release
 from lilliput.report.loss_plot import plot_loss
 from lilliput.report.page import REPORT, write_report
@@ -72,7 +72,7 @@ class Runner:
 
     def __init__(
         self,
-        opened: RunFolder,
+        run: RunFolder,
         recipe: Recipe,
         machine: Machine,
         console: Console,
@@ -82,73 +82,72 @@ class Runner:
         allow_change: bool = False,
     ):
         self.machine, self.workers = machine, workers
-        self._run, self._recipe, self._console = opened, recipe, console
+        self._run, self._recipe, self._console = run, recipe, console
         self._sinks, self._allow_change = sinks, allow_change
-        self._preparation = Preparation(opened, recipe, console)
+        self._preparation = Preparation(run, recipe, console)
 
-    def publisher(self, items: QuestionSource) -> Publisher | None:
+    def publisher(self, questions: QuestionSource) -> Publisher | None:
         """Who makes releases, having looked whether it can."""
-        publisher = Publisher(self._run, self._recipe, self.machine, self._console, items)
+        publisher = Publisher(self._run, self._recipe, self.machine, self._console, questions)
         publisher.check()
         return publisher
 
     def run_timeline(self, phase: Any, publisher: Publisher | None, until: str | None = None) -> list[Path]:
-        """Walk, with `train` or `trained` for the phases; without a publisher nothing is released."""
+        """Run it, its phases by `train_phase` or `load_trained_phase`; without a publisher nothing is released."""
         entries = (self._recipe.until(until) if until else self._recipe).timeline
         with self._first():
             tokenizer = prepare(self._preparation, self._recipe, until)
         recipe = self._recipe.filled(vocabulary_size(tokenizer))
         model = recipe.model.build(recipe.seed).to(self.machine.device)
-        line = Lineage(model=model, tokenizer=tokenizer, average={})
-        past = {"model": recipe.model.identity(), "seed": recipe.seed, "tokenizer": tokenizer_hash(tokenizer)}
+        lineage = Lineage(model=model, tokenizer=tokenizer, average={})
+        provenance = {"model": recipe.model.identity(), "seed": recipe.seed, "tokenizer": tokenizer_hash(tokenizer)}
         releases: list[Path] = []
         phases: list[str] = []
-        for place, entry in enumerate(entries):
+        for index, entry in enumerate(entries):
             match entry:
                 case Phase():
-                    line, past = phase(place, entry, line, self._resumed(place, entry, past))
-                    phases.append(phase_folder(place, entry))
+                    lineage, provenance = phase(index, entry, lineage, self._resumed(index, entry, provenance))
+                    phases.append(phase_folder(index, entry))
                 case Release():
                     if publisher is not None:
-                        heldout = self._preparation.tokens(entry.heldout, line.tokenizer)
-                        chats = self._preparation.tokens(entry.chat, line.tokenizer) if entry.chat else None
-                        lineage = hash_of(past)
-                        releases.append(
-                            publisher.publish(entry, line, lineage=lineage, phases=phases, heldout=heldout, chats=chats)
-                        )
+                        heldout = self._preparation.tokens(entry.heldout, lineage.tokenizer)
+                        chats = self._preparation.tokens(entry.chat, lineage.tokenizer) if entry.chat else None
+                        made_of = {"provenance": hash_of(provenance), "phases": phases}
+                        releases.append(publisher.publish(entry, lineage, **made_of, heldout=heldout, chats=chats))
                         self._report()
                 case _:
-                    line = entry.grow(line, self._seed(place))
-                    past = grown(past, to_plain(entry), self._seed(place))
+                    lineage = entry.grow(lineage, self._seed(index))
+                    provenance = after_growth(provenance, to_plain(entry), self._seed(index))
                     self._say(
-                        f"{place:02d} {type(entry).__name__}: {line.model.parameter_counts()['total']:,} parameters"
+                        f"{index:02d} {type(entry).__name__}: {lineage.model.parameter_counts()['total']:,} parameters"
                     )
         return releases
 
-    def _resumed(self, place: int, phase: Phase, past: dict[str, Any]) -> dict[str, Any]:
-        """What a phase comes after: of one that it resumes, a part of its steps."""
-        before = self._recipe.phase_before(place)
-        return past if phase.resumes is None or before is None else past | {"steps": StepPlan(before[1]).resumable}
+    def _resumed(self, index: int, phase: Phase, provenance: dict[str, Any]) -> dict[str, Any]:
+        """The provenance of a phase: of one that it resumes, only a part of the steps."""
+        before = self._recipe.phase_before(index)
+        if phase.resumes is None or before is None:
+            return provenance
+        return provenance | {"steps": StepPlan(before[1]).resumable}
 
     def train_phase(
-        self, place: int, phase: Phase, line: Lineage, past: dict[str, Any]
+        self, index: int, phase: Phase, lineage: Lineage, provenance: dict[str, Any]
     ) -> tuple[Lineage, dict[str, Any]]:
-        """The line after a phase, trained now as far as it is not."""
-        name = phase_folder(place, phase)
-        tokens = {corpus: self._preparation.tokens(corpus, line.tokenizer) for corpus in phase.data.corpora}
-        inputs = self._inputs(place, phase, past, tokens)
-        measure = make_validator(
-            tokens, phase.length, self.machine
-        )  # refuses what cannot be measured before anything begins
+        """The lineage after a phase, trained now as far as it is not."""
+        name = phase_folder(index, phase)
+        tokens = {corpus: self._preparation.tokens(corpus, lineage.tokenizer) for corpus in phase.data.corpora}
+        inputs = self._inputs(index, phase, provenance, tokens)
+        # Refuses what cannot be measured before anything begins.
+        measure = make_validator(tokens, phase.length, self.machine)
 
-        def make(folder: Path) -> dict[str, Any]:
+        def build(folder: Path) -> dict[str, Any]:
             for change in check_unchanged(self._run, self.machine, name, allow_change=self._allow_change):
                 self._say(f"{phase.name}: goes on although {change}")
-            return self._train(folder, place, phase, line, tokens, measure)
+            return self._train(folder, index, phase, lineage, tokens, measure)
 
         with self._first():
-            made = self._run.protected(name, inputs, make, is_intact=_is_whole)
-        return self._after(place, phase, line, past, inputs, made)
+            outputs = self._run.protected(name, inputs, build, is_intact=_is_intact)
+        return self._after(index, phase, lineage, provenance, inputs, outputs)
 
     @contextmanager
     def _first(self) -> Iterator[None]:
@@ -157,30 +156,30 @@ class Runner:
         self.workers.barrier()
 
     def load_trained_phase(
-        self, place: int, phase: Phase, line: Lineage, past: dict[str, Any]
+        self, index: int, phase: Phase, lineage: Lineage, provenance: dict[str, Any]
     ) -> tuple[Lineage, dict[str, Any]]:
-        """The line after a phase that is trained already.
+        """The lineage after a phase that is trained already.
 
         Raises:
             RunError: it is not.
         """
-        tokens = {corpus: self._preparation.tokens(corpus, line.tokenizer) for corpus in phase.data.corpora}
-        inputs = self._inputs(place, phase, past, tokens)
-        made = self._run.outputs(phase_folder(place, phase), inputs, _is_whole)
-        if made is None:
+        tokens = {corpus: self._preparation.tokens(corpus, lineage.tokenizer) for corpus in phase.data.corpora}
+        inputs = self._inputs(index, phase, provenance, tokens)
+        outputs = self._run.outputs(phase_folder(index, phase), inputs, _is_intact)
+        if outputs is None:
             raise untrained(f"the phase {phase.name!r}", self._run.path)
-        return self._after(place, phase, line, past, inputs, made)
+        return self._after(index, phase, lineage, provenance, inputs, outputs)
 
-    def _inputs(self, place: int, phase: Phase, past: dict[str, Any], tokens: dict[str, Any]) -> dict[str, Any]:
-        begun = self._run.record(phase_folder(place, phase)).get("from")
+    def _inputs(self, index: int, phase: Phase, provenance: dict[str, Any], tokens: dict[str, Any]) -> dict[str, Any]:
+        recorded = self._run.record(phase_folder(index, phase)).get("from")
         # Other code is noted by `check_code_unchanged`.
-        code = begun.get("code", {}) if begun else phase_code(self._recipe, phase)
+        code = recorded.get("code", {}) if recorded else phase_code(self._recipe, phase)
         return {
-            "before": past,
+            "before": provenance,
             "phase": to_plain(phase),
-            "seed": self._seed(place),
+            "seed": self._seed(index),
             "machine": self._began_on(),
-            "tokens": {name: opened.index["sha256"] for name, opened in tokens.items()},
+            "tokens": {name: files.index["sha256"] for name, files in tokens.items()},
         } | ({"code": code} if code else {})
 
     def _began_on(self) -> Any:
@@ -189,7 +188,7 @@ class Runner:
         return record["machine"]
 
     def _train(
-        self, folder: Path, place: int, phase: Phase, line: Lineage, tokens: dict[str, Any], measure: Measure
+        self, folder: Path, index: int, phase: Phase, lineage: Lineage, tokens: dict[str, Any], measure: Measure
     ) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
         plan = StepPlan(phase)
@@ -218,10 +217,10 @@ class Runner:
                 feed=LoggerGroup(self._sinks, shown, self._say),
             )
 
-        average = self._through(folder, place, phase, line, reader, measure, watch)
+        average = self._train_steps(folder, index, phase, lineage, reader, measure, watch)
         plot_loss(metrics, folder / "loss.png", phase.name, bytes_per_token)
-        with self._run.replacing(f"{phase_folder(place, phase)}/final") as partial:
-            write_tensors(partial / "weights.safetensors", dict(line.model.named_parameters()))
+        with self._run.replacing(f"{phase_folder(index, phase)}/final") as partial:
+            write_tensors(partial / "weights.safetensors", dict(lineage.model.named_parameters()))
             write_tensors(partial / "average.safetensors", average)
             return {
                 "weights": sha256(partial / "weights.safetensors"),
@@ -231,34 +230,34 @@ class Runner:
                 "micro_batches": read_rows(folder / CHECKPOINTS),
             }
 
-    def _through(
+    def _train_steps(
         self,
         folder: Path,
-        place: int,
+        index: int,
         phase: Phase,
-        line: Lineage,
+        lineage: Lineage,
         reader: Reader,
         measure: Measure,
         watch: Callable[[int], Any],
     ) -> dict[str, Any]:
         return train_phase(
-            line.model,
+            lineage.model,
             phase,
             reader,
             self.machine,
             folder=folder / CHECKPOINTS,
-            seed=self._seed(place),
+            seed=self._seed(index),
             watch=watch,
             measure=measure,
             report=self._say,
             workers=self.workers,
             keep=folder / BEFORE_DECAY,
-            begin=self._beginning(place, phase),
+            begin=self._beginning(index, phase),
         )
 
-    def _beginning(self, place: int, phase: Phase) -> Callable[[], Checkpoint] | None:
+    def _beginning(self, index: int, phase: Phase) -> Callable[[], Checkpoint] | None:
         """What gives the state that a phase resumes, if it resumes one."""
-        before = self._recipe.phase_before(place)
+        before = self._recipe.phase_before(index)
         if phase.resumes is None or before is None:
             return None
 
@@ -277,21 +276,21 @@ class Runner:
 
     def _after(
         self,
-        place: int,
+        index: int,
         phase: Phase,
-        line: Lineage,
-        past: dict[str, Any],
+        lineage: Lineage,
+        provenance: dict[str, Any],
         inputs: dict[str, Any],
-        made: dict[str, Any],
+        outputs: dict[str, Any],
     ) -> tuple[Lineage, dict[str, Any]]:
-        final = self._run.path / phase_folder(place, phase) / "final"
-        copy_weights(line.model, load_file(final / "weights.safetensors"))
+        final = self._run.path / phase_folder(index, phase) / "final"
+        copy_weights(lineage.model, load_file(final / "weights.safetensors"))
         average = load_file(final / "average.safetensors", device=str(self.machine.device))
-        self._say(f"{place:02d} {phase.name}: {made['steps']:,} steps, weights {made['weights'][:12]}")
-        return replace(line, average=average), after(past, hash_of(inputs))
+        self._say(f"{index:02d} {phase.name}: {outputs['steps']:,} steps, weights {outputs['weights'][:12]}")
+        return replace(lineage, average=average), after_phase(provenance, hash_of(inputs))
 
-    def _seed(self, place: int) -> int:
-        return phase_seed(self._recipe.seed, place)
+    def _seed(self, index: int) -> int:
+        return phase_seed(self._recipe.seed, index)
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -300,7 +299,7 @@ class Runner:
 class OtherRank(Runner):
     """The runner of a rank that is not the first: it trains, too, and reads what that one has written."""
 
-    def publisher(self, items: QuestionSource) -> None:
+    def publisher(self, questions: QuestionSource) -> None:
         return None
 
     @contextmanager
@@ -309,27 +308,27 @@ class OtherRank(Runner):
         yield
 
     def train_phase(
-        self, place: int, phase: Phase, line: Lineage, past: dict[str, Any]
+        self, index: int, phase: Phase, lineage: Lineage, provenance: dict[str, Any]
     ) -> tuple[Lineage, dict[str, Any]]:
-        name = phase_folder(place, phase)
-        tokens = {corpus: self._preparation.tokens(corpus, line.tokenizer) for corpus in phase.data.corpora}
-        inputs = self._inputs(place, phase, past, tokens)
-        if self._run.outputs(name, inputs, _is_whole) is None:
+        name = phase_folder(index, phase)
+        tokens = {corpus: self._preparation.tokens(corpus, lineage.tokenizer) for corpus in phase.data.corpora}
+        inputs = self._inputs(index, phase, provenance, tokens)
+        if self._run.outputs(name, inputs, _is_intact) is None:
             measure = make_validator(tokens, phase.length, self.machine)
             reader = phase.data.open(tokens)
-            self._through(self._run.path / name, place, phase, line, reader, measure, lambda step: NullLogger())
+            self._train_steps(self._run.path / name, index, phase, lineage, reader, measure, lambda step: NullLogger())
         with self._first():
-            made = self._run.outputs(name, inputs, _is_whole)
-        assert made is not None, "the first worker has just written it"
-        return self._after(place, phase, line, past, inputs, made)
+            outputs = self._run.outputs(name, inputs, _is_intact)
+        assert outputs is not None, "the first worker has just written it"
+        return self._after(index, phase, lineage, provenance, inputs, outputs)
 
 
-def _is_whole(folder: Path, made: dict[str, Any]) -> bool:
+def _is_intact(folder: Path, outputs: dict[str, Any]) -> bool:
     """Whether a phase's last weights are what was written; if not, they are made again from its last checkpoint."""
-    if not isinstance(made["steps"], int):
+    if not isinstance(outputs["steps"], int):
         raise TypeError("`steps` is no whole number")
     files = {name: folder / "final" / f"{name}.safetensors" for name in ("weights", "average")}
-    return all(file.is_file() and sha256(file) == made[name] for name, file in files.items())
+    return all(file.is_file() and sha256(file) == outputs[name] for name, file in files.items())
 
 
 def untrained(what: str, folder: Path) -> RunError:
@@ -360,20 +359,18 @@ def _units(recipe: Recipe, phase: Phase) -> str:
     named: dict[str, list[str]] = {}
     for name in phase.data.corpora:
         named.setdefault(ANSWERS if hasattr(recipe.corpora[name], "conversations") else TEXT, []).append(name)
-    told = "; ".join(f"{', '.join(names)} in {unit}" for unit, names in named.items())
+    text = "; ".join(f"{', '.join(names)} in {unit}" for unit, names in named.items())
     others = {one.objective.headline: None for one in phase.stages if one.objective.headline != CROSS_ENTROPY}
-    return (
-        f"held-out {', '.join(others)} of {', '.join(phase.data.corpora)}, lower is better"
-        if others
-        else (f"held-out {told}, lower is better")
-    )
+    if others:
+        text = f"{', '.join(others)} of {', '.join(phase.data.corpora)}"
+    return f"held-out {text}, lower is better"
 
 
 def _passes(phase: Phase, available: int) -> str:
     """How often a phase reads what there is, and what to do where that is too often."""
     passes = int(phase.tokens) / max(1, available)
-    told = f"reads {int(phase.tokens):,} tokens, {passes:.{1 if passes >= 0.1 else 3}f} passes over {available:,}"
-    told += " (whole rows, with their empty ends)" if isinstance(phase.data, ChatData) else ""
+    text = f"reads {int(phase.tokens):,} tokens, {passes:.{1 if passes >= 0.1 else 3}f} passes over {available:,}"
+    text += " (whole rows, with their empty ends)" if isinstance(phase.data, ChatData) else ""
     if passes < MANY:
-        return told
-    return f"{told}; so many teach it by heart: --set timeline.{phase.name}.tokens={4 * available} makes it four"
+        return text
+    return f"{text}; so many teach it by heart: --set timeline.{phase.name}.tokens={4 * available} makes it four"

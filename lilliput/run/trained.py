@@ -17,7 +17,7 @@ from lilliput.base.files import sha256
 from lilliput.base.limits import limit, raising
 from lilliput.base.own_code import code_of, using
 from lilliput.base.run_folder import RunFolder
-from lilliput.base.safetensors_headers import opened
+from lilliput.base.safetensors_headers import open_safetensors
 from lilliput.base.spec import to_plain
 from lilliput.evals.native_model import Native
 from lilliput.growth.growth import Growth, Lineage
@@ -69,14 +69,14 @@ class Trained:
 class _Reached:
     """The last trained phase of a timeline, and what a release after it would have."""
 
-    place: int
+    index: int
     phase: Phase
     spec: ModelSpec
     """Of the phase's model."""
     tokenizer: Tokenizer
     """That it was trained with."""
     growths: tuple[tuple[int, Growth], ...] = ()
-    """After the phase, with their places."""
+    """After the phase, with their indices in the timeline."""
     release: Release | None = None
     """The last one until there."""
 
@@ -124,11 +124,11 @@ def read_trained(folder: Path) -> Trained:
         reached = first and _reached(recipe.filled(vocabulary_size(first)), run, first)
         if reached is None:
             raise RunError("nothing is trained yet", where=str(folder), hint=f"train it: lilliput train {folder}")
-        line = _line(recipe, run, reached)
+        lineage = _lineage(recipe, run, reached)
         phases = [entry for entry in recipe.timeline if isinstance(entry, Phase)]
         return Trained(
             folder=folder,
-            published=_published(recipe, reached, line, str(folder)),
+            published=_published(recipe, reached, lineage, str(folder)),
             specials=recipe.tokenizer.specials,
             phase=reached.phase,
             left=tuple(phase.name for phase in phases[phases.index(reached.phase) + 1 :]),
@@ -149,24 +149,24 @@ def _reached(recipe: Recipe, run: RunFolder, tokenizer: Tokenizer) -> _Reached |
     spec, release, found = recipe.model.shape, None, None
     since: list[tuple[int, Growth]] = []
     kept = 0
-    for place, entry in enumerate(recipe.timeline):
+    for index, entry in enumerate(recipe.timeline):
         match entry:
             case Phase():
-                if not run.record(phase_folder(place, entry)).get("done"):
+                if not run.record(phase_folder(index, entry)).get("done"):
                     break
-                found = _Reached(place=place, phase=entry, spec=spec, tokenizer=tokenizer)
+                found = _Reached(index=index, phase=entry, spec=spec, tokenizer=tokenizer)
                 since, kept = [], 0
             case Release():
                 release, kept = entry, len(since)
             case _:
                 spec, tokenizer = entry.shape(spec), entry.retokenize(tokenizer)
-                since.append((place, entry))
+                since.append((index, entry))
     else:
         kept = len(since)
     if found is None:
         return None
     return _Reached(
-        place=found.place,
+        index=found.index,
         phase=found.phase,
         spec=found.spec,
         tokenizer=found.tokenizer,
@@ -175,64 +175,65 @@ def _reached(recipe: Recipe, run: RunFolder, tokenizer: Tokenizer) -> _Reached |
     )
 
 
-def _line(recipe: Recipe, run: RunFolder, reached: _Reached) -> Lineage:
+def _lineage(recipe: Recipe, run: RunFolder, reached: _Reached) -> Lineage:
     """The model and tokenizer after the last trained phase and its growths, in fp32 on the CPU."""
-    part = phase_folder(reached.place, reached.phase)
-    run.refuse_change(part, {"phase": to_plain(reached.phase), "seed": phase_seed(recipe.seed, reached.place)})
+    part = phase_folder(reached.index, reached.phase)
+    run.refuse_change(part, {"phase": to_plain(reached.phase), "seed": phase_seed(recipe.seed, reached.index)})
     check_code_unchanged(run, part, phase_code(recipe, reached.phase))
-    final, made = run.path / part / "final", run.record(part)["outputs"]
+    final, outputs = run.path / part / "final", run.record(part)["outputs"]
     for name in ("weights", "average"):
         file = final / f"{name}.safetensors"
-        if not file.is_file() or sha256(file) != made[name]:
+        if not file.is_file() or sha256(file) != outputs[name]:
             raise RunError(
                 f"{file.name} is not the file that was trained" if file.is_file() else f"{file.name} is missing",
                 where=str(final),
                 hint=f"train it again from its last checkpoint: lilliput train {run.path}",
             )
     model = _read_weights(final / "weights.safetensors", reached.spec, recipe.seed)
-    line = Lineage(model=model, tokenizer=reached.tokenizer, average=load_file(final / "average.safetensors"))
-    for place, growth in reached.growths:
-        line = growth.grow(line, phase_seed(recipe.seed, place))
-    return line
+    lineage = Lineage(model=model, tokenizer=reached.tokenizer, average=load_file(final / "average.safetensors"))
+    for index, growth in reached.growths:
+        lineage = growth.grow(lineage, phase_seed(recipe.seed, index))
+    return lineage
 
 
 def _read_weights(file: Path, spec: ModelSpec, seed: int) -> LanguageModel:
     """A model of a shape with the weights of a file, which is compared with the shape before anything is built."""
     hint = "give the recipe file that the run was trained with"
-    with opened(file, framework="pt") as stored:
+    with open_safetensors(file, framework="pt") as stored:
         weights = {key: stored.get_slice(key) for key in stored.keys()}  # noqa: SIM118 (safe_open is no mapping)
         if spec.layers > min(len(weights), limit("model_layers")):  # before as many layers are built
             many = spec.layers > len(weights)
             what = f"the model has {spec.layers:,} layers, its file {len(weights):,} tensors"
             raise RunError(what, where=str(file), hint=hint if many else raising("model_layers"))
         shapes = {name: list(parameter.shape) for name, parameter in spec.skeleton().named_parameters()}
-        there = {key: weight.get_shape() for key, weight in weights.items()}
-        if odd := [key for key in sorted(shapes.keys() | there.keys()) if shapes.get(key) != there.get(key)]:
-            key = odd[0]
+        stored_shapes = {key: weight.get_shape() for key, weight in weights.items()}
+        keys = sorted(shapes.keys() | stored_shapes.keys())
+        if differing := [key for key in keys if shapes.get(key) != stored_shapes.get(key)]:
+            key = differing[0]
             raise RunError(
-                f"the weights are not those of the model: {key} is {there.get(key)}, not {shapes.get(key)}",
+                f"the weights are not those of the model: {key} is {stored_shapes.get(key)}, not {shapes.get(key)}",
                 where=str(file),
                 hint=hint,
             )
         model = spec.build(seed)
-        copy_weights(model, {key: stored.get_tensor(key) for key in there})
+        copy_weights(model, {key: stored.get_tensor(key) for key in stored_shapes})
     return model.eval()
 
 
-def _published(recipe: Recipe, reached: _Reached, line: Lineage, where: str) -> LoadedModel:
-    release, specials, tokenizer = reached.release, recipe.tokenizer.specials, line.tokenizer
+def _published(recipe: Recipe, reached: _Reached, lineage: Lineage, where: str) -> LoadedModel:
+    release, specials, tokenizer = reached.release, recipe.tokenizer.specials, lineage.tokenizer
     context = release.layout.context if release else reached.phase.length
     generation = release.generation if release else Generation(max_new_tokens=max(1, min(MOST, context // 2)))
     chat_template = CHAT_TEMPLATE if has_chatml(tokenizer) else None
     stops = generation.stop_ids(tokenizer, chat_template, specials.end)
     return LoadedModel(
-        model=line.model.eval(),
+        model=lineage.model.eval(),
         tokenizer=tokenizer,
         context=context,
         layout=None,
         generation=generation,
         chat_template=chat_template,
-        stop_ids=check_ids(tokenizer, stops, line.model.spec.vocab, where=where),
+        stop_ids=check_ids(tokenizer, stops, lineage.model.spec.vocab, where=where),
         end_id=id_of(tokenizer, specials.end, where=where),
         special_tokens=specials.names() | {"eos_token": tokenizer.id_to_token(stops[0]) or specials.end},
     )

@@ -92,7 +92,7 @@ class BPE:
             DataError: the texts hold too few different words for exactly `vocab` ids, or one of them is not text.
         """
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-        tokenizer = Tokenizer(models.BPE(vocab={letter: place for place, letter in enumerate(alphabet)}, merges=[]))
+        tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
         byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
         tokenizer.pre_tokenizer = (
             pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
@@ -198,4 +198,4 @@ def _pieces(text: str, cuts: Cuts) -> Iterator[str]:
     """A text in pieces, which hold the words that it does, but for those that are too long."""
     for start, end, is_long in cuts.pieces(text, LONGEST_WORD):
         for word in (cuts.words_of(text[start:end]) if is_long else None) or (text[start:end],):
-            yield from (word[place : place + LONGEST_WORD] for place in range(0, len(word), LONGEST_WORD))
+            yield from (word[index : index + LONGEST_WORD] for index in range(0, len(word), LONGEST_WORD))

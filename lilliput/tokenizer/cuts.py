@@ -90,29 +90,29 @@ class Cuts:
     def _last(self, text: str, start: int, end: int) -> int | None:
         """The last cut after `start`, up to `end`."""
         for first in (max(start, end - _NEAR), start):
-            for place in reversed(self._places(text, first, end)):
-                if self._is_free(text, place):
-                    return place
+            for cut in reversed(self._places(text, first, end)):
+                if self._is_free(text, cut):
+                    return cut
         return None
 
     def _first(self, text: str, after: int) -> int:
-        """The first cut after a place, or the end of the text."""
+        """The first cut after a position, or the end of the text."""
         for first in range(after, len(text) - 1, _AHEAD):
-            for place in self._places(text, first, min(first + _AHEAD, len(text) - 1)):
-                if self._is_free(text, place):
-                    return place
+            for cut in self._places(text, first, min(first + _AHEAD, len(text) - 1)):
+                if self._is_free(text, cut):
+                    return cut
         return len(text)
 
     def _places(self, text: str, first: int, last: int) -> list[int]:
         """Cuts by the shape alone, after `first` and up to `last`, beside which there is another character."""
-        places = (first + found.start() for found in self.cut.finditer(self.shapes.of(text[first : last + 1])))
-        return [place for place in places if first < place <= last]
+        cuts = (first + found.start() for found in self.cut.finditer(self.shapes.of(text[first : last + 1])))
+        return [cut for cut in cuts if first < cut <= last]
 
-    def _is_free(self, text: str, place: int) -> bool:
-        if self.composes and not (is_inert(text[place - 1]) and is_inert(text[place])):
+    def _is_free(self, text: str, cut: int) -> bool:
+        if self.composes and not (is_inert(text[cut - 1]) and is_inert(text[cut])):
             return False
         # A token may take the blanks beside it along, or ask what stands there, so that cuts keep clear of it.
-        return not any(token in text[max(0, place - len(token)) : place + len(token)] for token in self.taken)
+        return not any(token in text[max(0, cut - len(token)) : cut + len(token)] for token in self.taken)
 
 
 def cuts_of(tokenizer: Tokenizer) -> Cuts | None:
@@ -249,10 +249,10 @@ _BY_KIND, _BY_DIGIT = Shapes(by_digit=False), Shapes(by_digit=True)
 def inert_parts(text: str, most: int) -> Iterator[str]:
     """A text in parts that are composed one by one as they are together, of `most` characters where that can be."""
     start = 0
-    for place in range(1, len(text)):
-        if place - start >= most and is_inert(text[place - 1]) and is_inert(text[place]):
-            yield text[start:place]
-            start = place
+    for cut in range(1, len(text)):
+        if cut - start >= most and is_inert(text[cut - 1]) and is_inert(text[cut]):
+            yield text[start:cut]
+            start = cut
     yield text[start:]
 
 

@@ -90,12 +90,12 @@ class Encoder:
         for text, head in zip(texts, heads, strict=True):
             if len(text) <= self._piece:
                 encoding = next(encodings)
-                ids, count = array(self._code, encoding.ids), _begun(encoding, head)
+                ids, count = array(self._code, encoding.ids), _tokens_within(encoding, head)
             else:
                 ids, encoding = self.encode(text), self._at_once(text[: len(head) + self._piece])
-                count = _begun(encoding, head)
+                count = _tokens_within(encoding, head)
                 if encoding.ids[: count + 1] != ids[: count + 1].tolist():  # else they take up the same characters
-                    count = _begun(self._at_once(text), head)
+                    count = _tokens_within(self._at_once(text), head)
             yield ids, count
 
     def _units(self, texts: Iterable[str], *, is_cut: bool) -> Iterator[_Unit]:
@@ -146,10 +146,10 @@ class Encoder:
         found = []
         for probe in _PROBES:
             whole, bare = (self._tokenizer.encode(probe, add_special_tokens=added).ids for added in (True, False))
-            places = [place for place in range(len(whole)) if whole[place : place + len(bare)] == bare]
-            if not bare or len(places) != 1:
+            starts = [start for start in range(len(whole)) if whole[start : start + len(bare)] == bare]
+            if not bare or len(starts) != 1:
                 return None
-            found.append((whole[: places[0]], whole[places[0] + len(bare) :]))
+            found.append((whole[: starts[0]], whole[starts[0] + len(bare) :]))
         return found[0] if found[0] == found[1] else None
 
 
@@ -167,6 +167,6 @@ def _batches(units: Iterable[_Unit]) -> Iterator[list]:
         yield batch
 
 
-def _begun(encoding, head: str) -> int:
+def _tokens_within(encoding, head: str) -> int:
     """Tokens of a text that begin within its head."""
     return sum(start < len(head) for start, _ in encoding.offsets)

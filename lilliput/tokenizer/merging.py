@@ -49,8 +49,8 @@ class Merger:
         """Append the ids of a word."""
         begins: list[int] = []  # where the ids of each window begin that is settled
         held, found = "", []
-        for place in range(0, len(word), self._window):
-            added = word[place : place + self._window].encode().decode("latin-1").translate(_LETTERS)
+        for offset in range(0, len(word), self._window):
+            added = word[offset : offset + self._window].encode().decode("latin-1").translate(_LETTERS)
             for count, start in self._candidates(found, len(held)):
                 merged = self._merged(held[start:] + added)
                 if merged[0] == found[count]:

@@ -37,7 +37,7 @@ def during_update(step: int, stage: int) -> Iterator[None]:
     """Around what changes weights.
 
     Raises:
-        NoRoom: memory ran out.
+        StepOutOfMemory: memory ran out.
     """
     try:
         yield

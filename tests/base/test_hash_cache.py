@@ -12,7 +12,7 @@ from lilliput.base.errors import DataError
 from lilliput.base.hash_cache import BLOCK, HashCache, digest
 from lilliput.data.batch import Cursor
 from lilliput.data.chat_rows import ChatData, PackedChats, write_chats
-from lilliput.data.conversations import ChatFiles
+from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.data.mixture import Mixture
 from lilliput.data.pieces import PIECES, write_pieces
 from lilliput.data.shards import HELDOUT_TEXTS, Shards
@@ -46,10 +46,10 @@ def folder(tmp_path) -> Path:
     """Two token files of three and a bit, and of half a block."""
     folder, files, draw = tmp_path / "shards", [], np.random.default_rng(0)
     folder.mkdir()
-    for place, size in enumerate((3 * BLOCK + 10, BLOCK // 2)):
+    for index, size in enumerate((3 * BLOCK + 10, BLOCK // 2)):
         ids = draw.integers(1, 300, size=size // 2)
         ids[::50] = 0
-        name = f"train-{place:05}.bin"
+        name = f"train-{index:05}.bin"
         (folder / name).write_bytes(header("uint16", "0" * 64) + in_bytes(ids, "uint16"))
         files.append({"name": name, "side": "train", "tokens": len(ids), "documents": 1})
     (folder / HELDOUT_TEXTS).write_text("{}\n")
@@ -63,10 +63,10 @@ def folder(tmp_path) -> Path:
     return folder
 
 
-def rot(folder: Path, name: str, place: int, known: dict) -> dict:
+def rot(folder: Path, name: str, offset: int, known: dict) -> dict:
     """Flip a bit as a failing disk does, after which the file's times are what they were: so the record is told."""
     data = bytearray((folder / name).read_bytes())
-    data[place] ^= 1
+    data[offset] ^= 1
     (folder / name).write_bytes(data)
     about = (folder / name).stat()
     stamp = [about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino]
@@ -154,15 +154,15 @@ def test_every_number_of_a_file_lies_in_a_block_that_was_compared(folder) -> Non
     """A flip at any place is found by whoever reads the number at that place, whatever was read before."""
     _, known = opened(folder)
     size = (folder / "train-00000.bin").stat().st_size
-    for place in (64, BLOCK - 1, BLOCK, 2 * BLOCK + 7, 3 * BLOCK - 1, 3 * BLOCK, size - 1):
-        bad = rot(folder, "train-00000.bin", place, known)
+    for offset in (64, BLOCK - 1, BLOCK, 2 * BLOCK + 7, 3 * BLOCK - 1, 3 * BLOCK, size - 1):
+        bad = rot(folder, "train-00000.bin", offset, known)
         stream = opened(folder, bad)[0].stream("train")
         for start in (0, BLOCK // 2, BLOCK, 3 * BLOCK // 2):
-            if start // (BLOCK // 2) != place // BLOCK:
+            if start // (BLOCK // 2) != offset // BLOCK:
                 stream.read(start + 100, 50)
         with pytest.raises(DataError, match="has changed since"):
-            stream.read((place - 64) // 2, 1)
-        known = rot(folder, "train-00000.bin", place, bad)
+            stream.read((offset - 64) // 2, 1)
+        known = rot(folder, "train-00000.bin", offset, bad)
 
 
 def test_conversations_are_compared_too(tmp_path) -> None:

@@ -84,8 +84,8 @@ def test_items_have_the_form_of_the_benchmark() -> None:
         assert value_of(expression) == int(item["endings"][item["label"]])
     labels = Counter(item["label"] for item in items)
     assert all(abs(labels[label] - 1000) < 110 for label in range(4)), labels
-    places = Counter(sorted(map(int, item["endings"])).index(int(item["endings"][item["label"]])) for item in items)
-    assert min(places.values()) > 300, f"the right answer must not be told by its rank: {places}"
+    ranks = Counter(sorted(map(int, item["endings"])).index(int(item["endings"][item["label"]])) for item in items)
+    assert min(ranks.values()) > 300, f"the right answer must not be told by its rank: {ranks}"
     assert min(Counter(item["operators"] for item in items).values()) > 500
 
 

@@ -12,7 +12,8 @@ from lilliput.base.files import sha256
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.data.batch import Batch, Cursor
 from lilliput.data.chat_rows import ChatData, PackedChats, pack, shorten, write_chats
-from lilliput.data.conversations import Conversation, Message
+from lilliput.data.conversations import Conversation
+from lilliput.data.messages import Message
 from lilliput.data.shards import SIDES
 from lilliput.data.split import Split
 from lilliput.tokenizer.bpe import BPE, END_ID, tokenizer_hash
@@ -225,9 +226,9 @@ def test_every_pass_has_every_row_once_in_an_order_of_its_own(folder) -> None:
     orders = {}
     for seed in (0, 1):
         batch, _ = ChatData(corpus="talk", seed=seed).open({"talk": rows}).read(Cursor(), 3 * count, LENGTH)
-        places = [stored.index(tokens) for tokens in batch.tokens.tolist()]
+        indices = [stored.index(tokens) for tokens in batch.tokens.tolist()]
         for epoch in range(3):
-            order = places[epoch * count : (epoch + 1) * count]
+            order = indices[epoch * count : (epoch + 1) * count]
             assert sorted(order) == list(range(count))
             orders[seed, epoch] = tuple(order)
     assert len(set(orders.values())) == 6
@@ -240,8 +241,8 @@ def test_a_flipped_byte_in_any_file_is_found(folder) -> None:
     for name in names:
         path = folder / name
         good = path.read_bytes()
-        for place in (0, len(good) // 2, len(good) - 2):
-            path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        for offset in (0, len(good) // 2, len(good) - 2):
+            path.write_bytes(good[:offset] + bytes([good[offset] ^ 1]) + good[offset + 1 :])
             with pytest.raises(DataError) as raised:
                 PackedChats(folder)
             assert name in str(raised.value)

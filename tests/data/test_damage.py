@@ -15,8 +15,8 @@ import pytest
 import tiny_questions
 
 from lilliput.base.errors import LilliputError
-from lilliput.data.conversations import ChatFiles
-from lilliput.data.documents import TextFiles
+from lilliput.data.corpora.chat_files import ChatFiles
+from lilliput.data.corpora.files import TextFiles
 from lilliput.evals.question_files import Folder
 from lilliput.evals.suites import MTLM, OPEN_SLM
 

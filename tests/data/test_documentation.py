@@ -195,8 +195,8 @@ def test_documents_do_not_depend_on_workers_and_keep_the_budget(site: Path) -> N
             site,
             package,
             {
-                f"{package}/part_{place}.py": module(f"{sentence(start + place)} {sentence(-start - place)}")
-                for place in range(40)
+                f"{package}/part_{number}.py": module(f"{sentence(start + number)} {sentence(-start - number)}")
+                for number in range(40)
             },
         )
     names = ("many_a", "many_b", "many_c")
@@ -266,9 +266,9 @@ def test_questions_of_a_distribution(site: Path) -> None:
     install(site, "weather-q", {"weather_q.py": SOURCE + private}, summary="Measure the weather of any place on earth")
     questions = DocumentationQuestions(source=Installed(distributions=("weather-q",), python=False, workers=1))
     known = {item.id: [message.content for message in item.messages] for item in questions.conversations()}
-    assert {place: answer for place, (_, answer) in known.items()} == {
-        f"questions/weather_q/{place}": f"`{answer}"
-        for place, answer in {
+    assert {name: answer for name, (_, answer) in known.items()} == {
+        f"questions/weather_q/{name}": f"`{answer}"
+        for name, answer in {
             "weather-q": "weather-q` measures the weather of any place on earth.",
             "weather_q.mean": "weather_q.mean` returns the weighted mean of the values along one axis.",
             "weather_q.mean/axis": "axis`: The axis along which the mean is taken.",

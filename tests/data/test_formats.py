@@ -18,8 +18,9 @@ import pyarrow.parquet
 import pytest
 
 from lilliput.base.errors import DataError, LilliputError, RecipeError
-from lilliput.data.conversations import ChatFiles
-from lilliput.data.documents import Document, TextFiles
+from lilliput.data.corpora.chat_files import ChatFiles
+from lilliput.data.corpora.files import TextFiles
+from lilliput.data.documents import Document
 from lilliput.data.readers import json_array
 from lilliput.data.readers.paths import files_of
 from lilliput.overrides import replace_sources
@@ -104,8 +105,8 @@ def test_rows_are_the_same_in_every_format_from_wherever_they_are_read(form, suf
         assert [item for item, _ in items] == [Document(row["text"], row["id"], row["id"]) for row in rows]
         shares = [corpus.fraction_read()(mark) for _, mark in items]
         assert shares == sorted(shares) and 0 < shares[0] <= shares[-1] <= 1
-        for place in (0, 1, 17, 38, 39):
-            assert list(corpus.iterate_from(items[place][1])) == items[place + 1 :]
+        for index in (0, 1, 17, 38, 39):
+            assert list(corpus.iterate_from(items[index][1])) == items[index + 1 :]
 
 
 def test_instructions_in_a_csv_are_conversations(tmp_path: Path) -> None:
@@ -219,8 +220,8 @@ def test_damaged_files_end_in_errors_that_name_them(tmp_path: Path) -> None:
         for _ in range(60):
             data, path = bytearray(whole), tmp_path / f"a{form}"
             for _ in range(draw.randint(1, 3)):
-                place = draw.randrange(len(data))
-                data[place : place + draw.randint(0, 9)] = draw.choice(
+                offset = draw.randrange(len(data))
+                data[offset : offset + draw.randint(0, 9)] = draw.choice(
                     [b"", b'"', b"\xff", b"\0", b"[", b"}", b"\n", b","]
                 )
             path.write_bytes(data)
@@ -259,8 +260,8 @@ def test_what_tells_of_rows_is_no_text_and_is_counted(tmp_path: Path) -> None:
     items = list(corpus.iterate_from())
     beside = ["LICENSE", "README.md", "state.json", "dataset_infos.json"]
     assert [item for item, _ in items if isinstance(item, str)] == [f"{name} beside rows" for name in beside]
-    for place, (_, mark) in enumerate(items):
-        assert list(corpus.iterate_from(mark)) == items[place + 1 :]
+    for index, (_, mark) in enumerate(items):
+        assert list(corpus.iterate_from(mark)) == items[index + 1 :]
     named = TextFiles(paths=(str(tmp_path / "set" / "README.md"), f"{tmp_path}/set/*.md"))
     assert [document.text for document in named.documents()] == ["# a card", "# a card", "a text"], "as it is asked for"
     only = folder_of(tmp_path / "only", {"README.md": "# a text", "a.txt": "another"})
@@ -348,8 +349,8 @@ def test_null_texts_are_refused_or_dropped_and_counted(tmp_path: Path) -> None:
         *("null text", "c"),
         *("null text", "d"),
     ]
-    for place, (_, mark) in enumerate(items):
-        assert list(dropping.iterate_from(mark)) == items[place + 1 :]
+    for index, (_, mark) in enumerate(items):
+        assert list(dropping.iterate_from(mark)) == items[index + 1 :]
     with pytest.raises(RecipeError, match="null is 'keep'"):
         TextFiles(paths=("a",), null="keep")  # pyright: ignore[reportArgumentType]
 

@@ -12,11 +12,11 @@ import pytest
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.base.units import Tokens
-from lilliput.data.conversations import ChatFiles
 from lilliput.data.corpora import hub
+from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.data.corpora.concatenated import Concatenated, ConcatenatedChats
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.hub import HubChats, HubText
-from lilliput.data.documents import TextFiles
 
 README = """---
 configs:
@@ -51,7 +51,7 @@ def dataset(tmp_path: Path) -> str:
 
 
 def web(dataset: str, **changes) -> HubText:
-    fields = {"dataset": dataset, "licence": "cc0-1.0", "config": "web", "text": "body", "id": "url"} | changes
+    fields = {"dataset": dataset, "license": "cc0-1.0", "config": "web", "text": "body", "id": "url"} | changes
     return HubText(**fields)
 
 
@@ -64,7 +64,7 @@ def test_rows_of_a_config_come_in_the_order_of_its_files(dataset: str) -> None:
 
 
 def test_rows_without_id_are_numbered_and_null_texts_refused_or_dropped(dataset: str) -> None:
-    corpus = HubText(dataset=dataset, licence="cc0-1.0", config="books", split="test", null="drop")
+    corpus = HubText(dataset=dataset, license="cc0-1.0", config="books", split="test", null="drop")
     found = [(document.id, document.text) for document in corpus.documents()]
     assert found == [(f"{dataset}/books/test:1", "last"), (f"{dataset}/books/test:3", "of all")]
     items = [(item, mark["row"]) for item, mark in corpus.iterate_from() if isinstance(item, str)]
@@ -99,7 +99,7 @@ def test_a_budget_takes_the_first_so_many(dataset: str, budget: dict, count: int
 def test_a_budget_of_nothing_is_refused() -> None:
     for budget in ({"rows": 0}, {"bytes": -1}, {"tokens": Tokens(0)}):
         with pytest.raises(RecipeError, match="nothing is read"):
-            HubText(dataset="a/b", licence="mit", **budget)
+            HubText(dataset="a/b", license="mit", **budget)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_column_of_numbers_is_no_text(dataset: str, tmp_path: Path) -> None:
     (tmp_path / "numbers").mkdir()
     (tmp_path / "numbers/train.jsonl").write_text('{"text": 7}\n')
     with pytest.raises(DataError, match="row 1 is 7, not text"):
-        list(HubText(dataset=str(tmp_path / "numbers"), licence="mit").documents())
+        list(HubText(dataset=str(tmp_path / "numbers"), license="mit").documents())
 
 
 def test_a_text_longer_than_a_document_may_be_is_named(dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,13 +139,13 @@ def test_the_hub_out_of_reach_says_the_way_out() -> None:
     """No test touches the network, so this is what every name on the hub gives."""
     for read in (lambda spec: list(spec.documents()), lambda spec: spec.identity()):
         with pytest.raises(DataError, match=r"(?s)network is switched off.*HF_HUB_OFFLINE.*--source NAME=PATH"):
-            read(HubText(dataset="nobody/nothing", licence="mit"))
-    pinned = HubText(dataset="nobody/nothing", licence="mit", revision=COMMIT)
+            read(HubText(dataset="nobody/nothing", license="mit"))
+    pinned = HubText(dataset="nobody/nothing", license="mit", revision=COMMIT)
     assert pinned.identity() == ["nobody/nothing", COMMIT], "a commit says what it is without a look-up"
     with pytest.raises(DataError, match="--source NAME=PATH"):
         list(pinned.documents())
     with pytest.raises(DataError, match="neither a folder nor a name"):
-        HubText(dataset="not a name/at all", licence="mit").identity()
+        HubText(dataset="not a name/at all", license="mit").identity()
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_what_the_hub_refuses_is_said_in_words(kind: str, says: str, monkeypatch
     monkeypatch.setattr(HfApi, "dataset_info", refuse)
     hub._newest.cache_clear()
     with pytest.raises(DataError, match=says):
-        HubText(dataset="owner/set", licence="mit").identity()
+        HubText(dataset="owner/set", license="mit").identity()
 
 
 class Flaky:
@@ -234,7 +234,7 @@ def test_a_folder_whose_name_is_a_pattern_is_not_taken_for_others(name: str, tmp
         (tmp_path / each).mkdir()
         (tmp_path / each / "train.jsonl").write_text('{"text": "a"}\n')
     with pytest.raises(DataError, match="has a sign that means something else"):
-        list(HubText(dataset=str(tmp_path / name), licence="mit").documents())
+        list(HubText(dataset=str(tmp_path / name), license="mit").documents())
     assert [each.text for each in TextFiles(paths=(str(tmp_path / name),)).documents()] == ["a"], "the hint works"
 
 
@@ -242,7 +242,7 @@ def test_a_row_without_group_or_id_is_a_group_of_its_own(tmp_path: Path) -> None
     rows = [{"text": "a", "id": "", "site": None}, {"text": "b", "id": None, "site": ""}, {"text": "c", "site": "s"}]
     (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
     for corpus in (
-        HubText(dataset=str(tmp_path), licence="mit", group="site"),
+        HubText(dataset=str(tmp_path), license="mit", group="site"),
         TextFiles(paths=(str(tmp_path),), group="site"),
     ):
         documents = list(corpus.documents())
@@ -264,14 +264,14 @@ def talks(tmp_path: Path) -> str:
 
 
 def test_conversations_of_a_dataset_are_those_of_its_rows(talks: str, dataset: str) -> None:
-    here = list(HubChats(dataset=talks, licence="mit", rows=3).conversations())
+    here = list(HubChats(dataset=talks, license="mit", rows=3).conversations())
     local = list(ChatFiles(paths=(f"{talks}.jsonl",)).conversations())
     assert [each.messages for each in here] == [each.messages for each in local][:3]
     assert here[0].id == here[0].group == f"{talks}/train:1"
     with pytest.raises(DataError, match="no column 'turns'"):
-        list(HubChats(dataset=talks, licence="mit", messages="turns").conversations())
+        list(HubChats(dataset=talks, license="mit", messages="turns").conversations())
     with pytest.raises(DataError, match=r"(?s)not a list of messages.*row 1"):
-        list(HubChats(dataset=dataset, licence="mit", config="web", messages="body").conversations())
+        list(HubChats(dataset=dataset, license="mit", config="web", messages="body").conversations())
 
 
 def test_joined_corpora_follow_each_other_under_ids_of_their_own(dataset: str, talks: str) -> None:
@@ -287,14 +287,14 @@ def test_joined_corpora_follow_each_other_under_ids_of_their_own(dataset: str, t
     assert documents[2].group == documents[7].group, "the same text twice lands on one side"
     assert joined.identity() == [web(dataset).identity(), local.identity(), local.identity()]
     chats = ChatFiles(paths=(f"{talks}.jsonl",))
-    both = ConcatenatedChats(sources=(HubChats(dataset=talks, licence="mit"), chats))
+    both = ConcatenatedChats(sources=(HubChats(dataset=talks, license="mit"), chats))
     assert len(list(both.conversations())) == 8 and next(both.conversations()).id == f"0/{talks}/train:1"
     for spec in (joined, both):
         assert from_plain(json.loads(json.dumps(to_plain(spec)))) == spec
 
 
 def test_corpora_that_cannot_be_joined_are_refused(talks: str) -> None:
-    for wrong in ((), (HubChats(dataset=talks, licence="mit"),)):
+    for wrong in ((), (HubChats(dataset=talks, license="mit"),)):
         with pytest.raises(RecipeError, match=r"nothing is joined|HubChats has no documents"):
             Concatenated(sources=wrong)
     with pytest.raises(RecipeError, match="TextFiles has no conversations"):

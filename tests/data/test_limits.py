@@ -15,8 +15,9 @@ import pyarrow.parquet
 import pytest
 
 from lilliput.base.errors import DataError, LilliputError
-from lilliput.data.conversations import ChatFiles
-from lilliput.data.documents import Document, TextFiles
+from lilliput.data.corpora.chat_files import ChatFiles
+from lilliput.data.corpora.files import TextFiles
+from lilliput.data.documents import Document
 from lilliput.data.readers import paths
 from lilliput.data.readers.paths import files_of
 from lilliput.data.readers.rows import read_back

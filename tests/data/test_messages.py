@@ -11,10 +11,10 @@ import pyarrow.parquet
 import pytest
 
 from lilliput.base.errors import DataError
-from lilliput.data.conversations import ChatFiles, Message
+from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.data.corpora.hub import HubChats
 from lilliput.data.message_formats import COLUMNS, row_messages
-from lilliput.data.messages import TELLING, messages_of
+from lilliput.data.messages import TELLING, Message, messages_of
 from lilliput.overrides import replace_sources
 from lilliput.recipes import own_text
 from lilliput.recipes.odinnext_138m import no_robots
@@ -192,11 +192,11 @@ def test_parquet_and_hub_have_nulls_where_a_field_is_not(tmp_path: Path) -> None
     (tmp_path / "set").mkdir()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "set" / "train.parquet")
     expected = [(ASK, Message("assistant", "Hello.", 0)), (SYSTEM, ASK, ANSWER)]
-    for corpus in (ChatFiles(paths=(str(tmp_path),)), HubChats(dataset=str(tmp_path / "set"), licence="mit")):
+    for corpus in (ChatFiles(paths=(str(tmp_path),)), HubChats(dataset=str(tmp_path / "set"), license="mit")):
         assert [each.messages for each in corpus.conversations()] == expected
         assert [each.id for each in corpus.conversations()] == ["a", "b"]
     pyarrow.parquet.write_table(pyarrow.table({"id": ["a"], "chat": ["b"]}), tmp_path / "set" / "train.parquet")
-    for corpus in (ChatFiles(paths=(str(tmp_path),)), HubChats(dataset=str(tmp_path / "set"), licence="mit")):
+    for corpus in (ChatFiles(paths=(str(tmp_path),)), HubChats(dataset=str(tmp_path / "set"), license="mit")):
         with pytest.raises(DataError, match=r"(?s)no column holds messages.*there are: id, chat"):
             list(corpus.conversations())
 

@@ -31,16 +31,16 @@ WEIGHTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Counted:
-    """Documents whose words name the corpus, the document and the place in it, so that every token is known."""
+    """Documents whose words name the corpus, the document and the position in it, so that every token is known."""
 
     name: str
     count: int
 
     def documents(self):
         rng = random.Random(self.name)
-        for place in range(self.count):
+        for index in range(self.count):
             words = " ".join("".join(rng.choices("abcdefgh", k=5)) for _ in range(rng.randint(1, 30)))
-            yield Document(f"{self.name} {place}: {words}", f"{place}", f"{place}")
+            yield Document(f"{self.name} {index}: {words}", f"{index}", f"{index}")
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def in_order(shards: Shards, name: str, number: int) -> np.ndarray:
     """The tokens of a pass, by the definition: its documents one after the other, as the permutation has them."""
     documents = np.split(whole(shards), np.flatnonzero(whole(shards) == 0))[1:]
     order = Permutation(len(documents), f"0\0{name}\0{number}")(np.arange(len(documents)))
-    return np.concatenate([documents[place] for place in order])
+    return np.concatenate([documents[index] for index in order])
 
 
 @pytest.mark.parametrize("overlap", [0, 1, 4])
@@ -204,7 +204,7 @@ def test_long_documents_are_several_pieces(block: int, monkeypatch) -> None:
     monkeypatch.setattr(pieces, "PIECE", 10)
     sizes = [1, 10, 11, 3, 20, 21, 95, 2]
     tokens = np.concatenate([[0, *[7] * (size - 1)] for size in sizes])
-    blocks = [tokens[place : place + block] for place in range(0, len(tokens), block)]
+    blocks = [tokens[start : start + block] for start in range(0, len(tokens), block)]
     begins = np.concatenate(list(pieces.piece_begins(blocks, 0)))
     lengths = np.diff(begins, append=len(tokens))
     assert set(np.flatnonzero(tokens == 0)) <= set(begins)

@@ -23,9 +23,10 @@ from lilliput.base.errors import DataError
 from lilliput.base.files import read_json
 from lilliput.data.corpora.arithmetic import Arithmetic
 from lilliput.data.corpora.concatenated import Concatenated
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Exact, Filtered, Length
 from lilliput.data.corpora.hub import HubText
-from lilliput.data.documents import Document, TextFiles, corpus_hash
+from lilliput.data.documents import Document, corpus_hash
 from lilliput.data.partial_shards import PROGRESS, partial_folders
 from lilliput.data.resumable import is_seekable, iterate_from
 from lilliput.data.shards import Encoded, Shards, write_shards
@@ -80,9 +81,9 @@ def texts(tmp_path_factory) -> Path:
     for name in ("d", "e"):
         (folder / f"{name}.txt").write_text(f"The file {name}.")
     (folder.parent / "hub").mkdir(exist_ok=True)
-    for place in range(3):
-        table = pyarrow.Table.from_pylist(rows[place * 700 : (place + 1) * 700])
-        pyarrow.parquet.write_table(table, folder.parent / "hub" / f"train-{place}.parquet", row_group_size=300)
+    for index in range(3):
+        table = pyarrow.Table.from_pylist(rows[index * 700 : (index + 1) * 700])
+        pyarrow.parquet.write_table(table, folder.parent / "hub" / f"train-{index}.parquet", row_group_size=300)
     return folder
 
 
@@ -114,7 +115,7 @@ CORPORA = {
         source=TextFiles(paths=(str(folder),)), filters=(Length(at_least=10), Exact())
     ),
     "a stream": lambda folder: HubText(
-        dataset=str(folder.parent / "hub"), licence="cc0-1.0", group="group", bytes=450_000
+        dataset=str(folder.parent / "hub"), license="cc0-1.0", group="group", bytes=450_000
     ),
     "joined": lambda folder: Concatenated(
         sources=(TextFiles(paths=(str(folder / "a.jsonl"),)), TextFiles(paths=(str(folder / "c.parquet"),)))
@@ -180,11 +181,11 @@ def test_reading_goes_on_from_every_mark(kind, texts) -> None:
     corpus = CORPORA[kind](texts)
     assert is_seekable(corpus)
     items = list(iterate_from(corpus))
-    for place in {0, 1, *range(299, len(items), 100), len(items) - 1}:
-        mark = json.loads(json.dumps(items[place][1]))
+    for index in {0, 1, *range(299, len(items), 100), len(items) - 1}:
+        mark = json.loads(json.dumps(items[index][1]))
         for version in (mark, mark | {"datasets": "another"}) if kind == "a stream" else (mark,):
             after = list(iterate_from(corpus, version))
-            assert [item for item, _ in after] == [item for item, _ in items[place + 1 :]], place
+            assert [item for item, _ in after] == [item for item, _ in items[index + 1 :]], index
 
 
 def test_what_was_read_is_not_read_again_where_that_can_be_helped(texts, tokenizer, tmp_path) -> None:
@@ -196,7 +197,7 @@ def test_what_was_read_is_not_read_again_where_that_can_be_helped(texts, tokeniz
     (folder / "a.jsonl").write_text("damaged")
     assert write(corpus, tokenizer, tmp_path / "broken") == whole
     dataset = shutil.copytree(texts.parent / "hub", tmp_path / "hub")
-    stream = HubText(dataset=str(dataset), licence="cc0-1.0", group="group")
+    stream = HubText(dataset=str(dataset), license="cc0-1.0", group="group")
     whole = write(stream, tokenizer, tmp_path / "straight")
     interrupted(stream, tokenizer, tmp_path / "broken", 1_500)
     data = bytearray((dataset / "train-0.parquet").read_bytes())

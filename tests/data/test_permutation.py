@@ -17,8 +17,8 @@ def test_every_number_is_there_once(count: int) -> None:
 def test_any_part_is_computed_by_itself() -> None:
     whole, rng = Permutation(9_999, "key")(np.arange(9_999)), np.random.RandomState(0)
     for _ in range(20):
-        places = rng.randint(0, 9_999, size=rng.randint(0, 50))
-        assert np.array_equal(Permutation(9_999, "key")(places), whole[places])
+        positions = rng.randint(0, 9_999, size=rng.randint(0, 50))
+        assert np.array_equal(Permutation(9_999, "key")(positions), whole[positions])
     far = Permutation(2**62, "key")(np.array([0, 2**62 - 1]))
     assert ((far >= 0) & (far < 2**62)).all() and far[0] != far[1]
 
@@ -31,8 +31,8 @@ def test_no_number_prefers_a_place_and_no_neighbors_stay_neighbors() -> None:
     count, keys = 20, 4_000
     orders = np.stack([Permutation(count, f"key {key}")(np.arange(count)) for key in range(keys)])
     expected = keys / count
-    for place in range(count):
-        seen = np.bincount(orders[:, place], minlength=count)
+    for position in range(count):
+        seen = np.bincount(orders[:, position], minlength=count)
         chi = float(((seen - expected) ** 2 / expected).sum())
         assert chi < 60, "of 19 degrees of freedom; 60 is beyond one in 300,000"
     followed = (orders[:, 1:] - orders[:, :-1] == 1).mean()

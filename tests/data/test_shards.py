@@ -38,7 +38,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def corpus() -> Listed:
-    listed = [Document(text, f"d{place}", f"g{place // 3}") for place, text in enumerate(texts(120))]
+    listed = [Document(text, f"d{index}", f"g{index // 3}") for index, text in enumerate(texts(120))]
     listed[5] = Document("", "empty", "g5")
     listed[7] = Document(f"spelled {END} out", "spelled", "g7")
     return Listed(listed=tuple(listed))
@@ -140,8 +140,8 @@ def test_a_flipped_byte_in_any_file_is_found(folder) -> None:
     for name in names:
         path = folder / name
         good = path.read_bytes()
-        for place in (0, len(good) // 2, len(good) - 2):
-            path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        for offset in (0, len(good) // 2, len(good) - 2):
+            path.write_bytes(good[:offset] + bytes([good[offset] ^ 1]) + good[offset + 1 :])
             with pytest.raises(DataError) as raised:
                 Shards(folder)
             assert name in str(raised.value)

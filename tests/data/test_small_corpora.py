@@ -9,9 +9,11 @@ import pytest
 from tiny_commands import lilliput, refused, workshop
 
 from lilliput.base.files import read_json
-from lilliput.data.conversations import Conversation, Message
+from lilliput.data.conversations import Conversation
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Filtered, Length
-from lilliput.data.documents import Document, TextFiles
+from lilliput.data.documents import Document
+from lilliput.data.messages import Message
 from lilliput.data.small_corpora import Extent, WithHeldOutEnds, cut, extent, lowest, sides
 from lilliput.data.split import Split
 from lilliput.tokenizer.bpe import load_tokenizer
@@ -49,10 +51,10 @@ def test_few_are_those_of_which_a_hash_is_expected_to_hold_out_less_than_five():
 @pytest.mark.parametrize("share", [0.02, 0.05, 0.3, 0.9])
 def test_a_text_is_cut_near_the_share_after_a_line_or_a_word(line, share):
     text = prose(20_000, line=line) + "\n\n"
-    place = cut(text, share)
+    boundary = cut(text, share)
     size = share * 20_000
-    assert text[:place].endswith(line) and abs(len(text) - place - size) < size / 2
-    assert text[place:].strip() and text[:place].strip()
+    assert text[:boundary].endswith(line) and abs(len(text) - boundary - size) < size / 2
+    assert text[boundary:].strip() and text[:boundary].strip()
 
 
 def test_no_character_is_cut_apart_and_what_is_short_stays_whole():
@@ -103,7 +105,7 @@ class Talk(Listed):
 
 
 def test_whole_groups_are_held_out_at_least_one_and_never_all():
-    items = [Document("text", str(place), f"g{place % 40}") for place in range(80)]
+    items = [Document("text", str(index), f"g{index % 40}") for index in range(80)]
     for share, count in ((0.001, 1), (0.05, 2), (0.999, 39)):
         for order in (items, items[::-1]):
             found = lowest(Listed(*order), Split(share=share))
@@ -135,7 +137,7 @@ def texts(shop: Path, **files: str) -> None:
 
 
 def rows(*each: str, key: str = "text") -> str:
-    return "".join(json.dumps({"id": f"r{place}", key: row}) + "\n" for place, row in enumerate(each))
+    return "".join(json.dumps({"id": f"r{index}", key: row}) + "\n" for index, row in enumerate(each))
 
 
 def data(shop: Path, *words: str) -> str:

@@ -18,8 +18,8 @@ from lilliput.base.files import hash_of, read_json, with_checksum, write_json
 from lilliput.base.run_folder import RunFolder
 from lilliput.data.batch import Cursor
 from lilliput.data.chat_rows import HELDOUT_CONVERSATIONS, PackedChats, write_chats
-from lilliput.data.conversations import ChatFiles
-from lilliput.data.documents import TextFiles
+from lilliput.data.corpora.chat_files import ChatFiles
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.mixture import Mixture
 from lilliput.data.partial_shards import PROGRESS
 from lilliput.data.pieces import PIECES, write_pieces
@@ -281,7 +281,7 @@ def test_what_stands_in_the_place_of_a_token_file_is_not_written_to(interrupted:
 def test_odd_records_of_what_was_hashed_mean_hash_it_again(files: Any, tmp_path: Path) -> None:
     recipe = tiny.recipe(tmp_path)
     with RunFolder(tmp_path / "run") as run:
-        run.opened()
+        run.on_open()
         write_json(run.path / VERIFIED, {"files": files})
         assert Preparation(run, recipe, Console(quiet=True))._known in ({}, files)
         write_json(run.path / VERIFIED, files)

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from lilliput.data.documents import Document, TextFiles
+from lilliput.data.corpora.files import TextFiles
+from lilliput.data.documents import Document
 from lilliput.data.small_corpora import Ends, WithHeldOutEnds
 from lilliput.data.split import Split
 from lilliput.data.tokenizer_sample import sampled
@@ -26,9 +27,9 @@ class Stream:
 
 @pytest.fixture
 def folder(tmp_path):
-    for place, letter in enumerate("abcd"):
+    for index, letter in enumerate("abcd"):
         for number in range(50):
-            (tmp_path / f"{place}-{number:02}.txt").write_text(letter * 1_000)
+            (tmp_path / f"{index}-{number:02}.txt").write_text(letter * 1_000)
     return tmp_path
 
 

@@ -21,8 +21,8 @@ MOST = 20
 ANIMALS = ("hen", "fox", "owl", "ant", "cow", "bee", "pig", "cat")
 FOODS = ("corn", "eggs", "mice", "crumbs of old bread", "grass", "sugar", "peels", "fish")
 CONVERSATIONS = [
-    (f"What does {'the ' * (place % 3)}{animal} eat?", f"It eats {food}.")
-    for place, (animal, food) in enumerate(zip(ANIMALS, FOODS, strict=True))
+    (f"What does {'the ' * (index % 3)}{animal} eat?", f"It eats {food}.")
+    for index, (animal, food) in enumerate(zip(ANIMALS, FOODS, strict=True))
 ]
 
 
@@ -54,11 +54,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     model = LlamaForCausalLM(config)
     rows = []
-    for place, (question, answer) in enumerate(CONVERSATIONS):
+    for index, (question, answer) in enumerate(CONVERSATIONS):
         endless = answer[:-1] + " and more" * 12
         turns = [
             {"role": "user", "content": question},
-            {"role": "assistant", "content": endless if place % 2 else answer},
+            {"role": "assistant", "content": endless if index % 2 else answer},
         ]
         rows.append(torch.tensor(tokenizer.encode(render(turns)).ids[:56]))
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100)
@@ -110,7 +110,7 @@ class ByHand:
         prompt = self.prompt(question)
         ids = [*prompt, *self.tokenizer.encode(answer, add_special_tokens=False), self.end]
         log_probabilities = self.logits(ids[:-1]).log_softmax(-1)
-        total = sum(log_probabilities[place - 1, ids[place]].item() for place in range(len(prompt), len(ids)))
+        total = sum(log_probabilities[index - 1, ids[index]].item() for index in range(len(prompt), len(ids)))
         return total / (len(ids) - len(prompt)), total
 
 

@@ -93,7 +93,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def scores(folder: Path, data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Score, ...]:
     work = tmp_path_factory.mktemp("work")
-    return harness.evaluate(folder, QUICKSTART, Hub(), made=data, work=work, batch_size=1).scores
+    return harness.evaluate(folder, QUICKSTART, Hub(), item_files=data, work=work, batch_size=1).scores
 
 
 class ByHand:
@@ -159,7 +159,7 @@ def test_one_document_has_no_standard_error_and_empty_ones_are_none(
 ) -> None:
     file = write_lines(tmp_path / "one.jsonl", [{"text": ""}, {"text": DOCUMENTS[0]}, {"text": ""}])
     made = {"heldout_bits_per_byte": file}
-    (score,) = harness.evaluate(folder, QUICKSTART, Hub(), made=made, work=tmp_path).scores
+    (score,) = harness.evaluate(folder, QUICKSTART, Hub(), item_files=made, work=tmp_path).scores
     assert (score.items, score.stderr) == (1, None)
     assert score.value == pytest.approx(bits_per_byte(by_hand, DOCUMENTS[:1]), rel=1e-6)
 
@@ -188,7 +188,7 @@ def test_batches_and_file_order_change_nothing(
         folder,
         QUICKSTART,
         Hub(),
-        made=data | {"heldout_bits_per_byte": backwards},
+        item_files=data | {"heldout_bits_per_byte": backwards},
         work=tmp_path,
         batch_size=4,
         watcher=seen.append,
@@ -258,7 +258,7 @@ scores = []
 for place, folder in enumerate(sys.argv[5:]):
     data = {"heldout_bits_per_byte": Path(sys.argv[2]), "arithmark2_synthetic": Path(sys.argv[3])}
     place = work / str(place)
-    how = {"made": data, "work": place, "batch_size": 1, "trust_remote_code": True}
+    how = {"item_files": data, "work": place, "batch_size": 1, "trust_remote_code": True}
     scores += harness.evaluate(Path(folder), QUICKSTART, Hub(), **how).scores
 print(json.dumps({"outside": outside, "scores": [asdict(score) for score in scores]}))
 """
@@ -317,7 +317,7 @@ def test_what_was_made_must_be_there_and_belong_to_the_suite(
     folder: Path, data: dict[str, Path], tmp_path: Path
 ) -> None:
     def scored(model: Path, made: dict[str, Path], limit: int | None = None) -> None:
-        harness.evaluate(model, QUICKSTART, Hub(), made=made, work=tmp_path, limit=limit)
+        harness.evaluate(model, QUICKSTART, Hub(), item_files=made, work=tmp_path, limit=limit)
 
     with pytest.raises(RecipeError, match="items were made for piqa"):
         scored(folder, data | {"piqa": data["arithmark2_synthetic"]})

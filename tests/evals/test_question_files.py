@@ -15,7 +15,7 @@ from lilliput.base.errors import DataError, RecipeError
 from lilliput.data.corpora.arithmetic import arithmetic_items
 from lilliput.evals.evaluation import Evaluation
 from lilliput.evals.local_files import FILES
-from lilliput.evals.question_files import Folder, Hub, check_items, from_file, items_of
+from lilliput.evals.question_files import Folder, Hub, check_questions, from_file, question_source
 from lilliput.evals.run_suite import evaluate_by_name
 from lilliput.evals.suites import MTLM, OPEN_SLM, SMOKE
 from lilliput.publish.export import Generation, export
@@ -45,15 +45,15 @@ def values(found: Evaluation) -> dict[tuple[str, str], float]:
 
 
 def test_missing_files_are_named_before_anything_is_loaded(questions: Path, tmp_path: Path) -> None:
-    check_items(MTLM, Folder(questions))
+    check_questions(MTLM, Folder(questions))
     (questions / "wsc.validation.jsonl.xz").unlink()
     (questions / "winogrande_xl.validation.jsonl").unlink()
     with pytest.raises(DataError) as caught:
         evaluate_by_name(_no_weights(tmp_path), "mtlm", Folder(questions))
     assert "wsc.validation.jsonl, winogrande_xl.validation.jsonl" in caught.value.what
     assert "--tasks copa,boolq,agieval_aqua_rat" in caught.value.hint and "wsc" not in caught.value.hint
-    check_items(MTLM.only(("copa", "boolq")), Folder(questions))
-    check_items(MTLM, Hub())
+    check_questions(MTLM.only(("copa", "boolq")), Folder(questions))
+    check_questions(MTLM, Hub())
 
 
 @pytest.mark.parametrize("name", ["[x]", "*", "a?b", "a|b", "a'b", '"'])
@@ -75,10 +75,10 @@ def test_unknown_suites_and_tasks_are_refused(tmp_path: Path) -> None:
 
 
 def test_eval_data_must_be_a_folder(questions: Path) -> None:
-    assert items_of(None) == Hub()
-    assert items_of(questions) == Folder(questions)
+    assert question_source(None) == Hub()
+    assert question_source(questions) == Folder(questions)
     with pytest.raises(DataError, match="is no folder"):
-        items_of(questions / "nowhere")
+        question_source(questions / "nowhere")
 
 
 def test_a_hub_out_of_reach_is_an_error_with_a_way_out(model: Path) -> None:
@@ -263,7 +263,7 @@ def _log_likelihood(network: Any, context: list[int], continuation: list[int]) -
     with torch.no_grad():
         logits = network(torch.tensor([(context + continuation)[:-1]])).logits[0]
     rows = logits.double().log_softmax(-1)[-len(continuation) :]
-    return sum(rows[place, token].item() for place, token in enumerate(continuation))
+    return sum(rows[index, token].item() for index, token in enumerate(continuation))
 
 
 def _no_weights(folder: Path) -> Path:

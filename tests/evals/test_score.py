@@ -35,7 +35,7 @@ def test_the_jackknife_of_a_ratio_is_the_spread_over_samples() -> None:
     errors = []
     for _ in range(50):
         pairs = sample()
-        errors.append(jackknife_stderr([ratio(pairs[:place] + pairs[place + 1 :]) for place in range(len(pairs))]))
+        errors.append(jackknife_stderr([ratio(pairs[:index] + pairs[index + 1 :]) for index in range(len(pairs))]))
     assert statistics.mean(errors) == pytest.approx(spread, rel=0.1)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.terminal import Terminal
-from lilliput.data.conversations import ChatFiles
+from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.generate.chat import Chat
 from lilliput.generate.decode import stream
 from lilliput.generate.sampling import Sampling, apply_repetition_penalty, filter_top_k_top_p, sample
@@ -144,7 +144,7 @@ class Talk:
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_an_answer_is_broken_between_words(size):
     text, wrapping = "one two  three, a-very-long-word and\nfour five six", Wrapping(12, 6)
-    pieces = [text[place : place + size] for place in range(0, len(text), size)]
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
     shown = "".join(map(wrapping.add, pieces)) + wrapping.rest()
     assert shown.split() == text.split(), "no word is cut, none is lost"
     first, *lines = shown.split("\n")

@@ -20,9 +20,9 @@ from lilliput.base.units import Steps, Tokens
 from lilliput.data.chat_rows import ChatData
 from lilliput.data.corpora.arithmetic import Arithmetic
 from lilliput.data.corpora.concatenated import Concatenated, ConcatenatedChats
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Filtered, Length
 from lilliput.data.corpora.hub import HubChats, HubText
-from lilliput.data.documents import TextFiles
 from lilliput.data.mixture import Mixture
 from lilliput.data.split import Split
 from lilliput.growth.add_tokens import AddTokens
@@ -97,7 +97,7 @@ def test_mtlm_is_counted_before_and_after_it_is_stacked(recipe, inner, before, a
     timeline = (release("half", layout), Stack(times=2), tiny.pretraining(), release("whole", layout))
     made = plan(recipe(mtlm(12, inner), timeline))
     (growth,) = made["growths"]
-    assert (growth["place"], growth["name"]) == (1, "Stack")
+    assert (growth["index"], growth["name"]) == (1, "Stack")
     assert (growth["before"]["total"], growth["after"]["total"]) == (before, after)
     assert [entry["parameters"]["total"] for entry in made["releases"]] == [before, after]
     assert made["model"]["parameters"]["total"] == before
@@ -262,7 +262,7 @@ def test_the_tables_fit_a_hundred_columns(recipe):
     timeline = (long, release("OdinNext-138M-Instruct", layout), AddTokens(tokens=CHATML), replace(long, name="sft"))
     tariff = Tariff(price_per_hour=2.5, watts=650, price_per_kwh=0.4, currency="EUR")
     costs = {0: cost(19.8, rows=1, activations=2_345_678_901), 3: cost(1.0)}
-    steps = {place: whole(19.8, rows=256, found=32, peak=98_765_432_109) for place in (0, 3)}
+    steps = {index: whole(19.8, rows=256, found=32, peak=98_765_432_109) for index in (0, 3)}
     for text in (
         shown(plan(recipe(ODIN, timeline), costs=costs, tariff=tariff)),
         shown(plan(recipe(ODIN, timeline), costs={3: costs[3]})),
@@ -293,14 +293,14 @@ def test_every_recipe_has_a_plan_that_fits(name):
 
 
 def test_streams_are_sized_by_their_budgets_and_nobody_is_asked(recipe):
-    stream = HubText(dataset="a/b", licence="odc-by", config="c", tokens=Tokens(8e9))
+    stream = HubText(dataset="a/b", license="odc-by", config="c", tokens=Tokens(8e9))
     two = ConcatenatedChats(
         sources=(
-            HubChats(dataset="a/chats", licence="mit", split="test"),
-            HubChats(dataset="b/chats", licence="apache-2.0"),
+            HubChats(dataset="a/chats", license="mit", split="test"),
+            HubChats(dataset="b/chats", license="apache-2.0"),
         )
     )
-    small = HubText(dataset="d/e", licence="odc-by", bytes=400)
+    small = HubText(dataset="d/e", license="odc-by", bytes=400)
     mixed = Mixture(weights={"texts": 3.0, "small": 1.0})
     sft = tiny.pretraining(name="sft", data=ChatData(corpus="chats"))
     timeline = (tiny.pretraining(data=mixed), tiny.pretraining(), sft)
@@ -311,7 +311,7 @@ def test_streams_are_sized_by_their_budgets_and_nobody_is_asked(recipe):
     assert texts == {
         "name": "texts",
         "source": "a/b, c",
-        "licences": ["odc-by"],
+        "licenses": ["odc-by"],
         "tokens_read": 1.75 * each,
         "passes": 1.75 * each / 10e9,
         "text_bytes": 40_000_000_000,
@@ -321,7 +321,7 @@ def test_streams_are_sized_by_their_budgets_and_nobody_is_asked(recipe):
         "unknown": "",
     }
     assert small["passes"] == 0.25 * each / 100
-    assert chats["source"] == "a/chats, test; b/chats" and chats["licences"] == ["mit", "apache-2.0"]
+    assert chats["source"] == "a/chats, test; b/chats" and chats["licenses"] == ["mit", "apache-2.0"]
     assert (chats["tokens_read"], chats["passes"], chats["text_bytes"]) == (each, None, None)
     assert made["totals"]["token_file_bytes"] is None
     text = shown(made)
@@ -355,7 +355,7 @@ def test_local_texts_are_estimated_from_their_beginning(recipe, tmp_path):
     assert estimate(Arithmetic(count=2_000)) == pytest.approx(2_000 * 185, rel=0.1)
     for unknown in (
         TextFiles(paths=("nowhere",)),
-        HubText(dataset="a/b", licence="mit", rows=9),
+        HubText(dataset="a/b", license="mit", rows=9),
         Concatenated(sources=(TEXT,)),
     ):
         assert estimate(unknown) is None

@@ -13,7 +13,7 @@ from train.test_loop import train
 from lilliput.base.units import Steps, Tokens
 from lilliput.data.batch import Cursor
 from lilliput.data.chat_rows import ChatData
-from lilliput.data.documents import TextFiles
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.shards import Shards, write_shards
 from lilliput.data.split import Split
 from lilliput.nn.ffn import SwiGLU

@@ -80,12 +80,12 @@ def test_averages_say_what_they_are_made_of(record):
     assert "### Averages" not in card(record)
 
 
-def test_licences_of_corpora_are_those_of_their_specs(record):
-    assert "Licences, as the recipe states them" not in card(record)
+def test_licenses_of_corpora_are_those_of_their_specs(record):
+    assert "Licenses, as the recipe states them" not in card(record)
     record["recipe"]["corpora"]["docs"]["parts"] = [
-        {"licence": "odc-by"},
-        {"licence": "cc-by-4.0"},
-        {"licence": "odc-by"},
+        {"license": "odc-by"},
+        {"license": "cc-by-4.0"},
+        {"license": "odc-by"},
     ]
     assert "`docs` odc-by, cc-by-4.0." in section(card(record), "Data")
 
@@ -382,7 +382,7 @@ def test_contradictions_are_refused(record):
 
 
 def test_source_breaks_lines_and_says_the_same():
-    value = {"type": "a.b:Spec", "names": [f"name-{place}" for place in range(40)], "one": [1.5], "by": {"x y": None}}
+    value = {"type": "a.b:Spec", "names": [f"name-{index}" for index in range(40)], "one": [1.5], "by": {"x y": None}}
     text = source(value)
     assert max(map(len, text.splitlines())) <= 110 and len(text.splitlines()) > 5
     read = eval(text, {"Spec": dict})

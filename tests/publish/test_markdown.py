@@ -99,7 +99,7 @@ def eventful():
     """A record with something in every part of it; every text that is anybody's begins with `any`."""
     record = record_of(chat=True)
     record["recipe"] |= {"about": "any about", "card_claims": {"any name": "any claim"}, "license": "any license"}
-    record["recipe"]["corpora"]["docs"]["licence"] = "any licence"
+    record["recipe"]["corpora"]["docs"]["license"] = "any license"
     record["release"]["parity"]["case"] = "any case"
     record["command"] |= {"recipe": "any recipe.py", "overrides": ["any override"], "machine": "any machine"}
     record["machine"] |= {"device": "any device", "precision": "any precision"}
@@ -129,7 +129,7 @@ HOSTILE = [" ".join(HARD), *TEXTS[:3], "x" * 300, "\n---\nevil: true\n---\n# a",
 
 def described(text):
     """The card of a record that says a text and a number wherever it says anything of anybody's."""
-    return card(renamed(eventful(), {name: f"{text} {place} chance" for place, name in enumerate(NAMES)}))
+    return card(renamed(eventful(), {name: f"{text} {index} chance" for index, name in enumerate(NAMES)}))
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def plain():
 def test_a_card_is_the_same_whatever_its_record_says(plain, hostile):
     made = described(hostile)
     assert structure(made) == plain
-    assert all(f" {place} chance" in made for place in range(len(NAMES)))
+    assert all(f" {index} chance" in made for index in range(len(NAMES)))
     assert made.encode(), "it can be written"
     front = yaml.safe_load(made.split("\n---\n")[0])
     assert set(front) == {"language", "license", "library_name", "pipeline_tag", "tags", "model-index"}, front

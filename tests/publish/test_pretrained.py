@@ -13,7 +13,7 @@ from tiny_releases import offline
 
 from lilliput.base.errors import DataError, RecipeError, RunError
 from lilliput.base.spec import from_plain, to_plain
-from lilliput.data.conversations import Message
+from lilliput.data.messages import Message
 from lilliput.data.shards import Shards
 from lilliput.generate.decode import stream
 from lilliput.generate.stream_text import detokenize_stream

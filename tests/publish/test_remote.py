@@ -98,13 +98,13 @@ def test_steep_decays_stay_exact():
 def padded(lengths, side):
     """Rows of these lengths in one batch: tokens, mask, and the columns of each row's real tokens."""
     width = max(lengths) + 2
-    tokens, mask, places = torch.zeros(len(lengths), width, dtype=torch.long), torch.zeros(len(lengths), width), []
+    tokens, mask, spans = torch.zeros(len(lengths), width, dtype=torch.long), torch.zeros(len(lengths), width), []
     for row, length in enumerate(lengths):
-        place = slice(width - length, width) if side == "left" else slice(0, length)
-        tokens[row, place] = rows(1, length, seed=row)[0]
-        mask[row, place] = 1
-        places.append(place)
-    return tokens, mask.long(), places
+        span = slice(width - length, width) if side == "left" else slice(0, length)
+        tokens[row, span] = rows(1, length, seed=row)[0]
+        mask[row, span] = 1
+        spans.append(span)
+    return tokens, mask.long(), spans
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -113,11 +113,11 @@ def padded(lengths, side):
 @torch.no_grad()
 def test_a_padded_batch_equals_single_rows(spec, lengths, side):
     remote = remote_of(awake(spec))
-    tokens, mask, places = padded(lengths, side)
+    tokens, mask, spans = padded(lengths, side)
     batch = remote(tokens, attention_mask=mask, use_cache=True)
-    for row, place in enumerate(places):
-        single = remote(tokens[row : row + 1, place], use_cache=True)
-        close(batch.logits[row : row + 1, place], single.logits)
+    for row, span in enumerate(spans):
+        single = remote(tokens[row : row + 1, span], use_cache=True)
+        close(batch.logits[row : row + 1, span], single.logits)
         for ours, alone in zip(batch.past_key_values.memories, single.past_key_values.memories, strict=True):
             close(ours[row : row + 1], alone)
     assert batch.past_key_values.positions.tolist() == list(lengths)
@@ -129,14 +129,14 @@ def test_a_padded_batch_equals_single_rows(spec, lengths, side):
 def test_decoding_goes_on_after_a_padded_prefill(spec, side):
     remote = remote_of(awake(spec))
     lengths = (2, 17, 30)
-    tokens, mask, places = padded(lengths, side)
+    tokens, mask, spans = padded(lengths, side)
     state = remote(tokens, attention_mask=mask, use_cache=True).past_key_values
     following = rows(3, 4, seed=9)
     for step in range(4):
         mask = torch.nn.functional.pad(mask, (0, 1), value=1)
         found = remote(following[:, step : step + 1], attention_mask=mask, past_key_values=state).logits[:, -1]
-        for row, place in enumerate(places):
-            text = torch.cat((tokens[row, place], following[row, : step + 1]))[None]
+        for row, span in enumerate(spans):
+            text = torch.cat((tokens[row, span], following[row, : step + 1]))[None]
             close(found[row : row + 1], remote(text).logits[:, -1])
 
 
@@ -276,10 +276,10 @@ def test_generate_writes_what_the_native_model_writes(penalty):
 def test_generate_pads_beams_and_samples():
     remote = remote_of(awake(STEEP))
     options = {"max_new_tokens": 10, "pad_token_id": 0, "eos_token_id": VOCAB}
-    tokens, mask, places = padded((3, 20), "left")
+    tokens, mask, spans = padded((3, 20), "left")
     batch = remote.generate(tokens, attention_mask=mask, do_sample=False, **options)
-    for row, place in enumerate(places):
-        alone = remote.generate(tokens[row : row + 1, place], do_sample=False, **options)
+    for row, span in enumerate(spans):
+        alone = remote.generate(tokens[row : row + 1, span], do_sample=False, **options)
         assert torch.equal(batch[row, -10:], alone[0, -10:])
     beams = [
         remote.generate(tokens, attention_mask=mask, do_sample=False, num_beams=3, use_cache=use_cache, **options)

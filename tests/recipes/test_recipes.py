@@ -9,10 +9,10 @@ import tiny
 
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.spec import from_plain, to_plain
-from lilliput.data.conversations import ChatFiles
+from lilliput.data.corpora.chat_files import ChatFiles
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Clean, Filtered
 from lilliput.data.corpora.teacher import Teacher
-from lilliput.data.documents import TextFiles
 from lilliput.objectives.routes.diffusion_blocks import DiffusionBlocks
 from lilliput.optim.ema import Ema
 from lilliput.overrides import replace_sources
@@ -109,7 +109,7 @@ def test_missing_parts_are_named_with_their_place():
     recipe = load_recipe("odinnext-138m")
     assert [part.partition(",")[0] for part in unimplemented_parts(recipe)] == [
         "corpora.replies: Teacher",
-        *(f"timeline.accelerated.stages.{place}.objective.route: DiffusionBlocks" for place in range(3)),
+        *(f"timeline.accelerated.stages.{index}.objective.route: DiffusionBlocks" for index in range(3)),
     ]
     with pytest.raises(RecipeError, match="corpora.replies: Teacher.*stages.2.objective.route") as error:
         check_implemented(recipe)
@@ -124,9 +124,9 @@ def test_parts_to_come_refuse_impossible_numbers_and_do_not_pretend():
     prompts = ChatFiles(paths=("none.jsonl",))
     for settings in ({"replies": 0}, {"max_tokens": 0}, {"temperature": -1.0}):
         with pytest.raises(RecipeError):
-            Teacher(model="m", prompts=prompts, licence="l", **settings)
+            Teacher(model="m", prompts=prompts, license="l", **settings)
     with pytest.raises(DataError, match="is not built"):
-        next(iter(Teacher(model="m", prompts=prompts, licence="l").conversations()))
+        next(iter(Teacher(model="m", prompts=prompts, license="l").conversations()))
     with pytest.raises(RecipeError, match="is not built"):
         DiffusionBlocks()(None, None, None, None, None)
 

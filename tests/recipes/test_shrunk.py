@@ -10,7 +10,7 @@ from rich.console import Console
 
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.base.units import Share, Steps
-from lilliput.data.conversations import ChatFiles
+from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.data.corpora.filters import Clean, Filtered
 from lilliput.data.documents import Document
 from lilliput.evals.suites import named
@@ -109,9 +109,9 @@ def walk(name, folder):
     releases = run(small, folder, machine, Console(file=StringIO()))
     assert [release.name for release in releases] == [e.name for e in small.timeline if isinstance(e, Release)]
     assert all((release / "README.md").read_text().startswith("---\n") for release in releases)
-    for place, entry in enumerate(small.timeline):
+    for index, entry in enumerate(small.timeline):
         if isinstance(entry, Phase) and entry.stages[0].objective == entry.stages[-1].objective:
-            lines = read_metrics(folder / "phases" / f"{place:02d}-{entry.name}" / "metrics.jsonl")
+            lines = read_metrics(folder / "phases" / f"{index:02d}-{entry.name}" / "metrics.jsonl")
             losses = [line["cross_entropy"] for line in lines if "cross_entropy" in line]
             assert losses[-1] < losses[0], entry.name
     return releases

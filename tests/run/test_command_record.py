@@ -62,7 +62,7 @@ def test_the_command_on_a_card_makes_the_same_weights_in_another_place(shop, tmp
 @pytest.mark.slow
 def test_every_option_is_on_the_card_and_no_folder_of_this_machine(shop):
     words = shown(shop / "run")
-    said = [" ".join(words[place : place + 2]) for place in range(4, len(words), 2)]
+    said = [" ".join(words[start : start + 2]) for start in range(4, len(words), 2)]
     assert said == [
         "--set tokenizer.vocab=300",
         "--set model.vocab=300",

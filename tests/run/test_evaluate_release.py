@@ -27,10 +27,10 @@ CPU = Machine(device="cpu", threads=1)
 def base_only(folder: Path, suite: str) -> Recipe:
     """Text to a base release that is asked a suite."""
     whole = recipe(folder)
-    place = next(place for place, entry in enumerate(whole.timeline) if isinstance(entry, Release))
-    release = whole.timeline[place]
+    index = next(index for index, entry in enumerate(whole.timeline) if isinstance(entry, Release))
+    release = whole.timeline[index]
     assert isinstance(release, Release)
-    return replace(whole, timeline=(*whole.timeline[:place], replace(release, suite=suite)))
+    return replace(whole, timeline=(*whole.timeline[:index], replace(release, suite=suite)))
 
 
 def test_a_release_is_asked_the_questions_of_its_suite(tmp_path: Path) -> None:

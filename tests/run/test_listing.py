@@ -14,7 +14,7 @@ from lilliput.base.files import PARTIAL, read_json, sha256, write_json
 from lilliput.base.run_folder import RunFolder, differences
 from lilliput.base.spec import to_plain
 from lilliput.base.units import Tokens
-from lilliput.data.documents import TextFiles
+from lilliput.data.corpora.files import TextFiles
 from lilliput.evals.suites import HELDOUT
 from lilliput.more_tokens import with_more_tokens
 from lilliput.report.page import write_report

@@ -17,9 +17,9 @@ from lilliput.base.files import write_json
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.data.corpora.concatenated import Concatenated, at_revision
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Exact, Filtered, Length
 from lilliput.data.corpora.hub import HubText
-from lilliput.data.documents import TextFiles
 from lilliput.data.partial_shards import partial_folders
 from lilliput.data.shard_writer import ShardWriter
 from lilliput.data.split import Split
@@ -175,12 +175,12 @@ def test_cleaning_asks_before_it_takes_what_was_begun(recipe, tmp_path) -> None:
 
 
 def test_streams_stay_at_the_commit_that_they_began_with() -> None:
-    stream = HubText(dataset="a/b", licence="mit")
+    stream = HubText(dataset="a/b", license="mit")
     assert at_revision(stream, ["a/b", COMMIT]) == replace(stream, revision=COMMIT)
     curated = Filtered(source=Concatenated(sources=(TextFiles(paths=("x",)), stream)), filters=())
     at = at_revision(curated, [[], ["a/b", COMMIT]])
     assert at.source.sources == (TextFiles(paths=("x",)), replace(stream, revision=COMMIT))
-    folder = HubText(dataset="/no/longer/there", licence="mit")
+    folder = HubText(dataset="/no/longer/there", license="mit")
     assert at_revision(folder, [["/no/longer/there/train.parquet", 9, 9]]) == folder
     assert at.source.sources[1].identity() == ["a/b", COMMIT], "nobody is asked"
 

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers, trainers
 from tokenizers.models import BPE as Model
 
 from lilliput.base.errors import DataError
-from lilliput.data.conversations import Message
+from lilliput.data.messages import Message
 from lilliput.tokenizer.bpe import BPE, END, LONGEST_WORD, PAD, tokenizer_hash
 from lilliput.tokenizer.chatml import add_chatml, encode_messages
 from lilliput.tokenizer.cuts import cuts_of, is_inert
@@ -181,7 +181,7 @@ def test_half_a_million_of_anything_is_encoded_and_learned_from_at_once(tokenize
 
 @pytest.mark.parametrize("digits", [True, False])
 def test_merges_are_those_of_whole_texts_where_no_word_is_too_long(digits: bool) -> None:
-    texts = ["\n".join(corpus()[place::20]) for place in range(20)]
+    texts = ["\n".join(corpus()[index::20]) for index in range(20)]
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     alone = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
     whole = Tokenizer(Model())
@@ -217,7 +217,7 @@ def test_a_token_shared_with_the_header_of_a_long_message_is_not_charged(tokeniz
         ((ids, mask),) = encode_messages(tokenizer, [Message("assistant", content)])
         text = f"<|im_start|>assistant\n{content}<|im_end|>\n"
         assert ids.tolist() == tokenizer.encode(text, add_special_tokens=False).ids
-        shared = next(place for place, answers in enumerate(mask) if answers)
+        shared = next(index for index, answers in enumerate(mask) if answers)
         silent = tokenizer.decode(ids[:shared].tolist(), skip_special_tokens=False)
         assert silent.startswith("<|im_start|>assistant\n") and len(tokenizer.decode([ids[shared - 1]])) > 1
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from lilliput.base.errors import DataError, MachineError, RecipeError, RunError
 from lilliput.base.units import Share, Steps, Tokens
-from lilliput.data.documents import TextFiles
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.shards import Shards, write_shards
 from lilliput.data.split import Split
 from lilliput.objectives.next_token import NextToken

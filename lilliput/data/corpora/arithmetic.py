@@ -120,9 +120,9 @@ def is_evaluation(expression: Expression) -> bool:
 def _expression(draw: random.Random, operators: int) -> Expression:
     """A random expression with so many operators, redrawn until every division is exact and no result too large."""
     while True:
-        made = _attempt(draw, operators)
-        if made is not None:
-            return made
+        expression = _attempt(draw, operators)
+        if expression is not None:
+            return expression
 
 
 def _attempt(draw: random.Random, operators: int) -> Expression | None:

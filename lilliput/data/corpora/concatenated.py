@@ -16,7 +16,7 @@ from lilliput.data.resumable import FractionRead, Item, Offset, is_seekable, ite
 class Concatenated:
     """Text corpora, the documents of each after those of the one before.
 
-    An id begins with the place of its corpus, "0/" and so on, and so stays unique. Groups stay as they are: what two
+    An id begins with the index of its corpus, "0/" and so on, and so stays unique. Groups stay as they are: what two
     corpora have under one group lands on one side.
     """
 
@@ -39,11 +39,11 @@ class Concatenated:
         return documents_of(self.iterate_from())
 
     def iterate_from(self, after: Offset | None = None) -> Iterator[tuple[Item, Offset]]:
-        """The same, and why filters dropped others, with marks: the place of the source, and its own mark."""
+        """The same, and why filters dropped others, with marks: the index of the source, and its own mark."""
         first, within = after or (0, None)
-        for place, source in enumerate(self.sources[first:], first):
-            for item, mark in iterate_from(source, within if place == first else None):
-                yield item if isinstance(item, str) else replace(item, id=f"{place}/{item.id}"), [place, mark]
+        for index, source in enumerate(self.sources[first:], first):
+            for item, mark in iterate_from(source, within if index == first else None):
+                yield item if isinstance(item, str) else replace(item, id=f"{index}/{item.id}"), [index, mark]
 
     def fraction_read(self) -> FractionRead:
         """Nothing: how the sources compare in size is not known."""
@@ -65,9 +65,9 @@ class ConcatenatedChats:
 
     def conversations(self) -> Iterator[Conversation]:
         """Every conversation of every source."""
-        for place, source in enumerate(self.sources):
+        for index, source in enumerate(self.sources):
             for conversation in source.conversations():
-                yield replace(conversation, id=f"{place}/{conversation.id}")
+                yield replace(conversation, id=f"{index}/{conversation.id}")
 
 
 def _check(sources: tuple[Any, ...], name: str, yields: str) -> None:

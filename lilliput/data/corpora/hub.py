@@ -17,7 +17,8 @@ from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.hub import hub_trouble, is_transient
 from lilliput.base.units import Tokens
 from lilliput.data.conversations import Conversation
-from lilliput.data.documents import Document, Null, TextFiles, check_length, check_null, documents_of, null_text
+from lilliput.data.corpora.files import TextFiles
+from lilliput.data.documents import Document, Null, check_length, check_null, documents_of, null_text
 from lilliput.data.message_formats import COLUMNS, row_messages
 from lilliput.data.readers.rows import shown
 
@@ -34,7 +35,7 @@ class HubText:
 
     dataset: str
     """"owner/name", or a local folder."""
-    licence: str
+    license: str
     """Under which the texts come."""
     config: str | None = None
     """Name of the subset; None where there is only one."""
@@ -63,11 +64,11 @@ class HubText:
 
     def identity(self) -> Any:
         """The commit, or the files of a folder."""
-        return self._place.identity()
+        return self._subset.identity()
 
     def at_revision(self, identity: Any) -> "HubText":
         """The same at the commit of an identity."""
-        return replace(self, revision=self._place.commit_of(identity))
+        return replace(self, revision=self._subset.commit_of(identity))
 
     def documents(self) -> Iterator[Document]:
         """Yield the documents in the order of the files and of their rows.
@@ -87,18 +88,18 @@ class HubText:
         columns = (self.text,) if self.group is None else (self.text, self.group)
         if most is not None and size >= most:
             return
-        for number, row, state in self._place.rows(columns, (self.id,), self.rows, after):
+        for number, row, state in self._subset.rows(columns, (self.id,), self.rows, after):
             text = row[self.text]
             if text is None:
-                reason = null_text(self.null, self.text, f"{self._place}, row {number}")
+                reason = null_text(self.null, self.text, f"{self._subset}, row {number}")
                 yield reason, state | {"bytes": size}
                 continue
             if not isinstance(text, str):
-                self._place.refuse(
+                self._subset.refuse(
                     f"column {self.text!r} of row {number} is {shown(text)}, not text", "name another column"
                 )
-            check_length(f"{self._place}, row {number}", text)
-            name = self._place.id_of(row, self.id, number)
+            check_length(f"{self._subset}, row {number}", text)
+            name = self._subset.id_of(row, self.id, number)
             size += len(text.encode("utf-8", "surrogatepass"))
             group = None if self.group is None else row[self.group]
             yield Document(text, name, name if group in (None, "") else str(group)), state | {"bytes": size}
@@ -124,8 +125,8 @@ class HubText:
         return min(budgets, default=None)
 
     @property
-    def _place(self) -> "_Place":
-        return _Place(self.dataset, self.config, self.split, self.revision)
+    def _subset(self) -> "_Subset":
+        return _Subset(self.dataset, self.config, self.split, self.revision)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +135,7 @@ class HubChats:
 
     dataset: str
     """"owner/name", or a local folder."""
-    licence: str
+    license: str
     """Under which the conversations come."""
     config: str | None = None
     """Name of the subset; None where there is only one."""
@@ -153,11 +154,11 @@ class HubChats:
 
     def identity(self) -> Any:
         """The commit, or the files of a folder."""
-        return self._place.identity()
+        return self._subset.identity()
 
     def at_revision(self, identity: Any) -> "HubChats":
         """The same at the commit of an identity."""
-        return replace(self, revision=self._place.commit_of(identity))
+        return replace(self, revision=self._subset.commit_of(identity))
 
     def conversations(self) -> Iterator[Conversation]:
         """Yield the conversations in the order of the files and of their rows.
@@ -166,16 +167,16 @@ class HubChats:
             DataError: as for `HubText`, or a row holds no such list.
         """
         named = () if self.messages is None else (self.messages,)
-        for number, row, _ in self._place.rows(named, (*COLUMNS, self.id), self.rows):
-            name = self._place.id_of(row, self.id, number)
-            yield Conversation(row_messages(row, self.messages, f"{self._place}, row {number}"), name, name)
+        for number, row, _ in self._subset.rows(named, (*COLUMNS, self.id), self.rows):
+            name = self._subset.id_of(row, self.id, number)
+            yield Conversation(row_messages(row, self.messages, f"{self._subset}, row {number}"), name, name)
 
     @property
-    def _place(self) -> "_Place":
-        return _Place(self.dataset, self.config, self.split, self.revision)
+    def _subset(self) -> "_Subset":
+        return _Subset(self.dataset, self.config, self.split, self.revision)
 
 
-class _Place(NamedTuple):
+class _Subset(NamedTuple):
     """One split of one config of a dataset."""
 
     dataset: str
@@ -194,7 +195,7 @@ class _Place(NamedTuple):
         return TextFiles(paths=(self.dataset,)).identity() if self._is_local else [self.dataset, self._commit()]
 
     def commit_of(self, identity: Any) -> str | None:
-        """The commit in an identity of this place; the files of a folder, which may be away by now, have none."""
+        """The commit in an identity of this subset; the files of a folder, which may be away by now, have none."""
         return identity[1] if identity[:1] == [self.dataset] else self.revision
 
     def rows(
@@ -266,13 +267,13 @@ class _Place(NamedTuple):
         self._find("config", self.config, configs)
         splits: Any = datasets.load_dataset(path, self.config, revision=commit, streaming=True)
         self._find("split", self.split, list(splits))
-        opened = splits[self.split]
-        there = opened.column_names or list(next(iter(opened), {}))
+        dataset = splits[self.split]
+        available = dataset.column_names or list(next(iter(dataset), {}))
         for column in columns:
-            self._find("column", column, there)
-        wanted = [column for column in dict.fromkeys((*columns, *optional)) if column in there]
+            self._find("column", column, available)
+        selected = [column for column in dict.fromkeys((*columns, *optional)) if column in available]
         # Where there is nothing but an id, the error about it names all columns.
-        return opened.select_columns(wanted) if columns or len(wanted) > 1 else opened
+        return dataset.select_columns(selected) if columns or len(selected) > 1 else dataset
 
     def _find(self, kind: str, name: str | None, known: list[str]) -> None:
         if name is not None and name not in known:

@@ -27,7 +27,7 @@ class Teacher:
     """0 takes the likeliest token, the nearest to the mode of the teacher's distribution."""
     max_tokens: int = 1_024
     """Teacher's tokens of a reply; longer ones are dropped."""
-    licence: str
+    license: str
     """Under which the replies may be used."""
     seed: int = 0
 

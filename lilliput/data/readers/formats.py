@@ -49,7 +49,7 @@ def holds_rows(path: Path) -> bool:
 
 
 def tells_of_rows(path: Path) -> bool:
-    """Whether a file of that name, where it lies beside rows, tells of them: their README, licence or description."""
+    """Whether a file of that name, where it lies beside rows, tells of them: their README, license or description."""
     name = path.name.lower()
     stem, suffix = (name, "") if "." not in name else (path.stem.lower(), path.suffix.lower())
     return name in _ABOUT_JSON or (stem in _ABOUT_NAMES and suffix in _ABOUT_SUFFIXES)

@@ -11,7 +11,7 @@ from typing import Any
 
 from lilliput.base.errors import DataError, LilliputError
 from lilliput.base.limits import limit, raising
-from lilliput.data.readers.lines import damaged, not_text, opened, unpacking
+from lilliput.data.readers.lines import damaged, not_text, open_decompressed, unpacking
 from lilliput.data.readers.rows import OBJECTS, Record, an_object, line_rows
 
 _PIECE = 1 << 20
@@ -38,7 +38,7 @@ def _first_line(path: Path) -> bytes:
     """The first line that is not blank; of an array its beginning, for it may be a file of one line."""
     start, most = b"", limit("line_bytes")
     try:
-        with opened(path) as (file, _):
+        with open_decompressed(path) as (file, _):
             while not (start := start.removeprefix(codecs.BOM_UTF8).lstrip()) and (piece := file.readline(_PIECE)):
                 start = piece
             return start + file.readline(most) if start.startswith(b"{") and not start.endswith(b"\n") else start
@@ -71,7 +71,7 @@ def _one_object(path: Path) -> DataError:
 def _elements(path: Path, after: int) -> Iterator[Record]:
     number = 0
     try:
-        with opened(path) as (file, raw):
+        with open_decompressed(path) as (file, raw):
             size, rest = path.stat().st_size or 1, _Rest(file, path)
             sign = rest.take()
             assert sign == "["

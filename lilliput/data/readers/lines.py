@@ -32,7 +32,7 @@ def lines(path: Path, room: int = 1, unit: str = "record") -> Iterator[tuple[int
     """
     number, most = 0, room * limit("line_bytes")
     try:
-        with opened(path) as (file, raw):
+        with open_decompressed(path) as (file, raw):
             size = path.stat().st_size or 1
             while line := file.readline(most + 1):
                 number += 1
@@ -49,7 +49,7 @@ def lines(path: Path, room: int = 1, unit: str = "record") -> Iterator[tuple[int
         raise damaged(f"{path}, {unit} {number + 1}", error) from error
 
 
-def whole(path: Path) -> str:
+def read_text(path: Path) -> str:
     """The text of a file, without a byte order mark.
 
     Raises:
@@ -57,7 +57,7 @@ def whole(path: Path) -> str:
     """
     most, data = limit("document_bytes"), bytearray()
     try:
-        with opened(path) as (file, _):
+        with open_decompressed(path) as (file, _):
             while len(data) <= most and (piece := file.read(_PIECE)):
                 data += piece
     except Exception as error:
@@ -69,9 +69,9 @@ def whole(path: Path) -> str:
             where=str(path),
             hint=f'write a document a line, {{"text": "..."}}, into a .jsonl file; {raising("document_bytes")}',
         )
-    if (place := data.find(0)) >= 0:
-        number = data.count(b"\n", 0, place) + 1
-        raise not_text(data, place, path, f"line {number}")
+    if (offset := data.find(0)) >= 0:
+        number = data.count(b"\n", 0, offset) + 1
+        raise not_text(data, offset, path, f"line {number}")
     try:
         return data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -100,12 +100,12 @@ def damaged(where: str, error: Exception) -> DataError:
     )
 
 
-def not_text(data: bytes | bytearray, place: int, path: Path, unit: str) -> DataError:
+def not_text(data: bytes | bytearray, offset: int, path: Path, unit: str) -> DataError:
     """The error of a byte that is no UTF-8, or zero, as no text has it.
 
     Args:
         data: the line, or what of the file the byte is in.
-        place: of the byte.
+        offset: of the byte.
         path: the file.
         unit: where in the file `data` begins, in words.
     """
@@ -113,12 +113,13 @@ def not_text(data: bytes | bytearray, place: int, path: Path, unit: str) -> Data
         hint = f"it is UTF-16: {_conversion(path, 'UTF-16')}"
     elif 0 in data[:2]:
         hint = f"where it is UTF-16: {_conversion(path, 'UTF-16LE' if data[0] else 'UTF-16BE')}"
-    elif data[place]:
+    elif data[offset]:
         hint = f"where it is Latin-1: {_conversion(path, 'ISO-8859-1')}; `iconv -l` lists other encodings"
     else:
         hint = "leave the file out: it is no text, or damaged"
+    byte = bytes(data[offset : offset + 1])
     return DataError(
-        f"byte {bytes(data[place : place + 1])!r} at place {place} is {'not UTF-8' if data[place] else 'in no text'}",
+        f"byte {byte!r} at place {offset} is {'not UTF-8' if data[offset] else 'in no text'}",
         where=f"{path}, {unit}",
         hint=hint,
     )
@@ -138,7 +139,7 @@ def unpacking(path: Path) -> tuple[str, Path]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[Any, io.BufferedReader]]:
+def open_decompressed(path: Path) -> Iterator[tuple[Any, io.BufferedReader]]:
     """A file without the compression that its suffix tells of, and as it is."""
     with open(path, "rb") as raw:
         match compression_of(path):

@@ -42,12 +42,12 @@ def table_rows(path: Path, columns: Collection[str], after: int) -> Iterator[Rec
                 if names.count(name) > 1:
                     raise DataError(f"there are several columns {name!r}", where=str(path), hint="rename all but one")
             total = sum(group.rows for group in groups)
-            for place, group in enumerate(groups):
+            for index, group in enumerate(groups):
                 if number + group.rows <= after:
                     number += group.rows
                     continue
                 size = _rows_at_once(raw, group, wanted, f"{path}, record {number + 1} and on")
-                for batch in file.iter_batches(batch_size=size, row_groups=[place], columns=wanted):
+                for batch in file.iter_batches(batch_size=size, row_groups=[index], columns=wanted):
                     for row in batch.to_pylist() if batch.nbytes <= most else _one_by_one(batch, path, number + 1):
                         number += 1
                         if number > after:
@@ -126,9 +126,9 @@ class _Page(NamedTuple):
 
 
 def _pages(raw: BufferedReader, chunk: _Chunk) -> Iterator[_Page]:
-    place, end = chunk.start, chunk.start + chunk.length
-    while place < end:
-        raw.seek(place)
+    offset, end = chunk.start, chunk.start + chunk.length
+    while offset < end:
+        raw.seek(offset)
         header = Reader(raw.peek(1))
         try:
             about = header.struct()
@@ -139,16 +139,16 @@ def _pages(raw: BufferedReader, chunk: _Chunk) -> Iterator[_Page]:
             raise ValueError("a page of less than no bytes")
         encoding = about.get(5, {}).get(2), about.get(8, {}).get(4)
         yield _Page(about[2], about[3], about[1] == _DICTIONARY or _PREFIXES in encoding)
-        place += header.place + about[3]
+        offset += header.offset + about[3]
 
 
 def _one_by_one(batch: Any, path: Path, first: int) -> Iterator[dict[str, Any]]:
     """The rows of a batch, none of them longer than a line may be."""
     most = limit("line_bytes")
-    for place in range(batch.num_rows):
-        row = batch.slice(place, 1)
+    for index in range(batch.num_rows):
+        row = batch.slice(index, 1)
         if row.nbytes > most:
-            raise _too_long(f"the row is longer than {most:,} bytes", f"{path}, record {first + place}")
+            raise _too_long(f"the row is longer than {most:,} bytes", f"{path}, record {first + index}")
         yield row.to_pylist()[0]
 
 

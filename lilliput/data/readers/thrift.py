@@ -15,11 +15,11 @@ class Reader:
 
     Args:
         data: the bytes.
-        place: where to begin.
+        offset: where to begin.
     """
 
-    def __init__(self, data: bytes, place: int = 0):
-        self.data, self.place = data, place
+    def __init__(self, data: bytes, offset: int = 0):
+        self.data, self.offset = data, offset
 
     def struct(self, depth: int = 0) -> dict[int, Any]:
         """The values of the next struct by the numbers of their fields; structs are dicts, lists and sets are lists.
@@ -58,14 +58,14 @@ class Reader:
         raise ValueError(f"a value of kind {kind}")
 
     def _byte(self) -> int:
-        self.place += 1
-        return self.data[self.place - 1]
+        self.offset += 1
+        return self.data[self.offset - 1]
 
     def _bytes(self, count: int) -> bytes:
-        self.place += count
-        if self.place > len(self.data):
+        self.offset += count
+        if self.offset > len(self.data):
             raise IndexError("the bytes end in a value")
-        return self.data[self.place - count : self.place]
+        return self.data[self.offset - count : self.offset]
 
     def _varint(self) -> int:
         number = shift = 0

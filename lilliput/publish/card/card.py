@@ -11,6 +11,7 @@ import jinja2
 
 from lilliput.base.spec import to_plain
 from lilliput.base.text_units import size
+from lilliput.data.documents import licenses
 from lilliput.data.validation import in_words, lost
 from lilliput.model import ModelSpec
 from lilliput.publish.card.markdown import NOTHING, cell, code, fenced, literal, prose, source
@@ -263,9 +264,7 @@ def _data(run: Part, names: list[str]) -> dict[str, Any]:
             (name, _reasons(dropped)) for name in names if (dropped := run["corpora"][name].plain.get("dropped"))
         ],
         "lost": _lost(run, names),
-        "licences": [
-            (name, ", ".join(licences)) for name in names if (licences := _licences(recipe["corpora"][name].plain))
-        ],
+        "licenses": [(name, ", ".join(found)) for name in names if (found := licenses(recipe["corpora"][name].plain))],
         "share": f"{100 * split['share']:.3g}%",
         "salt": split["salt"],
         "tokenizer": recipe["tokenizer"].kind,
@@ -289,13 +288,6 @@ def _lost(run: Part, names: list[str]) -> list[tuple[str, str, str]]:
         (name, shown, lost(run["corpora"][name]["sides"][key].plain)) for name in names for key, shown in SIDES.items()
     ]
     return [(name, shown, in_words(found)) for name, shown, found in counts if found]
-
-
-def _licences(corpus: Any) -> list[str]:
-    """What the spec of a corpus, or the specs within it, say of their licence; each once."""
-    parts = corpus.values() if isinstance(corpus, dict) else corpus if isinstance(corpus, list) else ()
-    own = [corpus["licence"]] if isinstance(corpus, dict) and isinstance(corpus.get("licence"), str) else []
-    return list(dict.fromkeys(own + [licence for part in parts for licence in _licences(part)]))
 
 
 def _machine(run: Part) -> dict[str, str]:

@@ -61,7 +61,7 @@ def _part(value: Any, path: str) -> Any:
     if isinstance(value, dict):
         return Part(value, path)
     if isinstance(value, list | tuple):
-        return [_part(item, f"{path}.{place}") for place, item in enumerate(value)]
+        return [_part(item, f"{path}.{index}") for index, item in enumerate(value)]
     return value
 
 
@@ -75,7 +75,7 @@ class Timeline:
     def __init__(self, run: Part):
         self._run, self._recipe, self._release = run, run["recipe"], run["release"]
         name, entries = self._release["name"], self._recipe["timeline"]
-        ends = [place for place, entry in enumerate(entries) if entry.kind == "Release" and entry["name"] == name]
+        ends = [index for index, entry in enumerate(entries) if entry.kind == "Release" and entry["name"] == name]
         if not ends:
             raise refusal(f"recipe.timeline has no release {name!r}")
         self._entries = [entry for entry in entries[: ends[0]] if entry.kind != "Release"]

@@ -54,5 +54,5 @@ def _shown(paths: Sequence[str]) -> dict[str, str]:
 
 def _end(words: list[str], count: int) -> str:
     """The last words of a path, and all of a pattern: it stands for what lies below one folder."""
-    pattern = next((place for place, word in enumerate(words) if glob.has_magic(word)), len(words))
+    pattern = next((index for index, word in enumerate(words) if glob.has_magic(word)), len(words))
     return "/".join(words[min(pattern, max(0, len(words) - count)) :])

@@ -112,8 +112,8 @@ def _arguments(node: ast.Module | Definition) -> str | None:
     if isinstance(node, ast.Module) or _kind(node) == "attribute":
         return None
     if isinstance(node, ast.ClassDef):
-        made = [child for child in node.body if isinstance(child, ast.FunctionDef) and child.name == "__init__"]
-        return _arguments(made[0]) if made else None
+        constructors = [child for child in node.body if isinstance(child, ast.FunctionDef) and child.name == "__init__"]
+        return _arguments(constructors[0]) if constructors else None
     arguments = node.args
     for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg):
         if argument is not None:

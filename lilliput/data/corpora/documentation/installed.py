@@ -93,7 +93,7 @@ class Installed:
         """
         extraction = self.extraction()
         entries, groups = extraction.entries, extraction.groups
-        parts = (Document(entry.docstring, str(place), entry.package) for place, entry in enumerate(entries))
+        parts = (Document(entry.docstring, str(index), entry.package) for index, entry in enumerate(entries))
         kept = ((entries[int(part.id)], part.text) for part in FilterChain(FILTERS).run(parts))
         empty = True
         for (package, path), texts in groupby(kept, key=lambda item: (item[0].package, item[0].path)):

@@ -46,19 +46,19 @@ def _without_directives(text: str) -> str:
     """Drop `.. name::` blocks, comments, targets and citations; prose ones become "Note: ..." at their indentation."""
     if ".. " not in text:
         return text
-    lines, kept, place = text.split("\n"), [], 0
-    while place < len(lines):
-        line = lines[place]
-        place += 1
+    lines, kept, index = text.split("\n"), [], 0
+    while index < len(lines):
+        line = lines[index]
+        index += 1
         match = _DIRECTIVE.match(line)
         if not match:
             kept.append(line)
             continue
         indent, name, rest = len(match[1]), (match[2] or "").lower(), match[3].strip()
         block = []
-        while place < len(lines) and (not lines[place].strip() or _indent(lines[place]) > indent):
-            block.append(lines[place])
-            place += 1
+        while index < len(lines) and (not lines[index].strip() or _indent(lines[index]) > indent):
+            block.append(lines[index])
+            index += 1
         if name in NOTES:
             kept.extend(_note(name, rest, block, indent))
         kept.append("")

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lilliput.base.errors import DataError, RecipeError
-from lilliput.data.conversations import Conversation, Message
+from lilliput.data.conversations import Conversation
 from lilliput.data.corpora.documentation.answers import about, parameters, summary
 from lilliput.data.corpora.documentation.docstrings import Entry
 from lilliput.data.corpora.documentation.installed import Installed
+from lilliput.data.messages import Message
 
 REPEATS = 2
 """Questions that may share one answer, all in one group: an answer never lands on both sides of the split."""
@@ -93,13 +94,13 @@ class DocumentationQuestions:
         for entry in self.source.extraction().entries:
             if not _is_public(entry):
                 continue
-            place, group, name = f"questions/{entry.package}/{entry.name}", groups[entry.package], entry.name
+            key, group, name = f"questions/{entry.package}/{entry.name}", groups[entry.package], entry.name
             if answer := summary(entry.docstring):
                 title = entry.title if len(entry.title) <= WIDEST else name
-                yield _ask(place, group, _PHRASINGS[entry.kind], name, answer, name=name, title=title)
-            known = sorted(parameters(entry.docstring), key=lambda item: _hash(f"{place}/{item[0]}"))
+                yield _ask(key, group, _PHRASINGS[entry.kind], name, answer, name=name, title=title)
+            known = sorted(parameters(entry.docstring), key=lambda item: _hash(f"{key}/{item[0]}"))
             for parameter, answer in known[:1]:
-                yield _ask(f"{place}/{parameter}", group, _PARAMETER, parameter, answer, name=name, parameter=parameter)
+                yield _ask(f"{key}/{parameter}", group, _PARAMETER, parameter, answer, name=name, parameter=parameter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +110,10 @@ class _Candidate:
     """Without its subject, so that equal answers about different things are seen to be equal."""
 
 
-def _ask(place: str, group: str, phrasings: tuple[str, ...], subject: str, answer: str, **names: str) -> _Candidate:
-    question = phrasings[_hash(place)[-1] % len(phrasings)].format(**names)
+def _ask(key: str, group: str, phrasings: tuple[str, ...], subject: str, answer: str, **names: str) -> _Candidate:
+    question = phrasings[_hash(key)[-1] % len(phrasings)].format(**names)
     messages = (Message("user", question), Message("assistant", about(subject, answer)))
-    return _Candidate(Conversation(messages, place, group), answer)
+    return _Candidate(Conversation(messages, key, group), answer)
 
 
 def _is_public(entry: Entry) -> bool:

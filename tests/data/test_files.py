@@ -1,22 +1,15 @@
-"""Local files, the split, conversations and curation: real files, every error path."""
+"""Local files of texts: real files, every compression, every error path."""
 
 import gzip
-import hashlib
 import json
 import lzma
-import random
-import unicodedata
 from pathlib import Path
-from time import monotonic
 
 import pytest
 
-from lilliput.base.errors import DataError, RecipeError
-from lilliput.base.spec import from_plain, to_plain
-from lilliput.data.conversations import ChatFiles, Message
-from lilliput.data.corpora.filters import Clean, Exact, FilterChain, Filtered, Length, MostlyText, SeenParagraphs
-from lilliput.data.documents import Document, TextFiles, TextHash, corpus_hash
-from lilliput.data.split import Split
+from lilliput.base.errors import DataError
+from lilliput.data.corpora.files import TextFiles
+from lilliput.data.documents import Document
 
 ROWS = [
     {"text": f"Text number {number}, été.", "id": f"row-{number}", "source": "ab"[number % 2]} for number in range(5)
@@ -143,124 +136,6 @@ def test_rows_are_streamed(tmp_path: Path) -> None:
     assert next(documents).id == "row-0", "the first row comes before the damage at the end is met"
     with pytest.raises(DataError):
         list(documents)
-
-
-def test_corpus_hash_depends_on_ids_texts_order_and_their_borders() -> None:
-    one, two = Document("ab", "1", "g"), Document("c", "2", "g")
-    base = corpus_hash([one, two])
-    assert base == corpus_hash(iter([one, two])) == corpus_hash([Document("ab", "1", "other"), two])
-    others = ([two, one], [one], [Document("a", "1", "g"), two], [Document("b", "1a", "g"), two], [one, two, two])
-    assert len({base, *map(corpus_hash, others)}) == 6
-    parts = b"".join(len(part).to_bytes(8, "little") + part for part in (b"1", b"ab"))
-    assert corpus_hash([one]) == hashlib.sha256(hashlib.sha256().digest() + parts).hexdigest()
-    texts = TextHash(corpus_hash([one]))
-    texts.add(two.id, two.text)
-    assert texts.hex() == base, "it goes on from what was hashed before"
-
-
-def test_split_holds_out_its_share_by_group_and_salt() -> None:
-    groups = [f"group-{number}" for number in range(5000)]
-    heldout = [group for group in groups if Split(share=0.1).is_heldout(group)]
-    assert 420 < len(heldout) < 580
-    assert set(heldout) <= {group for group in groups if Split(share=0.2).is_heldout(group)}
-    assert set(heldout) != {group for group in groups if Split(share=0.1, salt="x").is_heldout(group)}
-    assert not any(map(Split(share=0.0).is_heldout, groups)) and all(map(Split(share=1.0).is_heldout, groups))
-    assert heldout[:3] == ["group-2", "group-17", "group-24"], "a fixed hash: the same on every machine"
-    with pytest.raises(RecipeError, match="share"):
-        Split(share=1.5)
-
-
-def test_chat_files(tmp_path: Path) -> None:
-    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
-    rows = [{"messages": turns, "id": "x"}, {"messages": turns[:1]}]
-    path = write(tmp_path / "c.jsonl.xz", lzma.compress("\n".join(map(json.dumps, rows)).encode()))
-    one, two = ChatFiles(paths=(path,)).conversations()
-    assert one.messages == (Message("user", "Hi"), Message("assistant", "Hello.")) and one.id == one.group == "x"
-    assert two.id == "c.jsonl.xz:2" and len(two.messages) == 1
-
-
-@pytest.mark.parametrize(
-    ("name", "row", "message"),
-    [
-        ("c.jsonl", {"turns": []}, r"(?s)no column holds messages.*there are: turns"),
-        ("c.jsonl", {"messages": []}, "not a list of messages"),
-        ("c.jsonl", {"messages": "Hi"}, "not a list of messages"),
-        ("c.jsonl", {"messages": [{"role": "user"}]}, "without role or content"),
-        ("c.jsonl", {"messages": [{"role": "", "content": "x"}]}, "without role or content"),
-        ("c.jsonl", {"messages": ["Hi"]}, "without role or content"),
-        ("c.txt", {"messages": []}, r"a \.txt file holds no conversations"),
-    ],
-)
-def test_bad_conversations_are_errors(tmp_path: Path, name: str, row: dict, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        list(ChatFiles(paths=(write(tmp_path / name, json.dumps(row).encode()),)).conversations())
-
-
-def curated(texts: list[str], *filters) -> tuple[list[str], dict[str, int]]:
-    curation = FilterChain(filters)
-    documents = [Document(text, str(place), str(place)) for place, text in enumerate(texts)]
-    first = [document.text for document in curation.run(documents)]
-    counts = dict(curation.counts)
-    assert [document.text for document in curation.run(documents)] == first, "a run remembers nothing of the last one"
-    assert dict(curation.counts) == counts
-    return first, counts
-
-
-def test_clean() -> None:
-    texts = ["e\u0301 \r\nb\x00\x1b\t x  \n\n\n\n\n\ny\ud800\ufeff\n", " \n\x01 ", "\n  indented\n"]
-    kept, counts = curated(texts, Clean())
-    assert kept == ["é\nb\t x\n\n\ny", "  indented"]
-    assert counts == {"kept": 2, "clean: empty": 1}
-
-
-def test_clean_takes_no_longer_for_what_never_changes() -> None:
-    """Of either, a million signs once took an hour: each was compared with all before it."""
-    began = monotonic()
-    marks = "a" + "\u0301\u0323" * 100_000
-    kept, _ = curated([" " * 200_000 + "x", marks, "\n \n" * 60_000 + "x"], Clean())
-    assert monotonic() - began < 5
-    composed = "\u1ea1" + "\u0323" * 99_999 + "\u0301" * 100_000
-    assert [len(text) for text in kept[:2]] == [200_001, 200_000] and (kept[1] == composed) is True
-    draw = random.Random(0)
-    for length in (64, 65, 66, 200):
-        text = "é" + "".join(draw.choices("\u0301\u0323\u0316\u0345\u3099\u05b0—🙂", k=length)) + "é"
-        assert curated([text], Clean())[0] == [unicodedata.normalize("NFC", text)]
-
-
-def test_length_and_mostly_text() -> None:
-    kept, counts = curated(
-        ["abc", "abcdef", "abcdefghi", "1234ab"], Length(at_least=4, at_most=8), MostlyText(letters=0.5)
-    )
-    assert kept == ["abcdef"]
-    assert counts == {"kept": 1, "length: too short": 1, "length: too long": 1, "mostly text: too few letters": 1}
-
-
-def test_exact_ignores_case_and_white_space() -> None:
-    kept, counts = curated(["One two", "one\n  TWO", "one three", "One two"], Exact())
-    assert kept == ["One two", "one three"] and counts == {"kept": 2, "exact: duplicate": 2}
-
-
-def test_seen_paragraphs_are_removed_and_mostly_seen_documents_dropped() -> None:
-    long = ["The quick brown fox jumps over the lazy dog near the river " + name * 9 for name in "abcd"]
-    texts = [
-        f"{long[0]}\n\nshort\n\n{long[1]}",
-        f"{long[2]} and much that nobody ever wrote before\n\nshort\n\n{long[0].upper()}",
-        f"{long[0]}\n\n{long[1]}\n\n{long[3]}",
-        long[3],
-    ]
-    kept, counts = curated(texts, SeenParagraphs(share=0.5, at_least=60))
-    assert kept[0] == texts[0]
-    assert kept[1] == f"{long[2]} and much that nobody ever wrote before\n\nshort"
-    assert kept[2:] == [long[3]], "the dropped third document did not count as having been there"
-    assert counts == {"kept": 3, "seen paragraphs: mostly seen": 1}
-
-
-def test_curated_files_are_a_spec(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", LINES * 2)
-    corpus = Filtered(source=TextFiles(paths=(path,)), filters=(Clean(), MostlyText(), Exact(), SeenParagraphs()))
-    assert len(list(corpus.documents())) == 5
-    again = from_plain(json.loads(json.dumps(to_plain(corpus))))
-    assert again == corpus and corpus_hash(again.documents()) == corpus_hash(corpus.documents())
 
 
 def test_a_linked_folder_is_read_and_one_that_leads_back_refused(tmp_path):
