@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from foreign_objective import Halves
 from rich.console import Console
 from train.test_loop import same, shards, train  # noqa: F401, shards is a fixture
 from train.test_spike_detection import PHASE, ROWS, Spoilt
@@ -29,15 +30,18 @@ from lilliput.optim.normuon import VARIANTS, NorMuon
 from lilliput.optim.optimizer import set_multiplier, state_tensors
 from lilliput.plan.synthetic_data import RandomRows
 from lilliput.run.pipeline import run
+from lilliput.train.checkpoint import newest
 from lilliput.train.compile import compiled
 from lilliput.train.cuda_graphs import CapturedOptimizerStep, optimizer_step_of
 from lilliput.train.forward_backward import StepInputs, forward_backward_of
 from lilliput.train.machine import Machine
 from lilliput.train.memory import give_back
 from lilliput.train.micro_batches import read_rows
+from lilliput.train.phase import Stage
 from lilliput.train.precision import autocast, precision_of
 from lilliput.train.ranks import OneRank
 from lilliput.train.rollback import read_incidents
+from lilliput.train.spike_detection import Guard
 from lilliput.train.trainable import Trainable
 
 pytestmark = [
@@ -175,6 +179,44 @@ def test_replayed_updates_are_launched_ones_to_the_bit():
         ends[how] = dict(model.named_parameters()) | state_tensors(optimizer, model)
     launched, replayed = ends.values()
     assert [name for name, value in launched.items() if not torch.equal(value, replayed[name])] == []
+
+
+HALVES = replace(
+    tiny.pretraining(steps=24, stages=(Stage(share=1.0, objective=Halves()),)),
+    guard=Guard(window=6),
+    save_every=Steps(4),
+)
+
+
+@pytest.mark.parametrize("how", ["off", "blocks", "graphs"])
+@pytest.mark.parametrize("optimizer", [AdamW(lr=6e-3), NorMuon(lr=6e-3, adam_lr=6e-3)], ids=["adamw", "normuon"])
+@pytest.mark.parametrize("stop", [3, 9, 14])
+def test_a_foreign_objective_ends_in_the_same_bits(shards, tmp_path, how, optimizer, stop):  # noqa: F811
+    """Two variants by turns, each with graphs and an update of its own, noise inside, text of step 11 spoilt."""
+    phase = replace(HALVES, optimizer=optimizer, data=Spoilt("nan", 10 * ROWS + 5))
+    settings = {"spec": tiny.GQA_SPEC, "phase": phase, "machine": replace(CUDA, compile=how)}
+    straight, average, _ = train(shards, tmp_path / "straight", **settings)
+    assert read_incidents(tmp_path / "straight" / "checkpoints")[0]["back_to"] == 8
+    with pytest.raises(KeyboardInterrupt):
+        train(shards, tmp_path / "killed", stop=stop, **settings)
+    killed, other_average, _ = train(shards, tmp_path / "killed", **settings)
+    assert same(straight, killed) and all(torch.equal(average[key], other_average[key]) for key in average)
+    one, other = (newest(tmp_path / run / "checkpoints", print).tensors for run in ("straight", "killed"))
+    assert one["objectives"].keys() == other["objectives"].keys() and len(one["objectives"]) == 4
+    assert all(torch.equal(value, other["objectives"][name]) for name, value in one["objectives"].items())
+
+
+def test_replays_draw_new_noise_and_move_what_their_variant_trains(shards, tmp_path):  # noqa: F811
+    """Graphs end where eager steps do, to rounding: were noise or variant those that were captured, far from it."""
+    ends = {}
+    for how in ("off", "graphs"):
+        machine = replace(CUDA, precision="fp32", compile=how)
+        train(shards, tmp_path / how, spec=tiny.GQA_SPEC, phase=HALVES, machine=machine)
+        saved = newest(tmp_path / how / "checkpoints", print).tensors
+        ends[how] = saved["weights"] | saved["objectives"]
+    assert ends["off"]["objective.0.rows_seen"] == ends["graphs"]["objective.0.rows_seen"] == 24 * 4
+    far = {name: float((value - ends["graphs"][name]).abs().max()) for name, value in ends["off"].items()}
+    assert max(far.values()) < 2e-3, far
 
 
 PROCESS = """
