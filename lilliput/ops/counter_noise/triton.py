@@ -16,7 +16,7 @@ def noise_kernel(seed, rows, out, stream, numbers, normal: tl.constexpr, quads: 
     quad = tl.program_id(1) * quads + tl.arange(0, quads)
     zeros = tl.zeros([quads], tl.uint32)
     c0, c1 = quad.to(tl.uint32), zeros + tl.load(rows + row).to(tl.uint32)
-    w0, w1, w2, w3 = tl.philox(tl.load(seed), c0, c1, zeros + stream.to(tl.uint32), zeros)
+    w0, w1, w2, w3 = tl.philox(tl.load(seed), c0, c1, (zeros + stream).to(tl.uint32), zeros)
     u0, u1, u2, u3 = _between(w0), _between(w1), _between(w2), _between(w3)
     if normal:
         first, second = tl.sqrt(-2 * tl.log(u0)), tl.sqrt(-2 * tl.log(u2))

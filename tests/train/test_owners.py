@@ -1,0 +1,97 @@
+"""Ranks that own different layers: their own steps and checkpoints, and a settling that waits for nobody for long."""
+
+import json
+import os
+import signal
+import time
+from io import StringIO
+from multiprocessing import get_context
+
+import tiny
+import torch
+from foreign_objective import Halves
+from owners_of_halves import OwnersOfHalves
+from rich.console import Console
+from safetensors.torch import load
+from torch import distributed
+from train.test_loop import MACHINE, shards  # noqa: F401, a fixture
+
+from lilliput.data.shards import Shards
+from lilliput.train import checkpoint
+from lilliput.train.loop import train_phase
+from lilliput.train.metrics_file import read_metrics, steps_of
+from lilliput.train.metrics_log import MetricsLogger
+from lilliput.train.phase import Stage
+from lilliput.train.validation import make_validator
+
+PHASE = tiny.pretraining(steps=24, stages=(Stage(share=1.0, objective=Halves()),))
+EVERY, LIMIT, SLOW = 4, 0.5, 1
+
+
+class Paced(MetricsLogger):
+    """A rank of some speed, which may be killed after a step."""
+
+    seconds, killed_after = 0.0, None
+
+    def log_step(self, step, *numbers):
+        super().log_step(step, *numbers)
+        time.sleep(self.seconds)
+        if step == self.killed_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def owner(rank, port, tokens, folder, killed_after):
+    torch.set_num_threads(1)
+    mine = folder / f"rank-{rank}"
+    mine.mkdir(parents=True, exist_ok=True)
+    opened = {"texts": Shards(tokens)}
+    Paced.seconds, Paced.killed_after = (0.3 if rank == SLOW else 0.1), killed_after
+    train_phase(
+        tiny.HGRN2_SPEC.build(seed=0),
+        PHASE,
+        PHASE.data.open(opened),
+        MACHINE,
+        folder=folder / "checkpoints",
+        seed=3,
+        watch=lambda step: Paced(mine / "metrics.jsonl", Console(file=StringIO()), PHASE.name, 24, step, 2.0),
+        measure=make_validator(opened, PHASE.length, MACHINE),
+        report=lambda line: None,
+        workers=OwnersOfHalves(rank, port, every=EVERY, limit=LIMIT, log=mine / "settled.jsonl"),
+    )
+
+
+def test_a_slow_owner_that_is_killed_once_holds_nobody_up_and_loses_nothing(shards, tmp_path):  # noqa: F811
+    store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    processes = get_context("forkserver")
+
+    def start(rank, killed_after=None):
+        given = (rank, store.port, shards["texts"].folder, tmp_path, killed_after)
+        process = processes.Process(target=owner, args=given, daemon=True)
+        process.start()
+        return process
+
+    fast, slow = start(0), start(SLOW, killed_after=10)
+    slow.join(120)
+    assert slow.exitcode == -signal.SIGKILL
+    slow = start(SLOW)
+    for process in (fast, slow):
+        process.join(120)
+        assert process.exitcode == 0
+    first = dict(tiny.HGRN2_SPEC.build(seed=0).named_parameters())
+    merged = load(store.get("half-0")) | load(store.get("half-1"))
+    assert {name for name in first if name.startswith("layers.")} == merged.keys()
+    for rank in (0, 1):
+        mine = tmp_path / f"rank-{rank}"
+        settled = [json.loads(line) for line in (mine / "settled.jsonl").read_text().splitlines()]
+        assert all(one["waited"] < LIMIT + 0.2 for one in settled), settled
+        steps = steps_of(read_metrics(mine / "metrics.jsonl"))
+        assert [line["step"] for line in steps] == list(range(1, 25)), "every step, each once"
+        last = checkpoint.newest(tmp_path / "checkpoints" / f"rank-{rank}", print)
+        half = {name: one for name, one in merged.items() if name.startswith(f"layers.{rank}.")}
+        assert last.progress.step == 24 and all(
+            torch.equal(one, last.tensors["weights"][name]) for name, one in half.items()
+        )
+        assert sum(not torch.equal(one, first[name]) for name, one in half.items()) > len(half) / 2
+        assert steps[-1]["denoising"] < steps[0]["denoising"]
+    seen = [json.loads(line)["seen"] for line in (tmp_path / "rank-1" / "settled.jsonl").read_text().splitlines()]
+    assert seen[-1] == 24 and any(one > 0 for one in seen), "the slow one had the fast one's half all along"
