@@ -1,10 +1,11 @@
 """The seam of objectives: one that owns parameters, draws, has variants and another headline trains like any other."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import tiny
 import torch
+import torch.nn.functional as F
 from foreign_objective import Halves
 from torch import nn
 from train.test_loop import MACHINE, same, shards, train  # noqa: F401, shards is a fixture
@@ -12,7 +13,9 @@ from train.test_spike_detection import ROWS, Spoilt, numbers
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.units import Steps
+from lilliput.data.batch import Batch
 from lilliput.objectives.next_token import NextToken
+from lilliput.objectives.objective import Losses
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.normuon import NorMuon
 from lilliput.train import checkpoint
@@ -21,6 +24,70 @@ from lilliput.train.phase import Stage
 from lilliput.train.rollback import read_incidents
 from lilliput.train.spike_detection import Guard
 from lilliput.train.trainable import Trainable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Pairs of rows, with what a reference model thinks of each."""
+
+    corpora: tuple[str, ...] = ("texts",)
+
+    def bytes_per_token(self, tokens):
+        return None
+
+    def open(self, tokens):
+        return PairReader(tiny.pretraining().data.open(tokens))
+
+
+class PairReader:
+    def __init__(self, reader):
+        self.reader = reader
+
+    def read(self, cursor, rows, length, overlap=1):
+        batch, after = self.reader.read(cursor, 2 * rows, length, 1)
+        pairs = batch.map(lambda one: one.unflatten(0, (rows, 2)))
+        extras = {"reference": -0.01 * pairs.tokens.sum(-1) / length}
+        return Batch(tokens=pairs.tokens, weight=pairs.weight, document_ids=pairs.document_ids, extras=extras), after
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preference:
+    """The first of two rows is to be the likelier one, more so than for the reference (arXiv 2305.18290)."""
+
+    tokens_per_position: int = 2
+    headline: str = "preference"
+
+    def row_length(self, length):
+        return length + 1
+
+    def denominator(self, batch):
+        return float(len(batch.tokens))
+
+    def build(self, model, parts):
+        return PreferenceModule(model)
+
+
+class PreferenceModule(nn.Module):
+    variants = 1
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def active(self, variant):
+        return self.model.parameters()
+
+    def forward(self, batch, denominator, variant, progress, noise):
+        rows = batch.tokens.flatten(0, 1)
+        logits = self.model(rows[:, :-1]).float()
+        likely = -F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten(), reduction="none").view(len(rows), -1)
+        chosen, rejected = (likely.mean(-1).view(-1, 2) - batch.extras["reference"]).unbind(-1)
+        loss = -F.logsigmoid(chosen - rejected).sum() / denominator
+        return Losses(loss, {"preference": loss.detach()})
+
+    def evaluate(self, batch):
+        return None
+
 
 HALVES = (Stage(share=1.0, objective=Halves()),)
 PHASE = tiny.pretraining(steps=16, stages=HALVES)
@@ -164,3 +231,18 @@ def test_what_an_objective_lacks_is_named():
 
     with pytest.raises(RecipeError, match="Identity has no active, evaluate, variants"):
         Trainable.of_phase(tiny.HGRN2_SPEC.build(seed=0), [Lacking()], seed=0)
+
+
+@pytest.mark.parametrize("rows", [4, 1])
+def test_pairs_with_extras_are_trained_on_and_resumed(shards, tmp_path, rows):  # noqa: F811
+    """A pair is never split, and what comes with it goes where it goes; held-out numbers are not defined."""
+    machine = replace(MACHINE, rows=rows)
+    phase = replace(PHASE, data=Pairs(), stages=(Stage(share=1.0, objective=Preference()),))
+    straight, _, metrics = train(shards, tmp_path / "straight", phase=phase, machine=machine)
+    with pytest.raises(KeyboardInterrupt):
+        train(shards, tmp_path / "killed", phase=phase, machine=machine, stop=6 * 4 // rows)
+    killed, _, others = train(shards, tmp_path / "killed", phase=phase, machine=machine)
+    assert same(straight, killed) and numbers(metrics) == numbers(others)
+    steps = steps_of(metrics)
+    assert steps[0]["preference"] == pytest.approx(0.7, abs=0.3) and steps[-1]["preference"] < steps[0]["preference"]
+    assert {value for line in metrics for value in line.get("heldout", {}).values()} == {None}
