@@ -88,7 +88,10 @@ class Plain:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda recipe: Stage(share=1.0, objective=Nothing()), "Nothing has no build, row_length, tokens_per_position"),
+        (
+            lambda recipe: Stage(share=1.0, objective=Nothing()),
+            "Nothing has no build, denominator, headline, row_length, tokens_per_position",
+        ),
         (lambda recipe: replace(recipe.model, mixer=3), "3 is no MixerSpec"),
         (lambda recipe: Stage(share=1.0, objective=Plain), "Plain is a class and no value"),
         (lambda recipe: replace(recipe.timeline[0], optimizer=Nothing()), r"Phase\(optimizer=...\)"),
