@@ -13,12 +13,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from lilliput.base.protocols import check_parts
+from lilliput.base.protocols import check_module, check_parts
 from lilliput.base.spec import check_range, check_softcap, to_plain
 from lilliput.nn.block import Block, GateSpec, Ungated
 from lilliput.nn.ffn import FFNSpec
 from lilliput.nn.init import InitSpec, Normal, check_fillable
-from lilliput.nn.mixer import MixerSpec, State
+from lilliput.nn.mixer import MixerSpec, PairMixer, State
 from lilliput.nn.norm import NormSpec, RMSNorm
 from lilliput.ops.embedding_bag import embedding_bag
 from lilliput.ops.softcap import softcap
@@ -125,6 +125,40 @@ class LanguageModel(nn.Module):
         for block, shared in zip(self.layers[layers], self._rows(layers), strict=True):
             x = block(x, document_ids, *shared)
         return x
+
+    def forward_pair(
+        self,
+        clean: Tensor,
+        noisy: Tensor,
+        layers: slice = ALL,
+        document_ids: Tensor | None = None,
+        target_document_ids: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Run a slice of the layers over whole rows and over a noised stream that reads them.
+
+        The noised position j stands for the target at j + 1. It comes out as the last position of a row would that
+        holds the clean positions up to j and then itself, in the target's document.
+
+        Args:
+            clean: residual stream [B, L, D].
+            noisy: the noised targets [B, L, D].
+            layers: which layers.
+            document_ids: document numbers of the clean stream [B, L]; None for one document a row.
+            target_document_ids: those of the targets [B, L], given with the former.
+
+        Returns:
+            both streams after those layers, [B, L, D] each; the clean one is that of `forward_layers`.
+
+        Raises:
+            RecipeError: a mixer is no `PairMixer`.
+        """
+        assert clean.shape == noisy.shape, "a noised position for each clean one"
+        assert (document_ids is None) == (target_document_ids is None), "documents of inputs and of targets, or neither"
+        for block, shared in zip(self.layers[layers], self._rows(layers), strict=True):
+            block = cast(Block, block)
+            check_module(block.mixer, PairMixer, built_by=self.spec.mixer)
+            clean, noisy = block.forward_pair(clean, noisy, document_ids, target_document_ids, *shared)
+        return clean, noisy
 
     def decode(
         self, x: Tensor, layers: slice = ALL, states: Sequence[State | None] | None = None

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lilliput.base.protocols import check_module
 from lilliput.base.spec import check_range
 from lilliput.nn.ffn import FFN, FFNSpec
-from lilliput.nn.mixer import Mixer, MixerSpec, State
+from lilliput.nn.mixer import Mixer, MixerSpec, PairMixer, State
 from lilliput.nn.norm import Norm, NormSpec
 from lilliput.ops.add_rms_norm_linear import add_rms_norm_linear
 from lilliput.ops.linear import LinearOutput
@@ -94,6 +94,21 @@ class Block(nn.Module):
         mixer, norm = cast(Mixer, self.mixer), cast(Norm, self.mixer_norm)
         x, projected = add_rms_norm_linear(x, mixer.in_weights, norm.gain, norm.eps)
         return self._transformed(x, mixer.mix(projected, document_ids, *shared))
+
+    def forward_pair(
+        self,
+        clean: Tensor,
+        noisy: Tensor,
+        document_ids: Tensor | None,
+        target_document_ids: Tensor | None,
+        *shared: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Whole rows of a clean stream and of a noised one beside it, [B, L, D] each; see `PairMixer.mix_pair`."""
+        mixer, norm = cast(PairMixer, self.mixer), cast(Norm, self.mixer_norm)
+        clean, clean_projected = add_rms_norm_linear(clean, mixer.in_weights, norm.gain, norm.eps)
+        noisy, noisy_projected = add_rms_norm_linear(noisy, mixer.in_weights, norm.gain, norm.eps)
+        mixed, read = mixer.mix_pair(clean_projected, noisy_projected, document_ids, target_document_ids, *shared)
+        return self._transformed(clean, mixed), self._transformed(noisy, read)
 
     def decode(self, x: Tensor, state: State | None, *shared: Tensor) -> tuple[Tensor, State]:
         """The next positions of rows: [B, L, D] and the mixer's state -> [B, L, D] and the state after them."""

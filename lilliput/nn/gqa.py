@@ -15,6 +15,7 @@ from lilliput.base.spec import check_range, check_softcap
 from lilliput.nn.norm import RMSNormLayer
 from lilliput.nn.rope import RoPE, Rope
 from lilliput.ops.attention import attention, heads
+from lilliput.ops.attention.pair import attention_pair
 from lilliput.ops.linear import LinearOutput
 from lilliput.ops.sdpa import sdpa
 
@@ -89,6 +90,14 @@ class GQAMixer(nn.Module):
             projected, *self._shape, document_ids=document_ids, softcap=self.spec.softcap, **self._settings
         )
         return LinearOutput(mixed, self.output.weight)
+
+    def mix_pair(
+        self, clean: Tensor, noisy: Tensor, document_ids: Tensor | None, target_document_ids: Tensor | None
+    ) -> tuple[LinearOutput, LinearOutput]:
+        documents = {"document_ids": document_ids, "target_document_ids": target_document_ids}
+        streams = attention_pair(clean, noisy, *self._shape, softcap=self.spec.softcap, **documents, **self._settings)
+        mixed, read = (LinearOutput(stream, self.output.weight) for stream in streams)
+        return mixed, read
 
     def decode(self, projected: Tensor, state: KVCache | None) -> tuple[LinearOutput, KVCache]:
         first = 0 if state is None else state.keys.shape[1]

@@ -22,6 +22,7 @@ from lilliput.nn.norm import Norm, NormSpec, RMSNorm
 from lilliput.nn.rope import NoPE, Rope
 from lilliput.ops.gla import gla
 from lilliput.ops.hgrn2 import activations, has_kernels_for, hgrn2
+from lilliput.ops.hgrn2.pair import hgrn2_pair
 from lilliput.ops.linear import LinearOutput, scale_weight
 from lilliput.ops.rms_norm import norm_for_linear
 
@@ -128,6 +129,18 @@ class HGRN2Mixer(nn.Module):
     def mix(self, projected: Tensor, document_ids: Tensor | None, bound: Tensor | None = None) -> LinearOutput:
         mixed = hgrn2(projected, self.spec.heads, bound=bound, document_ids=document_ids, **self._settings)
         return self._normed(mixed)
+
+    def mix_pair(
+        self,
+        clean: Tensor,
+        noisy: Tensor,
+        document_ids: Tensor | None,
+        target_document_ids: Tensor | None,
+        bound: Tensor | None = None,
+    ) -> tuple[LinearOutput, LinearOutput]:
+        documents = {"document_ids": document_ids, "target_document_ids": target_document_ids}
+        mixed, read = hgrn2_pair(clean, noisy, self.spec.heads, bound=bound, **documents, **self._settings)
+        return self._normed(mixed), self._normed(read)
 
     def decode(
         self, projected: Tensor, state: RecurrentState | None, bound: Tensor | None = None

@@ -2,7 +2,7 @@
 
 The layer itself multiplies the normed stream by a mixer's first weights, and what the mixer makes of that by its last
 one: both products are made together with what is around them (`ops.add_rms_norm_linear`). What lies between is the
-mixer, three methods; its spec is a frozen dataclass in the same file.
+mixer, three methods, and a fourth for objectives that denoise; its spec is a frozen dataclass in the same file.
 
 Shapes: B rows, L positions, D model width, E channels of the projection.
 """
@@ -57,7 +57,37 @@ class Mixer(Protocol):
 
     @property
     def host_sync(self) -> bool:
-        """Whether `mix` reads numbers back from a device, so that it cannot be recorded in a graph."""
+        """Whether `mix` (or `mix_pair`) reads numbers back from a device, so that it cannot be recorded in a graph."""
+        ...
+
+
+class PairMixer(Mixer, Protocol):
+    """Mixes a noised stream beside a clean one too: what `LanguageModel.forward_pair` asks for, and nothing else."""
+
+    def mix_pair(
+        self,
+        clean: Tensor,
+        noisy: Tensor,
+        document_ids: Tensor | None,
+        target_document_ids: Tensor | None,
+        *shared: Tensor,
+    ) -> tuple[LinearOutput, LinearOutput]:
+        """Mix whole rows of a clean stream, and let a noised stream of the same rows read them.
+
+        The noised position j stands for the target at j + 1. It gets what `mix` would give at position j + 1 of a row
+        that holds the clean positions up to j and then itself: it sees the clean positions i <= j of its own
+        document, where `document_ids[i] == target_document_ids[j]`, and itself, and no other noised position. Where
+        its target begins a document, it sees itself alone. Clean positions get what `mix` gives them.
+
+        Args:
+            clean, noisy: the products of either stream, side by side, [B, L, sum of E_i] each.
+            document_ids: as in `mix`.
+            target_document_ids: document numbers of the targets [B, L]; both or none of the two are given.
+            shared: as in `mix`.
+
+        Returns:
+            what to add to the clean stream, and what to add to the noised one, as in `mix`.
+        """
         ...
 
 

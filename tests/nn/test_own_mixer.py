@@ -41,6 +41,14 @@ def test_documents_do_not_see_each_other_in_the_mixer_of_the_guide(mixer):
     torch.testing.assert_close(packed[:, 3:], model.forward_layers(x[:, 3:]))
 
 
+def test_a_mixer_that_reads_no_noised_stream_is_named_where_one_is_asked_for(mixer):
+    model = replace(tiny.GQA_SPEC, mixer=mixer).build(seed=0)
+    clean, noisy = torch.zeros(2, 1, 9, 32)
+    with pytest.raises(RecipeError, match="RunningMeanMixer has no mix_pair") as error:
+        model.forward_pair(clean, noisy)
+    assert "RunningMean.build" in error.value.where and "PairMixer in lilliput/nn/mixer.py" in error.value.hint
+
+
 LACKING = {
     "the spec": (
         "class Mean:\n    def build(self, width, layer): return Layer(width)",
@@ -88,7 +96,10 @@ class Plain:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda recipe: Stage(share=1.0, objective=Nothing()), "Nothing has no build, row_length, tokens_per_position"),
+        (
+            lambda recipe: Stage(share=1.0, objective=Nothing()),
+            "Nothing has no build, denominator, headline, row_length, tokens_per_position",
+        ),
         (lambda recipe: replace(recipe.model, mixer=3), "3 is no MixerSpec"),
         (lambda recipe: Stage(share=1.0, objective=Plain), "Plain is a class and no value"),
         (lambda recipe: replace(recipe.timeline[0], optimizer=Nothing()), r"Phase\(optimizer=...\)"),
