@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
-from lilliput.generate.decode import stream
+from lilliput.generate.engine import Engine, Request
 from lilliput.publish.load import load
 from lilliput.tokenizer.chatml import render
 
@@ -66,7 +66,9 @@ def main() -> None:
     for question, reply in zip(questions, theirs["replies"], strict=True):
         prompt = published.tokenizer.encode(render([{"role": "user", "content": question}], generation_prompt=True)).ids
         ours = list(
-            stream(published.model, prompt, sampling, stop_token_ids=published.stop_ids, max_new_tokens=given.most)
+            Engine(published.model).stream(
+                Request(prompt=prompt, sampling=sampling, stop_token_ids=published.stop_ids, max_new_tokens=given.most)
+            )
         )
         equal += ours == reply
     print(f"{folder.name}: {theirs['class']}, remote code {'used' if theirs['remote'] else 'not needed'}")

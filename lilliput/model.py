@@ -18,8 +18,9 @@ from lilliput.base.spec import check_range, check_softcap, to_plain
 from lilliput.nn.block import Block, GateSpec, Ungated
 from lilliput.nn.ffn import FFNSpec
 from lilliput.nn.init import InitSpec, Normal, check_fillable
-from lilliput.nn.mixer import MixerSpec, PairMixer, State
+from lilliput.nn.mixer import Mixer, MixerSpec, PairMixer, State
 from lilliput.nn.norm import NormSpec, RMSNorm
+from lilliput.nn.per_layer import mixer_at
 from lilliput.ops.embedding_bag import embedding_bag
 from lilliput.ops.softcap import softcap
 
@@ -66,14 +67,16 @@ class ModelSpec:
         return model
 
     def check_layer(self) -> None:
-        """Refuse parts that do not build what a layer needs; one layer is built, without storage.
+        """Refuse parts that do not build what a layer needs; one layer of each kind is built, without storage.
 
         Raises:
             RecipeError: a module lacks methods, or has weights or buffers that nothing would fill.
         """
-        with torch.device("meta"):
-            layer = Block(self.width, 0, self.mixer, self.ffn, self.norm, self.gate)
-        check_fillable(layer)
+        kinds = {mixer_at(self.mixer, layer): layer for layer in range(self.layers)}
+        for layer in kinds.values():
+            with torch.device("meta"):
+                block = Block(self.width, layer, self.mixer, self.ffn, self.norm, self.gate)
+            check_fillable(block)
 
     def skeleton(self) -> "LanguageModel":
         """The model without storage (meta device): for counting, or for weights that are about to be loaded."""
@@ -83,7 +86,12 @@ class ModelSpec:
     def flops(self, length: int) -> int:
         """Forward floating-point operations a position in rows of `length`; a training step costs three times that."""
         ffn = 2 * 3 * self.width * self.ffn.inner
-        return self.layers * (self.mixer.flops(self.width, length) + ffn) + 2 * self.width * self.vocab
+        mixers = sum(self.mixer.flops(self.width, length, layer) for layer in range(self.layers))
+        return mixers + self.layers * ffn + 2 * self.width * self.vocab
+
+    def state_entries(self, length: int) -> int:
+        """Numbers in the states of one row after `length` positions, of all layers together."""
+        return sum(self.mixer.state_entries(self.width, length, layer) for layer in range(self.layers))
 
 
 class LanguageModel(nn.Module):
@@ -160,28 +168,34 @@ class LanguageModel(nn.Module):
             clean, noisy = block.forward_pair(clean, noisy, document_ids, target_document_ids, *shared)
         return clean, noisy
 
+    def empty_states(self, rows: int, capacity: int) -> list[State]:
+        """Return the state of each layer before the first position of rows of at most `capacity` positions."""
+        return [cast(Mixer, cast(Block, block).mixer).empty_state(rows, capacity) for block in self.layers]
+
     def decode(
-        self, x: Tensor, layers: slice = ALL, states: Sequence[State | None] | None = None
-    ) -> tuple[Tensor, list[State]]:
-        """Run a slice of the layers over the next positions of rows, as in decoding.
+        self, x: Tensor, states: Sequence[State], positions: Tensor, lengths: Tensor, layers: slice = ALL
+    ) -> Tensor:
+        """Run a slice of the layers over the next positions of rows, which may differ in length.
 
         Args:
-            x: residual stream [B, L, D].
+            x: residual stream [B, L, D]; rows are padded on the right.
+            states: one a layer of the slice, changed in place.
+            positions: of the first one of x in each row, [B] int64; positions + L is at most the states' capacity.
+            lengths: how many positions of each row are no padding, [B] int64, from 0 to L.
             layers: which layers.
-            states: one state a layer of the slice, from an earlier call; None at the beginning of a row.
 
         Returns:
-            the stream after those layers [B, L, D], and their states after those positions.
+            the stream after those layers [B, L, D]; anything where there is padding.
         """
-        after = []
-        for index, (block, shared) in enumerate(zip(self.layers[layers], self._rows(layers), strict=True)):
-            x, state = cast(Block, block).decode(x, None if states is None else states[index], *shared)
-            after.append(state)
-        return x, after
+        for block, state, shared in zip(self.layers[layers], states, self._rows(layers), strict=True):
+            x = cast(Block, block).decode(x, state, positions, lengths, *shared)
+        return x
 
     def _rows(self, layers: slice) -> list[tuple[Tensor, ...]]:
         """What each layer of a slice is handed of what mixers share."""
-        every = [()] * self.spec.layers if self.shared is None else [(row,) for row in self.shared()]
+        if self.shared is None:
+            return [()] * len(range(self.spec.layers)[layers])
+        every = [() if row is None else (row,) for row in self.shared()]
         return every[layers]
 
     def logits(self, x: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ def test_the_cards_parameter_counts(spec, total, non_embedding):
 
 
 def test_the_odin_state_is_three_mebibytes_in_fp16():
-    assert 2 * ODIN.layers * ODIN.mixer.state_entries(768, 2_048) == 3_145_728
+    assert 2 * ODIN.layers * ODIN.mixer.state_entries(768, 2_048, 0) == 3_145_728
 
 
 @pytest.fixture(params=SPECS)
@@ -74,18 +74,18 @@ def tokens(rows=2, length=75):
 
 def test_prefill_and_steps_equal_one_pass(model):
     text = tokens()
-    x, states = model.decode(model.embed(text[:, :60, None]))
-    logits = [model.logits(x)]
-    for position in range(60, 75):
-        x, states = model.decode(model.embed(text[:, position : position + 1, None]), states=states)
+    states, logits = model.empty_states(2, 75), []
+    for position, size in ((0, 60), *((position, 1) for position in range(60, 75))):
+        x = model.embed(text[:, position : position + size, None])
+        x = model.decode(x, states, torch.full((2,), position), torch.full((2,), size))
         logits.append(model.logits(x))
     assert torch.allclose(torch.cat(logits, dim=1), model(text), atol=1e-10)
 
 
 def test_empty_state_is_the_beginning(model):
     x = model.embed(tokens()[..., None])
-    states = [block.mixer.empty_state(2) for block in model.layers]
-    assert torch.allclose(model.decode(x, states=states)[0], model.forward_layers(x), atol=1e-12)
+    made = model.decode(x, model.empty_states(2, 75), torch.zeros(2, dtype=torch.int64), torch.full((2,), 75))
+    assert torch.allclose(made, model.forward_layers(x), atol=1e-12)
 
 
 def test_gains_and_gates_have_one_gradient_whatever_they_multiply(model, monkeypatch):

@@ -40,6 +40,11 @@ def check_module(module: Any, protocol: type, *, built_by: Any) -> None:
         )
 
 
+def provides(module: Any, protocol: type) -> bool:
+    """Return whether a module has the methods that a protocol adds to those it extends: an optional capability."""
+    return not asked(protocol) - {*dir(module)}
+
+
 def _parts(value: Any, kind: Any) -> Iterator[tuple[Any, Any]]:
     """The value of a field, or those in its tuple or mapping, each with what it is declared as."""
     origin, inside = get_origin(kind), get_args(kind)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Generator, Iterable, Sequence
 
 from tokenizers import Tokenizer
 
-from lilliput.generate.decode import stream
+from lilliput.generate.engine import Engine, Request
 from lilliput.generate.sampling import Sampling
 from lilliput.model import LanguageModel
 
@@ -27,11 +27,14 @@ def stream_text(
     Returns:
         why it ended, as the generator's value: see `pieces`.
     """
-    return detokenize_stream(
-        stream(model, list(prompt), sampling, stop_token_ids=stop_token_ids, max_new_tokens=max_new_tokens, seed=seed),
-        tokenizer,
-        stop_token_ids,
+    request = Request(
+        prompt=prompt,
+        sampling=sampling,
+        stop_token_ids=stop_token_ids,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
     )
+    return detokenize_stream(Engine(model).stream(request), tokenizer, stop_token_ids)
 
 
 def detokenize_stream(

@@ -18,6 +18,7 @@ from lilliput.base.errors import RecipeError
 from lilliput.growth.growth import Lineage
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.nn.init import RESIDUAL_OUTPUTS
+from lilliput.nn.per_layer import mixer_at
 
 Order = Literal["stack", "interleaved", "zero"]
 
@@ -48,8 +49,15 @@ class Stack:
         Raises:
             RecipeError: a copy would stand where the rotary rule treats it unlike its original.
         """
-        rope = getattr(spec.mixer, "rope", None)
         for layer, original in enumerate(self.originals(spec.layers)):
+            mixer, its = mixer_at(spec.mixer, layer), mixer_at(spec.mixer, original)
+            if mixer != its:
+                raise RecipeError(
+                    f"layer {layer} would be a copy of layer {original}, and mixes in another way",
+                    where=f"Stack(times={self.times}, order={self.order!r}) of {spec.layers} layers of {spec.mixer}",
+                    hint='stack whole patterns with order="stack" or "zero"',
+                )
+            rope = getattr(mixer, "rope", None)
             if rope is not None and rope.applies(layer) != rope.applies(original):
                 raise RecipeError(
                     f"layer {layer} would be a copy of layer {original}, and {rope} turns only one of the two",

@@ -3,8 +3,8 @@
 x  = x + g_m * mixer(norm(x))
 x  = x + g_f * ffn(norm(x))
 
-Mixers and feed-forward layers are what lies between a branch's first product and its last one. Norms, these products,
-gates and sums are made here, together where that is faster (`lilliput.ops.add_rms_norm_linear`).
+Norms, gates and sums are made here; where mixer and feed-forward layer let it, together with the products that they
+begin and end with, which is faster (`lilliput.ops.add_rms_norm_linear`).
 """
 
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from lilliput.base.protocols import check_module
+from lilliput.base.protocols import check_module, provides
 from lilliput.base.spec import check_range
-from lilliput.nn.ffn import FFN, FFNSpec
-from lilliput.nn.mixer import Mixer, MixerSpec, PairMixer, State
+from lilliput.nn.ffn import FFN, FFNSpec, FusedFFN
+from lilliput.nn.mixer import FusedMixer, Mixer, MixerSpec, PairMixer, State
 from lilliput.nn.norm import Norm, NormSpec
 from lilliput.ops.add_rms_norm_linear import add_rms_norm_linear
 from lilliput.ops.linear import LinearOutput
@@ -88,10 +88,19 @@ class Block(nn.Module):
         check_module(self.mixer, Mixer, built_by=mixer)
         check_module(self.ffn, FFN, built_by=ffn)
         check_module(self.mixer_norm, Norm, built_by=norm)
+        self.has_fused_mixer = provides(self.mixer, FusedMixer)
+        self.has_fused_ffn = provides(self.ffn, FusedFFN)
+
+    @property
+    def host_sync(self) -> bool:
+        """Whether the mixer may read numbers back from a device, as one does that says nothing about it."""
+        return getattr(self.mixer, "host_sync", True)
 
     def forward(self, x: Tensor, document_ids: Tensor | None, *shared: Tensor) -> Tensor:
         """Whole rows: [B, L, D], document numbers [B, L] and what mixers share -> [B, L, D]."""
-        mixer, norm = cast(Mixer, self.mixer), cast(Norm, self.mixer_norm)
+        mixer, norm = cast(FusedMixer, self.mixer), cast(Norm, self.mixer_norm)
+        if not self.has_fused_mixer:
+            return self._transformed(self._joined(x, mixer(norm(x), document_ids, *shared)))
         x, projected = add_rms_norm_linear(x, mixer.in_weights, norm.gain, norm.eps)
         return self._transformed(x, mixer.mix(projected, document_ids, *shared))
 
@@ -110,15 +119,22 @@ class Block(nn.Module):
         mixed, read = mixer.mix_pair(clean_projected, noisy_projected, document_ids, target_document_ids, *shared)
         return self._transformed(clean, mixed), self._transformed(noisy, read)
 
-    def decode(self, x: Tensor, state: State | None, *shared: Tensor) -> tuple[Tensor, State]:
-        """The next positions of rows: [B, L, D] and the mixer's state -> [B, L, D] and the state after them."""
+    def decode(self, x: Tensor, state: State, positions: Tensor, lengths: Tensor, *shared: Tensor) -> Tensor:
+        """The next positions of rows, [B, L, D] -> [B, L, D]; `state` is changed in place, see `Mixer.decode`."""
         mixer, norm = cast(Mixer, self.mixer), cast(Norm, self.mixer_norm)
-        x, projected = add_rms_norm_linear(x, mixer.in_weights, norm.gain, norm.eps)
-        mixed, state = mixer.decode(projected, state, *shared)
-        return self._transformed(x, mixed), state
+        return self._transformed(self._joined(x, mixer.decode(norm(x), state, positions, lengths, *shared)))
 
-    def _transformed(self, x: Tensor, mixed: LinearOutput) -> Tensor:
-        ffn, norm = cast(FFN, self.ffn), cast(Norm, self.ffn_norm)
-        branch = mixed._replace(scale=self.mixer_gate())
-        x, projected = add_rms_norm_linear(x, ffn.in_weights, norm.gain, norm.eps, branch=branch)
-        return ffn(projected, x, self.ffn_gate())
+    def _joined(self, x: Tensor, mixed: Tensor) -> Tensor:
+        gate = self.mixer_gate()
+        return x + (mixed if gate is None else gate * mixed)
+
+    def _transformed(self, x: Tensor, branch: LinearOutput | None = None) -> Tensor:
+        """The stream after the feed-forward layer, where a branch may have to join it first."""
+        ffn, norm, gate = cast(FusedFFN, self.ffn), cast(Norm, self.ffn_norm), self.ffn_gate()
+        branch = None if branch is None else branch._replace(scale=self.mixer_gate())
+        if self.has_fused_ffn:
+            x, projected = add_rms_norm_linear(x, ffn.in_weights, norm.gain, norm.eps, branch=branch)
+            return ffn.add_to(x, projected, gate)
+        x = x if branch is None else x + branch.materialize()
+        made = ffn(norm(x))
+        return x + (made if gate is None else gate * made)

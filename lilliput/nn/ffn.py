@@ -1,4 +1,8 @@
-"""Gated feed-forward layers, behind their first product. Shapes: B rows, L positions, D model width, I inner width."""
+"""The seam of what transforms positions, and gated feed-forward layers.
+
+As of mixers: an `FFN` is self-contained, and a `FusedFFN` says which product it begins with, so that the layer makes
+that together with the norm before it. Shapes: B rows, L positions, D model width, I inner width.
+"""
 
 from dataclasses import dataclass
 from math import inf
@@ -7,6 +11,7 @@ from typing import Protocol, get_args
 from torch import Tensor, nn
 
 from lilliput.base.spec import check_choice, check_range
+from lilliput.ops.linear import fused_linear
 from lilliput.ops.swiglu import Activation, swiglu
 
 
@@ -24,15 +29,23 @@ class FFNSpec(Protocol):
 
 
 class FFN(Protocol):
-    """Makes of a projection, position by position, what is added to the stream."""
+    """Transforms each position by itself: an `nn.Module`."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return what to add to the stream, [B, L, D], from the normed stream [B, L, D]."""
+        ...
+
+
+class FusedFFN(FFN, Protocol):
+    """One that begins with a product, and adds what it makes to the stream itself."""
 
     @property
     def in_weights(self) -> tuple[Tensor, ...]:
-        """What the normed stream is multiplied by first, as of a `Mixer`."""
+        """What the normed stream is multiplied by first, as of a `FusedMixer`."""
         ...
 
-    def __call__(self, projected: Tensor, residual: Tensor, scale: Tensor | None) -> Tensor:
-        """Both products side by side [B, L, 2 I] -> onto [B, L, D] + times (a number or 1) what the layer makes."""
+    def add_to(self, residual: Tensor, projected: Tensor, scale: Tensor | None) -> Tensor:
+        """Return residual [B, L, D] + scale (a number; None for 1) times what it makes of the products [B, L, 2 I]."""
         ...
 
 
@@ -80,5 +93,8 @@ class GatedFFN(nn.Module):
     def in_weights(self) -> tuple[Tensor, ...]:
         return self.gate.weight, self.up.weight
 
-    def forward(self, projected: Tensor, residual: Tensor, scale: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
+        return swiglu(fused_linear(x, *self.in_weights), self.down.weight, self.square)
+
+    def add_to(self, residual: Tensor, projected: Tensor, scale: Tensor | None) -> Tensor:
         return swiglu(projected, self.down.weight, self.square, scale=scale, residual=residual)

@@ -5,19 +5,24 @@ Shapes: B rows, L positions, D model width, H query heads, G key heads, W head w
 
 from dataclasses import dataclass
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.spec import check_range, check_softcap
+from lilliput.nn.mixer import State
 from lilliput.nn.norm import RMSNormLayer
 from lilliput.nn.rope import RoPE, Rope
 from lilliput.ops.attention import attention, heads
 from lilliput.ops.attention.pair import attention_pair
-from lilliput.ops.linear import LinearOutput
-from lilliput.ops.sdpa import sdpa
+from lilliput.ops.linear import LinearOutput, fused_linear
+from lilliput.ops.sdpa.cached import sdpa_cached
+
+KEYS_VALUES = ("keys", "values")
+"""Entries of the state."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,19 +56,12 @@ class GQA:
     def build(self, width: int, layer: int) -> nn.Module:
         return GQAMixer(self, width, layer)
 
-    def flops(self, width: int, length: int) -> int:
+    def flops(self, width: int, length: int, layer: int) -> int:
         projections = 2 * width * self.head_width * (2 * self.heads + 2 * self.kv_heads)
         return projections + 2 * self.heads * self.head_width * length  # a causal query sees length / 2 on average
 
-    def state_entries(self, width: int, length: int) -> int:
+    def state_entries(self, width: int, length: int, layer: int) -> int:
         return 2 * self.kv_heads * self.head_width * length
-
-
-class KVCache(NamedTuple):
-    """All earlier keys and values, each [B, T, G, W]."""
-
-    keys: Tensor
-    values: Tensor
 
 
 class GQAMixer(nn.Module):
@@ -80,6 +78,9 @@ class GQAMixer(nn.Module):
         self.output = nn.Linear(inner, width, bias=False)
         self.query_norm = RMSNormLayer(spec.head_width, spec.eps, offset=0.0) if spec.qk_norm else nn.Identity()
         self.key_norm = RMSNormLayer(spec.head_width, spec.eps, offset=0.0) if spec.qk_norm else nn.Identity()
+
+    def forward(self, x: Tensor, document_ids: Tensor | None) -> Tensor:
+        return self.mix(fused_linear(x, *self.in_weights), document_ids).materialize()
 
     @property
     def in_weights(self) -> tuple[Tensor, ...]:
@@ -99,13 +100,24 @@ class GQAMixer(nn.Module):
         mixed, read = (LinearOutput(stream, self.output.weight) for stream in streams)
         return mixed, read
 
-    def decode(self, projected: Tensor, state: KVCache | None) -> tuple[LinearOutput, KVCache]:
-        first = 0 if state is None else state.keys.shape[1]
-        q, k, v = heads(projected, *self._shape, first=first, **self._settings)
-        if state is not None:
-            k, v = torch.cat((state.keys, k), dim=1), torch.cat((state.values, v), dim=1)
-        mixed = sdpa(q, k, v, None, self.spec.softcap).flatten(-2)
-        return LinearOutput(mixed, self.output.weight), KVCache(k, v)
+    def empty_state(self, rows: int, capacity: int) -> State:
+        """Keys and values of all positions, each [B, capacity, G, W]."""
+        weight = self.key.weight
+        return {
+            name: weight.new_zeros(rows, capacity, self.spec.kv_heads, self.spec.head_width) for name in KEYS_VALUES
+        }
+
+    def decode(self, x: Tensor, state: State, positions: Tensor, lengths: Tensor) -> Tensor:
+        """See `Mixer`; what padding writes lies behind all that a query sees, until it is overwritten."""
+        projected = fused_linear(x, *self.in_weights)
+        q, *fresh = heads(projected, *self._shape, first=positions, **self._settings)
+        index = positions[:, None] + torch.arange(x.shape[1], device=x.device)
+        row = torch.arange(len(x), device=x.device)[:, None]
+        for name, one in zip(KEYS_VALUES, fresh, strict=True):
+            state[name][row, index] = one.to(state[name].dtype)
+        k, v = (state[name].to(q.dtype) for name in KEYS_VALUES)
+        mixed = sdpa_cached(q, k, v, index, self.spec.softcap)
+        return F.linear(mixed.flatten(-2), self.output.weight)
 
     @property
     def host_sync(self) -> bool:
@@ -122,7 +134,3 @@ class GQAMixer(nn.Module):
         rope = self.spec.rope
         theta = rope.theta if self.rotary else None
         return {"gains": gains, "eps": self.spec.eps, "theta": theta, "layout": rope.layout}
-
-    def empty_state(self, rows: int) -> KVCache:
-        empty = self.key.weight.new_zeros(rows, 0, self.spec.kv_heads, self.spec.head_width)
-        return KVCache(empty, empty)

@@ -10,7 +10,7 @@ Shapes: B rows, L positions, D model width, H heads of width D / H for keys and 
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,17 @@ from torch import Tensor, nn
 from lilliput.base.errors import RecipeError
 from lilliput.base.spec import check_range
 from lilliput.nn.lower_bounds import LowerBounds
+from lilliput.nn.mixer import State
 from lilliput.nn.norm import Norm, NormSpec, RMSNorm
 from lilliput.nn.rope import NoPE, Rope
 from lilliput.ops.gla import gla
 from lilliput.ops.hgrn2 import activations, has_kernels_for, hgrn2
 from lilliput.ops.hgrn2.pair import hgrn2_pair
-from lilliput.ops.linear import LinearOutput, scale_weight
+from lilliput.ops.linear import LinearOutput, fused_linear, scale_weight
 from lilliput.ops.rms_norm import norm_for_linear
+
+STATE = "recurrent_state"
+"""The entry of the state."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,18 +83,11 @@ class HGRN2:
             )
         return HGRN2Mixer(self, width, layer)
 
-    def flops(self, width: int, length: int) -> int:
+    def flops(self, width: int, length: int, layer: int) -> int:
         return 2 * 4 * width * width + 2 * 2 * width * (width // self.heads)  # write and read of the state
 
-    def state_entries(self, width: int, length: int) -> int:
+    def state_entries(self, width: int, length: int, layer: int) -> int:
         return width * (width // self.heads)
-
-
-class RecurrentState(NamedTuple):
-    """The state [B, H, K, V] in fp32, and how many positions made it (for the rotation)."""
-
-    recurrent_state: Tensor
-    position: int
 
 
 class ForgetBias(nn.Module):
@@ -122,6 +119,9 @@ class HGRN2Mixer(nn.Module):
         self.forget_bias = ForgetBias(width, spec.heads, spec.forget_timescales) if spec.forget_timescales else None
         self.norm = spec.output_norm.build(width)
 
+    def forward(self, x: Tensor, document_ids: Tensor | None, bound: Tensor | None = None) -> Tensor:
+        return self.mix(fused_linear(x, *self.in_weights), document_ids, bound).materialize()
+
     @property
     def in_weights(self) -> tuple[Tensor, ...]:
         return self.query.weight, self.forget.weight, self.input.weight
@@ -142,13 +142,23 @@ class HGRN2Mixer(nn.Module):
         mixed, read = hgrn2_pair(clean, noisy, self.spec.heads, bound=bound, **documents, **self._settings)
         return self._normed(mixed), self._normed(read)
 
+    def empty_state(self, rows: int, capacity: int) -> State:
+        """The recurrent state [B, H, K, V] in fp32, whatever the capacity."""
+        weight, heads = self.query.weight, self.spec.heads
+        wide = weight.dtype if weight.dtype == torch.float64 else torch.float32
+        shape = rows, heads, weight.shape[0] // heads, weight.shape[0] // heads
+        return {STATE: torch.zeros(shape, dtype=wide, device=weight.device)}
+
     def decode(
-        self, projected: Tensor, state: RecurrentState | None, bound: Tensor | None = None
-    ) -> tuple[LinearOutput, RecurrentState]:
-        memory, first = (None, 0) if state is None else state
-        scanned = activations(projected, self.spec.heads, bound=bound, first=first, **self._settings)
-        mixed, memory = gla(*scanned, memory)
-        return self._normed(mixed.flatten(-2)), RecurrentState(memory, first + projected.shape[1])
+        self, x: Tensor, state: State, positions: Tensor, lengths: Tensor, bound: Tensor | None = None
+    ) -> Tensor:
+        """See `Mixer`; padding forgets nothing and writes nothing."""
+        projected = fused_linear(x, *self.in_weights)
+        q, k, v, log_decay = activations(projected, self.spec.heads, bound=bound, first=positions, **self._settings)
+        is_padding = (torch.arange(x.shape[1], device=x.device) >= lengths[:, None])[:, :, None, None]
+        mixed, after = gla(q, k.masked_fill(is_padding, 0), v, log_decay.masked_fill(is_padding, 0), state[STATE])
+        state[STATE].copy_(after)
+        return self._normed(mixed.flatten(-2)).materialize()
 
     def _normed(self, mixed: Tensor) -> LinearOutput:
         norm = cast(Norm, self.norm)
@@ -169,9 +179,3 @@ class HGRN2Mixer(nn.Module):
         bias, rope = None if self.forget_bias is None else self.forget_bias.weight, self.spec.rope
         turn = {"theta": rope.theta, "layout": rope.layout, "tie": self.spec.rope_tie_gate} if self.rotary else {}
         return {"bias": bias} | turn
-
-    def empty_state(self, rows: int) -> RecurrentState:
-        head = self.query.weight.shape[0] // self.spec.heads
-        weight = self.query.weight
-        wide = weight.dtype if weight.dtype == torch.float64 else torch.float32
-        return RecurrentState(torch.zeros(rows, self.spec.heads, head, head, dtype=wide, device=weight.device), 0)

@@ -1,25 +1,68 @@
 """The seam between a model and what mixes its positions: attention, a recurrence, or the next idea.
 
-The layer itself multiplies the normed stream by a mixer's first weights, and what the mixer makes of that by its last
-one: both products are made together with what is around them (`ops.add_rms_norm_linear`). What lies between is the
-mixer, three methods, and a fourth for objectives that denoise; its spec is a frozen dataclass in the same file.
+A `Mixer` is self-contained: it gets the normed stream and returns what is added to it. One whose first operation is a
+product and whose last one is a product can say so (`FusedMixer`); the layer then makes both together with what is
+around them (`ops.add_rms_norm_linear`), which is faster, and the mixer is what lies between. The spec is a frozen
+dataclass in the same file.
 
 Shapes: B rows, L positions, D model width, E channels of the projection.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 from torch import Tensor, nn
 
 from lilliput.ops.linear import LinearOutput
 
-State = Any
-"""What a mixer carries from one position to the next: keys and values, or a recurrent state. A tuple of tensors."""
+State = dict[str, Tensor]
+"""What a mixer carries from one position to the next, by name: keys and values, or a recurrent state. Rows come first,
+so that copying, forking and saving a row is the same for every mixer."""
 
 
 class Mixer(Protocol):
-    """Mixes positions causally."""
+    """Mixes positions causally: an `nn.Module`.
+
+    One that has no `host_sync`, or a true one, may read numbers back from a device, and is not captured in a CUDA
+    graph.
+    """
+
+    def __call__(self, x: Tensor, document_ids: Tensor | None, *shared: Tensor) -> Tensor:
+        """Mix whole rows, whose states nobody wants: for training and evaluation.
+
+        Args:
+            x: the normed stream [B, L, D].
+            document_ids: document numbers [B, L]; positions of different documents do not see each other.
+            shared: the layer's row of what layers have in common; nothing where they have nothing in common.
+
+        Returns:
+            what to add to the stream, [B, L, D].
+        """
+        ...
+
+    def empty_state(self, rows: int, capacity: int) -> State:
+        """Return the state before the first position of `rows` rows that will have at most `capacity` positions."""
+        ...
+
+    def decode(self, x: Tensor, state: State, positions: Tensor, lengths: Tensor, *shared: Tensor) -> Tensor:
+        """Mix the next positions of rows, and change `state` in place to the one after them.
+
+        Args:
+            x: the normed stream of the next positions [B, L, D]; rows are padded on the right.
+            state: of all earlier positions; of a row at position 0, as `empty_state` gave it.
+            positions: of the first one of x in each row, [B] int64; positions + L is at most the capacity.
+            lengths: how many positions of each row are no padding, [B] int64, from 0 to L. Padding changes nothing
+                that a later position of its row can see.
+            shared: as above.
+
+        Returns:
+            what to add to the stream, [B, L, D]; anything where there is padding.
+        """
+        ...
+
+
+class FusedMixer(Mixer, Protocol):
+    """A mixer whose ends are products, so that a layer can make them together with what is around them."""
 
     @property
     def in_weights(self) -> tuple[Tensor, ...]:
@@ -27,41 +70,19 @@ class Mixer(Protocol):
         ...
 
     def mix(self, projected: Tensor, document_ids: Tensor | None, *shared: Tensor) -> LinearOutput:
-        """Mix whole rows, whose states nobody wants: for training and evaluation.
+        """Mix whole rows between the two products.
 
         Args:
             projected: the products, side by side, [B, L, sum of E_i].
-            document_ids: document numbers [B, L]; positions of different documents do not see each other.
-            shared: the layer's row of what all layers have in common; nothing where they have nothing in common.
+            document_ids, shared: as of the mixer itself.
 
         Returns:
             what to add to the stream: a product [B, L, D] that is still to be made.
         """
         ...
 
-    def decode(self, projected: Tensor, state: State | None, *shared: Tensor) -> tuple[LinearOutput, State]:
-        """Mix the next positions of rows, going on from `state`.
 
-        Args:
-            projected, shared: as in `mix`.
-            state: what the previous call returned, or None at the beginning of a row.
-
-        Returns:
-            what to add to the stream, as in `mix`, and the state after them.
-        """
-        ...
-
-    def empty_state(self, rows: int) -> State:
-        """The state before the first position of `rows` rows."""
-        ...
-
-    @property
-    def host_sync(self) -> bool:
-        """Whether `mix` (or `mix_pair`) reads numbers back from a device, so that it cannot be recorded in a graph."""
-        ...
-
-
-class PairMixer(Mixer, Protocol):
+class PairMixer(FusedMixer, Protocol):
     """Mixes a noised stream beside a clean one too: what `LanguageModel.forward_pair` asks for, and nothing else."""
 
     def mix_pair(
@@ -92,13 +113,13 @@ class PairMixer(Mixer, Protocol):
 
 
 class SharedParameters(Protocol):
-    """Parameters that the mixers of all layers read: an `nn.Module` of the model.
+    """Parameters that the mixers of several layers read: an `nn.Module` of the model.
 
-    A layer is handed its row and does not look it up: compiled layers would be compiled once for each place.
+    A layer is handed its row and does not look it up: compiled layers would be compiled once for each index.
     """
 
-    def __call__(self) -> Tensor:
-        """One row for each layer, [layers, ...]."""
+    def __call__(self) -> Sequence[Tensor | None]:
+        """One row for each layer that shares them: a tensor [layers, ...], or a list, with None for nothing."""
         ...
 
     def grow_depth(self, shallow: Self, originals: Sequence[int], keep: bool) -> None:
@@ -116,17 +137,17 @@ class MixerSpec(Protocol):
     """The shape of a mixer, as recipes write it."""
 
     def shared_parameters(self, width: int, layers: int) -> SharedParameters | None:
-        """What all layers of a model have in common; None for nothing."""
+        """Return what `layers` layers of this mixer have in common; None for nothing."""
         ...
 
     def build(self, width: int, layer: int) -> nn.Module:
-        """A mixer for layer `layer` (from 0) of a model of width `width`; an `nn.Module` that is a `Mixer`."""
+        """Return a mixer for layer `layer` (from 0) of a model of width `width`; an `nn.Module` that is a `Mixer`."""
         ...
 
-    def flops(self, width: int, length: int) -> int:
-        """Forward floating-point operations a position, projections included, in rows of `length`."""
+    def flops(self, width: int, length: int, layer: int) -> int:
+        """Forward floating-point operations a position of a layer, projections included, in rows of `length`."""
         ...
 
-    def state_entries(self, width: int, length: int) -> int:
-        """Numbers in the state of one row after `length` positions."""
+    def state_entries(self, width: int, length: int, layer: int) -> int:
+        """Numbers in the state of one row of a layer after `length` positions."""
         ...

@@ -16,10 +16,13 @@ LAYOUTS: dict[str, tuple[tuple[int, int], int]] = {"half": ((2, -1), -2), "inter
 """How the channels of a head unfold, and the axis along which the two of a pair then lie."""
 
 
-def rotate(x: Tensor, theta: float, first: int = 0, layout: Layout = "half") -> Tensor:
-    """Turn [B, L, H, D] as positions first, first + 1, ...; angles in fp32 (fp64 for fp64), result in x's dtype."""
+def rotate(x: Tensor, theta: float, first: int | Tensor = 0, layout: Layout = "half") -> Tensor:
+    """Turn [B, L, H, D] as positions first, first + 1, ...; angles in fp32 (fp64 for fp64), result in x's dtype.
+
+    `first` may be one of each row, [B].
+    """
     wide = x.dtype if x.dtype == torch.float64 else torch.float32
-    angle = angles(theta, x.shape[-1] // 2, first, x.shape[1], x.device, wide)[:, None, :]  # [L, 1, D/2]
+    angle = angles(theta, x.shape[-1] // 2, first, x.shape[1], x.device, wide)[..., None, :]  # [L, 1, D/2]
     cos, sin = angle.cos(), angle.sin()
     unfolded, axis = LAYOUTS[layout]
     one, two = x.to(wide).unflatten(-1, unfolded).unbind(axis)
@@ -39,9 +42,14 @@ def interleaved_to_half(width: int, layout: Layout) -> Tensor:
     return torch.arange(width).unflatten(0, unfolded).movedim(axis, 0).flatten()
 
 
-def angles(theta: float, half: int, first: int, length: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Radians [L, D/2] by which pairs turn at positions from `first` on."""
+def angles(
+    theta: float, half: int, first: int | Tensor, length: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Radians [L, D/2] by which pairs turn at positions from `first` on; [B, L, D/2] where each row has its own."""
     frequency = theta ** (torch.arange(half, device=device, dtype=dtype) / -half)
+    if isinstance(first, Tensor):
+        positions = first[:, None] + torch.arange(length, device=device)
+        return positions.to(dtype)[..., None] * frequency
     return torch.outer(torch.arange(first, first + length, device=device, dtype=dtype), frequency)
 
 

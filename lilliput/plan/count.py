@@ -109,7 +109,7 @@ def _release(release: Release, spec: ModelSpec) -> dict[str, Any]:
 
 def _state(spec: ModelSpec, context: int) -> dict[str, int]:
     """Bytes that one row of text needs while the model writes it."""
-    first, second, last = (spec.layers * spec.mixer.state_entries(spec.width, length) for length in (1, 2, context))
+    first, second, last = (spec.state_entries(length) for length in (1, 2, context))
     if first == second == last:
         return {"fp16": HALF * last, "fp32": SINGLE * last}
     return {"bf16_per_token": HALF * (second - first), "context": context, "bf16_at_context": HALF * last}

@@ -10,13 +10,17 @@ from lilliput.base.errors import RecipeError
 from lilliput.base.terminal import Terminal
 from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.generate.chat import Chat
-from lilliput.generate.decode import stream
+from lilliput.generate.engine import Engine, Request
 from lilliput.generate.sampling import Sampling, apply_repetition_penalty, filter_top_k_top_p, sample
 from lilliput.generate.stream_text import stream_text
 from lilliput.generate.wrapping import Wrapping
 from lilliput.publish.export import Generation
 from lilliput.tokenizer.bpe import BPE, END_ID
 from lilliput.tokenizer.template import check_text
+
+
+def write(model, prompt, sampling, **limits):
+    return Engine(model).stream(Request(prompt=prompt, sampling=sampling, **limits))
 
 
 @pytest.fixture(params=tiny.SPECS)
@@ -53,22 +57,39 @@ def test_greedy_takes_the_likeliest_of_full_forward_passes(model):
     text = list(prompt)
     for _ in range(20):
         text.append(int(model(torch.tensor([text]))[0, -1].argmax()))
-    written = list(stream(model, prompt, Sampling(greedy=True), stop_token_ids=(), max_new_tokens=20))
+    written = list(
+        Engine(model).stream(
+            Request(prompt=prompt, sampling=Sampling(greedy=True), stop_token_ids=(), max_new_tokens=20)
+        )
+    )
     assert written == text[4:]
 
 
 def test_a_stop_ends_the_text_and_is_its_last_token(model):
-    whole = list(stream(model, [5, 17], Sampling(greedy=True), stop_token_ids=(), max_new_tokens=20))
+    whole = list(
+        Engine(model).stream(
+            Request(prompt=[5, 17], sampling=Sampling(greedy=True), stop_token_ids=(), max_new_tokens=20)
+        )
+    )
     stop = whole[7]
     assert (
-        list(stream(model, [5, 17], Sampling(greedy=True), stop_token_ids={stop}, max_new_tokens=20))
+        list(
+            Engine(model).stream(
+                Request(prompt=[5, 17], sampling=Sampling(greedy=True), stop_token_ids={stop}, max_new_tokens=20)
+            )
+        )
         == whole[: whole.index(stop) + 1]
     )
 
 
 def test_sampling_is_a_function_of_the_seed(model):
     texts = [
-        tuple(stream(model, [5], Sampling(), stop_token_ids=(), max_new_tokens=12, seed=seed)) for seed in (1, 1, 2)
+        tuple(
+            Engine(model).stream(
+                Request(prompt=[5], sampling=Sampling(), stop_token_ids=(), max_new_tokens=12, seed=seed)
+            )
+        )
+        for seed in (1, 1, 2)
     ]
     assert texts[0] == texts[1] != texts[2]
 
@@ -102,7 +123,14 @@ def test_text_comes_in_whole_characters(model):
         )
     )
     ids = list(
-        stream(model, tokenizer.encode("plain text").ids, Sampling(), stop_token_ids={END_ID}, max_new_tokens=60)
+        Engine(model).stream(
+            Request(
+                prompt=tokenizer.encode("plain text").ids,
+                sampling=Sampling(),
+                stop_token_ids={END_ID},
+                max_new_tokens=60,
+            )
+        )
     )
     ids = ids[: ids.index(END_ID)] if END_ID in ids else ids
     assert "".join(pieces) == tokenizer.decode(ids, skip_special_tokens=False)

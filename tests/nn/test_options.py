@@ -36,7 +36,8 @@ def test_squares_are_what_they_are_called(square):
     layer = SwiGLU2(inner=12, square=square).build(8).double()
     x, onto, times = normal(2, 5, 8), normal(2, 5, 8), normal(1)[0]
     expected = onto + times * layer.down(FORMS[square](layer.gate(x), layer.up(x)))
-    assert torch.allclose(layer(fused_linear(x, *layer.in_weights), onto, times), expected, atol=1e-14)
+    assert torch.allclose(layer.add_to(onto, fused_linear(x, *layer.in_weights), times), expected, atol=1e-14)
+    assert torch.allclose(onto + times * layer(x), expected, atol=1e-14)
 
 
 @pytest.mark.parametrize("square", FORMS)

@@ -27,11 +27,12 @@ def mixer(tmp_path_factory):
 def test_decoding_with_the_mixer_of_the_guide_equals_whole_rows(mixer):
     model = replace(tiny.GQA_SPEC, mixer=mixer).build(seed=0)
     x = model.embed(torch.randint(tiny.VOCAB, (2, 9, 1), generator=torch.Generator().manual_seed(0)))
-    whole, pieces, states = model.forward_layers(x), [], None
+    whole, parts, states, position = model.forward_layers(x), [], model.empty_states(2, 9), 0
     for part in x.split([4, 1, 3, 1], dim=1):
-        made, states = model.decode(part, states=states)
-        pieces.append(made)
-    torch.testing.assert_close(torch.cat(pieces, dim=1), whole)
+        size = torch.full((2,), part.shape[1])
+        parts.append(model.decode(part, states, torch.full((2,), position), size))
+        position += part.shape[1]
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole)
 
 
 def test_documents_do_not_see_each_other_in_the_mixer_of_the_guide(mixer):
@@ -58,9 +59,9 @@ LACKING = {
         """class Mean:
     def build(self, width, layer): return torch.nn.Linear(width, width)
     def shared_parameters(self, width, layers): return None
-    def flops(self, width, length): return 1
-    def state_entries(self, width, length): return 1""",
-        r"Linear has no decode, empty_state, host_sync, in_weights, mix(.|\n)*Mean.build(.|\n)*lilliput/nn/mixer.py",
+    def flops(self, width, length, layer): return 1
+    def state_entries(self, width, length, layer): return 1""",
+        r"Linear has no decode, empty_state(.|\n)*Mean.build(.|\n)*lilliput/nn/mixer.py",
     ),
 }
 

@@ -15,7 +15,7 @@ from lilliput.base.errors import DataError, RecipeError, RunError
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.data.messages import Message
 from lilliput.data.shards import Shards
-from lilliput.generate.decode import stream
+from lilliput.generate.engine import Engine, Request
 from lilliput.generate.stream_text import detokenize_stream
 from lilliput.growth.add_tokens import AddTokens
 from lilliput.growth.growth import Lineage
@@ -276,7 +276,9 @@ def test_any_folder_of_transformers_opens_and_writes_what_transformers_writes(tm
         with torch.no_grad():
             whole = theirs.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=40, pad_token_id=end)[0]
         sampling = published.generation.sampling
-        ours = stream(published.model, ids, sampling, stop_token_ids=published.stop_ids, max_new_tokens=40)
+        ours = Engine(published.model).stream(
+            Request(prompt=ids, sampling=sampling, stop_token_ids=published.stop_ids, max_new_tokens=40)
+        )
         assert ids + list(ours) == whole.tolist()
 
 

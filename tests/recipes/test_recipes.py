@@ -128,7 +128,7 @@ def test_parts_to_come_refuse_impossible_numbers_and_do_not_pretend():
     with pytest.raises(DataError, match="is not built"):
         next(iter(Teacher(model="m", prompts=prompts, license="l").conversations()))
     with pytest.raises(RecipeError, match="is not built"):
-        DiffusionBlocks()(None, None, None, None, None)
+        DiffusionBlocks().build(tiny.GQA_SPEC.build(seed=0), None)
 
 
 def test_a_corpus_of_the_hub_is_read_from_files_instead(tmp_path):

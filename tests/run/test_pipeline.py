@@ -20,7 +20,7 @@ from lilliput.base.errors import RunError
 from lilliput.base.files import read_json, sha256
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.units import Tokens
-from lilliput.generate.decode import stream
+from lilliput.generate.engine import Engine, Request
 from lilliput.generate.sampling import Sampling
 from lilliput.plan import foreseen
 from lilliput.publish.load import load
@@ -198,7 +198,11 @@ print(json.dumps(written))
     sampling = replace(published.generation.sampling, greedy=True)
     for question, (theirs, length) in zip(questions, json.loads(finished.stdout), strict=True):
         prompt = published.tokenizer.encode(render([{"role": "user", "content": question}], generation_prompt=True)).ids
-        ours = list(stream(published.model, prompt, sampling, stop_token_ids=published.stop_ids, max_new_tokens=20))
+        ours = list(
+            Engine(published.model).stream(
+                Request(prompt=prompt, sampling=sampling, stop_token_ids=published.stop_ids, max_new_tokens=20)
+            )
+        )
         assert ours == theirs and length > len(prompt)
 
 

@@ -18,7 +18,7 @@ def heads(
     eps: float = 1e-6,
     theta: float | None = None,
     layout: Layout = "half",
-    first: int = 0,
+    first: int | Tensor = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Split a projection into heads, norm and rotate those of queries and keys.
 
@@ -30,7 +30,7 @@ def heads(
         eps: of the norms.
         theta: base of the rotation's frequencies; None for no rotation.
         layout: which channels turn together.
-        first: position of the row's beginning.
+        first: position of the rows' beginning, or of each row's [B].
 
     Returns:
         queries [B, L, H, D], keys and values [B, L, G, D], in the dtype of `projected`; norms and angles are fp32.

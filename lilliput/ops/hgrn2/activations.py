@@ -21,7 +21,7 @@ def activations(
     theta: float | None = None,
     layout: Layout = "half",
     tie: bool = False,
-    first: int = 0,
+    first: int | Tensor = 0,
     document_ids: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What the scan reads; gates in fp32 (fp64 for fp64), whatever autocast says.
@@ -35,7 +35,7 @@ def activations(
         layout: which channels turn together.
         tie: whether the two channels of a pair forget alike: their gates before the sigmoid, and their bounds, are
             those of both at their mean.
-        first: position of the row's beginning.
+        first: position of the rows' beginning, or of each row's [B].
         document_ids: document numbers [B, L], or None for one document.
 
     Returns:

@@ -189,7 +189,7 @@ def _head(model: Part) -> str:
 
 def _state(shape: ModelSpec) -> dict[str, Any]:
     """What a text in progress costs: numbers for each of its tokens, or a state of one size in fp32."""
-    first, second = (shape.layers * shape.mixer.state_entries(shape.width, length) for length in (1, 2))
+    first, second = (shape.state_entries(length) for length in (1, 2))
     grows = second > first
     entries = second - first if grows else first
     return {"grows": grows, "entries": f"{entries:,}", "fp32": f"{4 * entries:,}", "half": f"{2 * entries:,}"}
