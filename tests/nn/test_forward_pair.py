@@ -206,6 +206,7 @@ WIDE = {
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype feature")
 @pytest.mark.parametrize("name", WIDE)
 def test_on_a_gpu_the_streams_are_near_those_of_a_cpu_and_nothing_leaks(name):
     spec = replace(HGRN2_SPEC, width=128, mixer=WIDE[name])
