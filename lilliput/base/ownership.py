@@ -29,7 +29,7 @@ _WRITTEN = re.compile(
     | shards/{NAME}/((index|progress)\.json | (train|heldout)-[a-z0-9_]+\.bin | heldout(\.txt)?\.jsonl)
     | phases/{NAME}/((metrics|incidents)\.jsonl | loss\.png | final/(weights|average)\.safetensors)
     | phases/{NAME}/checkpoints/(incidents|rows)\.jsonl?
-    | phases/{NAME}/(checkpoints|before-decay)/step-\d+/(manifest\.json | [a-z0-9-]+\.safetensors)
+    | phases/{NAME}/(checkpoints|before-decay|kept)/step-\d+/(manifest\.json | [a-z0-9-]+\.safetensors)
     | releases/{NAME}/((config|tokenizer|tokenizer_config|generation_config|lilliput)\.json | model\.safetensors)
     | releases/{NAME}/(chat_template\.jinja | README\.md | loss\.png | [a-z0-9_]+_lm\.py)
     | evals/{NAME}\.json | evals/{NAME}/arithmetic\.jsonl

@@ -146,7 +146,8 @@ def _phase(phase: Phase, spec: ModelSpec, machine: Machine, cost: Cost | None, t
         "checkpoints": {
             "kept": min(KEPT, saves),
             "before_decay": before_decay,
-            "bytes": (min(KEPT, saves) + before_decay) * state,
+            "for_good": len(steps.kept_steps),
+            "bytes": (min(KEPT, saves) + before_decay + len(steps.kept_steps)) * state,
         },
         "memory": held | _measured_memory(held, max(micro), cost),
         "cost": None if cost is None else _cost(cost, stages, steps.rows, tariff),

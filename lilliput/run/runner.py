@@ -40,7 +40,7 @@ from lilliput.train.machine import Machine
 from lilliput.train.metrics_file import last_step
 from lilliput.train.metrics_log import MetricsLogger, NullLogger
 from lilliput.train.micro_batches import read_rows
-from lilliput.train.phase import Phase, Reader, StepPlan, phase_folder
+from lilliput.train.phase import KEPT_FOLDER, Phase, Reader, StepPlan, phase_folder
 from lilliput.train.ranks import OneRank, Ranks
 from lilliput.train.resuming import BEFORE_DECAY, CHECKPOINTS, described, resume_point
 from lilliput.train.rollback import read_incidents
@@ -252,6 +252,7 @@ class Runner:
             report=self._say,
             workers=self.workers,
             keep=folder / BEFORE_DECAY,
+            kept=folder / KEPT_FOLDER,
             begin=self._beginning(index, phase),
         )
 
