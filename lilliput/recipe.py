@@ -19,7 +19,9 @@ from lilliput.base.spec import from_plain, is_lilliputs, types_in
 from lilliput.data.conversations import ChatCorpus
 from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.data.corpora.files import TextFiles
+from lilliput.data.corpus_format import FormattedCorpus
 from lilliput.data.documents import Corpus
+from lilliput.data.formats import format_of
 from lilliput.data.split import Split
 from lilliput.evals.suites import named
 from lilliput.growth.growth import Growth
@@ -74,7 +76,7 @@ class Recipe:
     name: str
     about: str
     """One sentence for the card."""
-    corpora: Mapping[str, Corpus | ChatCorpus]
+    corpora: Mapping[str, Corpus | ChatCorpus | FormattedCorpus]
     tokenizer: BPE | PretrainedTokenizer
     tokenizer_corpora: tuple[str, ...] = ()
     """Names of the corpora whose training side the tokenizer is learned from; none where it is kept."""
@@ -93,12 +95,7 @@ class Recipe:
         check_name("recipe", self.name, "Recipe(name=...)")
         for name, corpus in self.corpora.items():
             check_name("corpus", name, f"recipe {self.name!r}")
-            if not (hasattr(corpus, "documents") or hasattr(corpus, "conversations")):
-                raise RecipeError(
-                    f"the corpus {name!r} is {corpus!r:.80}, which has neither documents nor conversations",
-                    where=f"recipe {self.name!r}",
-                    hint='give a spec, such as TextFiles(paths=("texts",))',
-                )
+            format_of(corpus, where=f"the corpus {name!r} of recipe {self.name!r}")
         check_parts(self)
         _refuse_same(self)
         for name in sorted(self._used_corpora() - set(self.corpora)):

@@ -23,6 +23,7 @@ from lilliput.data.corpora.filters import Filtered
 from lilliput.data.corpora.hub import HubChats, HubText
 from lilliput.data.corpora.teacher import Teacher
 from lilliput.data.documents import licenses
+from lilliput.data.formats import format_of
 from lilliput.data.mixture import Mixture
 from lilliput.data.partial_shards import partial_folders
 from lilliput.data.resumable import fraction_read, iterate_from
@@ -153,10 +154,8 @@ def _as_recorded(recipe: Recipe, name: str, run: RunFolder) -> _Size | None:
         return None
     sides = record["outputs"]["sides"]
     files = sum(file.stat().st_size for file in (run.path / "shards" / name).glob("*.bin"))
-    if "length" in recorded:  # conversations; the first token of a row is no target
-        size = _Size((recorded["length"] - 1) * sides["train"]["rows"], None, files)
-    else:
-        size = _Size(sides["train"]["tokens"], sum(side["bytes"] for side in sides.values()), files)
+    format = format_of(corpus)
+    size = _Size(format.tokens_per_pass(sides["train"], recorded.get("length", 0)), format.text_bytes(sides), files)
     return size if files else None
 
 

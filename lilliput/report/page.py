@@ -10,13 +10,14 @@ from lilliput.base.errors import reading
 from lilliput.base.files import write_text
 from lilliput.base.terminal import visible
 from lilliput.base.text_units import duration
+from lilliput.data.text_format import TEXT
 from lilliput.evals.suites import HELDOUT
 from lilliput.objectives.objective import CROSS_ENTROPY
 from lilliput.publish.lineage import outdated
 from lilliput.report.charts import short
 from lilliput.report.curves import charts
 from lilliput.report.recipe_outline import Outline
-from lilliput.report.records import HINT, TEXT, PhaseRecord, RunRecord, continued, read_run
+from lilliput.report.records import HINT, PhaseRecord, RunRecord, continued, read_run
 from lilliput.report.table import Column, Table
 from lilliput.train.metrics_file import WINDOW, Line, headline_of, recent_loss, released
 
@@ -124,12 +125,12 @@ def _tiles(run: RunRecord, trained: list[PhaseRecord]) -> list[tuple[str, str, s
         (phase.name, name, value)
         for phase in trained
         for name, value in _last_heldout(phase).items()
-        if phase.unit(name, run.units) == TEXT
+        if phase.unit(name, run.units) == TEXT.unit
     ]
     if texts and not tiles:
         phase = texts[-1][0]
         _, name, value = next(each for each in texts if each[0] == phase)
-        tiles.append((f"{value:.3f}", TEXT, f"held-out {name}, {phase}"))
+        tiles.append((f"{value:.3f}", TEXT.unit, f"held-out {name}, {phase}"))
     line, whole = _sums(run.line), _sums([phase.steps for phase in run.phases])
     read, taken = "read in training", "in training steps"
     if replaced := whole["steps"] - line["steps"]:
@@ -147,7 +148,7 @@ def _tiles(run: RunRecord, trained: list[PhaseRecord]) -> list[tuple[str, str, s
 def _released(run: RunRecord) -> list[tuple[str, str, str]]:
     """The held-out figure of the last release that has one, unless training has left it behind."""
     found = [
-        (f"{score['value']:.3f}", TEXT, "; ".join(filter(None, (f"held-out text, {name}", score["note"]))))
+        (f"{score['value']:.3f}", TEXT.unit, "; ".join(filter(None, (f"held-out text, {name}", score["note"]))))
         for name, evaluation in run.releases
         if not outdated(run.folder, name)
         for score in evaluation["scores"]

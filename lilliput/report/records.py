@@ -10,6 +10,7 @@ from lilliput.base.files import read_json, verify_checksum
 from lilliput.base.hub import reading_only
 from lilliput.base.run_code import UntrustedCodeError
 from lilliput.base.run_folder import RunFolder, no_run
+from lilliput.data.formats import format_of
 from lilliput.objectives.objective import CROSS_ENTROPY
 from lilliput.recipe import Recipe, Release, read_recipe, vocabulary_of
 from lilliput.report.recipe_outline import HiddenPhase, Outline, planned, read_outline
@@ -18,7 +19,6 @@ from lilliput.train.phase import Phase, StepPlan
 from lilliput.train.resuming import described
 
 HINT = "put what is damaged in it back from a copy; `lilliput runs` lists other runs"
-TEXT, ANSWERS = "bits per byte", "nats per answer token"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +84,7 @@ class RunRecord:
     @property
     def units(self) -> dict[str, str]:
         """Of held-out numbers, by corpus."""
-        corpora: dict[str, Any] = dict(self.recipe.corpora)
-        return {name: ANSWERS if _is_chat(self.folder, name, corpus) else TEXT for name, corpus in corpora.items()}
+        return {name: _unit(self.folder, name, corpus) for name, corpus in self.recipe.corpora.items()}
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -119,11 +118,11 @@ def _run(folder: Path) -> RunRecord:
     )
 
 
-def _is_chat(folder: Path, name: str, corpus: Any) -> bool:
-    """Whether a corpus is of conversations; of a hidden one, its token files say."""
+def _unit(folder: Path, name: str, corpus: Any) -> str:
+    """The unit of held-out numbers of a corpus; of a hidden one, the record of its token files says."""
     if corpus is None:
-        return "length" in RunFolder(folder).record(f"shards/{name}").get("from", {})
-    return hasattr(corpus, "conversations")
+        return RunFolder(folder).record(f"shards/{name}").get("outputs", {}).get("unit", "")
+    return format_of(corpus).unit
 
 
 def _phases(folder: Path, recipe: Recipe | Outline) -> Any:

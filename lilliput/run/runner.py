@@ -18,7 +18,7 @@ from lilliput.base.errors import LilliputError, RunError
 from lilliput.base.files import hash_of, sha256
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
-from lilliput.data.chat_rows import ChatData
+from lilliput.data.formats import format_of
 from lilliput.evals.question_files import QuestionSource
 from lilliput.growth.growth import Lineage
 from lilliput.model import copy_weights
@@ -27,7 +27,6 @@ from lilliput.publish.lineage import after_growth, after_phase, phase_seed
 from lilliput.recipe import Recipe, Release
 from lilliput.report.loss_plot import plot_loss
 from lilliput.report.page import REPORT, write_report
-from lilliput.report.records import ANSWERS, TEXT
 from lilliput.run.prepare import Preparation
 from lilliput.run.release import Publisher
 from lilliput.run.reproducibility import check_unchanged
@@ -193,7 +192,7 @@ class Runner:
         folder.mkdir(parents=True, exist_ok=True)
         plan = StepPlan(phase)
         reader, bytes_per_token = phase.data.open(tokens), phase.data.bytes_per_token(tokens)
-        self._say(f"{phase.name}: {_passes(phase, reader.tokens_available)}")
+        self._say(f"{phase.name}: {_passes(self._recipe, phase, reader.tokens_available)}")
         self._say(f"{phase.name}: {_units(self._recipe, phase)}")
         metrics = folder / "metrics.jsonl"
 
@@ -359,7 +358,7 @@ def _units(recipe: Recipe, phase: Phase) -> str:
     """What the held-out numbers of a phase are in, by corpus."""
     named: dict[str, list[str]] = {}
     for name in phase.data.corpora:
-        named.setdefault(ANSWERS if hasattr(recipe.corpora[name], "conversations") else TEXT, []).append(name)
+        named.setdefault(format_of(recipe.corpora[name]).unit, []).append(name)
     text = "; ".join(f"{', '.join(names)} in {unit}" for unit, names in named.items())
     others = {one.objective.headline: None for one in phase.stages if one.objective.headline != CROSS_ENTROPY}
     if others:
@@ -367,11 +366,12 @@ def _units(recipe: Recipe, phase: Phase) -> str:
     return f"held-out {text}, lower is better"
 
 
-def _passes(phase: Phase, available: int) -> str:
+def _passes(recipe: Recipe, phase: Phase, available: int) -> str:
     """How often a phase reads what there is, and what to do where that is too often."""
     passes = int(phase.tokens) / max(1, available)
     text = f"reads {int(phase.tokens):,} tokens, {passes:.{1 if passes >= 0.1 else 3}f} passes over {available:,}"
-    text += " (whole rows, with their empty ends)" if isinstance(phase.data, ChatData) else ""
+    is_packed = any(format_of(recipe.corpora[name]).packs_rows for name in phase.data.corpora)
+    text += " (whole rows, with their empty ends)" if is_packed else ""
     if passes < MANY:
         return text
     return f"{text}; so many teach it by heart: --set timeline.{phase.name}.tokens={4 * available} makes it four"

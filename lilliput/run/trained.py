@@ -19,6 +19,7 @@ from lilliput.base.own_code import code_of, using
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.safetensors_headers import open_safetensors
 from lilliput.base.spec import to_plain
+from lilliput.data.formats import format_of
 from lilliput.evals.native_model import Native
 from lilliput.growth.growth import Growth, Lineage
 from lilliput.model import LanguageModel, ModelSpec, copy_weights
@@ -138,9 +139,10 @@ def read_trained(folder: Path) -> Trained:
 
 def _heldout(recipe: Recipe, phase: Phase, folder: Path) -> Path | None:
     judged = [entry.heldout for entry in recipe.timeline if isinstance(entry, Release)]
-    texts = [name for name, corpus in recipe.corpora.items() if hasattr(corpus, "documents")]
-    names = [*judged, *(name for name in phase.data.corpora if name in texts), *texts]
-    files = (folder / "shards" / name / "heldout.txt.jsonl" for name in names)
+    found = {name: format_of(corpus).heldout_texts for name, corpus in recipe.corpora.items()}
+    texts = {name: file for name, file in found.items() if file}
+    names = [*judged, *phase.data.corpora, *texts]
+    files = (folder / "shards" / name / texts[name] for name in names if name in texts)
     return next((file for file in files if file.is_file() and file.stat().st_size), None)
 
 

@@ -10,6 +10,8 @@ from lilliput.base.errors import DivergenceError, RecipeError, RunError, reading
 from lilliput.base.files import read_json, write_json
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
+from lilliput.data.formats import format_of
+from lilliput.data.text_format import TEXT
 from lilliput.objectives.objective import CROSS_ENTROPY
 from lilliput.recipe import Recipe, Release, unknown
 from lilliput.sweep.axes import SweepAxis, Variant, variants
@@ -71,7 +73,7 @@ def choose(recipe: Recipe, name: str | None) -> Metric:
         if name not in found:
             raise unknown("metric", name, list(found), f"--metric, for recipe {recipe.name!r}")
         return found[name]
-    texts = [metric for metric in found.values() if metric.unit == "bits per byte"] or list(found.values())
+    texts = [metric for metric in found.values() if metric.unit == TEXT.unit] or list(found.values())
     if not texts:
         raise unknown("phase", "any", ["none; give the recipe one"], f"recipe {recipe.name!r}")
     judged = {entry.heldout for entry in recipe.timeline if isinstance(entry, Release)}
@@ -168,11 +170,7 @@ def _unit(phase: Phase, unit: str) -> str:
 
 
 def _metrics(recipe: Recipe) -> list[Metric]:
-    corpora: dict[str, Any] = dict(recipe.corpora)
-    units = {
-        name: "nats per answer token" if hasattr(corpus, "conversations") else "bits per byte"
-        for name, corpus in corpora.items()
-    }
+    units = {name: format_of(corpus).unit for name, corpus in recipe.corpora.items()}
     return [
         Metric(phase=entry.name, corpus=corpus, unit=_unit(entry, units[corpus]))
         for entry in recipe.timeline

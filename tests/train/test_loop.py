@@ -189,7 +189,7 @@ def test_any_seed_will_do(shards, tmp_path):
 
 def test_nothing_held_out_is_said_before_training(shards):
     class Empty:
-        index = {"sides": {"heldout": {"documents": 3, "bytes": 0}}}  # noqa: RUF012
+        heldout_size = 0
         folder = "texts"
 
     with pytest.raises(DataError, match="nothing of 'texts' is held out"):
