@@ -54,7 +54,8 @@ def homes(wanted: Any) -> set[str]:
 
 def asked(protocol: type) -> set[str]:
     """Return the names of the methods and properties that a protocol asks for."""
-    return {name for name in vars(protocol) if not name.startswith("_") or name == "__call__"}
+    names = {name for base in protocol.__mro__ if getattr(base, "_is_protocol", False) for name in vars(base)}
+    return {name for name in names if not name.startswith("_") or name == "__call__"}
 
 
 def declared(spec: type) -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """The seam for changes of the model itself, between phases: layers, vocabulary, or which weights go on."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import tokenizers
 from torch import Tensor
 
-from lilliput.model import LanguageModel, ModelSpec
+from lilliput.entry import TimelineEntry
+from lilliput.model import LanguageModel
+
+GROWTH = "growth"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,17 +22,11 @@ class Lineage:
     """Averaged weights of the phase before, by name; empty without one."""
 
 
-class Growth(Protocol):
-    """A growth as recipes write it."""
+class Growth(TimelineEntry, Protocol):
+    """A growth as recipes write it; it inherits this."""
 
-    def shape(self, spec: ModelSpec) -> ModelSpec:
-        """What becomes of the model's shape; refused now if it cannot be."""
-        ...
-
-    def retokenize(self, tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-        """What becomes of the tokenizer: known without a model, so that token files can be written before training."""
-        ...
+    kind: ClassVar[str] = GROWTH
 
     def grow(self, lineage: Lineage, seed: int) -> Lineage:
-        """The line with another model; a function of the line and the seed."""
+        """The lineage with another model; a function of the lineage and the seed."""
         ...

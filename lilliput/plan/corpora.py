@@ -27,7 +27,7 @@ from lilliput.data.formats import format_of
 from lilliput.data.mixture import Mixture
 from lilliput.data.partial_shards import partial_folders
 from lilliput.data.resumable import fraction_read, iterate_from
-from lilliput.recipe import Recipe, Release
+from lilliput.recipe import Recipe
 from lilliput.train.phase import Phase
 
 BYTES_PER_TOKEN = 4
@@ -64,7 +64,7 @@ def corpora(recipe: Recipe, read: Mapping[str, float], folder: Path | None) -> l
         `token_file_bytes`, None where unknown; `estimated`, whether these three are; `there`, the bytes of token files
         that exist, closed ones of an encoding that was interrupted too; `unknown`, why the size is, empty where not.
     """
-    named = {name for entry in recipe.timeline for name in _named(entry)}
+    named = {name for entry in recipe.timeline for name in entry.reads()}
     rows = []
     for name in (name for name in recipe.corpora if name in named):
         corpus: Any = recipe.corpora[name]
@@ -118,14 +118,6 @@ def source(corpus: Any) -> str:
         case Teacher():
             return f"replies of {corpus.model}"
     return type(corpus).__name__
-
-
-def _named(entry: Any) -> tuple[str, ...]:
-    if isinstance(entry, Phase):
-        return entry.data.corpora
-    if isinstance(entry, Release):
-        return (entry.heldout, entry.chat) if entry.chat else (entry.heldout,)
-    return ()
 
 
 def _encoded(recipe: Recipe, name: str, folder: Path | None) -> _Size | None:

@@ -63,6 +63,8 @@ def show(console: Terminal, plan: dict[str, Any]) -> None:
         if plan["totals"]["cost"]:
             console.print(_time(plan))
         _note(console, EXTRAPOLATED if plan["totals"]["cost"] else UNKNOWN)
+    for other in plan["others"]:
+        _note(console, f"{other['kind']} {other['what']}")
     if plan["not_implemented"]:
         console.print("\nThis recipe cannot run yet, these parts of it are not built:", style="bold")
         for part in plan["not_implemented"]:

@@ -29,7 +29,7 @@ from lilliput.data.token_files import INDEX, SIDES
 from lilliput.data.tokenization_report import COUNTED, lines_of
 from lilliput.data.tokenizer_sample import sampled
 from lilliput.data.validation import check_sides
-from lilliput.recipe import Recipe, Release
+from lilliput.recipe import Recipe
 from lilliput.tokenizer.bpe import BPE, load_tokenizer, save_tokenizer, tokenizer_hash
 from lilliput.tokenizer.specials import vocabulary_size
 from lilliput.train.phase import Phase
@@ -64,11 +64,9 @@ class Preparation:
         """The tokenizer, and the token files of all corpora that the timeline reads; returns the tokenizer."""
         tokenizer = first = self.tokenizer()
         for entry in self._recipe.timeline:
-            if isinstance(entry, Phase | Release):
-                for name in _reads(entry):
-                    self.tokens(name, tokenizer)
-            else:
-                tokenizer = entry.retokenize(tokenizer)
+            for name in entry.reads():
+                self.tokens(name, tokenizer)
+            tokenizer = entry.retokenize(tokenizer)
         return first
 
     def tokenizer(self) -> Tokenizer:
@@ -188,13 +186,12 @@ class Preparation:
 
     def _row_length(self, name: str) -> int:
         """Tokens of the longest rows that a phase takes from a corpus; of any phase, where only releases read it."""
-        readers = self._readers(name) or [entry for entry in self._recipe.timeline if isinstance(entry, Phase)]
+        readers = self._readers(name) or self._recipe.phases.values()
         return max(stage.objective.row_length(phase.length) for phase in readers for stage in phase.stages)
 
     def _readers(self, name: str) -> list[Phase]:
         """The phases that read a corpus."""
-        phases = [entry for entry in self._recipe.timeline if isinstance(entry, Phase)]
-        return [phase for phase in phases if name in phase.data.corpora]
+        return [phase for phase in self._recipe.phases.values() if name in phase.reads()]
 
     def _training_texts(self, identities: dict[str, Any]) -> Iterator[str]:
         tokenizer, names = self._recipe.tokenizer, self._recipe.tokenizer_corpora
@@ -300,12 +297,6 @@ class Preparation:
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _reads(entry: Phase | Release) -> tuple[str, ...]:
-    if isinstance(entry, Phase):
-        return entry.data.corpora
-    return (entry.heldout, entry.chat) if entry.chat else (entry.heldout,)
 
 
 def _damaged(what: str, run: RunFolder) -> RunError:

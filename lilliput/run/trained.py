@@ -7,6 +7,7 @@ evaluating, needs its weights alone.
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
@@ -21,7 +22,7 @@ from lilliput.base.safetensors_headers import open_safetensors
 from lilliput.base.spec import to_plain
 from lilliput.data.formats import format_of
 from lilliput.evals.native_model import Native
-from lilliput.growth.growth import Growth, Lineage
+from lilliput.growth.growth import GROWTH, Growth, Lineage
 from lilliput.model import LanguageModel, ModelSpec, copy_weights
 from lilliput.publish.export import Generation
 from lilliput.publish.lineage import phase_seed
@@ -126,7 +127,7 @@ def read_trained(folder: Path) -> Trained:
         if reached is None:
             raise RunError("nothing is trained yet", where=str(folder), hint=f"train it: lilliput train {folder}")
         lineage = _lineage(recipe, run, reached)
-        phases = [entry for entry in recipe.timeline if isinstance(entry, Phase)]
+        phases = list(recipe.phases.values())
         return Trained(
             folder=folder,
             published=_published(recipe, reached, lineage, str(folder)),
@@ -138,7 +139,7 @@ def read_trained(folder: Path) -> Trained:
 
 
 def _heldout(recipe: Recipe, phase: Phase, folder: Path) -> Path | None:
-    judged = [entry.heldout for entry in recipe.timeline if isinstance(entry, Release)]
+    judged = [release.heldout for release in recipe.releases.values()]
     found = {name: format_of(corpus).heldout_texts for name, corpus in recipe.corpora.items()}
     texts = {name: file for name, file in found.items() if file}
     names = [*judged, *phase.data.corpora, *texts]
@@ -152,17 +153,17 @@ def _reached(recipe: Recipe, run: RunFolder, tokenizer: Tokenizer) -> _Reached |
     since: list[tuple[int, Growth]] = []
     kept = 0
     for index, entry in enumerate(recipe.timeline):
-        match entry:
-            case Phase():
-                if not run.record(phase_folder(index, entry)).get("done"):
-                    break
-                found = _Reached(index=index, phase=entry, spec=spec, tokenizer=tokenizer)
-                since, kept = [], 0
-            case Release():
-                release, kept = entry, len(since)
-            case _:
-                spec, tokenizer = entry.shape(spec), entry.retokenize(tokenizer)
-                since.append((index, entry))
+        if (phase := recipe.phases.get(index)) is not None:
+            if not run.record(phase_folder(index, phase)).get("done"):
+                break
+            found = _Reached(index=index, phase=phase, spec=spec, tokenizer=tokenizer)
+            since, kept = [], 0
+        elif index in recipe.releases:
+            release, kept = recipe.releases[index], len(since)
+        elif entry.kind == GROWTH:
+            growth: Any = entry
+            since.append((index, growth))
+        spec, tokenizer = entry.shape(spec), entry.retokenize(tokenizer)
     else:
         kept = len(since)
     if found is None:

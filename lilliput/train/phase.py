@@ -7,7 +7,7 @@ times the text. Shares of stages are shares of steps:  steps = tokens / (positio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.ownership import check_name
@@ -15,6 +15,7 @@ from lilliput.base.protocols import check_parts
 from lilliput.base.spec import LATER, check_range
 from lilliput.base.units import Share, Steps, Tokens
 from lilliput.data.batch import Batch, Cursor
+from lilliput.entry import TimelineEntry
 from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.objective import Objective
 from lilliput.optim.ema import EmaSpec, NoEma
@@ -65,8 +66,10 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Phase:
+class Phase(TimelineEntry):
     """One stretch of training with one optimizer and one schedule."""
+
+    kind: ClassVar[str] = "phase"
 
     name: str
     tokens: Tokens
@@ -120,6 +123,23 @@ class Phase:
                 hint="give the phase more tokens or smaller batches",
             )
         check_durations(self.schedule, StepPlan(self).steps, where)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of all stages."""
+        return StepPlan(self).steps
+
+    def reads(self) -> tuple[str, ...]:
+        """Names of the corpora of its data."""
+        return tuple(self.data.corpora)
+
+    def describe(self) -> str:
+        """Name and steps."""
+        return f"{self.name}, {self.steps:,} steps"
+
+    def part(self, index: int) -> str:
+        """See `phase_folder`."""
+        return phase_folder(index, self)
 
 
 KEPT_FOLDER = "kept"
