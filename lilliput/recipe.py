@@ -16,6 +16,7 @@ from lilliput.base.protocols import check_parts
 from lilliput.base.run_code import code_for, waiting
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import from_plain, is_lilliputs, types_in
+from lilliput.computations.computation import Computation
 from lilliput.data.conversations import ChatCorpus
 from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.data.corpora.files import TextFiles
@@ -88,7 +89,7 @@ class Release(TimelineEntry):
         return f"{self.name}, a release"
 
 
-Entry = Phase | Growth | Release | TimelineEntry
+Entry = Phase | Growth | Computation | Release | TimelineEntry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +140,9 @@ class Recipe:
             )
         for entry in self.timeline:
             spec = entry.shape(spec)
+        for index, entry in enumerate(self.timeline):
+            if part := entry.part(index):
+                check_name(entry.kind, part.partition("/")[2], f"timeline.{index} of recipe {self.name!r}")
         for index, phase in self.phases.items():
             if phase.resumes is not None:
                 before = self.phase_before(index)
@@ -200,7 +204,11 @@ class Recipe:
         indices = {phase.name: index for index, phase in self.phases.items()}
         if phase not in indices:
             raise unknown("phase", phase, list(indices), f"recipe {self.name!r}")
-        part = replace(self, timeline=self.timeline[: indices[phase] + 1])
+        return self.up_to(indices[phase])
+
+    def up_to(self, index: int) -> "Recipe":
+        """The same as far as the entry at an index, this one too."""
+        part = replace(self, timeline=self.timeline[: index + 1])
         used = part._used_corpora()
         return replace(part, corpora={name: corpus for name, corpus in self.corpora.items() if name in used})
 

@@ -1,5 +1,6 @@
 """`report.html`: a run on one page that needs nothing but itself."""
 
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ def _facts(run: RunRecord) -> dict[str, Any]:
             _phase(phase, number, units) | {"charts": charts(f"{phase.name}-{number}", drawn, units)}
             for number, (phase, drawn) in enumerate(zip(run.phases, _continuous(run.phases), strict=True))
         ],
+        "computed": [{"name": name, "figures": list(_figures(value))} for name, value in run.computed],
         "rows": _rows(run),
         "releases": [
             {
@@ -75,6 +77,16 @@ def _facts(run: RunRecord) -> dict[str, Any]:
             for name, found in run.releases
         ],
     }
+
+
+def _figures(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """The numbers and texts in a JSON value, by their path."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if inside is None:
+        yield name or "value", f"{value:.4f}" if isinstance(value, float) else str(value)
+        return
+    for key, one in inside:
+        yield from _figures(one, f"{name} {key}".strip())
 
 
 def _continuous(phases: list[PhaseRecord]) -> list[PhaseRecord]:

@@ -71,6 +71,8 @@ class RunRecord:
     phases: list[PhaseRecord]
     releases: list[tuple[str, dict[str, Any]]]
     """Names of those that were evaluated, with what was found: `scores`, `samples` and more."""
+    computed: list[tuple[str, Any]]
+    """Names of computations that are done, with what they came to."""
 
     @property
     def line(self) -> list[list[Line]]:
@@ -115,7 +117,14 @@ def _run(folder: Path) -> RunRecord:
         environment=_read(folder / "environment.json") or {},
         phases=list(_phases(folder, recipe)),
         releases=[(name, _read(path)) for name, path in found if path.is_file()],
+        computed=_computed(folder),
     )
+
+
+def _computed(folder: Path) -> list[tuple[str, Any]]:
+    records = [(path, _read(path)) for path in sorted((folder / "parts").glob("computed.*.json"))]
+    named = ((path.stem.partition("-")[2], record) for path, record in records)
+    return [(name, record["outputs"]["value"]) for name, record in named if record["done"]]
 
 
 def _unit(folder: Path, name: str, corpus: Any) -> str:

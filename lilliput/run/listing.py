@@ -221,6 +221,8 @@ def _parts(recipe: dict[str, Any]) -> list[str]:
             names.append(f"phases/{index:02d}-{entry['name']}")
         elif entry["type"] == "lilliput.recipe:Release":
             names += [f"releases/{entry['name']}", f"evals/{entry['name']}"]
+        elif "name" in entry:
+            names.append(f"computed/{index:02d}-{entry['name']}")
     return names
 
 
@@ -236,14 +238,17 @@ def _state(folder: Path, recipe: dict[str, Any], releases: tuple[str, ...]) -> s
     )
     for name in _parts(recipe):
         record = folder / "parts" / f"{name.replace('/', '.')}.json"
-        if not (name.startswith("phases/") and record.is_file()):
+        if not (name.startswith(("phases/", "computed/")) and record.is_file()):
             continue
         phase = name.rpartition("/")[2].partition("-")[2]
         try:
             done = verify_checksum(read_json(record))["done"]
         except (ValueError, KeyError, TypeError):
             return f"{phase}: {record.name} is damaged"
-        state = f"{phase}: trained" if done else f"{phase}: {_progress(folder / name)}"
+        if name.startswith("computed/"):
+            state = f"{phase}: computed" if done else f"{phase}: begun"
+        else:
+            state = f"{phase}: trained" if done else f"{phase}: {_progress(folder / name)}"
     return state
 
 

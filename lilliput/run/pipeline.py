@@ -27,12 +27,12 @@ from lilliput.recipe import Recipe
 from lilliput.run.command_record import FILE as COMMAND_FILE
 from lilliput.run.command_record import Command, write_command
 from lilliput.run.prepare import Preparation
-from lilliput.run.reproducibility import check_code_unchanged, resolve_machine
-from lilliput.run.runner import OtherRank, Runner, phase_code, prepare, untrained
+from lilliput.run.reproducibility import check_code_unchanged, resolve_machine, untrained
+from lilliput.run.runner import OtherRank, Runner, prepare
+from lilliput.run.steps import entry_code
 from lilliput.train.all_reduce import RANK, AllReduce
 from lilliput.train.loggers.logger import check_loggers
 from lilliput.train.machine import Machine
-from lilliput.train.phase import phase_folder
 
 
 def run(
@@ -259,12 +259,13 @@ def _refuse_shorter(run_folder: RunFolder, recipe: Recipe) -> None:
 
 def _refuse_other_phases(run_folder: RunFolder, recipe: Recipe, allow_change: bool) -> None:
     begun_phases = []
-    for index, phase in recipe.phases.items():
-        if run_folder.record(phase_folder(index, phase)).get("from"):
-            begun_phases.append(phase_folder(index, phase))
-            begun, seed = begun_phases[-1], phase_seed(recipe.seed, index)
-            run_folder.refuse_change(begun, {"phase": to_plain(phase), "seed": seed})
-            check_code_unchanged(run_folder, begun, phase_code(recipe, phase), allow_change=allow_change)
+    for index, entry in enumerate(recipe.timeline):
+        part = entry.part(index)
+        if part is None or not run_folder.record(part).get("from"):
+            continue
+        begun_phases += [part] if index in recipe.phases else []
+        run_folder.refuse_change(part, {entry.kind: to_plain(entry), "seed": phase_seed(recipe.seed, index)})
+        check_code_unchanged(run_folder, part, entry_code(recipe, index), allow_change=allow_change)
     tokenizer = run_folder.record("tokenizer").get("from")
     if begun_phases and tokenizer:
         changed = differences(

@@ -211,8 +211,12 @@ class Preparation:
             )
 
     def _trained(self) -> set[str]:
-        """Names of the corpora that a phase was trained on, or has begun to be: their tokens are the run's for good."""
-        records = sorted((self._run.path / "parts").glob("phases.*.json"))
+        """Names of the corpora that a phase was trained on, or has begun to be: their tokens are the run's for good.
+
+        So are those of computations.
+        """
+        found = (self._run.path / "parts").glob("*.json")
+        records = sorted(record for record in found if record.name.startswith(("phases.", "computed.")))
         phases = [record.stem.replace(".", "/", 1) for record in records]
         with reading(self._run.path / "parts", "put the records of phases back from a copy"):
             return {name for phase in phases for name in self._run.record(phase).get("from", {}).get("tokens", {})}

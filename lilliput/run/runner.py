@@ -13,23 +13,24 @@ from rich.console import Console
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from lilliput.base.code_hash import definitions
-from lilliput.base.errors import LilliputError, RunError
+from lilliput.base.errors import LilliputError
 from lilliput.base.files import hash_of, sha256
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
+from lilliput.computations.computation import COMPUTATION
 from lilliput.evals.question_files import QuestionSource
 from lilliput.growth.growth import GROWTH, Lineage
 from lilliput.model import copy_weights
-from lilliput.publish.lineage import after_phase, phase_seed
+from lilliput.publish.lineage import after_part, phase_seed
 from lilliput.recipe import Recipe, Release
 from lilliput.report.loss_plot import plot_loss
 from lilliput.report.page import REPORT, write_report
+from lilliput.run.compute import computation_step
 from lilliput.run.phase_lines import passes, resuming, units
 from lilliput.run.prepare import Preparation
 from lilliput.run.release import Publisher
-from lilliput.run.reproducibility import check_unchanged
-from lilliput.run.steps import Reached, Step, check_steps, growth_step, release_step
+from lilliput.run.reproducibility import began_on, check_unchanged, untrained
+from lilliput.run.steps import Reached, Step, check_steps, growth_step, recorded_code, release_step
 from lilliput.tokenizer.bpe import tokenizer_hash
 from lilliput.tokenizer.specials import vocabulary_size
 from lilliput.train.checkpoint import Checkpoint, write_tensors
@@ -99,6 +100,16 @@ class Runner:
         steps = {
             Phase.kind: self._phase_step(self.train_phase if train else self.load_trained_phase),
             GROWTH: growth_step(self._recipe, self._say),
+            COMPUTATION: computation_step(
+                self._run,
+                self._recipe,
+                self._preparation,
+                self.machine,
+                self._first,
+                self._say,
+                computes=train and self.workers.writes,
+                allow_change=self._allow_change,
+            ),
             Release.kind: release_step(self._preparation, publisher, self._report),
         }
         part = self._recipe.until(until) if until else self._recipe
@@ -176,21 +187,13 @@ class Runner:
         return self._after(index, phase, lineage, provenance, inputs, outputs)
 
     def _inputs(self, index: int, phase: Phase, provenance: dict[str, Any], tokens: dict[str, Any]) -> dict[str, Any]:
-        recorded = self._run.record(phase_folder(index, phase)).get("from")
-        # Other code is noted by `check_code_unchanged`.
-        code = recorded.get("code", {}) if recorded else phase_code(self._recipe, phase)
         return {
             "before": provenance,
             "phase": to_plain(phase),
             "seed": self._seed(index),
-            "machine": self._began_on(),
+            "machine": began_on(self._run),
             "tokens": {name: files.index["sha256"] for name, files in tokens.items()},
-        } | ({"code": code} if code else {})
-
-    def _began_on(self) -> Any:
-        record = self._run.read("run.json")
-        assert record is not None
-        return record["machine"]
+        } | recorded_code(self._run, self._recipe, index, phase_folder(index, phase))
 
     def _train(
         self, folder: Path, index: int, phase: Phase, lineage: Lineage, tokens: dict[str, Any], measure: Measure
@@ -293,7 +296,7 @@ class Runner:
         copy_weights(lineage.model, load_file(final / "weights.safetensors"))
         average = load_file(final / "average.safetensors", device=str(self.machine.device))
         self._say(f"{index:02d} {phase.name}: {outputs['steps']:,} steps, weights {outputs['weights'][:12]}")
-        return replace(lineage, average=average), after_phase(provenance, hash_of(inputs))
+        return replace(lineage, average=average), after_part(provenance, hash_of(inputs))
 
     def _seed(self, index: int) -> int:
         return phase_seed(self._recipe.seed, index)
@@ -335,17 +338,3 @@ def _is_intact(folder: Path, outputs: dict[str, Any]) -> bool:
         raise TypeError("`steps` is no whole number")
     files = {name: folder / "final" / f"{name}.safetensors" for name in ("weights", "average")}
     return all(file.is_file() and sha256(file) == outputs[name] for name, file in files.items())
-
-
-def untrained(what: str, folder: Path) -> RunError:
-    """The error of what should be trained and is not."""
-    return RunError(
-        f"{what} is not trained as the recipe says",
-        where=str(folder),
-        hint=f"train first, publishing never does: lilliput train {folder}",
-    )
-
-
-def phase_code(recipe: Recipe, phase: Phase) -> dict[str, str]:
-    """What a phase is trained by besides Lilliput: the hash of each part from a recipe file until its end."""
-    return definitions(recipe.until(phase.name).without_releases())

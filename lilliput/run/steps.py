@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lilliput.base.code_hash import definitions
 from lilliput.base.errors import RecipeError
 from lilliput.base.files import hash_of
+from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.growth.growth import Growth, Lineage
 from lilliput.publish.lineage import after_growth, phase_seed
@@ -48,6 +50,18 @@ def check_steps(recipe: Recipe, steps: Mapping[str, Step]) -> None:
                 where=f"timeline.{index} of recipe {recipe.name!r}",
                 hint=f"one of: {', '.join(steps)}; another kind needs a step of its own in lilliput/run/steps.py",
             )
+
+
+def entry_code(recipe: Recipe, index: int) -> dict[str, str]:
+    """What an entry is made by besides Lilliput: the hash of each part from a recipe file until it."""
+    return definitions(recipe.up_to(index).without_releases())
+
+
+def recorded_code(run: RunFolder, recipe: Recipe, index: int, part: str) -> dict[str, dict[str, str]]:
+    """The code among the inputs of a part: that it was begun with, since `check_code_unchanged` notes another one."""
+    recorded = run.record(part).get("from")
+    code = recorded.get("code", {}) if recorded else entry_code(recipe, index)
+    return {"code": code} if code else {}
 
 
 def growth_step(recipe: Recipe, say: Callable[[str], None]) -> Step:

@@ -29,12 +29,12 @@ from lilliput.publish.lineage import phase_seed
 from lilliput.publish.loaded_model import LoadedModel, check_ids
 from lilliput.recipe import Recipe, Release, read_recipe, recipe_and_code
 from lilliput.run.reproducibility import check_code_unchanged
-from lilliput.run.runner import phase_code, phase_folder
+from lilliput.run.steps import entry_code
 from lilliput.tokenizer.bpe import load_tokenizer
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, has_chatml
 from lilliput.tokenizer.specials import Specials, id_of, vocabulary_size
 from lilliput.train.machine import Machine
-from lilliput.train.phase import Phase
+from lilliput.train.phase import Phase, phase_folder
 
 MOST = 256
 """New tokens at most, where no release says how many; half of a row where that is less."""
@@ -182,7 +182,7 @@ def _lineage(recipe: Recipe, run: RunFolder, reached: _Reached) -> Lineage:
     """The model and tokenizer after the last trained phase and its growths, in fp32 on the CPU."""
     part = phase_folder(reached.index, reached.phase)
     run.refuse_change(part, {"phase": to_plain(reached.phase), "seed": phase_seed(recipe.seed, reached.index)})
-    check_code_unchanged(run, part, phase_code(recipe, reached.phase))
+    check_code_unchanged(run, part, entry_code(recipe, reached.index))
     final, outputs = run.path / part / "final", run.record(part)["outputs"]
     for name in ("weights", "average"):
         file = final / f"{name}.safetensors"
