@@ -12,6 +12,7 @@ from lilliput.base.ownership import foreign
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.computations.computation import Computation
+from lilliput.growth.growth import Computed
 from lilliput.publish.lineage import after_part, phase_seed
 from lilliput.recipe import Recipe
 from lilliput.run.prepare import Preparation
@@ -75,7 +76,9 @@ def computation_step(
                 hint=f"compute it first, publishing never does: lilliput train {run.path}",
             )
         say(f"{index:02d} {entry.describe()}: computed")
-        return replace(reached, provenance=after_part(reached.provenance, hash_of(inputs)))
+        computed = Computed(value=outputs["value"], folder=run.path / part)
+        lineage = replace(reached.lineage, computed={**reached.lineage.computed, entry.name: computed})
+        return replace(reached, lineage=lineage, provenance=after_part(reached.provenance, hash_of(inputs)))
 
     return step
 
@@ -84,6 +87,20 @@ def is_intact(folder: Path, outputs: dict[str, Any]) -> bool:
     """Return whether every file of a computation is what was written."""
     files = outputs["files"].items()
     return all((folder / name).is_file() and sha256(folder / name) == expected for name, expected in files)
+
+
+def check_intact(folder: Path, outputs: dict[str, Any]) -> None:
+    """Refuse files of a computation that are not what was written.
+
+    Raises:
+        RunError: they are not.
+    """
+    if not is_intact(folder, outputs):
+        raise RunError(
+            "the files of the computation are not those that were written",
+            where=str(folder),
+            hint="put them back from a copy, or compute it again: lilliput train on the run does",
+        )
 
 
 def _refuse_strange(run: RunFolder, part: str) -> None:

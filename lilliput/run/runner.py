@@ -31,6 +31,7 @@ from lilliput.run.prepare import Preparation
 from lilliput.run.release import Publisher
 from lilliput.run.reproducibility import began_on, check_unchanged, untrained
 from lilliput.run.steps import Reached, Step, check_steps, growth_step, recorded_code, release_step
+from lilliput.run.trained_phase import TrainedPhase
 from lilliput.tokenizer.bpe import tokenizer_hash
 from lilliput.tokenizer.specials import vocabulary_size
 from lilliput.train.checkpoint import Checkpoint, write_tensors
@@ -296,7 +297,8 @@ class Runner:
         copy_weights(lineage.model, load_file(final / "weights.safetensors"))
         average = load_file(final / "average.safetensors", device=str(self.machine.device))
         self._say(f"{index:02d} {phase.name}: {outputs['steps']:,} steps, weights {outputs['weights'][:12]}")
-        return replace(lineage, average=average), after_part(provenance, hash_of(inputs))
+        earlier = {**lineage.earlier, phase.name: TrainedPhase(self._run, index, phase)}
+        return replace(lineage, average=average, earlier=earlier), after_part(provenance, hash_of(inputs))
 
     def _seed(self, index: int) -> int:
         return phase_seed(self._recipe.seed, index)

@@ -9,27 +9,28 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from lilliput.api import Model
 from lilliput.base.errors import RunError, reading
-from lilliput.base.files import sha256
 from lilliput.base.limits import limit, raising
 from lilliput.base.own_code import code_of, using
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.safetensors_headers import open_safetensors
 from lilliput.base.spec import to_plain
+from lilliput.computations.computation import COMPUTATION
 from lilliput.data.formats import format_of
 from lilliput.evals.native_model import Native
-from lilliput.growth.growth import GROWTH, Growth, Lineage
+from lilliput.growth.growth import GROWTH, Computed, Growth, Lineage
 from lilliput.model import LanguageModel, ModelSpec, copy_weights
 from lilliput.publish.export import Generation
 from lilliput.publish.lineage import phase_seed
 from lilliput.publish.loaded_model import LoadedModel, check_ids
 from lilliput.recipe import Recipe, Release, read_recipe, recipe_and_code
+from lilliput.run.compute import check_intact
 from lilliput.run.reproducibility import check_code_unchanged
 from lilliput.run.steps import entry_code
+from lilliput.run.trained_phase import TrainedPhase
 from lilliput.tokenizer.bpe import load_tokenizer
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, has_chatml
 from lilliput.tokenizer.specials import Specials, id_of, vocabulary_size
@@ -183,20 +184,31 @@ def _lineage(recipe: Recipe, run: RunFolder, reached: _Reached) -> Lineage:
     part = phase_folder(reached.index, reached.phase)
     run.refuse_change(part, {"phase": to_plain(reached.phase), "seed": phase_seed(recipe.seed, reached.index)})
     check_code_unchanged(run, part, entry_code(recipe, reached.index))
-    final, outputs = run.path / part / "final", run.record(part)["outputs"]
-    for name in ("weights", "average"):
-        file = final / f"{name}.safetensors"
-        if not file.is_file() or sha256(file) != outputs[name]:
-            raise RunError(
-                f"{file.name} is not the file that was trained" if file.is_file() else f"{file.name} is missing",
-                where=str(final),
-                hint=f"train it again from its last checkpoint: lilliput train {run.path}",
-            )
-    model = _read_weights(final / "weights.safetensors", reached.spec, recipe.seed)
-    lineage = Lineage(model=model, tokenizer=reached.tokenizer, average=load_file(final / "average.safetensors"))
+    phases = {index: phase for index, phase in recipe.phases.items() if index <= reached.index}
+    earlier = {phase.name: TrainedPhase(run, index, phase) for index, phase in phases.items()}
+    last = TrainedPhase(run, reached.index, reached.phase)
+    model = _read_weights(last.verified("weights"), reached.spec, recipe.seed)
+    lineage = Lineage(
+        model=model,
+        tokenizer=reached.tokenizer,
+        average=last.average(),
+        earlier=earlier,
+        computed=_computed(recipe, run, reached.index),
+    )
     for index, growth in reached.growths:
         lineage = growth.grow(lineage, phase_seed(recipe.seed, index))
     return lineage
+
+
+def _computed(recipe: Recipe, run: RunFolder, before: int) -> dict[str, Computed]:
+    """What computations before a phase came to."""
+    found: dict[str, Computed] = {}
+    for entry, part in ((entry, entry.part(index)) for index, entry in enumerate(recipe.timeline[:before])):
+        if entry.kind == COMPUTATION and part and (outputs := run.record(part).get("outputs")):
+            check_intact(run.path / part, outputs)
+            name = part.partition("-")[2]
+            found[name] = Computed(value=outputs["value"], folder=run.path / part)
+    return found
 
 
 def _read_weights(file: Path, spec: ModelSpec, seed: int) -> LanguageModel:
