@@ -60,6 +60,9 @@ def show(console: Terminal, plan: dict[str, Any]) -> None:
                 _note(console, REPLACED.format(**phase["replaced"] | {"name": phase["name"]}))
         console.print(_memory(plan))
         _note(console, _about_memory(plan["phases"]))
+        for phase in plan["phases"]:
+            if count := phase["checkpoints"]["for_good"]:
+                _note(console, f"{phase['name']} keeps {_some(count, 'checkpoint')} for good, which are counted too.")
         if plan["totals"]["cost"]:
             console.print(_time(plan))
         _note(console, EXTRAPOLATED if plan["totals"]["cost"] else UNKNOWN)

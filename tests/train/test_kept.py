@@ -1,6 +1,7 @@
 """Checkpoints that a phase keeps for good: they outlive rotation, a kill and a way back, and are counted."""
 
 from dataclasses import replace
+from io import StringIO
 
 import pytest
 import tiny
@@ -9,8 +10,10 @@ from train.test_loop import MACHINE, shards, train  # noqa: F401
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.spec import to_plain
+from lilliput.base.terminal import Terminal
 from lilliput.base.units import Share, Steps
 from lilliput.plan.count import plan
+from lilliput.plan.tables import show
 from lilliput.train.checkpoint import load, steps_in
 from lilliput.train.phase import KEPT_FOLDER, StepPlan
 
@@ -54,6 +57,9 @@ def test_a_plan_counts_their_bytes(tmp_path):
     assert after["for_good"] == 4 and after["kept"] == before["kept"]
     count = before["kept"] + before["before_decay"]
     assert after["bytes"] * count == before["bytes"] * (count + 4)
+    out = StringIO()
+    show(Terminal(file=out, width=200), plan(replace(recipe, timeline=(keeping(),)), MACHINE))
+    assert "pretrain keeps 4 checkpoints for good, which are counted too" in out.getvalue()
 
 
 def test_a_step_before_the_first_is_refused():
