@@ -21,8 +21,9 @@ from rich.console import Console
 
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
+from lilliput.base.implemented import unimplemented_parts
 from lilliput.base.units import Tokens
-from lilliput.recipe import load_recipe, names, unimplemented_parts
+from lilliput.recipe import load_recipe, names
 from lilliput.run import pipeline
 from lilliput.shrink import shrink
 from lilliput.train.machine import Machine

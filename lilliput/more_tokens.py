@@ -38,22 +38,20 @@ def with_more_tokens(recipe: Recipe, more: Sequence[str]) -> Recipe:
 
 def _longer(recipe: Recipe, text: str) -> Recipe:
     name, tokens = _read(text)
-    phases = {entry.name: index for index, entry in enumerate(recipe.timeline) if isinstance(entry, Phase)}
+    phases = {phase.name: index for index, phase in recipe.phases.items()}
     name = name or next(reversed(phases), "")
     if name not in phases:
         raise unknown("phase", name, list(phases), f"{OPTION} {text}, recipe {recipe.name!r}")
     index = phases[name]
     after = recipe.resumed_by(index)
     if after is not None:
-        later = recipe.timeline[after]
-        assert isinstance(later, Phase)
+        later = recipe.phases[after]
         raise LilliputError(
             f"the phase {name!r} is resumed already, by {later.name!r}",
             where=f"{OPTION} {text}",
             hint=f"resume that one: {OPTION} {later.name}={tokens:g}",
         )
-    before = recipe.timeline[index]
-    assert isinstance(before, Phase)
+    before = recipe.phases[index]
     phase = resuming(before, Tokens(tokens), {getattr(entry, "name", "") for entry in recipe.timeline})
     _refuse_shorter(phase, before, text)
     return replace(recipe, timeline=(*recipe.timeline[: index + 1], phase, *recipe.timeline[index + 1 :]))
@@ -112,20 +110,18 @@ def announced(before: Recipe, recipe: Recipe) -> list[str]:
     added = _added(before, recipe)
     lines = []
     for index in added:
-        phase = recipe.timeline[index]
-        assert isinstance(phase, Phase)
+        phase = recipe.phases[index]
         lines.append(f"{phase.name}: {int(phase.tokens):,} tokens {described(_resumed(recipe, index)[1])}")
-    for index, entry in enumerate(recipe.timeline):
-        if isinstance(entry, Phase) and index > added[0] and index not in added:
-            lines.append(f"{entry.name}: trained anew after that; as it was trained before, it stays in the run folder")
+    for index, phase in recipe.phases.items():
+        if index > added[0] and index not in added:
+            lines.append(f"{phase.name}: trained anew after that; as it was trained before, it stays in the run folder")
     return lines
 
 
 def _added(before: Recipe, recipe: Recipe) -> list[int]:
     """The indices of phases that a recipe did not have."""
-    known = {entry.name for entry in before.timeline if isinstance(entry, Phase)}
-    phases = ((index, entry) for index, entry in enumerate(recipe.timeline) if isinstance(entry, Phase))
-    return [index for index, phase in phases if phase.name not in known]
+    known = {phase.name for phase in before.phases.values()}
+    return [index for index, phase in recipe.phases.items() if phase.name not in known]
 
 
 def _resumed(recipe: Recipe, index: int) -> tuple[int, Phase]:

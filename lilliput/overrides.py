@@ -10,6 +10,7 @@ from lilliput.base.run_folder import RunFolder
 from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Filtered
+from lilliput.data.formats import format_of
 from lilliput.data.readers.paths import files_of
 from lilliput.recipe import Recipe, unknown
 
@@ -53,14 +54,10 @@ def refuse_missing_files(recipe: Recipe, run: Path) -> None:
             except DataError as error:
                 hint = f"say where it is: --source {name}=PATH; {error.hint}"
                 raise DataError(error.what, where=error.where, hint=hint) from error
-            next(corpus.conversations() if isinstance(corpus, ChatFiles) else corpus.documents(), None)
+            next(format_of(corpus).items(corpus), None)
 
 
 def _read_from(corpus: Any, paths: tuple[str, ...], column: str) -> Any:
     if isinstance(corpus, Filtered):
         return replace(corpus, source=_read_from(corpus.source, paths, column))
-    if hasattr(corpus, "conversations"):
-        files = corpus if isinstance(corpus, ChatFiles) else ChatFiles(paths=paths)
-        return replace(files, paths=paths, messages=column or files.messages)
-    files = corpus if isinstance(corpus, TextFiles) else TextFiles(paths=paths, null=getattr(corpus, "null", "refuse"))
-    return replace(files, paths=paths, text=column or files.text)
+    return format_of(corpus).from_files(corpus, paths, column)

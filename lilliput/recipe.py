@@ -2,10 +2,10 @@
 
 import difflib
 import importlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from lilliput.base.code_files import code_at
 from lilliput.base.errors import RecipeError, reading
@@ -16,11 +16,15 @@ from lilliput.base.protocols import check_parts
 from lilliput.base.run_code import code_for, waiting
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import from_plain, is_lilliputs, types_in
+from lilliput.computations.computation import Computation
 from lilliput.data.conversations import ChatCorpus
 from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.data.corpora.files import TextFiles
+from lilliput.data.corpus_format import FormattedCorpus
 from lilliput.data.documents import Corpus
+from lilliput.data.formats import format_of
 from lilliput.data.split import Split
+from lilliput.entry import TimelineEntry
 from lilliput.evals.suites import named
 from lilliput.growth.growth import Growth
 from lilliput.model import ModelSpec
@@ -39,8 +43,10 @@ Samples = Literal["public", "all", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Release:
+class Release(TimelineEntry):
     """A model is published here: exported, checked against the native one, evaluated, described by a card."""
+
+    kind: ClassVar[str] = "release"
 
     name: str
     layout: HFFormat
@@ -63,8 +69,27 @@ class Release:
             if value not in known:
                 raise unknown(field_name, value, list(known), f"Release {self.name!r}")
 
+    def reads(self) -> tuple[str, ...]:
+        """The corpora that judge it."""
+        return (self.heldout, self.chat) if self.chat else (self.heldout,)
 
-Entry = Phase | Growth | Release
+    def shape(self, spec: ModelSpec) -> ModelSpec:
+        """The same shape, if the layout has it.
+
+        Raises:
+            ExportError: it has not.
+            RecipeError: there is no suite of the name.
+        """
+        self.layout.check_supported(spec)
+        named(self.suite)
+        return spec
+
+    def describe(self) -> str:
+        """Name and kind."""
+        return f"{self.name}, a release"
+
+
+Entry = Phase | Growth | Computation | Release | TimelineEntry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +99,7 @@ class Recipe:
     name: str
     about: str
     """One sentence for the card."""
-    corpora: Mapping[str, Corpus | ChatCorpus]
+    corpora: Mapping[str, Corpus | ChatCorpus | FormattedCorpus]
     tokenizer: BPE | PretrainedTokenizer
     tokenizer_corpora: tuple[str, ...] = ()
     """Names of the corpora whose training side the tokenizer is learned from; none where it is kept."""
@@ -93,12 +118,7 @@ class Recipe:
         check_name("recipe", self.name, "Recipe(name=...)")
         for name, corpus in self.corpora.items():
             check_name("corpus", name, f"recipe {self.name!r}")
-            if not (hasattr(corpus, "documents") or hasattr(corpus, "conversations")):
-                raise RecipeError(
-                    f"the corpus {name!r} is {corpus!r:.80}, which has neither documents nor conversations",
-                    where=f"recipe {self.name!r}",
-                    hint='give a spec, such as TextFiles(paths=("texts",))',
-                )
+            format_of(corpus, where=f"the corpus {name!r} of recipe {self.name!r}")
         check_parts(self)
         _refuse_same(self)
         for name in sorted(self._used_corpora() - set(self.corpora)):
@@ -119,15 +139,28 @@ class Recipe:
                 hint="give BPE(vocab=) and ModelSpec(vocab=) the same number, From and Kept the same checkpoint",
             )
         for entry in self.timeline:
-            if isinstance(entry, Release):
-                entry.layout.check_supported(spec)
-                named(entry.suite)
-            elif not isinstance(entry, Phase):
-                spec = entry.shape(spec)
+            spec = entry.shape(spec)
         for index, entry in enumerate(self.timeline):
-            if isinstance(entry, Phase) and entry.resumes is not None:
+            if part := entry.part(index):
+                check_name(entry.kind, part.partition("/")[2], f"timeline.{index} of recipe {self.name!r}")
+        for index, phase in self.phases.items():
+            if phase.resumes is not None:
                 before = self.phase_before(index)
-                check_resuming(entry, before and before[1], f"recipe {self.name!r}")
+                check_resuming(phase, before and before[1], f"recipe {self.name!r}")
+
+    @property
+    def phases(self) -> dict[int, Phase]:
+        """The phases by their index in the timeline."""
+        return {index: entry for index, entry in enumerate(self.timeline) if isinstance(entry, Phase)}
+
+    @property
+    def releases(self) -> dict[int, Release]:
+        """The releases by their index in the timeline."""
+        return {index: entry for index, entry in enumerate(self.timeline) if isinstance(entry, Release)}
+
+    def without_releases(self) -> "Recipe":
+        """The same without what it publishes."""
+        return replace(self, timeline=tuple(entry for entry in self.timeline if not isinstance(entry, Release)))
 
     @property
     def _is_filled(self) -> bool:
@@ -150,16 +183,13 @@ class Recipe:
 
     def phase_before(self, index: int) -> tuple[int, Phase] | None:
         """The phase before an entry with nothing but releases between them, and its index; None where none is."""
-        for before in reversed(range(index)):
-            entry = self.timeline[before]
-            if not isinstance(entry, Release):
-                return (before, entry) if isinstance(entry, Phase) else None
-        return None
+        left = [before for before in range(index) if before not in self.releases]
+        return (left[-1], self.phases[left[-1]]) if left and left[-1] in self.phases else None
 
     def resumed_by(self, index: int) -> int | None:
         """The index of the phase that resumes the one at an index; None where none does."""
-        for after, entry in enumerate(self.timeline):
-            if isinstance(entry, Phase) and entry.resumes is not None and after > index:
+        for after, phase in self.phases.items():
+            if phase.resumes is not None and after > index:
                 before = self.phase_before(after)
                 if before is not None and before[0] == index:
                     return after
@@ -171,10 +201,14 @@ class Recipe:
         Raises:
             RecipeError: there is no phase of that name.
         """
-        indices = {entry.name: index for index, entry in enumerate(self.timeline) if isinstance(entry, Phase)}
+        indices = {phase.name: index for index, phase in self.phases.items()}
         if phase not in indices:
             raise unknown("phase", phase, list(indices), f"recipe {self.name!r}")
-        part = replace(self, timeline=self.timeline[: indices[phase] + 1])
+        return self.up_to(indices[phase])
+
+    def up_to(self, index: int) -> "Recipe":
+        """The same as far as the entry at an index, this one too."""
+        part = replace(self, timeline=self.timeline[: index + 1])
         used = part._used_corpora()
         return replace(part, corpora={name: corpus for name, corpus in self.corpora.items() if name in used})
 
@@ -184,13 +218,7 @@ class Recipe:
         return release.samples == "all" or (release.samples == "public" and not _is_own(judged))
 
     def _used_corpora(self) -> set[str]:
-        used = set(self.tokenizer_corpora)
-        for entry in self.timeline:
-            if isinstance(entry, Phase):
-                used |= set(entry.data.corpora)
-            if isinstance(entry, Release):
-                used |= {entry.heldout} | ({entry.chat} if entry.chat else set())
-        return used
+        return {*self.tokenizer_corpora, *(name for entry in self.timeline for name in entry.reads())}
 
 
 def _is_own(corpus: Any) -> bool:
@@ -203,7 +231,7 @@ def _is_own(corpus: Any) -> bool:
 
 def _refuse_same(recipe: Recipe) -> None:
     """Refuse names that would be one folder, on disks that take upper and lower case for the same too."""
-    releases = [entry.name for entry in recipe.timeline if isinstance(entry, Release)]
+    releases = [release.name for release in recipe.releases.values()]
     for kind, names_of in (("corpora", list(recipe.corpora)), ("releases", releases)):
         folded = [name.casefold() for name in names_of]
         for name in names_of:
@@ -279,49 +307,6 @@ def foreign_types(run: Path) -> set[str]:
     with reading(run / "recipe.json", "put it back from a copy", "the file is damaged"):
         found = {name for name in types_in(plain_recipe(run)) if not is_lilliputs(name)}
     return {name for name in found if type_in_use(name) is None}
-
-
-def unimplemented_parts(recipe: Recipe) -> list[str]:
-    """One line a part that a recipe names and nobody has built yet: its path as `--set` has it, its name, what it is.
-
-    A spec of a part to come has a class attribute, `not_implemented: ClassVar[str]`, a few words for what it would do.
-    The plan of such a recipe can be read, but it cannot run.
-    """
-    return [f"{path}: {type(spec).__name__}, {spec.not_implemented}" for path, spec in _unimplemented(recipe, "")]
-
-
-def is_implemented(spec: Any) -> bool:
-    """Return whether a spec and all its parts are built."""
-    return next(_unimplemented(spec, ""), None) is None
-
-
-def check_implemented(recipe: Recipe) -> None:
-    """Refuse a recipe that cannot run, before anything is done.
-
-    Raises:
-        RecipeError: parts of it are not implemented; each is named.
-    """
-    if found := unimplemented_parts(recipe):
-        raise RecipeError(
-            "these parts are not implemented yet: " + "; ".join(found),
-            where=f"recipe {recipe.name!r}",
-            hint="`lilliput plan` works without them; a recipe of your own can do without them too",
-        )
-
-
-def _unimplemented(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(getattr(type(value), "not_implemented", None), str):
-        yield path, value
-    if is_dataclass(value):
-        parts = [(field.name, getattr(value, field.name)) for field in fields(value)]
-    elif isinstance(value, Mapping):
-        parts = list(value.items())
-    elif isinstance(value, tuple):
-        parts = [(getattr(item, "name", str(index)), item) for index, item in enumerate(value)]
-    else:
-        parts = []
-    for name, part in parts:
-        yield from _unimplemented(part, f"{path}.{name}" if path else str(name))
 
 
 def load_machine(name: str) -> Machine:

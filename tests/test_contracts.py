@@ -31,6 +31,8 @@ PINS = read_pins((ROOT / "constraints.txt").read_text(encoding="utf-8"))
 DRAWERS = {"utils", "util", "helpers", "helper", "common", "misc"}
 SHORT = {
     "data/conversations.py",  # a seam
+    "data/formats.py",  # the one choice between formats
+    "growth/use_ema.py",  # a spec
     "objectives/routes/route.py",  # a seam
     "ops/small_width.py",  # a device spec
     "ops/softcap.py",  # an op that is its own reference form

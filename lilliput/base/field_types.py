@@ -53,8 +53,10 @@ def homes(wanted: Any) -> set[str]:
 
 
 def asked(protocol: type) -> set[str]:
-    """Return the names of the methods and properties that a protocol asks for."""
-    return {name for name in vars(protocol) if not name.startswith("_") or name == "__call__"}
+    """Return the names of the methods, properties and attributes that a protocol asks for, its bases with it."""
+    bases = [base for base in protocol.__mro__ if getattr(base, "_is_protocol", False)]
+    names = {name for base in bases for name in (*vars(base), *getattr(base, "__annotations__", {}))}
+    return {name for name in names if not name.startswith("_") or name == "__call__"}
 
 
 def declared(spec: type) -> dict[str, Any]:

@@ -29,7 +29,8 @@ _WRITTEN = re.compile(
     | shards/{NAME}/((index|progress)\.json | (train|heldout)-[a-z0-9_]+\.bin | heldout(\.txt)?\.jsonl)
     | phases/{NAME}/((metrics|incidents)\.jsonl | loss\.png | final/(weights|average)\.safetensors)
     | phases/{NAME}/checkpoints/(incidents|rows)\.jsonl?
-    | phases/{NAME}/(checkpoints|before-decay)/step-\d+/(manifest\.json | [a-z0-9-]+\.safetensors)
+    | phases/{NAME}/(checkpoints|before-decay|kept)/step-\d+/(manifest\.json | [a-z0-9-]+\.safetensors)
+    | computed/{NAME}/[a-z0-9_-]+\.(json | jsonl | bin | safetensors)
     | releases/{NAME}/((config|tokenizer|tokenizer_config|generation_config|lilliput)\.json | model\.safetensors)
     | releases/{NAME}/(chat_template\.jinja | README\.md | loss\.png | [a-z0-9_]+_lm\.py)
     | evals/{NAME}\.json | evals/{NAME}/arithmetic\.jsonl
@@ -40,7 +41,7 @@ _WRITTEN = re.compile(
 """Every file that a run writes, by its path below the run folder."""
 _UNFINISHED = re.compile(rf"(\.before|\.replaced)?{re.escape(PARTIAL)}$|{re.escape(BEGUN)}[0-9a-f]+$")
 """What the name of a file or folder ends in while it is being written, or waits to be removed."""
-_FOLDERS = ("code", "parts", "tokenizer", "shards", "phases", "releases", "evals", "baselines", "cards")
+_FOLDERS = ("code", "parts", "tokenizer", "shards", "phases", "computed", "releases", "evals", "baselines", "cards")
 
 
 def check_name(kind: str, name: object, where: str) -> None:

@@ -73,7 +73,6 @@ def evaluate(
     from lilliput.base.ownership import check_output
     from lilliput.evals.suites import SUITE
     from lilliput.publish.remote_code import check_code
-    from lilliput.recipe import Release
     from lilliput.train.machine import Machine
 
     given = {"--suite": suite, "--text": text, "--task": own}
@@ -90,7 +89,7 @@ def evaluate(
         )
     if not ways and not (Path(model) / "config.json").is_file():
         aim = target(model, out=out, trust_code=trust_code)
-        if any(isinstance(entry, Release) for entry in aim.recipe.timeline):
+        if aim.recipe.releases:
             asked = {
                 "--tasks": tasks,
                 "--limit": limit,

@@ -36,8 +36,9 @@ app.add_typer(group, name="recipe")
 @group.command("list")
 def list_recipes(as_json: JsonOption = False) -> None:
     """Name every recipe, what it makes, and how large."""
+    from lilliput.base.implemented import unimplemented_parts
     from lilliput.plan import plan
-    from lilliput.recipe import load_recipe, names, unimplemented_parts
+    from lilliput.recipe import load_recipe, names
 
     rows = []
     for name in names("lilliput.recipes"):
@@ -151,21 +152,9 @@ def plan(
 
 def _show_outline(run: Path) -> None:
     """What can be said of a run's recipe without its own code."""
-    from lilliput.recipe import Release
-    from lilliput.report.recipe_outline import HiddenPhase, planned, read_outline
-    from lilliput.train.phase import Phase
+    from lilliput.report.recipe_outline import read_outline
 
     outline = read_outline(run)
     console.print(f"{outline.name}: {outline.about}", soft_wrap=True)
     for index, entry in enumerate(outline.timeline):
-        match entry:
-            case Phase() | HiddenPhase():
-                steps = planned(entry)
-                text = f"{entry.name}, {f'{steps:,} steps' if steps else 'its steps take the code'}"
-            case Release():
-                text = f"{entry.name}, a release"
-            case None:
-                text = "an entry that takes the code"
-            case _:
-                text = type(entry).__name__
-        console.print(f"{index:02d} {text}", soft_wrap=True)
+        console.print(f"{index:02d} {entry.describe()}", soft_wrap=True)

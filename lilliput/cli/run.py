@@ -136,7 +136,6 @@ def train(
     sinks: SinkOption = [],  # noqa: B006
 ) -> None:
     """Train every phase of a recipe, after its token files, and publish nothing."""
-    from lilliput.recipe import Release
     from lilliput.run import pipeline
 
     aim = target(
@@ -154,8 +153,7 @@ def train(
         pipeline.train(
             aim.recipe, aim.folder, _machine(machine), console, aim.command, sinks=sinks, allow_change=allow_change
         )
-    release = any(isinstance(entry, Release) for entry in aim.recipe.timeline)
-    then = f"lilliput publish {aim.folder} makes the releases" if release else NO_RELEASE
+    then = f"lilliput publish {aim.folder} makes the releases" if aim.recipe.releases else NO_RELEASE
     _say(f"trained; {then}")
 
 

@@ -76,7 +76,8 @@ def clean(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
     shards: Annotated[bool, typer.Option("--shards", help="The token files too; they can be written again.")] = False,
     states: Annotated[
-        bool, typer.Option("--states", help="The states before decays too; without them no --more-tokens.")
+        bool,
+        typer.Option("--states", help="States before decays and kept checkpoints too; without them no --more-tokens."),
     ] = False,
     since: Annotated[
         str | None, typer.Option("--from", metavar="PART", help="This part and all made after it.")

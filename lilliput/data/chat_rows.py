@@ -7,7 +7,7 @@ What a row has left over is the end token at weight 0, a document of its own.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,11 +24,12 @@ from lilliput.base.files import new_folder
 from lilliput.base.hash_cache import HashCache
 from lilliput.data.batch import Batch, Cursor
 from lilliput.data.conversations import ChatCorpus, Conversation
+from lilliput.data.lost_conversations import in_words
 from lilliput.data.messages import Message, messages_of
+from lilliput.data.packing import pack
 from lilliput.data.readers.rows import read_back
 from lilliput.data.split import HeldOut
 from lilliput.data.token_files import SIDES, Side, counted, header, in_bytes, new_index, open_index, seal_index
-from lilliput.data.validation import in_words
 from lilliput.tokenizer.bpe import END
 from lilliput.tokenizer.chatml import encode_messages
 
@@ -135,6 +136,20 @@ class PackedChats:
             document_ids=torch.from_numpy(document_ids.astype(np.int32)),
         )
 
+    @property
+    def heldout_size(self) -> int:
+        """Conversations that are held out."""
+        return self.index["sides"]["heldout"]["conversations"]
+
+    def heldout_batches(self, length: int, positions: int, rows: Callable[[int], int]) -> Iterator[Batch]:
+        """The first held-out rows, as long as they were packed; see `TokenFiles`."""
+        first, size = range(min(self.count("heldout"), max(1, positions // self.length))), rows(self.length)
+        return (self.take("heldout", list(first[start : start + size])) for start in range(0, len(first), size))
+
+    def heldout_loss(self, total: float, targets: float) -> float:
+        """Nats per token of an answer."""
+        return total / targets
+
     def heldout_conversations(self) -> Iterator[tuple[str, tuple[Message, ...]]]:
         """Id and messages of every held-out conversation, whole, in the order of the corpus."""
         for record in read_back(self.folder / HELDOUT_CONVERSATIONS):
@@ -226,36 +241,6 @@ class ChatsReader:
     def _find_order(self, epoch: int) -> np.ndarray:
         # RandomState: NumPy promises its numbers for ever; those of a Generator may change with a version.
         return np.random.RandomState([self._seed, epoch]).permutation(self._rows.count("train"))
-
-
-def pack(sizes: Sequence[int], length: int) -> list[list[int]]:
-    """Best fit, longest first: each item goes into the fullest row with room for it, else into a new one.
-
-    Args:
-        sizes: of the items, each in [1, length].
-        length: room of a row.
-
-    Returns:
-        Places of the items, by row.
-    """
-    rows: list[list[int]] = []
-    with_room: dict[int, list[int]] = {}  # rows by the room that they have left
-    rooms = 0  # bit r: some row has exactly r left; the lowest bit from `size` up is the best fit
-    for item in sorted(range(len(sizes)), key=lambda item: -sizes[item]):
-        size = sizes[item]
-        assert 1 <= size <= length
-        fitting = rooms >> size
-        if fitting:
-            room = size + (fitting & -fitting).bit_length() - 1
-            row = with_room[room].pop()
-            rooms ^= 0 if with_room[room] else 1 << room
-        else:
-            room, row = length, len(rows)
-            rows.append([])
-        rows[row].append(item)
-        with_room.setdefault(room - size, []).append(row)
-        rooms |= 1 << (room - size)
-    return rows
 
 
 Encoded = Sequence[tuple[Sequence[int], Sequence[int]]]

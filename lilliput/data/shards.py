@@ -7,6 +7,7 @@ the stream of the train side its pieces begin, which training reads in another o
 """
 
 import json
+import math
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from tokenizers import Tokenizer
 
 from lilliput.base.background import run_in_background
@@ -22,6 +24,7 @@ from lilliput.base.errors import DataError
 from lilliput.base.files import hash_of
 from lilliput.base.hash_cache import HashCache
 from lilliput.base.spec import to_plain
+from lilliput.data.batch import Batch, document_ids_of
 from lilliput.data.documents import Corpus, Document, bytes_of
 from lilliput.data.partial_shards import PROGRESS, PartialShards
 from lilliput.data.pieces import PIECES, POSITION, write_pieces
@@ -198,6 +201,28 @@ class Shards:
             tokens[:count] = stream.read(start, count)
             weight[1:count] = 1
             yield tokens, weight
+
+    @property
+    def heldout_size(self) -> int:
+        """UTF-8 bytes of the texts that are held out."""
+        return self.index["sides"]["heldout"]["bytes"]
+
+    def heldout_batches(self, length: int, positions: int, rows: Callable[[int], int]) -> Iterator[Batch]:
+        """The first held-out rows of `length` tokens and their targets; see `TokenFiles`."""
+        first, size = islice(self.rows("heldout", length), max(1, positions // length)), rows(length)
+        while part := list(islice(first, size)):
+            tokens, weight = (np.stack(each) for each in zip(*part, strict=True))
+            yield Batch(
+                tokens=torch.from_numpy(tokens),
+                weight=torch.from_numpy(weight),
+                document_ids=torch.from_numpy(document_ids_of(tokens, self.end)),
+            )
+
+    def heldout_loss(self, total: float, targets: float) -> float:
+        """Bits per byte, in proportion where not all bytes are measured."""
+        side = self.index["sides"]["heldout"]
+        # The first token of the stream has nothing before it: no target.
+        return total / math.log(2) / (side["bytes"] * targets / (side["tokens"] - 1))
 
     def heldout_texts(self) -> Iterator[tuple[str, str]]:
         """Id and text of every held-out document, in the order of their tokens."""

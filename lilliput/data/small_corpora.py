@@ -6,15 +6,15 @@ there are many, but some of them are large, the last part of each large one, and
 
 import unicodedata
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, ClassVar, Literal
 
-from lilliput.data.conversations import ChatCorpus, Conversation
 from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Filtered
 from lilliput.data.documents import Corpus, Document, documents_of
+from lilliput.data.formats import format_of
 from lilliput.data.readers.formats import holds_rows
 from lilliput.data.readers.paths import files_of
 from lilliput.data.resumable import FractionRead, Item, Offset, fraction_read, iterate_from
@@ -46,24 +46,25 @@ class Extent:
     largest: float = 0.0
     """Share of the local text files that the largest of them has."""
 
-    def way(self, split: Split, *, chat: bool) -> Way:
-        """How a split should hold out its share of it."""
+    def way(self, split: Split, *, can_cut: bool) -> Way:
+        """How a split should hold out its share of it, where the end of an item can be held out alone and where not."""
         is_few = self.documents < MOST and self.documents * split.share < ENOUGH
         if not is_few or not 0 < split.share < 1:
-            return "large" if not chat and 0 < split.share < min(1.0, self.largest) else "groups"
-        if chat:
+            return "large" if can_cut and 0 < split.share < min(1.0, self.largest) else "groups"
+        if not can_cut:
             return "lowest" if self.groups > 1 else "groups"
         ends = split.share * self.characters / max(1, self.documents)
         return "ends" if ends >= LEAST_ON_AVERAGE or self.groups < 2 else "lowest"
 
 
 def extent(corpus: Any) -> Extent:
-    """How much there is of a text or chat corpus; reads no more than its first `MOST` documents."""
+    """How much there is of a corpus; reads no more than its first `MOST` items."""
+    format = format_of(corpus)
     groups: set[str] = set()
     documents = characters = 0
-    for item in islice(_items(corpus), MOST):
-        documents, characters = documents + 1, characters + _characters(item)
-        groups |= {item.group} if _characters(item) else set()
+    for item in islice(format.items(corpus), MOST):
+        documents, characters = documents + 1, characters + format.characters(item)
+        groups |= {item.group} if format.characters(item) else set()
     sizes = _text_files(corpus)
     largest = max(sizes, default=0) / max(1, sum(sizes))
     return Extent(documents=documents, groups=len(groups), characters=characters, largest=largest)
@@ -112,16 +113,17 @@ class Lowest:
         return group in self.groups
 
 
-def lowest(corpus: Corpus | ChatCorpus, split: Split) -> Lowest:
+def lowest(corpus: Any, split: Split) -> Lowest:
     """The share of a split of the groups of a corpus of few, but at least one of them, and not all."""
     groups = sorted(groups_with_text(corpus), key=split.fraction)
     count = min(max(1, round(split.share * len(groups))), len(groups) - 1)
     return Lowest(groups=tuple(sorted(groups[:count])))
 
 
-def groups_with_text(corpus: Corpus | ChatCorpus) -> set[str]:
+def groups_with_text(corpus: Any) -> set[str]:
     """The groups that have any text; reads the whole corpus."""
-    return {item.group for item in _items(corpus) if _characters(item)}
+    format = format_of(corpus)
+    return {item.group for item in format.items(corpus) if format.characters(item)}
 
 
 def sides(corpus: Any, split: Split, way: Way) -> tuple[Any, HeldOut]:
@@ -205,12 +207,3 @@ def _is_within(text: str, index: int) -> bool:
     before, after = text[index - 1], text[index]
     is_pair = "\ud800" <= before <= "\udbff" and "\udc00" <= after <= "\udfff"
     return is_pair or unicodedata.combining(after) > 0
-
-
-def _characters(item: Document | Conversation) -> int:
-    texts = [item.text] if isinstance(item, Document) else [message.content for message in item.messages]
-    return sum(len(text.strip()) for text in texts)
-
-
-def _items(corpus: Any) -> Iterable[Document | Conversation]:
-    return corpus.conversations() if hasattr(corpus, "conversations") else corpus.documents()

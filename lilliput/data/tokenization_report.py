@@ -5,10 +5,10 @@ from typing import Any
 
 from lilliput.base.progress import Progress
 from lilliput.base.text_units import duration, size
+from lilliput.data.lost_conversations import in_words, lost
 from lilliput.data.split import Split
 from lilliput.data.token_files import SIDES
 from lilliput.data.tokenization_progress import TokenizationProgress
-from lilliput.data.validation import in_words, lost
 
 COUNTED = ("bytes", "documents", "conversations", "rows", "tokens")
 """Of a side, as the index of token files has them."""

@@ -6,7 +6,7 @@ import torch
 from tokenizers import Tokenizer
 
 from lilliput.base.errors import RecipeError
-from lilliput.growth.growth import Lineage
+from lilliput.growth.growth import Growth, Lineage
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.nn.init import fill_normal
 from lilliput.tokenizer.chatml import add_tokens
@@ -14,7 +14,7 @@ from lilliput.tokenizer.specials import vocabulary_size
 
 
 @dataclass(frozen=True, kw_only=True)
-class AddTokens:
+class AddTokens(Growth):
     """Add special tokens after the last id.
 
     A new row is the mean of the old ones plus noise, a tenth of their spread: equal rows would stay equal for ever.

@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
-from tokenizers import Tokenizer
 
 from lilliput.base.errors import RecipeError
-from lilliput.growth.growth import Lineage
+from lilliput.growth.growth import Growth, Lineage
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.nn.init import RESIDUAL_OUTPUTS
 from lilliput.nn.per_layer import mixer_at
@@ -24,7 +23,7 @@ Order = Literal["stack", "interleaved", "zero"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stack:
+class Stack(Growth):
     """Repeat the layers; embedding, head and final norm stay as they are, averaged weights end here.
 
     The phase after it begins with fresh optimizer moments and a schedule of its own, as every phase does.
@@ -71,9 +70,6 @@ class Stack:
         if self.order == "interleaved":
             return [layer // self.times for layer in range(layers * self.times)]
         return [layer % layers for layer in range(layers * self.times)]
-
-    def retokenize(self, tokenizer: Tokenizer) -> Tokenizer:
-        return tokenizer
 
     def grow(self, lineage: Lineage, seed: int) -> Lineage:
         if self.times == 1:

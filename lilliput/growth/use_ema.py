@@ -2,22 +2,14 @@
 
 from dataclasses import dataclass, replace
 
-from tokenizers import Tokenizer
-
 from lilliput.base.errors import RecipeError
-from lilliput.growth.growth import Lineage
-from lilliput.model import ModelSpec, copy_weights
+from lilliput.growth.growth import Growth, Lineage
+from lilliput.model import copy_weights
 
 
 @dataclass(frozen=True, kw_only=True)
-class UseEma:
+class UseEma(Growth):
     """Go on from the averaged weights of the phase before."""
-
-    def shape(self, spec: ModelSpec) -> ModelSpec:
-        return spec
-
-    def retokenize(self, tokenizer: Tokenizer) -> Tokenizer:
-        return tokenizer
 
     def grow(self, lineage: Lineage, seed: int) -> Lineage:
         if not lineage.average:

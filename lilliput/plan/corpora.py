@@ -23,10 +23,11 @@ from lilliput.data.corpora.filters import Filtered
 from lilliput.data.corpora.hub import HubChats, HubText
 from lilliput.data.corpora.teacher import Teacher
 from lilliput.data.documents import licenses
+from lilliput.data.formats import format_of
 from lilliput.data.mixture import Mixture
 from lilliput.data.partial_shards import partial_folders
 from lilliput.data.resumable import fraction_read, iterate_from
-from lilliput.recipe import Recipe, Release
+from lilliput.recipe import Recipe
 from lilliput.train.phase import Phase
 
 BYTES_PER_TOKEN = 4
@@ -63,7 +64,7 @@ def corpora(recipe: Recipe, read: Mapping[str, float], folder: Path | None) -> l
         `token_file_bytes`, None where unknown; `estimated`, whether these three are; `there`, the bytes of token files
         that exist, closed ones of an encoding that was interrupted too; `unknown`, why the size is, empty where not.
     """
-    named = {name for entry in recipe.timeline for name in _named(entry)}
+    named = {name for entry in recipe.timeline for name in entry.reads()}
     rows = []
     for name in (name for name in recipe.corpora if name in named):
         corpus: Any = recipe.corpora[name]
@@ -119,14 +120,6 @@ def source(corpus: Any) -> str:
     return type(corpus).__name__
 
 
-def _named(entry: Any) -> tuple[str, ...]:
-    if isinstance(entry, Phase):
-        return entry.data.corpora
-    if isinstance(entry, Release):
-        return (entry.heldout, entry.chat) if entry.chat else (entry.heldout,)
-    return ()
-
-
 def _encoded(recipe: Recipe, name: str, folder: Path | None) -> _Size | None:
     """The size of token files that a run would take as they are; None if it would write them."""
     if folder is None:
@@ -153,10 +146,8 @@ def _as_recorded(recipe: Recipe, name: str, run: RunFolder) -> _Size | None:
         return None
     sides = record["outputs"]["sides"]
     files = sum(file.stat().st_size for file in (run.path / "shards" / name).glob("*.bin"))
-    if "length" in recorded:  # conversations; the first token of a row is no target
-        size = _Size((recorded["length"] - 1) * sides["train"]["rows"], None, files)
-    else:
-        size = _Size(sides["train"]["tokens"], sum(side["bytes"] for side in sides.values()), files)
+    format = format_of(corpus)
+    size = _Size(format.tokens_per_pass(sides["train"], recorded.get("length", 0)), format.text_bytes(sides), files)
     return size if files else None
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from lilliput.base.errors import MachineError
+from lilliput.base.implemented import unimplemented_parts
+from lilliput.growth.growth import GROWTH
 from lilliput.model import ModelSpec
 from lilliput.plan.corpora import corpora, shares
 from lilliput.plan.cost import Cost
@@ -13,7 +15,7 @@ from lilliput.plan.memory import held_bytes
 from lilliput.plan.pricing import Tariff
 from lilliput.plan.timeline_shapes import at_first, timeline_shapes
 from lilliput.publish.export import DTYPES
-from lilliput.recipe import Recipe, Release, unimplemented_parts
+from lilliput.recipe import Recipe, Release
 from lilliput.train.checkpoint import KEPT
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase, StepPlan
@@ -43,11 +45,11 @@ def plan(
 
     Returns:
         JSON values: `model`, its parameters and ids at first; `corpora` (see `lilliput.plan.corpora`); `phases`,
-        `growths` and `releases`, one a timeline entry with its `index` and `name`; `totals` over the timeline;
-        `not_implemented`, the parts that are not. Bytes of models, tokens, positions and operations (floating point,
-        forward and backward through every layer, 3 times the forward pass) are exact. What a later phase replaces,
-        because it resumes a phase before its decay, is in that one's `replaced` and in no total, nor in a corpus's
-        `tokens_read`: totals are those of the last model, but for the cost. What was probed is None
+        `growths`, `releases` and `others`, one a timeline entry with its `index` and `name`; `totals` over the
+        timeline; `not_implemented`, the parts that are not. Bytes of models, tokens, positions and operations
+        (floating point, forward and backward through every layer, 3 times the forward pass) are exact. What a later
+        phase replaces, because it resumes a phase before its decay, is in that one's `replaced` and in no total, nor in
+        a corpus's `tokens_read`: totals are those of the last model, but for the cost. What was probed is None
         elsewhere: `activations` and `peak` of a phase's `memory`, its `micro_batches` where they are found from memory,
         and its `cost`, extrapolated from the `passes` and `updates` that were run; no updates mean whole steps as
         passes.
@@ -62,21 +64,22 @@ def plan(
             hint="probe the recipe on this machine too: --probe",
         )
     costs = costs or {}
-    phases, growths, releases = [], [], []
+    phases, growths, releases, others = [], [], [], []
     read: Counter[str] = Counter()
     for index, entry, before, after in timeline_shapes(recipe):
-        match entry:
-            case Phase():
-                counted = _phase(entry, before, machine, costs.get(index), tariff)
-                counted["replaced"] = _replaced(recipe, index, entry, counted)
-                phases.append({"index": index, "name": entry.name} | counted)
-                for name, share in shares(entry).items():
-                    read[name] += share * (counted["tokens"] - counted["replaced"]["tokens"])
-            case Release():
-                releases.append({"index": index, "name": entry.name} | _release(entry, before))
-            case _:
-                grown = {"before": _parameters(before), "after": _parameters(after)}
-                growths.append({"index": index, "name": type(entry).__name__} | grown)
+        named = {"index": index, "name": getattr(entry, "name", type(entry).__name__)}
+        if (phase := recipe.phases.get(index)) is not None:
+            counted = _phase(phase, before, machine, costs.get(index), tariff)
+            counted["replaced"] = _replaced(recipe, index, phase, counted)
+            phases.append(named | counted)
+            for name, share in shares(phase).items():
+                read[name] += share * (counted["tokens"] - counted["replaced"]["tokens"])
+        elif (release := recipe.releases.get(index)) is not None:
+            releases.append(named | _release(release, before))
+        elif entry.kind == GROWTH:
+            growths.append(named | {"before": _parameters(before), "after": _parameters(after)})
+        else:
+            others.append(named | {"kind": entry.kind, "what": entry.describe(), "reads": list(entry.reads())})
     texts = corpora(recipe, read, folder)
     return {
         "recipe": recipe.name,
@@ -87,6 +90,7 @@ def plan(
         "phases": phases,
         "growths": growths,
         "releases": releases,
+        "others": others,
         "totals": _totals(phases, releases, texts, tariff),
         "not_implemented": unimplemented_parts(recipe),
     }
@@ -146,7 +150,8 @@ def _phase(phase: Phase, spec: ModelSpec, machine: Machine, cost: Cost | None, t
         "checkpoints": {
             "kept": min(KEPT, saves),
             "before_decay": before_decay,
-            "bytes": (min(KEPT, saves) + before_decay) * state,
+            "for_good": len(steps.kept_steps),
+            "bytes": (min(KEPT, saves) + before_decay + len(steps.kept_steps)) * state,
         },
         "memory": held | _measured_memory(held, max(micro), cost),
         "cost": None if cost is None else _cost(cost, stages, steps.rows, tariff),

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from lilliput.base.errors import RecipeError
+from lilliput.data.formats import format_of
 from lilliput.plan.cost import Cost
 from lilliput.plan.profile_compiled import CompiledProfile
 from lilliput.plan.profile_eager import EagerProfile
@@ -39,15 +40,22 @@ def probe(recipe: Recipe, machine: Machine, report: Callable[[str], None]) -> di
         is_compiled = machine.device.startswith("cuda") or machine.compile != "off"
         bench = CompiledProfile(machine, report) if is_compiled else EagerProfile(machine)
         for stop in timeline_shapes(recipe):
-            if not isinstance(stop.entry, Phase):
+            phase = recipe.phases.get(stop.index)
+            if phase is None:
                 continue
-            report(f"measuring a step of {stop.entry.name}")
+            report(f"measuring a step of {phase.name}")
             try:
-                with enough_memory(machine.device, f"a step of {stop.entry.name}"):
-                    costs[stop.index] = bench.cost(stop.entry, stop.before)
+                with enough_memory(machine.device, f"a step of {phase.name}"):
+                    costs[stop.index] = bench.cost(phase, stop.before, _targets(recipe, phase))
             except RecipeError as error:
-                report(f"{stop.entry.name} cannot be measured: {error.what}")
+                report(f"{phase.name} cannot be measured: {error.what}")
     return costs
+
+
+def _targets(recipe: Recipe, phase: Phase) -> float:
+    """The share of a phase's positions that are targets, about."""
+    shares = [format_of(recipe.corpora[name]).target_share for name in phase.data.corpora]
+    return sum(shares) / len(shares)
 
 
 @contextmanager

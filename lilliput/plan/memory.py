@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from lilliput.base.implemented import is_implemented
 from lilliput.model import ModelSpec
 from lilliput.optim.optimizer import OptimizerSpec, state_tensors
-from lilliput.recipe import is_implemented
 from lilliput.train.phase import Phase
 from lilliput.train.trainable import Trainable
 

@@ -15,7 +15,6 @@ import torch
 from lilliput.base.files import hash_of
 from lilliput.base.spec import to_plain
 from lilliput.base.units import Tokens
-from lilliput.data.chat_rows import ChatData
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.optim.schedule import Constant
 from lilliput.plan.cost import Cost, Pass
@@ -37,8 +36,6 @@ FIRST = 3
 """Steps that are not timed: they look at activations, compile, and record."""
 MANY = 10_000
 """Steps of the phase that is measured; only a few of them are taken."""
-ANSWERS = 0.5
-"""The share of a conversation that has targets, about."""
 
 
 class CompiledProfile:
@@ -51,13 +48,15 @@ class CompiledProfile:
         """Bytes that the process held before: none of training's."""
         self._costs: dict[str, Cost] = {}
 
-    def cost(self, phase: Phase, spec: ModelSpec) -> Cost:
-        """Of a phase with a model of this shape; phases that differ in their data alone cost the same."""
-        weight = ANSWERS if isinstance(phase.data, ChatData) else 1.0
+    def cost(self, phase: Phase, spec: ModelSpec, targets: float = 1.0) -> Cost:
+        """Of a phase with a model of this shape, so large a share of whose positions are targets.
+
+        Phases that differ in nothing but their data cost the same.
+        """
         alike = replace(phase, name="any", data=None, tokens=Tokens(1e18), schedule=Constant(), resumes=None)  # type: ignore[arg-type]
-        key = hash_of([to_plain(spec), to_plain(alike), weight])
+        key = hash_of([to_plain(spec), to_plain(alike), targets])
         if key not in self._costs:
-            self._costs[key] = self._cost(phase, spec, RandomRows(spec.vocab, weight=weight))
+            self._costs[key] = self._cost(phase, spec, RandomRows(spec.vocab, weight=targets))
         return self._costs[key]
 
     def _cost(self, phase: Phase, spec: ModelSpec, reader: RandomRows) -> Cost:

@@ -40,7 +40,7 @@ class EagerProfile:
         self._model: LanguageModel | None = None
         self._longest = 0
 
-    def cost(self, phase: Phase, spec: ModelSpec) -> Cost:
+    def cost(self, phase: Phase, spec: ModelSpec, targets: float = 1.0) -> Cost:
         """Of a phase with a model of this shape."""
         most = max(self._machine.micro_batch_sizes(StepPlan(phase).rows, phase.length))
         passes = []

@@ -60,9 +60,14 @@ def show(console: Terminal, plan: dict[str, Any]) -> None:
                 _note(console, REPLACED.format(**phase["replaced"] | {"name": phase["name"]}))
         console.print(_memory(plan))
         _note(console, _about_memory(plan["phases"]))
+        for phase in plan["phases"]:
+            if count := phase["checkpoints"]["for_good"]:
+                _note(console, f"{phase['name']} keeps {_some(count, 'checkpoint')} for good, which are counted too.")
         if plan["totals"]["cost"]:
             console.print(_time(plan))
         _note(console, EXTRAPOLATED if plan["totals"]["cost"] else UNKNOWN)
+    for other in plan["others"]:
+        _note(console, f"{other['kind']} {other['what']}")
     if plan["not_implemented"]:
         console.print("\nThis recipe cannot run yet, these parts of it are not built:", style="bold")
         for part in plan["not_implemented"]:

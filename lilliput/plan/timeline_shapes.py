@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from lilliput.model import ModelSpec
-from lilliput.recipe import Entry, Recipe, Release
-from lilliput.train.phase import Phase
+from lilliput.recipe import Entry, Recipe
 
 
 class EntryShape(NamedTuple):
@@ -28,6 +27,5 @@ def timeline_shapes(recipe: Recipe) -> Iterator[EntryShape]:
     spec = at_first(recipe)
     for index, entry in enumerate(recipe.timeline):
         before = spec
-        if not isinstance(entry, Phase | Release):
-            spec = entry.shape(spec)
+        spec = entry.shape(spec)
         yield EntryShape(index, entry, before, spec)

@@ -47,7 +47,9 @@ def newer_phase(run: RunFolder, recipe: dict[str, Any], release: str) -> tuple[s
             phase = run.record(f"phases/{index:02d}-{last}")
             if not phase.get("done"):
                 return last, False
-            provenance = after_phase(phase["from"]["before"], phase["inputs"])
+            provenance = after_part(phase["from"]["before"], phase["inputs"])
+        elif (computed := run.record(f"computed/{index:02d}-{entry.get('name')}")).get("done"):
+            provenance = provenance and after_part(provenance, computed["inputs"])
         elif entry["type"] != "lilliput.recipe:Release":
             provenance = provenance and after_growth(provenance, entry, phase_seed(recipe["seed"], index))
         elif entry["name"] == release:
@@ -60,8 +62,8 @@ def phase_seed(seed: int, index: int) -> int:
     return (seed << 8) + index
 
 
-def after_phase(provenance: dict[str, Any], inputs: str) -> dict[str, Any]:
-    """The provenance of what comes after a phase: the hash of its own, and the hash of its inputs."""
+def after_part(provenance: dict[str, Any], inputs: str) -> dict[str, Any]:
+    """The provenance of what comes after a phase or a computation: the hash of its own, and that of its inputs."""
     return {"before": hash_of(provenance), "inputs": inputs}
 
 

@@ -5,10 +5,11 @@ from dataclasses import asdict
 from typing import Any
 
 from lilliput.base.errors import RecipeError, RunError, reading
+from lilliput.data.text_format import TEXT
 from lilliput.report.equal_loss import FEWEST, Curve, Equal, at_equal, lowest_in_common, noise
 from lilliput.report.heldout_curve import Asked, HeldOut, asked, common_corpus
 from lilliput.report.recipe_outline import Outline
-from lilliput.report.records import HINT, TEXT
+from lilliput.report.records import HINT
 from lilliput.train.validation import MAX_POSITIONS
 
 BETWEEN = 3
@@ -50,7 +51,7 @@ def _compared(runs: list[Asked], corpus: str | None, at: float | None) -> dict[s
     alone = {key: against[0][key] for key in ("levels", "equal", "says")} if len(against) == 1 else {}
     return {
         "corpus": text,
-        "unit": TEXT,
+        "unit": TEXT.unit,
         "runs": [_plain(curve) for curve in curves],
         "against": against,
         **alone,

@@ -7,8 +7,9 @@ from typing import Any
 
 from lilliput.base.errors import RunError
 from lilliput.base.run_folder import RunFolder
-from lilliput.recipe import Release, unknown
-from lilliput.report.records import TEXT, PhaseRecord, RunRecord, read_run
+from lilliput.data.text_format import TEXT
+from lilliput.recipe import unknown
+from lilliput.report.records import PhaseRecord, RunRecord, read_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +50,8 @@ class Asked:
         """Texts that it was measured on, the one that a release is judged by first."""
         units = self.run.units
         measured = {name for phase in self.phases() for line in phase.in_bits() for name in line["heldout"]}
-        texts = [name for name in units if name in measured and units[name] == TEXT]
-        judged = {entry.heldout for entry in self.run.recipe.timeline if isinstance(entry, Release)}
+        texts = [name for name in units if name in measured and units[name] == TEXT.unit]
+        judged = {release.heldout for release in self.run.recipe.releases.values()}
         return sorted(texts, key=lambda name: name not in judged)
 
     def phases(self) -> list[PhaseRecord]:

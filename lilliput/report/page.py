@@ -1,5 +1,6 @@
 """`report.html`: a run on one page that needs nothing but itself."""
 
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ from lilliput.base.errors import reading
 from lilliput.base.files import write_text
 from lilliput.base.terminal import visible
 from lilliput.base.text_units import duration
+from lilliput.data.text_format import TEXT
 from lilliput.evals.suites import HELDOUT
 from lilliput.objectives.objective import CROSS_ENTROPY
 from lilliput.publish.lineage import outdated
 from lilliput.report.charts import short
 from lilliput.report.curves import charts
 from lilliput.report.recipe_outline import Outline
-from lilliput.report.records import HINT, TEXT, PhaseRecord, RunRecord, continued, read_run
+from lilliput.report.records import HINT, PhaseRecord, RunRecord, continued, read_run
 from lilliput.report.table import Column, Table
 from lilliput.train.metrics_file import WINDOW, Line, headline_of, recent_loss, released
 
@@ -63,6 +65,7 @@ def _facts(run: RunRecord) -> dict[str, Any]:
             _phase(phase, number, units) | {"charts": charts(f"{phase.name}-{number}", drawn, units)}
             for number, (phase, drawn) in enumerate(zip(run.phases, _continuous(run.phases), strict=True))
         ],
+        "computed": [{"name": name, "figures": list(_figures(value))} for name, value in run.computed],
         "rows": _rows(run),
         "releases": [
             {
@@ -74,6 +77,16 @@ def _facts(run: RunRecord) -> dict[str, Any]:
             for name, found in run.releases
         ],
     }
+
+
+def _figures(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """The numbers and texts in a JSON value, by their path."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if inside is None:
+        yield name or "value", f"{value:.4f}" if isinstance(value, float) else str(value)
+        return
+    for key, one in inside:
+        yield from _figures(one, f"{name} {key}".strip())
 
 
 def _continuous(phases: list[PhaseRecord]) -> list[PhaseRecord]:
@@ -124,12 +137,12 @@ def _tiles(run: RunRecord, trained: list[PhaseRecord]) -> list[tuple[str, str, s
         (phase.name, name, value)
         for phase in trained
         for name, value in _last_heldout(phase).items()
-        if phase.unit(name, run.units) == TEXT
+        if phase.unit(name, run.units) == TEXT.unit
     ]
     if texts and not tiles:
         phase = texts[-1][0]
         _, name, value = next(each for each in texts if each[0] == phase)
-        tiles.append((f"{value:.3f}", TEXT, f"held-out {name}, {phase}"))
+        tiles.append((f"{value:.3f}", TEXT.unit, f"held-out {name}, {phase}"))
     line, whole = _sums(run.line), _sums([phase.steps for phase in run.phases])
     read, taken = "read in training", "in training steps"
     if replaced := whole["steps"] - line["steps"]:
@@ -147,7 +160,7 @@ def _tiles(run: RunRecord, trained: list[PhaseRecord]) -> list[tuple[str, str, s
 def _released(run: RunRecord) -> list[tuple[str, str, str]]:
     """The held-out figure of the last release that has one, unless training has left it behind."""
     found = [
-        (f"{score['value']:.3f}", TEXT, "; ".join(filter(None, (f"held-out text, {name}", score["note"]))))
+        (f"{score['value']:.3f}", TEXT.unit, "; ".join(filter(None, (f"held-out text, {name}", score["note"]))))
         for name, evaluation in run.releases
         if not outdated(run.folder, name)
         for score in evaluation["scores"]

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 from lilliput.base.errors import LilliputError, RecipeError, reading
 from lilliput.base.ownership import check_name
 from lilliput.base.spec import from_plain, is_lilliputs, types_in
 from lilliput.optim.schedule import Constant
-from lilliput.recipe import foreign_types, plain_recipe
+from lilliput.recipe import Release, foreign_types, plain_recipe
 from lilliput.train.phase import Phase, StepPlan
 
 RECIPE = "lilliput.recipe:Recipe"
@@ -21,9 +21,29 @@ PHASE = "lilliput.train.phase:Phase"
 class HiddenPhase:
     """A phase some parts of which are hidden."""
 
+    kind: ClassVar[str] = Phase.kind
+
     name: str
     steps: int | None
     """None where that takes a hidden part to know."""
+
+    def describe(self) -> str:
+        """As a phase describes itself."""
+        return f"{self.name}, {f'{self.steps:,} steps' if self.steps else 'its steps take the code'}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HiddenEntry:
+    """An entry of which nothing is known but that it is there."""
+
+    kind: ClassVar[str] = "hidden"
+
+    def shape(self, spec: Any) -> None:
+        """Unknown from here on."""
+
+    def describe(self) -> str:
+        """What would tell."""
+        return "an entry that takes the code"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +61,16 @@ class Outline:
     """Names of the types that take the code."""
     is_longer: bool
     """Whether a phase resumes another one."""
+
+    @property
+    def phases(self) -> dict[int, Phase | HiddenPhase]:
+        """The phases by their index in the timeline."""
+        return {index: entry for index, entry in enumerate(self.timeline) if entry.kind == Phase.kind}
+
+    @property
+    def releases(self) -> dict[int, Release]:
+        """The releases by their index in the timeline."""
+        return {index: entry for index, entry in enumerate(self.timeline) if isinstance(entry, Release)}
 
 
 def read_outline(run: Path) -> Outline:
@@ -71,8 +101,10 @@ def read_outline(run: Path) -> Outline:
 
 def _entry(plain: dict[str, Any], path: Path) -> Any:
     known = _known(plain, path)
-    if known is not None or plain["type"] != PHASE:
+    if known is not None:
         return known
+    if plain["type"] != PHASE:
+        return HiddenEntry()
     check_name("phase", plain["name"], str(path))
     stages = _known(plain["stages"], path)
     if stages is None:
@@ -96,8 +128,3 @@ def _known(plain: Any, path: Path) -> Any:
         if all(map(is_lilliputs, types_in(plain))):
             raise
         return None
-
-
-def planned(entry: Phase | HiddenPhase) -> int | None:
-    """The steps of a phase, if they can be told."""
-    return StepPlan(entry).steps if isinstance(entry, Phase) else entry.steps

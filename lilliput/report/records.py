@@ -10,15 +10,15 @@ from lilliput.base.files import read_json, verify_checksum
 from lilliput.base.hub import reading_only
 from lilliput.base.run_code import UntrustedCodeError
 from lilliput.base.run_folder import RunFolder, no_run
+from lilliput.data.formats import format_of
 from lilliput.objectives.objective import CROSS_ENTROPY
-from lilliput.recipe import Recipe, Release, read_recipe, vocabulary_of
-from lilliput.report.recipe_outline import HiddenPhase, Outline, planned, read_outline
+from lilliput.recipe import Recipe, read_recipe, vocabulary_of
+from lilliput.report.recipe_outline import Outline, read_outline
 from lilliput.train.metrics_file import INCIDENTS, LIVE, Line, headline_of, measured_of, read_growing, steps_of
-from lilliput.train.phase import Phase, StepPlan
+from lilliput.train.phase import StepPlan
 from lilliput.train.resuming import described
 
 HINT = "put what is damaged in it back from a copy; `lilliput runs` lists other runs"
-TEXT, ANSWERS = "bits per byte", "nats per answer token"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +71,8 @@ class RunRecord:
     phases: list[PhaseRecord]
     releases: list[tuple[str, dict[str, Any]]]
     """Names of those that were evaluated, with what was found: `scores`, `samples` and more."""
+    computed: list[tuple[str, Any]]
+    """Names of computations that are done, with what they came to."""
 
     @property
     def line(self) -> list[list[Line]]:
@@ -84,8 +86,7 @@ class RunRecord:
     @property
     def units(self) -> dict[str, str]:
         """Of held-out numbers, by corpus."""
-        corpora: dict[str, Any] = dict(self.recipe.corpora)
-        return {name: ANSWERS if _is_chat(self.folder, name, corpus) else TEXT for name, corpus in corpora.items()}
+        return {name: _unit(self.folder, name, corpus) for name, corpus in self.recipe.corpora.items()}
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -107,7 +108,7 @@ def _run(folder: Path) -> RunRecord:
         recipe = read_outline(folder)
         if recipe.is_longer:  # where a phase goes on, its schedule says, which may be hidden
             raise
-    releases = [entry.name for entry in recipe.timeline if isinstance(entry, Release)]
+    releases = [release.name for release in recipe.releases.values()]
     found = [(name, folder / "evals" / f"{name}.json") for name in releases]
     return RunRecord(
         folder=folder,
@@ -116,14 +117,21 @@ def _run(folder: Path) -> RunRecord:
         environment=_read(folder / "environment.json") or {},
         phases=list(_phases(folder, recipe)),
         releases=[(name, _read(path)) for name, path in found if path.is_file()],
+        computed=_computed(folder),
     )
 
 
-def _is_chat(folder: Path, name: str, corpus: Any) -> bool:
-    """Whether a corpus is of conversations; of a hidden one, its token files say."""
+def _computed(folder: Path) -> list[tuple[str, Any]]:
+    records = [(path, _read(path)) for path in sorted((folder / "parts").glob("computed.*.json"))]
+    named = ((path.stem.partition("-")[2], record) for path, record in records)
+    return [(name, record["outputs"]["value"]) for name, record in named if record["done"]]
+
+
+def _unit(folder: Path, name: str, corpus: Any) -> str:
+    """The unit of held-out numbers of a corpus; of a hidden one, the record of its token files says."""
     if corpus is None:
-        return "length" in RunFolder(folder).record(f"shards/{name}").get("from", {})
-    return hasattr(corpus, "conversations")
+        return RunFolder(folder).record(f"shards/{name}").get("outputs", {}).get("unit", "")
+    return format_of(corpus).unit
 
 
 def _phases(folder: Path, recipe: Recipe | Outline) -> Any:
@@ -133,25 +141,25 @@ def _phases(folder: Path, recipe: Recipe | Outline) -> Any:
     except (AttributeError, LilliputError):  # a checkpoint that is not here any more
         shape = None
     for place, entry in enumerate(recipe.timeline):
-        if isinstance(entry, Phase | HiddenPhase):
-            inside = folder / "phases" / f"{place:02d}-{entry.name}"
+        if (phase := recipe.phases.get(place)) is not None:
+            inside = folder / "phases" / f"{place:02d}-{phase.name}"
             lines = read_growing(inside / "metrics.jsonl")
             yield PhaseRecord(
-                name=entry.name,
-                planned=planned(entry),
+                name=phase.name,
+                planned=phase.steps,
                 parameters=shape.skeleton().parameter_counts()["total"] if shape else 0,
                 steps=steps_of(lines),
                 measured=measured_of(lines),
                 incidents=read_growing(inside / INCIDENTS),
-                **(_resuming(recipe, place, entry) if isinstance(recipe, Recipe) and isinstance(entry, Phase) else {}),
+                **(_resuming(recipe, place) if isinstance(recipe, Recipe) else {}),
             )
-        elif not isinstance(entry, Release) and shape:
-            shape = entry and entry.shape(shape)
+        elif shape:
+            shape = entry.shape(shape)
 
 
-def _resuming(recipe: Recipe, place: int, entry: Phase) -> dict[str, Any]:
+def _resuming(recipe: Recipe, place: int) -> dict[str, Any]:
     """Where a phase goes on, and where a later one goes on from it."""
-    before = recipe.phase_before(place)
+    entry, before = recipe.phases[place], recipe.phase_before(place)
     return {
         "begins": described(before[1]) if entry.resumes is not None and before else None,
         "resumed_at": StepPlan(entry).resumable if recipe.resumed_by(place) is not None else None,

@@ -16,7 +16,6 @@ from lilliput.more_tokens import with_more_tokens
 from lilliput.overrides import replace_sources
 from lilliput.recipe import Recipe, names, recipe_and_code
 from lilliput.shrink import shrink
-from lilliput.train.phase import Phase
 
 FILE = "command.json"
 """In a run folder: the command, and the hash of the recipe that it makes."""
@@ -146,7 +145,7 @@ def apply_overrides(
 
 def _is_apart(overrides: Sequence[str], recipe: Recipe) -> bool:
     """Whether --set means the same before --more-tokens: it names neither a place nor a phase that this concerns."""
-    phases = [entry for entry in recipe.timeline if isinstance(entry, Phase) and entry.resumes is not None]
+    phases = [phase for phase in recipe.phases.values() if phase.resumes is not None]
     touched = {name for phase in phases for name in (phase.name, phase.resumes)}
     paths = [text.partition("=")[0].split(".") for text in overrides]
     return not any(

@@ -16,6 +16,7 @@ from lilliput.data.partial_shards import partial_folders
 from lilliput.publish.card.edited import edited
 from lilliput.publish.export import CARD_FILE
 from lilliput.publish.lineage import newer_phase, outdated
+from lilliput.train.phase import KEPT_FOLDER
 from lilliput.train.resuming import BEFORE_DECAY
 
 
@@ -109,15 +110,16 @@ def spare(folder: Path) -> list[Removable]:
 
 
 def states(folder: Path) -> list[Removable]:
-    """The states before a decay that phases which are done have kept."""
+    """The states before a decay, and the checkpoints of `Phase.keep`, of phases that are done."""
     _recipe(folder)
     with RunFolder(folder) as run:
-        names = [f"{name}/{BEFORE_DECAY}" for name in _phases(folder) if run.record(name).get("done")]
-    return [
-        _removable(folder, name, "the phase can then not be trained for longer")
-        for name in names
-        if (folder / name).is_dir()
-    ]
+        done = [name for name in _phases(folder) if run.record(name).get("done")]
+    lost = {
+        BEFORE_DECAY: "the phase can then not be trained for longer",
+        KEPT_FOLDER: "no growth can then be made of these checkpoints",
+    }
+    names = [(f"{name}/{kind}", why) for name in done for kind, why in lost.items()]
+    return [_removable(folder, name, why) for name, why in names if (folder / name).is_dir()]
 
 
 def shards(folder: Path) -> list[Removable]:
@@ -219,6 +221,8 @@ def _parts(recipe: dict[str, Any]) -> list[str]:
             names.append(f"phases/{index:02d}-{entry['name']}")
         elif entry["type"] == "lilliput.recipe:Release":
             names += [f"releases/{entry['name']}", f"evals/{entry['name']}"]
+        elif "name" in entry:
+            names.append(f"computed/{index:02d}-{entry['name']}")
     return names
 
 
@@ -234,14 +238,17 @@ def _state(folder: Path, recipe: dict[str, Any], releases: tuple[str, ...]) -> s
     )
     for name in _parts(recipe):
         record = folder / "parts" / f"{name.replace('/', '.')}.json"
-        if not (name.startswith("phases/") and record.is_file()):
+        if not (name.startswith(("phases/", "computed/")) and record.is_file()):
             continue
         phase = name.rpartition("/")[2].partition("-")[2]
         try:
             done = verify_checksum(read_json(record))["done"]
         except (ValueError, KeyError, TypeError):
             return f"{phase}: {record.name} is damaged"
-        state = f"{phase}: trained" if done else f"{phase}: {_progress(folder / name)}"
+        if name.startswith("computed/"):
+            state = f"{phase}: computed" if done else f"{phase}: begun"
+        else:
+            state = f"{phase}: trained" if done else f"{phase}: {_progress(folder / name)}"
     return state
 
 

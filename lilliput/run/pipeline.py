@@ -14,6 +14,7 @@ from rich.console import Console
 from lilliput.base.environment import environment
 from lilliput.base.errors import LilliputError, RecipeError, RunError, reading
 from lilliput.base.files import write_bytes
+from lilliput.base.implemented import check_implemented
 from lilliput.base.own_code import Code, code_of, using
 from lilliput.base.run_code import FILE as CODE_FILE
 from lilliput.base.run_code import write_code
@@ -22,16 +23,16 @@ from lilliput.base.spec import to_plain
 from lilliput.base.terminal import Terminal
 from lilliput.evals.question_files import Hub, QuestionSource
 from lilliput.publish.lineage import phase_seed
-from lilliput.recipe import Recipe, Release, check_implemented
+from lilliput.recipe import Recipe
 from lilliput.run.command_record import FILE as COMMAND_FILE
 from lilliput.run.command_record import Command, write_command
 from lilliput.run.prepare import Preparation
-from lilliput.run.reproducibility import check_code_unchanged, resolve_machine
-from lilliput.run.runner import OtherRank, Runner, phase_code, prepare, untrained
+from lilliput.run.reproducibility import check_code_unchanged, resolve_machine, untrained
+from lilliput.run.runner import OtherRank, Runner, prepare
+from lilliput.run.steps import entry_code
 from lilliput.train.all_reduce import RANK, AllReduce
 from lilliput.train.loggers.logger import check_loggers
 from lilliput.train.machine import Machine
-from lilliput.train.phase import Phase, phase_folder
 
 
 def run(
@@ -69,7 +70,7 @@ def run(
     check_loggers(sinks)
     with _runner(recipe, folder, machine, console, command, sinks, allow_change) as runner:
         publisher = runner.publisher(questions)
-        return runner.run_timeline(runner.train_phase, publisher)
+        return list(runner.run_timeline(publisher))
 
 
 def tokenizer(recipe: Recipe, folder: Path, console: Console, command: Command | None = None) -> None:
@@ -123,7 +124,7 @@ def train(
     check_implemented(recipe.until(until) if until else recipe)
     check_loggers(sinks)
     with _runner(recipe, folder, machine, console, command, sinks, allow_change) as runner:
-        runner.run_timeline(runner.train_phase, None, until)
+        runner.run_timeline(None, until)
 
 
 def publish(
@@ -136,7 +137,7 @@ def publish(
         RunError: a phase is not trained, or was trained from something else.
     """
     check_implemented(recipe)
-    if not any(isinstance(entry, Release) for entry in recipe.timeline):
+    if not recipe.releases:
         raise RecipeError(
             f"nothing is published: the recipe {recipe.name!r} makes no release of what it trains",
             where=str(folder),
@@ -151,7 +152,7 @@ def publish(
         resolved = resolve_machine(run_folder, None)
         resolved.apply()
         runner = Runner(run_folder, recipe, resolved, console)
-        return runner.run_timeline(runner.load_trained_phase, runner.publisher(questions))
+        return list(runner.run_timeline(runner.publisher(questions), train=False))
 
 
 @contextmanager
@@ -190,7 +191,7 @@ def _open_run(
         _refuse_change(run_folder, recipe, allow_change)
         files = (folder / "recipe.json", folder / COMMAND_FILE, folder / CODE_FILE)
         before = {file: file.read_bytes() for file in files if file.exists()}
-        begun_phases = _begun_phases(run_folder, recipe)
+        begun_parts = _begun_parts(run_folder, recipe)
         if code is not None:
             write_code(run_folder, code)
         run_folder.write("recipe.json", to_plain(recipe))
@@ -200,16 +201,16 @@ def _open_run(
         try:
             yield run_folder
         except (LilliputError, KeyboardInterrupt):  # the run stays what it was made from
-            if _begun_phases(run_folder, recipe) == begun_phases:
+            if _begun_parts(run_folder, recipe) == begun_parts:
                 for file, content in before.items():
                     write_bytes(file, content)
             raise
 
 
-def _begun_phases(run_folder: RunFolder, recipe: Recipe) -> list[str]:
-    """The phases of a recipe that the run has begun to train."""
-    phases = [phase_folder(index, entry) for index, entry in enumerate(recipe.timeline) if isinstance(entry, Phase)]
-    return [part for part in phases if run_folder.record(part).get("from")]
+def _begun_parts(run_folder: RunFolder, recipe: Recipe) -> list[str]:
+    """The parts of a recipe's timeline that the run has begun and never replaces unasked."""
+    parts = [entry.part(index) for index, entry in enumerate(recipe.timeline)]
+    return [part for part in parts if part is not None and run_folder.record(part).get("from")]
 
 
 def _code(recipe: Recipe, command: Command | None) -> Code | None:
@@ -243,7 +244,7 @@ def _refuse_shorter(run_folder: RunFolder, recipe: Recipe) -> None:
         entries = [entry if isinstance(entry, dict) else {} for entry in before]
     except (RunError, AttributeError, TypeError):  # damaged, and written anew
         return
-    names = {entry.name for entry in recipe.timeline if isinstance(entry, Phase)}
+    names = {phase.name for phase in recipe.phases.values()}
     for index, entry in enumerate(entries):
         name = entry.get("name")
         part = f"phases/{index:02d}-{name}"
@@ -259,11 +260,12 @@ def _refuse_shorter(run_folder: RunFolder, recipe: Recipe) -> None:
 def _refuse_other_phases(run_folder: RunFolder, recipe: Recipe, allow_change: bool) -> None:
     begun_phases = []
     for index, entry in enumerate(recipe.timeline):
-        if isinstance(entry, Phase) and run_folder.record(phase_folder(index, entry)).get("from"):
-            begun_phases.append(phase_folder(index, entry))
-            begun, seed = begun_phases[-1], phase_seed(recipe.seed, index)
-            run_folder.refuse_change(begun, {"phase": to_plain(entry), "seed": seed})
-            check_code_unchanged(run_folder, begun, phase_code(recipe, entry), allow_change=allow_change)
+        part = entry.part(index)
+        if part is None or not run_folder.record(part).get("from"):
+            continue
+        begun_phases += [part] if index in recipe.phases else []
+        run_folder.refuse_change(part, {entry.kind: to_plain(entry), "seed": phase_seed(recipe.seed, index)})
+        check_code_unchanged(run_folder, part, entry_code(recipe, index), allow_change=allow_change)
     tokenizer = run_folder.record("tokenizer").get("from")
     if begun_phases and tokenizer:
         changed = differences(

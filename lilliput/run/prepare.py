@@ -19,18 +19,17 @@ from lilliput.base.progress import Progress
 from lilliput.base.run_folder import IsIntact, RunFolder, differences
 from lilliput.base.spec import to_plain
 from lilliput.base.text_units import duration, size
-from lilliput.data.chat_rows import PackedChats, write_chats
-from lilliput.data.conversations import ChatCorpus, Conversation
 from lilliput.data.corpora.concatenated import at_revision
-from lilliput.data.documents import TextHash
-from lilliput.data.shards import SHARD_TOKENS, Shards, write_shards
+from lilliput.data.corpus_format import CorpusFormat, TokenFiles, WriteSettings
+from lilliput.data.formats import format_of
+from lilliput.data.lost_conversations import lost as lost_of
+from lilliput.data.shards import SHARD_TOKENS
 from lilliput.data.small_corpora import Extent, Way, extent, sides
-from lilliput.data.split import HeldOut
 from lilliput.data.token_files import INDEX, SIDES
-from lilliput.data.tokenization_report import COUNTED, ProgressLines, lines_of
+from lilliput.data.tokenization_report import COUNTED, lines_of
 from lilliput.data.tokenizer_sample import sampled
-from lilliput.data.validation import check_lost, check_sides, lost
-from lilliput.recipe import Recipe, Release
+from lilliput.data.validation import check_sides
+from lilliput.recipe import Recipe
 from lilliput.tokenizer.bpe import BPE, load_tokenizer, save_tokenizer, tokenizer_hash
 from lilliput.tokenizer.specials import vocabulary_size
 from lilliput.train.phase import Phase
@@ -51,7 +50,7 @@ class Preparation:
 
     def __init__(self, run: RunFolder, recipe: Recipe, console: Console, shard_tokens: int = SHARD_TOKENS):
         self._run, self._recipe, self._console, self._shard_tokens = run, recipe, console, shard_tokens
-        self._token_files: dict[str, Shards | PackedChats] = {}
+        self._token_files: dict[str, TokenFiles] = {}
         self._known = self._verified_before()
         self._changed: set[str] = set()
         """Corpora whose text is not what the run has read, and that has been said of."""
@@ -65,11 +64,9 @@ class Preparation:
         """The tokenizer, and the token files of all corpora that the timeline reads; returns the tokenizer."""
         tokenizer = first = self.tokenizer()
         for entry in self._recipe.timeline:
-            if isinstance(entry, Phase | Release):
-                for name in _reads(entry):
-                    self.tokens(name, tokenizer)
-            else:
-                tokenizer = entry.retokenize(tokenizer)
+            for name in entry.reads():
+                self.tokens(name, tokenizer)
+            tokenizer = entry.retokenize(tokenizer)
         return first
 
     def tokenizer(self) -> Tokenizer:
@@ -100,7 +97,7 @@ class Preparation:
         return load_tokenizer(self._run.path / "tokenizer")
 
     def tokens(self, name: str, tokenizer: Tokenizer) -> Any:
-        """The token files of a corpus, `Shards` or, for conversations, `PackedChats`; opened once.
+        """The token files of a corpus, as its format opens them, once.
 
         A tokenizer that grew encodes text as it did before, so what is open already stays right.
         """
@@ -108,25 +105,30 @@ class Preparation:
             self._token_files[name] = self._tokens(name, tokenizer)
         return self._token_files[name]
 
-    def _tokens(self, name: str, tokenizer: Tokenizer) -> Shards | PackedChats:
-        chat = self._is_chat(name)
-        length = self._row_length(name) if chat else 0
+    def _tokens(self, name: str, tokenizer: Tokenizer) -> TokenFiles:
+        format = format_of(self._recipe.corpora[name])
+        length = self._row_length(name) if format.packs_rows else 0
         key = tokenizer_hash(tokenizer)
         before = self._run.record(f"shards/{name}").get("from", {}).get("corpus")
         trained = {name} & self._trained()
         identity = self._identity(name, before, trained=bool(trained))
         way = self._way(name, identity)
         inputs = {"corpus": identity, "tokenizer": key, "split": to_plain(self._recipe.split)}
-        inputs |= {"length": length} if chat else {}
+        inputs |= {"length": length} if format.packs_rows else {}
         self._refuse_to_replace(f"shards/{name}", inputs, _has_index, trained)
 
         def build(folder: Path) -> dict[str, Any]:
             check_ours(self._run.path, f"shards/{name}")  # it is replaced once the new one is whole
             corpus, split = sides(self._corpus(name, identity), self._recipe.split, way)
-            if chat:
-                outputs = self._write_chats(name, corpus, tokenizer, split, folder, length)
-            else:
-                outputs = self._write_texts(name, corpus, tokenizer, split, folder, inputs)
+            settings = WriteSettings(
+                name=name,
+                end=self._recipe.tokenizer.specials.end,
+                length=length,
+                shard_tokens=self._shard_tokens,
+                inputs=inputs,
+                console=self._console,
+            )
+            outputs = format.write(corpus, tokenizer, split, folder, settings) | {"unit": format.unit}
             return outputs if way == "groups" else outputs | {"held_out": way}
 
         outputs = self._run.cached(f"shards/{name}", inputs, build, _has_index)
@@ -134,12 +136,13 @@ class Preparation:
             self._say(f"{name}: {line}")
         if not trained:  # which is too late to be asked
             phases = self._readers(name)
-            if chat and phases:
-                allowed = max(getattr(phase.data, "lost", 1.0) for phase in phases)
-                check_lost(name, outputs["sides"], length, allowed, [phase.name for phase in phases])
+            if phases:
+                lost = max(getattr(phase.data, "lost", 1.0) for phase in phases)
+                readers = [phase.name for phase in phases]
+                format.validate(name, outputs["sides"], length=length, lost=lost, phases=readers)
             folder = self._run.path / "shards" / name
             check_sides(name, outputs["sides"], folder, self._corpus(name, identity), self._recipe.split, way)
-        token_files = self._open(name, key, chat)
+        token_files = self._open(name, key, format)
         if token_files.index["sha256"] != outputs["index_sha256"]:
             raise DataError(
                 "the token files are not those that this run made",
@@ -148,33 +151,7 @@ class Preparation:
             )
         return token_files
 
-    def _write_texts(
-        self, name: str, corpus: Any, tokenizer: Tokenizer, split: HeldOut, folder: Path, inputs: dict[str, Any]
-    ) -> dict[str, Any]:
-        with Progress(self._console, name, "encoding") as shown:
-            written = write_shards(
-                corpus,
-                tokenizer,
-                split,
-                folder,
-                shard_tokens=self._shard_tokens,
-                progress=ProgressLines(shown),
-                end=self._recipe.tokenizer.specials.end,
-                inputs=inputs,
-            )
-        index = written.index
-        outputs = {"text_sha256": written.text, "index_sha256": index["sha256"], "sides": index["sides"]}
-        return outputs | ({"dropped": written.dropped} if written.dropped else {})
-
-    def _write_chats(
-        self, name: str, corpus: ChatCorpus, tokenizer: Tokenizer, split: HeldOut, folder: Path, length: int
-    ) -> dict[str, Any]:
-        hashing, end = _HashingChats(corpus), self._recipe.tokenizer.specials.end
-        with self._console.status(f"{name}: encoding"):
-            index = write_chats(hashing, tokenizer, split, folder, length, end)
-        return {"text_sha256": hashing.texts.hex(), "index_sha256": index["sha256"], "sides": index["sides"]}
-
-    def _open(self, name: str, key: str, chat: bool) -> Shards | PackedChats:
+    def _open(self, name: str, key: str, format: CorpusFormat) -> TokenFiles:
         """The token files of a corpus, after those that have changed since they were hashed are hashed again."""
         folder = self._run.path / "shards" / name
         with Progress(self._console, name, "opening its token files") as shown:
@@ -187,7 +164,7 @@ class Preparation:
 
             verified = HashCache(self._run.path, self._known, report)
             try:
-                return PackedChats(folder, key, verified) if chat else Shards(folder, key, verified)
+                return format.open(folder, key, verified)
             finally:
                 self._remember(verified.plain())
 
@@ -209,13 +186,12 @@ class Preparation:
 
     def _row_length(self, name: str) -> int:
         """Tokens of the longest rows that a phase takes from a corpus; of any phase, where only releases read it."""
-        readers = self._readers(name) or [entry for entry in self._recipe.timeline if isinstance(entry, Phase)]
+        readers = self._readers(name) or self._recipe.phases.values()
         return max(stage.objective.row_length(phase.length) for phase in readers for stage in phase.stages)
 
     def _readers(self, name: str) -> list[Phase]:
         """The phases that read a corpus."""
-        phases = [entry for entry in self._recipe.timeline if isinstance(entry, Phase)]
-        return [phase for phase in phases if name in phase.data.corpora]
+        return [phase for phase in self._recipe.phases.values() if name in phase.reads()]
 
     def _training_texts(self, identities: dict[str, Any]) -> Iterator[str]:
         tokenizer, names = self._recipe.tokenizer, self._recipe.tokenizer_corpora
@@ -235,8 +211,12 @@ class Preparation:
             )
 
     def _trained(self) -> set[str]:
-        """Names of the corpora that a phase was trained on, or has begun to be: their tokens are the run's for good."""
-        records = sorted((self._run.path / "parts").glob("phases.*.json"))
+        """Names of the corpora that a phase was trained on, or has begun to be: their tokens are the run's for good.
+
+        So are those of computations.
+        """
+        found = (self._run.path / "parts").glob("*.json")
+        records = sorted(record for record in found if record.name.startswith(("phases.", "computed.")))
         phases = [record.stem.replace(".", "/", 1) for record in records]
         with reading(self._run.path / "parts", "put the records of phases back from a copy"):
             return {name for phase in phases for name in self._run.record(phase).get("from", {}).get("tokens", {})}
@@ -311,10 +291,9 @@ class Preparation:
         if "extent" not in identity:
             return "groups"
         with reading(self._run.path / "parts", "put it back from a copy", f"the record of {name} is damaged"):
-            return Extent(**identity["extent"]).way(self._recipe.split, chat=self._is_chat(name))
-
-    def _is_chat(self, name: str) -> bool:
-        return hasattr(self._recipe.corpora[name], "conversations")
+            return Extent(**identity["extent"]).way(
+                self._recipe.split, can_cut=format_of(self._recipe.corpora[name]).can_cut
+            )
 
     def _corpus(self, name: str, identity: dict[str, Any]) -> Any:
         """A corpus as it was when it had that identity."""
@@ -322,12 +301,6 @@ class Preparation:
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _reads(entry: Phase | Release) -> tuple[str, ...]:
-    if isinstance(entry, Phase):
-        return entry.data.corpora
-    return (entry.heldout, entry.chat) if entry.chat else (entry.heldout,)
 
 
 def _damaged(what: str, run: RunFolder) -> RunError:
@@ -363,25 +336,9 @@ def _check_stamp(stamp: list[int], sha256: str, blocks: str) -> None:
 def _has_index(folder: Path, outputs: Any) -> bool:
     both = [outputs["sides"][side] for side in SIDES]
     counts = [side[key] for side in both for key in COUNTED if key in side] + [*outputs.get("dropped", {}).values()]
-    counts += [count for side in both for count in lost(side).values()]
+    counts += [count for side in both for count in lost_of(side).values()]
     if not all(isinstance(count, int) for count in counts) or outputs.get("held_out", "ends") not in get_args(Way):
         raise TypeError("`sides`, `dropped` or `held_out` is what no corpus has")
     if not all(isinstance(outputs[name], str) for name in ("text_sha256", "index_sha256")):
         raise TypeError("hashes are texts")
     return (folder / INDEX).is_file()
-
-
-class _HashingChats:
-    """A chat corpus that hashes its conversations as they go by."""
-
-    def __init__(self, corpus: ChatCorpus):
-        self._corpus, self.texts = corpus, TextHash()
-
-    def identity(self) -> Any:
-        return self._corpus.identity()
-
-    def conversations(self) -> Iterator[Conversation]:
-        for conversation in self._corpus.conversations():
-            for message in conversation.messages:
-                self.texts.add(message.role, message.content)
-            yield conversation

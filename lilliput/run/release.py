@@ -45,7 +45,7 @@ from lilliput.train.metrics_file import (
     released,
     steps_of,
 )
-from lilliput.train.phase import Phase, StepPlan, phase_folder
+from lilliput.train.phase import StepPlan, phase_folder
 
 LOOKED_AT, BEGINNING = 300, 400
 """Training texts by which a card tells their languages, and tokens of each."""
@@ -66,9 +66,8 @@ class Publisher:
         Raises:
             DataError: a suite's questions are not where they are said to be.
         """
-        for entry in self._recipe.timeline:
-            if isinstance(entry, Release):
-                check_questions(named(entry.suite), self._source)
+        for release in self._recipe.releases.values():
+            check_questions(named(release.suite), self._source)
 
     def publish(
         self,
@@ -178,12 +177,11 @@ class Publisher:
 
     def _left_at(self, name: str, phases: Sequence[str]) -> int | None:
         """The step of a phase at which one of the phases goes on; None where none does."""
-        for index, entry in enumerate(self._recipe.timeline):
-            if isinstance(entry, Phase) and phase_folder(index, entry) == name:
+        for index, phase in self._recipe.phases.items():
+            if phase_folder(index, phase) == name:
                 later = self._recipe.resumed_by(index)
-                after = None if later is None else self._recipe.timeline[later]
-                if later is not None and isinstance(after, Phase) and phase_folder(later, after) in phases:
-                    return StepPlan(entry).resumable
+                if later is not None and phase_folder(later, self._recipe.phases[later]) in phases:
+                    return StepPlan(phase).resumable
         return None
 
     def _phase(self, name: str, left_at: int | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ it. A phase keeps its identity through a change: its inputs name the machine tha
 """
 
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -123,6 +124,22 @@ def software_versions(machine: Machine) -> dict[str, Any]:
             "processor": torch.cuda.get_device_name(machine.device),
         }
     return found | {"processor": torch.backends.cpu.get_cpu_capability()}
+
+
+def began_on(run: RunFolder) -> Any:
+    """The machine that a run began on, as a JSON value."""
+    record = run.read("run.json")
+    assert record is not None
+    return record["machine"]
+
+
+def untrained(what: str, folder: Path) -> RunError:
+    """The error of what should be trained and is not."""
+    return RunError(
+        f"{what} is not trained as the recipe says",
+        where=str(folder),
+        hint=f"train first, publishing never does: lilliput train {folder}",
+    )
 
 
 def _last(record: dict[str, Any]) -> dict[str, Any]:

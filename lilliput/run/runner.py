@@ -13,24 +13,25 @@ from rich.console import Console
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from lilliput.base.code_hash import definitions
-from lilliput.base.errors import LilliputError, RunError
+from lilliput.base.errors import LilliputError
 from lilliput.base.files import hash_of, sha256
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
-from lilliput.data.chat_rows import ChatData
+from lilliput.computations.computation import COMPUTATION
 from lilliput.evals.question_files import QuestionSource
-from lilliput.growth.growth import Lineage
+from lilliput.growth.growth import GROWTH, Lineage
 from lilliput.model import copy_weights
-from lilliput.objectives.objective import CROSS_ENTROPY
-from lilliput.publish.lineage import after_growth, after_phase, phase_seed
+from lilliput.publish.lineage import after_part, phase_seed
 from lilliput.recipe import Recipe, Release
 from lilliput.report.loss_plot import plot_loss
 from lilliput.report.page import REPORT, write_report
-from lilliput.report.records import ANSWERS, TEXT
+from lilliput.run.compute import computation_step
+from lilliput.run.phase_lines import passes, resuming, units
 from lilliput.run.prepare import Preparation
 from lilliput.run.release import Publisher
-from lilliput.run.reproducibility import check_unchanged
+from lilliput.run.reproducibility import began_on, check_unchanged, untrained
+from lilliput.run.steps import Reached, Step, check_steps, growth_step, recorded_code, release_step
+from lilliput.run.trained_phase import TrainedPhase
 from lilliput.tokenizer.bpe import tokenizer_hash
 from lilliput.tokenizer.specials import vocabulary_size
 from lilliput.train.checkpoint import Checkpoint, write_tensors
@@ -40,14 +41,11 @@ from lilliput.train.machine import Machine
 from lilliput.train.metrics_file import last_step
 from lilliput.train.metrics_log import MetricsLogger, NullLogger
 from lilliput.train.micro_batches import read_rows
-from lilliput.train.phase import Phase, Reader, StepPlan, phase_folder
+from lilliput.train.phase import KEPT_FOLDER, Phase, Reader, StepPlan, phase_folder
 from lilliput.train.ranks import OneRank, Ranks
 from lilliput.train.resuming import BEFORE_DECAY, CHECKPOINTS, described, resume_point
 from lilliput.train.rollback import read_incidents
 from lilliput.train.validation import Measure, make_validator
-
-MANY = 10
-"""Passes over the same text that are warned of; up to four lose little (Muennighoff et al., arXiv 2305.16264)."""
 
 
 def prepare(preparation: Preparation, recipe: Recipe, until: str | None) -> Tokenizer:
@@ -58,12 +56,10 @@ def prepare(preparation: Preparation, recipe: Recipe, until: str | None) -> Toke
     if until is None:
         return preparation.everything()
     tokenizer = first = preparation.tokenizer()
-    for entry in recipe.until(until).timeline:
-        if isinstance(entry, Phase):
-            for name in entry.data.corpora:
-                preparation.tokens(name, tokenizer)
-        elif not isinstance(entry, Release):
-            tokenizer = entry.retokenize(tokenizer)
+    for entry in recipe.until(until).without_releases().timeline:
+        for name in entry.reads():
+            preparation.tokens(name, tokenizer)
+        tokenizer = entry.retokenize(tokenizer)
     return first
 
 
@@ -92,36 +88,57 @@ class Runner:
         publisher.check()
         return publisher
 
-    def run_timeline(self, phase: Any, publisher: Publisher | None, until: str | None = None) -> list[Path]:
-        """Run it, its phases by `train_phase` or `load_trained_phase`; without a publisher nothing is released."""
-        entries = (self._recipe.until(until) if until else self._recipe).timeline
+    def run_timeline(
+        self, publisher: Publisher | None, until: str | None = None, *, train: bool = True
+    ) -> tuple[Path, ...]:
+        """Carry out every entry as far as it is not, and return the folders of releases.
+
+        Args:
+            publisher: makes releases; None for none.
+            until: the last phase; None for the whole timeline.
+            train: whether phases are trained; else they are loaded.
+        """
+        steps = {
+            Phase.kind: self._phase_step(self.train_phase if train else self.load_trained_phase),
+            GROWTH: growth_step(self._recipe, self._say),
+            COMPUTATION: computation_step(
+                self._run,
+                self._recipe,
+                self._preparation,
+                self.machine,
+                self._first,
+                self._say,
+                computes=train and self.workers.writes,
+                allow_change=self._allow_change,
+            ),
+            Release.kind: release_step(self._preparation, publisher, self._report),
+        }
+        part = self._recipe.until(until) if until else self._recipe
+        check_steps(part, steps)
         with self._first():
             tokenizer = prepare(self._preparation, self._recipe, until)
         recipe = self._recipe.filled(vocabulary_size(tokenizer))
         model = recipe.model.build(recipe.seed).to(self.machine.device)
-        lineage = Lineage(model=model, tokenizer=tokenizer, average={})
-        provenance = {"model": recipe.model.identity(), "seed": recipe.seed, "tokenizer": tokenizer_hash(tokenizer)}
-        releases: list[Path] = []
-        phases: list[str] = []
-        for index, entry in enumerate(entries):
-            match entry:
-                case Phase():
-                    lineage, provenance = phase(index, entry, lineage, self._resumed(index, entry, provenance))
-                    phases.append(phase_folder(index, entry))
-                case Release():
-                    if publisher is not None:
-                        heldout = self._preparation.tokens(entry.heldout, lineage.tokenizer)
-                        chats = self._preparation.tokens(entry.chat, lineage.tokenizer) if entry.chat else None
-                        made_of = {"provenance": hash_of(provenance), "phases": phases}
-                        releases.append(publisher.publish(entry, lineage, **made_of, heldout=heldout, chats=chats))
-                        self._report()
-                case _:
-                    lineage = entry.grow(lineage, self._seed(index))
-                    provenance = after_growth(provenance, to_plain(entry), self._seed(index))
-                    self._say(
-                        f"{index:02d} {type(entry).__name__}: {lineage.model.parameter_counts()['total']:,} parameters"
-                    )
-        return releases
+        reached = Reached(
+            lineage=Lineage(model=model, tokenizer=tokenizer, average={}),
+            provenance={
+                "model": recipe.model.identity(),
+                "seed": recipe.seed,
+                "tokenizer": tokenizer_hash(tokenizer),
+            },
+        )
+        for index, entry in enumerate(part.timeline):
+            reached = steps[entry.kind](index, entry, reached)
+        return reached.releases
+
+    def _phase_step(self, phase: Callable[..., tuple[Lineage, dict[str, Any]]]) -> Step:
+        def step(index: int, entry: Phase, reached: Reached) -> Reached:
+            resumed = self._resumed(index, entry, reached.provenance)
+            lineage, provenance = phase(index, entry, reached.lineage, resumed)
+            phases = (*reached.phases, entry.part(index))
+            return replace(reached, lineage=lineage, provenance=provenance, phases=phases)
+
+        return step
 
     def _resumed(self, index: int, phase: Phase, provenance: dict[str, Any]) -> dict[str, Any]:
         """The provenance of a phase: of one that it resumes, only a part of the steps."""
@@ -135,7 +152,7 @@ class Runner:
     ) -> tuple[Lineage, dict[str, Any]]:
         """The lineage after a phase, trained now as far as it is not."""
         name = phase_folder(index, phase)
-        tokens = {corpus: self._preparation.tokens(corpus, lineage.tokenizer) for corpus in phase.data.corpora}
+        tokens = {corpus: self._preparation.tokens(corpus, lineage.tokenizer) for corpus in phase.reads()}
         inputs = self._inputs(index, phase, provenance, tokens)
         # Refuses what cannot be measured before anything begins.
         measure = make_validator(tokens, phase.length, self.machine)
@@ -163,7 +180,7 @@ class Runner:
         Raises:
             RunError: it is not.
         """
-        tokens = {corpus: self._preparation.tokens(corpus, lineage.tokenizer) for corpus in phase.data.corpora}
+        tokens = {corpus: self._preparation.tokens(corpus, lineage.tokenizer) for corpus in phase.reads()}
         inputs = self._inputs(index, phase, provenance, tokens)
         outputs = self._run.outputs(phase_folder(index, phase), inputs, _is_intact)
         if outputs is None:
@@ -171,21 +188,13 @@ class Runner:
         return self._after(index, phase, lineage, provenance, inputs, outputs)
 
     def _inputs(self, index: int, phase: Phase, provenance: dict[str, Any], tokens: dict[str, Any]) -> dict[str, Any]:
-        recorded = self._run.record(phase_folder(index, phase)).get("from")
-        # Other code is noted by `check_code_unchanged`.
-        code = recorded.get("code", {}) if recorded else phase_code(self._recipe, phase)
         return {
             "before": provenance,
             "phase": to_plain(phase),
             "seed": self._seed(index),
-            "machine": self._began_on(),
+            "machine": began_on(self._run),
             "tokens": {name: files.index["sha256"] for name, files in tokens.items()},
-        } | ({"code": code} if code else {})
-
-    def _began_on(self) -> Any:
-        record = self._run.read("run.json")
-        assert record is not None
-        return record["machine"]
+        } | recorded_code(self._run, self._recipe, index, phase_folder(index, phase))
 
     def _train(
         self, folder: Path, index: int, phase: Phase, lineage: Lineage, tokens: dict[str, Any], measure: Measure
@@ -193,8 +202,8 @@ class Runner:
         folder.mkdir(parents=True, exist_ok=True)
         plan = StepPlan(phase)
         reader, bytes_per_token = phase.data.open(tokens), phase.data.bytes_per_token(tokens)
-        self._say(f"{phase.name}: {_passes(phase, reader.tokens_available)}")
-        self._say(f"{phase.name}: {_units(self._recipe, phase)}")
+        self._say(f"{phase.name}: {passes(self._recipe, phase, reader.tokens_available)}")
+        self._say(f"{phase.name}: {units(self._recipe, phase)}")
         metrics = folder / "metrics.jsonl"
 
         left_at = last_step(metrics)
@@ -202,7 +211,7 @@ class Runner:
         def watch(step: int) -> MetricsLogger:
             nonlocal left_at
             if left_at:
-                self._say(f"{phase.name}: {_resuming(step, plan.steps, left_at)}")
+                self._say(f"{phase.name}: {resuming(step, plan.steps, left_at)}")
                 left_at = 0  # where it goes back to a checkpoint later, that is told already
             shown = RunInfo(run=self._run.path, recipe=self._recipe.name, phase=folder.name, step=step)
             return MetricsLogger(
@@ -252,6 +261,7 @@ class Runner:
             report=self._say,
             workers=self.workers,
             keep=folder / BEFORE_DECAY,
+            kept=folder / KEPT_FOLDER,
             begin=self._beginning(index, phase),
         )
 
@@ -287,7 +297,8 @@ class Runner:
         copy_weights(lineage.model, load_file(final / "weights.safetensors"))
         average = load_file(final / "average.safetensors", device=str(self.machine.device))
         self._say(f"{index:02d} {phase.name}: {outputs['steps']:,} steps, weights {outputs['weights'][:12]}")
-        return replace(lineage, average=average), after_phase(provenance, hash_of(inputs))
+        earlier = {**lineage.earlier, phase.name: TrainedPhase(self._run, index, phase)}
+        return replace(lineage, average=average, earlier=earlier), after_part(provenance, hash_of(inputs))
 
     def _seed(self, index: int) -> int:
         return phase_seed(self._recipe.seed, index)
@@ -311,7 +322,7 @@ class OtherRank(Runner):
         self, index: int, phase: Phase, lineage: Lineage, provenance: dict[str, Any]
     ) -> tuple[Lineage, dict[str, Any]]:
         name = phase_folder(index, phase)
-        tokens = {corpus: self._preparation.tokens(corpus, lineage.tokenizer) for corpus in phase.data.corpora}
+        tokens = {corpus: self._preparation.tokens(corpus, lineage.tokenizer) for corpus in phase.reads()}
         inputs = self._inputs(index, phase, provenance, tokens)
         if self._run.outputs(name, inputs, _is_intact) is None:
             measure = make_validator(tokens, phase.length, self.machine)
@@ -329,48 +340,3 @@ def _is_intact(folder: Path, outputs: dict[str, Any]) -> bool:
         raise TypeError("`steps` is no whole number")
     files = {name: folder / "final" / f"{name}.safetensors" for name in ("weights", "average")}
     return all(file.is_file() and sha256(file) == outputs[name] for name, file in files.items())
-
-
-def untrained(what: str, folder: Path) -> RunError:
-    """The error of what should be trained and is not."""
-    return RunError(
-        f"{what} is not trained as the recipe says",
-        where=str(folder),
-        hint=f"train first, publishing never does: lilliput train {folder}",
-    )
-
-
-def phase_code(recipe: Recipe, phase: Phase) -> dict[str, str]:
-    """What a phase is trained by besides Lilliput: the hash of each part from a recipe file until its end."""
-    part = recipe.until(phase.name)
-    return definitions(replace(part, timeline=tuple(one for one in part.timeline if not isinstance(one, Release))))
-
-
-def _resuming(step: int, steps: int, left_at: int) -> str:
-    """Where a phase that was interrupted after step `left_at` resumes, in words."""
-    if not step:
-        return f"begins again: it was interrupted at step {left_at:,}, before its first checkpoint"
-    lost = f"; it was interrupted at step {left_at:,}, and this is its last checkpoint" if left_at > step else ""
-    return f"resumes at step {step:,} of {steps:,}{lost}"
-
-
-def _units(recipe: Recipe, phase: Phase) -> str:
-    """What the held-out numbers of a phase are in, by corpus."""
-    named: dict[str, list[str]] = {}
-    for name in phase.data.corpora:
-        named.setdefault(ANSWERS if hasattr(recipe.corpora[name], "conversations") else TEXT, []).append(name)
-    text = "; ".join(f"{', '.join(names)} in {unit}" for unit, names in named.items())
-    others = {one.objective.headline: None for one in phase.stages if one.objective.headline != CROSS_ENTROPY}
-    if others:
-        text = f"{', '.join(others)} of {', '.join(phase.data.corpora)}"
-    return f"held-out {text}, lower is better"
-
-
-def _passes(phase: Phase, available: int) -> str:
-    """How often a phase reads what there is, and what to do where that is too often."""
-    passes = int(phase.tokens) / max(1, available)
-    text = f"reads {int(phase.tokens):,} tokens, {passes:.{1 if passes >= 0.1 else 3}f} passes over {available:,}"
-    text += " (whole rows, with their empty ends)" if isinstance(phase.data, ChatData) else ""
-    if passes < MANY:
-        return text
-    return f"{text}; so many teach it by heart: --set timeline.{phase.name}.tokens={4 * available} makes it four"

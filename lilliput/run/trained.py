@@ -7,32 +7,35 @@ evaluating, needs its weights alone.
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
-from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from lilliput.api import Model
 from lilliput.base.errors import RunError, reading
-from lilliput.base.files import sha256
 from lilliput.base.limits import limit, raising
 from lilliput.base.own_code import code_of, using
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.safetensors_headers import open_safetensors
 from lilliput.base.spec import to_plain
+from lilliput.computations.computation import COMPUTATION
+from lilliput.data.formats import format_of
 from lilliput.evals.native_model import Native
-from lilliput.growth.growth import Growth, Lineage
+from lilliput.growth.growth import GROWTH, Computed, Growth, Lineage
 from lilliput.model import LanguageModel, ModelSpec, copy_weights
 from lilliput.publish.export import Generation
 from lilliput.publish.lineage import phase_seed
 from lilliput.publish.loaded_model import LoadedModel, check_ids
 from lilliput.recipe import Recipe, Release, read_recipe, recipe_and_code
+from lilliput.run.compute import check_intact
 from lilliput.run.reproducibility import check_code_unchanged
-from lilliput.run.runner import phase_code, phase_folder
+from lilliput.run.steps import entry_code
+from lilliput.run.trained_phase import TrainedPhase
 from lilliput.tokenizer.bpe import load_tokenizer
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, has_chatml
 from lilliput.tokenizer.specials import Specials, id_of, vocabulary_size
 from lilliput.train.machine import Machine
-from lilliput.train.phase import Phase
+from lilliput.train.phase import Phase, phase_folder
 
 MOST = 256
 """New tokens at most, where no release says how many; half of a row where that is less."""
@@ -125,7 +128,7 @@ def read_trained(folder: Path) -> Trained:
         if reached is None:
             raise RunError("nothing is trained yet", where=str(folder), hint=f"train it: lilliput train {folder}")
         lineage = _lineage(recipe, run, reached)
-        phases = [entry for entry in recipe.timeline if isinstance(entry, Phase)]
+        phases = list(recipe.phases.values())
         return Trained(
             folder=folder,
             published=_published(recipe, reached, lineage, str(folder)),
@@ -137,10 +140,11 @@ def read_trained(folder: Path) -> Trained:
 
 
 def _heldout(recipe: Recipe, phase: Phase, folder: Path) -> Path | None:
-    judged = [entry.heldout for entry in recipe.timeline if isinstance(entry, Release)]
-    texts = [name for name, corpus in recipe.corpora.items() if hasattr(corpus, "documents")]
-    names = [*judged, *(name for name in phase.data.corpora if name in texts), *texts]
-    files = (folder / "shards" / name / "heldout.txt.jsonl" for name in names)
+    judged = [release.heldout for release in recipe.releases.values()]
+    found = {name: format_of(corpus).heldout_texts for name, corpus in recipe.corpora.items()}
+    texts = {name: file for name, file in found.items() if file}
+    names = [*judged, *phase.data.corpora, *texts]
+    files = (folder / "shards" / name / texts[name] for name in names if name in texts)
     return next((file for file in files if file.is_file() and file.stat().st_size), None)
 
 
@@ -150,17 +154,17 @@ def _reached(recipe: Recipe, run: RunFolder, tokenizer: Tokenizer) -> _Reached |
     since: list[tuple[int, Growth]] = []
     kept = 0
     for index, entry in enumerate(recipe.timeline):
-        match entry:
-            case Phase():
-                if not run.record(phase_folder(index, entry)).get("done"):
-                    break
-                found = _Reached(index=index, phase=entry, spec=spec, tokenizer=tokenizer)
-                since, kept = [], 0
-            case Release():
-                release, kept = entry, len(since)
-            case _:
-                spec, tokenizer = entry.shape(spec), entry.retokenize(tokenizer)
-                since.append((index, entry))
+        if (phase := recipe.phases.get(index)) is not None:
+            if not run.record(phase_folder(index, phase)).get("done"):
+                break
+            found = _Reached(index=index, phase=phase, spec=spec, tokenizer=tokenizer)
+            since, kept = [], 0
+        elif index in recipe.releases:
+            release, kept = recipe.releases[index], len(since)
+        elif entry.kind == GROWTH:
+            growth: Any = entry
+            since.append((index, growth))
+        spec, tokenizer = entry.shape(spec), entry.retokenize(tokenizer)
     else:
         kept = len(since)
     if found is None:
@@ -179,21 +183,32 @@ def _lineage(recipe: Recipe, run: RunFolder, reached: _Reached) -> Lineage:
     """The model and tokenizer after the last trained phase and its growths, in fp32 on the CPU."""
     part = phase_folder(reached.index, reached.phase)
     run.refuse_change(part, {"phase": to_plain(reached.phase), "seed": phase_seed(recipe.seed, reached.index)})
-    check_code_unchanged(run, part, phase_code(recipe, reached.phase))
-    final, outputs = run.path / part / "final", run.record(part)["outputs"]
-    for name in ("weights", "average"):
-        file = final / f"{name}.safetensors"
-        if not file.is_file() or sha256(file) != outputs[name]:
-            raise RunError(
-                f"{file.name} is not the file that was trained" if file.is_file() else f"{file.name} is missing",
-                where=str(final),
-                hint=f"train it again from its last checkpoint: lilliput train {run.path}",
-            )
-    model = _read_weights(final / "weights.safetensors", reached.spec, recipe.seed)
-    lineage = Lineage(model=model, tokenizer=reached.tokenizer, average=load_file(final / "average.safetensors"))
+    check_code_unchanged(run, part, entry_code(recipe, reached.index))
+    phases = {index: phase for index, phase in recipe.phases.items() if index <= reached.index}
+    earlier = {phase.name: TrainedPhase(run, index, phase) for index, phase in phases.items()}
+    last = TrainedPhase(run, reached.index, reached.phase)
+    model = _read_weights(last.verified("weights"), reached.spec, recipe.seed)
+    lineage = Lineage(
+        model=model,
+        tokenizer=reached.tokenizer,
+        average=last.average(),
+        earlier=earlier,
+        computed=_computed(recipe, run, reached.index),
+    )
     for index, growth in reached.growths:
         lineage = growth.grow(lineage, phase_seed(recipe.seed, index))
     return lineage
+
+
+def _computed(recipe: Recipe, run: RunFolder, before: int) -> dict[str, Computed]:
+    """What computations before a phase came to."""
+    found: dict[str, Computed] = {}
+    for entry, part in ((entry, entry.part(index)) for index, entry in enumerate(recipe.timeline[:before])):
+        if entry.kind == COMPUTATION and part and (outputs := run.record(part).get("outputs")):
+            check_intact(run.path / part, outputs)
+            name = part.partition("-")[2]
+            found[name] = Computed(value=outputs["value"], folder=run.path / part)
+    return found
 
 
 def _read_weights(file: Path, spec: ModelSpec, seed: int) -> LanguageModel:

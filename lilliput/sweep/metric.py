@@ -10,11 +10,13 @@ from lilliput.base.errors import DivergenceError, RecipeError, RunError, reading
 from lilliput.base.files import read_json, write_json
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
+from lilliput.data.formats import format_of
+from lilliput.data.text_format import TEXT
 from lilliput.objectives.objective import CROSS_ENTROPY
-from lilliput.recipe import Recipe, Release, unknown
+from lilliput.recipe import Recipe, unknown
 from lilliput.sweep.axes import SweepAxis, Variant, variants
 from lilliput.train.metrics_file import measured_of, read_metrics
-from lilliput.train.phase import Phase
+from lilliput.train.phase import Phase, phase_folder
 
 FAILURE = "failure.json"
 """In the folder of a variant that diverged: why. It would again, so it is not tried again while the file is there."""
@@ -71,10 +73,10 @@ def choose(recipe: Recipe, name: str | None) -> Metric:
         if name not in found:
             raise unknown("metric", name, list(found), f"--metric, for recipe {recipe.name!r}")
         return found[name]
-    texts = [metric for metric in found.values() if metric.unit == "bits per byte"] or list(found.values())
+    texts = [metric for metric in found.values() if metric.unit == TEXT.unit] or list(found.values())
     if not texts:
         raise unknown("phase", "any", ["none; give the recipe one"], f"recipe {recipe.name!r}")
-    judged = {entry.heldout for entry in recipe.timeline if isinstance(entry, Release)}
+    judged = {release.heldout for release in recipe.releases.values()}
     last = [metric for metric in texts if metric.phase == texts[-1].phase]
     return next((metric for metric in last if metric.corpus in judged), last[0])
 
@@ -91,11 +93,7 @@ def outcome(folder: Path, variant: Variant, metric: Metric) -> Outcome:
 
 def _outcome(folder: Path, variant: Variant, metric: Metric) -> Outcome:
     run = RunFolder(folder)
-    phases = {
-        f"phases/{place:02d}-{entry.name}": entry
-        for place, entry in enumerate(variant.recipe.until(metric.phase).timeline)
-        if isinstance(entry, Phase)
-    }
+    phases = {phase_folder(index, phase): phase for index, phase in variant.recipe.until(metric.phase).phases.items()}
     records = {name: run.record(name) for name in phases}
     if not all(record.get("done") for record in records.values()):
         failed = (folder / FAILURE).is_file()
@@ -156,9 +154,8 @@ def record_failure(folder: Path, error: DivergenceError) -> None:
 
 def _rests_on(recipe: Recipe, metric: Metric) -> Any:
     """What a metric depends on, but for the seed, as a JSON value."""
-    part = recipe.until(metric.phase)
-    entries = [entry for entry in part.timeline if not isinstance(entry, Release)]
-    return to_plain([part.corpora, part.tokenizer, part.tokenizer_corpora, part.split, part.model, entries])
+    part = recipe.until(metric.phase).without_releases()
+    return to_plain([part.corpora, part.tokenizer, part.tokenizer_corpora, part.split, part.model, part.timeline])
 
 
 def _unit(phase: Phase, unit: str) -> str:
@@ -168,14 +165,9 @@ def _unit(phase: Phase, unit: str) -> str:
 
 
 def _metrics(recipe: Recipe) -> list[Metric]:
-    corpora: dict[str, Any] = dict(recipe.corpora)
-    units = {
-        name: "nats per answer token" if hasattr(corpus, "conversations") else "bits per byte"
-        for name, corpus in corpora.items()
-    }
+    units = {name: format_of(corpus).unit for name, corpus in recipe.corpora.items()}
     return [
-        Metric(phase=entry.name, corpus=corpus, unit=_unit(entry, units[corpus]))
-        for entry in recipe.timeline
-        if isinstance(entry, Phase)
-        for corpus in entry.data.corpora
+        Metric(phase=phase.name, corpus=corpus, unit=_unit(phase, units[corpus]))
+        for phase in recipe.phases.values()
+        for corpus in phase.reads()
     ]

@@ -13,18 +13,19 @@ from typing import Any
 from lilliput.base.files import new_folder
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
-from lilliput.recipe import Recipe, Release
-from lilliput.train.phase import Phase
+from lilliput.growth.growth import GROWTH
+from lilliput.recipe import Recipe
 
 
 def text_of(recipe: Recipe) -> Any:
     """What the tokenizer and the token files of a recipe depend on, as a JSON value."""
-    read = []
-    for entry in recipe.timeline:
-        if isinstance(entry, Phase):
-            read.append([entry.data.corpora, [stage.objective.row_length(entry.length) for stage in entry.stages]])
-        elif not isinstance(entry, Release):
-            read.append(entry)  # a growth may change the tokenizer
+    read: list[Any] = []
+    for index, entry in enumerate(recipe.without_releases().timeline):
+        read.append(entry.reads())
+        if entry.kind == GROWTH:
+            read.append(entry)  # it may change the tokenizer
+        elif (phase := recipe.without_releases().phases.get(index)) is not None:
+            read.append([stage.objective.row_length(phase.length) for stage in phase.stages])
     return to_plain([recipe.corpora, recipe.tokenizer, recipe.tokenizer_corpora, recipe.split, read])
 
 

@@ -12,7 +12,6 @@ results.json    table.md    plot.png    written again after every variant
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,14 @@ from rich.console import Console
 from lilliput.base import __version__
 from lilliput.base.errors import DivergenceError, ExportError, InUseError, RecipeError, RunError, reading
 from lilliput.base.files import write_bytes, write_text
+from lilliput.base.implemented import check_implemented
 from lilliput.base.locked_folder import LockedFolder
 from lilliput.base.run_folder import RunFolder, differences
 from lilliput.base.spec import to_plain
 from lilliput.base.terminal import Terminal
 from lilliput.base.text_units import duration, operations_rate
 from lilliput.plan import plan
-from lilliput.recipe import Recipe, Release, check_implemented
+from lilliput.recipe import Recipe
 from lilliput.run import pipeline
 from lilliput.run.command_record import Command
 from lilliput.sweep.axes import SweepAxis, Variant, expanded, variants
@@ -85,7 +85,7 @@ def sweep(
     try:
         overs, every = _settled(recipe, overs, seeds, fixed)
     except ExportError as error:
-        recipe = replace(recipe, timeline=tuple(one for one in recipe.timeline if not isinstance(one, Release)))
+        recipe = recipe.without_releases()
         overs, every = _settled(recipe, overs, seeds, fixed)
         console.print(f"variants are trained without their releases: {error.what}", markup=False, soft_wrap=True)
     for variant in every:

@@ -53,8 +53,8 @@ class Checkpoint:
     """`weights`, `objectives`, `average`, `optimizer`, `precision` and `guard`, each by name."""
 
 
-def save(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write `folder`/step-N and drop older ones beyond `KEPT`."""
+def save(folder: Path, checkpoint: Checkpoint, kept: int | None = KEPT) -> None:
+    """Write `folder`/step-N and drop older ones beyond `kept`; None drops none."""
     path = at_step(folder, checkpoint.progress.step)
     with new_folder(path) as partial:
         for name, tensors in checkpoint.tensors.items():
@@ -69,7 +69,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
             "files": {file.name: sha256(file) for file in sorted(partial.iterdir())},
         }
         write_json(partial / "manifest.json", with_checksum(manifest))
-    for old in _steps(folder)[:-KEPT]:
+    for old in _steps(folder)[:-kept] if kept else ():
         remove(old)
 
 
@@ -136,6 +136,11 @@ def _steps(folder: Path) -> list[Path]:
 def at_step(folder: Path, step: int) -> Path:
     """Where the checkpoint of a step lies in a folder of checkpoints."""
     return folder / f"step-{step:06d}"
+
+
+def steps_in(folder: Path) -> list[int]:
+    """Return the steps of the checkpoints of a folder, damaged or not, in order."""
+    return [int(path.name.removeprefix("step-")) for path in _steps(folder)]
 
 
 def load(path: Path) -> Checkpoint:
@@ -211,7 +216,7 @@ class AsyncCheckpointWriter:
 
         Args:
             checkpoint: what to save.
-            folder: where, beside the others; None among them.
+            folder: where it stays for good; None among those that rotate.
 
         Raises:
             RunError, OSError: that one could not be written.
@@ -248,7 +253,7 @@ class AsyncCheckpointWriter:
 
     def _write(self, folder: Path, checkpoint: Checkpoint) -> None:
         try:
-            save(folder, checkpoint)
+            save(folder, checkpoint, KEPT if folder == self._folder else None)
         except BaseException as error:
             self._error = error
 

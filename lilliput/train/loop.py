@@ -47,6 +47,7 @@ def train_phase(
     report: Report,
     workers: Ranks = OneRank(),
     keep: Path | None = None,
+    kept: Path | None = None,
     begin: Callable[[], Checkpoint] | None = None,
 ) -> dict[str, Tensor]:
     """Train `model` in place through a phase, from its newest checkpoint on.
@@ -63,6 +64,7 @@ def train_phase(
         report: called with one line for each skipped checkpoint, rollback, smaller micro-batch and shutdown.
         workers: the ranks of the machine's exchange, joined.
         keep: where the state before the decay stays, for a phase that resumes this one; None for nowhere.
+        kept: where the checkpoints of `Phase.keep` stay; None for nowhere.
         begin: returns the state that the phase resumes, where it has no checkpoint of its own; None for a phase that
             begins with the model's weights alone.
 
@@ -93,6 +95,7 @@ def train_phase(
             micro_batches=MicroBatches(machine, phase, folder, workers, report),
             shutdown=shutdown,
             keep=keep,
+            kept=kept,
             begin=begin,
         )
         while True:
@@ -127,6 +130,7 @@ class Task:
     micro_batches: MicroBatches
     shutdown: GracefulShutdown
     keep: Path | None = None
+    kept: Path | None = None
     begin: Callable[[], Checkpoint] | None = None
 
 
@@ -188,6 +192,8 @@ class Trainer:
                 saver.check()
                 if task.keep is not None and step == plan.stable_until:
                     saver.save(self.checkpoint(), task.keep)  # first: it is there once a later one is
+                if task.kept is not None and step in plan.kept_steps:
+                    saver.save(self.checkpoint(), task.kept)
                 if plan.is_due(phase.save_every, step) or self.is_leaving:
                     saver.save(self.checkpoint())
                 if self.is_leaving and step < plan.steps:

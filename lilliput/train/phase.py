@@ -7,7 +7,7 @@ times the text. Shares of stages are shares of steps:  steps = tokens / (positio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.ownership import check_name
@@ -15,6 +15,7 @@ from lilliput.base.protocols import check_parts
 from lilliput.base.spec import LATER, check_range
 from lilliput.base.units import Share, Steps, Tokens
 from lilliput.data.batch import Batch, Cursor
+from lilliput.entry import TimelineEntry
 from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.objective import Objective
 from lilliput.optim.ema import EmaSpec, NoEma
@@ -65,8 +66,10 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Phase:
+class Phase(TimelineEntry):
     """One stretch of training with one optimizer and one schedule."""
+
+    kind: ClassVar[str] = "phase"
 
     name: str
     tokens: Tokens
@@ -87,6 +90,8 @@ class Phase:
     save_every: Steps = Steps(100)
     measure_every: Share = Share(0.25)
     """How often held-out bits per byte are measured; the last measurement is at the end."""
+    keep: tuple[Steps | Share, ...] = field(default=(), metadata=LATER)
+    """Steps, or shares of the steps, after which a checkpoint stays for good: growths average them, say."""
     resumes: str | None = field(default=None, metadata=LATER)
     """The phase right before it, releases aside, whose state it begins with: weights, average, optimizer, precision
     and place in the data as they were before that phase's decay; at its end, where its schedule has none."""
@@ -100,6 +105,8 @@ class Phase:
             check_range(where, 1, inf, save_every=self.save_every.count)
         if not self.clip > 0:
             raise RecipeError(f"clip cannot be {self.clip}", where=where, hint="give a norm above 0")
+        if beyond := [str(point.count) for point in self.keep if isinstance(point, Steps) and point.count < 1]:
+            raise RecipeError(f"there is no step {', '.join(beyond)} to keep", where=where, hint="steps count from 1")
         if self.batch_tokens % self.length:
             raise RecipeError(
                 f"batch_tokens={self.batch_tokens} is no multiple of length={self.length}",
@@ -116,6 +123,27 @@ class Phase:
                 hint="give the phase more tokens or smaller batches",
             )
         check_durations(self.schedule, StepPlan(self).steps, where)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of all stages."""
+        return StepPlan(self).steps
+
+    def reads(self) -> tuple[str, ...]:
+        """Names of the corpora of its data."""
+        return tuple(self.data.corpora)
+
+    def describe(self) -> str:
+        """Name and steps."""
+        return f"{self.name}, {self.steps:,} steps"
+
+    def part(self, index: int) -> str:
+        """See `phase_folder`."""
+        return phase_folder(index, self)
+
+
+KEPT_FOLDER = "kept"
+"""The folder of the checkpoints of `Phase.keep`, in the folder of a phase."""
 
 
 def phase_folder(place: int, phase: Phase) -> str:
@@ -138,6 +166,11 @@ class StepPlan:
         for stage in phase.stages:
             self._begins.append(round(begun * self.steps))
             begun += stage.share
+
+    @property
+    def kept_steps(self) -> tuple[int, ...]:
+        """Steps after which a checkpoint stays for good, in order."""
+        return tuple(sorted({max(1, point.of(self.steps)) for point in self.phase.keep}))
 
     @property
     def resumable(self) -> int:

@@ -1,17 +1,13 @@
-"""Held-out numbers during training: an objective's headline, which for language modeling is bits per byte of text and
-nats per answer token of conversations."""
+"""Held-out numbers during training: an objective's headline, which for language modeling is in the unit of each corpus:
+bits per byte of text, nats per answer token of conversations."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
 
-import numpy as np
 import torch
 
 from lilliput.base.errors import DataError
-from lilliput.data.batch import Batch, document_ids_of
-from lilliput.data.chat_rows import PackedChats
-from lilliput.data.shards import Shards
+from lilliput.data.batch import Batch
+from lilliput.data.corpus_format import TokenFiles
 from lilliput.objectives.objective import CROSS_ENTROPY, ObjectiveModule
 from lilliput.optim.ema import Average, NoAverage
 from lilliput.train.machine import Machine
@@ -26,7 +22,7 @@ MAX_POSITIONS = 65_536
 
 
 def make_validator(
-    tokens: Mapping[str, Shards | PackedChats], length: int, machine: Machine, positions: int = MAX_POSITIONS
+    tokens: Mapping[str, TokenFiles], length: int, machine: Machine, positions: int = MAX_POSITIONS
 ) -> Measure:
     """Return a function that measures an objective on the held-out side of each corpus, by name.
 
@@ -40,8 +36,7 @@ def make_validator(
         DataError: a corpus holds nothing out.
     """
     for name, opened in tokens.items():
-        side = opened.index["sides"]["heldout"]
-        if not side.get("bytes", side.get("conversations")):
+        if not opened.heldout_size:
             raise DataError(
                 f"nothing of {name!r} is held out",
                 where=str(opened.folder),
@@ -69,45 +64,20 @@ def validate_ema_and_live(
 def heldout_headline(
     objective: ObjectiveModule,
     headline: str,
-    opened: Shards | PackedChats,
+    opened: TokenFiles,
     length: int,
     machine: Machine,
     positions: int = MAX_POSITIONS,
 ) -> float | None:
-    """Return the headline's mean over held-out targets; for cross-entropy on text, its bits per byte.
+    """Return the headline's mean over held-out targets; for cross-entropy, in the unit of the corpus's format.
 
     Every token is predicted once, from the tokens of its own document that its row of `length` positions holds.
     """
-    if isinstance(opened, PackedChats):
-        total = total_headline(objective, _chat_batches(opened, machine, positions), machine)
-    else:
-        rows = islice(opened.rows("heldout", length), max(1, positions // length))
-        total = total_headline(objective, _row_batches(rows, machine.held_out_rows(length), opened.end), machine)
+    batches = opened.heldout_batches(length, positions, machine.held_out_rows)
+    total = total_headline(objective, batches, machine)
     if total is None:
         return None
-    value, weight = total
-    if headline != CROSS_ENTROPY or isinstance(opened, PackedChats):
-        return value / weight
-    side = opened.index["sides"]["heldout"]
-    # In proportion, where not all bytes are measured. The first token of the stream has nothing before it: no target.
-    return value / math.log(2) / (side["bytes"] * weight / (side["tokens"] - 1))
-
-
-def _chat_batches(chats: PackedChats, machine: Machine, positions: int) -> Iterator[Batch]:
-    rows = range(min(chats.count("heldout"), max(1, positions // chats.length)))
-    size = machine.held_out_rows(chats.length)
-    return (chats.take("heldout", list(rows[start : start + size])) for start in range(0, len(rows), size))
-
-
-def _row_batches(rows: Iterator[tuple[np.ndarray, np.ndarray]], size: int, end: int) -> Iterator[Batch]:
-    while part := list(islice(rows, size)):
-        tokens = np.stack([row for row, _ in part])
-        weight = np.stack([row for _, row in part])
-        yield Batch(
-            tokens=torch.from_numpy(tokens),
-            weight=torch.from_numpy(weight),
-            document_ids=torch.from_numpy(document_ids_of(tokens, end)),
-        )
+    return opened.heldout_loss(*total) if headline == CROSS_ENTROPY else total[0] / total[1]
 
 
 def total_headline(

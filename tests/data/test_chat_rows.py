@@ -11,9 +11,10 @@ from lilliput.base.errors import DataError
 from lilliput.base.files import sha256
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.data.batch import Batch, Cursor
-from lilliput.data.chat_rows import ChatData, PackedChats, pack, shorten, write_chats
+from lilliput.data.chat_rows import ChatData, PackedChats, shorten, write_chats
 from lilliput.data.conversations import Conversation
 from lilliput.data.messages import Message
+from lilliput.data.packing import pack
 from lilliput.data.shards import SIDES
 from lilliput.data.split import Split
 from lilliput.tokenizer.bpe import BPE, END_ID, tokenizer_hash

@@ -34,7 +34,7 @@ def way(
     documents: int, *, share: float = 0.05, groups: int | None = None, each: int = 9_000, chat: bool = False
 ) -> str:
     there = Extent(documents=documents, groups=documents if groups is None else groups, characters=each * documents)
-    return there.way(Split(share=share), chat=chat)
+    return there.way(Split(share=share), can_cut=not chat)
 
 
 def test_few_are_those_of_which_a_hash_is_expected_to_hold_out_less_than_five():
@@ -159,7 +159,7 @@ def test_of_a_text_that_is_much_of_all_the_end_is_held_out_and_of_the_others_who
         (tmp_path / f"{number:03}.txt").write_text(prose(2_000, seed=number))
     (tmp_path / "book.txt").write_text(prose(200_000))
     corpus, split = TextFiles(paths=(str(tmp_path),)), Split(share=0.1)
-    assert extent(corpus).way(split, chat=False) == "large"
+    assert extent(corpus).way(split, can_cut=True) == "large"
     parted, chosen = sides(corpus, split, "large")
     kept, held = ([], [])
     for document in parted.documents():
@@ -169,7 +169,8 @@ def test_of_a_text_that_is_much_of_all_the_end_is_held_out_and_of_the_others_who
     others = [document.id for document in held if "book" not in document.id]
     assert others == [f"{n:03}.txt" for n in range(150) if split.is_heldout(f"{n:03}.txt")] and 5 < len(others) < 30
     assert (
-        extent(TextFiles(paths=(str(tmp_path / "0*.txt"), str(tmp_path / "1*.txt")))).way(split, chat=False) == "groups"
+        extent(TextFiles(paths=(str(tmp_path / "0*.txt"), str(tmp_path / "1*.txt")))).way(split, can_cut=True)
+        == "groups"
     )
 
 

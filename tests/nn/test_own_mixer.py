@@ -45,7 +45,7 @@ def test_documents_do_not_see_each_other_in_the_mixer_of_the_guide(mixer):
 def test_a_mixer_that_reads_no_noised_stream_is_named_where_one_is_asked_for(mixer):
     model = replace(tiny.GQA_SPEC, mixer=mixer).build(seed=0)
     clean, noisy = torch.zeros(2, 1, 9, 32)
-    with pytest.raises(RecipeError, match="RunningMeanMixer has no mix_pair") as error:
+    with pytest.raises(RecipeError, match="RunningMeanMixer has no in_weights, mix, mix_pair") as error:
         model.forward_pair(clean, noisy)
     assert "RunningMean.build" in error.value.where and "PairMixer in lilliput/nn/mixer.py" in error.value.hint
 
@@ -108,7 +108,7 @@ class Plain:
         (lambda recipe: replace(recipe.timeline[1], layout=Nothing()), "lilliput/publish/.*/format.py"),
         (
             lambda recipe: replace(recipe, timeline=(*recipe.timeline, Nothing())),
-            "Nothing has no grow, retokenize, shape",
+            "Nothing has no describe, kind, part, reads, retokenize, shape",
         ),
     ],
 )

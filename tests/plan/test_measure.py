@@ -163,7 +163,7 @@ def test_whole_steps_find_rows_as_training_does(tmp_path, quick, monkeypatch, pr
     assert [(one.rows, one.repeats) for one in cost.passes] == [(4, 1), (4, 1)], "whole steps of each stage"
     assert len(heard) == 2 and "4 rows of 32 positions do not fit" in heard[0]
     assert steps.cost(replace(phase, name="again", tokens=Tokens(4_096)), WIDER) is cost
-    chats = steps.cost(replace(phase, data=ChatData(corpus="chats")), WIDER)
+    chats = steps.cost(replace(phase, data=ChatData(corpus="chats")), WIDER, targets=0.5)
     assert chats is not cost, "answers alone are charged there"
     (made,) = plan(a_recipe(tmp_path, phase), machine, costs={0: cost})["phases"]
     assert made["micro_batches"] == {"count": 2, "rows": 2} and made["memory"]["peak"] is None

@@ -4,7 +4,7 @@ import pytest
 
 from lilliput.base.files import hash_of, write_json
 from lilliput.base.run_folder import RunFolder
-from lilliput.publish.lineage import after_phase, outdated
+from lilliput.publish.lineage import after_part, outdated
 
 PHASE = "lilliput.train.phase:Phase"
 PROVENANCE = {"model": "...", "seed": 0}
@@ -19,7 +19,7 @@ def run(tmp_path):
     with RunFolder(tmp_path / "run") as run:
         run.write("recipe.json", {"name": "own", "seed": 0, "timeline": [timeline[0], timeline[2]]})
         _trained(run, "phases/00-pretrain", PROVENANCE)
-        provenance = hash_of(after_phase(PROVENANCE, "inputs of phases/00-pretrain"))
+        provenance = hash_of(after_part(PROVENANCE, "inputs of phases/00-pretrain"))
         run.write_with_checksum(
             "parts/releases.own.json", {"inputs": "", "done": True, "from": {"lineage": provenance}}
         )
@@ -35,14 +35,14 @@ def _trained(run, part, provenance, done=True):
 
 def test_a_release_is_older_than_training_that_came_after_it(run):
     why = f"the release own is older than pretrain-2, which is trained; renew it: lilliput publish {run.path}"
-    _trained(run, MORE, after_phase(PROVENANCE, "inputs of phases/00-pretrain"))
+    _trained(run, MORE, after_part(PROVENANCE, "inputs of phases/00-pretrain"))
     assert outdated(run.path, "own") == why
 
 
 def test_a_release_is_older_than_training_that_is_on_its_way(run):
     why = f"older than pretrain-2, which is not trained to its end; renew it: lilliput run {run.path}"
     assert why in str(outdated(run.path, "own"))
-    _trained(run, MORE, after_phase(PROVENANCE, "inputs of phases/00-pretrain"), done=False)
+    _trained(run, MORE, after_part(PROVENANCE, "inputs of phases/00-pretrain"), done=False)
     assert why in str(outdated(run.path, "own"))
 
 

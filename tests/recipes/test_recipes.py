@@ -8,6 +8,7 @@ import pytest
 import tiny
 
 from lilliput.base.errors import DataError, RecipeError
+from lilliput.base.implemented import check_implemented, unimplemented_parts
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.data.corpora.files import TextFiles
@@ -17,7 +18,7 @@ from lilliput.objectives.routes.diffusion_blocks import DiffusionBlocks
 from lilliput.optim.ema import Ema
 from lilliput.overrides import replace_sources
 from lilliput.plan import plan
-from lilliput.recipe import Recipe, Release, check_implemented, load_recipe, names, unimplemented_parts
+from lilliput.recipe import Recipe, Release, load_recipe, names
 from lilliput.train.phase import Phase, StepPlan
 
 PARAMETERS = {

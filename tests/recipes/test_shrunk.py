@@ -8,6 +8,7 @@ import pytest
 import tiny
 from rich.console import Console
 
+from lilliput.base.implemented import unimplemented_parts
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.base.units import Share, Steps
 from lilliput.data.corpora.chat_files import ChatFiles
@@ -17,7 +18,7 @@ from lilliput.evals.suites import named
 from lilliput.nn.gqa import GQA
 from lilliput.plan import plan
 from lilliput.publish.load import load
-from lilliput.recipe import Release, load_recipe, names, unimplemented_parts
+from lilliput.recipe import Release, load_recipe, names
 from lilliput.run.pipeline import run
 from lilliput.shrink import QUESTIONS, SPLIT, TEXT, shrink
 from lilliput.train.machine import Machine

@@ -70,6 +70,7 @@ def report(recipe, name):
         machine={"device": name, "precision": name},
         environment=environment,
         phases=[phase],
+        computed=[(name, {name: name})],
         releases=[(name, {"scores": [score], "samples": [{"prompt": name, "text": name}]})],
     )
     return render("run.html.jinja", _facts(run))

@@ -12,7 +12,7 @@ import jinja2
 from lilliput.base.spec import to_plain
 from lilliput.base.text_units import size
 from lilliput.data.documents import licenses
-from lilliput.data.validation import in_words, lost
+from lilliput.data.lost_conversations import in_words, lost
 from lilliput.model import ModelSpec
 from lilliput.publish.card.markdown import NOTHING, cell, code, fenced, literal, prose, source
 from lilliput.publish.card.record import Part, Timeline, refusal

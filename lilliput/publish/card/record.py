@@ -93,7 +93,7 @@ class Timeline:
         try:
             spec = self._recipe["model"].spec().shape
             for entry in self._entries:
-                if entry.kind != "Phase":
+                if entry.kind != "Phase":  # of which the shape needs no part
                     spec = entry.spec().shape(spec)
             counted = spec.skeleton().parameter_counts()
         except (TypeError, AttributeError) as error:
@@ -106,8 +106,8 @@ class Timeline:
     def corpora(self) -> list[str]:
         """Names of the corpora that the tokenizer, the phases and the release use, in the recipe's order."""
         used = {*self._recipe["tokenizer_corpora"], self._release["heldout"], self._release.optional("chat")}
-        for phase in self.phases:
-            used |= set(phase["data"].spec().corpora)
+        for entry in self._entries:
+            used |= set(entry["data"].spec().corpora if entry.kind == "Phase" else entry.spec().reads())
         return [name for name in self._recipe["corpora"].plain if name in used]
 
     def recipe(self) -> dict[str, Any]:

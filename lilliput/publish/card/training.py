@@ -114,11 +114,11 @@ def _incident(phase: str, incident: Part, corpora: Part) -> dict[str, str]:
 
 
 def _left_out(incident: Part, corpora: Part) -> list[str]:
-    """How much text of each corpus lies between two cursors; those of chats count rows."""
+    """How much text of each corpus lies between two cursors; those of packed rows count rows."""
     begin = incident["from"].plain
     read = ((name, end - begin.get(name, 0)) for name, end in incident["to"].items())
     return [
-        f"{count:,} {'rows' if 'conversations' in corpora[name]['sides']['train'] else 'tokens'} of {name}"
+        f"{count:,} {'rows' if 'rows' in corpora[name]['sides']['train'] else 'tokens'} of {name}"
         for name, count in read
         if count
     ]

@@ -1,0 +1,50 @@
+"""The seam for entries that compute something lasting from a model and data, between phases: log-probabilities of a
+reference model, a teacher's replies, a measurement.
+
+It runs once. What it returns and the files that it writes are kept in `computed/<nn-name>/` of the run, with their
+hashes; later entries depend on it as they do on a phase.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from lilliput.data.corpus_format import TokenFiles
+from lilliput.entry import TimelineEntry
+from lilliput.growth.growth import Lineage
+from lilliput.train.machine import Machine
+
+COMPUTATION = "computation"
+
+
+class Computation(TimelineEntry, Protocol):
+    """A computation as recipes write it; it inherits this, and has a `name`, which becomes part of a path."""
+
+    kind: ClassVar[str] = COMPUTATION
+    name: str
+
+    def compute(
+        self, lineage: Lineage, tokens: Mapping[str, TokenFiles], folder: Path, *, machine: Machine, seed: int
+    ) -> Any:
+        """What it comes to; a function of the arguments.
+
+        Args:
+            lineage: the model as it is here, which stays as it is.
+            tokens: opened token files of the corpora that it reads, by name.
+            folder: for its files, `.json`, `.jsonl`, `.bin` or `.safetensors`; it has those of a call that was killed,
+                which this one may go on from.
+            machine: resolved.
+            seed: of its randomness.
+
+        Returns:
+            A JSON value, which plans and pages of the run show; what is large goes into files.
+        """
+        ...
+
+    def describe(self) -> str:
+        """Name and class."""
+        return f"{self.name}, {type(self).__name__}"
+
+    def part(self, index: int) -> str:
+        """Its folder in the run."""
+        return f"computed/{index:02d}-{self.name}"

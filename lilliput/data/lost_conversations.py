@@ -1,0 +1,58 @@
+"""What of a chat corpus is not whole in its rows: dropped or shortened conversations, counted, told, and refused."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from math import ceil
+from typing import Any
+
+from lilliput.base.errors import DataError
+from lilliput.data.token_files import SIDES
+
+Sides = Mapping[str, Mapping[str, Any]]
+"""Counts by side, as the index of token files has them."""
+SHORTENED = "shortened"
+
+
+def lost(side: Mapping[str, Any]) -> dict[str, int]:
+    """How many conversations of a side were dropped, by reason, and how many were shortened; nothing that is 0."""
+    counts = {**side.get("dropped", {}), SHORTENED: side.get("shortened", 0)}
+    return {reason: count for reason, count in counts.items() if count}
+
+
+def in_words(counts: Mapping[str, int]) -> str:
+    """The same in words."""
+    dropped = sum(counts.values()) - counts.get(SHORTENED, 0)
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.items() if reason != SHORTENED)
+    parts = [f"{dropped:,} dropped ({reasons})"] if dropped else []
+    parts += [f"{counts[SHORTENED]:,} without their oldest turns"] if counts.get(SHORTENED) else []
+    return ", ".join(parts)
+
+
+def check_lost(name: str, sides: Sides, length: int, allowed: float, phases: Sequence[str]) -> None:
+    """Refuse rows that lack more of a chat corpus than is allowed.
+
+    Args:
+        name: of the corpus.
+        sides: counts by side.
+        length: tokens of a row.
+        allowed: share of the conversations that may be dropped or shortened.
+        phases: names of those that read it.
+
+    Raises:
+        DataError: more of them are.
+    """
+    counts: Counter[str] = Counter()
+    for side in SIDES:
+        counts.update(lost(sides[side]))
+    conversations = sum(sides[side]["conversations"] + sum(sides[side].get("dropped", {}).values()) for side in SIDES)
+    share = sum(counts.values()) / max(1, conversations)
+    if share <= allowed:
+        return
+    enough = ceil(100 * share) / 100
+    fields = " ".join(f"--set timeline.{phase}.data.lost={enough:g}" for phase in phases)
+    raised = f"raise `length` of {' and '.join(map(repr, phases))}, which is {length:,}, rename the roles, or "
+    raise DataError(
+        f"{share:.1%} of the conversations of {name!r} are not whole in the rows: {in_words(counts)}",
+        where=f"{conversations:,} conversations in rows of {length:,} tokens; at most {allowed:.1%} may be lost",
+        hint=f"{raised if phases else ''}allow it: {fields} (in a recipe, ChatData(corpus={name!r}, lost={enough:g}))",
+    )

@@ -1,0 +1,112 @@
+"""Carries out computations of a timeline: once, with the hash of every file in the run, resumed after a kill."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lilliput.base.errors import RunError
+from lilliput.base.files import hash_of, sha256
+from lilliput.base.ownership import foreign
+from lilliput.base.run_folder import RunFolder
+from lilliput.base.spec import to_plain
+from lilliput.computations.computation import Computation
+from lilliput.growth.growth import Computed
+from lilliput.publish.lineage import after_part, phase_seed
+from lilliput.recipe import Recipe
+from lilliput.run.prepare import Preparation
+from lilliput.run.reproducibility import began_on, check_unchanged
+from lilliput.run.steps import Reached, Step, recorded_code
+from lilliput.train.machine import Machine
+
+
+def computation_step(
+    run: RunFolder,
+    recipe: Recipe,
+    preparation: Preparation,
+    machine: Machine,
+    first: Callable[[], AbstractContextManager[None]],
+    say: Callable[[str], None],
+    *,
+    computes: bool,
+    allow_change: bool,
+) -> Step:
+    """Compute what is not there yet, and depend on it from here on.
+
+    Args:
+        run: open.
+        recipe: of the run.
+        preparation: opens token files.
+        machine: resolved.
+        first: what the first rank does before the others look at it.
+        say: called with lines for people.
+        computes: whether this process may compute; else what is not there is an error.
+        allow_change: whether it may go on with other versions than the run was begun with.
+    """
+
+    def step(index: int, entry: Computation, reached: Reached) -> Reached:
+        part, seed = entry.part(index), phase_seed(recipe.seed, index)
+        tokens = {name: preparation.tokens(name, reached.lineage.tokenizer) for name in entry.reads()}
+        inputs = {
+            "before": reached.provenance,
+            entry.kind: to_plain(entry),
+            "seed": seed,
+            "machine": began_on(run),
+            "tokens": {name: files.index["sha256"] for name, files in tokens.items()},
+        } | recorded_code(run, recipe, index, part)
+
+        def build(folder: Path) -> dict[str, Any]:
+            for change in check_unchanged(run, machine, part, allow_change=allow_change):
+                say(f"{entry.describe()}: goes on although {change}")
+            folder.mkdir(parents=True, exist_ok=True)
+            value = entry.compute(reached.lineage, tokens, folder, machine=machine, seed=seed)
+            _refuse_strange(run, part)
+            return {"value": value, "files": {path.name: sha256(path) for path in sorted(folder.iterdir())}}
+
+        with first():
+            if computes:
+                outputs = run.protected(part, inputs, build, is_intact)
+            else:
+                outputs = run.outputs(part, inputs, is_intact)
+        if outputs is None:
+            raise RunError(
+                f"{entry.describe()}, is not computed as the recipe says",
+                where=str(run.path / part),
+                hint=f"compute it first, publishing never does: lilliput train {run.path}",
+            )
+        say(f"{index:02d} {entry.describe()}: computed")
+        computed = Computed(value=outputs["value"], folder=run.path / part)
+        lineage = replace(reached.lineage, computed={**reached.lineage.computed, entry.name: computed})
+        return replace(reached, lineage=lineage, provenance=after_part(reached.provenance, hash_of(inputs)))
+
+    return step
+
+
+def is_intact(folder: Path, outputs: dict[str, Any]) -> bool:
+    """Return whether every file of a computation is what was written."""
+    files = outputs["files"].items()
+    return all((folder / name).is_file() and sha256(folder / name) == expected for name, expected in files)
+
+
+def check_intact(folder: Path, outputs: dict[str, Any]) -> None:
+    """Refuse files of a computation that are not what was written.
+
+    Raises:
+        RunError: they are not.
+    """
+    if not is_intact(folder, outputs):
+        raise RunError(
+            "the files of the computation are not those that were written",
+            where=str(folder),
+            hint="put them back from a copy, or compute it again: lilliput train on the run does",
+        )
+
+
+def _refuse_strange(run: RunFolder, part: str) -> None:
+    if strange := foreign(run.path, part):
+        raise RunError(
+            f"the computation wrote files that no run writes: {', '.join(strange[:4])}",
+            where=str(run.path / part),
+            hint="write .json, .jsonl, .bin or .safetensors files with lower-case names, in no folder of their own",
+        )
