@@ -14,8 +14,9 @@ cards/             the model cards as they were written, whatever became of them
 
 import difflib
 import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,17 @@ IsIntact = Callable[[Path, Any], bool]
 def always(folder: Path, outputs: Any) -> bool:
     """The test of a part whose files cannot be lost but with its record."""
     return True
+
+
+@dataclass(kw_only=True)
+class Part:
+    """A part of a run."""
+
+    folder: Path
+    is_missing: bool
+    """Whether it has to be made."""
+    outputs: Any = None
+    """JSON value, recorded with the part."""
 
 
 class RunFolder(LockedFolder):
@@ -77,15 +89,20 @@ class RunFolder(LockedFolder):
             return f"put it back from a copy, or give the part up: lilliput clean {self.path} --from {part}"
         return "put it back from a copy, or remove it: it is written again"
 
-    def cached(self, name: str, inputs: Any, build: Build, is_intact: IsIntact = always) -> Any:
-        """The outputs of a part, made now unless it is done with the same inputs.
+    @contextmanager
+    def part(self, name: str, inputs: Any, is_intact: IsIntact = always) -> Iterator[Part]:
+        """Open a part, done with these inputs or to be made inside of the `with` block.
 
         Args:
             name: also the folder of the part, relative to the run.
-            inputs: JSON value that decides the result. A part begun with others is replaced once this one is made.
-            build: given the part's folder (which holds what an interrupted call left), returns JSON outputs.
-            is_intact: given the part's folder and its recorded outputs, whether they are still there; if not, `make` is
-                called again.
+            inputs: JSON value that decides the result. A part begun with others is replaced once this one is made; see
+                `refuse_change` for parts too dear for that.
+            is_intact: given the part's folder and its recorded outputs, whether they are still there; if not, the part
+                is to be made again.
+
+        Yields:
+            the part. Where it is missing the block makes it in its folder, which holds what an interrupted call left,
+            and sets its `outputs`, a JSON value; it is done when the block ends, and as before where that raises.
 
         Raises:
             RunError: there is something in its place that this run did not write; it stays.
@@ -94,7 +111,8 @@ class RunFolder(LockedFolder):
         self.restore_previous(name)  # a killed process could not
         outputs = self.outputs(name, inputs, is_intact)
         if outputs is not None:
-            return outputs
+            yield Part(folder=folder, is_missing=False, outputs=outputs)
+            return
         record = self.record(name)
         if folder.exists() and not record:
             raise RunError(
@@ -104,6 +122,7 @@ class RunFolder(LockedFolder):
             )
         begun = {"inputs": hash_of(inputs), "done": False, "from": inputs}
         remove(self.path, name + PARTIAL)
+        part = Part(folder=folder, is_missing=True)
         try:
             if record.get("inputs") != begun["inputs"]:
                 check_ours(self.path, name)
@@ -111,22 +130,19 @@ class RunFolder(LockedFolder):
                 if not record.get("inputs"):
                     self._drop_previous(name)
             self.write_with_checksum(_record_file(name), begun)
-            outputs = build(folder)
+            yield part
         except BaseException:
             self.restore_previous(name)
             raise
         self._drop_previous(name)
-        self.write_with_checksum(_record_file(name), begun | {"done": True, "outputs": outputs})
-        return outputs
+        self.write_with_checksum(_record_file(name), begun | {"done": True, "outputs": part.outputs})
 
-    def protected(self, name: str, inputs: Any, build: Build, is_intact: IsIntact = always) -> Any:
-        """The same for a part too dear to be replaced unasked, such as a trained phase.
-
-        Raises:
-            RunError: the part was begun with other inputs; nothing is removed.
-        """
-        self.refuse_change(name, inputs)
-        return self.cached(name, inputs, build, is_intact)
+    def cached(self, name: str, inputs: Any, build: Build, is_intact: IsIntact = always) -> Any:
+        """Return the outputs of a part, which `build` makes in the part's folder if it is missing; see `part`."""
+        with self.part(name, inputs, is_intact) as part:
+            if part.is_missing:
+                part.outputs = build(part.folder)
+        return part.outputs
 
     def refuse_change(self, name: str, inputs: dict[str, Any]) -> None:
         """Refuse inputs of a lasting part, or some of them, that are not those it was begun with; changes nothing.

@@ -1,6 +1,6 @@
 """Carries out computations of a timeline: once, with the hash of every file in the run, resumed after a kill."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -45,38 +45,44 @@ def computation_step(
         allow_change: whether it may go on with other versions than the run was begun with.
     """
 
+    def compute(index: int, entry: Computation, reached: Reached, tokens: Mapping[str, Any], folder: Path) -> Any:
+        name = entry.part(index)
+        for change in check_unchanged(run, machine, name, allow_change=allow_change):
+            say(f"{entry.describe()}: goes on although {change}")
+        folder.mkdir(parents=True, exist_ok=True)
+        seed = phase_seed(recipe.seed, index)
+        value = entry.compute(reached.lineage, tokens, folder, machine=machine, seed=seed)
+        _refuse_strange(run, name)
+        return {"value": value, "files": {path.name: sha256(path) for path in sorted(folder.iterdir())}}
+
     def step(index: int, entry: Computation, reached: Reached) -> Reached:
-        part, seed = entry.part(index), phase_seed(recipe.seed, index)
+        name = entry.part(index)
         tokens = {name: preparation.tokens(name, reached.lineage.tokenizer) for name in entry.reads()}
         inputs = {
             "before": reached.provenance,
             entry.kind: to_plain(entry),
-            "seed": seed,
+            "seed": phase_seed(recipe.seed, index),
             "machine": began_on(run),
             "tokens": {name: files.index["sha256"] for name, files in tokens.items()},
-        } | recorded_code(run, recipe, index, part)
-
-        def build(folder: Path) -> dict[str, Any]:
-            for change in check_unchanged(run, machine, part, allow_change=allow_change):
-                say(f"{entry.describe()}: goes on although {change}")
-            folder.mkdir(parents=True, exist_ok=True)
-            value = entry.compute(reached.lineage, tokens, folder, machine=machine, seed=seed)
-            _refuse_strange(run, part)
-            return {"value": value, "files": {path.name: sha256(path) for path in sorted(folder.iterdir())}}
+        } | recorded_code(run, recipe, index, name)
 
         with first():
             if computes:
-                outputs = run.protected(part, inputs, build, is_intact)
+                run.refuse_change(name, inputs)
+                with run.part(name, inputs, is_intact) as part:
+                    if part.is_missing:
+                        part.outputs = compute(index, entry, reached, tokens, part.folder)
+                outputs = part.outputs
             else:
-                outputs = run.outputs(part, inputs, is_intact)
+                outputs = run.outputs(name, inputs, is_intact)
         if outputs is None:
             raise RunError(
                 f"{entry.describe()}, is not computed as the recipe says",
-                where=str(run.path / part),
+                where=str(run.path / name),
                 hint=f"compute it first, publishing never does: lilliput train {run.path}",
             )
         say(f"{index:02d} {entry.describe()}: computed")
-        computed = Computed(value=outputs["value"], folder=run.path / part)
+        computed = Computed(value=outputs["value"], folder=run.path / name)
         lineage = replace(reached.lineage, computed={**reached.lineage.computed, entry.name: computed})
         return replace(reached, lineage=lineage, provenance=after_part(reached.provenance, hash_of(inputs)))
 

@@ -30,7 +30,7 @@ from lilliput.run.phase_lines import passes, resuming, units
 from lilliput.run.prepare import Preparation
 from lilliput.run.release import Publisher
 from lilliput.run.reproducibility import began_on, check_unchanged, untrained
-from lilliput.run.steps import Reached, Step, check_steps, growth_step, recorded_code, release_step
+from lilliput.run.steps import Reached, check_steps, growth_step, recorded_code, release_step
 from lilliput.run.trained_phase import TrainedPhase
 from lilliput.tokenizer.bpe import tokenizer_hash
 from lilliput.tokenizer.specials import vocabulary_size
@@ -41,7 +41,7 @@ from lilliput.train.machine import Machine
 from lilliput.train.metrics_file import last_step
 from lilliput.train.metrics_log import MetricsLogger, NullLogger
 from lilliput.train.micro_batches import read_rows
-from lilliput.train.phase import KEPT_FOLDER, Phase, Reader, StepPlan, phase_folder
+from lilliput.train.phase import KEPT_FOLDER, Phase, StepPlan, phase_folder
 from lilliput.train.ranks import OneRank, Ranks
 from lilliput.train.resuming import BEFORE_DECAY, CHECKPOINTS, described, resume_point
 from lilliput.train.rollback import read_incidents
@@ -99,7 +99,7 @@ class Runner:
             train: whether phases are trained; else they are loaded.
         """
         steps = {
-            Phase.kind: self._phase_step(self.train_phase if train else self.load_trained_phase),
+            Phase.kind: self.train_phase if train else self.load_trained_phase,
             GROWTH: growth_step(self._recipe, self._say),
             COMPUTATION: computation_step(
                 self._run,
@@ -131,40 +131,27 @@ class Runner:
             reached = steps[entry.kind](index, entry, reached)
         return reached.releases
 
-    def _phase_step(self, phase: Callable[..., tuple[Lineage, dict[str, Any]]]) -> Step:
-        def step(index: int, entry: Phase, reached: Reached) -> Reached:
-            resumed = self._resumed(index, entry, reached.provenance)
-            lineage, provenance = phase(index, entry, reached.lineage, resumed)
-            phases = (*reached.phases, entry.part(index))
-            return replace(reached, lineage=lineage, provenance=provenance, phases=phases)
-
-        return step
-
-    def _resumed(self, index: int, phase: Phase, provenance: dict[str, Any]) -> dict[str, Any]:
-        """The provenance of a phase: of one that it resumes, only a part of the steps."""
+    def _provenance(self, index: int, phase: Phase, reached: Reached) -> dict[str, Any]:
+        """What led to a phase: of one that it resumes, only a part of the steps."""
         before = self._recipe.phase_before(index)
         if phase.resumes is None or before is None:
-            return provenance
-        return provenance | {"steps": StepPlan(before[1]).resumable}
+            return reached.provenance
+        return reached.provenance | {"steps": StepPlan(before[1]).resumable}
 
-    def train_phase(
-        self, index: int, phase: Phase, lineage: Lineage, provenance: dict[str, Any]
-    ) -> tuple[Lineage, dict[str, Any]]:
-        """The lineage after a phase, trained now as far as it is not."""
+    def train_phase(self, index: int, phase: Phase, reached: Reached) -> Reached:
+        """Train a phase as far as it is not, and return what is reached after it."""
         name = phase_folder(index, phase)
-        tokens = {corpus: self._preparation.tokens(corpus, lineage.tokenizer) for corpus in phase.reads()}
-        inputs = self._inputs(index, phase, provenance, tokens)
+        tokens = {corpus: self._preparation.tokens(corpus, reached.lineage.tokenizer) for corpus in phase.reads()}
+        inputs = self._inputs(index, phase, reached, tokens)
         # Refuses what cannot be measured before anything begins.
         measure = make_validator(tokens, phase.length, self.machine)
-
-        def build(folder: Path) -> dict[str, Any]:
-            for change in check_unchanged(self._run, self.machine, name, allow_change=self._allow_change):
-                self._say(f"{phase.name}: goes on although {change}")
-            return self._train(folder, index, phase, lineage, tokens, measure)
-
-        with self._first():
-            outputs = self._run.protected(name, inputs, build, is_intact=_is_intact)
-        return self._after(index, phase, lineage, provenance, inputs, outputs)
+        self._run.refuse_change(name, inputs)
+        with self._first(), self._run.part(name, inputs, _is_intact) as part:
+            if part.is_missing:
+                for change in check_unchanged(self._run, self.machine, name, allow_change=self._allow_change):
+                    self._say(f"{phase.name}: goes on although {change}")
+                part.outputs = self._train(part.folder, index, phase, reached.lineage, tokens, measure)
+        return self._after(index, phase, reached, inputs, part.outputs)
 
     @contextmanager
     def _first(self) -> Iterator[None]:
@@ -172,24 +159,22 @@ class Runner:
         yield
         self.workers.barrier()
 
-    def load_trained_phase(
-        self, index: int, phase: Phase, lineage: Lineage, provenance: dict[str, Any]
-    ) -> tuple[Lineage, dict[str, Any]]:
-        """The lineage after a phase that is trained already.
+    def load_trained_phase(self, index: int, phase: Phase, reached: Reached) -> Reached:
+        """Return what is reached after a phase that is trained already.
 
         Raises:
             RunError: it is not.
         """
-        tokens = {corpus: self._preparation.tokens(corpus, lineage.tokenizer) for corpus in phase.reads()}
-        inputs = self._inputs(index, phase, provenance, tokens)
+        tokens = {corpus: self._preparation.tokens(corpus, reached.lineage.tokenizer) for corpus in phase.reads()}
+        inputs = self._inputs(index, phase, reached, tokens)
         outputs = self._run.outputs(phase_folder(index, phase), inputs, _is_intact)
         if outputs is None:
             raise untrained(f"the phase {phase.name!r}", self._run.path)
-        return self._after(index, phase, lineage, provenance, inputs, outputs)
+        return self._after(index, phase, reached, inputs, outputs)
 
-    def _inputs(self, index: int, phase: Phase, provenance: dict[str, Any], tokens: dict[str, Any]) -> dict[str, Any]:
+    def _inputs(self, index: int, phase: Phase, reached: Reached, tokens: dict[str, Any]) -> dict[str, Any]:
         return {
-            "before": provenance,
+            "before": self._provenance(index, phase, reached),
             "phase": to_plain(phase),
             "seed": self._seed(index),
             "machine": began_on(self._run),
@@ -226,7 +211,15 @@ class Runner:
                 feed=LoggerGroup(self._sinks, shown, self._say),
             )
 
-        average = self._train_steps(folder, index, phase, lineage, reader, measure, watch)
+        average = train_phase(
+            lineage.model,
+            phase,
+            reader,
+            self.machine,
+            watch=watch,
+            measure=measure,
+            **self._settings(index, phase, folder),
+        )
         plot_loss(metrics, folder / "loss.png", phase.name, bytes_per_token)
         with self._run.replacing(f"{phase_folder(index, phase)}/final") as partial:
             write_tensors(partial / "weights.safetensors", dict(lineage.model.named_parameters()))
@@ -239,31 +232,17 @@ class Runner:
                 "micro_batches": read_rows(folder / CHECKPOINTS),
             }
 
-    def _train_steps(
-        self,
-        folder: Path,
-        index: int,
-        phase: Phase,
-        lineage: Lineage,
-        reader: Reader,
-        measure: Measure,
-        watch: Callable[[int], Any],
-    ) -> dict[str, Any]:
-        return train_phase(
-            lineage.model,
-            phase,
-            reader,
-            self.machine,
-            folder=folder / CHECKPOINTS,
-            seed=self._seed(index),
-            watch=watch,
-            measure=measure,
-            report=self._say,
-            workers=self.workers,
-            keep=folder / BEFORE_DECAY,
-            kept=folder / KEPT_FOLDER,
-            begin=self._beginning(index, phase),
-        )
+    def _settings(self, index: int, phase: Phase, folder: Path) -> dict[str, Any]:
+        """What training is given on every rank alike."""
+        return {
+            "folder": folder / CHECKPOINTS,
+            "seed": self._seed(index),
+            "report": self._say,
+            "workers": self.workers,
+            "keep": folder / BEFORE_DECAY,
+            "kept": folder / KEPT_FOLDER,
+            "begin": self._beginning(index, phase),
+        }
 
     def _beginning(self, index: int, phase: Phase) -> Callable[[], Checkpoint] | None:
         """What gives the state that a phase resumes, if it resumes one."""
@@ -285,20 +264,19 @@ class Runner:
             self._say(f"no {REPORT}: {error}")
 
     def _after(
-        self,
-        index: int,
-        phase: Phase,
-        lineage: Lineage,
-        provenance: dict[str, Any],
-        inputs: dict[str, Any],
-        outputs: dict[str, Any],
-    ) -> tuple[Lineage, dict[str, Any]]:
-        final = self._run.path / phase_folder(index, phase) / "final"
+        self, index: int, phase: Phase, reached: Reached, inputs: dict[str, Any], outputs: dict[str, Any]
+    ) -> Reached:
+        lineage, final = reached.lineage, self._run.path / phase_folder(index, phase) / "final"
         copy_weights(lineage.model, load_file(final / "weights.safetensors"))
         average = load_file(final / "average.safetensors", device=str(self.machine.device))
         self._say(f"{index:02d} {phase.name}: {outputs['steps']:,} steps, weights {outputs['weights'][:12]}")
         earlier = {**lineage.earlier, phase.name: TrainedPhase(self._run, index, phase)}
-        return replace(lineage, average=average, earlier=earlier), after_part(provenance, hash_of(inputs))
+        return replace(
+            reached,
+            lineage=replace(lineage, average=average, earlier=earlier),
+            provenance=after_part(self._provenance(index, phase, reached), hash_of(inputs)),
+            phases=(*reached.phases, phase.part(index)),
+        )
 
     def _seed(self, index: int) -> int:
         return phase_seed(self._recipe.seed, index)
@@ -318,20 +296,24 @@ class OtherRank(Runner):
         self.workers.barrier()
         yield
 
-    def train_phase(
-        self, index: int, phase: Phase, lineage: Lineage, provenance: dict[str, Any]
-    ) -> tuple[Lineage, dict[str, Any]]:
+    def train_phase(self, index: int, phase: Phase, reached: Reached) -> Reached:
         name = phase_folder(index, phase)
-        tokens = {corpus: self._preparation.tokens(corpus, lineage.tokenizer) for corpus in phase.reads()}
-        inputs = self._inputs(index, phase, provenance, tokens)
+        tokens = {corpus: self._preparation.tokens(corpus, reached.lineage.tokenizer) for corpus in phase.reads()}
+        inputs = self._inputs(index, phase, reached, tokens)
         if self._run.outputs(name, inputs, _is_intact) is None:
-            measure = make_validator(tokens, phase.length, self.machine)
-            reader = phase.data.open(tokens)
-            self._train_steps(self._run.path / name, index, phase, lineage, reader, measure, lambda step: NullLogger())
+            train_phase(
+                reached.lineage.model,
+                phase,
+                phase.data.open(tokens),
+                self.machine,
+                watch=lambda step: NullLogger(),  # type: ignore[arg-type]
+                measure=make_validator(tokens, phase.length, self.machine),
+                **self._settings(index, phase, self._run.path / name),
+            )
         with self._first():
             outputs = self._run.outputs(name, inputs, _is_intact)
-        assert outputs is not None, "the first worker has just written it"
-        return self._after(index, phase, lineage, provenance, inputs, outputs)
+        assert outputs is not None, "the first rank has just written it"
+        return self._after(index, phase, reached, inputs, outputs)
 
 
 def _is_intact(folder: Path, outputs: dict[str, Any]) -> bool:

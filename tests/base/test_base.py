@@ -184,12 +184,12 @@ def test_a_part_that_cannot_be_made_from_new_inputs_stays_what_it_was(tmp_path):
 
 def test_a_lasting_part_is_never_replaced_unasked(tmp_path):
     with RunFolder(tmp_path) as run:
-        run.protected("phases/00-a", {"lr": 1, "deep": {"x": [1]}}, lambda folder: folder.mkdir(parents=True) or "a")
+        run.cached("phases/00-a", {"lr": 1, "deep": {"x": [1]}}, lambda folder: folder.mkdir(parents=True) or "a")
         with pytest.raises(RunError, match=r"lr was 1, not 2; deep.x.0 was 1, not 3") as error:
-            run.protected("phases/00-a", {"lr": 2, "deep": {"x": [3]}}, lambda folder: "b")
+            run.refuse_change("phases/00-a", {"lr": 2, "deep": {"x": [3]}})
         assert "lilliput clean" in error.value.hint and (tmp_path / "phases" / "00-a").is_dir()
         run.remove("phases/00-a")
-        assert run.protected("phases/00-a", {"lr": 2}, lambda folder: "b") == "b"
+        run.refuse_change("phases/00-a", {"lr": 2})
 
 
 def test_a_part_whose_files_are_gone_is_made_again(tmp_path):
