@@ -121,7 +121,7 @@ class _Task:
         loss, self.activations = saved_tensor_bytes(
             lambda: self._passes.losses(self._inputs, batch, self._denominator).loss, self._model
         )
-        self._precision.backward(loss)
+        self._precision.scale(loss).backward()
 
 
 def _random_batch(rows: int, length: int, vocab: int) -> Batch:

@@ -109,7 +109,7 @@ class Eager:
     def differentiate(self, inputs: StepInputs, batch: Batch, denominator: float | Tensor) -> Losses:
         """Run forward and backward of one micro-batch, on the device."""
         losses = self.losses(inputs, batch, denominator)
-        self._precision.backward(losses.loss)
+        self._precision.scale(losses.loss).backward()
         return losses
 
     def losses(self, inputs: StepInputs, batch: Batch, denominator: float | Tensor) -> Losses:
@@ -248,12 +248,17 @@ class StepRunner:
         if self._ranks.is_synchronous and not self._micro_batches.is_known(step, stage):
             self._agree_on_micro_batch(inputs, cursor)
         while True:
-            rows = self._loader.read(step, stage, cursor)
-            parts = self._try_step(inputs, rows.batches, rows.denominator)
+            rows, parts = self._loader.read(step, stage, cursor), None
+            try:
+                parts = self._forward_backward(inputs, rows.batches, rows.denominator)
+            except RuntimeError as error:
+                if not ran_out(error):
+                    raise
             if parts is not None:
                 self._micro_batches.keep(step, stage)
                 self._state.trainable.keep_active(stage, inputs.variant)
                 return rows, parts
+            self._recover()
             if self._ranks.is_synchronous:
                 raise self._micro_batches.no_room(step, stage)
             self._micro_batches.halve_micro_batch(step, stage)
@@ -265,32 +270,30 @@ class StepRunner:
         while True:
             rows = self._loader.read(step, stage, cursor)
             largest = max(rows.batches, key=lambda batch: len(batch.tokens))
-            room = 0 if self._state.optimizer.state else MOMENTS * weights
-            # Twice: from the second one on there are gradients, too.
-            tried = self._try_step(inputs, [largest, largest], rows.denominator, reduces=False, room=room)
-            self._undo()
-            fits = float(tried is not None)
-            if self._ranks.agree(step, {"fits": fits})["fits"] == self._ranks.count:
+            fits, held = False, None
+            try:
+                room = 0 if self._state.optimizer.state else MOMENTS * weights
+                held = torch.empty(room, dtype=torch.uint8, device=self._machine.device)
+                # Twice: from the second one on there are gradients, too.
+                self._forward_backward(inputs, [largest, largest], rows.denominator, reduces=False)
+                fits = True
+            except RuntimeError as error:
+                if not ran_out(error):
+                    raise
+            del held
+            if fits:
+                self._undo()
+            else:
+                self._recover()
+            if self._ranks.agree(step, {"fits": float(fits)})["fits"] == self._ranks.count:
                 return
             self._micro_batches.halve_micro_batch(step, stage)
 
-    def _try_step(
-        self, inputs: StepInputs, batches: Sequence[Batch], denominator: float, *, reduces: bool = True, room: int = 0
-    ) -> LossParts | None:
-        """Their losses, with `room` bytes taken; None where memory ran out, and nothing of them is left then."""
-        try:
-            held = torch.empty(room, dtype=torch.uint8, device=self._machine.device)
-            parts = self._forward_backward(inputs, batches, denominator, reduces=reduces)
-            del held
-            return parts
-        except RuntimeError as error:
-            if not ran_out(error):
-                raise
-        # The error is gone by now, and with it frames that hold what the passes had made.
+    def _recover(self) -> None:
+        """Leave nothing of passes that ran out of memory; their error is gone by now, and frames that held tensors."""
         self._forward_backward.release_graphs()
         self._undo()
         give_back(self._machine.device)
-        return None
 
     def _undo(self) -> None:
         self._state.trainable.zero_grad()

@@ -57,8 +57,8 @@ class Precision(Protocol):
         """The context of one forward pass of training."""
         ...
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a micro-batch."""
+    def scale(self, loss: Tensor) -> Tensor:
+        """Return what to differentiate for a loss; `clip` divides gradients by the factor."""
         ...
 
     def reset_step(self) -> None:
@@ -118,8 +118,8 @@ class WidePrecision:
     def cast(self) -> AbstractContextManager:
         return autocast(self._device, self._precision)
 
-    def backward(self, loss: Tensor) -> None:
-        loss.backward()
+    def scale(self, loss: Tensor) -> Tensor:
+        return loss
 
     def reset_step(self) -> None: ...
 
@@ -194,8 +194,8 @@ class ScaledPrecision:
             stack.enter_context(autocast(self._device, "fp16"))
             yield
 
-    def backward(self, loss: Tensor) -> None:
-        (loss * self._factor).backward()
+    def scale(self, loss: Tensor) -> Tensor:
+        return loss * self._factor
 
     def reset_step(self) -> None:
         self._seen = None
