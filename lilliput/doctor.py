@@ -93,6 +93,19 @@ def examine() -> list[Finding]:
     ]
 
 
+def devices() -> list[str]:
+    """What PyTorch can train on here, the best one first."""
+    best = Machine().resolved().device
+    return [best] if best == "cpu" else [best, "cpu"]
+
+
+def described(device: str) -> str:
+    """One of them in words: `2 cores, 15.6 GiB of memory`, or the name of a GPU and its memory."""
+    if device.startswith("cuda"):
+        return _judge_device(_device(torch.device(device).index or 0)).says
+    return judge_memory(_cores(), _memory()).says if device == "cpu" else "Apple MPS"
+
+
 def show(console: Terminal, findings: list[Finding]) -> None:
     """Print findings as a table, then how many are problems."""
     colours = {"ok": "green", "note": "yellow", "problem": "bold red"}

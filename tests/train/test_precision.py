@@ -120,7 +120,7 @@ def test_a_skipped_step_changes_nothing_but_the_scale():
     def step():
         with scaled.cast():
             total = loss(model)
-        scaled.backward(total)
+        scaled.scale(total).backward()
         taken = scaled.step(optimizer.step, float(scaled.clip(1.0)["grad_norm"]), "here")
         optimizer.zero_grad()
         return taken
@@ -144,7 +144,7 @@ def test_gradients_are_those_of_the_loss_itself():
     for kind, each in ((scaled, model), (wide, twin)):
         with kind.cast():
             total = loss(each)
-        kind.backward(total)
+        kind.scale(total).backward()
     norms = [kind.clip(0.1)["grad_norm"] for kind in (scaled, wide)]
     assert torch.allclose(*norms, rtol=1e-3) and norms[0] > 0.1
     for one, other in zip(model.parameters(), twin.parameters(), strict=True):
@@ -182,7 +182,7 @@ def test_wide_precisions_add_nothing():
     for _ in range(2):
         with wide.cast():
             total = loss(model)
-        wide.backward(total)
+        wide.scale(total).backward()
         assert wide.step(ours.step, float(wide.clip(1.0)["grad_norm"]), "here")
         with torch.autocast("cpu", torch.bfloat16):
             total = loss(twin)

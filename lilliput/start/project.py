@@ -1,0 +1,171 @@
+"""From what somebody answered to a folder with a recipe and a machine, fitted to the minutes asked for."""
+
+import math
+import shlex
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from lilliput.base.errors import LilliputError, RunError
+from lilliput.base.files import PARTIAL, move, write_text
+from lilliput.base.ownership import check_name
+from lilliput.doctor import described
+from lilliput.plan import foreseen, plan, probe
+from lilliput.recipe import Recipe, load_machine, load_recipe
+from lilliput.start.files import machine_text, recipe_text
+from lilliput.start.fitting import Training, fitted
+from lilliput.start.purposes import SEEDS, Purpose
+from lilliput.start.sizes import corpus_tokens, notes
+from lilliput.train.machine import Machine
+from lilliput.train.phase import Phase
+
+RECIPE, MACHINE = "recipe.py", "machine.py"
+MOST_MINUTES = 60 * 24 * 365
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What a training is for, how long it may take, where, and on what."""
+
+    purpose: Purpose
+    minutes: float
+    """Of training: reading the texts comes before it, releases and their evaluation after it."""
+    folder: Path
+    """A new one, whose name becomes the recipe's."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `mps`, or `auto` for the best there is."""
+    sources: Mapping[str, tuple[str, ...]]
+    """Paths, by the corpora that the purpose takes from files."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.minutes) and 0 < self.minutes <= MOST_MINUTES):
+            raise LilliputError(
+                f"{self.minutes:g} minutes are no time for a training",
+                where="--minutes",
+                hint=f"give a number above 0, and at most {MOST_MINUTES:,}, a year",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """What will be written, and what it comes to."""
+
+    folder: Path
+    files: Mapping[str, str]
+    """Texts by name."""
+    plan: dict[str, Any]
+    """As `lilliput.plan.plan` has it, of one training, probed."""
+    notes: tuple[str, ...]
+    """Sentences about it, warnings among them."""
+    command: str
+    """The one to type next."""
+
+
+def refuse_taken(folder: Path) -> None:
+    """Refuse a folder that is there already, or whose name is none for a recipe, before anybody waits for a probe.
+
+    Raises:
+        LilliputError: it is, or it is not.
+    """
+    check_name("recipe", folder.name, f"--out {folder}")
+    if folder.exists() or folder.is_symlink():
+        raise _taken(folder)
+    run = Path("runs") / folder.name
+    if run.exists():
+        raise RunError(
+            f"there is a run of that name already, {run}", where=f"--out {folder}", hint="give the folder another name"
+        )
+
+
+def make(answers: Answers, report: Callable[[str], None]) -> Project:
+    """Measure this machine, and fit the purpose's recipe to the minutes. Nothing is written that stays.
+
+    Args:
+        answers: that were given.
+        report: told what is being done.
+
+    Raises:
+        MachineError: the device is not there, or the minutes are too few.
+        LilliputError: a text cannot be read.
+    """
+    machine = Machine(device=answers.device).resolved()
+    report("reading the texts")
+    recipe = _unfitted(answers)
+    vocabulary = foreseen(recipe, Path("runs") / answers.folder.name)
+    recipe, tokens = recipe.filled(vocabulary), corpus_tokens(recipe)
+    trainings = [Training(one, probe(one, machine, report)) for one in _models(recipe, answers.purpose)]
+    seconds = 60 * answers.minutes
+    times = SEEDS if answers.purpose.mixers_of else 1
+    phases = fitted(trainings * times, tokens, seconds)
+    files = {RECIPE: _text(answers, phases), MACHINE: machine_text(machine, described(machine.device))}
+    with TemporaryDirectory() as name:  # what is planned is what the files say
+        for file, text in files.items():
+            write_text(Path(name, file), text)
+        written = load_recipe(str(Path(name, RECIPE))).filled(vocabulary)
+        planned = plan(written, load_machine(str(Path(name, MACHINE))), costs=trainings[0].costs)
+    said = notes(planned, tokens, seconds / len(trainings * times))
+    said += [answers.purpose.remark] if answers.purpose.remark else []
+    return Project(folder=answers.folder, files=files, plan=planned, notes=tuple(said), command=_command(answers))
+
+
+def write(project: Project) -> None:
+    """Write the files into a new folder: all of them, or none, and nothing that was there is touched.
+
+    Raises:
+        RunError: the folder is there already.
+    """
+    folder = project.folder
+    partial = folder.with_name(folder.name + PARTIAL)
+    refuse_taken(folder)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        for name, text in project.files.items():
+            write_text(partial / name, text)
+        try:
+            move(partial, folder)
+        except OSError:
+            if folder.exists():  # since a moment ago
+                raise _taken(folder) from None
+            raise
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _taken(folder: Path) -> RunError:
+    return RunError(
+        f"{folder} is there already, and nothing is written over",
+        where=f"--out {folder}",
+        hint="name a folder that is not there yet",
+    )
+
+
+def _text(answers: Answers, phases: Mapping[str, Phase]) -> str:
+    time = f"{answers.minutes:g} minute{'' if answers.minutes == 1 else 's'}"
+    return recipe_text(answers.purpose, answers.folder.name, sources=answers.sources, phases=phases, time=time)
+
+
+def _unfitted(answers: Answers) -> Recipe:
+    """The recipe as its file would say it with phases as long as those of the purpose's own recipe."""
+    phases = {entry.name: entry for entry in answers.purpose.base().timeline if isinstance(entry, Phase)}
+    with TemporaryDirectory() as name:
+        write_text(Path(name, RECIPE), _text(answers, phases))
+        return load_recipe(str(Path(name, RECIPE)))
+
+
+def _models(recipe: Recipe, purpose: Purpose) -> list[Recipe]:
+    """The recipe with each of the models that are trained."""
+    mixers = [load_recipe(name).model.shape.mixer for name in purpose.mixers_of]
+    shape = recipe.model.shape
+    return [replace(recipe, model=replace(shape, mixer=mixer)) for mixer in mixers] or [recipe]
+
+
+def _command(answers: Answers) -> str:
+    purpose, folder = answers.purpose, answers.folder
+    words = ["lilliput", "sweep" if purpose.mixers_of else "run", str(folder / RECIPE)]
+    if purpose.mixers_of:
+        words += ["--over", purpose.over(), "--seeds", str(SEEDS)]
+    return shlex.join([*words, "--machine", str(folder / MACHINE)])
