@@ -49,7 +49,7 @@ def worker(name: str, times: int, steps: int, device: str, count: int) -> None:
                 watch=lambda _: watch,  # type: ignore[arg-type]
                 measure=lambda *_: {},
                 report=print,
-                workers=workers,
+                ranks=workers,
             )
         if workers.rank == 0:
             parameters = sum(parameter.numel() for parameter in model.parameters())

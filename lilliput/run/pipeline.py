@@ -171,15 +171,15 @@ def _runner(
         resolved = machine.resolved() if machine else resolve_machine(run, None)
         if isinstance(resolved.exchange, AllReduce):
             resolved.apply()
-            with resolved.exchange.join(resolved.device) as workers, using(*code_of((recipe, resolved))):
-                yield OtherRank(run, recipe, resolved, Terminal(quiet=True), workers)
+            with resolved.exchange.join(resolved.device) as ranks, using(*code_of((recipe, resolved))):
+                yield OtherRank(run, recipe, resolved, Terminal(quiet=True), ranks)
             return
     with _open_run(recipe, folder, command, allow_change=allow_change) as run_folder, using(*code_of(machine)):
         named = command and command.machine
         resolved = resolve_machine(run_folder, machine, named=named, allow_change=allow_change)
         resolved.apply()
-        with resolved.exchange.join(resolved.device) as workers:
-            yield Runner(run_folder, recipe, resolved, console, workers, sinks=sinks, allow_change=allow_change)
+        with resolved.exchange.join(resolved.device) as ranks:
+            yield Runner(run_folder, recipe, resolved, console, ranks, sinks=sinks, allow_change=allow_change)
 
 
 @contextmanager

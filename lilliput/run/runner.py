@@ -72,12 +72,12 @@ class Runner:
         recipe: Recipe,
         machine: Machine,
         console: Console,
-        workers: Ranks = OneRank(),
+        ranks: Ranks = OneRank(),
         *,
         sinks: Sequence[str] = (),
         allow_change: bool = False,
     ):
-        self.machine, self.workers = machine, workers
+        self.machine, self.ranks = machine, ranks
         self._run, self._recipe, self._console = run, recipe, console
         self._sinks, self._allow_change = sinks, allow_change
         self._preparation = Preparation(run, recipe, console)
@@ -108,7 +108,7 @@ class Runner:
                 self.machine,
                 self._first,
                 self._say,
-                computes=train and self.workers.writes,
+                computes=train and self.ranks.writes,
                 allow_change=self._allow_change,
             ),
             Release.kind: release_step(self._preparation, publisher, self._report),
@@ -157,7 +157,7 @@ class Runner:
     def _first(self) -> Iterator[None]:
         """What the first worker does before the others look at it."""
         yield
-        self.workers.barrier()
+        self.ranks.barrier()
 
     def load_trained_phase(self, index: int, phase: Phase, reached: Reached) -> Reached:
         """Return what is reached after a phase that is trained already.
@@ -238,7 +238,7 @@ class Runner:
             "folder": folder / CHECKPOINTS,
             "seed": self._seed(index),
             "report": self._say,
-            "workers": self.workers,
+            "ranks": self.ranks,
             "keep": folder / BEFORE_DECAY,
             "kept": folder / KEPT_FOLDER,
             "begin": self._beginning(index, phase),
@@ -293,7 +293,7 @@ class OtherRank(Runner):
 
     @contextmanager
     def _first(self) -> Iterator[None]:
-        self.workers.barrier()
+        self.ranks.barrier()
         yield
 
     def train_phase(self, index: int, phase: Phase, reached: Reached) -> Reached:

@@ -38,11 +38,11 @@ class BatchLoader:
         phase: Phase,
         reader: Reader,
         device: str,
-        workers: Ranks,
+        ranks: Ranks,
         incidents: Incidents,
         micro_batches: MicroBatches,
     ):
-        self._phase, self._reader, self._device, self._rank = phase, reader, device, workers.rank
+        self._phase, self._reader, self._device, self._rank = phase, reader, device, ranks.rank
         self._incidents, self._micro_batches = incidents, micro_batches
         self._ahead: tuple[_Wanted, StepBatches] | None = None
 

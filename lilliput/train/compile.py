@@ -29,9 +29,7 @@ without a word."""
 def compiled(model: LanguageModel, how: str) -> Iterator[None]:
     """Compile layers, if `how` (of `Machine.compile`) says so, for the length of a `with` block.
 
-    Layer by layer: layers of one shape share one compilation, and any route over them stays ordinary Python. Under DDP
-    PyTorch would cut each of them where buckets of gradients end, and compile them one by one until it gives up: two
-    H100s were slower than one (SLM-10M, 2026-11-25, `benchmarks/workers.py`).
+    Layer by layer: layers of one shape share one compilation, and any route over them stays ordinary Python.
     """
     parts = [*model.layers, model.norm] if how in ("blocks", "graphs") else []
     with ExitStack() as settings:
@@ -40,7 +38,7 @@ def compiled(model: LanguageModel, how: str) -> Iterator[None]:
             import torch._dynamo.config as dynamo  # takes seconds
             import torch._inductor.config as inductor
 
-            settings.enter_context(dynamo.patch(recompile_limit=SHAPES, optimize_ddp=False))
+            settings.enter_context(dynamo.patch(recompile_limit=SHAPES))
             if hasattr(inductor, DETERMINISTIC):
                 settings.enter_context(inductor.patch({DETERMINISTIC: True}))
         for part in parts:

@@ -45,7 +45,7 @@ def train_phase(
     watch: Callable[[int], MetricsLogger],
     measure: Measure,
     report: Report,
-    workers: Ranks = OneRank(),
+    ranks: Ranks = OneRank(),
     keep: Path | None = None,
     kept: Path | None = None,
     begin: Callable[[], Checkpoint] | None = None,
@@ -62,7 +62,7 @@ def train_phase(
         watch: returns the logger, given the step that training begins at.
         measure: held-out numbers of an objective, taken with averaged and with live weights where there is an average.
         report: called with one line for each skipped checkpoint, rollback, smaller micro-batch and shutdown.
-        workers: the ranks of the machine's exchange, joined.
+        ranks: the ranks of the machine's exchange, joined.
         keep: where the state before the decay stays, for a phase that resumes this one; None for nowhere.
         kept: where the checkpoints of `Phase.keep` stay; None for nowhere.
         begin: returns the state that the phase resumes, where it has no checkpoint of its own; None for a phase that
@@ -75,12 +75,12 @@ def train_phase(
         DivergenceError: training leaves the numbers that can be computed with, and going back does not help.
         MachineError: memory ran out, and micro-batches cannot be smaller.
     """
-    folder = workers.folder(folder)
+    folder = ranks.folder(folder)
     trainable = _build_trainable(model, phase, seed, folder, begin)  # before layers are compiled: it may copy the model
     with (
         compiled(model, machine.compile),
         enough_memory(machine.device, f"phase {phase.name!r}, {folder}"),
-        GracefulShutdown(echo=float(workers.is_synchronous)) as shutdown,
+        GracefulShutdown(echo=float(ranks.is_synchronous)) as shutdown,
     ):
         task = Task(
             trainable=trainable,
@@ -90,9 +90,9 @@ def train_phase(
             folder=folder,
             seed=seed,
             report=report,
-            ranks=workers,
-            incidents=Incidents(folder, writes=workers.writes),
-            micro_batches=MicroBatches(machine, phase, folder, workers, report),
+            ranks=ranks,
+            incidents=Incidents(folder, writes=ranks.writes),
+            micro_batches=MicroBatches(machine, phase, folder, ranks, report),
             shutdown=shutdown,
             keep=keep,
             kept=kept,
@@ -107,7 +107,7 @@ def train_phase(
                 back = f"back to step {last.step:,}, on from there without the text since"
                 report(f"step {spike.step:,}: {spike.why}; {back}")
             except StepOutOfMemory as refused:
-                if workers.is_synchronous:
+                if ranks.is_synchronous:
                     raise task.micro_batches.no_room(refused.step, refused.stage) from refused
                 last = _last_checkpoint(task).progress
                 task.micro_batches.halve_micro_batch(refused.step, refused.stage, since=last.step)

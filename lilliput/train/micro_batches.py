@@ -50,9 +50,9 @@ def during_update(step: int, stage: int) -> Iterator[None]:
 class MicroBatches:
     """Those of the steps of a phase."""
 
-    def __init__(self, machine: Machine, phase: Phase, folder: Path, workers: Ranks, report: Callable[[str], None]):
+    def __init__(self, machine: Machine, phase: Phase, folder: Path, ranks: Ranks, report: Callable[[str], None]):
         """As the record in a folder has them, so far; told to `report` where they become smaller."""
-        self._machine, self._phase, self._workers, self._report = machine, phase, workers, report
+        self._machine, self._phase, self._ranks, self._report = machine, phase, ranks, report
         self._rows, self._path = StepPlan(phase).rows, folder / FILE
         self._records = list(read_rows(folder)) if machine.rows_from_memory else []
         self._written = list(self._records)
@@ -62,7 +62,7 @@ class MicroBatches:
         most = min(self._known(step, stage), default=None)
         return [
             (rank, part)
-            for rank, rows in self._workers.rows(step, self._rows)
+            for rank, rows in self._ranks.rows(step, self._rows)
             for part in self._machine.micro_batch_sizes(rows, self._phase.length, most)
         ]
 
@@ -96,7 +96,7 @@ class MicroBatches:
             self._records.append({"from": step, "stage": stage, "rows": self.largest(step, stage)})
         if self._records != self._written:
             self._written = list(self._records)
-            if self._workers.writes:
+            if self._ranks.writes:
                 write_json(self._path, with_checksum({"rows": self._records}))
 
     def no_room(self, step: int, stage: int) -> MachineError:

@@ -56,7 +56,7 @@ def owner(rank, port, tokens, folder, killed_after):
         watch=lambda step: Paced(mine / "metrics.jsonl", Console(file=StringIO()), PHASE.name, 24, step, 2.0),
         measure=make_validator(opened, PHASE.length, MACHINE),
         report=lambda line: None,
-        workers=OwnersOfHalves(rank, port, every=EVERY, limit=LIMIT, log=mine / "settled.jsonl"),
+        ranks=OwnersOfHalves(rank, port, every=EVERY, limit=LIMIT, log=mine / "settled.jsonl"),
     )
 
 
