@@ -11,6 +11,9 @@ from lilliput.model import ModelSpec
 
 T = TypeVar("T")
 
+SHOWN = 80
+"""Characters of a value that an error quotes; a longer one is named by its type."""
+
 
 class HFFormat(Protocol):
     """A Hugging Face architecture as recipes write it; a frozen dataclass."""
@@ -63,8 +66,11 @@ def exactly(layout: HFFormat, part: str, value: Any, *kinds: type[T]) -> T:
 
 def refuse(layout: HFFormat, part: str, value: Any, needed: str) -> NoReturn:
     """Say that `layout` cannot express the `value` of a spec's `part`, and what it needs instead."""
+    given = repr(value)
+    if len(given) > SHOWN:
+        given = f"{type(value).__name__}(...)"
     raise ExportError(
-        f"{type(layout).__name__} cannot express {part}={value!r}",
+        f"{type(layout).__name__} cannot express {part}={given}",
         where=f"Release(layout={type(layout).__name__}(...)) of a ModelSpec({part}=...)",
         hint=f"this layout needs {needed}; change the model, choose another layout, or leave the release out: what is "
         "trained is asked without one, lilliput generate|score|chat|eval RECIPE --out RUN",
