@@ -89,7 +89,7 @@ def start(
     for note in project.notes:
         console.print(f"{note}.", soft_wrap=True)
     console.print(f"\nwritten: {' and '.join(files)}, for you to read and to change; next:", soft_wrap=True)
-    console.print(f"  {project.command}", style="bold", soft_wrap=True)
+    console.print(f"  {project.command}", style="bold", soft_wrap=True, end="\n")  # uncut, for it will be copied
 
 
 def _is_watched() -> bool:
@@ -149,7 +149,9 @@ def _device() -> str:
 
     there = devices()
     if len(there) == 1:
-        console.print(f"Training will be on this machine's {there[0]}: {described(there[0])}.")
+        Terminal(stderr=True, soft_wrap=True).print(
+            f"Training will be on this machine's {there[0]}: {described(there[0])}."
+        )
         return there[0]
     titles = {name: f"{name}: {described(name)}" for name in there}
     return _choose("Where?", {title: name for name, title in titles.items()})

@@ -1,6 +1,7 @@
 """From what somebody answered to a folder with a recipe and a machine, fitted to the minutes asked for."""
 
 import math
+import os
 import shlex
 import shutil
 from collections.abc import Callable, Mapping
@@ -92,6 +93,7 @@ def make(answers: Answers, report: Callable[[str], None]) -> Project:
         LilliputError: a text cannot be read.
     """
     machine = Machine(device=answers.device).resolved()
+    others = _other_work(machine)
     report("reading the texts")
     recipe = _unfitted(answers)
     vocabulary = foreseen(recipe, Path("runs") / answers.folder.name)
@@ -107,7 +109,7 @@ def make(answers: Answers, report: Callable[[str], None]) -> Project:
         written = load_recipe(str(Path(name, RECIPE))).filled(vocabulary)
         planned = plan(written, load_machine(str(Path(name, MACHINE))), costs=trainings[0].costs)
     said = notes(planned, tokens, seconds / len(trainings * times))
-    said += [answers.purpose.remark] if answers.purpose.remark else []
+    said += filter(None, (answers.purpose.remark, others))
     return Project(folder=answers.folder, files=files, plan=planned, notes=tuple(said), command=_command(answers))
 
 
@@ -161,6 +163,18 @@ def _models(recipe: Recipe, purpose: Purpose) -> list[Recipe]:
     mixers = [load_recipe(name).model.shape.mixer for name in purpose.mixers_of]
     shape = recipe.model.shape
     return [replace(recipe, model=replace(shape, mixer=mixer)) for mixer in mixers] or [recipe]
+
+
+def _other_work(machine: Machine) -> str:
+    """A sentence where other processes need the processor that is about to be measured, else nothing."""
+    assert isinstance(machine.threads, int), "it is resolved"
+    load = os.getloadavg()[0] if machine.device == "cpu" and hasattr(os, "getloadavg") else 0.0
+    if load < machine.threads / 2:
+        return ""
+    return (
+        f"Other work kept this machine busy while it was measured (a load of {load:.1f}, {machine.threads} threads): "
+        "training takes less time when that ends, and more when there is more of it"
+    )
 
 
 def _command(answers: Answers) -> str:

@@ -36,6 +36,7 @@ def desk(tmp_path, monkeypatch):
     tiny.write_corpora(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(project, "probe", measured)
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
     return tmp_path
 
 
@@ -185,6 +186,13 @@ def test_conversations_are_counted_and_many_are_left_uncounted(desk, monkeypatch
     assert 1_000 < corpus_tokens(found)["chats"] < 3_000
     monkeypatch.setattr("lilliput.start.sizes.SAMPLE", 100)
     assert corpus_tokens(found)["chats"] is None
+
+
+def test_a_busy_machine_is_said(desk, monkeypatch):
+    quiet = make(answers("try", desk / "mine"), silently)
+    monkeypatch.setattr("os.getloadavg", lambda: (64.0, 0.0, 0.0))
+    busy = make(answers("try", desk / "mine"), silently)
+    assert busy.files == quiet.files and busy.notes[:-1] == quiet.notes and "a load of 64.0" in busy.notes[-1]
 
 
 def test_doctor_and_machine_say_the_same(monkeypatch):
