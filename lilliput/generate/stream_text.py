@@ -37,6 +37,26 @@ def stream_text(
     return detokenize_stream(Engine(model).stream(request), tokenizer, stop_token_ids)
 
 
+def write_texts(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    stop_token_ids: Collection[int],
+    max_new_tokens: int,
+) -> list[str]:
+    """Return the continuations of several prompts, decoded together, each as `stream_text` gives it."""
+    requests = [
+        Request(prompt=prompt, sampling=sampling, stop_token_ids=stop_token_ids, max_new_tokens=max_new_tokens)
+        for prompt in prompts
+    ]
+    tokens: list[list[int]] = [[] for _ in prompts]
+    for number, token in Engine(model, rows=max(1, len(prompts))).generate(requests):
+        tokens[number].append(token)
+    return ["".join(detokenize_stream(text, tokenizer, stop_token_ids)) for text in tokens]
+
+
 def detokenize_stream(
     tokens: Iterable[int], tokenizer: Tokenizer, stop_token_ids: Collection[int]
 ) -> Generator[str, None, str]:

@@ -24,7 +24,7 @@ from lilliput.evals.harness import evaluate
 from lilliput.evals.question_files import QuestionSource, asked
 from lilliput.evals.run_suite import write_arithmetic
 from lilliput.evals.suites import ARITHMARK2_SYNTHETIC, HELDOUT, Suite, named
-from lilliput.generate.stream_text import stream_text
+from lilliput.generate.stream_text import write_texts
 from lilliput.publish.load import LoadedModel, load
 from lilliput.publish.remote_code import check_code
 from lilliput.recipe import Recipe, Release
@@ -163,19 +163,15 @@ class ReleaseEvaluator:
         # A tokenizer may put a token before a text; conversations begin as they were trained, with a message.
         encoder = Encoder(published.tokenizer, where="the held-out texts")
         prompts = [ids.tolist() for ids in encoder.stream(texts, add_special_tokens=chats is None)]
-        return [{"prompt": text, "text": self._write(published, ids)} for text, ids in zip(shown, prompts, strict=True)]
-
-    def _write(self, published: LoadedModel, prompt: list[int]) -> str:
-        sampling = published.generation.sampling
-        pieces = stream_text(
+        texts = write_texts(
             published.model,
             published.tokenizer,
-            prompt,
-            sampling,
+            prompts,
+            published.generation.sampling,
             stop_token_ids=published.stop_ids,
             max_new_tokens=SAMPLE_TOKENS,
         )
-        return "".join(pieces)
+        return [{"prompt": prompt, "text": text} for prompt, text in zip(shown, texts, strict=True)]
 
 
 def _beginning(text: str) -> str:
