@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 
+from lilliput.base.implemented import is_implemented, unimplemented_parts
 from lilliput.check.mixer import check_mixers
 from lilliput.check.objective import check_objective
 from lilliput.check.optimizer import check_optimizer
@@ -32,7 +33,10 @@ def check(recipe: Recipe) -> Iterator[Result]:
 def _checks(recipe: Recipe) -> Iterator[Result]:
     model = small_model(recipe.model.shape)
     yield from check_mixers(model)
-    phases = _unlike(list(recipe.phases.values()))
+    for phase in recipe.phases.values():
+        if parts := unimplemented_parts(phase):
+            yield Result(kind="phase", part=phase.name, check="build", state="skipped", says=f"not built: {parts[0]}")
+    phases = _unlike([phase for phase in recipe.phases.values() if is_implemented(phase)])
     checked: list[object] = []
     for phase in phases:
         if phase.optimizer not in checked:
