@@ -115,13 +115,13 @@ def _shorter(phase: Phase) -> Phase:
         tokens=Tokens(ceil(steps * ROWS * LENGTH * tokens_per_position)),
         length=LENGTH,
         batch_tokens=ROWS * LENGTH,
-        schedule=_in_proportion(phase.schedule, steps / StepPlan(phase).steps),
+        schedule=in_proportion(phase.schedule, steps / StepPlan(phase).steps),
         save_every=Steps(steps // 2),
         measure_every=Share(1.0),  # at the end: four times took as long as all of the training
     )
 
 
-def _in_proportion(schedule: Schedule, factor: float) -> Schedule:
+def in_proportion(schedule: Schedule, factor: float) -> Schedule:
     """A schedule whose durations in steps are `factor` times as long; those in shares need no change."""
     spec: Any = schedule
     durations = {field.name: getattr(spec, field.name) for field in fields(spec)}

@@ -278,6 +278,7 @@ class Strangers:
         hashes = {"evil.py": sha256(self.shop / "evil.py")} | {name: sha256(self.shop / "evil.py")}
         folder = self.run / "code" / digest_of("evil.py", hashes)[:16]
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / "evil.py").unlink(missing_ok=True)  # of an earlier change
         match draw.choice(["file", "file", "link", "pipe", "nothing"]):
             case "file":
                 shutil.copy(self.shop / "evil.py", folder)

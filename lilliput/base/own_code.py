@@ -195,6 +195,11 @@ def is_own(kind: type) -> bool:
     return _loaded_of(kind) is not None
 
 
+def is_own_module(name: str) -> bool:
+    """Return whether a module, by its full name, is a recipe file or a neighbor of one."""
+    return name.partition(".")[0] in _running
+
+
 def own_types(value: Any) -> Iterator[type]:
     """The classes from recipe files in a spec, or in several, however deep."""
     if is_dataclass(value) and not isinstance(value, type):
