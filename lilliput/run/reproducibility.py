@@ -19,6 +19,7 @@ import torch
 from lilliput.base.errors import RunError
 from lilliput.base.run_folder import RunFolder, differences
 from lilliput.base.spec import from_plain, to_plain
+from lilliput.base.untrusted import shown
 from lilliput.ops import tile_cache
 from lilliput.train.machine import Machine
 
@@ -44,6 +45,12 @@ def resolve_machine(
         run.write_with_checksum("run.json", record | {"machine": to_plain(resolved), "machine_name": named})
         return resolved
     before = from_plain(_last(record)["machine"], where="run.json")
+    if not isinstance(before, Machine):
+        raise RunError(
+            f"the machine of the run is no machine: {shown(before)}",
+            where=str(run.path / "run.json"),
+            hint=run.hint("run.json"),
+        )
     if machine is None or machine.resolved() == before:
         return before.resolved()
     if not allow_change:
