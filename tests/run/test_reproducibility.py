@@ -92,3 +92,11 @@ def test_a_trained_run_is_not_asked_what_it_would_be_trained_with(half_trained):
     train(recipe, run)
     older(run)
     assert "12 steps" in train(recipe, run)
+@pytest.mark.parametrize("machine", ["x" * 60, 3, ["cpu"], {"device": "cpu"}])
+def test_a_machine_that_is_none_is_named(tmp_path, machine):
+    with RunFolder(tmp_path) as run:
+        record = run.read("run.json") or {}
+        run.write_with_checksum("run.json", {**record, "machine": machine})
+        with pytest.raises(RunError, match="the machine of the run is no machine") as error:
+            resolve_machine(run, None)
+    assert str(tmp_path / "run.json") == error.value.where and "copy" in error.value.hint
