@@ -11,7 +11,9 @@ from rich.console import Console
 
 from lilliput.base.errors import RunError
 from lilliput.base.files import read_json, sha256, verify_checksum, with_checksum, write_json
+from lilliput.base.run_folder import RunFolder
 from lilliput.run import pipeline
+from lilliput.run.reproducibility import resolve_machine
 from lilliput.train.machine import Machine
 
 MACHINE = Machine(device="cpu", precision="fp32", threads=1)
@@ -92,6 +94,8 @@ def test_a_trained_run_is_not_asked_what_it_would_be_trained_with(half_trained):
     train(recipe, run)
     older(run)
     assert "12 steps" in train(recipe, run)
+
+
 @pytest.mark.parametrize("machine", ["x" * 60, 3, ["cpu"], {"device": "cpu"}])
 def test_a_machine_that_is_none_is_named(tmp_path, machine):
     with RunFolder(tmp_path) as run:
