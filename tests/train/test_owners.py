@@ -4,9 +4,11 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from io import StringIO
 from multiprocessing import get_context
 
+import pytest
 import tiny
 import torch
 from foreign_objective import Halves
@@ -14,14 +16,18 @@ from owners_of_halves import OwnersOfHalves
 from rich.console import Console
 from safetensors.torch import load
 from torch import distributed
-from train.test_loop import MACHINE, shards  # noqa: F401, a fixture
+from train.test_loop import MACHINE, shards, train  # noqa: F401, shards is a fixture
 
+from lilliput.base.errors import RunError
+from lilliput.base.units import Tokens
 from lilliput.data.shards import Shards
 from lilliput.train import checkpoint
 from lilliput.train.loop import train_phase
+from lilliput.train.merge import merged
 from lilliput.train.metrics_file import read_metrics, steps_of
 from lilliput.train.metrics_log import MetricsLogger
 from lilliput.train.phase import Stage
+from lilliput.train.trainable import Trainable
 from lilliput.train.validation import make_validator
 
 PHASE = tiny.pretraining(steps=24, stages=(Stage(share=1.0, objective=Halves()),))
@@ -95,3 +101,32 @@ def test_a_slow_owner_that_is_killed_once_holds_nobody_up_and_loses_nothing(shar
         assert steps[-1]["denoising"] < steps[0]["denoising"]
     seen = [json.loads(line)["seen"] for line in (tmp_path / "rank-1" / "settled.jsonl").read_text().splitlines()]
     assert seen[-1] == 24 and any(one > 0 for one in seen), "the slow one had the fast one's half all along"
+
+
+def test_a_merge_is_an_ordinary_checkpoint_that_one_rank_resumes(shards, tmp_path):  # noqa: F811
+    """Each half with its average and moments from its owner; what both train, and where the text is, from the first."""
+    store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    processes = get_context("forkserver")
+    both = [
+        processes.Process(target=owner, args=(rank, store.port, shards["texts"].folder, tmp_path, None), daemon=True)
+        for rank in (0, 1)
+    ]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(120)
+    trainable = Trainable.of_phase(tiny.HGRN2_SPEC.build(seed=0), [Halves()], seed=3)
+    ranks = [checkpoint.newest(tmp_path / "checkpoints" / f"rank-{rank}", print) for rank in (0, 1)]
+    found = merged(ranks, [trainable.active(0, variant) for variant in (0, 1)])
+    for kind in ("weights", "average", "optimizer"):
+        for name, value in found.tensors[kind].items():
+            source = ranks[1] if name.startswith("layers.1.") else ranks[0]
+            assert torch.equal(value, source.tensors[kind][name]), (kind, name)
+    halves = {name.split("/")[0].split(".")[1] for name in found.tensors["optimizer"] if name.startswith("layers.")}
+    assert halves == {"0", "1"}, "moments of both"
+    checkpoint.save(tmp_path / "merged" / "checkpoints", found)
+    longer = replace(PHASE, tokens=Tokens(30 * 4 * 32))
+    _, _, metrics = train(shards, tmp_path / "merged", phase=longer)
+    assert [line["step"] for line in steps_of(metrics)] == list(range(25, 31))
+    with pytest.raises(RunError, match="the ranks are at steps 24, 12"):
+        merged([ranks[0], replace(ranks[1], progress=replace(ranks[1].progress, step=12))], [{}, {}])
