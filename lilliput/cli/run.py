@@ -51,7 +51,7 @@ def run_command(
     eval_data: ItemsOption = None,
     sinks: SinkOption = [],  # noqa: B006
 ) -> None:
-    """Do everything a recipe says: tokenizer, data, training, releases. Run again to go on after an interruption."""
+    """Do everything a recipe says: tokenizer, data, training, releases. Run again to resume after a stop."""
     from lilliput.evals.question_files import question_source
     from lilliput.run.pipeline import run
 
@@ -113,7 +113,7 @@ def data(
         bool, typer.Option("--verify", help="Hash every token file again, also those that look unchanged.")
     ] = False,
 ) -> None:
-    """Write the token files of a recipe's corpora, after its tokenizer. Run again to go on after an interruption."""
+    """Write the token files of a recipe's corpora, after its tokenizer. Run again to resume after a stop."""
     from lilliput.run import pipeline
 
     aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)

@@ -59,7 +59,7 @@ def sweep_command(
     trust_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train variants of a recipe and compare their held-out bits per byte. Run again to go on after an interruption."""
+    """Train variants of a recipe and compare their held-out bits per byte. Run again to resume after a stop."""
     from lilliput.recipe import load_machine
     from lilliput.sweep.axes import read_over
     from lilliput.sweep.table import footnotes, table

@@ -36,7 +36,9 @@ class Stack(Growth):
 
     def __post_init__(self) -> None:
         if self.times < 1:
-            raise RecipeError(f"the layers cannot be there {self.times} times", where="Stack.times", hint="give 2 or 4")
+            raise RecipeError(
+                f"times is {self.times}", where="Stack", hint="times must be at least 1; 2 doubles the layers"
+            )
         if self.order not in get_args(Order):
             raise RecipeError(
                 f"there is no order {self.order!r}", where="Stack.order", hint=f"one of {', '.join(get_args(Order))}"

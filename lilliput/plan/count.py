@@ -59,9 +59,9 @@ def plan(
     """
     if costs is None and tariff != Tariff():
         raise MachineError(
-            "there are no hours to be paid for",
+            "a price needs measured time",
             where="the tariff of a plan",
-            hint="probe the recipe on this machine too: --probe",
+            hint="add --probe, which measures the recipe on this machine",
         )
     costs = costs or {}
     phases, growths, releases, others = [], [], [], []

@@ -64,7 +64,7 @@ def run(
     Raises:
         LilliputError: a sink is not there.
         RecipeError: the recipe needs a part that is not built.
-        RunError: a phase in the folder was trained from something else, or would go on to other bits.
+        RunError: a phase in the folder was trained from something else, or resuming here would change the weights.
     """
     check_implemented(recipe)
     check_loggers(sinks)

@@ -157,9 +157,9 @@ def _last(record: dict[str, Any]) -> dict[str, Any]:
 
 def _changed(run: RunFolder, changed: list[str]) -> RunError:
     return RunError(
-        f"the run would go on to other bits: {'; '.join(changed[:4])}",
+        f"resuming here would change the weights: {'; '.join(changed[:4])}",
         where=str(run.path),
-        hint="go on as it began (leave --machine out, bring those versions), begin another run with --out, or add "
+        hint="resume as it began (leave --machine out, install those versions), begin another run with --out, or add "
         "--allow-change: the change is noted, and the weights are no longer those of an unbroken run",
     )
 

@@ -199,7 +199,7 @@ class Trainer:
                 if self.is_leaving and step < plan.steps:
                     saver.wait()
                     ranks.barrier()  # where one leaves, torchrun ends the others
-                    task.report(f"step {step:,} of {plan.steps:,} is saved; it goes on from there")
+                    task.report(f"step {step:,} of {plan.steps:,} is saved; the same command resumes from there")
                     task.shutdown.exit()
         averaged = self.state.average.tensors
         return {name: value for name, value in averaged.items() if not name.startswith(OWNED)}

@@ -115,7 +115,9 @@ class Phase(TimelineEntry):
             )
         if abs(sum(stage.share for stage in self.stages) - 1) > 1e-9:
             shares = ", ".join(str(stage.share) for stage in self.stages)
-            raise RecipeError(f"the shares of the stages ({shares}) do not add up to 1", where=where, hint="mend them")
+            raise RecipeError(
+                f"the shares of the stages ({shares}) do not add up to 1", where=where, hint="make them add up to 1"
+            )
         if StepPlan(self).steps < 1:
             raise RecipeError(
                 f"{int(self.tokens):,} tokens are less than one step of {self.batch_tokens:,} positions",

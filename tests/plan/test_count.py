@@ -228,7 +228,7 @@ def test_a_tariff_that_has_no_effect_is_refused(recipe):
         Tariff(price_per_kwh=0.3)
     with pytest.raises(LilliputError, match="no price in EUR"):
         Tariff(watts=100, currency="EUR")
-    with pytest.raises(LilliputError, match="no hours to be paid for"):
+    with pytest.raises(LilliputError, match="a price needs measured time"):
         plan(recipe(), tariff=Tariff(watts=100))
 
 

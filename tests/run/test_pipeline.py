@@ -159,7 +159,7 @@ def test_what_is_gone_or_damaged_is_made_again(done, tmp_path):
 
 def test_another_machine_is_refused(done):
     recipe, folder, _, _ = done
-    with pytest.raises(RunError, match="would go on to other bits: machine.threads was 1, not 2"):
+    with pytest.raises(RunError, match="resuming here would change the weights: machine.threads was 1, not 2"):
         walk(recipe, folder, replace(MACHINE, threads=2))
     assert walk(recipe, folder, None)[0], "without a machine it goes on as it began"
 

@@ -58,7 +58,7 @@ def older(run):
 def test_another_version_is_refused_by_name_and_noted_where_it_is_asked_for(half_trained):
     recipe, run = half_trained
     older(run)
-    says = rf"other bits: made_with.torch was \"2.0.0\", not \"{torch.__version__}\"".replace("+", r"\+")
+    says = rf"change the weights: made_with.torch was \"2.0.0\", not \"{torch.__version__}\"".replace("+", r"\+")
     with pytest.raises(RunError, match=says) as error:
         train(recipe, run)
     assert "--allow-change" in error.value.hint and not (run / "phases" / "00-pretrain" / "final").exists()
