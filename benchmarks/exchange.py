@@ -31,7 +31,7 @@ from lilliput.base.files import write_json
 from lilliput.data.batch import Cursor
 from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.noise import Noise
-from lilliput.objectives.objective import Parts
+from lilliput.objectives.objective import build_objectives
 from lilliput.plan.synthetic_data import RandomRows
 from lilliput.recipes import slm_10m
 from lilliput.train.gradient_buckets import GradientBuckets
@@ -83,7 +83,7 @@ def rank_main(rank: int, rounds: int, steps: int) -> None:
     denominator, progress, noise = 2.0 * ROWS * LENGTH, torch.zeros(()), Noise("cpu")
 
     def built() -> nn.Module:
-        return Parts.of_phase([NextToken()], spec.build(seed=0), seed=0)[0]
+        return build_objectives([NextToken()], spec.build(seed=0), seed=0)[0]
 
     ours, theirs = built(), DistributedDataParallel(built())
     theirs.register_comm_hook(None, added)

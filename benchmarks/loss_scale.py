@@ -18,7 +18,7 @@ from lilliput.base.files import write_json
 from lilliput.data.batch import Batch
 from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.noise import Noise
-from lilliput.objectives.objective import Parts
+from lilliput.objectives.objective import build_objectives
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.recipes import slm_10m
 from lilliput.train.precision import autocast
@@ -37,7 +37,7 @@ def main() -> None:
     device = given.device
     torch.manual_seed(0)
     model = replace(slm_10m.model, layers=4).build(seed=0).to(device)
-    task = Parts.of_phase([NextToken(terms=(CrossEntropy(), ZLoss()))], model, seed=0)[0]
+    task = build_objectives([NextToken(terms=(CrossEntropy(), ZLoss()))], model, seed=0)[0]
     progress, noise = torch.zeros((), device=device), Noise(device)
     frequency = torch.arange(1, model.spec.vocab + 1) ** -1.1
 

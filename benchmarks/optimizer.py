@@ -25,7 +25,7 @@ from lilliput.model import LanguageModel, ModelSpec
 from lilliput.nn.ffn import SwiGLU
 from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.noise import Noise
-from lilliput.objectives.objective import Parts
+from lilliput.objectives.objective import build_objectives
 from lilliput.ops.newton_schulz import POLYNOMIALS, Backend, orthogonalize
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.muon import Muon
@@ -146,7 +146,7 @@ def step_milliseconds(model: LanguageModel, card: Card, device: str, precision: 
     """Forward and backward passes of the card's batch, from one pass."""
     tokens = torch.randint(card.spec.vocab, (card.rows, card.length + 1), device=device)
     batch = Batch(tokens=tokens, weight=torch.ones(tokens.shape, device=device), document_ids=torch.zeros_like(tokens))
-    task, total = Parts.of_phase([NextToken()], model, seed=0)[0], NextToken().denominator(batch)
+    task, total = build_objectives([NextToken()], model, seed=0)[0], NextToken().denominator(batch)
     progress, noise = torch.zeros((), device=device), Noise(device)
 
     def run() -> None:

@@ -23,7 +23,7 @@ from lilliput.base.files import write_json
 from lilliput.base.units import Share, Steps, Tokens
 from lilliput.data.batch import Batch, Cursor, document_ids_of
 from lilliput.objectives.next_token import NextToken
-from lilliput.objectives.objective import Parts
+from lilliput.objectives.objective import build_objectives
 from lilliput.optim.schedule import WarmupStableDecay
 from lilliput.recipes.slm_10m import model as spec
 from lilliput.recipes.slm_10m import pretrain
@@ -104,7 +104,7 @@ def arm(tokens: np.ndarray, held: np.ndarray, machine: Machine, steps: int, rows
         )
     seconds = time.perf_counter() - begun
     parts = (held[begin : begin + 64 * LENGTH].reshape(-1, LENGTH) for begin in range(0, len(held), 64 * LENGTH))
-    objective = Parts.of_phase([NextToken()], model, seed=0)[0]
+    objective = build_objectives([NextToken()], model, seed=0)[0]
     total = total_headline(objective, (batch_of(part) for part in parts), replace(machine, precision="fp32"))
     assert total is not None
     nats, count = total

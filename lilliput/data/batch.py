@@ -20,13 +20,13 @@ class Batch:
     """[B, T] float32: how much a token counts in the loss where it is a target."""
     document_ids: torch.Tensor
     """[B, T] int32: number of the token's document within its row, from 0 and never falling."""
-    row: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    row: torch.Tensor = None  # type: ignore[assignment]
     """[B] int64: number of the row within its step, over all micro-batches and ranks; from 0 by default."""
     extras: Mapping[str, torch.Tensor] = field(default_factory=dict)
     """Further tensors by name, rows first: log-probabilities of a reference model, a teacher's logits."""
 
     def __post_init__(self) -> None:
-        if len(self.row) != len(self.tokens):
+        if self.row is None:
             object.__setattr__(self, "row", torch.arange(len(self.tokens), device=self.tokens.device))
 
     def tensors(self) -> dict[str, torch.Tensor]:

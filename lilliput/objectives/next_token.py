@@ -73,7 +73,7 @@ class NextTokenModule(nn.Module):
         coefficients = combined_coefficients(self.spec.terms)
         totals: list[Tensor] = []
         terms: dict[str, Tensor] = {}
-        # Held by nobody while the loss is computed: the embedded input is a stream of memory (32 MB of Llama 194 M).
+        # No variable holds the embedded input while the loss is computed: 32 MB of Llama 194 M.
         streams = self.route(
             RouteInput(self.model.embed(inputs), targets, documents[..., -1], target_documents[..., 0], batch.row),
             variant,

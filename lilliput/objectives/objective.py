@@ -6,7 +6,7 @@ programs ("variants"), each of which trains some of the parameters.
 """
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -128,11 +128,17 @@ class Parts:
         self._built.append((spec, module))
         return module
 
-    @classmethod
-    def of_phase(cls, objectives: Iterable[Objective], model: LanguageModel, seed: int) -> list[nn.Module]:
-        """Return the module of each objective, in order."""
-        parts: Self = cls(model, seed)
-        return [parts(objective) for objective in objectives]
+
+def build_objectives(objectives: Iterable[Objective], model: LanguageModel, seed: int) -> list[nn.Module]:
+    """Return the module of each objective of a phase, in order; equal ones are one module.
+
+    Args:
+        objectives: of the stages.
+        model: on its device, with the weights that the phase begins with.
+        seed: of the phase.
+    """
+    parts = Parts(model, seed)
+    return [parts(objective) for objective in objectives]
 
 
 def bags(row: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lilliput.base.errors import RecipeError
 from lilliput.base.protocols import check_module
 from lilliput.model import LanguageModel
-from lilliput.objectives.objective import Objective, ObjectiveModule, Parts
+from lilliput.objectives.objective import Objective, ObjectiveModule, build_objectives
 
 OWNED = "objective."
 """Names of what objectives own begin with it: `objective.<n>.<name>`, the model's are as in the model."""
@@ -45,7 +45,7 @@ class Trainable(nn.Module):
     @classmethod
     def of_phase(cls, model: LanguageModel, objectives: Sequence[Objective], seed: int) -> "Trainable":
         """Build the objectives of a phase around a model with the weights that the phase begins with."""
-        modules = Parts.of_phase(objectives, model, seed)
+        modules = build_objectives(objectives, model, seed)
         for spec, module in zip(objectives, modules, strict=True):
             check_module(module, ObjectiveModule, built_by=spec)
         return cls(model, modules)

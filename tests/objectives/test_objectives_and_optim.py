@@ -14,7 +14,7 @@ from lilliput.growth.growth import Lineage
 from lilliput.growth.use_ema import UseEma
 from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.noise import Noise
-from lilliput.objectives.objective import Parts, bags
+from lilliput.objectives.objective import bags, build_objectives
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.ema import Ema, NoEma
@@ -37,7 +37,7 @@ def model(request):
 
 
 def losses(objective, model, one, total=None):
-    module = Parts.of_phase([objective], model, seed=0)[0]
+    module = build_objectives([objective], model, seed=0)[0]
     return module(one, total or objective.denominator(one), 0, torch.zeros(()), Noise("cpu"))
 
 

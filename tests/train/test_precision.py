@@ -13,7 +13,7 @@ from lilliput.base.errors import DivergenceError
 from lilliput.data.batch import Batch
 from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.noise import Noise
-from lilliput.objectives.objective import Parts
+from lilliput.objectives.objective import build_objectives
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.ops import linear
 from lilliput.optim.adamw import AdamW
@@ -37,7 +37,7 @@ def batch():
 def loss(model, terms=(CrossEntropy(), ZLoss())):
     one = batch()
     objective = NextToken(terms=terms)
-    module = Parts.of_phase([objective], model, seed=0)[0]
+    module = build_objectives([objective], model, seed=0)[0]
     return module(one, objective.denominator(one), 0, torch.zeros(()), Noise("cpu")).loss
 
 
