@@ -14,7 +14,7 @@ from lilliput.base.errors import LilliputError, RunError
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.base.units import Steps, Tokens
-from lilliput.cli.resolve import target
+from lilliput.cli.resolve import resolve
 from lilliput.more_tokens import with_more_tokens
 from lilliput.objectives.next_token import NextToken
 from lilliput.optim.schedule import Cosine, WarmupStableDecay
@@ -48,9 +48,9 @@ def train(recipe, folder, command=None):
 
 
 def lengthen(run, *more):
-    aim = target(str(run), more_tokens=more)
-    train(aim.recipe, run, aim.command)
-    return aim
+    target = resolve(str(run), more_tokens=more)
+    train(target.recipe, run, target.command)
+    return target
 
 
 @contextmanager
@@ -114,7 +114,7 @@ def test_it_is_killed_and_goes_on(one, run, tmp_path, monkeypatch):
         lengthen(folder, MORE)
     assert overview(folder).state == "pretrain-2: step 6, saved at 4"
     with pytest.raises(RunError, match=r"'pretrain-2' is not trained to its end[\s\S]*lilliput train .*run; then"):
-        target(str(folder), more_tokens=["640"])
+        resolve(str(folder), more_tokens=["640"])
     with pytest.raises(RunError, match=r"was trained longer, and this recipe does not have its phase 'pretrain-2'"):
         train(one, folder)
     said = train(read_recipe(folder), folder)
@@ -135,7 +135,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing(one, tmp_path):
     folder = tmp_path / "run"
     pipeline.data(one, folder, Console(file=StringIO()))
     with pytest.raises(RunError, match="'pretrain' is not trained to its end"):
-        target(str(folder), more_tokens=[MORE])
+        resolve(str(folder), more_tokens=[MORE])
     train(one, folder)
     before = (folder / "recipe.json").read_bytes()
     for text, says in {
@@ -146,10 +146,10 @@ def test_what_cannot_be_is_refused_and_changes_nothing(one, tmp_path):
         "sft=1e3": "no phase 'sft'",
     }.items():
         with pytest.raises(LilliputError, match=f"(?s){says}"):
-            target(str(folder), more_tokens=[text])
+            resolve(str(folder), more_tokens=[text])
     remove(folder, states(folder))
     with pytest.raises(RunError, match="the state before the decay of 'pretrain' is not there"):
-        target(str(folder), more_tokens=[MORE])
+        resolve(str(folder), more_tokens=[MORE])
     assert (folder / "recipe.json").read_bytes() == before
 
 
@@ -180,8 +180,8 @@ def test_after_another_phase_than_the_last_one_what_follows_is_trained_anew(one,
     recipe, folder = replace(whole, timeline=(PRETRAIN, *whole.timeline[3:5])), tmp_path / "run"
     train(recipe, folder)
     before = trained(folder)
-    aim = lengthen(folder, f"pretrain={MORE}")
-    assert aim.notes[1] == "sft: trained anew after that; as it was trained before, it stays in the run folder"
+    target = lengthen(folder, f"pretrain={MORE}")
+    assert target.notes[1] == "sft: trained anew after that; as it was trained before, it stays in the run folder"
     assert set(trained(folder)) == {"00-pretrain", "02-sft", "01-pretrain-2", "03-sft"}
     assert before.items() < trained(folder).items() and trained(folder)["03-sft"] != before["02-sft"]
 

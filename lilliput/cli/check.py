@@ -10,7 +10,7 @@ from rich.text import Text
 from lilliput.base.hub import reading_only
 from lilliput.base.terminal import visible
 from lilliput.cli.options import JsonOption, SetOption, TargetArgument, TrustOption
-from lilliput.cli.resolve import target
+from lilliput.cli.resolve import resolve
 from lilliput.cli.show import console
 
 if TYPE_CHECKING:
@@ -31,15 +31,17 @@ def check(
     """Test the mixers, optimizers and objectives of a recipe on a small model and random rows, in seconds."""
     from lilliput.check import check as run
 
-    aim = target(recipe, overrides=overrides, trust_code=trust_code)
+    target = resolve(recipe, overrides=overrides, trust_code=trust_code)
     results: list[Result] = []
-    for result in run(aim.recipe):
+    for result in run(target.recipe):
         results.append(result)
         if not as_json:
             _show(result)
     counts = {state: sum(result.state == state for result in results) for state in COLORS}
     if as_json:
-        print(json.dumps({"recipe": aim.recipe.name, **counts, "checks": [asdict(one) for one in results]}, indent=2))
+        print(
+            json.dumps({"recipe": target.recipe.name, **counts, "checks": [asdict(one) for one in results]}, indent=2)
+        )
     else:
         console.print(", ".join(f"{count} {state}" for state, count in counts.items() if count))
     if counts["failed"]:

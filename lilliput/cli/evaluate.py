@@ -12,7 +12,7 @@ import typer
 from lilliput.base.errors import LilliputError
 from lilliput.cli.model_argument import explain, find_model
 from lilliput.cli.options import DeviceOption, ItemsOption, JsonOption, RunOption, TrustOption, expanded
-from lilliput.cli.resolve import target
+from lilliput.cli.resolve import resolve
 from lilliput.cli.run import interruptible
 from lilliput.cli.show import console, show_evaluation, show_release, silent
 
@@ -88,8 +88,8 @@ def evaluate(
             "--column has no effect without --text", where="--column", hint="name the file of rows, too"
         )
     if not ways and not (Path(model) / "config.json").is_file():
-        aim = target(model, out=out, trust_code=trust_code)
-        if aim.recipe.releases:
+        target = resolve(model, out=out, trust_code=trust_code)
+        if target.recipe.releases:
             asked = {
                 "--tasks": tasks,
                 "--limit": limit,
@@ -102,7 +102,7 @@ def evaluate(
                     where=option,
                     hint="add --suite, --task or --text, which ask the last release, or leave it out",
                 )
-            _as_the_recipe_says(aim, eval_data, as_json)
+            _as_the_recipe_says(target, eval_data, as_json)
             return
     if records is not None:
         check_output(records, '"log_likelihoods": ', "--records")
@@ -170,7 +170,7 @@ def _with_status(what: str, subject: "Path | Trained", settings: dict[str, Any])
         yield model
 
 
-def _as_the_recipe_says(aim: "Target", eval_data: Path | None, as_json: bool) -> None:
+def _as_the_recipe_says(target: "Target", eval_data: Path | None, as_json: bool) -> None:
     """Publishing does nothing twice: what is exported stays, what is not evaluated yet is, and the cards say so.
 
     A run that may be read only, somebody else's or an archived one, shows what it recorded.
@@ -179,16 +179,18 @@ def _as_the_recipe_says(aim: "Target", eval_data: Path | None, as_json: bool) ->
     from lilliput.evals.question_files import question_source
     from lilliput.run.pipeline import publish
 
-    releases = [] if os.access(aim.folder, os.W_OK) else _recorded(aim.folder)
+    releases = [] if os.access(target.folder, os.W_OK) else _recorded(target.folder)
     if not releases:
         with interruptible():
-            releases = publish(aim.recipe, aim.folder, silent if as_json else console, question_source(eval_data))
+            releases = publish(target.recipe, target.folder, silent if as_json else console, question_source(eval_data))
     if as_json:
-        rows = [{"model": str(folder)} | read_json(aim.folder / "evals" / f"{folder.name}.json") for folder in releases]
+        rows = [
+            {"model": str(folder)} | read_json(target.folder / "evals" / f"{folder.name}.json") for folder in releases
+        ]
         print(json.dumps(rows, indent=2))
         return
     for folder in releases:
-        show_release(folder, aim.folder)
+        show_release(folder, target.folder)
 
 
 def _recorded(run: Path) -> list[Path]:

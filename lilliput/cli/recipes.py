@@ -25,7 +25,7 @@ from lilliput.cli.options import (
     TargetArgument,
     TrustOption,
 )
-from lilliput.cli.resolve import target
+from lilliput.cli.resolve import resolve
 from lilliput.cli.show import console
 
 app = typer.Typer()
@@ -130,20 +130,20 @@ def plan(
     tariff = Tariff(price_per_hour=price_per_hour, watts=watts, price_per_kwh=price_per_kwh, currency=currency)
     changes: dict[str, Any] = {"overrides": overrides, "sources": sources, "shrunk": shrink, "more_tokens": more_tokens}
     try:
-        aim = target(recipe, trust_code=trust_code, **changes)
+        target = resolve(recipe, trust_code=trust_code, **changes)
     except UntrustedCodeError:
         if not as_json:
             _show_outline(Path(recipe))
         raise
-    refuse_missing_files(aim.recipe, aim.folder)
+    refuse_missing_files(target.recipe, target.folder)
     where = load_machine(machine or "here")
-    planned = aim.recipe.filled(foreseen(aim.recipe, aim.folder))
+    planned = target.recipe.filled(foreseen(target.recipe, target.folder))
     costs = None
     if probe:
         where = where.resolved()
         with console.status("probing") if not as_json else nullcontext() as status:
             costs = measure(planned, where, status.update if status else lambda line: None)
-    planned_run = make(planned, where, costs=costs, tariff=tariff, folder=aim.folder)
+    planned_run = make(planned, where, costs=costs, tariff=tariff, folder=target.folder)
     if as_json:
         print(json.dumps(planned_run, indent=2))
     else:

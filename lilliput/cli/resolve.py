@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from lilliput.run.target import Target
 
 
-def target(
+def resolve(
     name: str,
     *,
     out: Path | None = None,

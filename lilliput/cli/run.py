@@ -25,7 +25,7 @@ from lilliput.cli.options import (
     TargetArgument,
     TrustOption,
 )
-from lilliput.cli.resolve import target
+from lilliput.cli.resolve import resolve
 from lilliput.cli.show import console, show_release
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def run_command(
     from lilliput.evals.question_files import question_source
     from lilliput.run.pipeline import run
 
-    aim = target(
+    target = resolve(
         recipe,
         out=out,
         overrides=overrides,
@@ -65,20 +65,20 @@ def run_command(
         more_tokens=more_tokens,
         trust_code=trust_code,
     )
-    _announce(aim)
-    with interruptible(_going_on(aim)):
+    _announce(target)
+    with interruptible(_going_on(target)):
         releases = run(
-            aim.recipe,
-            aim.folder,
+            target.recipe,
+            target.folder,
             _machine(machine),
             console,
             question_source(eval_data),
-            aim.command,
+            target.command,
             sinks=sinks,
             allow_change=allow_change,
         )
     for release in releases:
-        show_release(release, aim.folder)
+        show_release(release, target.folder)
     if not releases:
         _say(f"trained; {NO_RELEASE}")
 
@@ -95,10 +95,10 @@ def tokenizer(
     """Learn the tokenizer of a recipe, and nothing more."""
     from lilliput.run import pipeline
 
-    aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
+    target = resolve(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
     with interruptible():
-        pipeline.tokenizer(aim.recipe, aim.folder, console, aim.command)
-    _say(f"the tokenizer is in {aim.folder / 'tokenizer'}")
+        pipeline.tokenizer(target.recipe, target.folder, console, target.command)
+    _say(f"the tokenizer is in {target.folder / 'tokenizer'}")
 
 
 @app.command()
@@ -116,10 +116,10 @@ def data(
     """Write the token files of a recipe's corpora, after its tokenizer. Run again to resume after a stop."""
     from lilliput.run import pipeline
 
-    aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
+    target = resolve(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
     with interruptible():
-        (pipeline.verify if verify else pipeline.data)(aim.recipe, aim.folder, console, aim.command)
-    _say(f"the token files are in {aim.folder / 'shards'}{', and as they were written' if verify else ''}")
+        (pipeline.verify if verify else pipeline.data)(target.recipe, target.folder, console, target.command)
+    _say(f"the token files are in {target.folder / 'shards'}{', and as they were written' if verify else ''}")
 
 
 @app.command()
@@ -138,7 +138,7 @@ def train(
     """Train every phase of a recipe, after its token files, and publish nothing."""
     from lilliput.run import pipeline
 
-    aim = target(
+    target = resolve(
         recipe,
         out=out,
         overrides=overrides,
@@ -148,12 +148,18 @@ def train(
         more_tokens=more_tokens,
         trust_code=trust_code,
     )
-    _announce(aim)
-    with interruptible(_going_on(aim)):
+    _announce(target)
+    with interruptible(_going_on(target)):
         pipeline.train(
-            aim.recipe, aim.folder, _machine(machine), console, aim.command, sinks=sinks, allow_change=allow_change
+            target.recipe,
+            target.folder,
+            _machine(machine),
+            console,
+            target.command,
+            sinks=sinks,
+            allow_change=allow_change,
         )
-    then = f"lilliput publish {aim.folder} makes the releases" if aim.recipe.releases else NO_RELEASE
+    then = f"lilliput publish {target.folder} makes the releases" if target.recipe.releases else NO_RELEASE
     _say(f"trained; {then}")
 
 
@@ -171,26 +177,26 @@ def publish(
     from lilliput.evals.question_files import question_source
     from lilliput.run import pipeline
 
-    aim = target(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
+    target = resolve(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
     with interruptible():
-        releases = pipeline.publish(aim.recipe, aim.folder, console, question_source(eval_data), aim.command)
+        releases = pipeline.publish(target.recipe, target.folder, console, question_source(eval_data), target.command)
     for release in releases:
-        show_release(release, aim.folder)
+        show_release(release, target.folder)
 
 
-def _announce(aim: "Target") -> None:
-    for line in aim.notes:
+def _announce(target: "Target") -> None:
+    for line in target.notes:
         _say(line)
 
 
-def _going_on(aim: "Target") -> Callable[[], str]:
+def _going_on(target: "Target") -> Callable[[], str]:
     """What takes an interrupted command up again: one that has lengthened a run is not to lengthen it once more."""
 
     def command() -> str:
         from lilliput.recipe import read_recipe
 
-        is_longer = bool(aim.notes) and read_recipe(aim.folder) == aim.recipe
-        return f"lilliput train {aim.folder}" if is_longer else SAME
+        is_longer = bool(target.notes) and read_recipe(target.folder) == target.recipe
+        return f"lilliput train {target.folder}" if is_longer else SAME
 
     return command
 

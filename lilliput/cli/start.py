@@ -98,7 +98,7 @@ def _is_watched() -> bool:
 
 
 def _refuse_missing(purpose: str | None, minutes: float | None, given: dict[str, list[str]]) -> None:
-    """Without a terminal nothing is asked, and nobody's purpose, time or texts are guessed."""
+    """Without a terminal nothing is asked, and no purpose, time or texts are guessed."""
     missing = [name for name, value in (("--purpose", purpose), ("--minutes", minutes)) if value is None]
     needed = _purpose(purpose).sources if purpose else ()
     if missing := [*missing, *(f"--{name}" for name in needed if not given[name])]:
@@ -158,7 +158,7 @@ def _device() -> str:
 
 
 def _choose(question: str, choices: "dict[str, T]") -> T:
-    """One of some values, by its number; the first one unless told."""
+    """One of some values, by its number; the first one by default."""
     said = Terminal(stderr=True, soft_wrap=True)
     said.print(question)
     for number, (name, value) in enumerate(choices.items(), start=1):

@@ -18,7 +18,7 @@ from lilliput.cli.options import (
     TrustOption,
     expanded,
 )
-from lilliput.cli.resolve import target
+from lilliput.cli.resolve import resolve
 from lilliput.cli.run import interruptible
 from lilliput.cli.show import console
 
@@ -65,12 +65,14 @@ def sweep_command(
     from lilliput.sweep.table import footnotes, table
     from lilliput.sweep.variants import sweep
 
-    aim = target(recipe, overrides=overrides, sources=sources, shrunk=shrink, machine=machine, trust_code=trust_code)
-    folder = out or Path("runs") / f"{aim.folder.name}-sweep"
+    target = resolve(
+        recipe, overrides=overrides, sources=sources, shrunk=shrink, machine=machine, trust_code=trust_code
+    )
+    folder = out or Path("runs") / f"{target.folder.name}-sweep"
     screen = Terminal(stderr=True) if as_json else console
-    with interruptible(), using(aim.command and aim.command.code):
+    with interruptible(), using(target.command and target.command.code):
         found = sweep(
-            aim.recipe,
+            target.recipe,
             [read_over(text) for text in over],
             seeds,
             folder,
@@ -78,7 +80,7 @@ def sweep_command(
             screen,
             metric=metric,
             fixed=overrides,
-            command=aim.command,
+            command=target.command,
         )
     if as_json:
         print(json.dumps(found, indent=2))

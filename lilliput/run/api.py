@@ -136,12 +136,12 @@ def run_recipe(
     Raises:
         LilliputError: an argument is not one, or whatever `lilliput run` would say.
     """
-    aim, where = _aim(recipe, folder, machine, overrides, sources, more_tokens, shrink, trust_code)
+    target, where = _aim(recipe, folder, machine, overrides, sources, more_tokens, shrink, trust_code)
     questions, terminal = question_source(Path(eval_data) if eval_data is not None else None), Terminal(quiet=quiet)
-    for note in aim.notes:
+    for note in target.notes:
         terminal.print(note)
-    run(aim.recipe, aim.folder, where, terminal, questions, aim.command, sinks=sinks)
-    return Run(folder=aim.folder)
+    run(target.recipe, target.folder, where, terminal, questions, target.command, sinks=sinks)
+    return Run(folder=target.folder)
 
 
 def train_recipe(
@@ -167,12 +167,12 @@ def train_recipe(
     Raises:
         LilliputError: an argument is not one, or whatever `lilliput train` would say.
     """
-    aim, where = _aim(recipe, folder, machine, overrides, sources, more_tokens, shrink, trust_code)
+    target, where = _aim(recipe, folder, machine, overrides, sources, more_tokens, shrink, trust_code)
     terminal = Terminal(quiet=quiet)
-    for note in aim.notes:
+    for note in target.notes:
         terminal.print(note)
-    train(aim.recipe, aim.folder, where, terminal, aim.command, until=until, sinks=sinks)
-    return Run(folder=aim.folder)
+    train(target.recipe, target.folder, where, terminal, target.command, until=until, sinks=sinks)
+    return Run(folder=target.folder)
 
 
 def evaluate_model(
