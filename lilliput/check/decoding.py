@@ -73,7 +73,7 @@ def decodes_padded_rows(layer: MixerLayer) -> str:
 
 @torch.no_grad()
 def forks(layer: MixerLayer) -> str:
-    """A copied row goes on as its original; rows that others had before begin anew."""
+    """A copied row continues as its original; rows used again begin from an empty state."""
     x, other = layer.stream(1, ROW), layer.stream(1, ROW, seed=1)
     state, half = layer.empty_state(3, ROOM), ROW // 2
     for name, tensor in state.items():

@@ -22,7 +22,7 @@ ONE: Documents = (None, None)
 
 @torch.no_grad()
 def mixes_pairs(layer: MixerLayer) -> str:
-    """A noised position is the last one of a row that ends with it, and nobody else sees it."""
+    """A noised position is the last one of a row that ends with it, and no other position sees it."""
     if not provides(layer.module, PairMixer):
         raise CheckSkipped("it has no mix_pair: objectives that denoise would refuse it")
     clean, noisy = layer.stream(2, ROW), layer.stream(2, ROW, seed=1)

@@ -90,7 +90,7 @@ def _keeps_documents_apart(layer: MixerLayer) -> str:
                 layer.whole(x[:, begin : begin + DOCUMENTS[number]]),
                 f"document {number} of a packed row, from position {begin} on, and the same document alone",
                 where=layer.where("forward"),
-                hint="begin anew with each document: its state, and its positions unless distances alone count",
+                hint="start again with each document: its state, and its positions unless distances alone count",
             )
     except CheckFailed:
         if not layer.is_rotary:
@@ -140,7 +140,7 @@ def _is_fused_alike(layer: MixerLayer) -> str:
 
 @torch.no_grad()
 def _stacks(spec: ModelSpec) -> str:
-    """Whole copies of the layers can go on top of them; those that add nothing yet change nothing."""
+    """Whole copies of the layers can be stacked on them; those that add nothing yet change nothing."""
     model = scattered(spec.build(seed=0))
     lineage = Lineage(model=model, tokenizer=cast("object", None), average={})  # type: ignore[arg-type]
     tokens = torch.arange(2 * ROW).view(2, ROW) % spec.vocab

@@ -109,6 +109,11 @@ class _Task:
         return _Step(found, gradients)
 
 
+def _differ(one: float, other: float) -> bool:
+    """Whether two losses lie farther apart than rounding takes them."""
+    return abs(one - other) > TOLERANCE * max(1.0, abs(other))
+
+
 def _has_finite_losses(task: _Task) -> str:
     """The loss is a finite number from the first step to the last, and the headline is one of its terms."""
     denominator = task.spec.denominator(task.batch)
@@ -162,7 +167,7 @@ def _adds_up(task: _Task) -> str:
             split_step = task.step(batches, denominator, variant)
             for name, value in whole.losses.items():
                 added = float(split_step.losses[name])
-                if abs(added - float(value)) > TOLERANCE * max(1.0, abs(float(value))):
+                if _differ(added, float(value)):
                     raise CheckFailed(
                         f"{name} of variant {variant} is {float(value):.6g} of a step, and {added:.6g} summed over its "
                         f"{len(sizes)} micro-batches",
@@ -196,7 +201,7 @@ def _draws_by_row(task: _Task) -> str:
             )
         with torch.no_grad():
             turned = float(task.losses(backwards, denominator, variant).loss)
-        if abs(turned - first) > TOLERANCE * max(1.0, abs(first)):
+        if _differ(turned, first):
             raise CheckFailed(
                 f"the loss of variant {variant} is {first:.6g}, and {turned:.6g} of the same rows in another order",
                 where=task.where,

@@ -56,7 +56,7 @@ class _Phase:
         self.phase, self.vocab, self._model, self._folder = phase, model.vocab, model, folder
 
     def train(self, name: str, reader: Reader, **changes: Any) -> CheckpointTensors:
-        """Train, or go on, in a folder of that name, and return the last checkpoint."""
+        """Train, or resume, in a folder of that name, and return the last checkpoint."""
         machine = Machine(device="cpu", precision="fp32", threads=1, rows=ROWS // MICRO, compile="off")
         train_phase(
             self._model.build(seed=0),
@@ -74,7 +74,7 @@ class _Phase:
         return last.tensors
 
     def interrupted(self, name: str, spoiled: int | None = None, **changes: Any) -> CheckpointTensors:
-        """Train until the rows end, then go on."""
+        """Train until the rows end, then resume."""
         rows = NumberedRows(self.vocab, spoiled)
         with suppress(_Interrupted):
             self.train(name, _Ending(rows, (CUT - 1) * MICRO), **changes)
@@ -121,7 +121,7 @@ def _rolls_back(phase: _Phase) -> str:
 
 
 def _check_bits(found: CheckpointTensors, expected: CheckpointTensors, how: str, phase: _Phase) -> None:
-    """Refuse a last checkpoint that is not that of a run that nobody interrupted."""
+    """Refuse a last checkpoint that is not that of an uninterrupted run."""
     ours = {f"{kind}/{name}": one for kind, tensors in expected.items() for name, one in tensors.items()}
     others = {f"{kind}/{name}": one for kind, tensors in found.items() for name, one in tensors.items()}
     unlike = [name for name, one in ours.items() if name not in others or not torch.equal(one, others[name])]

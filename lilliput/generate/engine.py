@@ -18,7 +18,7 @@ from lilliput.model import LanguageModel
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A text to go on from."""
+    """A text to continue."""
 
     prompt: Sequence[int]
     """Token ids, at least one."""

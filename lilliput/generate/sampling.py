@@ -60,7 +60,7 @@ def sample(logits: Tensor, token_ids: Tensor, sampling: Sampling, generator: tor
 
 
 def apply_repetition_penalty(scores: Tensor, token_ids: Tensor, penalty: float) -> Tensor:
-    """Scores [B, V] with those of tokens in `text` [B, T] made less likely."""
+    """Return scores [B, V] with those of tokens in `token_ids` [B, T] made less likely."""
     if penalty == 1.0:
         return scores
     seen = scores.gather(-1, token_ids)

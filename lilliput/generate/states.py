@@ -45,7 +45,7 @@ class RowStates:
                 tensor[(to.to(tensor.device), *slots)] = old[name][source.to(tensor.device)]
 
     def row(self, index: int) -> dict[str, Tensor]:
-        """Return copies of the state of one row, `<layer>/<entry>`: to save, or to go on from later."""
+        """Return copies of the state of one row, `<layer>/<entry>`: to save, or to continue later."""
         return {f"{layer}/{name}": tensor[index].clone() for layer, name, tensor in self._entries()}
 
     @torch.inference_mode()

@@ -25,7 +25,7 @@ def stream_text(
     """The continuation of `prompt`, at least one id, in pieces of whole characters, without the token that ends it.
 
     Returns:
-        why it ended, as the generator's value: see `pieces`.
+        why it ended, as the generator's value: see `detokenize_stream`.
     """
     request = Request(
         prompt=prompt,
@@ -60,7 +60,7 @@ def write_texts(
 def detokenize_stream(
     tokens: Iterable[int], tokenizer: Tokenizer, stop_token_ids: Collection[int]
 ) -> Generator[str, None, str]:
-    """The text of tokens as they come, in pieces of whole characters, as far as the first of `stops`.
+    """The text of tokens as they come, in pieces of whole characters, as far as the first of `stop_token_ids`.
 
     Returns:
         why it ended: `stop` by a token that does, or `length` where there were no more tokens.

@@ -28,7 +28,7 @@ class Mixer(Protocol):
     """
 
     def __call__(self, x: Tensor, document_ids: Tensor | None, *shared: Tensor) -> Tensor:
-        """Mix whole rows, whose states nobody wants: for training and evaluation.
+        """Mix whole rows without keeping states: for training and evaluation.
 
         Args:
             x: the normed stream [B, L, D].

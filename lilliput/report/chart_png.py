@@ -27,7 +27,7 @@ STYLES: dict[str, dict[str, Any]] = {
 
 
 def chart_png(chart: Chart, width: int, height: int, *, sideways: bool = False) -> bytes:
-    """Draw a chart with the intervals of its series; one that goes on beyond the picture ends in arrows.
+    """Draw a chart with the intervals of its series; one that reaches beyond the picture ends in arrows.
 
     Args:
         chart: without marks and levels, which only a page shows.

@@ -42,13 +42,13 @@ def computation_step(
         first: what the first rank does before the others look at it.
         say: called with lines for people.
         computes: whether this process may compute; else what is not there is an error.
-        allow_change: whether it may go on with other versions than the run was begun with.
+        allow_change: whether it may run on other versions than the run was begun with.
     """
 
     def compute(index: int, entry: Computation, reached: Reached, tokens: Mapping[str, Any], folder: Path) -> Any:
         name = entry.part(index)
         for change in check_unchanged(run, machine, name, allow_change=allow_change):
-            say(f"{entry.describe()}: goes on although {change}")
+            say(f"{entry.describe()}: resumes although {change}")
         folder.mkdir(parents=True, exist_ok=True)
         seed = phase_seed(recipe.seed, index)
         value = entry.compute(reached.lineage, tokens, folder, machine=machine, seed=seed)

@@ -149,7 +149,7 @@ class Runner:
         with self._first(), self._run.part(name, inputs, _is_intact) as part:
             if part.is_missing:
                 for change in check_unchanged(self._run, self.machine, name, allow_change=self._allow_change):
-                    self._say(f"{phase.name}: goes on although {change}")
+                    self._say(f"{phase.name}: resumes although {change}")
                 part.outputs = self._train(part.folder, index, phase, reached.lineage, tokens, measure)
         return self._after(index, phase, reached, inputs, part.outputs)
 

@@ -48,7 +48,7 @@ def fitted(trainings: Sequence[Training], tokens: Mapping[str, int | None], seco
 
     Args:
         trainings: one after another; their recipes differ in the model alone.
-        tokens: of each corpus, about; None for one that nobody knows the size of.
+        tokens: of each corpus, about; None for one of unknown size.
         seconds: of all phases of all trainings, held-out measurements included.
 
     Returns:

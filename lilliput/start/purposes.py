@@ -7,7 +7,7 @@ from lilliput.recipe import Recipe, load_recipe
 from lilliput.train.phase import Phase
 
 SEEDS = 2
-"""Of each side of an ablation: with one nobody knows how far two runs lie apart that differ in their seed alone."""
+"""Of each side of an ablation: one alone does not tell how far apart two runs lie that differ in their seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Purpose:
     sources: tuple[str, ...] = ()
     """Its corpora that are files of one's own."""
     minutes: int
-    """Of training, unless told."""
+    """Of training, by default."""
     mixers_of: tuple[str, ...] = ()
     """Recipes whose mixers are compared; none where one model is trained."""
     remark: str = ""
@@ -55,7 +55,7 @@ PURPOSES = {
         ),
         Purpose(
             name="base",
-            title="a base model of my texts: it goes on from what you write",
+            title="a base model of my texts: it continues what you write",
             recipe="own-text",
             sources=("texts",),
             minutes=10,

@@ -21,7 +21,7 @@ class GradientClipper:
 
     @torch.no_grad()
     def clip(self, max_norm: float) -> dict[str, Tensor]:
-        """Make their l2 norm `most` at most.
+        """Make their l2 norm `max_norm` at most.
 
         Returns:
             scalars where the gradients are: `grad_norm`, the norm before that, as `clip_grad_norm_` has it to the bit,

@@ -14,7 +14,7 @@ BY_PARAMETER = ("weights", "objectives", "average", "optimizer")
 def merged(checkpoints: Sequence[Checkpoint], owned: Sequence[Mapping[str, object]]) -> Checkpoint:
     """Take each parameter, with its average and moments, from the rank that owns it.
 
-    What nobody owns alone, the data position, the loss scale and the guard are those of the first rank: a phase that
+    What no rank owns alone, the data position, the loss scale and the guard are those of the first rank: a phase that
     resumes here reads on from there, and one that has ended needs none of them.
 
     Args:

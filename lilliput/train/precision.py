@@ -66,7 +66,7 @@ class Precision(Protocol):
         ...
 
     def clip(self, max_norm: float) -> dict[str, Tensor]:
-        """Make gradients those of the loss itself, of an l2 norm of `most` at most; see `GradientClipper.clip`."""
+        """Make gradients those of the loss itself, of an l2 norm of `max_norm` at most; see `GradientClipper.clip`."""
         ...
 
     def step(self, update: Callable[[], object], norm: float, where: str) -> bool:

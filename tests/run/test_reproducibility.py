@@ -62,7 +62,7 @@ def test_another_version_is_refused_by_name_and_noted_where_it_is_asked_for(half
     with pytest.raises(RunError, match=says) as error:
         train(recipe, run)
     assert "--allow-change" in error.value.hint and not (run / "phases" / "00-pretrain" / "final").exists()
-    assert "goes on although made_with.torch was" in train(recipe, run, allow_change=True)
+    assert "resumes although made_with.torch was" in train(recipe, run, allow_change=True)
     (change,) = record(run)["changes"]
     assert change["phase"] == "phases/00-pretrain" and change["made_with"]["torch"] == torch.__version__
     assert record(run)["made_with"]["torch"] == "2.0.0", "what it began with stays"
