@@ -28,7 +28,7 @@ from lilliput.base.files import read_json, write_json
 from lilliput.base.units import Steps
 from lilliput.data.batch import Batch, Cursor, document_ids_of
 from lilliput.optim.normuon import NorMuon
-from lilliput.train.loop import train_phase
+from lilliput.train.loop import Trainer
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase
 
@@ -70,17 +70,15 @@ def train(name: str, steps: int, device: str, folder: Path) -> None:
     spec, phase = phase_of(name, steps, device)
     model = spec.build(seed=0).to(device)
     watch = Stopwatch(torch.device(device), steps, profile=False)
-    train_phase(
+    Trainer(
         model,
         phase,
         Skewed(spec.vocab),
         Machine(device=device, precision="bf16").resolved(),
         folder=folder / "checkpoints",
         seed=0,
-        watch=lambda _: watch,  # type: ignore[arg-type]
-        measure=lambda *_: {},
         report=print,
-    )
+    ).train(lambda _: watch, lambda *_: {})  # type: ignore[arg-type]
     weights = b"".join(parameter.detach().cpu().numpy().tobytes() for parameter in model.parameters())
     write_json(folder / "end.json", {"weights": hashlib.sha256(weights).hexdigest(), "losses": watch.losses})
 

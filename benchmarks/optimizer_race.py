@@ -37,7 +37,7 @@ from lilliput.optim.adamw import AdamW
 from lilliput.optim.normuon import NorMuon
 from lilliput.recipes import slm_10m
 from lilliput.tokenizer.bpe import BPE
-from lilliput.train.loop import train_phase
+from lilliput.train.loop import Trainer
 from lilliput.train.machine import Machine
 from lilliput.train.validation import make_validator
 
@@ -93,17 +93,9 @@ def train(trial: Trial, folder: Path, machine: Machine, rows: int) -> dict[str, 
     model = _model(machine).build(trial.seed).to(machine.device)
     curve = _Curve()
     with tempfile.TemporaryDirectory() as checkpoints:
-        train_phase(
-            model,
-            phase,
-            phase.data.open(files),
-            machine,
-            folder=Path(checkpoints),
-            seed=trial.seed,
-            watch=lambda _: curve,  # type: ignore[arg-type]
-            measure=make_validator(files, length, machine, POSITIONS // len(files)),
-            report=print,
-        )
+        Trainer(
+            model, phase, phase.data.open(files), machine, folder=Path(checkpoints), seed=trial.seed, report=print
+        ).train(lambda _: curve, make_validator(files, length, machine, POSITIONS // len(files)))  # type: ignore[arg-type]
     end = curve.points[-1][1]
     step = statistics.median(curve.seconds[5:])
     print(f"{trial} ends at {end:.4f} bits per byte, {1e3 * step:.2f} ms a step, GPU {device}", flush=True)

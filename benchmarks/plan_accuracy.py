@@ -28,7 +28,7 @@ from lilliput.plan import plan, probe
 from lilliput.plan.synthetic_data import RandomRows
 from lilliput.recipe import Recipe
 from lilliput.recipes import mtlm1_200m, odinnext_138m, slm_10m
-from lilliput.train.loop import train_phase
+from lilliput.train.loop import Trainer
 from lilliput.train.machine import Machine
 from lilliput.train.memory import give_back
 from lilliput.train.phase import Phase
@@ -89,17 +89,15 @@ def trained(spec: ModelSpec, phase: Phase, machine: Machine, others: int) -> dic
     give_back(machine.device)
     watch = Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
-        train_phase(
+        Trainer(
             spec.build(seed=0).to(machine.device),
             phase,
             RandomRows(spec.vocab),
             machine,
             folder=Path(folder),
             seed=0,
-            watch=lambda _: watch,  # type: ignore[arg-type,return-value]
-            measure=lambda *_: {},
             report=print,
-        )
+        ).train(lambda _: watch, lambda *_: {})  # type: ignore[arg-type,return-value]
     seconds = [later - sooner for sooner, later in zip(watch.ends[WARM - 1 :], watch.ends[WARM:], strict=False)]
     return {"seconds_per_step": statistics.median(seconds), "peak": watch.peak - others if on_cuda else None}
 

@@ -32,7 +32,7 @@ from lilliput.objectives.next_token import NextToken
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.schedule import Constant
 from lilliput.recipes import slm_10m
-from lilliput.train.loop import train_phase
+from lilliput.train.loop import Trainer
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase, Stage
 from lilliput.train.spike_detection import NoGuard
@@ -123,17 +123,15 @@ def rate(reader: Any, machine: Machine, steps: int, small: bool) -> float:
     )
     ends = Ends()
     with tempfile.TemporaryDirectory() as folder:
-        train_phase(
+        Trainer(
             spec.build(seed=0).to(machine.device),
             phase,
             reader,
             machine,
             folder=Path(folder),
             seed=0,
-            watch=lambda _: ends,  # type: ignore[arg-type]
-            measure=lambda *_: {},
             report=lambda _: None,
-        )
+        ).train(lambda _: ends, lambda *_: {})  # type: ignore[arg-type]
     return rows * length / statistics.median(np.diff(ends.times)[steps // 2 :].tolist())
 
 

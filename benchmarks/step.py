@@ -42,7 +42,7 @@ from lilliput.plan.synthetic_data import DOCUMENT, RandomRows
 from lilliput.publish.hf_formats.llama import LlamaFormat
 from lilliput.publish.hf_formats.qwen3 import Qwen3Format
 from lilliput.recipes import mtlm1_200m, odinnext_138m, slm_10m
-from lilliput.train.loop import train_phase
+from lilliput.train.loop import Trainer
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase, Stage
 
@@ -109,17 +109,15 @@ def ours(name: str, machine: Machine, steps: int, profile: bool, whole: bool, sm
     model = spec.build(seed=0).to(machine.device)
     watch = Stopwatch(torch.device(machine.device), steps, profile)
     with tempfile.TemporaryDirectory() as folder:
-        train_phase(
+        Trainer(
             model,
             phase,
             RandomRows(spec.vocab, document=None if whole else DOCUMENT),
             machine,
             folder=Path(folder),
             seed=0,
-            watch=lambda _: watch,  # type: ignore[arg-type]
-            measure=lambda *_: {},
             report=print,
-        )
+        ).train(lambda _: watch, lambda *_: {})  # type: ignore[arg-type]
     parameters = sum(parameter.numel() for parameter in model.parameters())
     result = summary(watch.ends, phase.batch_tokens, parameters, last=watch.losses[-1])
     if watch.profiler:

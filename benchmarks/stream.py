@@ -27,7 +27,7 @@ from lilliput.objectives.objective import build_objectives
 from lilliput.optim.schedule import WarmupStableDecay
 from lilliput.recipes.slm_10m import model as spec
 from lilliput.recipes.slm_10m import pretrain
-from lilliput.train.loop import train_phase
+from lilliput.train.loop import Trainer
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Stage
 from lilliput.train.validation import total_headline
@@ -91,17 +91,9 @@ def arm(tokens: np.ndarray, held: np.ndarray, machine: Machine, steps: int, rows
     model = spec.build(seed).to(machine.device)
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        train_phase(
-            model,
-            phase,
-            Rows(tokens, seed),
-            machine,
-            folder=Path(folder),
-            seed=seed,
-            watch=lambda _: Quiet(),  # type: ignore[arg-type]
-            measure=lambda *_: {},
-            report=print,
-        )
+        Trainer(model, phase, Rows(tokens, seed), machine, folder=Path(folder), seed=seed, report=print).train(
+            lambda _: Quiet(), lambda *_: {}
+        )  # type: ignore[arg-type]
     seconds = time.perf_counter() - begun
     parts = (held[begin : begin + 64 * LENGTH].reshape(-1, LENGTH) for begin in range(0, len(held), 64 * LENGTH))
     objective = build_objectives([NextToken()], model, seed=0)[0]

@@ -23,7 +23,7 @@ from lilliput.base.environment import environment
 from lilliput.base.files import write_json
 from lilliput.plan.synthetic_data import RandomRows
 from lilliput.train.all_reduce import AllReduce
-from lilliput.train.loop import train_phase
+from lilliput.train.loop import Trainer
 from lilliput.train.machine import Machine
 from lilliput.train.ranks import Alone
 
@@ -39,18 +39,9 @@ def worker(name: str, times: int, steps: int, device: str, count: int) -> None:
         model = spec.build(seed=0).to(device)
         watch = Stopwatch(torch.device(device), steps, profile=False)
         with tempfile.TemporaryDirectory() if workers.rank == 0 else nullcontext("nowhere") as folder:
-            train_phase(
-                model,
-                phase,
-                RandomRows(spec.vocab),
-                machine,
-                folder=Path(folder),
-                seed=0,
-                watch=lambda _: watch,  # type: ignore[arg-type]
-                measure=lambda *_: {},
-                report=print,
-                ranks=workers,
-            )
+            Trainer(
+                model, phase, RandomRows(spec.vocab), machine, folder=Path(folder), seed=0, report=print, ranks=workers
+            ).train(lambda _: watch, lambda *_: {})  # type: ignore[arg-type]
         if workers.rank == 0:
             parameters = sum(parameter.numel() for parameter in model.parameters())
             print("RESULT", json.dumps(summary(watch.ends, phase.batch_tokens, parameters, last=watch.losses[-1])))

@@ -15,12 +15,11 @@ from torch import Tensor, nn
 
 from lilliput.base.protocols import check_module, check_parts
 from lilliput.base.spec import check_range, check_softcap, to_plain
-from lilliput.nn.block import Block, GateSpec, Ungated
+from lilliput.nn.block import Block, GateSpec, Ungated, stream_precision
 from lilliput.nn.ffn import FFNSpec
-from lilliput.nn.init import InitSpec, Normal, check_fillable
+from lilliput.nn.init import InitSpec, Normal
 from lilliput.nn.mixer import Mixer, MixerSpec, PairMixer, State
 from lilliput.nn.norm import NormSpec, RMSNorm
-from lilliput.nn.per_layer import mixer_at
 from lilliput.ops.embedding_bag import embedding_bag
 from lilliput.ops.softcap import softcap
 
@@ -65,18 +64,6 @@ class ModelSpec:
         model.to_empty(device="cpu")
         self.init.initialize(model, self.layers, seed)
         return model
-
-    def check_layer(self) -> None:
-        """Refuse parts that do not build what a layer needs; one layer of each kind is built, without storage.
-
-        Raises:
-            RecipeError: a module lacks methods, or has weights or buffers that nothing would fill.
-        """
-        kinds = {mixer_at(self.mixer, layer): layer for layer in range(self.layers)}
-        for layer in kinds.values():
-            with torch.device("meta"):
-                block = Block(self.width, layer, self.mixer, self.ffn, self.norm, self.gate)
-            check_fillable(block)
 
     def skeleton(self) -> "LanguageModel":
         """The model without storage (meta device): for counting, or for weights that are about to be loaded."""
@@ -212,16 +199,6 @@ class LanguageModel(nn.Module):
         total = sum(parameter.numel() for parameter in self.parameters())
         embedding = self.embedding.weight.numel() * (1 if self.spec.tie_embeddings else 2)
         return {"total": total, "embedding": embedding, "non_embedding": total - embedding}
-
-
-def stream_precision(weight: Tensor) -> torch.dtype:
-    """bf16 where a GPU multiplies in bf16, else that of the weights.
-
-    On a GPU norms and additions wait for memory, not for arithmetic, and half the bytes are half the time. fp16 has not
-    the range for a sum over many layers.
-    """
-    narrow = weight.is_cuda and torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16
-    return torch.bfloat16 if narrow else weight.dtype
 
 
 def copy_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
+import torch
+
 from lilliput.base.code_files import code_at
 from lilliput.base.errors import RecipeError, reading
 from lilliput.base.files import read_json, verify_checksum
@@ -28,6 +30,9 @@ from lilliput.entry import TimelineEntry
 from lilliput.evals.suites import named
 from lilliput.growth.growth import Growth
 from lilliput.model import ModelSpec
+from lilliput.nn.block import Block
+from lilliput.nn.init import check_fillable
+from lilliput.nn.per_layer import mixer_at
 from lilliput.publish.export import DTYPES, Dtype, Generation
 from lilliput.publish.hf_formats.format import HFFormat
 from lilliput.publish.pretrained import PretrainedModel, PretrainedTokenizer
@@ -131,7 +136,7 @@ class Recipe:
             )
         # What can be refused is refused now, and not after a week of training.
         spec = self.model.shape
-        spec.check_layer()
+        _check_layers(spec)
         if self.tokenizer.vocab > spec.vocab and not self._is_filled:
             raise RecipeError(
                 f"the tokenizer has {self.tokenizer.vocab:,} tokens, the model {spec.vocab:,}",
@@ -227,6 +232,15 @@ def _is_own(corpus: Any) -> bool:
         return True
     inside = [getattr(corpus, name, None) for name in ("source", "sources")]
     return any(_is_own(part) for parts in inside for part in (parts if isinstance(parts, tuple) else [parts]) if part)
+
+
+def _check_layers(spec: ModelSpec) -> None:
+    """Refuse parts that do not build what a layer needs; one layer of each kind is built, without storage."""
+    kinds = {mixer_at(spec.mixer, layer): layer for layer in range(spec.layers)}
+    for layer in kinds.values():
+        with torch.device("meta"):
+            block = Block(spec.width, layer, spec.mixer, spec.ffn, spec.norm, spec.gate)
+        check_fillable(block)
 
 
 def _refuse_same(recipe: Recipe) -> None:

@@ -32,8 +32,8 @@ from lilliput.plan.synthetic_data import RandomRows
 from lilliput.run.pipeline import run
 from lilliput.train.checkpoint import newest
 from lilliput.train.compile import compiled
-from lilliput.train.cuda_graphs import CapturedOptimizerStep, optimizer_step_of
-from lilliput.train.forward_backward import StepInputs, forward_backward_of
+from lilliput.train.cuda_graphs import CapturedOptimizerStep, forward_backward_of, optimizer_step_of
+from lilliput.train.forward_backward import StepInputs
 from lilliput.train.machine import Machine
 from lilliput.train.memory import give_back
 from lilliput.train.micro_batches import read_rows
@@ -278,7 +278,7 @@ def test_rows_are_found_where_memory_runs_out(shards, tmp_path, bound, how):  # 
 
 def test_where_one_row_does_not_fit_it_says_how_much_there_was(shards, tmp_path, bound):  # noqa: F811
     torch.cuda.synchronize()
-    phase = replace(MANY_ROWS, length=16_384, batch_tokens=2 * 16_384, tokens=Tokens(2 * 2 * 16_384))
+    phase = replace(MANY_ROWS, length=16_384, batch_tokens=2 * 16_384, tokens=Tokens(4 * 2 * 16_384))
     give_back("cuda")
     bound(torch.cuda.memory_reserved() + 200 * 2**20)
     with pytest.raises(MachineError, match="one row of 16,384 positions .*cuda: .* this process may have") as error:

@@ -1,11 +1,14 @@
 """From the command to the gradients: few frames, all of them in files that the README's reading path names."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-MOST = 12
+LINES = 1_300
+"""Lines of the files that a step runs through, from the pipeline to the scan."""
+MOST = 10
 """Frames of ours from `lilliput` to `loss.backward()`."""
 
 PROGRAM = """
@@ -45,3 +48,11 @@ def test_a_step_is_few_frames_away_from_the_command(tmp_path):
     path = (ROOT / "README.md").read_text(encoding="utf-8")
     for file in {name for name, _ in frames if name.startswith(("train/", "run/runner", "run/pipeline"))}:
         assert f"lilliput/{file}" in path, f"the reading path leaves out {file}"
+
+
+def test_the_reading_path_is_an_hour_long():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    path = text[text.index("training step: [run/pipeline.py]") :].partition("\n\n")[0]
+    files = [ROOT / name for name in re.findall(r"\((lilliput/[\w/]+\.py)\)", path)]
+    lines = {file.name: file.read_text(encoding="utf-8").count("\n") for file in files}
+    assert len(files) == 8 and sum(lines.values()) <= LINES, lines

@@ -15,8 +15,7 @@ from rich.console import Console
 
 from lilliput.base import files
 from lilliput.base.files import sha256
-from lilliput.run import pipeline
-from lilliput.run import runner as walks
+from lilliput.run import pipeline, trained_phase
 from lilliput.train.machine import Machine
 from lilliput.train.metrics_log import MetricsLogger
 
@@ -46,7 +45,7 @@ def walk(work: str, run: str, kill_at: int | None, told: Any) -> None:
     seen, MetricsLogger.log_step = MetricsLogger.log_step, see  # type: ignore[method-assign]
     files.boundary = boundary
     if find_spec("matplotlib") is None:  # the picture of a loss decides nothing
-        walks.plot_loss = lambda *drawn: None
+        trained_phase.plot_loss = lambda *drawn: None
     recipe = tiny.recipe(Path(work) / "data", tiny.GQA_SPEC)
     steps = [entry for entry in recipe.timeline if type(entry).__name__ != "Release"]
     pipeline.train(replace(recipe, timeline=tuple(steps)), Path(run), MACHINE, Console(file=StringIO()))

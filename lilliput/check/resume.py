@@ -18,7 +18,7 @@ from lilliput.data.batch import Batch, Cursor
 from lilliput.growth.growth import CheckpointTensors
 from lilliput.model import ModelSpec
 from lilliput.train import checkpoint
-from lilliput.train.loop import train_phase
+from lilliput.train.loop import Trainer
 from lilliput.train.machine import Machine
 from lilliput.train.metrics_log import MetricsLogger, NullLogger
 from lilliput.train.phase import Phase, Reader
@@ -58,17 +58,15 @@ class _Phase:
     def train(self, name: str, reader: Reader, **changes: Any) -> CheckpointTensors:
         """Train, or resume, in a folder of that name, and return the last checkpoint."""
         machine = Machine(device="cpu", precision="fp32", threads=1, rows=ROWS // MICRO, compile="off")
-        train_phase(
+        Trainer(
             self._model.build(seed=0),
             replace(self.phase, **changes),
             reader,
             machine.resolved(),
             folder=self.checkpoints(name),
             seed=1,
-            watch=lambda step: cast(MetricsLogger, NullLogger()),
-            measure=lambda objective, headline: {},
             report=lambda line: None,
-        )
+        ).train(lambda step: cast(MetricsLogger, NullLogger()), lambda objective, headline: {})
         last = checkpoint.newest(self.checkpoints(name), lambda line: None)
         assert last is not None, "training ends with one"
         return last.tensors

@@ -92,9 +92,9 @@ MachineOption = Annotated[
         autocompletion=_machines,
     ),
 ]
-SinkOption = Annotated[
+LoggerOption = Annotated[
     list[str],
-    typer.Option("--sink", metavar="NAME", help="Show the numbers of training to tensorboard, trackio or wandb too."),
+    typer.Option("--logger", metavar="NAME", help="Show the numbers of training to tensorboard, trackio or wandb too."),
 ]
 ChangeOption = Annotated[
     bool,

@@ -15,12 +15,12 @@ from lilliput.base.background import has_unfinished_calls
 from lilliput.cli.options import (
     ChangeOption,
     ItemsOption,
+    LoggerOption,
     MachineOption,
     MoreOption,
     OutOption,
     SetOption,
     ShrinkOption,
-    SinkOption,
     SourceOption,
     TargetArgument,
     TrustOption,
@@ -49,7 +49,7 @@ def run_command(
     trust_code: TrustOption = False,
     more_tokens: MoreOption = [],  # noqa: B006
     eval_data: ItemsOption = None,
-    sinks: SinkOption = [],  # noqa: B006
+    loggers: LoggerOption = [],  # noqa: B006
 ) -> None:
     """Do everything a recipe says: tokenizer, data, training, releases. Run again to resume after a stop."""
     from lilliput.evals.question_files import question_source
@@ -74,7 +74,7 @@ def run_command(
             console,
             question_source(eval_data),
             target.command,
-            sinks=sinks,
+            loggers=loggers,
             allow_change=allow_change,
         )
     for release in releases:
@@ -118,7 +118,7 @@ def data(
 
     target = resolve(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
     with interruptible():
-        (pipeline.verify if verify else pipeline.data)(target.recipe, target.folder, console, target.command)
+        pipeline.data(target.recipe, target.folder, console, target.command, verify=verify)
     _say(f"the token files are in {target.folder / 'shards'}{', and as they were written' if verify else ''}")
 
 
@@ -133,7 +133,7 @@ def train(
     shrink: ShrinkOption = False,
     trust_code: TrustOption = False,
     more_tokens: MoreOption = [],  # noqa: B006
-    sinks: SinkOption = [],  # noqa: B006
+    loggers: LoggerOption = [],  # noqa: B006
 ) -> None:
     """Train every phase of a recipe, after its token files, and publish nothing."""
     from lilliput.run import pipeline
@@ -156,7 +156,7 @@ def train(
             _machine(machine),
             console,
             target.command,
-            sinks=sinks,
+            loggers=loggers,
             allow_change=allow_change,
         )
     then = f"lilliput publish {target.folder} makes the releases" if target.recipe.releases else NO_RELEASE

@@ -138,3 +138,13 @@ class Block(nn.Module):
         x = x if branch is None else x + branch.materialize()
         made = ffn(norm(x))
         return x + (made if gate is None else gate * made)
+
+
+def stream_precision(weight: Tensor) -> torch.dtype:
+    """Return the dtype of the residual stream: bf16 where a GPU multiplies in bf16, otherwise that of the weights.
+
+    On a GPU norms and additions wait for memory, not for arithmetic, and half the bytes are half the time. fp16 lacks
+    the range for a sum over many layers.
+    """
+    narrow = weight.is_cuda and torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16
+    return torch.bfloat16 if narrow else weight.dtype

@@ -21,16 +21,12 @@ from lilliput.plan.cost import Cost, Pass
 from lilliput.plan.synthetic_data import RandomRows
 from lilliput.plan.timer import Timer
 from lilliput.train.compile import compiled
-from lilliput.train.loop import Task, Trainer
+from lilliput.train.loop import Trainer
 from lilliput.train.machine import Machine
 from lilliput.train.memory import give_back
-from lilliput.train.micro_batches import MicroBatches, StepOutOfMemory
-from lilliput.train.phase import Phase, Stage, StepPlan
-from lilliput.train.ranks import OneRank
-from lilliput.train.rollback import Incidents
-from lilliput.train.signals import GracefulShutdown
+from lilliput.train.micro_batches import StepOutOfMemory
+from lilliput.train.phase import Phase, Stage
 from lilliput.train.spike_detection import NoGuard
-from lilliput.train.trainable import Trainable
 
 FIRST = 3
 """Steps that are not timed: they look at activations, compile, and record."""
@@ -79,38 +75,23 @@ class CompiledProfile:
     def _stage(self, phase: Phase, model: LanguageModel, reader: RandomRows) -> tuple[Pass, int]:
         """Steps of a phase of one stage, and the rows of a micro-batch that fitted."""
         with TemporaryDirectory() as name, compiled(model, self._machine.compile):
-            folder = Path(name)
-            task = Task(
-                trainable=Trainable.of_phase(model, [one.objective for one in phase.stages], seed=0),
-                phase=phase,
-                reader=reader,
-                machine=self._machine,
-                folder=folder,
-                seed=0,
-                report=self._report,
-                ranks=OneRank(),
-                incidents=Incidents(folder),
-                micro_batches=MicroBatches(self._machine, phase, folder, OneRank(), self._report),
-                shutdown=GracefulShutdown(),
-            )
+            trainer = Trainer(model, phase, reader, self._machine, folder=Path(name), seed=0, report=self._report)
             while True:
+                trainer.restore()
                 try:
-                    return self._pass(task), task.micro_batches.largest(0, 0)
+                    return self._pass(trainer), trainer.micro_batches.largest(0, 0)
                 except StepOutOfMemory as refused:
-                    task.micro_batches.halve_micro_batch(refused.step, refused.stage, since=0)
-                model.zero_grad()
-                give_back(self._machine.device)
+                    trainer.micro_batches.halve_micro_batch(refused.step, refused.stage, since=0)
+                trainer.release()
 
-    def _pass(self, task: Task) -> Pass:
-        trainer = Trainer(task)
-
+    def _pass(self, trainer: Trainer) -> Pass:
         def step() -> None:
             trainer.train_step()
 
         for _ in range(FIRST):
             step()
         seconds = self._clock.repeated(step, step)
-        rows = StepPlan(task.phase).rows
+        rows = trainer.plan.rows
         return Pass(seconds=statistics.median(seconds), repeats=len(seconds), rows=rows, activations=None)
 
 

@@ -18,7 +18,7 @@ from lilliput.optim.optimizer import set_multiplier
 from lilliput.plan.cost import Cost, Measured, Pass
 from lilliput.plan.saved_tensors import saved_tensor_bytes
 from lilliput.plan.timer import Timer
-from lilliput.train.forward_backward import Eager, StepInputs
+from lilliput.train.forward_backward import EagerForwardBackward, StepInputs
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase, StepPlan
 from lilliput.train.precision import precision_of
@@ -102,7 +102,7 @@ class _Task:
         self._model, self._objective, self._device = model, objective, torch.device(machine.device)
         trainable = Trainable.of_phase(model, [objective], seed=0)
         self._precision = precision_of(machine.device, machine.precision, trainable)
-        self._passes = Eager(trainable, self._precision, OneRank())
+        self._passes = EagerForwardBackward(trainable, self._precision, OneRank())
         self._inputs = StepInputs(step=0, stage=0, variant=0, progress=0.0, seed=0)
         self.activations = 0
         """Bytes that the last counting run kept."""

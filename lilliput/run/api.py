@@ -115,7 +115,7 @@ def run_recipe(
     shrink: bool = False,
     trust_code: bool = False,
     eval_data: str | PathLike[str] | None = None,
-    sinks: Sequence[str] = (),
+    loggers: Sequence[str] = (),
     quiet: bool = False,
 ) -> Run:
     """Do everything a recipe says, as `lilliput run` does; a folder that exists is continued.
@@ -130,7 +130,7 @@ def run_recipe(
         shrink: the same recipe at toy size.
         trust_code: let the Python files run that a run folder keeps of its recipe.
         eval_data: a folder of evaluation sets; the hub unless told.
-        sinks: names of programs that are shown the numbers of training.
+        loggers: names of programs that are shown the numbers of training.
         quiet: show nothing.
 
     Raises:
@@ -140,7 +140,7 @@ def run_recipe(
     questions, terminal = question_source(Path(eval_data) if eval_data is not None else None), Terminal(quiet=quiet)
     for note in target.notes:
         terminal.print(note)
-    run(target.recipe, target.folder, where, terminal, questions, target.command, sinks=sinks)
+    run(target.recipe, target.folder, where, terminal, questions, target.command, loggers=loggers)
     return Run(folder=target.folder)
 
 
@@ -155,13 +155,13 @@ def train_recipe(
     shrink: bool = False,
     trust_code: bool = False,
     until: str | None = None,
-    sinks: Sequence[str] = (),
+    loggers: Sequence[str] = (),
     quiet: bool = False,
 ) -> Run:
     """Train every phase of a recipe and release nothing, as `lilliput train` does.
 
     Args:
-        recipe, folder, machine, overrides, sources, more_tokens, shrink, trust_code, sinks, quiet: see `run_recipe`.
+        recipe, folder, machine, overrides, sources, more_tokens, shrink, trust_code, loggers, quiet: see `run_recipe`.
         until: the last phase to train; None for all.
 
     Raises:
@@ -171,7 +171,7 @@ def train_recipe(
     terminal = Terminal(quiet=quiet)
     for note in target.notes:
         terminal.print(note)
-    train(target.recipe, target.folder, where, terminal, target.command, until=until, sinks=sinks)
+    train(target.recipe, target.folder, where, terminal, target.command, until=until, loggers=loggers)
     return Run(folder=target.folder)
 
 

@@ -1,7 +1,6 @@
 """Carries out computations of a timeline: once, with the hash of every file in the run, resumed after a kill."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,45 +12,28 @@ from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.computations.computation import Computation
 from lilliput.growth.growth import Computed
-from lilliput.publish.lineage import after_part, phase_seed
-from lilliput.recipe import Recipe
+from lilliput.publish.lineage import after_part
+from lilliput.run.context import RunContext
 from lilliput.run.prepare import Preparation
-from lilliput.run.reproducibility import began_on, check_unchanged
+from lilliput.run.reproducibility import began_on
 from lilliput.run.steps import Reached, Step, recorded_code
-from lilliput.train.machine import Machine
 
 
-def computation_step(
-    run: RunFolder,
-    recipe: Recipe,
-    preparation: Preparation,
-    machine: Machine,
-    first: Callable[[], AbstractContextManager[None]],
-    say: Callable[[str], None],
-    *,
-    computes: bool,
-    allow_change: bool,
-) -> Step:
-    """Compute what is not there yet, and depend on it from here on.
+def computation_step(context: RunContext, preparation: Preparation, *, computes: bool) -> Step:
+    """Return the step that computes an entry unless it is computed, for all entries after it to depend on.
 
     Args:
-        run: open.
-        recipe: of the run.
+        context: of the run.
         preparation: opens token files.
-        machine: resolved.
-        first: what the first rank does before the others look at it.
-        say: called with lines for people.
-        computes: whether this process may compute; else what is not there is an error.
-        allow_change: whether it may run on other versions than the run was begun with.
+        computes: whether it may compute; if not, an entry that is not computed is an error.
     """
+    run = context.run
 
     def compute(index: int, entry: Computation, reached: Reached, tokens: Mapping[str, Any], folder: Path) -> Any:
         name = entry.part(index)
-        for change in check_unchanged(run, machine, name, allow_change=allow_change):
-            say(f"{entry.describe()}: resumes although {change}")
+        context.note_changes(entry.describe(), name)
         folder.mkdir(parents=True, exist_ok=True)
-        seed = phase_seed(recipe.seed, index)
-        value = entry.compute(reached.lineage, tokens, folder, machine=machine, seed=seed)
+        value = entry.compute(reached.lineage, tokens, folder, machine=context.machine, seed=context.seed(index))
         _refuse_strange(run, name)
         return {"value": value, "files": {path.name: sha256(path) for path in sorted(folder.iterdir())}}
 
@@ -61,13 +43,13 @@ def computation_step(
         inputs = {
             "before": reached.provenance,
             entry.kind: to_plain(entry),
-            "seed": phase_seed(recipe.seed, index),
+            "seed": context.seed(index),
             "machine": began_on(run),
             "tokens": {name: files.index["sha256"] for name, files in tokens.items()},
-        } | recorded_code(run, recipe, index, name)
+        } | recorded_code(run, context.recipe, index, name)
 
-        with first():
-            if computes:
+        with context.first():
+            if computes and context.is_first:
                 run.refuse_change(name, inputs)
                 with run.part(name, inputs, is_intact) as part:
                     if part.is_missing:
@@ -81,7 +63,7 @@ def computation_step(
                 where=str(run.path / name),
                 hint=f"compute it first, publishing never does: lilliput train {run.path}",
             )
-        say(f"{index:02d} {entry.describe()}: computed")
+        context.say(f"{index:02d} {entry.describe()}: computed")
         computed = Computed(value=outputs["value"], folder=run.path / name)
         lineage = replace(reached.lineage, computed={**reached.lineage.computed, entry.name: computed})
         return replace(reached, lineage=lineage, provenance=after_part(reached.provenance, hash_of(inputs)))

@@ -9,10 +9,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from lilliput.base.errors import reading
-from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.data.chat_rows import PackedChats
 from lilliput.data.messages import Message
@@ -27,11 +25,11 @@ from lilliput.evals.suites import ARITHMARK2_SYNTHETIC, HELDOUT, Suite, named
 from lilliput.generate.stream_text import write_texts
 from lilliput.publish.load import LoadedModel, load
 from lilliput.publish.remote_code import check_code
-from lilliput.recipe import Recipe, Release
+from lilliput.recipe import Release
+from lilliput.run.context import RunContext
 from lilliput.tokenizer.bpe import load_tokenizer
 from lilliput.tokenizer.chatml import render
 from lilliput.tokenizer.encoder import Encoder
-from lilliput.train.machine import Machine
 
 COUNTED = 10_000_000
 """Tokens counted at a time."""
@@ -46,9 +44,9 @@ SAMPLE_PROMPT = 120
 class ReleaseEvaluator:
     """Evaluates the releases of one run."""
 
-    def __init__(self, run: RunFolder, recipe: Recipe, machine: Machine, console: Console, questions: QuestionSource):
-        self._run, self._recipe, self._machine, self._console = run, recipe, machine, console
-        self._source = questions
+    def __init__(self, context: RunContext, questions: QuestionSource):
+        self._run, self._recipe, self._machine = context.run, context.recipe, context.machine
+        self._console, self._say, self._source = context.console, context.say, questions
 
     def scores(self, release: Release, weights: str, heldout: Shards, chats: PackedChats | None) -> dict[str, Any]:
         """Scores and samples of an exported release, whose weights have the hash `weights`.
@@ -103,7 +101,7 @@ class ReleaseEvaluator:
                 folder, list(_pairs(chats)), work=work, device=self._machine.device, trust_remote_code=code
             )
         except NothingToJudge as error:
-            self._console.print(f"replies are not judged: {error.what}", highlight=False, markup=False, soft_wrap=True)
+            self._say(f"replies are not judged: {error.what}")
             return {"unjudged": error.what}
         return {"scores": scores + [asdict(score) for score in judged]}
 

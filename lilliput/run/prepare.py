@@ -60,10 +60,21 @@ class Preparation:
         """Hash every token file again, as if none had been."""
         self._remember({})
 
-    def everything(self) -> Tokenizer:
-        """The tokenizer, and the token files of all corpora that the timeline reads; returns the tokenizer."""
+    def everything(self, until: str | None = None) -> Tokenizer:
+        """Make the tokenizer, and the token files of all corpora that the timeline reads, before anything trains.
+
+        A damaged text is found now, not after a week of training.
+
+        Args:
+            until: the last phase that token files are made for; None for all. They are those of the whole recipe, so
+                that the run can be continued later.
+
+        Returns:
+            the tokenizer that the timeline begins with.
+        """
+        part = self._recipe.until(until).without_releases() if until else self._recipe
         tokenizer = first = self.tokenizer()
-        for entry in self._recipe.timeline:
+        for entry in part.timeline:
             for name in entry.reads():
                 self.tokens(name, tokenizer)
             tokenizer = entry.retokenize(tokenizer)

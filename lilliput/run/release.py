@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from tokenizers import Tokenizer
 
 from lilliput.base.environment import environment
 from lilliput.base.errors import RunError, reading
 from lilliput.base.files import sha256, write_bytes
-from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.data.chat_rows import PackedChats
 from lilliput.data.language import languages
@@ -33,9 +31,9 @@ from lilliput.publish.load import verified
 from lilliput.publish.parity import check_parity
 from lilliput.recipe import Recipe, Release, vocabulary_of
 from lilliput.run.command_record import read_command
+from lilliput.run.context import RunContext
 from lilliput.run.evaluate_release import ReleaseEvaluator
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, has_chatml
-from lilliput.train.machine import Machine
 from lilliput.train.metrics_file import (
     headline_entry,
     headline_of,
@@ -56,18 +54,16 @@ PARITY_ROWS, PARITY_LENGTH = 2, 67
 class Publisher:
     """Publishes the releases of one run."""
 
-    def __init__(self, run: RunFolder, recipe: Recipe, machine: Machine, console: Console, questions: QuestionSource):
-        self._run, self._recipe, self._console, self._source = run, recipe, console, questions
-        self._evaluator = ReleaseEvaluator(run, recipe, machine, console, questions)
-
-    def check(self) -> None:
-        """Refuse now what could not be evaluated after a week of training.
+    def __init__(self, context: RunContext, questions: QuestionSource):
+        """Check the suites' questions now, not after a week of training.
 
         Raises:
             DataError: a suite's questions are not where they are said to be.
         """
+        self._run, self._recipe, self._console = context.run, context.recipe, context.console
+        self._say, self._evaluator = context.say, ReleaseEvaluator(context, questions)
         for release in self._recipe.releases.values():
-            check_questions(named(release.suite), self._source)
+            check_questions(named(release.suite), questions)
 
     def publish(
         self,
@@ -201,9 +197,6 @@ class Publisher:
             "heldout": released(measured[-1]) if measured else {},
             "incidents": self._run.record(name)["outputs"].get("incidents", []),
         }
-
-    def _say(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _with_earlier(score: dict[str, Any], phases: list[dict[str, Any]], corpus: str) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from lilliput.base.files import hash_of
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.growth.growth import Growth, Lineage
-from lilliput.publish.lineage import after_growth, phase_seed
+from lilliput.publish.lineage import after_growth
 from lilliput.recipe import Recipe, Release
+from lilliput.run.context import RunContext
 from lilliput.run.prepare import Preparation
 from lilliput.run.release import Publisher
 
@@ -64,21 +65,21 @@ def recorded_code(run: RunFolder, recipe: Recipe, index: int, part: str) -> dict
     return {"code": code} if code else {}
 
 
-def growth_step(recipe: Recipe, say: Callable[[str], None]) -> Step:
-    """Change the model."""
+def growth_step(context: RunContext) -> Step:
+    """Return the step that changes the model."""
 
     def step(index: int, entry: Growth, reached: Reached) -> Reached:
-        seed = phase_seed(recipe.seed, index)
+        seed = context.seed(index)
         lineage = entry.grow(reached.lineage, seed)
-        say(f"{index:02d} {entry.describe()}: {lineage.model.parameter_counts()['total']:,} parameters")
+        context.say(f"{index:02d} {entry.describe()}: {lineage.model.parameter_counts()['total']:,} parameters")
         provenance = after_growth(reached.provenance, to_plain(entry), seed)
         return replace(reached, lineage=lineage, provenance=provenance)
 
     return step
 
 
-def release_step(preparation: Preparation, publisher: Publisher | None, report: Callable[[], None]) -> Step:
-    """Publish the model as it is; nothing without a publisher."""
+def release_step(context: RunContext, preparation: Preparation, publisher: Publisher | None) -> Step:
+    """Return the step that publishes the model as it is; without a publisher, it does nothing."""
 
     def step(index: int, entry: Release, reached: Reached) -> Reached:
         if publisher is None:
@@ -92,7 +93,7 @@ def release_step(preparation: Preparation, publisher: Publisher | None, report: 
             heldout=heldout,
             chats=chats[0] if chats else None,
         )
-        report()
+        context.report()
         return replace(reached, releases=(*reached.releases, folder))
 
     return step

@@ -1,6 +1,8 @@
-"""A trained phase of a run as growths see it: tensors are read when they are asked for, each file with its hash."""
+"""A trained phase of a run: how it is recorded, and what growths read of it, each file with its hash."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file
 from torch import Tensor
@@ -9,9 +11,57 @@ from lilliput.base.errors import RunError
 from lilliput.base.files import sha256
 from lilliput.base.run_folder import RunFolder
 from lilliput.growth.growth import CheckpointTensors
-from lilliput.train.checkpoint import at_step, load
+from lilliput.model import LanguageModel
+from lilliput.report.loss_plot import plot_loss
+from lilliput.run.context import RunContext
+from lilliput.run.phase_logger import METRICS
+from lilliput.train.checkpoint import at_step, load, write_tensors
+from lilliput.train.micro_batches import read_rows
 from lilliput.train.phase import KEPT_FOLDER, Phase, StepPlan, phase_folder
 from lilliput.train.resuming import CHECKPOINTS
+from lilliput.train.rollback import read_incidents
+
+
+def write_trained(
+    context: RunContext,
+    index: int,
+    phase: Phase,
+    model: LanguageModel,
+    average: Mapping[str, Tensor],
+    bytes_per_token: float | None,
+) -> dict[str, Any] | None:
+    """Write what a phase has trained, and return what the run records of it; None on ranks that write nothing.
+
+    Args:
+        context: of the run.
+        index: of the phase in the timeline.
+        phase: trained to its end.
+        model: with its weights.
+        average: the averaged weights by name, empty if there are none.
+        bytes_per_token: of its text; None where bits per byte are no measure.
+    """
+    if not context.is_first:
+        return None
+    folder = context.run.path / phase_folder(index, phase)
+    plot_loss(folder / METRICS, folder / "loss.png", phase.name, bytes_per_token)
+    with context.run.replacing(f"{phase_folder(index, phase)}/final") as partial:
+        write_tensors(partial / "weights.safetensors", dict(model.named_parameters()))
+        write_tensors(partial / "average.safetensors", average)
+        return {
+            "weights": sha256(partial / "weights.safetensors"),
+            "average": sha256(partial / "average.safetensors"),
+            "steps": StepPlan(phase).steps,
+            "incidents": read_incidents(folder / CHECKPOINTS),
+            "micro_batches": read_rows(folder / CHECKPOINTS),
+        }
+
+
+def is_intact(folder: Path, outputs: dict[str, Any]) -> bool:
+    """Return whether the last weights of a phase are what was written; if not, its last checkpoint has them."""
+    if not isinstance(outputs["steps"], int):
+        raise TypeError("`steps` is no whole number")
+    files = {name: folder / "final" / f"{name}.safetensors" for name in ("weights", "average")}
+    return all(file.is_file() and sha256(file) == outputs[name] for name, file in files.items())
 
 
 class TrainedPhase:

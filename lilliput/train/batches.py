@@ -1,4 +1,4 @@
-"""The rows of a step: ranks that share it read all of them and keep their own, ahead while the device computes."""
+"""The rows of a step: ranks that share it read all of them and keep their own; the next step's are prefetched."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -7,13 +7,13 @@ import torch
 
 from lilliput.data.batch import Batch, Cursor
 from lilliput.train.micro_batches import MicroBatches
-from lilliput.train.phase import Phase, Reader
+from lilliput.train.phase import Phase, Reader, StepPlan
 from lilliput.train.ranks import Ranks
 from lilliput.train.rollback import Incidents
 
 
 class StepBatches(NamedTuple):
-    """What is read for a step."""
+    """The rows of a step."""
 
     batches: list[Batch]
     """Micro-batches of this worker, on the CPU."""
@@ -23,7 +23,7 @@ class StepBatches(NamedTuple):
 
 
 class _Wanted(NamedTuple):
-    """What decides what is read."""
+    """Everything that decides which rows are read."""
 
     stage: int
     cursor: Cursor
@@ -31,7 +31,7 @@ class _Wanted(NamedTuple):
 
 
 class BatchLoader:
-    """Of the steps of a phase."""
+    """Loads the batches of a phase's steps."""
 
     def __init__(
         self,
@@ -42,18 +42,21 @@ class BatchLoader:
         incidents: Incidents,
         micro_batches: MicroBatches,
     ):
+        self._plan = StepPlan(phase)
         self._phase, self._reader, self._device, self._rank = phase, reader, device, ranks.rank
         self._incidents, self._micro_batches = incidents, micro_batches
         self._ahead: tuple[_Wanted, StepBatches] | None = None
 
     def read(self, step: int, stage: int, cursor: Cursor) -> StepBatches:
-        """The rows of step `step` (from 0), as they were read ahead where nothing has changed since."""
+        """Return the rows of step `step` (from 0), prefetched ones if nothing has changed since."""
         wanted = _Wanted(stage, cursor, self._micro_batches.shares(step, stage))
         ahead, self._ahead = self._ahead, None
         return ahead[1] if ahead and ahead[0] == wanted else self._read(wanted)
 
     def prefetch(self, step: int, stage: int, cursor: Cursor) -> None:
-        """Those of a step that is to come."""
+        """Read the rows of step `step` (from 0) while the device computes, if that step is of the same stage."""
+        if step >= self._plan.steps or self._plan.stage(step) != stage:
+            return
         wanted = _Wanted(stage, cursor, self._micro_batches.shares(step, stage))
         self._ahead = wanted, self._read(wanted)
 

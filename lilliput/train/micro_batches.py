@@ -48,7 +48,7 @@ def during_update(step: int, stage: int) -> Iterator[None]:
 
 
 class MicroBatches:
-    """Those of the steps of a phase."""
+    """The micro-batches of a phase's steps."""
 
     def __init__(self, machine: Machine, phase: Phase, folder: Path, ranks: Ranks, report: Callable[[str], None]):
         """As the record in a folder has them, so far; told to `report` where they become smaller."""
@@ -71,7 +71,7 @@ class MicroBatches:
         return max(rows for _, rows in self.shares(step, stage))
 
     def is_known(self, step: int, stage: int) -> bool:
-        """Whether they are given, or were found already: what nobody has to find."""
+        """Return whether the micro-batch size is fixed or already found."""
         return not self._machine.rows_from_memory or bool(self._known(step, stage))
 
     def halve_micro_batch(self, step: int, stage: int, *, since: int | None = None) -> None:

@@ -7,6 +7,7 @@ at the stable rate, as if the decay had never been, and has a decay of its own. 
 back to (`Cosine`), or no decay (`Constant`), it goes on from the last checkpoint.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from lilliput.base.errors import RecipeError, RunError
@@ -71,16 +72,18 @@ def place_of(phase: Phase, folder: Path) -> Path:
     return at_step(folder / (CHECKPOINTS if stable is None else BEFORE_DECAY), StepPlan(phase).resumable)
 
 
-def resume_point(phase: Phase, folder: Path) -> Checkpoint:
-    """The state that a phase which resumes this one begins with.
+def resume_point(phase: Phase, folder: Path, report: Callable[[str], None] = lambda line: None) -> Checkpoint:
+    """Return the state that a phase which resumes this one begins with.
 
     Args:
         phase: the one that is resumed, trained to its end.
-        folder: it, in the run.
+        folder: of that phase, in the run.
+        report: called with one line that says which state it is.
 
     Raises:
         RunError: it is not there any more, or damaged.
     """
+    report(f"resumes {described(phase)}")
     path = place_of(phase, folder)
     hint = "put it back from a copy, or begin another run with --out: what is trained here stays as it is"
     if not (path / "manifest.json").is_file():

@@ -1,6 +1,6 @@
 """The parameters that a phase changes: the model's, and those that its objectives own."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -40,6 +40,7 @@ class Trainable(nn.Module):
             for stage, module in enumerate(objectives)
             for variant in range(cast(ObjectiveModule, module).variants)
         }
+        self._reported: set[tuple[int, int]] = set()
         self._check_owned_are_active()
 
     @classmethod
@@ -70,6 +71,16 @@ class Trainable(nn.Module):
         for name, parameter in self._named.items():
             if name not in active:
                 parameter.grad = None
+
+    def report_idle(self, stage: int, variant: int, report: Callable[[str], None]) -> None:
+        """Report parameters that a variant should train and that have no gradient, once for each variant."""
+        if (stage, variant) in self._reported:
+            return
+        self._reported.add((stage, variant))
+        idle = [name for name, one in self._active[stage, variant].items() if one.grad is None]
+        if idle:
+            more = f" and {len(idle) - 3} more" if len(idle) > 3 else ""
+            report(f"no gradient reaches {', '.join(idle[:3])}{more}: what is active stays as it is")
 
     def owned_buffers(self) -> dict[str, Tensor]:
         """Return the persistent buffers of objectives, which their forward passes may change."""

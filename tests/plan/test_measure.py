@@ -24,8 +24,8 @@ from lilliput.plan import plan, probe, profile_eager, timer
 from lilliput.plan.profile_compiled import CompiledProfile
 from lilliput.plan.synthetic_data import RandomRows
 from lilliput.tokenizer.bpe import BPE
-from lilliput.train.forward_backward import Eager
-from lilliput.train.loop import train_phase
+from lilliput.train.forward_backward import EagerForwardBackward
+from lilliput.train.loop import Trainer
 from lilliput.train.machine import Machine
 from lilliput.train.memory import give_back
 from lilliput.train.metrics_file import read_metrics
@@ -147,14 +147,14 @@ def test_phases_that_differ_in_their_data_alone_are_measured_once(tmp_path, quic
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_whole_steps_find_rows_as_training_does(tmp_path, quick, monkeypatch, precision):
-    differentiate, heard = Eager.differentiate, []
+    differentiate, heard = EagerForwardBackward.differentiate, []
 
     def narrowly(self, stage, batch, *arguments):
         if len(batch.tokens) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return differentiate(self, stage, batch, *arguments)
 
-    monkeypatch.setattr(Eager, "differentiate", narrowly)
+    monkeypatch.setattr(EagerForwardBackward, "differentiate", narrowly)
     machine = replace(MACHINE, rows="memory", precision=precision).resolved()
     steps = CompiledProfile(machine, heard.append)
     phase = tiny.pretraining()
@@ -191,17 +191,9 @@ def test_on_cuda_steps_cost_what_training_takes(tmp_path, rows):
     model = wide.build(seed=0).to("cuda")
     give_back("cuda")
     with MetricsLogger(tmp_path / "metrics.jsonl", Console(file=StringIO()), "one", 16, 0, None) as watch:
-        train_phase(
-            model,
-            phase,
-            RandomRows(wide.vocab),
-            machine,
-            folder=tmp_path / "checkpoints",
-            seed=0,
-            watch=lambda step: watch,
-            measure=lambda *_: {},
-            report=silently,
-        )
+        Trainer(
+            model, phase, RandomRows(wide.vocab), machine, folder=tmp_path / "checkpoints", seed=0, report=silently
+        ).train(lambda step: watch, lambda *_: {})
     peak = torch.cuda.max_memory_allocated() - before
     real = statistics.median([line["seconds"] for line in read_metrics(tmp_path / "metrics.jsonl")[4:-1]])
     assert expected["micro_batches"]["rows"] == (8 if rows == "memory" else 2)

@@ -21,8 +21,8 @@ def desk(tmp_path):
     return tiny_commands.workshop(tmp_path, entries=1)
 
 
-def test_a_sink_that_is_missing_is_said_before_anything_begins(desk, monkeypatch):
-    tiny_commands.refused("train", "mine.py", "--sink", "tensorbord", folder=desk, says="tensorboard, trackio, wandb")
+def test_a_logger_that_is_missing_is_said_before_anything_begins(desk, monkeypatch):
+    tiny_commands.refused("train", "mine.py", "--logger", "tensorbord", folder=desk, says="tensorboard, trackio, wandb")
     assert not (desk / "runs").exists()
     monkeypatch.setattr("lilliput.train.loggers.logger.find_spec", lambda name: None)
     for name in LOGGERS:
@@ -31,7 +31,7 @@ def test_a_sink_that_is_missing_is_said_before_anything_begins(desk, monkeypatch
         assert name in error.value.hint and name in error.value.where
 
 
-def test_a_sink_that_fails_is_left_out_and_training_goes_on(tmp_path, monkeypatch):
+def test_a_logger_that_fails_is_left_out_and_training_goes_on(tmp_path, monkeypatch):
     class Full:
         def log(self, step, numbers):
             raise OSError("no space")
@@ -55,7 +55,7 @@ def test_nothing_of_a_sink_is_imported_unasked(desk):
 def test_tensorboard_has_the_numbers_of_the_metrics(desk):
     pytest.importorskip("tensorboard")
     tiny_commands.lilliput(
-        "train", "mine.py", "--machine", "small.py", "--out", "run", "--sink", "tensorboard", folder=desk
+        "train", "mine.py", "--machine", "small.py", "--out", "run", "--logger", "tensorboard", folder=desk
     )
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

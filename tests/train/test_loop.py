@@ -53,21 +53,22 @@ def train(
     reader = phase.data.open(shards)
     if stop is not None:
         reader = Interrupted(reader, stop)
-    average = loop.train_phase(
+    average = loop.Trainer(
         model,
         phase,
         reader,
         machine,
         folder=folder / "checkpoints",
         seed=seed,
-        watch=lambda step: MetricsLogger(
-            folder / "metrics.jsonl", Console(file=StringIO()), phase.name, StepPlan(phase).steps, step, 2.0
-        ),
-        measure=make_validator(shards, phase.length, machine),
         report=lambda line: None,
         keep=folder / BEFORE_DECAY if keep else None,
         kept=folder / KEPT_FOLDER,
         begin=begin,
+    ).train(
+        lambda step: MetricsLogger(
+            folder / "metrics.jsonl", Console(file=StringIO()), phase.name, StepPlan(phase).steps, step, 2.0
+        ),
+        make_validator(shards, phase.length, machine),
     )
     return model, average, read_metrics(folder / "metrics.jsonl")
 

@@ -22,7 +22,7 @@ from lilliput.base.errors import RunError
 from lilliput.base.units import Tokens
 from lilliput.data.shards import Shards
 from lilliput.train import checkpoint
-from lilliput.train.loop import train_phase
+from lilliput.train.loop import Trainer
 from lilliput.train.merge import merged
 from lilliput.train.metrics_file import read_metrics, steps_of
 from lilliput.train.metrics_log import MetricsLogger
@@ -52,17 +52,18 @@ def owner(rank, port, tokens, folder, killed_after):
     mine.mkdir(parents=True, exist_ok=True)
     opened = {"texts": Shards(tokens)}
     Paced.seconds, Paced.killed_after = (0.3 if rank == SLOW else 0.1), killed_after
-    train_phase(
+    Trainer(
         tiny.HGRN2_SPEC.build(seed=0),
         PHASE,
         PHASE.data.open(opened),
         MACHINE,
         folder=folder / "checkpoints",
         seed=3,
-        watch=lambda step: Paced(mine / "metrics.jsonl", Console(file=StringIO()), PHASE.name, 24, step, 2.0),
-        measure=make_validator(opened, PHASE.length, MACHINE),
         report=lambda line: None,
         ranks=OwnersOfHalves(rank, port, every=EVERY, limit=LIMIT, log=mine / "settled.jsonl"),
+    ).train(
+        lambda step: Paced(mine / "metrics.jsonl", Console(file=StringIO()), PHASE.name, 24, step, 2.0),
+        make_validator(opened, PHASE.length, MACHINE),
     )
 
 

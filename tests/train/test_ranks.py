@@ -22,7 +22,7 @@ from lilliput.recipe import load_machine
 from lilliput.run import pipeline
 from lilliput.train import gradient_buckets
 from lilliput.train.all_reduce import AllRanks, AllReduce
-from lilliput.train.forward_backward import Eager
+from lilliput.train.forward_backward import EagerForwardBackward
 from lilliput.train.machine import Machine
 from lilliput.train.metrics_file import read_metrics
 from lilliput.train.metrics_log import MetricsLogger
@@ -57,7 +57,7 @@ def worker(work, run, machine, rank, port, make, killed_after, signalled_after, 
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     seen, send, exchanged = MetricsLogger.log_step, gradient_buckets._send, []
-    differentiate, passes = Eager.differentiate, iter(range(1_000))
+    differentiate, passes = EagerForwardBackward.differentiate, iter(range(1_000))
 
     def narrowly(self, inputs, batch, *arguments):
         if rank == 1 and next(passes) >= narrow and len(batch.tokens) > 1:
@@ -79,7 +79,7 @@ def worker(work, run, machine, rank, port, make, killed_after, signalled_after, 
 
     MetricsLogger.log_step, gradient_buckets._send = see, counted
     if narrow is not None:
-        Eager.differentiate = narrowly
+        EagerForwardBackward.differentiate = narrowly
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(143))
     pipeline.train(make(work), run, machine, Console(file=StringIO()))
     told.send(exchanged)

@@ -20,7 +20,7 @@ LOGGERS = ("tensorboard", "trackio", "wandb")
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
-    """What a sink is told about the phase it will see."""
+    """What a logger is told about the phase it will see."""
 
     run: Path
     """The run's folder."""
@@ -52,26 +52,26 @@ def check_loggers(names: Sequence[str]) -> None:
     """Refuse now what could not be opened once training begins.
 
     Raises:
-        LilliputError: there is no such sink, or its package is not installed.
+        LilliputError: there is no such logger, or its package is not installed.
     """
     for name in names:
         if name not in LOGGERS:
-            raise LilliputError(f"there is no sink {name!r}", where="--sink", hint=f"one of: {', '.join(LOGGERS)}")
+            raise LilliputError(f"there is no logger {name!r}", where="--logger", hint=f"one of: {', '.join(LOGGERS)}")
         found = find_spec(name)
         if found is None or found.origin is None:  # a mere folder of that name is no package
             raise LilliputError(
                 f"the package {name!r} is not installed",
-                where=f"--sink {name}",
-                hint=f"pip install {name}, or leave --sink out: report.html needs nothing",
+                where=f"--logger {name}",
+                hint=f"pip install {name}, or leave --logger out: report.html needs nothing",
             )
 
 
 class LoggerGroup:
-    """Feeds the sinks of one phase."""
+    """Feeds the loggers of one phase."""
 
     def __init__(self, names: Sequence[str] = (), shown: RunInfo | None = None, say: Callable[[str], None] = print):
         self._shown, self._say = shown, say
-        self._sinks: dict[str, Logger] = {}
+        self._loggers: dict[str, Logger] = {}
         for name in names:
             self._try(name, self._open)
 
@@ -80,20 +80,20 @@ class LoggerGroup:
         numbers = {name: value for name, value in line.items() if name not in ("step", HEADLINE, "heldout")}
         held_out = line.get("heldout", {}).items()
         numbers |= {f"heldout/{name}": value for name, value in held_out if value is not None}
-        for name in list(self._sinks):
-            self._try(name, lambda name: self._sinks[name].log(int(line["step"]), numbers))
+        for name in list(self._loggers):
+            self._try(name, lambda name: self._loggers[name].log(int(line["step"]), numbers))
 
     def close(self) -> None:
         """No line comes any more."""
-        for name in list(self._sinks):
-            self._try(name, lambda name: self._sinks.pop(name).close())
+        for name in list(self._loggers):
+            self._try(name, lambda name: self._loggers.pop(name).close())
 
     def _open(self, name: str) -> None:
-        self._sinks[name] = import_module(f"lilliput.train.loggers.{name}").open_logger(self._shown)
+        self._loggers[name] = import_module(f"lilliput.train.loggers.{name}").open_logger(self._shown)
 
     def _try(self, name: str, what: Callable[[str], None]) -> None:
         try:
             what(name)
         except Exception as error:  # whatever a program of others does, training goes on
-            self._sinks.pop(name, None)
+            self._loggers.pop(name, None)
             self._say(f"{name} is left out from here on: {type(error).__name__}: {error}")
