@@ -161,10 +161,12 @@ class Model:
             LilliputError: there is no choice, or an empty one.
         """
         if isinstance(choices, str):
-            raise LilliputError("the choices are one text", where="score", hint='give a list, e.g. ["list", "banana"]')
+            raise LilliputError(
+                "choices is one text, not a list", where="score", hint='give a list, e.g. ["list", "banana"]'
+            )
         if not choices or not all(isinstance(choice, str) and choice for choice in choices):
             raise LilliputError(
-                "there is nothing to score" if not choices else "a choice is empty, or no text",
+                "there is nothing to score" if not choices else "a choice is empty, or not a text",
                 where="the choices of score",
                 hint="give at least one text that is not empty",
             )
@@ -213,7 +215,9 @@ class Model:
         ids = self._ids(text) if isinstance(text, str) else self._checked(text)
         if len(ids) < 2:
             raise LilliputError(
-                f"{len(ids)} tokens, of which the first is never expected", where="losses", hint="give a longer text"
+                f"{len(ids)} token has no loss: the first one is never predicted",
+                where="losses",
+                hint="give a longer text",
             )
         return torch.nn.functional.cross_entropy(self.logits(ids)[:-1], torch.tensor(ids[1:]), reduction="none")
 
@@ -227,7 +231,7 @@ class Model:
         known = range(self.spec.vocab)
         if not isinstance(ids, Sequence) or not all(type(one) is int and one in known for one in ids):
             raise LilliputError(
-                f"{ids!r:.80} are no token ids",
+                f"{ids!r:.80} are not token ids",
                 where=str(self.folder),
                 hint=f"give a text, or a list of whole numbers below {self.spec.vocab}",
             )
@@ -271,7 +275,7 @@ class Model:
     def _prompt(self, prompt: str | Sequence[Message]) -> list[int]:
         if not isinstance(prompt, Sequence):
             raise LilliputError(
-                f"{prompt!r:.80} is no prompt",
+                f"{prompt!r:.80} is not a prompt",
                 where=str(self.folder),
                 hint='give a text, or a list of {"role": "user", "content": "..."}',
             )
@@ -328,17 +332,17 @@ def load(path: str | Path, *, device: str = "auto") -> Model:
         MachineError: the device is not there.
     """
     if not isinstance(path, str | PathLike):
-        raise RunError(f"{path!r:.80} is no path", where="load", hint="give the folder of a model, or of a run")
+        raise RunError(f"{path!r:.80} is not a path", where="load", hint="give the folder of a model, or of a run")
     run = folder_named(Path(path))
     if not run.exists():
         raise no_run(run)
     folder = last_release(run) or run
     if (folder / "recipe.json").is_file():
         raise RunError(
-            "the run has released nothing yet",
+            "the run has no release yet",
             where=str(folder),
             hint=f"`lilliput run {folder}` trains and releases; `lilliput publish {folder}` releases what is trained; "
-            "`lilliput.load_trained` opens that as it is",
+            "`lilliput.load_trained` opens the weights without a release",
         )
     warn_if_outdated(Path(path), folder)
     return Model(load_folder(folder), folder, Machine(device=device).resolved().device)

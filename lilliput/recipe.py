@@ -239,7 +239,7 @@ def _refuse_same(recipe: Recipe) -> None:
                 raise RecipeError(
                     f"two {kind} are named {name!r}",
                     where=f"recipe {recipe.name!r}",
-                    hint="give each a name of its own, upper and lower case aside: it becomes a folder",
+                    hint="give each its own name, different not only in case: it becomes a folder",
                 )
 
 
@@ -262,7 +262,7 @@ def vocabulary_of(run: RunFolder) -> int | None:
     with reading(run.path, "put the record of the tokenizer back from a copy, or remove it"):
         outputs = run.record("tokenizer").get("outputs")
         if outputs is not None and type(outputs["vocab"]) is not int:
-            raise TypeError("`vocab` is no whole number")
+            raise TypeError("`vocab` is not a whole number")
         return outputs and outputs["vocab"]
 
 
@@ -350,19 +350,19 @@ def _load(kind: str, name: str, package: str, wanted: type[T]) -> tuple[T, Loade
 
 
 def unknown(kind: str, name: str, known: list[str], where: str) -> RecipeError:
-    """The error for a name that is not there, with the nearest ones that are."""
+    """Make the error for an unknown name, with the nearest known ones."""
     near = difflib.get_close_matches(name, known, n=3)
     hint = f"nearest names: {', '.join(near)}" if near else f"there are: {', '.join(sorted(known))}"
     return RecipeError(f"there is no {kind} {name!r}", where=where, hint=hint)
 
 
 def _unknown_file(kind: str, name: str, known: list[str]) -> RecipeError:
-    """The error for a recipe or a machine that is neither a file nor of the package."""
+    """Make the error for a recipe or a machine that is neither a file nor in the package."""
     if kind == "machine":
-        return unknown(kind, name, known, "the machine that was asked for")
+        return unknown(kind, name, known, "the machine argument")
     near = difflib.get_close_matches(name, known, n=3)
     return RecipeError(
         f"there is no recipe {name!r}, and no folder of that name",
-        where="the recipe that was asked for",
+        where="the recipe argument",
         hint=f"nearest names: {', '.join(near)}" if near else "`lilliput recipe list` and `lilliput runs` list both",
     )

@@ -26,7 +26,7 @@ def check_kinds(value: Any, kind: Any, *, where: str) -> None:
     """
     if not fits(value, kind):
         raise RunError(
-            f"{shown(value)} is no {getattr(kind, '__name__', kind)}",
+            f"{shown(value)} is not of type {getattr(kind, '__name__', kind)}",
             where=where,
             hint="fetch the folder again, or read it with the version of Lilliput that wrote it",
         )

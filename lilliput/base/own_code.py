@@ -89,7 +89,7 @@ class Loaded:
             raise RecipeError(
                 f"the file fails with {type(error).__name__}: {error}",
                 where=str(code.folder / code.main),
-                hint="mend the file",
+                hint="fix the file",
             ) from error
         _latest[code.digest] = self
 

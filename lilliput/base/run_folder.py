@@ -116,7 +116,7 @@ class RunFolder(LockedFolder):
         record = self.record(name)
         if folder.exists() and not record:
             raise RunError(
-                f"{name} is there, and no record says that this run made it",
+                f"{name} exists, but no record says that this run made it",
                 where=str(folder),
                 hint=f"put {_record_file(name)} back from a copy, or move {name} out of the run folder",
             )
@@ -156,10 +156,10 @@ class RunFolder(LockedFolder):
         changed = differences({key: begun.get(key) for key in inputs}, inputs)
         if changed:
             raise RunError(
-                f"{name} was made from something else: {'; '.join(changed[:4])}",
+                f"{name} was made with other settings: {'; '.join(changed[:4])}",
                 where=str(self.path),
-                hint=f"to continue, give the --set and other options that it was made with again, or name the run "
-                f"folder alone, as in lilliput publish {self.path}; or begin another run with --out; or give this part "
+                hint=f"to resume, repeat the --set and other options of then, or give the run "
+                f"folder alone, as in lilliput publish {self.path}; or start another run with --out; or give this part "
                 f"up: lilliput clean {self.path} --from {name}",
             )
 
@@ -240,15 +240,15 @@ class RunFolder(LockedFolder):
         record = self.read(RUN_FILE)
         if not isinstance(record, dict) or "format" not in record:
             raise RunError(
-                f"{RUN_FILE} is no file of ours",
+                f"{RUN_FILE} was not written by Lilliput",
                 where=str(self.path),
-                hint="choose another folder with --out: a new or an empty one, or a run to continue",
+                hint="give a new or empty folder with --out, or a run to resume",
             )
         if record["format"] != FORMAT:
             raise RunError(
                 f"the run has format {record['format']!r:.80}, this version of Lilliput reads {FORMAT}",
                 where=str(self.path),
-                hint="continue it with the version that began it, or begin another with --out",
+                hint="resume it with the version that started it, or start another with --out",
             )
 
 
@@ -282,13 +282,15 @@ def no_run(folder: Path) -> RunError:
     if not folder.exists():
         near = near_folders(folder)
         hint = f"nearest names: {', '.join(near)}" if near else "`lilliput runs` lists the runs below ./runs"
-        return RunError("there is no such folder", where=str(folder), hint=hint)
+        return RunError("the folder does not exist", where=str(folder), hint=hint)
     if (folder / "sweep.json").is_file():
         variants = sorted(str(one) for one in folder.iterdir() if (one / "recipe.json").is_file())
         listed = " ".join(f"'{one}'" for one in variants[:2]) or "none is trained yet"
-        return RunError("the folder is a sweep, no run", where=str(folder), hint=f"give variants of it: {listed}")
+        return RunError(
+            "the folder is a sweep, not a run", where=str(folder), hint=f"give one of its variants: {listed}"
+        )
     return RunError(
-        "the folder is no run, it has no recipe.json",
+        "the folder is not a run: it has no recipe.json",
         where=str(folder),
         hint="give a folder that `lilliput run` or `lilliput train` made; `lilliput runs` lists them",
     )

@@ -136,7 +136,7 @@ class CorpusFormat(Protocol):
         raise DataError(
             f"a corpus of {self.noun} is not read from files",
             where=f"--source for {type(corpus).__name__}",
-            hint="change the recipe: only texts and conversations have files of their own",
+            hint="change the recipe: only corpora of texts and conversations are read from files",
         )
 
 

@@ -49,7 +49,7 @@ def null_text(null: Null, column: str, where: str) -> str:
     raise DataError(
         f"column {column!r:.80} is null, not text",
         where=where,
-        hint='drop such rows, which are counted then: null="drop" of the corpus, or --set corpora.NAME.null=drop',
+        hint='drop such rows, which are then counted: null="drop" of the corpus, or --set corpora.NAME.null=drop',
     )
 
 
@@ -111,7 +111,7 @@ def bytes_of(document: Document) -> int:
         return len(document.text.encode())
     except UnicodeEncodeError as error:
         raise DataError(
-            f"the text holds half a surrogate pair at place {error.start}, which is no text",
+            f"the text has an unpaired surrogate at character {error.start}",
             where=f"the document {document.id!r}",
             hint="drop it with a filter, or repair its text",
         ) from error

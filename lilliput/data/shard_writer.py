@@ -199,7 +199,7 @@ class ShardWriter:
 def other_corpus(folder: Path) -> DataError:
     """The error of a corpus that is not what it was when encoding began."""
     return DataError(
-        "the corpus does not give the documents that it gave before",
+        "the corpus does not return the same documents as before",
         where=str(folder),
-        hint="remove that folder, and all is encoded anew; a corpus has to give the same documents in every run",
+        hint="remove that folder to tokenize everything again; a corpus must return the same documents every time",
     )

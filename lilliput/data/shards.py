@@ -176,9 +176,9 @@ class Shards:
         names = [file["name"] for file in self.index["files"] if file.get("side") == side and file["tokens"]]
         if not names:
             raise DataError(
-                f"the {side} side holds no document",
+                f"no document is on the {side} side",
                 where=str(self.folder),
-                hint="hold out a larger share: few groups can all land on one side",
+                hint="hold out a larger share: a few groups can all land on one side",
             )
         parts = [self._token_folder.numbers(name, self.index["dtype"], self.index["vocab"]) for name in names]
         tokens = sum(map(len, parts))
@@ -344,7 +344,7 @@ def _items(corpus: Corpus, mark: Offset | None, partial: Path) -> Iterator[tuple
         raise DataError(
             f"the corpus cannot be read from {shown(mark)} on",
             where=str(partial / PROGRESS),
-            hint="remove that folder, and all is encoded anew",
+            hint="remove that folder to tokenize everything again",
         ) from error
 
 

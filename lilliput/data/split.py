@@ -27,9 +27,7 @@ class Split:
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
-            raise RecipeError(
-                f"a share of {self.share} cannot be held out", where="Split.share", hint="give a fraction in [0, 1]"
-            )
+            raise RecipeError(f"share cannot be {self.share}", where="Split.share", hint="give a fraction in [0, 1]")
 
     def is_heldout(self, group: str) -> bool:
         """Whether every document of this group is held out."""

@@ -77,7 +77,7 @@ class TokenStream:
         sizes = np.where(last, len(self), after) - begins
         if sizes.min() < 1 or begins[numbers == 0].any():
             raise DataError(
-                f"the pieces of {len(self):,} tokens do not follow each other",
+                f"the pieces of {len(self):,} tokens are not contiguous",
                 where=str(self._begins.path),
                 hint=REWRITE,
             )

@@ -71,9 +71,9 @@ def _receive(ours: Any) -> Any:
 
 def _ended() -> MachineError:
     return MachineError(
-        "a process that shared the work has ended",
+        "a worker process has died",
         where="workers",
-        hint="the system may have run out of memory: free some, or work in one process (workers=1)",
+        hint="the system may be out of memory: free some, or use one process (workers=1)",
     )
 
 

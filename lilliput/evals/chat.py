@@ -77,7 +77,7 @@ def judge_replies(
             raise ExportError(
                 f"the tokenizer has no {MESSAGE_END} or no chat template",
                 where=str(folder),
-                hint="judge the replies of an instruct release; base models have none",
+                hint="evaluate replies of an instruct release; a base model gives none",
             )
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=trust_remote_code)
         model.to(device).eval()

@@ -173,7 +173,7 @@ def checked(row: Row, file: LocalFile, *, where: str) -> Row:
     """A row in the hub's columns.
 
     Raises:
-        DataError: it lacks one of them, one has another form, or the right answer is none of the choices.
+        DataError: it lacks one of them, one has another form, or the right answer is not one of the choices.
     """
     rewritten = file.rewrite(row)
     lacking = [column for column in file.columns if column not in rewritten]
@@ -189,7 +189,7 @@ def checked(row: Row, file: LocalFile, *, where: str) -> Row:
                 f"column {column!r} is {shown(rewritten[column])}, not {form.says}", where=where, hint=_AS_ON_THE_HUB
             )
     if not file.answers(rewritten):
-        raise DataError("the right answer is none of the choices", where=where, hint=_AS_ON_THE_HUB)
+        raise DataError("the right answer is not one of the choices", where=where, hint=_AS_ON_THE_HUB)
     return rewritten
 
 

@@ -175,7 +175,7 @@ def question_source(folder: Path | None) -> QuestionSource:
         return Hub()
     if not folder.is_dir():
         raise DataError(
-            f"{folder} is no folder",
+            f"{folder} is not a folder",
             where="--eval-data",
             hint="give the folder with the evaluation sets, or leave the option out to fetch them from the hub",
         )
@@ -203,7 +203,7 @@ def check_questions(suite: Suite, questions: QuestionSource) -> None:
         raise DataError(
             f"{questions} lacks {', '.join(dict.fromkeys(lacking))}",
             where=f"evaluation suite {suite.name!r}",
-            hint=f"put it into the folder of --eval-data, plain or compressed, {others}",
+            hint=f"put it in the folder of --eval-data, plain or compressed, {others}",
         )
 
 

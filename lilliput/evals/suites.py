@@ -177,9 +177,10 @@ def named(name: str) -> Suite:
     """
     if name in SUITES:
         return SUITES[name]
-    raise _unknown("evaluation suite", name, sorted(SUITES), "the suite of a release or of --suite")
+    raise _unknown("evaluation suite", name, sorted(SUITES), "the `suite` of a release, or --suite")
 
 
 def _unknown(kind: str, name: str, known: list[str], where: str) -> RecipeError:
-    near = difflib.get_close_matches(name, known, n=3) or known
-    return RecipeError(f"there is no {kind} {name!r}", where=where, hint=f"nearest names: {', '.join(near)}")
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f"nearest names: {', '.join(near)}" if near else f"there are: {', '.join(known)}"
+    return RecipeError(f"there is no {kind} {name!r}", where=where, hint=hint)

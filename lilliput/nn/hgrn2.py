@@ -54,13 +54,13 @@ class HGRN2:
         check_range("HGRN2", 1, math.inf, heads=self.heads)
         if self.rope_tie_gate and isinstance(self.rope, NoPE):
             raise RecipeError(
-                "gates cannot be tied where nothing turns",
+                "rope_tie_gate needs a rotary embedding",
                 where="HGRN2(rope_tie_gate=True, rope=NoPE())",
-                hint="leave rope_tie_gate out, or give a rotation such as RoPE()",
+                hint="leave rope_tie_gate out, or give rope=RoPE()",
             )
         if self.forget_timescales and not 1 < self.forget_timescales[0] <= self.forget_timescales[1]:
             raise RecipeError(
-                f"timescales of {self.forget_timescales} positions do not rise from above 1",
+                f"forget_timescales {self.forget_timescales} must rise from above 1",
                 where="HGRN2(forget_timescales=)",
                 hint="give two numbers such as (2.0, 200.0), or None for no bias",
             )
@@ -68,7 +68,7 @@ class HGRN2:
     def shared_parameters(self, width: int, layers: int) -> LowerBounds | None:
         if self.lower_bounds and layers == 1:
             raise RecipeError(
-                "the first layer has no lower bound, and there is no other",
+                "lower bounds need a second layer: the first has none",
                 where="HGRN2(lower_bounds=True) with ModelSpec(layers=1)",
                 hint="leave lower_bounds out, or give more layers",
             )

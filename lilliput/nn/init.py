@@ -70,7 +70,7 @@ def check_fillable(layer: nn.Module) -> None:
         own = [parameter for parameter, _ in module.named_parameters(recurse=False)]
         if own and not isinstance(module, nn.Linear | nn.Embedding) and not hasattr(module, "reset_parameters"):
             raise RecipeError(
-                f"{type(module).__name__} has parameters ({', '.join(own)}) and no reset_parameters",
+                f"{type(module).__name__} has parameters ({', '.join(own)}) but no reset_parameters",
                 where=f"{name} of a layer",
                 hint="define reset_parameters, which fills them in place",
             )

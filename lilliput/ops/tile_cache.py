@@ -85,7 +85,7 @@ def _read(file: Path) -> dict[str, TileConfigs]:
         assert isinstance(whole, dict) and all(isinstance(cuts, dict) for cuts in whole.values())
     except (AssertionError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise MachineError(
-            f"measured tiles cannot be read: {error or 'no table of tables'}",
+            f"measured tiles cannot be read: {error or 'not a table of tables'}",
             where=str(file),
             hint="remove the file and measure again: `lilliput bench scan_grid --keep`",
         ) from error

@@ -122,5 +122,5 @@ def check_durations(schedule: Schedule, steps: int, where: str) -> None:
         raise RecipeError(
             f"{parts} do not fit into the phase's {steps:,} steps",
             where=where,
-            hint="give the phase more tokens, or shorter durations: Share(0.02) is two hundredths of the phase",
+            hint="give the phase more tokens, or shorter durations: Share(0.02) is 2% of the phase",
         )

@@ -28,13 +28,13 @@ class Tariff:
                 )
         if self.price_per_kwh is not None and self.watts is None:
             raise MachineError(
-                f"price_per_kwh is {self.price_per_kwh}, but nobody said what the machine draws",
+                f"price_per_kwh is {self.price_per_kwh}, but the machine's power is not given",
                 where="the tariff's `price_per_kwh`",
                 hint="give watts too",
             )
         if self.currency is not None and self.price_per_hour is None and self.price_per_kwh is None:
             raise MachineError(
-                f"there is no price in {self.currency}",
+                f"currency is {self.currency}, but no price is given",
                 where="the tariff's `currency`",
                 hint="give price_per_hour, or watts and price_per_kwh",
             )

@@ -59,7 +59,7 @@ class Generation:
     def __post_init__(self) -> None:
         _ = self.sampling  # which refuses impossible settings
         if self.do_sample and not self.temperature:
-            raise RecipeError("nothing is sampled at temperature 0", where="Generation", hint="give do_sample=False")
+            raise RecipeError("temperature 0 samples nothing", where="Generation", hint="give do_sample=False")
         if self.max_new_tokens < 1:
             raise RecipeError(
                 f"max_new_tokens cannot be {self.max_new_tokens}", where="Generation", hint="give at least 1"

@@ -95,7 +95,7 @@ def _release(folder: Path) -> dict[str, Any]:
     path = folder / RELEASE_FILE
     if not path.is_file():
         raise RunError(
-            f"there is no {RELEASE_FILE}" + ("" if folder.is_dir() else ", nor such a folder"),
+            f"there is no {RELEASE_FILE}" + ("" if folder.is_dir() else ", and no such folder"),
             where=str(folder),
             hint="give the folder of a model that Lilliput released, or of a Llama or Qwen3 with its config.json",
         )
@@ -113,7 +113,7 @@ def _release(folder: Path) -> dict[str, Any]:
         raise RunError(f"{RELEASE_FILE} is damaged ({error})", where=str(path), hint=HINT) from error
     missing = {"layout", "model", "generation", "tokenizer", "files"} - release.keys()
     if missing:
-        raise RunError(f"{RELEASE_FILE} does not say {sorted(missing)}", where=str(path), hint=HINT)
+        raise RunError(f"{RELEASE_FILE} lacks {sorted(missing)}", where=str(path), hint=HINT)
     if not isinstance(release["files"], dict):
         raise RunError(f"its files are {shown(release['files'])}", where=str(path), hint=HINT)
     return release

@@ -79,7 +79,7 @@ def check_parity(folder: Path, model: LanguageModel, *, tokens: Tensor, toleranc
             f"exported and native logits differ by {report.worst.absolute:.3g}, {report.worst.relative:.3g} of the "
             f"largest logit (case {report.worst.case}); {tolerance:.3g} is allowed",
             where=str(folder),
-            hint="the layout or its remote code computes something else than the model: compare them layer by layer",
+            hint="the layout or its remote code does not compute what the model does: compare them layer by layer",
         )
     return report
 

@@ -33,10 +33,10 @@ def compare(*names: str, corpus: str | None = None, at: float | None = None) -> 
         RecipeError: there is no such phase, text or level.
     """
     if at is not None and not at > 0:
-        raise RecipeError(f"no model comes to {at} bits per byte", where="--at", hint="give a number above 0")
+        raise RecipeError(f"no model reaches {at} bits per byte", where="--at", hint="give a number above 0")
     if len(names) < 2:
         raise RunError(
-            f"{' '.join(names) or 'nothing'} is compared with nothing",
+            f"there is nothing to compare {' '.join(names) or 'with'}{' with' if names else ''}",
             where="the command line",
             hint="give two runs or more: lilliput compare RUN RUN",
         )

@@ -122,7 +122,7 @@ def common_corpus(runs: Sequence[Asked], corpus: str | None) -> str:
         raise RunError(
             f"the runs were not {'both' if len(runs) == 2 else 'all'} measured in bits per byte of one text",
             where=where,
-            hint="train each to its first measurement; the recipe's `measure_every` says how often there is one",
+            hint="train each to its first measurement; the recipe's `measure_every` says when it comes",
         )
     chosen = corpus or common[0]
     for other in others:
@@ -130,6 +130,6 @@ def common_corpus(runs: Sequence[Asked], corpus: str | None) -> str:
             raise RunError(
                 f"the held-out text of {chosen!r} is not the same in {'both runs' if len(runs) == 2 else other.name}",
                 where=f"{first.name} and {other.name}",
-                hint="compare runs of the same text and the same split, or another text with --heldout",
+                hint="compare runs of the same text and the same split, or choose another text with --heldout",
             )
     return chosen

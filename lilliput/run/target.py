@@ -53,9 +53,9 @@ def find_target(
     if (run / "recipe.json").is_file():
         if out is not None:
             raise LilliputError(
-                f"{name} is a run and has its folder already",
+                f"{name} is a run folder itself",
                 where="--out",
-                hint="give the recipe by name to begin a run in another folder",
+                hint="leave --out out, or give the recipe by name to start a run in another folder",
             )
         meet(run)
         return _continued(run, overrides, sources, shrunk, machine, more_tokens)

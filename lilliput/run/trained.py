@@ -104,7 +104,7 @@ def load_trained(recipe: str | PathLike[str] | Recipe, folder: str | PathLike[st
     else:
         if str(folder).endswith(".py") or (not str(recipe).endswith(".py") and Path(recipe).is_dir()):
             raise RunError(
-                f"{str(recipe)!r} stands where the recipe belongs, and {str(folder)!r} where the folder does",
+                f"the arguments are swapped: {str(recipe)!r} is given as the recipe, {str(folder)!r} as the folder",
                 where="load_trained(recipe, folder)",
                 hint=f"write load_trained({str(folder)!r}, {str(recipe)!r})",
             )
@@ -226,7 +226,7 @@ def _read_weights(file: Path, spec: ModelSpec, seed: int) -> LanguageModel:
         if differing := [key for key in keys if shapes.get(key) != stored_shapes.get(key)]:
             key = differing[0]
             raise RunError(
-                f"the weights are not those of the model: {key} is {stored_shapes.get(key)}, not {shapes.get(key)}",
+                f"the weights do not fit the model: {key} is {stored_shapes.get(key)}, not {shapes.get(key)}",
                 where=str(file),
                 hint=hint,
             )

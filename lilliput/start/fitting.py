@@ -87,7 +87,7 @@ def _refuse_too_short(phases: Sequence[tuple[Phase, _Seconds, float]], seconds: 
     name = max(least, key=least.__getitem__)
     if seconds < least[name]:
         raise MachineError(
-            f"the time is too short, {seconds / 60:,.3g} minutes: {name!r} would not get {LEAST_STEPS} steps here",
+            f"{seconds / 60:,.3g} minutes are too short: {name!r} would not get {LEAST_STEPS} steps here",
             where="--minutes",
             hint=f"give {math.ceil(least[name] / 60):,} minutes or more, or a faster machine",
         )

@@ -44,7 +44,7 @@ class Answers:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.minutes) and 0 < self.minutes <= MOST_MINUTES):
             raise LilliputError(
-                f"{self.minutes:g} minutes are no time for a training",
+                f"training cannot take {self.minutes:g} minutes",
                 where="--minutes",
                 hint=f"give a number above 0, and at most {MOST_MINUTES:,}, a year",
             )
@@ -77,7 +77,7 @@ def refuse_taken(folder: Path) -> None:
     run = Path("runs") / folder.name
     if run.exists():
         raise RunError(
-            f"there is a run of that name already, {run}", where=f"--out {folder}", hint="give the folder another name"
+            f"a run of that name exists: {run}", where=f"--out {folder}", hint="give the folder another name"
         )
 
 
@@ -139,9 +139,9 @@ def write(project: Project) -> None:
 
 def _taken(folder: Path) -> RunError:
     return RunError(
-        f"{folder} is there already, and nothing is written over",
+        f"{folder} already exists and is not overwritten",
         where=f"--out {folder}",
-        hint="name a folder that is not there yet",
+        hint="name a new folder",
     )
 
 

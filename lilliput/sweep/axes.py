@@ -76,7 +76,7 @@ def read_over(text: str) -> SweepAxis:
     over = SweepAxis(path=path.strip(), values=tuple(value.strip() for value in split(values)))
     if not (over.path and equals and all(over.values)):
         raise RecipeError(
-            f"{text!r} is no path with values", where="--over", hint="write e.g. --over timeline.pretrain.clip=0.5,1"
+            f"{text!r} has no values", where="--over", hint="write e.g. --over timeline.pretrain.clip=0.5,1"
         )
     return over
 
@@ -116,7 +116,7 @@ def expanded(
                 raise RecipeError(
                     f"{text!r} is the same value as {values[_spelled(value)]!r}",
                     where=f"--over {over.path}",
-                    hint="give each value once; --seeds repeats them all",
+                    hint="give each value once; --seeds repeats each",
                 )
             values[_spelled(value)] = text
         if len(over.values) == 1:

@@ -104,7 +104,7 @@ def _outcome(folder: Path, variant: Variant, metric: Metric) -> Outcome:
     if not measured:
         part = list(phases)[-1]
         raise RunError(
-            f"the phase is done, but {metric.corpus!r} was never measured",
+            f"the phase is finished, but {metric.corpus!r} was never measured",
             where=str(folder / part / "metrics.jsonl"),
             hint=f"put the file back from a copy, or train it again: lilliput clean {folder} --from {part}",
         )
@@ -141,9 +141,9 @@ def refuse_without_effect(recipe: Recipe, overs: Sequence[SweepAxis], metric: Me
         ]
         if metric.name not in moved:
             raise RecipeError(
-                f"{over.path} cannot change {metric.name}, which is compared",
+                f"{over.path} cannot change {metric.name}, the metric compared",
                 where=f"--over {over.path}",
-                hint=f"compare what it can change: --metric {' or '.join(moved)}" if moved else "leave it out",
+                hint=f"compare a metric that it can change: --metric {' or '.join(moved)}" if moved else "leave it out",
             )
 
 

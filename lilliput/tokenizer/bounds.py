@@ -37,7 +37,7 @@ def check_bounds(plain: Any, where: str) -> None:
         DataError: it is no tokenizer, or exceeds a limit: `tokenizer_growth`, `tokenizer_steps`, `token_characters`.
     """
     if not isinstance(plain, dict) or not isinstance(plain.get("model"), dict):
-        raise DataError("it is no tokenizer: it has no model", where=where, hint="fetch the file again")
+        raise DataError("it is not a tokenizer: it has no model", where=where, hint="fetch the file again")
     before, behind, back = (
         [step for stage in stages for step in _steps(plain.get(stage))]
         for stages in (("normalizer", "pre_tokenizer"), ("post_processor",), ("decoder",))

@@ -127,7 +127,7 @@ class Encoder:
         most = limit("uncut_bytes")
         if 4 * len(text) > most and len(text.encode("utf-8", "surrogatepass")) > most:
             raise DataError(
-                f"{len(text):,} characters have to be encoded at once: it is not known where this tokenizer cuts",
+                f"{len(text):,} characters must be encoded at once: it is not known where this tokenizer splits text",
                 where=self._where,
                 hint=f"cut the text into several, or leave it out; {raising('uncut_bytes')}",
             )

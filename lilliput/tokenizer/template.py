@@ -29,7 +29,7 @@ from lilliput.tokenizer.specials import literal
 
 ROLES = ("system", "user", "assistant", "tool")
 """Of messages, whatever the template."""
-_HINT = "fetch the folder again, or put a chat template of your own in its place"
+_HINT = "fetch the folder again, or use a chat template of your own"
 
 
 def render_template(
@@ -123,12 +123,12 @@ def check_text(text: str, where: str) -> None:
         LilliputError: it is none, or holds half a surrogate pair.
     """
     if not isinstance(text, str):
-        raise LilliputError(f"{shown(text)} is no text", where=where, hint="give a str")
+        raise LilliputError(f"{shown(text)} is not a text", where=where, hint="give a str")
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise LilliputError(
-            f"the text holds half a surrogate pair at place {error.start}, which is no text",
+            f"the text has an unpaired surrogate at character {error.start}",
             where=where,
             hint="type it again, or read it as UTF-8",
         ) from error

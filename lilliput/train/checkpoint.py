@@ -84,9 +84,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
     except SafetensorError as error:  # not an OSError, whatever the disk said
         raise RunError(
-            f"the weights cannot be written ({error})",
+            f"the checkpoint cannot be written ({error})",
             where=str(path),
-            hint="free space there; what was written before is whole, and the same command goes on from it",
+            hint="free space there; earlier checkpoints are intact, and the same command resumes from them",
         ) from error
 
 
@@ -104,9 +104,9 @@ def newest(folder: Path, report: Callable[[str], None]) -> Checkpoint | None:
             report(str(error))
     if paths:
         raise RunError(
-            f"none of the {len(paths)} checkpoints is whole",
+            f"all {len(paths)} checkpoints are damaged",
             where=str(folder),
-            hint="remove that folder to train the phase again from its beginning",
+            hint="remove that folder to train the phase again from the start",
         )
     return None
 

@@ -47,15 +47,15 @@ class Machine:
     def __post_init__(self) -> None:
         if self.precision not in ("auto", *PRECISIONS):
             raise MachineError(
-                f"the precision {self.precision!r} is not built",
+                f"there is no precision {self.precision!r}",
                 where="the machine's `precision`",
                 hint=f"one of: auto, {', '.join(PRECISIONS)}",
             )
         if self.compile == "graphs" and not isinstance(self.exchange, Alone):
             raise MachineError(
-                "passes that exchange gradients cannot be replayed as graphs",
+                "CUDA graphs cannot exchange gradients between ranks",
                 where="the machine's `compile`",
-                hint="`blocks` compiles layers all the same; `auto` takes what there is",
+                hint="`blocks` compiles layers without graphs; `auto` chooses what works",
             )
         if self.tiles is not None:
             check_choice("the machine", ("tuned",), tiles=self.tiles)
@@ -159,5 +159,5 @@ def _check(device: str) -> None:
         raise MachineError(
             f"this machine has no device {device!r} that PyTorch {torch.__version__} can use",
             where="the machine's `device`",
-            hint="run `lilliput doctor`; begin another run with --out and --machine cpu",
+            hint="run `lilliput doctor`; or start another run with --out and --machine cpu",
         )

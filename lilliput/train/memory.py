@@ -60,10 +60,10 @@ def enough_memory(device: str, where: str) -> Iterator[None]:
         if not ran_out(error):
             raise
         raise MachineError(
-            f"memory ran out, not in a pass over rows of a step ({device}: {memory_summary(device)})",
+            f"memory ran out outside the forward and backward passes ({device}: {memory_summary(device)})",
             where=where,
-            hint="close what else uses it, take a smaller model, or let the machine have fewer `positions`, which "
-            "held-out batches have, too; what was saved before is whole",
+            hint="close other programs that use it, take a smaller model, or give the machine fewer `positions`, which "
+            "also shrinks held-out batches; earlier checkpoints are intact",
         ) from error
 
 

@@ -43,7 +43,7 @@ def read_metrics(path: Path) -> list[Line]:
             raise RunError(
                 f"the line is damaged ({error})",
                 where=f"{path}, line {number}",
-                hint="put the file back from a copy, or remove the line: the card and the plot go without it",
+                hint="put the file back from a copy, or remove the line: the card and the plot do without it",
             ) from error
     return lines
 

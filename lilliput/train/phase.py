@@ -106,12 +106,14 @@ class Phase(TimelineEntry):
         if not self.clip > 0:
             raise RecipeError(f"clip cannot be {self.clip}", where=where, hint="give a norm above 0")
         if beyond := [str(point.count) for point in self.keep if isinstance(point, Steps) and point.count < 1]:
-            raise RecipeError(f"there is no step {', '.join(beyond)} to keep", where=where, hint="steps count from 1")
+            raise RecipeError(
+                f"keep names step {', '.join(beyond)}, which does not exist", where=where, hint="steps count from 1"
+            )
         if self.batch_tokens % self.length:
             raise RecipeError(
                 f"batch_tokens={self.batch_tokens} is no multiple of length={self.length}",
                 where=where,
-                hint="a step is made of whole rows",
+                hint="make it a multiple: a step consists of whole rows",
             )
         if abs(sum(stage.share for stage in self.stages) - 1) > 1e-9:
             shares = ", ".join(str(stage.share) for stage in self.stages)

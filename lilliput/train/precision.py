@@ -131,7 +131,7 @@ class WidePrecision:
             raise DivergenceError(
                 "the gradient is not finite",
                 where=where,
-                hint="the checkpoints before it are whole; lower the learning rate and begin the phase again",
+                hint="earlier checkpoints are intact; lower the learning rate and start the phase again",
             )
         with self.cast():  # an optimizer that multiplies matrices does so in the machine's precision
             update()
@@ -243,9 +243,9 @@ class ScaledPrecision:
         first = next(found, "all parameters together")
         seen = f" and activations of up to {self._seen.largest():.4g} (fp16 ends at 65,504)" if self._seen else ""
         return DivergenceError(
-            f"the gradient was not finite {PATIENCE} times in a row, at last that of {first} with a loss scale of "
+            f"the gradient was not finite {PATIENCE} times in a row, last that of {first} with a loss scale of "
             f"{2 * self._scaling.scale:g}{seen}",
             where=where,
-            hint="the checkpoints before it are whole; begin another run on a machine of precision bf16 or fp32, or "
+            hint="earlier checkpoints are intact; start another run on a machine with precision bf16 or fp32, or "
             "with a lower learning rate",
         )

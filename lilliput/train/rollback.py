@@ -58,9 +58,9 @@ class Incidents:
         again = sum(record["back_to"] == back.step for record in self.records) + 1
         if again >= most:
             raise DivergenceError(
-                f"{incident.why}; it is incident {again} after the checkpoint of step {back.step}",
+                f"{incident.why}; this is incident {again} after the checkpoint of step {back.step}",
                 where=f"step {incident.step} of {where}",
-                hint=f"the checkpoint is whole; {_advice(incident.why)}",
+                hint=f"the checkpoint is intact; {_advice(incident.why)}",
             )
         record = {
             "step": incident.step,
@@ -98,5 +98,5 @@ def read_incidents(folder: Path) -> Sequence[dict[str, Any]]:
         raise RunError(
             f"the record of incidents is damaged ({error})",
             where=str(path),
-            hint="put it back from a copy; without it text that was left out would be read",
+            hint="put it back from a copy; without it, text that was skipped would be read",
         ) from error

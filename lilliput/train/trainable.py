@@ -92,7 +92,7 @@ class Trainable(nn.Module):
                 f"a checkpoint has {', '.join(tensors) or 'nothing'} of objectives that own "
                 f"{', '.join(owned) or 'nothing'}",
                 where="the objectives of the phase",
-                hint="resume with the code that the phase began with, or begin another run with --out",
+                hint="resume with the code that the phase started with, or start another run with --out",
             )
         with torch.no_grad():
             for name, one in owned.items():
@@ -132,5 +132,5 @@ class Trainable(nn.Module):
             raise RecipeError(
                 f"no variant of the phase's objectives trains {', '.join(idle)}",
                 where="what `active` of the objectives returns",
-                hint="return them there, or let them need no gradient: requires_grad_(False)",
+                hint="return them there, or freeze them: requires_grad_(False)",
             )

@@ -40,7 +40,7 @@ def make_validator(
             raise DataError(
                 f"nothing of {name!r} is held out",
                 where=str(opened.folder),
-                hint="hold out more (--set split.share=0.2), or other documents (--set split.salt=2)",
+                hint="hold out a larger share (--set split.share=0.2), or other documents (--set split.salt=2)",
             )
 
     def measure(objective: ObjectiveModule, headline: str) -> dict[str, float | None]:

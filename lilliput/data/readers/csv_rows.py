@@ -59,7 +59,7 @@ class _Text:
                 raise DataError(
                     f"the row is longer than {self._most:,} bytes",
                     where=str(self),
-                    hint=f"look for a quote in it that is never closed; {raising('line_bytes')}",
+                    hint=f"look for a quote in it that is not closed; {raising('line_bytes')}",
                 )
             if 0 in line:
                 raise not_text(line, line.find(0), self.path, f"line {self._line}")
@@ -79,7 +79,7 @@ class _Text:
                     return values
         except csv.Error as error:
             raise DataError(
-                f"the row is not quoted as it should be ({error})",
+                f"the row is quoted wrongly ({error})",
                 where=str(self),
                 hint=f'put values that hold a quote in quotes, and write each quote in them twice (""); {_HOW}',
             ) from error
@@ -90,5 +90,7 @@ def _header(names: list[str] | None, path: Path) -> list[str]:
     names = names or []
     if len(set(names)) < len(names):
         twice = Counter(names).most_common(1)[0][0]
-        raise DataError(f"there are several columns {twice!r:.80}", where=f"{path}, line 1", hint="rename all but one")
+        raise DataError(
+            f"the column {twice!r:.80} occurs more than once", where=f"{path}, line 1", hint="rename all but one"
+        )
     return names

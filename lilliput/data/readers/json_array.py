@@ -61,10 +61,10 @@ def _one_object(path: Path) -> DataError:
     to_do, name = unpacking(path)
     old, new = shlex.quote(str(name)), shlex.quote(str(name.with_suffix(".jsonl")))
     return DataError(
-        "the file is neither an array of objects nor an object a line",
+        "the file is neither an array of objects nor one object per line",
         where=str(path),
-        hint=f"where it is one row: {to_do}python -m json.tool --compact {old} {new}, and read that instead; "
-        f'where it is none, name the files of rows with a pattern such as "{glob.escape(str(path.parent))}/*.jsonl"',
+        hint=f"if it is one row: {to_do}python -m json.tool --compact {old} {new}, and read that instead; "
+        f'if it holds no rows, name the files that do with a pattern such as "{glob.escape(str(path.parent))}/*.jsonl"',
     )
 
 

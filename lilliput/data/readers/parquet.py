@@ -40,7 +40,9 @@ def table_rows(path: Path, columns: Collection[str], after: int) -> Iterator[Rec
             wanted = [name for name in dict.fromkeys(columns) if name in names]
             for name in wanted:
                 if names.count(name) > 1:
-                    raise DataError(f"there are several columns {name!r}", where=str(path), hint="rename all but one")
+                    raise DataError(
+                        f"the column {name!r} occurs more than once", where=str(path), hint="rename all but one"
+                    )
             total = sum(group.rows for group in groups)
             for index, group in enumerate(groups):
                 if number + group.rows <= after:

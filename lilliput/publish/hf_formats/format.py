@@ -72,6 +72,6 @@ def refuse(layout: HFFormat, part: str, value: Any, needed: str) -> NoReturn:
     raise ExportError(
         f"{type(layout).__name__} cannot express {part}={given}",
         where=f"Release(layout={type(layout).__name__}(...)) of a ModelSpec({part}=...)",
-        hint=f"this layout needs {needed}; change the model, choose another layout, or leave the release out: what is "
-        "trained is asked without one, lilliput generate|score|chat|eval RECIPE --out RUN",
+        hint=f"this layout needs {needed}; change the model, choose another layout, or leave the release out: trained "
+        "weights are used without one, lilliput generate|score|chat|eval RECIPE --out RUN",
     )

@@ -62,7 +62,7 @@ def check_loggers(names: Sequence[str]) -> None:
             raise LilliputError(
                 f"the package {name!r} is not installed",
                 where=f"--sink {name}",
-                hint=f"pip install {name}, or leave --sink out: report.html needs nothing",
+                hint=f"pip install {name}, or leave --sink out: report.html needs no package",
             )
 
 
