@@ -49,7 +49,7 @@ class Choice:
     """Nats, summed over its tokens."""
     tokens: int
     share: float
-    """Of the probability that all choices have together."""
+    """Share of the choices' total probability."""
 
     @property
     def per_token(self) -> float:
@@ -101,11 +101,11 @@ class Model:
 
     @property
     def max_new_tokens(self) -> int:
-        """How many tokens it writes at most, unless told otherwise."""
+        """Return how many tokens it writes at most, unless told otherwise."""
         return self._published.generation.max_new_tokens
 
     def generate(self, prompt: str | Sequence[Message], **settings: Any) -> str:
-        """What the model writes after a prompt, without the prompt: `stream` in one piece."""
+        """Return what the model writes after a prompt, without the prompt: `stream` in one piece."""
         return "".join(self.stream(prompt, **settings))
 
     def stream(
@@ -147,11 +147,11 @@ class Model:
         )
 
     def count_tokens(self, prompt: str | Sequence[Message]) -> int:
-        """How many tokens the model reads for a text, or for a conversation in its chat template."""
+        """Return how many tokens the model reads for a text, or for a conversation in its chat template."""
         return len(self._prompt(prompt))
 
     def score(self, context: str, choices: Sequence[str], *, delimiter: str = DELIMITER) -> list[Choice]:
-        """How likely each choice is after a context, in the order given.
+        """Return how likely each choice is after a context, in the order given.
 
         Context, delimiter and choice are encoded together, as the model read text in training; the choice's tokens are
         those after as many as the context alone has. Blanks at the end of the context count as the choice's. So does
@@ -188,7 +188,7 @@ class Model:
         return self._model
 
     def logits(self, text: str | Sequence[int]) -> Tensor:
-        """What the model expects after each token of a text, [L, V] in fp32 on the CPU.
+        """Return what the model expects after each token of a text, [L, V] in fp32 on the CPU.
 
         Warns where the text is longer than the model's context.
 
@@ -207,7 +207,7 @@ class Model:
         return rows[0].float().cpu().clone()
 
     def losses(self, text: str | Sequence[int]) -> Tensor:
-        """How much each token of a text but the first surprises the model, [L - 1] nats in fp32 on the CPU.
+        """Return how much each token of a text but the first surprises the model, [L - 1] nats in fp32 on the CPU.
 
         Args:
             text: see `logits`; of at least two tokens.
@@ -238,7 +238,7 @@ class Model:
         return list(ids)
 
     def embed_tokens(self, text: str, *, layer: int = -1) -> Tensor:
-        """What the model makes of each token of a text, [L, D] in fp32 on the CPU.
+        """Return what the model makes of each token of a text, [L, D] in fp32 on the CPU.
 
         Args:
             text: not empty; it is encoded as it stands, with nothing before it.

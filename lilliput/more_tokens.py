@@ -106,7 +106,7 @@ def refuse_unfinished(run: RunFolder, before: Recipe, recipe: Recipe) -> None:
 
 
 def announced(before: Recipe, recipe: Recipe) -> list[str]:
-    """What becomes of a run whose recipe gets more phases, in lines."""
+    """Return what becomes of a run whose recipe gets more phases, in lines."""
     added = _added(before, recipe)
     lines = []
     for index in added:

@@ -36,11 +36,11 @@ def override_all(spec: T, changes: Iterable[tuple[str, str]]) -> T:
 
 class _Change(NamedTuple):
     keys: list[str]
-    """What is left of the path."""
+    """The rest of the path."""
     path: str
     text: str
     kind: Any = None
-    """What the field is declared as, where it is one of a spec."""
+    """Declared type of the field, if it is a field of a spec."""
 
     @property
     def where(self) -> str:
@@ -75,7 +75,7 @@ _KINDS: dict[type, str] = {
     int: "a whole number, e.g. 12 or 5e6",
     float: "a number, e.g. 0.5 or 2e6",
 }
-"""What is asked for where a value of a kind is there now."""
+"""Description of the expected value, by the type of the present one."""
 
 
 def _key_of(value: Any, key: str, where: str) -> str:
@@ -95,7 +95,7 @@ def _key_of(value: Any, key: str, where: str) -> str:
 
 
 def _declared(value: Any, name: str, kind: Any) -> Any:
-    """What a part of `value`, itself of a kind, is declared as; None where that cannot be told."""
+    """Return what a part of `value`, itself of a kind, is declared as; None where that cannot be told."""
     if is_dataclass(value):
         return declared(type(value)).get(name)
     parts = get_args(kind)

@@ -60,7 +60,7 @@ def asked(protocol: type) -> set[str]:
 
 
 def declared(spec: type) -> dict[str, Any]:
-    """What each field of a spec is declared as; nothing where that cannot be told."""
+    """Return what each field of a spec is declared as; nothing where that cannot be told."""
     try:
         hints = get_type_hints(spec)
     except NameError:  # a package of somebody's that imports its annotations for type checkers alone

@@ -55,7 +55,7 @@ def variable(name: str) -> str:
 
 
 def raising(name: str) -> str:
-    """How to go beyond a limit, for the hint of the error about it."""
+    """Return how to go beyond a limit, for the hint of the error about it."""
     return f"where it comes from someone you trust, raise the limit: export {variable(name)}={2 * limit(name)}"
 
 

@@ -91,7 +91,7 @@ class LockedFolder:
             return verify_checksum(read_json(path)) if path.exists() else None
 
     def hint(self, name: str) -> str:
-        """What to do about a damaged file."""
+        """Return what to do about a damaged file."""
         return "put it back from a copy, or remove it: it is written again"
 
     def write(self, name: str, value: Any) -> None:

@@ -40,7 +40,7 @@ _WRITTEN = re.compile(
 )
 """Every file that a run writes, by its path below the run folder."""
 _UNFINISHED = re.compile(rf"(\.before|\.replaced)?{re.escape(PARTIAL)}$|{re.escape(BEGUN)}[0-9a-f]+$")
-"""What the name of a file or folder ends in while it is being written, or waits to be removed."""
+"""Suffixes of files and folders that are being written, or wait to be removed."""
 _FOLDERS = ("code", "parts", "tokenizer", "shards", "phases", "computed", "releases", "evals", "baselines", "cards")
 
 

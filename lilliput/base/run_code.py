@@ -50,7 +50,7 @@ def write_code(run: RunFolder, code: Code) -> None:
 
 
 def folder_of(run: Path, code: Code) -> Path:
-    """Where a run keeps these files."""
+    """Return where a run keeps these files."""
     return run / FOLDER / code.digest[:16]
 
 
@@ -108,7 +108,7 @@ def waiting(run: Path, types: Collection[str]) -> Code | None:
 
 
 def defined(types: Collection[str], files: Collection[str]) -> list[str]:
-    """Those of the types that are in modules of these files."""
+    """Return those of the types that are in modules of these files."""
     modules = {module_of(name) for name in files}
     return sorted(name for name in types if name.partition(":")[0] in modules)
 

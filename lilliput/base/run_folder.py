@@ -29,7 +29,7 @@ from lilliput.base.ownership import check_links, check_ours, inside, remove
 FORMAT = 1
 RUN_FILE = "run.json"
 _ASIDE = f".before{PARTIAL}"
-"""What the name of a part, or of its record, ends in while another one is made."""
+"""Suffix of a part, or of its record, while another one is made."""
 
 Build = Callable[[Path], Any]
 IsIntact = Callable[[Path, Any], bool]
@@ -46,7 +46,7 @@ class Part:
 
     folder: Path
     is_missing: bool
-    """Whether it has to be made."""
+    """True if it has to be made."""
     outputs: Any = None
     """JSON value, recorded with the part."""
 
@@ -81,7 +81,7 @@ class RunFolder(LockedFolder):
             self.write_with_checksum(RUN_FILE, {"format": FORMAT, "lilliput": __version__, "machine": None})
 
     def hint(self, name: str) -> str:
-        """What to do about a damaged file: removing the record of a part would leave its folder to nobody."""
+        """Return what to do about a damaged file: removing the record of a part would leave its folder to nobody."""
         if name == RUN_FILE:
             return "put it back from a copy; without it the folder is no run, begin another one with --out"
         if name.startswith("parts/"):
@@ -172,7 +172,9 @@ class RunFolder(LockedFolder):
             return record["outputs"] if is_intact(self.path / name, record["outputs"]) else None
 
     def record(self, name: str) -> dict[str, Any]:
-        """What is noted of a part: `inputs` (their hash), `from` (themselves), `done`, `outputs`; empty without one."""
+        """Return what is noted of a part: `inputs` (their hash), `from` (themselves), `done`, `outputs`; empty without
+        one.
+        """
         with reading(self.path / _record_file(name), self.hint(_record_file(name)), "the file is damaged"):
             record = self.read(_record_file(name)) or {}
             if record and not isinstance(record.get("from", {}), dict):
@@ -202,7 +204,7 @@ class RunFolder(LockedFolder):
         self.write_with_checksum(_record_file(name), record)
 
     def restore_previous(self, name: str) -> None:
-        """What a killed process had put aside of a part, if its record still is: it is better than nothing."""
+        """Restore what a killed process had set aside of a part, if its record still is: it is better than nothing."""
         folder, record = self.path / name, self.path / _record_file(name)
         if _aside(record).exists() and _aside(folder).exists():
             record.unlink(missing_ok=True)
@@ -253,7 +255,7 @@ class RunFolder(LockedFolder):
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Where two JSON values differ, as texts like `phase.optimizer.lr was 0.01, not 0.02`."""
+    """Return where two JSON values differ, as texts like `phase.optimizer.lr was 0.01, not 0.02`."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [*old, *(key for key in new if key not in old)]
         return [text for key in keys for text in differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))]
@@ -269,7 +271,7 @@ def _short(value: Any) -> str:
 
 
 def _aside(path: Path) -> Path:
-    """Where a part, or its record, waits until another one is whole."""
+    """Return where a part, or its record, waits until another one is whole."""
     return path.with_name(path.name + _ASIDE)
 
 

@@ -38,7 +38,7 @@ class Stored:
 
     shape: tuple[int, ...]
     dtype: str
-    """As safetensors name it: F32, BF16, I8, ..."""
+    """Name of the type in safetensors: F32, BF16, I8, ..."""
     file: Path
 
     @property

@@ -28,7 +28,7 @@ form, so that what was made before it was there has the same hash as ever."""
 _OWN_TYPE = re.compile(r"lilliput(?!\.(cli|benchmarks)\b)(\.[a-z][a-z0-9_]*)+:[A-Z]\w*")
 """A class in a module of Lilliput that can be imported without anything else happening: no script, no `__main__`."""
 _met: dict[str, type] = {}
-"""What `to_plain` was given in this process, by name; not types of recipe files, where two may have one name."""
+"""Types that `to_plain` was given in this process, by name; not types of recipe files, where two may have one name."""
 
 
 def to_plain(value: Any) -> Any:

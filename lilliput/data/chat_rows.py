@@ -35,7 +35,7 @@ from lilliput.tokenizer.chatml import encode_messages
 
 HELDOUT_CONVERSATIONS = "heldout.jsonl"
 ROLES = ("system", "user", "assistant", "tool")
-"""Of messages; a conversation with another role is not what its writer meant once it is encoded."""
+"""Roles of messages; a conversation with another role would not be encoded as its writer meant."""
 _ROLES_TOLD = 8
 """Unknown roles that are counted each by itself."""
 _ARRAYS = ("tokens", "weight", "document_ids")

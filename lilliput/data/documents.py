@@ -10,7 +10,7 @@ from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.limits import limit, raising
 
 Null = Literal["refuse", "drop"]
-"""What becomes of a row whose text is null."""
+"""Treatment of a row whose text is null."""
 NULL_TEXT = "null text"
 """The reason why such a row is dropped."""
 
@@ -34,7 +34,7 @@ class Corpus(Protocol):
         ...
 
     def identity(self) -> Any:
-        """What the documents depend on besides the spec, as a JSON value; another value means other documents."""
+        """Return what the documents depend on besides the spec, as JSON; another value means other documents."""
         ...
 
 

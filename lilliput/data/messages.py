@@ -50,7 +50,7 @@ def messages_of(turns: Any, where: str) -> tuple[Message, ...]:
 
 
 def is_nothing(value: Any) -> bool:
-    """Whether a value is as good as not there."""
+    """Return whether a value is as good as not there."""
     return any(value == nothing and type(value) is type(nothing) for nothing in _NOTHING)
 
 

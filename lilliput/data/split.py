@@ -11,7 +11,7 @@ class HeldOut(Protocol):
     """Anything that says which groups are held out; a frozen keyword-only spec, so that token files are known by it."""
 
     def is_heldout(self, group: str) -> bool:
-        """Whether every document of this group is held out."""
+        """Return whether every document of this group is held out."""
         ...
 
 
@@ -30,7 +30,7 @@ class Split:
             raise RecipeError(f"share cannot be {self.share}", where="Split.share", hint="give a fraction in [0, 1]")
 
     def is_heldout(self, group: str) -> bool:
-        """Whether every document of this group is held out."""
+        """Return whether every document of this group is held out."""
         return self.fraction(group) < self.share
 
     def fraction(self, group: str) -> float:

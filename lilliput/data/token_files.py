@@ -1,4 +1,4 @@
-"""What folders of token files have in common: files of numbers, and the index that has a hash of each.
+"""Token folders: files of numbers, and the index that has a hash of each.
 
 A `.bin` file is a header of 64 bytes, then numbers, little-endian:
 
@@ -45,7 +45,7 @@ class TokenFolder(NamedTuple):
     folder: Path
     index: dict[str, Any]
     sums: dict[str, Sums]
-    """Of the blocks of each `.bin` file, by its name."""
+    """Checksums of the blocks of each `.bin` file, by its name."""
 
     def numbers(self, name: str, dtype: str, below: int) -> "TokenArray":
         """The numbers of a `.bin` file, all of them below a limit."""
@@ -103,7 +103,7 @@ class TokenArray:
         return self._numbers[indices]
 
     def rows(self, indices: Sequence[int] | np.ndarray, length: int) -> np.ndarray:
-        """Those of the file's rows of `length` numbers that are at these indices, [rows, length].
+        """Return those of the file's rows of `length` numbers that are at these indices, [rows, length].
 
         Raises:
             DataError: a block of them differs from its checksum, or holds a number that is too large.

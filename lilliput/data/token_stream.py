@@ -60,12 +60,12 @@ class TokenStream:
 
     @property
     def piece_count(self) -> int:
-        """How many pieces it has."""
+        """Return how many pieces it has."""
         assert self._begins is not None
         return len(self._begins)
 
     def pieces(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where the pieces of these numbers, at least one, begin and how many tokens they have, [N] int64 each.
+        """Return where the pieces of these numbers, at least one, begin and how many tokens they have, [N] int64 each.
 
         Raises:
             DataError: a piece has no token, or the first one does not begin the stream.

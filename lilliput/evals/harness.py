@@ -24,7 +24,7 @@ from lilliput.tokenizer.bpe import TOKENIZER_FILE, load_tokenizer
 
 TASKS = Path(__file__).parent / "tasks"
 WEIGHTS = ("float32", "bfloat16", "float16")
-"""What the weights may be rounded to."""
+"""Types that the weights may be rounded to."""
 
 
 def evaluate(

@@ -46,12 +46,12 @@ class LocalFile:
     split: str
     """The split of the hub's dataset that the task asks, which the file stands for."""
     columns: Mapping[str, Form]
-    """What a row must have after `rewrite`."""
+    """Columns that a row must have after `rewrite`."""
     answers: Callable[[Row], bool] = lambda row: True
-    """Whether the right answer of a row with such columns is one of its choices."""
+    """True if the right answer of a row with such columns is one of its choices."""
     rewrite: Callable[[Row], Row] = _as_it_is
     note: str = ""
-    """What rewritten rows still lack."""
+    """Note on what rewritten rows still lack."""
 
 
 def _super_glue_boolq(row: Row) -> Row:

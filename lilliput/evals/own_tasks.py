@@ -107,7 +107,7 @@ def _answers(task: Any, document: Any, choices: list[str], number: int, file: Ta
 
 
 def _majority(choices: list[list[str]], answers: list[set[int]]) -> float | None:
-    """What the commonest answer scores, given every time, where all questions have the same choices."""
+    """Return what the commonest answer scores, given every time, where all questions have the same choices."""
     if any(one != choices[0] for one in choices):
         return None
     counts = Counter(index for right in answers for index in right)

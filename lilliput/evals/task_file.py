@@ -27,7 +27,7 @@ KEYS = (
     *("should_decontaminate", "doc_to_decontamination_query"),
 )
 TRUSTED_KEYS = ("process_docs",)
-"""What is Python, and more than a value elsewhere."""
+"""Keys whose values are Python code, not data."""
 BUILDERS = ("json", "csv", "parquet", "arrow", "text")
 """Readers of local files, by the names that `dataset_path` has for them."""
 HINT = "write it in the format of lm-evaluation-harness; docs/guides/evaluate.md has an example"
@@ -43,9 +43,9 @@ class TaskFile:
     """The name in tables."""
     metrics: tuple[str, ...]
     config: dict[str, Any]
-    """For the harness; files are absolute."""
+    """Configuration for the harness, with absolute paths."""
     trusted: bool
-    """Whether Python that it names may run."""
+    """True if Python that it names may run."""
 
 
 def read_task(path: Path, *, trusted: bool, work: Path) -> TaskFile:

@@ -40,7 +40,7 @@ class HGRN2:
     """Rotation of queries and keys, after the gate has made the key. Channels that turn together and forget apart
     make a score depend on both positions, not on their distance alone."""
     rope_tie_gate: bool = False
-    """Where queries and keys turn, the two channels of a pair forget alike, and scores depend on distance alone."""
+    """Tie the forget gates of a rotated pair, so that scores depend on distance alone."""
     output_norm: NormSpec = RMSNorm()
     """Over the full width, before the output projection."""
     forget_timescales: tuple[float, float] | None = None
@@ -48,7 +48,7 @@ class HGRN2:
     spread evenly in their logarithm over a head's channels, by a learned bias of the forget gate (the official code
     has one, the cards do not). None: no bias, and every channel begins by forgetting half at each position."""
     lower_bounds: bool = False
-    """Whether forget gates have learned lower bounds that rise from layer to layer (nn/lower_bounds.py)."""
+    """True if forget gates have learned lower bounds that rise from layer to layer (nn/lower_bounds.py)."""
 
     def __post_init__(self) -> None:
         check_range("HGRN2", 1, math.inf, heads=self.heads)
@@ -175,7 +175,7 @@ class HGRN2Mixer(nn.Module):
 
     @property
     def _settings(self) -> dict[str, Any]:
-        """How the projection becomes what the scan reads."""
+        """Return how the projection becomes what the scan reads."""
         bias, rope = None if self.forget_bias is None else self.forget_bias.weight, self.spec.rope
         turn = {"theta": rope.theta, "layout": rope.layout, "tie": self.spec.rope_tie_gate} if self.rotary else {}
         return {"bias": bias} | turn

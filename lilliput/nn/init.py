@@ -47,7 +47,14 @@ class UnscaledNormal:
 
 
 def fill(model: nn.Module, seed: int, *, std: float, outputs: float) -> None:
-    """Draw matrices with one standard deviation, those that write to the stream with another; reset what is left."""
+    """Draw matrices with one standard deviation, those that write to the stream with another; reset what is left.
+
+    Args:
+        model: the model to fill.
+        seed: seed of the weights.
+        std: standard deviation of matrices.
+        outputs: standard deviation of matrices that write to the stream.
+    """
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Embedding):
             key = f"{name}.weight"

@@ -34,7 +34,7 @@ class WarmupStableDecay:
     moves nothing."""
     decay: Duration = Share(0.15)
     shape: Literal["cosine", "linear", "1-sqrt"] = "cosine"
-    """Of the tail; `1-sqrt` falls fast and then lingers (arXiv 2405.18392)."""
+    """Shape of the tail; `1-sqrt` falls fast and then lingers (arXiv 2405.18392)."""
     floor: float = 0.1
 
     def __post_init__(self) -> None:

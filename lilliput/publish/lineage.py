@@ -1,4 +1,4 @@
-"""What a release was made of, by the records of its run: training may have continued since.
+"""Finds the phase a release was made from, by the records of its run: training may have continued since.
 
 Plain values alone are read, so that a run whose recipe has types of its own can be asked, too.
 """

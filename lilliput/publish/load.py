@@ -23,7 +23,7 @@ from lilliput.tokenizer.specials import Specials, id_of
 from lilliput.tokenizer.template import read_template
 
 _FIRST_SPECIALS = Specials(end=END, begin=END, pad=END)
-"""Those of the first releases, which do not say."""
+"""Special tokens of the first releases, which do not name them."""
 CHANGED = (
     f"if it was saved again (by save_pretrained or a trainer), remove {RELEASE_FILE} to read the folder as it is now; "
     f"if nobody meant to change it, {HINT}"
@@ -78,7 +78,8 @@ def _load(folder: Path) -> LoadedModel:
 
 
 def verified(folder: Path) -> dict[str, Any]:
-    """What a release was made from, its `lilliput.json`, once every file that this names was found as it was written.
+    """Return what a release was made from, its `lilliput.json`, once every file that this names was found as it was
+    written.
 
     Raises:
         RunError: one is missing, changed or damaged, or the folder is of another format.

@@ -16,7 +16,7 @@ from lilliput.tokenizer.template import check_template, read_template
 
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 TOP_K = 50
-"""What transformers takes where a folder samples and says nothing of it."""
+"""Default top-k of transformers for folders that sample."""
 _NUMBERS = {"repetition_penalty": float, "max_new_tokens": int, "temperature": float, "top_p": float, "top_k": int}
 _HINT = "fetch the folder again"
 

@@ -19,7 +19,7 @@ class LoadedModel:
     """Everything that a model needs to write."""
 
     model: LanguageModel
-    """In evaluation mode, on the CPU, its weights in fp32."""
+    """Model in evaluation mode, on the CPU, with fp32 weights."""
     tokenizer: Tokenizer
     context: int
     """Tokens the model was trained to read at once."""

@@ -32,7 +32,7 @@ DECODED = 8
 
 @dataclass(frozen=True, kw_only=True)
 class CaseDifference:
-    """How far exported and native logits are apart in one way of reading the rows."""
+    """Difference of exported and native logits in one way of reading the rows."""
 
     case: str
     """`full` rows, an `odd` length, a prefill and then steps with the `cached` state, `padded` on the left."""
@@ -44,7 +44,7 @@ class CaseDifference:
 
 @dataclass(frozen=True, kw_only=True)
 class ParityReport:
-    """What the check measured."""
+    """Result of the parity check."""
 
     differences: tuple[CaseDifference, ...]
     tolerance: float

@@ -19,7 +19,7 @@ _COMPUTED = re.compile(r"\.rotary_emb\.inv_freq$")
 
 
 def check_header(folder: Path, spec: ModelSpec, layout: HFFormat) -> dict[str, Stored]:
-    """What the files store of each native parameter, found to be the weights of this shape; no tensor is read.
+    """Return what the files store of each native parameter, found to be the weights of this shape; no tensor is read.
 
     Args:
         folder: holds the files.

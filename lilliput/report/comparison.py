@@ -60,7 +60,7 @@ def _compared(runs: list[Asked], corpus: str | None, at: float | None) -> dict[s
 
 
 def _beside(curves: tuple[HeldOut, HeldOut], at: float | None) -> dict[str, Any]:
-    """What the second needs beside the first."""
+    """Return what the second needs beside the first."""
     rows = [_row(curves, level) for level in (_levels(curves) if at is None else [at])]
     return {
         "run": curves[1].name,
@@ -138,7 +138,7 @@ def _bounds(interval: list[float | None] | None) -> str:
 
 
 def _notes(runs: list[Asked], curves: list[HeldOut], text: str) -> list[str]:
-    """What limits the result."""
+    """Return what limits the result."""
     counts = [len(curve.points) for curve in curves]
     these = "two runs" if len(runs) == 2 else "runs"
     notes = [

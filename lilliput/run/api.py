@@ -1,4 +1,4 @@
-"""What the commands do, in Python: run and train recipes, evaluate models, and get back what was made.
+"""Python functions of the commands: run and train recipes, evaluate models, and get back what was made.
 
 import lilliput
 
@@ -43,7 +43,7 @@ ARGUMENTS = {
     "--machine": "machine",
     "--shrink": "shrink",
 }
-"""Of the functions here, by the options of the commands."""
+"""Arguments of the functions here, by the options of the commands."""
 NOTHING: Sources = MappingProxyType({})
 
 
@@ -55,7 +55,7 @@ class Run:
 
     @property
     def recipe(self) -> Recipe:
-        """What it was made of."""
+        """Return what it was made of."""
         return read_recipe(self.folder)
 
     @property
@@ -256,7 +256,7 @@ def _aim(
     shrink: bool,
     trust_code: bool,
 ) -> tuple[Target, Machine | None]:
-    """What the arguments stand for; one text where there could be several counts as one."""
+    """Return what the arguments stand for; one text where there could be several counts as one."""
     options, more = _texts(overrides, "overrides", '["seed=1"]'), _texts(more_tokens, "more_tokens", '["1e6"]')
     if not isinstance(sources, Mapping):
         raise LilliputError(

@@ -236,7 +236,7 @@ class Preparation:
             )
 
     def _identity(self, name: str, before: Any, *, trained: bool) -> Any:
-        """What decides the text of a corpus.
+        """Return what decides the text of a corpus.
 
         A corpus that cannot be asked (files on another machine, a hub out of reach) is taken for what it was when a
         part was made of it `before`: a run goes on without it. One that weights were `trained` on stays what it was
@@ -278,7 +278,7 @@ class Preparation:
         return identity | ({"code": code} if code else {})
 
     def _extent(self, name: str, content: Any) -> dict[str, int]:
-        """How much there is of a corpus, which is looked at once."""
+        """Return how much there is of a corpus, which is looked at once."""
         known = self._extents.get(name)
         if known is None or known[0] != content:
             with self._console.status(f"{name}: looking how much there is"):
@@ -287,7 +287,7 @@ class Preparation:
         return known[1]
 
     def _way(self, name: str, identity: dict[str, Any]) -> Way:
-        """How a corpus is held out; what was read before there was another way stays as it is."""
+        """Return how a corpus is held out; what was read before there was another way stays as it is."""
         if "extent" not in identity:
             return "groups"
         with reading(self._run.path / "parts", "put it back from a copy", f"the record of {name} is damaged"):
@@ -321,7 +321,7 @@ def _is_tokenizer(folder: Path, outputs: Any) -> bool:
 
 
 def _follows_a_branch(spec: Any) -> bool:
-    """Whether a corpus, or one within it, is on the hub under a name whose commit may change."""
+    """Return whether a corpus, or one within it, is on the hub under a name whose commit may change."""
     parts = spec.values() if isinstance(spec, dict) else spec if isinstance(spec, list) else ()
     return (isinstance(spec, dict) and spec.get("revision", "") is None) or any(map(_follows_a_branch, parts))
 

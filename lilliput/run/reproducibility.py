@@ -1,4 +1,5 @@
-"""What the bits of a run depend on besides its recipe and its text, frozen when training begins.
+"""Everything except the recipe and the data that affects a run's exact weights. Recorded when training starts, checked
+on resume.
 
     machine     device, precision, threads, micro-batch, compilation, workers     `Machine`, resolved
     made_with   versions of PyTorch and Lilliput, the kind of processor; on a GPU also Triton, CUDA and its name, and
@@ -118,7 +119,7 @@ def check_code_unchanged(run: RunFolder, phase: str, code: dict[str, str], *, al
 
 
 def software_versions(machine: Machine) -> dict[str, Any]:
-    """What decides how this (resolved) machine rounds, by name; it is prepared for."""
+    """Return what decides how this (resolved) machine rounds, by name; it is prepared for."""
     from lilliput.base import __version__
 
     found: dict[str, Any] = {"lilliput": __version__, "torch": torch.__version__}

@@ -1,4 +1,4 @@
-"""What a run works on: a recipe, changed by options, and the folder of its run."""
+"""Target of a run: a recipe, changed by options, and the folder of its run."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ class Target:
     command: Command | None
     """That makes the recipe; None where no single one is known."""
     notes: Sequence[str] = ()
-    """What is said of it before anything is done."""
+    """Lines to print before anything is done."""
 
 
 def find_target(
@@ -34,7 +34,7 @@ def find_target(
     machine: str | None = None,
     more_tokens: Sequence[str] = (),
 ) -> Target:
-    """What a recipe or a run, and options beside it, stand for.
+    """Return what a recipe or a run, and options beside it, stand for.
 
     A run knows its recipe; options change it, which a run that has trained already will refuse by itself.
 

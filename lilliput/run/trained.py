@@ -43,7 +43,7 @@ MOST = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What a run has come to."""
+    """Trained state of a run."""
 
     folder: Path
     published: LoadedModel
@@ -75,7 +75,7 @@ class _Reached:
     index: int
     phase: Phase
     spec: ModelSpec
-    """Of the phase's model."""
+    """Spec of the phase's model."""
     tokenizer: Tokenizer
     """That it was trained with."""
     growths: tuple[tuple[int, Growth], ...] = ()
@@ -149,7 +149,9 @@ def _heldout(recipe: Recipe, phase: Phase, folder: Path) -> Path | None:
 
 
 def _reached(recipe: Recipe, run: RunFolder, tokenizer: Tokenizer) -> _Reached | None:
-    """How far the timeline is; growths before a phase that is not trained are part of that one, but for a release's."""
+    """Return how far the timeline is; growths before a phase that is not trained are part of that one, but for a
+    release's.
+    """
     spec, release, found = recipe.model.shape, None, None
     since: list[tuple[int, Growth]] = []
     kept = 0
@@ -201,7 +203,7 @@ def _lineage(recipe: Recipe, run: RunFolder, reached: _Reached) -> Lineage:
 
 
 def _computed(recipe: Recipe, run: RunFolder, before: int) -> dict[str, Computed]:
-    """What computations before a phase came to."""
+    """Return what computations before a phase came to."""
     found: dict[str, Computed] = {}
     for entry, part in ((entry, entry.part(index)) for index, entry in enumerate(recipe.timeline[:before])):
         if entry.kind == COMPUTATION and part and (outputs := run.record(part).get("outputs")):

@@ -29,11 +29,11 @@ MOST_MINUTES = 60 * 24 * 365
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What a training is for, how long it may take, where, and on what."""
+    """Answers of the user: purpose, time, folder, device and data of a training."""
 
     purpose: Purpose
     minutes: float
-    """Of training: reading the texts comes before it, releases and their evaluation after it."""
+    """Minutes of training; reading texts, releases and evaluation are not counted."""
     folder: Path
     """A new one, whose name becomes the recipe's."""
     device: str = "auto"
@@ -52,13 +52,13 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class Project:
-    """What will be written, and what it comes to."""
+    """Files to be written, and their plan."""
 
     folder: Path
     files: Mapping[str, str]
     """Texts by name."""
     plan: dict[str, Any]
-    """As `lilliput.plan.plan` has it, of one training, probed."""
+    """Probed plan of one training, from `lilliput.plan.plan`."""
     notes: tuple[str, ...]
     """Sentences about it, warnings among them."""
     command: str

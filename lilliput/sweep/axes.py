@@ -30,7 +30,9 @@ class SweepAxis:
 
     @property
     def of_parts(self) -> bool:
-        """Whether a value is written as a part by its name, `HGRN2(heads=4)`, or as a tuple, and not as a number."""
+        """Return whether a value is written as a part by its name, `HGRN2(heads=4)`, or as a tuple, and not as a
+        number.
+        """
         return any(map(is_written, self.values))
 
 
@@ -58,16 +60,16 @@ class Variant:
     seed: int
     recipe: Recipe
     overrides: tuple[str, ...]
-    """What makes it of the recipe that is varied, as `--set` has it."""
+    """Overrides that make it from the varied recipe, in the form of `--set`."""
 
     @property
     def name(self) -> str:
-        """Of its run folder."""
+        """Return the name of its run folder."""
         return f"{self.setting.name},seed={self.seed}" if self.setting.values else f"seed={self.seed}"
 
 
 def read_over(text: str) -> SweepAxis:
-    """What `--over path=a,b,c` says; commas in brackets belong to a value.
+    """Return what `--over path=a,b,c` says; commas in brackets belong to a value.
 
     Raises:
         RecipeError: it names no path, or a value is empty.

@@ -243,7 +243,7 @@ class _SweepRunner:
         return found
 
     def _grid(self) -> tuple[list[SweepAxis], list[Variant]]:
-        """What is to be trained, as the folder says now: another process may have made the sweep larger."""
+        """Return what is to be trained, as the folder says now: another process may have made the sweep larger."""
         with _reading_sweep(self._folder):
             record = SweepFolder(self._folder).read(SWEEP_FILE)
             assert record is not None

@@ -79,7 +79,7 @@ class BPE:
         return OURS
 
     def identity(self) -> Any:
-        """What decides the tokenizer besides the texts, as a JSON value."""
+        """Return what decides the tokenizer besides the texts, as a JSON value."""
         return to_plain(self) | {"specials": to_plain(OURS)}
 
     def train(self, texts: Iterable[str]) -> Tokenizer:

@@ -54,7 +54,7 @@ class Conversation(Protocol):
 
 
 def has_chatml(tokenizer: Tokenizer) -> bool:
-    """Whether both ChatML tokens are there."""
+    """Return whether both ChatML tokens are there."""
     return None not in (tokenizer.token_to_id(MESSAGE_START), tokenizer.token_to_id(MESSAGE_END))
 
 

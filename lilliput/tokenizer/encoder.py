@@ -142,7 +142,7 @@ class Encoder:
 
     @cached_property
     def _around(self) -> tuple[list[int], list[int]] | None:
-        """What the tokenizer puts before and after a text; None where that is not plain to see."""
+        """Return what the tokenizer puts before and after a text; None where that is not plain to see."""
         found = []
         for probe in _PROBES:
             whole, bare = (self._tokenizer.encode(probe, add_special_tokens=added).ids for added in (True, False))

@@ -28,7 +28,7 @@ from lilliput.tokenizer.encoder import Encoder
 from lilliput.tokenizer.specials import literal
 
 ROLES = ("system", "user", "assistant", "tool")
-"""Of messages, whatever the template."""
+"""Roles of messages, whatever the template."""
 _HINT = "fetch the folder again, or use a chat template of your own"
 
 
@@ -198,7 +198,7 @@ def _refused(says: str, where: str) -> LilliputError:
 
 
 def _elsewhere(template: str, values: Mapping[str, Any], where: str) -> Mapping[str, str]:
-    """What the process that renders answers; nothing if it ended."""
+    """Return what the process that renders answers; nothing if it ended."""
     limits = {name: limit(f"template_{name}") for name in ("characters", "seconds", "bytes")}
     try:
         request = json.dumps({"template": template, "values": values} | limits)

@@ -34,7 +34,7 @@ SHARD = 2**29
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a phase has come."""
+    """Progress of a phase."""
 
     step: int = 0
     cursor: Cursor = Cursor()
@@ -134,7 +134,7 @@ def _steps(folder: Path) -> list[Path]:
 
 
 def at_step(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies in a folder of checkpoints."""
+    """Return where the checkpoint of a step lies in a folder of checkpoints."""
     return folder / f"step-{step:06d}"
 
 
@@ -168,7 +168,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def _shards(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """In order, as many to a file as fit; one file where there are none."""
+    """Split tensors into files in order, as many to a file as fit; one file if there are none."""
     shard: dict[str, Tensor] = {}
     for name, value in tensors.items():
         if shard and sum(other.nbytes for other in shard.values()) + value.nbytes > SHARD:

@@ -12,7 +12,7 @@ from lilliput.base.errors import MachineError
 from lilliput.base.text_units import size
 
 SIGNS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
-"""Of errors of other types that mean the same: of MPS, the processor, kernels that are loaded, handles of libraries."""
+"""Texts of other errors that mean the same: of MPS, the processor, kernels that are loaded, handles of libraries."""
 
 
 def peak_memory(device: str) -> int | None:
@@ -30,7 +30,9 @@ def peak_memory(device: str) -> int | None:
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, or one that it came from: a recording that fails hides the first."""
+    """Return whether an error says that memory ran out, or one that it came from: a recording that fails hides the
+    first.
+    """
     one: BaseException | None = error
     while one is not None:
         if isinstance(one, torch.OutOfMemoryError) or any(sign in str(one).lower() for sign in SIGNS):
@@ -68,7 +70,7 @@ def enough_memory(device: str, where: str) -> Iterator[None]:
 
 
 def memory_summary(device: str) -> str:
-    """How much memory there is, for an error about too little of it."""
+    """Return how much memory there is, for an error about too little of it."""
     if device.startswith("cuda"):
         free, total = torch.cuda.mem_get_info(device)
         share = torch.cuda.get_per_process_memory_fraction(torch.device(device).index)

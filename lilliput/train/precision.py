@@ -41,16 +41,16 @@ def autocast(device: str, precision: str) -> AbstractContextManager:
 
 
 class Precision(Protocol):
-    """What a step does about the range of its numbers."""
+    """Precision of a step: how it handles the range of its numbers."""
 
     @property
     def due(self) -> bool:
-        """Whether the next forward pass is looked at, so that it has to run operation by operation."""
+        """Return whether the next forward pass is looked at, so that it has to run operation by operation."""
         ...
 
     @property
     def skips_nonfinite(self) -> bool:
-        """Whether `step` skips a gradient that is not finite, instead of raising."""
+        """Return whether `step` skips a gradient that is not finite, instead of raising."""
         ...
 
     def cast(self) -> AbstractContextManager:
@@ -86,7 +86,7 @@ class Precision(Protocol):
         ...
 
     def metrics(self) -> dict[str, float]:
-        """What to record of the step just taken."""
+        """Return what to record of the step just taken."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
@@ -148,7 +148,7 @@ class WidePrecision:
 
 @dataclass
 class Scaling:
-    """How the loss is scaled, and what happened; all numbers are exact in fp64."""
+    """Loss scale and its history; all numbers are exact in fp64."""
 
     scale: float = LARGEST_SCALE
     taken: int = 0

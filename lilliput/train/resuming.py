@@ -61,7 +61,7 @@ def check_resuming(phase: Phase, before: Phase | None, where: str) -> None:
 
 
 def place_of(phase: Phase, folder: Path) -> Path:
-    """Where the checkpoint is that a phase which resumes this one begins with.
+    """Return where the checkpoint is that a phase which resumes this one begins with.
 
     Args:
         phase: the one that is resumed.
@@ -97,7 +97,7 @@ def resume_point(phase: Phase, folder: Path) -> Checkpoint:
 
 
 def described(before: Phase) -> str:
-    """Where a phase that resumes this one goes on, in words."""
+    """Return where a phase that resumes this one goes on, in words."""
     plan = StepPlan(before)
     if plan.stable_until is not None:
         return f"from step {plan.stable_until:,} of {before.name}, before its decay"

@@ -100,7 +100,9 @@ class Trainable(nn.Module):
 
     @property
     def keeps_first_weights(self) -> bool:
-        """Whether objectives hold tensors that no checkpoint has, made from the weights that the phase began with."""
+        """Return whether objectives hold tensors that no checkpoint has, made from the weights that the phase began
+        with.
+        """
         kept = {id(one) for one in (*self._named.values(), *self._buffers_owned.values())}
         held = (one for module in self.objectives for one in (*module.parameters(), *module.buffers()))
         return any(id(one) not in kept for one in held)

@@ -48,7 +48,7 @@ class _Text:
     def __init__(self, path: Path):
         self.path, self.share = path, 0.0
         self.number = -1
-        """Of the last row; the header is row 0."""
+        """Number of the last row; the header is row 0."""
         self._lines, self._most, self._size, self._line = lines(path, unit="line"), limit("line_bytes"), 0, 0
 
     def __iter__(self) -> Iterator[str]:
@@ -66,7 +66,7 @@ class _Text:
             yield decoded(line, self.path, f"line {self._line}")
 
     def __str__(self) -> str:
-        """Where the row that is read lies, for errors."""
+        """Name the place of the current row, for errors."""
         return f"{self.path}, record {self.number} at line {self._line}"
 
     def next_of(self, reader: Iterator[list[str]]) -> list[str] | None:

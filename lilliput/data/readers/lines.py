@@ -133,7 +133,9 @@ def _conversion(path: Path, encoding: str) -> str:
 
 
 def unpacking(path: Path) -> tuple[str, Path]:
-    """How a hint about a file begins, and the name that a command in it can take: of the file without compression."""
+    """Return how a hint about a file begins, and the name that a command in it can take: of the file without
+    compression.
+    """
     packed = compression_of(path)
     return (f"undo the compression ({packed}), then ", path.with_suffix("")) if packed else ("", path)
 
@@ -160,7 +162,7 @@ def open_decompressed(path: Path) -> Iterator[tuple[Any, io.BufferedReader]]:
 
 
 class _Xz(io.RawIOBase):
-    """What the streams of an `.xz` file hold, one after another; the library's own reader takes any memory."""
+    """Reader of the streams of an `.xz` file, one after another; the library's own reader takes any memory."""
 
     def __init__(self, raw: io.BufferedReader):
         self._raw, self._stream = raw, _stream()

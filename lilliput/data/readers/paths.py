@@ -25,7 +25,7 @@ class Found(NamedTuple):
     given: str
     """The path that stands for it."""
     is_about: bool
-    """Whether it tells of rows in its folder or below, in a folder that was given as a whole."""
+    """True if it tells of rows in its folder or below, in a folder that was given as a whole."""
 
 
 def files_of(paths: tuple[str, ...], where: str = PATHS) -> list[Path]:

@@ -31,9 +31,9 @@ class Record:
     values: dict[str, Any]
     """By column, of the columns that were asked for at least."""
     columns: Collection[str]
-    """Those that are there."""
+    """Existing columns."""
     share: float
-    """How much of the file is read, from 0 to 1."""
+    """Share of the file that is read, from 0 to 1."""
 
     def __str__(self) -> str:
         """The place of the row, for errors."""

@@ -33,7 +33,7 @@ class HFFormat(Protocol):
         ...
 
     def config(self, spec: ModelSpec) -> dict[str, Any]:
-        """What config.json says of the architecture; the dtype and the token ids are the export's."""
+        """Return what config.json says of the architecture; the dtype and the token ids are the export's."""
         ...
 
     def names(self, spec: ModelSpec) -> dict[str, str]:
@@ -65,7 +65,17 @@ def exactly(layout: HFFormat, part: str, value: Any, *kinds: type[T]) -> T:
 
 
 def refuse(layout: HFFormat, part: str, value: Any, needed: str) -> NoReturn:
-    """Say that `layout` cannot express the `value` of a spec's `part`, and what it needs instead."""
+    """Refuse a spec that a layout cannot express, and say what it needs instead.
+
+    Args:
+        layout: the layout.
+        part: name of the spec's field.
+        value: its value.
+        needed: what the layout can express.
+
+    Raises:
+        ExportError: always.
+    """
     given = repr(value)
     if len(given) > SHOWN:
         given = f"{type(value).__name__}(...)"

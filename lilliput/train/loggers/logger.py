@@ -20,7 +20,7 @@ LOGGERS = ("tensorboard", "trackio", "wandb")
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
-    """What a sink is told about the phase it will see."""
+    """Description of a phase for loggers."""
 
     run: Path
     """The run's folder."""
