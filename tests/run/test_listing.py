@@ -114,7 +114,7 @@ def test_a_changed_recipe_never_throws_training_away(run):
     before = hashes(folder)
     with pytest.raises(
         RunError,
-        match=r"phase.tokens.count was 1536, not 2560[\s\S]*hint: to continue, give the --set [\s\S]*lilliput clean",
+        match=r"phase.tokens.count was 1536, not 2560[\s\S]*hint: to resume, repeat the --set [\s\S]*lilliput clean",
     ):
         pipeline.train(replace(recipe, timeline=(longer, *recipe.timeline[1:])), folder, None, CONSOLE)
     pipeline.run(recipe, folder, None, CONSOLE)
