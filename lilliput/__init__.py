@@ -25,7 +25,7 @@ _FROM = {name: "lilliput.api" for name in ("Choice", "Model", "load")} | {
     name: "lilliput.run.api" for name in ("Run", "evaluate_model", "run_recipe", "train_recipe")
 }
 _FROM["load_trained"] = "lilliput.run.trained"
-"""Where names are defined; each is imported when it is asked for, so that `import lilliput` stays light."""
+"""Modules that define the names; each is imported on first use, so that `import lilliput` stays light."""
 
 
 def __getattr__(name: str) -> Any:

@@ -49,7 +49,7 @@ class Choice:
     """Nats, summed over its tokens."""
     tokens: int
     share: float
-    """Of the probability that all choices have together."""
+    """Share of the choices' total probability."""
 
     @property
     def per_token(self) -> float:
@@ -101,11 +101,11 @@ class Model:
 
     @property
     def max_new_tokens(self) -> int:
-        """How many tokens it writes at most, unless told otherwise."""
+        """Return how many tokens it writes at most, unless told otherwise."""
         return self._published.generation.max_new_tokens
 
     def generate(self, prompt: str | Sequence[Message], **settings: Any) -> str:
-        """What the model writes after a prompt, without the prompt: `stream` in one piece."""
+        """Return what the model writes after a prompt, without the prompt: `stream` in one piece."""
         return "".join(self.stream(prompt, **settings))
 
     def stream(
@@ -147,11 +147,11 @@ class Model:
         )
 
     def count_tokens(self, prompt: str | Sequence[Message]) -> int:
-        """How many tokens the model reads for a text, or for a conversation in its chat template."""
+        """Return how many tokens the model reads for a text, or for a conversation in its chat template."""
         return len(self._prompt(prompt))
 
     def score(self, context: str, choices: Sequence[str], *, delimiter: str = DELIMITER) -> list[Choice]:
-        """How likely each choice is after a context, in the order given.
+        """Return how likely each choice is after a context, in the order given.
 
         Context, delimiter and choice are encoded together, as the model read text in training; the choice's tokens are
         those after as many as the context alone has. Blanks at the end of the context count as the choice's. So does
@@ -161,10 +161,12 @@ class Model:
             LilliputError: there is no choice, or an empty one.
         """
         if isinstance(choices, str):
-            raise LilliputError("the choices are one text", where="score", hint='give a list, e.g. ["list", "banana"]')
+            raise LilliputError(
+                "choices is one text, not a list", where="score", hint='give a list, e.g. ["list", "banana"]'
+            )
         if not choices or not all(isinstance(choice, str) and choice for choice in choices):
             raise LilliputError(
-                "there is nothing to score" if not choices else "a choice is empty, or no text",
+                "there is nothing to score" if not choices else "a choice is empty, or not a text",
                 where="the choices of score",
                 hint="give at least one text that is not empty",
             )
@@ -186,7 +188,7 @@ class Model:
         return self._model
 
     def logits(self, text: str | Sequence[int]) -> Tensor:
-        """What the model expects after each token of a text, [L, V] in fp32 on the CPU.
+        """Return what the model expects after each token of a text, [L, V] in fp32 on the CPU.
 
         Warns where the text is longer than the model's context.
 
@@ -205,7 +207,7 @@ class Model:
         return rows[0].float().cpu().clone()
 
     def losses(self, text: str | Sequence[int]) -> Tensor:
-        """How much each token of a text but the first surprises the model, [L - 1] nats in fp32 on the CPU.
+        """Return how much each token of a text but the first surprises the model, [L - 1] nats in fp32 on the CPU.
 
         Args:
             text: see `logits`; of at least two tokens.
@@ -213,7 +215,9 @@ class Model:
         ids = self._ids(text) if isinstance(text, str) else self._checked(text)
         if len(ids) < 2:
             raise LilliputError(
-                f"{len(ids)} tokens, of which the first is never expected", where="losses", hint="give a longer text"
+                f"{len(ids)} token has no loss: the first one is never predicted",
+                where="losses",
+                hint="give a longer text",
             )
         return torch.nn.functional.cross_entropy(self.logits(ids)[:-1], torch.tensor(ids[1:]), reduction="none")
 
@@ -227,14 +231,14 @@ class Model:
         known = range(self.spec.vocab)
         if not isinstance(ids, Sequence) or not all(type(one) is int and one in known for one in ids):
             raise LilliputError(
-                f"{ids!r:.80} are no token ids",
+                f"{ids!r:.80} are not token ids",
                 where=str(self.folder),
                 hint=f"give a text, or a list of whole numbers below {self.spec.vocab}",
             )
         return list(ids)
 
     def embed_tokens(self, text: str, *, layer: int = -1) -> Tensor:
-        """What the model makes of each token of a text, [L, D] in fp32 on the CPU.
+        """Return what the model makes of each token of a text, [L, D] in fp32 on the CPU.
 
         Args:
             text: not empty; it is encoded as it stands, with nothing before it.
@@ -271,7 +275,7 @@ class Model:
     def _prompt(self, prompt: str | Sequence[Message]) -> list[int]:
         if not isinstance(prompt, Sequence):
             raise LilliputError(
-                f"{prompt!r:.80} is no prompt",
+                f"{prompt!r:.80} is not a prompt",
                 where=str(self.folder),
                 hint='give a text, or a list of {"role": "user", "content": "..."}',
             )
@@ -328,17 +332,17 @@ def load(path: str | Path, *, device: str = "auto") -> Model:
         MachineError: the device is not there.
     """
     if not isinstance(path, str | PathLike):
-        raise RunError(f"{path!r:.80} is no path", where="load", hint="give the folder of a model, or of a run")
+        raise RunError(f"{path!r:.80} is not a path", where="load", hint="give the folder of a model, or of a run")
     run = folder_named(Path(path))
     if not run.exists():
         raise no_run(run)
     folder = last_release(run) or run
     if (folder / "recipe.json").is_file():
         raise RunError(
-            "the run has released nothing yet",
+            "the run has no release yet",
             where=str(folder),
             hint=f"`lilliput run {folder}` trains and releases; `lilliput publish {folder}` releases what is trained; "
-            "`lilliput.load_trained` opens that as it is",
+            "`lilliput.load_trained` opens the weights without a release",
         )
     warn_if_outdated(Path(path), folder)
     return Model(load_folder(folder), folder, Machine(device=device).resolved().device)

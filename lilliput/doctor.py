@@ -1,4 +1,4 @@
-"""What this machine has, what it lacks, and what to do about it.
+"""Examines this machine: what it has, what it lacks, and what to do about it.
 
 Looking (`_seen...`) is kept apart from judging (`judge_...`), so that what is said about machines that are not here can
 be tested.
@@ -46,7 +46,7 @@ class Finding:
     """`problem`: something here will fail; `note`: it works, but not as well or as surely as it could."""
     says: str
     do: str = ""
-    """What to do about it; empty where there is nothing to do."""
+    """Remedy; empty if nothing is to be done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ def examine() -> list[Finding]:
 
 
 def devices() -> list[str]:
-    """What PyTorch can train on here, the best one first."""
+    """Return what PyTorch can train on here, the best one first."""
     best = Machine().resolved().device
     return [best] if best == "cpu" else [best, "cpu"]
 
@@ -246,7 +246,7 @@ def _judge_device(device: Device) -> Finding:
 
 
 def _machine() -> Finding:
-    """What a run would settle on where no --machine is given."""
+    """Return what a run would settle on where no --machine is given."""
     machine = Machine().resolved()
     says = f"device {machine.device}, matrix products in {machine.precision}, {machine.threads} threads"
     if machine.device == "cpu" and machine.precision == "fp32":

@@ -22,11 +22,13 @@ class TimelineEntry(Protocol):
         return ()
 
     def shape(self, spec: ModelSpec) -> ModelSpec:
-        """What becomes of the model's shape; refused now if it cannot be."""
+        """Return what becomes of the model's shape; refused now if it cannot be."""
         return spec
 
     def retokenize(self, tokenizer: Tokenizer) -> Tokenizer:
-        """What becomes of the tokenizer: known without a model, so that token files can be written before training."""
+        """Return what becomes of the tokenizer: known without a model, so that token files can be written before
+        training.
+        """
         return tokenizer
 
     def describe(self) -> str:

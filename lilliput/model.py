@@ -38,7 +38,7 @@ class ModelSpec:
     norm: NormSpec = RMSNorm()
     gate: GateSpec = Ungated()
     tie_embeddings: bool = True
-    """Whether the head is the embedding itself."""
+    """True if the head is the embedding itself."""
     init: InitSpec = Normal()
     logit_softcap: float | None = None
     """Soft-cap of the logits, c * tanh(z / c) in fp32, in training and ever after; None for none."""
@@ -54,7 +54,9 @@ class ModelSpec:
         return self
 
     def identity(self) -> Any:
-        """What decides the model besides the seed, as a JSON value; that of one without a cap does not mention it."""
+        """Return what decides the model besides the seed, as a JSON value; that of one without a cap does not mention
+        it.
+        """
         plain = to_plain(self)
         return plain if self.logit_softcap else {key: value for key, value in plain.items() if key != "logit_softcap"}
 
@@ -179,7 +181,7 @@ class LanguageModel(nn.Module):
         return x
 
     def _rows(self, layers: slice) -> list[tuple[Tensor, ...]]:
-        """What each layer of a slice is handed of what mixers share."""
+        """Return what each layer of a slice is handed of what mixers share."""
         if self.shared is None:
             return [()] * len(range(self.spec.layers)[layers])
         every = [() if row is None else (row,) for row in self.shared()]

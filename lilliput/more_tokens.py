@@ -28,7 +28,7 @@ def with_more_tokens(recipe: Recipe, more: Sequence[str]) -> Recipe:
         more: of each new phase its text tokens, `1e6`, to resume the last phase there is, or `pretrain=1e6`.
 
     Raises:
-        LilliputError: a text is no number of tokens, or the phase is resumed already.
+        LilliputError: a text is not a number of tokens, or the phase is resumed already.
         RecipeError: there is no such phase, or the new one would end before the decay that it replaces.
     """
     for text in more:
@@ -98,7 +98,7 @@ def refuse_unfinished(run: RunFolder, before: Recipe, recipe: Recipe) -> None:
         part = phase_folder(resumed_index, resumed)
         if not run.record(part).get("done"):
             raise RunError(
-                f"the phase {resumed.name!r} is not trained to its end, so there is nothing to make longer yet",
+                f"the phase {resumed.name!r} is not finished, so it cannot be trained for longer yet",
                 where=str(run.path / part),
                 hint=f"finish it: lilliput train {run.path}; then give {OPTION} again",
             )
@@ -106,7 +106,7 @@ def refuse_unfinished(run: RunFolder, before: Recipe, recipe: Recipe) -> None:
 
 
 def announced(before: Recipe, recipe: Recipe) -> list[str]:
-    """What becomes of a run whose recipe gets more phases, in lines."""
+    """Return what becomes of a run whose recipe gets more phases, in lines."""
     added = _added(before, recipe)
     lines = []
     for index in added:
@@ -114,7 +114,7 @@ def announced(before: Recipe, recipe: Recipe) -> list[str]:
         lines.append(f"{phase.name}: {int(phase.tokens):,} tokens {described(_resumed(recipe, index)[1])}")
     for index, phase in recipe.phases.items():
         if index > added[0] and index not in added:
-            lines.append(f"{phase.name}: trained anew after that; as it was trained before, it stays in the run folder")
+            lines.append(f"{phase.name}: trained again after that; its former weights stay in the run folder")
     return lines
 
 
@@ -137,7 +137,7 @@ def _refuse_shorter(phase: Phase, before: Phase, text: str) -> None:
     if new.steps <= left:
         least = (left + 1) * phase.batch_tokens * phase.stages[0].objective.tokens_per_position
         raise LilliputError(
-            f"{int(phase.tokens):,} tokens more would train for no longer than {before.name!r} was: they are counted "
+            f"{int(phase.tokens):,} more tokens would not train longer than {before.name!r} did: they count "
             f"from step {plan.resumable:,} of {plan.steps:,}, where its decay begins",
             where=f"{OPTION} {text}",
             hint=f"give {least:,} or more",
@@ -152,8 +152,8 @@ def _read(text: str) -> tuple[str, float]:
         tokens = math.nan
     if not 1 <= tokens < math.inf or (equals and not name):
         raise LilliputError(
-            f"{text!r} is no number of tokens",
+            f"{text!r} is not a number of tokens",
             where=OPTION,
-            hint=f"write e.g. {OPTION} 1e6, or {OPTION} pretrain=1e6 for another phase than the last one",
+            hint=f"write e.g. {OPTION} 1e6, or {OPTION} pretrain=1e6 for a phase other than the last",
         )
     return name, tokens

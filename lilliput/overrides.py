@@ -34,7 +34,7 @@ def replace_sources(recipe: Recipe, sources: Mapping[str, tuple[str, ...]]) -> R
         if name not in corpora:
             raise unknown("corpus", name, list(corpora), f"a source for recipe {recipe.name!r}")
         if not files_of(paths, f"--source {given}"):
-            raise DataError("there is no path", where=f"the source of {name!r}", hint="give at least one file")
+            raise DataError("no path is given", where=f"the source of {name!r}", hint="give at least one file")
         corpora[name] = _read_from(corpora[name], paths, column)
     return replace(recipe, corpora=corpora)
 
@@ -52,7 +52,7 @@ def refuse_missing_files(recipe: Recipe, run: Path) -> None:
             try:
                 files_of(corpus.paths, f"the corpus {name!r} of the recipe {recipe.name!r}")
             except DataError as error:
-                hint = f"say where it is: --source {name}=PATH; {error.hint}"
+                hint = f"give its path: --source {name}=PATH; {error.hint}"
                 raise DataError(error.what, where=error.where, hint=hint) from error
             next(format_of(corpus).items(corpus), None)
 

@@ -64,7 +64,7 @@ class Release(TimelineEntry):
     dtype: Dtype = "BF16"
     generation: Generation = Generation()
     samples: Samples = "public"
-    """Whether the card prints what the model wrote after held-out texts, with their beginnings: `all`, `none`, or where
+    """Samples on the card, continuations of held-out texts: `all`, `none`, or where
     these are `public`, that is no files of one's own."""
 
     def __post_init__(self) -> None:
@@ -113,9 +113,9 @@ class Recipe:
     timeline: tuple[Entry, ...]
     seed: int = 0
     languages: tuple[str, ...] = ()
-    """Of the texts, as ISO 639-1 codes, for the card; none: those that are detected."""
+    """Languages of the texts, as ISO 639-1 codes, for the card; detected if empty."""
     license: str | None = None
-    """Of the released weights, as the hub names licenses, e.g. `apache-2.0`; None: the card says that none is named."""
+    """License of the released weights, by its hub name, e.g. `apache-2.0`; None: the card says that none is named."""
     card_claims: Mapping[str, str] = field(default_factory=dict)
     """Statements of a published card that can have no effect here; shown in ours, never armed."""
 
@@ -169,7 +169,7 @@ class Recipe:
 
     @property
     def _is_filled(self) -> bool:
-        """Whether the model's vocabulary is as large as the text lets the tokenizer's be."""
+        """Return whether the model's vocabulary is as large as the text lets the tokenizer's be."""
         tokenizer, model = self.tokenizer, self.model
         return (
             isinstance(tokenizer, BPE)
@@ -218,7 +218,7 @@ class Recipe:
         return replace(part, corpora={name: corpus for name, corpus in self.corpora.items() if name in used})
 
     def prints_samples(self, release: Release) -> bool:
-        """Whether the card of a release prints samples."""
+        """Return whether the card of a release prints samples."""
         judged = self.corpora[release.chat or release.heldout]
         return release.samples == "all" or (release.samples == "public" and not _is_own(judged))
 
@@ -227,7 +227,7 @@ class Recipe:
 
 
 def _is_own(corpus: Any) -> bool:
-    """Whether a corpus reads files of one's own, which perhaps nobody else has seen."""
+    """Return whether a corpus reads files of one's own, which perhaps nobody else has seen."""
     if isinstance(corpus, TextFiles | ChatFiles):
         return True
     inside = [getattr(corpus, name, None) for name in ("source", "sources")]
@@ -253,7 +253,7 @@ def _refuse_same(recipe: Recipe) -> None:
                 raise RecipeError(
                     f"two {kind} are named {name!r}",
                     where=f"recipe {recipe.name!r}",
-                    hint="give each a name of its own, upper and lower case aside: it becomes a folder",
+                    hint="give each its own name, different not only in case: it becomes a folder",
                 )
 
 
@@ -268,7 +268,7 @@ def recipe_and_code(name: str) -> tuple[Recipe, Loaded | None]:
 
 
 def vocabulary_of(run: RunFolder) -> int | None:
-    """How many ids the tokenizer of a run has; None if it has none yet.
+    """Return how many ids the tokenizer of a run has; None if it has none yet.
 
     Raises:
         RunError: the record of it is damaged.
@@ -276,7 +276,7 @@ def vocabulary_of(run: RunFolder) -> int | None:
     with reading(run.path, "put the record of the tokenizer back from a copy, or remove it"):
         outputs = run.record("tokenizer").get("outputs")
         if outputs is not None and type(outputs["vocab"]) is not int:
-            raise TypeError("`vocab` is no whole number")
+            raise TypeError("`vocab` is not a whole number")
         return outputs and outputs["vocab"]
 
 
@@ -308,7 +308,7 @@ def allow_code(run: Path) -> None:
 
 
 def plain_recipe(run: Path) -> Any:
-    """What the `recipe.json` of a run holds, as JSON values."""
+    """Return what the `recipe.json` of a run holds, as JSON values."""
     path = run / "recipe.json"
     with reading(
         path, "give the recipe by name, with --out for this folder; it is written again", "the file is damaged"
@@ -341,7 +341,7 @@ def source_of(name: str) -> Path:
 
 
 def names(package: str) -> list[str]:
-    """What a package of recipes or machines offers, by the names users type."""
+    """Return what a package of recipes or machines offers, by the names users type."""
     folder = Path(importlib.import_module(package).__path__[0])
     return sorted(path.stem.replace("_", "-") for path in folder.glob("*.py") if path.stem != "__init__")
 
@@ -364,19 +364,26 @@ def _load(kind: str, name: str, package: str, wanted: type[T]) -> tuple[T, Loade
 
 
 def unknown(kind: str, name: str, known: list[str], where: str) -> RecipeError:
-    """The error for a name that is not there, with the nearest ones that are."""
+    """Make the error for an unknown name, with the nearest known ones.
+
+    Args:
+        kind: the kind of thing that is named.
+        name: the unknown name.
+        known: all known names.
+        where: where the name was given.
+    """
     near = difflib.get_close_matches(name, known, n=3)
     hint = f"nearest names: {', '.join(near)}" if near else f"there are: {', '.join(sorted(known))}"
     return RecipeError(f"there is no {kind} {name!r}", where=where, hint=hint)
 
 
 def _unknown_file(kind: str, name: str, known: list[str]) -> RecipeError:
-    """The error for a recipe or a machine that is neither a file nor of the package."""
+    """Make the error for a recipe or a machine that is neither a file nor in the package."""
     if kind == "machine":
-        return unknown(kind, name, known, "the machine that was asked for")
+        return unknown(kind, name, known, "the machine argument")
     near = difflib.get_close_matches(name, known, n=3)
     return RecipeError(
         f"there is no recipe {name!r}, and no folder of that name",
-        where="the recipe that was asked for",
+        where="the recipe argument",
         hint=f"nearest names: {', '.join(near)}" if near else "`lilliput recipe list` and `lilliput runs` list both",
     )

@@ -49,8 +49,8 @@ def test_a_corpus_that_is_not_there_is_named_and_can_come_later(shop, straight):
 
 
 EMPTY = {
-    "no rows": ({"a.jsonl": ""}, "no record in any of the files"),
-    "blank lines": ({"a.jsonl": "\n \n\n"}, "no record in any of the files"),
+    "no rows": ({"a.jsonl": ""}, "none of the files holds a record"),
+    "blank lines": ({"a.jsonl": "\n \n\n"}, "none of the files holds a record"),
     "no file": ({}, "holds no file"),
     "an empty text": ({"a.txt": ""}, "no text"),
     "a blank text": ({"a.txt": "\n\n \n"}, "no text"),
@@ -169,7 +169,7 @@ def test_a_signal_in_the_middle_of_a_text_is_answered_at_once_and_the_same_comma
     sleep(0.5)
     running.signal(number)
     ended = running.end(seconds=3)
-    assert (ended.code, ended.err) == (code, "") and "the same command goes on" in ended.out
+    assert (ended.code, ended.err) == (code, "") and "the same command resumes it" in ended.out
     assert (shop / "run" / "recipe.json").read_bytes() == before, "the run stays what it was made from"
     lilliput("data", "mine.py", "--out", "run", *few, folder=shop)
     assert (
@@ -198,8 +198,8 @@ def test_token_files_of_another_run_are_not_trained_on(shop):
     lilliput("data", "mine.py", "--out", "of-other-texts", *few, "--source", "texts=texts/[ab].jsonl", folder=shop)
     tokens = shop / "run" / "shards" / "texts"
     for other, says in (
-        ("of-another-tokenizer", "the ids are of the tokenizer"),
-        ("of-other-texts", "not those that this run made"),
+        ("of-another-tokenizer", "the token ids are of the tokenizer"),
+        ("of-other-texts", "not the ones this run made"),
     ):
         shutil.rmtree(tokens)
         shutil.copytree(shop / other / "shards" / "texts", tokens)
@@ -220,7 +220,7 @@ def test_token_files_of_another_run_are_not_trained_on(shop):
         (("train", "mine.py", "--set", "modle.width=8"), "nearest names: model"),
         (("train", "mine.py", "--set", "timeline.pretrian.length=8"), "nearest names: pretrain"),
         (("train", "mine.py", "--set", "model.width"), "sets nothing"),
-        (("train", "mine.py", "--set", "model.width=wide"), "'wide' does not fit"),
+        (("train", "mine.py", "--set", "model.width=wide"), "'wide' cannot replace"),
         (("train", "mine.py", "--source", "text=texts"), "nearest names: texts"),
         (("sweep", "mine.py", "--over", "timeline.pretrain.optimizer.lrr=1,2"), "nearest names: lr"),
         (("eval", "nowhere", "--suite", "smok"), "nearest names: smoke"),
@@ -246,11 +246,11 @@ def test_unknown_names_come_with_the_nearest(shop, arguments, says):
         ("timeline.pretrain.clip=nan", "clip cannot be nan"),
         ("timeline.pretrain.clip=0", "clip cannot be 0"),
         ("timeline.pretrain.tokens=-100000", "less than one step"),
-        ("timeline.pretrain.tokens=nan", "'nan' does not fit"),
+        ("timeline.pretrain.tokens=nan", "'nan' cannot replace"),
         ("timeline.pretrain.length=0", "length cannot be 0"),
         ("timeline.pretrain.batch_tokens=0", "batch_tokens cannot be 0"),
         ("timeline.pretrain.save_every=0", "save_every cannot be 0"),
-        ("timeline.pretrain.measure_every=2", "'2' does not fit"),
+        ("timeline.pretrain.measure_every=2", "'2' cannot replace"),
         ("timeline.pretrain.data.weights.texts=nan", "not positive"),
         ("model.width=0", "width cannot be 0"),
         ("model.layers=-1", "layers cannot be -1"),
@@ -280,7 +280,7 @@ EDITS = {
     "another kind of value": (lambda plain: plain["model"].update(width="wide"), "do not fit"),
     "a number out of range": (lambda plain: plain["model"].update(layers=0), "layers cannot be 0"),
     "an unknown type": (lambda plain: plain["model"].update(type="lilliput.model:ModelSpek"), "ModelSpek"),
-    "no recipe": (lambda plain: plain.update(plain.pop("model")), "unknown"),
+    "no recipe": (lambda plain: plain.update(plain.pop("model")), "there is no field"),
     "another spec": (lambda plain: [plain.clear(), plain.update(type="lilliput.data.split:Split")], "no recipe"),
     "no spec": (lambda plain: plain.pop("type"), "no recipe"),
 }

@@ -192,7 +192,7 @@ def test_a_signal_ends_training_after_the_step_and_the_same_command_goes_on(shop
     running.signal(number)
     ended = running.end(seconds=10)
     assert ended.code == code and not ended.err
-    assert "the same command goes on" in ended.out and not trained(shop / number.name)
+    assert "the same command resumes it" in ended.out and not trained(shop / number.name)
     seen = json.loads((shop / number.name / METRICS).read_text().splitlines()[-1])["step"]
     assert 30 <= seen < 100 and f"step {seen} of 100 is saved" in ended.out
     assert (shop / number.name / CHECKPOINTS / f"step-{seen:06d}").is_dir(), "nothing is done twice"
@@ -267,7 +267,7 @@ def test_without_a_whole_checkpoint_nothing_is_trained(shop, run):
     for name in ("step-000008", "step-000012"):
         flip(run / CHECKPOINTS / name / "weights.safetensors")
     before = contents(run / CHECKPOINTS)
-    error = refused("train", "run", folder=shop, says="none of the 2 checkpoints is whole", where=CHECKPOINTS)
+    error = refused("train", "run", folder=shop, says="all 2 checkpoints are damaged", where=CHECKPOINTS)
     assert "remove that folder" in error and contents(run / CHECKPOINTS) == before
     shutil.rmtree(run / CHECKPOINTS)
     lilliput("train", "run", folder=shop)
@@ -368,8 +368,8 @@ def test_a_changed_byte_of_a_release_is_refused_by_name(shop, run):
         (("eval", "--suite", "quickstart", "--limit", 0), "the limit is 0"),
         (("eval", "--suite", "quickstart", "--batch-size", 0), "batches of 0 rows"),
         (("eval", "--suite", "quickstart", "--dtype", "float8"), "weights of float8"),
-        (("eval", "--text", "nothing.txt"), "nothing.txt is no file"),
-        (("eval", "--suite", "smoke", "--eval-data", "nothing"), "nothing is no folder"),
+        (("eval", "--text", "nothing.txt"), "nothing.txt is not a file"),
+        (("eval", "--suite", "smoke", "--eval-data", "nothing"), "nothing is not a folder"),
     ],
 )
 def test_numbers_out_of_range_are_refused(shop, arguments, says):

@@ -153,7 +153,9 @@ def test_clean_takes_what_the_run_wrote_and_nothing_else(shop, run, tmp_path):
     (run / "releases" / "tiny-base" / "model.gguf").write_text("converted by hand")
     before = contents(run)
     words = ("clean", "run", "--from", "releases/tiny-base", "--yes")
-    refused(*words, folder=shop, says="releases/tiny-base holds what no run writes: releases/tiny-base/model.gguf")
+    refused(
+        *words, folder=shop, says="releases/tiny-base holds files that no run writes: releases/tiny-base/model.gguf"
+    )
     assert contents(run) == before
     (tmp_path / "recipe.json").write_text("{}")
     (tmp_path / "shards").mkdir()
@@ -241,7 +243,7 @@ recipe = replace(recipe, corpora={"texts": Loud(source=recipe.corpora["texts"]),
     (shop / "loud.py").write_text(mine)
     for _ in range(2):
         lilliput("run", "loud.py", "--machine", "small.py", "--out", tmp_path / "run", folder=shop)
-    refused("data", tmp_path / "run", folder=shop, says="its own (loud:Loud), and the code of the run")
+    refused("data", tmp_path / "run", folder=shop, says="its own (loud:Loud), and the run's code")
     (tmp_path / "run" / "code.json").unlink()  # as in runs that earlier versions made
     err = refused("data", tmp_path / "run", folder=shop, says="the type 'loud:Loud' is not one of Lilliput's")
     assert "name the recipe file" in err
@@ -326,7 +328,7 @@ def test_a_file_that_is_named_for_output_is_replaced_only_if_it_is_output(shop, 
     for option, command in (("--page", "compare run run"), ("--records", "eval run --text texts/a.jsonl --limit 3")):
         own = tmp_path / "thesis.tex"
         own.write_text("ten years of work")
-        refused(*command.split(), option, own, folder=shop, says="is there already", where=str(own))
+        refused(*command.split(), option, own, folder=shop, says="already exists", where=str(own))
         assert own.read_text() == "ten years of work"
         for _ in range(2):
             lilliput(*command.split(), option, tmp_path / "fresh", folder=shop)

@@ -73,10 +73,10 @@ def test_whatever_is_in_the_files_is_an_error_of_three_parts(tmp_path, make, nam
         ({"num_hidden_layers": 10_000_000}, "(?s)num_hidden_layers is 10000000.*MAX_MODEL_LAYERS"),
         ({"num_hidden_layers": 1_000}, "1,000 layers, its files 2. tensors"),
         ({"num_hidden_layers": 2**70}, "num_hidden_layers is 1180591620717411303424"),
-        ({"num_hidden_layers": 3}, r"other weights .*model\.layers\.2"),
-        ({"hidden_size": 2**31 - 1}, "another shape than the model"),
-        ({"vocab_size": 2**31 - 1}, "another shape"),
-        ({"intermediate_size": 2**31 - 1}, "another shape"),
+        ({"num_hidden_layers": 3}, r"does not name: .*model\.layers\.2"),
+        ({"hidden_size": 2**31 - 1}, "does not have the model's shape"),
+        ({"vocab_size": 2**31 - 1}, "does not have the model's shape"),
+        ({"intermediate_size": 2**31 - 1}, "does not have the model's shape"),
         ({"num_attention_heads": 0}, "num_attention_heads is 0"),
         ({"num_attention_heads": -4}, "num_attention_heads is -4"),
         ({"num_attention_heads": True}, "num_attention_heads is True"),
@@ -177,7 +177,7 @@ def test_files_outside_of_the_folder_are_not_read(foreign, tmp_path):
     index = foreign / "model.safetensors.index.json"
     index.write_text(index.read_text().replace("model-0.safetensors", "../x"))
     for reach in (lambda: load(foreign), lambda: PretrainedModel(checkpoint=str(foreign)).identity()):
-        with pytest.raises(LilliputError, match=r"'\.\./x' is no plain name"):
+        with pytest.raises(LilliputError, match=r"'\.\./x' is not a plain file name"):
             reach()
 
 
@@ -203,7 +203,7 @@ def test_a_tokenizer_with_more_ids_than_the_model_is_refused(foreign):
 def test_a_release_names_files_of_its_own(release, tmp_path):
     (tmp_path / "x").write_text("elsewhere")
     reseal(release, files={"../x": sha256(tmp_path / "x")})
-    refused(release, r"'\.\./x' is no plain name")
+    refused(release, r"'\.\./x' is not a plain file name")
     reseal(release, files=["model.safetensors"])
     refused(release, r"its files are \['model")
 
@@ -212,18 +212,18 @@ def test_a_release_names_files_of_its_own(release, tmp_path):
     ("part", "entries", "says"),
     [
         ("model", {"layers": 10_000_000}, "10,000,000 layers, its files"),
-        ("model", {"layers": 2.0}, r"2\.0 is no int"),
-        ("model", {"vocab": True}, "True is no int"),
-        ("model", {"tie_embeddings": "yes"}, "'yes' is no bool"),
-        ("model", {"mixer": 3}, "3 is no MixerSpec"),
-        ("model", {"norm": {"type": "lilliput.nn.norm:RMSNorm", "eps": float("nan")}}, "nan is no float"),
-        ("model", {"type": "lilliput.publish.export:Generation"}, "unknown"),
+        ("model", {"layers": 2.0}, r"2\.0 is not of type int"),
+        ("model", {"vocab": True}, "True is not of type int"),
+        ("model", {"tie_embeddings": "yes"}, "'yes' is not of type bool"),
+        ("model", {"mixer": 3}, "3 is not a MixerSpec"),
+        ("model", {"norm": {"type": "lilliput.nn.norm:RMSNorm", "eps": float("nan")}}, "nan is not of type float"),
+        ("model", {"type": "lilliput.publish.export:Generation"}, "there is no field"),
         ("model", {"type": "lilliput.__main__:main"}, "__main__:main' is not one of Lilliput's"),
         ("model", {"type": "antigravity:fly"}, "antigravity:fly' is not one of Lilliput's"),
         ("model", {"type": None}, "the type None is not one of Lilliput's"),
-        ("layout", {"context": "64"}, "'64' is no int"),
+        ("layout", {"context": "64"}, "'64' is not of type int"),
         ("generation", {"temperature": "hot"}, "do not fit"),
-        ("generation", {"stop": 3}, "3 is no str"),
+        ("generation", {"stop": 3}, "3 is not of type str"),
     ],
 )
 def test_specs_of_other_kinds_are_refused_by_their_field(release, part, entries, says):
@@ -235,7 +235,7 @@ def test_specs_of_other_kinds_are_refused_by_their_field(release, part, entries,
 def test_parts_of_a_release_cannot_change_places(release):
     plain = json.loads((release / "lilliput.json").read_text())
     reseal(release, model=plain["layout"], layout=plain["model"])
-    refused(release, "is no HFFormat")
+    refused(release, "is not of type HFFormat")
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,7 @@ def test_horizons_spread_the_first_memory_over_a_heads_channels():
     kept = torch.sigmoid(mixer.forget_bias.weight).view(2, 16)
     assert torch.allclose(kept[0, [0, -1]], torch.tensor([1 - 1 / 2, 1 - 1 / 50]), atol=1e-4)
     assert torch.equal(kept[0], kept[1]) and (kept.diff(dim=-1) > 0).all()
-    with pytest.raises(RecipeError, match="do not rise"):
+    with pytest.raises(RecipeError, match="must rise"):
         HGRN2(heads=2, forget_timescales=(1.0, 50.0))
 
 

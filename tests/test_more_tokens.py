@@ -113,7 +113,7 @@ def test_it_is_killed_and_goes_on(one, run, tmp_path, monkeypatch):
     with interrupted(monkeypatch, after=6):
         lengthen(folder, MORE)
     assert overview(folder).state == "pretrain-2: step 6, saved at 4"
-    with pytest.raises(RunError, match=r"'pretrain-2' is not trained to its end[\s\S]*lilliput train .*run; then"):
+    with pytest.raises(RunError, match=r"'pretrain-2' is not finished[\s\S]*lilliput train .*run; then"):
         resolve(str(folder), more_tokens=["640"])
     with pytest.raises(RunError, match=r"was trained longer, and this recipe does not have its phase 'pretrain-2'"):
         train(one, folder)
@@ -134,21 +134,21 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_says_that_it_begins_a
 def test_what_cannot_be_is_refused_and_changes_nothing(one, tmp_path):
     folder = tmp_path / "run"
     pipeline.data(one, folder, Console(file=StringIO()))
-    with pytest.raises(RunError, match="'pretrain' is not trained to its end"):
+    with pytest.raises(RunError, match="'pretrain' is not finished"):
         resolve(str(folder), more_tokens=[MORE])
     train(one, folder)
     before = (folder / "recipe.json").read_bytes()
     for text, says in {
-        "384": "384 tokens more would train for no longer than 'pretrain'.*give 512 or more",
-        "0": "is no number of tokens",
-        "many": "is no number of tokens",
-        "=5": "is no number of tokens",
+        "384": "384 more tokens would not train longer than 'pretrain'.*give 512 or more",
+        "0": "is not a number of tokens",
+        "many": "is not a number of tokens",
+        "=5": "is not a number of tokens",
         "sft=1e3": "no phase 'sft'",
     }.items():
         with pytest.raises(LilliputError, match=f"(?s){says}"):
             resolve(str(folder), more_tokens=[text])
     remove(folder, states(folder))
-    with pytest.raises(RunError, match="the state before the decay of 'pretrain' is not there"):
+    with pytest.raises(RunError, match="the state before the decay of 'pretrain' is missing"):
         resolve(str(folder), more_tokens=[MORE])
     assert (folder / "recipe.json").read_bytes() == before
 
@@ -181,7 +181,7 @@ def test_after_another_phase_than_the_last_one_what_follows_is_trained_anew(one,
     train(recipe, folder)
     before = trained(folder)
     target = lengthen(folder, f"pretrain={MORE}")
-    assert target.notes[1] == "sft: trained anew after that; as it was trained before, it stays in the run folder"
+    assert target.notes[1] == "sft: trained again after that; its former weights stay in the run folder"
     assert set(trained(folder)) == {"00-pretrain", "02-sft", "01-pretrain-2", "03-sft"}
     assert before.items() < trained(folder).items() and trained(folder)["03-sft"] != before["02-sft"]
 

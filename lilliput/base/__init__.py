@@ -1,3 +1,3 @@
-"""What every part of Lilliput rests on."""
+"""Foundations that every part of Lilliput uses."""
 
 __version__ = "0.2.0"

@@ -36,11 +36,11 @@ class BackgroundCall(threading.Thread, Generic[T]):
 
     @property
     def is_done(self) -> bool:
-        """Whether the call has returned, or raised."""
+        """Return whether the call has returned, or raised."""
         return self._over.is_set()
 
     def result(self) -> T:
-        """What the call returns, or raises."""
+        """Return what the call returns, or raises."""
         while not self._over.wait(_MOMENT):
             pass
         if self._error is not None:
@@ -54,5 +54,5 @@ def run_in_background(call: Callable[P, T], *arguments: P.args, **named: P.kwarg
 
 
 def has_unfinished_calls() -> bool:
-    """Whether a call still goes on, in the midst of which Python does not end well."""
+    """Return whether a call still goes on, in the midst of which Python does not end well."""
     return any(isinstance(thread, BackgroundCall) and not thread.is_done for thread in threading.enumerate())

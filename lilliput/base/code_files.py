@@ -18,7 +18,9 @@ def code_at(path: Path) -> Code:
     if not path.is_file():
         raise RecipeError("the file does not exist", where=str(path), hint="check the path")
     if path.name.partition(".")[0] == "lilliput":
-        raise RecipeError("the name is Lilliput's own", where=str(path), hint="give the file another name")
+        raise RecipeError(
+            "the file name is taken by a module of Lilliput", where=str(path), hint="give the file another name"
+        )
     folder = path.absolute().parent
     files = {path.name: _read(path)}
     left = [path.name]
@@ -62,7 +64,7 @@ def _imports(source: bytes, name: str, folder: Path) -> Iterator[str]:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError) as error:
         raise RecipeError(
-            f"the file fails with {type(error).__name__}: {error}", where=str(folder / name), hint="mend the file"
+            f"the file fails with {type(error).__name__}: {error}", where=str(folder / name), hint="fix the file"
         ) from error
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):

@@ -1,4 +1,4 @@
-"""What defines a class of a recipe file, as a hash: its text, and that of all in these files that it rests on.
+"""Hash of the code that defines a class of a recipe file: its text, and that of all in these files that it rests on.
 
 A phase is trained by code, not only by settings, and both can change. The hash of the whole file would change with each
 setting in it; so only those statements count whose names the class uses, and whose names these use, across neighbors.

@@ -1,4 +1,4 @@
-"""What a number was made with: versions, hardware, commit."""
+"""Records the environment of a measurement: versions, hardware, commit."""
 
 import importlib.metadata
 import os

@@ -23,15 +23,15 @@ class LilliputError(Exception):
 
 
 class RecipeError(LilliputError):
-    """A recipe, a machine or an override of one says something impossible."""
+    """A recipe, a machine or an override is invalid."""
 
 
 class DataError(LilliputError):
-    """A corpus, a tokenizer or a shard cannot be read or does not fit the rest."""
+    """A corpus, a tokenizer or a shard cannot be read, or does not match the rest."""
 
 
 class RunError(LilliputError):
-    """A run folder is of another format, damaged, in use, or cannot be written."""
+    """A run folder has another format, is damaged, is in use, or cannot be written."""
 
 
 class InUseError(RunError):
@@ -39,11 +39,11 @@ class InUseError(RunError):
 
 
 class DivergenceError(RunError):
-    """Training left the numbers that can be computed with; it would again."""
+    """Training diverged, and would again."""
 
 
 class ExportError(LilliputError):
-    """A model cannot be published: its layout does not fit, or exported and native logits differ."""
+    """A model cannot be published: the layout cannot express it, or exported and native logits differ."""
 
 
 class MachineError(LilliputError):
@@ -54,20 +54,20 @@ class MachineError(LilliputError):
 def reading(
     where: str | Path, hint: str, what: str = "it cannot be read", *, kind: "type[LilliputError] | None" = None
 ) -> Iterator[None]:
-    """Turn whatever reading a file from elsewhere raises into a three-part error.
+    """Turn any exception from reading an outside file into a three-part error.
 
-    Such a file may hold anything: JSON of another shape, nested a thousand deep, numbers no computer can hold. Nobody
-    can list all that goes wrong then, so this is the one place that catches every exception. Errors of ours pass as
-    they are.
+    Such a file may hold anything: JSON of another shape, nested a thousand deep, or numbers out of range. The
+    possible failures cannot be listed, so this is the one place that catches every exception. Our own errors pass
+    unchanged.
 
     Args:
         where: the file or folder that is read.
         hint: the next thing to do.
-        what: is wrong then, before the reason in parentheses.
+        what: what is wrong, before the reason in parentheses.
         kind: the class of the error; None for `RunError`.
 
     Raises:
-        LilliputError: of that kind: it cannot be read.
+        LilliputError: of that kind, if the file cannot be read.
     """
     try:
         yield
@@ -87,6 +87,6 @@ def is_panic(error: BaseException) -> bool:
 
 
 def _in_short(error: BaseException) -> str:
-    """The kind of an error and the beginning of what it says, on one line."""
+    """Return an error's class and the beginning of its message, on one line."""
     said = " ".join(str(error).split())
     return f"{type(error).__name__}: {said[:200]}" if said else type(error).__name__

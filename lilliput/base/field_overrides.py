@@ -36,11 +36,11 @@ def override_all(spec: T, changes: Iterable[tuple[str, str]]) -> T:
 
 class _Change(NamedTuple):
     keys: list[str]
-    """What is left of the path."""
+    """The rest of the path."""
     path: str
     text: str
     kind: Any = None
-    """What the field is declared as, where it is one of a spec."""
+    """Declared type of the field, if it is a field of a spec."""
 
     @property
     def where(self) -> str:
@@ -67,7 +67,7 @@ def _override(value: Any, changes: list[_Change]) -> Any:
     try:
         return replace(value, **{key: _override(getattr(value, key), its) for key, its in below.items()})
     except ValueError as error:
-        raise RecipeError(str(error), where=changes[-1].where, hint="give a value that fits") from error
+        raise RecipeError(str(error), where=changes[-1].where, hint="give a value that the field allows") from error
 
 
 _KINDS: dict[type, str] = {
@@ -75,7 +75,7 @@ _KINDS: dict[type, str] = {
     int: "a whole number, e.g. 12 or 5e6",
     float: "a number, e.g. 0.5 or 2e6",
 }
-"""What is asked for where a value of a kind is there now."""
+"""Description of the expected value, by the type of the present one."""
 
 
 def _key_of(value: Any, key: str, where: str) -> str:
@@ -91,11 +91,11 @@ def _key_of(value: Any, key: str, where: str) -> str:
         if key not in known:
             raise unknown_name(key, known, where)
         return key
-    raise RecipeError(f"{value!r} has no part named {key!r}", where=where, hint="end the path one name earlier")
+    raise RecipeError(f"{value!r} has no field named {key!r}", where=where, hint="end the path one name earlier")
 
 
 def _declared(value: Any, name: str, kind: Any) -> Any:
-    """What a part of `value`, itself of a kind, is declared as; None where that cannot be told."""
+    """Return what a part of `value`, itself of a kind, is declared as; None where that cannot be told."""
     if is_dataclass(value):
         return declared(type(value)).get(name)
     parts = get_args(kind)
@@ -132,9 +132,9 @@ def _parse(old: Any, text: str, path: str, kind: Any) -> Any:
     except (KeyError, ValueError, OverflowError):
         pass
     raise RecipeError(
-        f"{text!r} does not fit, the value there now is {write(old)}",
+        f"{text!r} cannot replace {write(old)}",
         where=where,
-        hint="give a value of the same kind, a longer path to one of its fields, or a part by name: 'Name(field=...)'"
+        hint="give a part by name, 'Name(field=...)', or a longer path, to one of its fields"
         if is_dataclass(old)
         else "give texts with commas between them, or a tuple, '(1, 2)'"
         if isinstance(old, tuple)
@@ -153,7 +153,7 @@ def _parse_unset(text: str, path: str, kind: Any) -> Any:
             return _parse(examples[one], text, path, None)
     names = " or ".join(one.__name__ for one in kinds)
     raise RecipeError(
-        f"{text!r} does not fit, the field is not set now",
+        f"{text!r} does not fit this field, which is None now",
         where=f"--set {path}={text}",
         hint=f"give one of: {names}" if names else "write a part by its name, 'Name(field=...)', or a tuple, '(1, 2)'",
     )

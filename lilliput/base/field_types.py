@@ -26,7 +26,7 @@ def check_kinds(value: Any, kind: Any, *, where: str) -> None:
     """
     if not fits(value, kind):
         raise RunError(
-            f"{shown(value)} is no {getattr(kind, '__name__', kind)}",
+            f"{shown(value)} is not of type {getattr(kind, '__name__', kind)}",
             where=where,
             hint="fetch the folder again, or read it with the version of Lilliput that wrote it",
         )
@@ -60,7 +60,7 @@ def asked(protocol: type) -> set[str]:
 
 
 def declared(spec: type) -> dict[str, Any]:
-    """What each field of a spec is declared as; nothing where that cannot be told."""
+    """Return what each field of a spec is declared as; nothing where that cannot be told."""
     try:
         hints = get_type_hints(spec)
     except NameError:  # a package of somebody's that imports its annotations for type checkers alone

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 PARTIAL = ".partial"
 """Suffix of everything that is still being written; whoever finds one may delete it."""
 SEAL = "sha256"
-"""Where a JSON object has its own hash."""
+"""Key of a JSON object's own hash."""
 
 
 def boundary(what: str, path: Path) -> None:

@@ -27,7 +27,7 @@ OnProgress = Callable[[int, int], None]
 
 
 class HashCache:
-    """What is known of the files below a folder.
+    """Cache of hashes of the files below a folder.
 
     Args:
         root: the folder.
@@ -70,7 +70,7 @@ class HashCache:
         return {path: known for path, known in sums.items() if known is not None and path not in differing}, differing
 
     def plain(self) -> dict[str, Any]:
-        """What is known of files that are still there, as JSON values."""
+        """Return what is known of files that are still there, as JSON values."""
         return {name: known for name, known in sorted(self._known.items()) if (self._root / name).is_file()}
 
     def _remembered(self, path: Path, sha256: str) -> Sums | None:
@@ -104,6 +104,6 @@ def _block(file: Any) -> bytes | memoryview:
 
 
 def _stamp(path: Path) -> list[int]:
-    """What changes with a file."""
+    """Return what changes with a file."""
     about = os.stat(path)
     return [about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino]

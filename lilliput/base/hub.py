@@ -1,4 +1,4 @@
-"""What goes wrong between here and the Hugging Face hub, in words."""
+"""Explains failures of the Hugging Face hub in words."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ def may_ask_hub() -> bool:
 
 
 def hub_trouble(error: BaseException, kind: Kind, name: str) -> tuple[str, str] | None:
-    """What is wrong and what to do about it; None for an error that the hub has no part in.
+    """Return what is wrong and what to do about it; None for an error that the hub has no part in.
 
     Libraries wrap each other's errors, so those that led to this one are looked at too, the deepest first.
     """
@@ -37,7 +37,7 @@ def hub_trouble(error: BaseException, kind: Kind, name: str) -> tuple[str, str] 
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same request may succeed a moment later."""
+    """Return whether the same request may succeed a moment later."""
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
     for one in _chain(error):

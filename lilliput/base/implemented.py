@@ -31,7 +31,7 @@ def check_implemented(recipe: Any) -> None:
         raise RecipeError(
             "these parts are not implemented yet: " + "; ".join(found),
             where=f"recipe {recipe.name!r}",
-            hint="`lilliput plan` works without them; a recipe of your own can do without them too",
+            hint="`lilliput plan` works without them; to train, leave them out in a copy of the recipe",
         )
 
 

@@ -55,7 +55,7 @@ def variable(name: str) -> str:
 
 
 def raising(name: str) -> str:
-    """How to go beyond a limit, for the hint of the error about it."""
+    """Return how to go beyond a limit, for the hint of the error about it."""
     return f"where it comes from someone you trust, raise the limit: export {variable(name)}={2 * limit(name)}"
 
 
@@ -74,7 +74,7 @@ def plain_name(name: Any, *, where: str) -> str:
     ):
         return name
     raise LilliputError(
-        f"{name!r:.120} is no plain name of a file",
+        f"{name!r:.120} is not a plain file name",
         where=where,
-        hint="fetch the folder again from whom you trust: its files lie in it, without folders",
+        hint="fetch the folder again from a source you trust: its files lie in it, without subfolders",
     )

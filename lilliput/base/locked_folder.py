@@ -42,9 +42,9 @@ class LockedFolder:
         names = (path.name for path in sorted(self.path.iterdir()))
         if others := [name for name in names if not name.startswith(".") and finished(name) != record]:
             raise RunError(
-                f"the folder is no {what}, and not empty: it holds {', '.join(others[:4])}",
+                f"the folder is not a {what} and not empty: it holds {', '.join(others[:4])}",
                 where=str(self.path),
-                hint=f"choose another one with --out: a new or an empty folder, or a {what} to continue",
+                hint=f"give a new or empty folder with --out, or a {what} to resume",
             )
 
     def __enter__(self):
@@ -58,14 +58,14 @@ class LockedFolder:
             raise RunError(
                 f"the run folder cannot be written ({error.strerror})",
                 where=where,
-                hint="choose another one with --out, or free it for writing",
+                hint="choose another folder with --out, or make this one writable",
             ) from error
         try:
             if not _lock(self._lock):
                 raise InUseError(
                     "another process is working on this run",
                     where=where,
-                    hint="wait for it, stop it, or use another --out",
+                    hint="wait for it, stop it, or choose another folder with --out",
                 )
             self.check()
             self.on_open()
@@ -91,7 +91,7 @@ class LockedFolder:
             return verify_checksum(read_json(path)) if path.exists() else None
 
     def hint(self, name: str) -> str:
-        """What to do about a damaged file."""
+        """Return what to do about a damaged file."""
         return "put it back from a copy, or remove it: it is written again"
 
     def write(self, name: str, value: Any) -> None:

@@ -46,7 +46,7 @@ class Code:
     files: Mapping[str, bytes]
     """By their paths below the folder of the recipe file, with slashes."""
     folder: Path
-    """Where they lie, which decides nothing."""
+    """Folder of the files; it is no part of the hash."""
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -89,7 +89,7 @@ class Loaded:
             raise RecipeError(
                 f"the file fails with {type(error).__name__}: {error}",
                 where=str(code.folder / code.main),
-                hint="mend the file",
+                hint="fix the file",
             ) from error
         _latest[code.digest] = self
 
@@ -119,7 +119,7 @@ class Loaded:
         return any(f"{each}.".startswith(f"{module}.") for each in self.code.modules)
 
     def spec(self, module: str) -> ModuleSpec:
-        """How Python imports a module of these files; a folder without `__init__.py` is a package too."""
+        """Return how Python imports a module of these files; a folder without `__init__.py` is a package too."""
         name = self.code.modules.get(module)
         is_package = name is None or name.endswith("/__init__.py")
         loader = _Source(self, name) if name is not None else None

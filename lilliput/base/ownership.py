@@ -40,7 +40,7 @@ _WRITTEN = re.compile(
 )
 """Every file that a run writes, by its path below the run folder."""
 _UNFINISHED = re.compile(rf"(\.before|\.replaced)?{re.escape(PARTIAL)}$|{re.escape(BEGUN)}[0-9a-f]+$")
-"""What the name of a file or folder ends in while it is being written, or waits to be removed."""
+"""Suffixes of files and folders that are being written, or wait to be removed."""
 _FOLDERS = ("code", "parts", "tokenizer", "shards", "phases", "computed", "releases", "evals", "baselines", "cards")
 
 
@@ -81,9 +81,9 @@ def inside(root: Path, relative: str) -> Path:
     for component in relative.split("/"):
         if component in ("", ".", "..") or "\\" in component or ":" in component:
             raise RunError(
-                f"{relative!r} is not below the run",
+                f"{relative!r} is not inside the run folder",
                 where=str(root),
-                hint="this recipe.json was not written by Lilliput: begin a run of your own with --out",
+                hint="this recipe.json was not written by Lilliput: start a new run with --out",
             )
         path = path / component
         _refuse_link(path)
@@ -119,7 +119,7 @@ def check_ours(root: Path, relative: str) -> None:
     inside(root, relative)
     if os.path.lexists(root / relative) and (strange := foreign(root, relative)):
         raise RunError(
-            f"{relative} holds what no run writes: {', '.join(strange[:4])}",
+            f"{relative} holds files that no run writes: {', '.join(strange[:4])}",
             where=str(root),
             hint="move it out of the run folder, then repeat the command",
         )
@@ -156,7 +156,7 @@ def check_output(path: Path, mark: str, option: str) -> None:
     is_ours = path.is_file() and mark.encode() in path.read_bytes()[:1000]
     if not is_ours:
         raise RunError(
-            f"{path.name} is there already, and was not written by this command",
+            f"{path.name} already exists and was not written by this command",
             where=f"{option} {path}",
             hint="name another file, or move this one away",
         )
@@ -167,7 +167,7 @@ def _refuse_link(path: Path) -> None:
         raise RunError(
             f"{path.name} is a symbolic link",
             where=str(path),
-            hint="a run follows none below its folder: put the files themselves there, or link the whole run folder",
+            hint="links inside a run are not followed: put the files themselves there, or link the whole run folder",
         )
 
 

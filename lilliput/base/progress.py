@@ -1,4 +1,4 @@
-"""What is shown while something long goes on: a line that changes in a terminal, elsewhere a line a minute."""
+"""Progress display of long work: a line that changes in a terminal, elsewhere a line a minute."""
 
 from time import perf_counter
 from types import TracebackType
@@ -10,7 +10,7 @@ SECONDS = 60.0
 
 
 class Progress:
-    """Of one thing; a context manager.
+    """Progress of one thing; a context manager.
 
     Args:
         console: where it is shown.

@@ -71,11 +71,11 @@ def _is_class(kind: Any) -> bool:
 def _check(part: Any, protocols: list[type], where: str) -> None:
     if isinstance(part, type):
         name = part.__name__
-        raise RecipeError(f"{name} is a class and no value", where=where, hint=f"write {name}(...)")
+        raise RecipeError(f"{name} is a class, not a value", where=where, hint=f"write {name}(...)")
     lacking, protocol = min(((asked(each) - {*dir(part)}, each) for each in protocols), key=lambda pair: len(pair[0]))
     if lacking and type(part).__module__ == "builtins":
         kinds = " or ".join(each.__name__ for each in protocols)
-        raise RecipeError(f"{shown(part)} is no {kinds}", where=where, hint=f"give a spec, see {_file(protocol)}")
+        raise RecipeError(f"{shown(part)} is not a {kinds}", where=where, hint=f"give a spec, see {_file(protocol)}")
     if lacking:
         raise RecipeError(
             f"{type(part).__name__} has no {_listed(lacking)}",

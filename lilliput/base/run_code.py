@@ -50,7 +50,7 @@ def write_code(run: RunFolder, code: Code) -> None:
 
 
 def folder_of(run: Path, code: Code) -> Path:
-    """Where a run keeps these files."""
+    """Return where a run keeps these files."""
     return run / FOLDER / code.digest[:16]
 
 
@@ -92,10 +92,10 @@ def code_for(run: Path, types: Collection[str]) -> Loaded | None:
     if not is_remembered(code.digest):
         needed = ", ".join(defined(types, code.hashes)[:4])
         raise UntrustedCodeError(
-            f"the recipe has parts of its own ({needed}), and the code of the run that defines them was not allowed to "
-            f"run: {', '.join(listed(code))}",
+            f"the recipe has parts of its own ({needed}), and the run's code that defines them may not run "
+            f"yet: {', '.join(listed(code))}",
             where=str(folder_of(run, code)),
-            hint="read it, then add --trust-code if it may run here (in Python: trust_code=True); or give your "
+            hint="read it, then add --trust-code to let it run (in Python: trust_code=True); or give your "
             f"recipe file and this run: {code.main} --out {run}",
         )
     return Loaded(code)
@@ -108,7 +108,7 @@ def waiting(run: Path, types: Collection[str]) -> Code | None:
 
 
 def defined(types: Collection[str], files: Collection[str]) -> list[str]:
-    """Those of the types that are in modules of these files."""
+    """Return those of the types that are in modules of these files."""
     modules = {module_of(name) for name in files}
     return sorted(name for name in types if name.partition(":")[0] in modules)
 
@@ -149,7 +149,7 @@ def _refuse_others(folder: Path, files: Collection[str]) -> None:
     others = sorted(name for path in paths if (name := path.relative_to(folder).as_posix()) not in files)
     if others:
         raise RunError(
-            f"there is what the run did not keep there: {', '.join(others[:4])}",
+            f"the folder holds files that the run did not keep: {', '.join(others[:4])}",
             where=str(folder),
             hint="move it out of the run folder, then repeat the command",
         )
@@ -167,7 +167,7 @@ def _verified(path: Path, expected: str) -> bytes:
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     with reading(path, _HINT), os.fdopen(os.open(path, flags), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise RunError(f"{path.name} is no file", where=str(path), hint=_HINT)
+            raise RunError(f"{path.name} is not a file", where=str(path), hint=_HINT)
         data = file.read(limit("code_bytes") + 1)
         if len(data) > limit("code_bytes"):
             what = f"{path.name} has more than {limit('code_bytes'):,} bytes"

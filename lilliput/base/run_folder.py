@@ -29,7 +29,7 @@ from lilliput.base.ownership import check_links, check_ours, inside, remove
 FORMAT = 1
 RUN_FILE = "run.json"
 _ASIDE = f".before{PARTIAL}"
-"""What the name of a part, or of its record, ends in while another one is made."""
+"""Suffix of a part, or of its record, while another one is made."""
 
 Build = Callable[[Path], Any]
 IsIntact = Callable[[Path, Any], bool]
@@ -46,7 +46,7 @@ class Part:
 
     folder: Path
     is_missing: bool
-    """Whether it has to be made."""
+    """True if it has to be made."""
     outputs: Any = None
     """JSON value, recorded with the part."""
 
@@ -81,7 +81,7 @@ class RunFolder(LockedFolder):
             self.write_with_checksum(RUN_FILE, {"format": FORMAT, "lilliput": __version__, "machine": None})
 
     def hint(self, name: str) -> str:
-        """What to do about a damaged file: removing the record of a part would leave its folder to nobody."""
+        """Return what to do about a damaged file: removing the record of a part would leave its folder to nobody."""
         if name == RUN_FILE:
             return "put it back from a copy; without it the folder is no run, begin another one with --out"
         if name.startswith("parts/"):
@@ -116,7 +116,7 @@ class RunFolder(LockedFolder):
         record = self.record(name)
         if folder.exists() and not record:
             raise RunError(
-                f"{name} is there, and no record says that this run made it",
+                f"{name} exists, but no record says that this run made it",
                 where=str(folder),
                 hint=f"put {_record_file(name)} back from a copy, or move {name} out of the run folder",
             )
@@ -156,10 +156,10 @@ class RunFolder(LockedFolder):
         changed = differences({key: begun.get(key) for key in inputs}, inputs)
         if changed:
             raise RunError(
-                f"{name} was made from something else: {'; '.join(changed[:4])}",
+                f"{name} was made with other settings: {'; '.join(changed[:4])}",
                 where=str(self.path),
-                hint=f"to continue, give the --set and other options that it was made with again, or name the run "
-                f"folder alone, as in lilliput publish {self.path}; or begin another run with --out; or give this part "
+                hint=f"to resume, repeat the --set and other options of then, or give the run "
+                f"folder alone, as in lilliput publish {self.path}; or start another run with --out; or give this part "
                 f"up: lilliput clean {self.path} --from {name}",
             )
 
@@ -172,7 +172,9 @@ class RunFolder(LockedFolder):
             return record["outputs"] if is_intact(self.path / name, record["outputs"]) else None
 
     def record(self, name: str) -> dict[str, Any]:
-        """What is noted of a part: `inputs` (their hash), `from` (themselves), `done`, `outputs`; empty without one."""
+        """Return what is noted of a part: `inputs` (their hash), `from` (themselves), `done`, `outputs`; empty without
+        one.
+        """
         with reading(self.path / _record_file(name), self.hint(_record_file(name)), "the file is damaged"):
             record = self.read(_record_file(name)) or {}
             if record and not isinstance(record.get("from", {}), dict):
@@ -202,7 +204,7 @@ class RunFolder(LockedFolder):
         self.write_with_checksum(_record_file(name), record)
 
     def restore_previous(self, name: str) -> None:
-        """What a killed process had put aside of a part, if its record still is: it is better than nothing."""
+        """Restore what a killed process had set aside of a part, if its record still is: it is better than nothing."""
         folder, record = self.path / name, self.path / _record_file(name)
         if _aside(record).exists() and _aside(folder).exists():
             record.unlink(missing_ok=True)
@@ -240,20 +242,20 @@ class RunFolder(LockedFolder):
         record = self.read(RUN_FILE)
         if not isinstance(record, dict) or "format" not in record:
             raise RunError(
-                f"{RUN_FILE} is no file of ours",
+                f"{RUN_FILE} was not written by Lilliput",
                 where=str(self.path),
-                hint="choose another folder with --out: a new or an empty one, or a run to continue",
+                hint="give a new or empty folder with --out, or a run to resume",
             )
         if record["format"] != FORMAT:
             raise RunError(
                 f"the run has format {record['format']!r:.80}, this version of Lilliput reads {FORMAT}",
                 where=str(self.path),
-                hint="continue it with the version that began it, or begin another with --out",
+                hint="resume it with the version that started it, or start another with --out",
             )
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Where two JSON values differ, as texts like `phase.optimizer.lr was 0.01, not 0.02`."""
+    """Return where two JSON values differ, as texts like `phase.optimizer.lr was 0.01, not 0.02`."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [*old, *(key for key in new if key not in old)]
         return [text for key in keys for text in differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))]
@@ -269,7 +271,7 @@ def _short(value: Any) -> str:
 
 
 def _aside(path: Path) -> Path:
-    """Where a part, or its record, waits until another one is whole."""
+    """Return where a part, or its record, waits until another one is whole."""
     return path.with_name(path.name + _ASIDE)
 
 
@@ -282,13 +284,15 @@ def no_run(folder: Path) -> RunError:
     if not folder.exists():
         near = near_folders(folder)
         hint = f"nearest names: {', '.join(near)}" if near else "`lilliput runs` lists the runs below ./runs"
-        return RunError("there is no such folder", where=str(folder), hint=hint)
+        return RunError("the folder does not exist", where=str(folder), hint=hint)
     if (folder / "sweep.json").is_file():
         variants = sorted(str(one) for one in folder.iterdir() if (one / "recipe.json").is_file())
         listed = " ".join(f"'{one}'" for one in variants[:2]) or "none is trained yet"
-        return RunError("the folder is a sweep, no run", where=str(folder), hint=f"give variants of it: {listed}")
+        return RunError(
+            "the folder is a sweep, not a run", where=str(folder), hint=f"give one of its variants: {listed}"
+        )
     return RunError(
-        "the folder is no run, it has no recipe.json",
+        "the folder is not a run: it has no recipe.json",
         where=str(folder),
         hint="give a folder that `lilliput run` or `lilliput train` made; `lilliput runs` lists them",
     )

@@ -38,7 +38,7 @@ class Stored:
 
     shape: tuple[int, ...]
     dtype: str
-    """As safetensors name it: F32, BF16, I8, ..."""
+    """Name of the type in safetensors: F32, BF16, I8, ..."""
     file: Path
 
     @property
@@ -66,7 +66,7 @@ def weight_files(folder: Path) -> list[Path]:
             raise RunError(
                 f"{name} is missing",
                 where=str(folder),
-                hint="fetch the folder again; weights in another format than safetensors are not read",
+                hint="fetch the folder again; only weights in the safetensors format can be read",
             )
     return [folder / name for name in names]
 

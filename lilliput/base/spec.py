@@ -28,7 +28,7 @@ form, so that what was made before it was there has the same hash as ever."""
 _OWN_TYPE = re.compile(r"lilliput(?!\.(cli|benchmarks)\b)(\.[a-z][a-z0-9_]*)+:[A-Z]\w*")
 """A class in a module of Lilliput that can be imported without anything else happening: no script, no `__main__`."""
 _met: dict[str, type] = {}
-"""What `to_plain` was given in this process, by name; not types of recipe files, where two may have one name."""
+"""Types that `to_plain` was given in this process, by name; not types of recipe files, where two may have one name."""
 
 
 def to_plain(value: Any) -> Any:
@@ -112,7 +112,7 @@ def from_plain(value: Any, *, where: str = "recipe.json") -> Any:
         raise RecipeError(
             f"the values do not fit ({error})",
             where=f"{value['type']} in {where}",
-            hint="give every field a value of its kind; `lilliput recipe show NAME --json` prints a whole recipe",
+            hint="give every field a value of its type; `lilliput recipe show NAME --json` prints a whole recipe",
         ) from error
 
 
@@ -177,7 +177,7 @@ def _own_type(name: Any, where: str) -> type:
     """The class of Lilliput that a type names; nothing else is imported."""
     if not isinstance(name, str) or not is_lilliputs(name):
         raise RecipeError(
-            f"the type {name!r:.120} is not one of Lilliput's, and code that a file names is not run",
+            f"the type {name!r:.120} is not one of Lilliput's, and code named by a file is not run",
             where=where,
             hint="if it is your own, name the recipe file that defines it: lilliput COMMAND RECIPE.py --out FOLDER",
         )
@@ -193,8 +193,8 @@ def _own_type(name: Any, where: str) -> type:
 
 
 def unknown_name(key: str, known: Iterable[str], where: str) -> RecipeError:
-    """The error for a name that is not there, with the nearest ones that are."""
+    """Make the error for an unknown field, with the nearest known ones."""
     known = sorted(known)
     near = difflib.get_close_matches(key, known, n=3)
     hint = f"nearest names: {', '.join(near)}" if near else f"there are: {', '.join(known)}"
-    return RecipeError(f"{key!r} is unknown", where=where, hint=hint)
+    return RecipeError(f"there is no field {key!r}", where=where, hint=hint)

@@ -98,7 +98,7 @@ def _value(node: ast.expr, kind: Any, old: Any, where: str) -> Any:
         case ast.Call(func=ast.Name(id=name), args=given, keywords=named) if all(one.arg for one in named):
             return _spec(name, given, {str(one.arg): one.value for one in named}, kind, old, where)
     raise RecipeError(
-        f"{ast.unparse(node)!r:.120} is no plain value",
+        f"{ast.unparse(node)!r:.120} is not a plain value",
         where=where,
         hint="write numbers, texts in quotes, None, True, False, tuples, and parts by name with their fields",
     )
@@ -141,7 +141,9 @@ def _spec(name: str, given: list[ast.expr], named: dict[str, ast.expr], kind: An
     except LilliputError as error:
         raise type(error)(error.what, where=f"{error.where}, {where}", hint=error.hint) from error
     except (TypeError, ValueError, ArithmeticError) as error:
-        raise RecipeError(f"the values do not fit ({error})", where=where, hint="give values that fit") from error
+        raise RecipeError(
+            f"the values do not fit ({error})", where=where, hint="give values that the fields allow"
+        ) from error
 
 
 def _default(field: Field[Any]) -> Any:
@@ -152,4 +154,4 @@ def _misfit(value: Any, kind: Any, where: str) -> NoReturn:
     if get_origin(kind) is Literal:
         raise unknown_name(str(value), map(str, get_args(kind)), where)
     called = _KINDS.get(kind) or (kind.__name__ if isinstance(kind, type) and get_origin(kind) is None else str(kind))
-    raise RecipeError(f"{write(value)} is no {called}", where=where, hint="give a value of that kind")
+    raise RecipeError(f"{write(value)} is not a {called}", where=where, hint="give a value of that kind")

@@ -26,7 +26,9 @@ ACTING = re.compile(
     "\U000e0000-\U000e0fff"  # letters that nobody sees
     "]"
 )
-"""What is not shown as it is. Joiners (U+200C, U+200D) are: words of many languages and emoji are spelled with them."""
+"""Characters that are not shown as they are. Joiners (U+200C, U+200D) are: words of many languages and emoji are
+spelled with them.
+"""
 
 
 def visible(text: str) -> str:

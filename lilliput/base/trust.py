@@ -17,7 +17,7 @@ _HINT = "remove the file: what it allowed is asked about again"
 
 
 def file() -> Path:
-    """Where it is kept; `XDG_CONFIG_HOME` says in which folder."""
+    """Return where it is kept; `XDG_CONFIG_HOME` says in which folder."""
     given = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(given) / "lilliput" / "trusted-code.json"
 

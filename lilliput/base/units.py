@@ -32,7 +32,7 @@ class Share:
 
     def __post_init__(self) -> None:
         if not 0 <= self.fraction <= 1:
-            raise ValueError(f"a share lies in [0, 1], not {self.fraction}")
+            raise ValueError(f"a share must be in [0, 1], not {self.fraction}")
 
     def of(self, steps: int) -> int:
         """This duration in steps, within a phase of `steps` steps."""

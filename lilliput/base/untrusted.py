@@ -27,7 +27,7 @@ def read_object(path: Path, hint: str, kind: type[LilliputError] = RunError) -> 
         except (ValueError, RecursionError) as error:
             raise kind(f"{path.name} cannot be read ({error})", where=str(path), hint=hint) from error
         if not isinstance(plain, dict):
-            raise kind(f"{path.name} is no JSON object", where=str(path), hint=hint)
+            raise kind(f"{path.name} is not a JSON object", where=str(path), hint=hint)
         return plain
 
 

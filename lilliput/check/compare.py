@@ -6,7 +6,9 @@ from torch import Tensor
 from lilliput.check.result import CheckFailed
 
 TOLERANCE = 1e-4
-"""Of the largest value, for sums in fp32 that are made in another order. What a mistake changes is far more."""
+"""Tolerance relative to the largest value, for sums in fp32 that are made in another order. What a mistake changes is
+far more.
+"""
 
 
 def check_equal(found: Tensor, expected: Tensor, what: str, *, where: str, hint: str, exact: bool = False) -> None:

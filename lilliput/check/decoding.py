@@ -10,7 +10,7 @@ from lilliput.nn.mixer import State
 ROW, ROOM = 20, 27
 """Positions of a row, and those that its state has room for: more, as in an engine."""
 PARTS = ((1,) * ROW, (7, 1, 9, 3))
-"""How a row is cut: step by step, and in chunks."""
+"""Ways to cut a row: step by step, and in chunks."""
 UNEQUAL = ((4, 5, 2), (3, 0, 0), (4, 0, 3), (0, 6, 1))
 """Positions that each row of a batch takes of each pass; some pause, one begins later."""
 

@@ -110,7 +110,7 @@ class _Task:
 
 
 def _differ(one: float, other: float) -> bool:
-    """Whether two losses lie farther apart than rounding takes them."""
+    """Return whether two losses lie farther apart than rounding takes them."""
     return abs(one - other) > TOLERANCE * max(1.0, abs(other))
 
 

@@ -10,7 +10,7 @@ from lilliput.check.result import CheckSkipped
 from lilliput.data.batch import Batch, Cursor, document_ids_of
 
 NAME = "rows"
-"""Of the only source."""
+"""Name of the only source."""
 DOCUMENT = 12
 """Positions of a document on average."""
 
@@ -21,7 +21,7 @@ class NumberedRows:
     tokens_available = 2**62
 
     def __init__(self, vocab: int, spoiled: int | None = None):
-        """Of so many ids, 0 begins a document; the weights of the `spoiled` row are no numbers."""
+        """Draw rows of `vocab` ids, of which 0 begins a document; the weights of the `spoiled` row are NaN."""
         self._vocab, self._spoiled = vocab, spoiled
 
     def read(self, cursor: Cursor, rows: int, length: int, overlap: int = 1) -> tuple[Batch, Cursor]:
@@ -63,5 +63,12 @@ def split(batch: Batch, sizes: list[int]) -> list[Batch]:
 
 
 def batch_of(vocab: int, rows: int, length: int, overlap: int) -> Batch:
-    """Return the rows of one step."""
+    """Return the rows of one step.
+
+    Args:
+        vocab: number of ids.
+        rows: number of rows.
+        length: positions of a row.
+        overlap: tokens that a row shares with the next.
+    """
     return NumberedRows(vocab).read(Cursor(), rows, length, overlap)[0]

@@ -16,7 +16,7 @@ VOCAB, LAYERS = 64, 4
 WIDE = 128
 """A model that is no wider stays as wide as it is."""
 WIDTHS = (64, 96, 128, 192, 256, 384, 512, 768, 1024)
-"""To try for one that is."""
+"""Widths to try."""
 LENGTH, ROWS, STEPS = 32, 4, 6
 
 

@@ -1,4 +1,4 @@
-"""All commands together, and what becomes of errors: three lines on stderr and exit code 1."""
+"""The application of all commands. Errors become three lines on stderr and exit code 1."""
 
 import difflib
 import os
@@ -22,14 +22,14 @@ for commands in (module.app for module in COMMANDS):
     app.registered_groups += commands.registered_groups
 
 UsageError: Any = typer.BadParameter.__base__
-"""typer's own, wherever its version keeps it."""
+"""typer's usage error, wherever its version keeps it."""
 
 
 def main() -> None:
     """Entry point of the command `lilliput`."""
     try:
         code = app(standalone_mode=False)
-        sys.stdout.flush()  # here, where a reader who has gone away is expected
+        sys.stdout.flush()  # here, where a closed pipe is expected
     except UsageError as error:
         if not error.format_message():  # a group without a command: its help is on the screen
             sys.exit(0)
@@ -37,15 +37,15 @@ def main() -> None:
     except typer.Abort:
         sys.exit(130)
     except BrokenPipeError:
-        # Whoever read our output has enough of it; Python must not complain about that again at its end.
+        # The reader closed the pipe; Python must not complain about it again when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
         complain(
             RunError(
-                f"the system refused: {error.strerror or error}",
+                f"the operating system reports: {error.strerror or error}",
                 where=str(error.filename or "a file of this command"),
-                hint="free space or permission there; what was written before is whole, and the same command goes on",
+                hint="check disk space and permissions there; earlier files are intact, and the same command resumes",
             )
         )
     except LilliputError as error:
@@ -55,13 +55,13 @@ def main() -> None:
 
 
 def complain(error: LilliputError) -> NoReturn:
-    """Say what is wrong on stderr and leave with exit code 1."""
+    """Print an error to stderr and exit with code 1."""
     Terminal(stderr=True, soft_wrap=True).print(f"{type(error).__name__}: {error}", style="red")
     sys.exit(1)
 
 
 def _usage(error: Any) -> LilliputError:
-    """A mistake in a command's name or options, told as all others are, with the nearest names."""
+    """Turn a usage error of typer into one of ours, with the nearest names."""
     context = error.ctx
     known: list[str] = list(getattr(error, "possibilities", None) or [])
     if context is not None and not known:

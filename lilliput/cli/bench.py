@@ -14,19 +14,19 @@ from lilliput.cli.show import console
 
 PACKAGE = Path(__file__).parents[1]
 INSIDE, BESIDE = PACKAGE / "benchmarks", PACKAGE.parent / "benchmarks"
-"""Where a wheel and where a checkout has the scripts."""
+"""Folders of the scripts in a wheel and in a checkout."""
 
 app = typer.Typer()
 
 
 def scripts() -> dict[str, Path]:
-    """Every benchmark by its name."""
+    """Return every benchmark's script by its name."""
     folder = INSIDE if INSIDE.is_dir() else BESIDE
     return {path.stem: path for path in sorted(folder.glob("*.py"))}
 
 
 def question(script: Path) -> str:
-    """What a script answers: the first line of its docstring; nothing of it is run."""
+    """Return the question a script answers: the first line of its docstring, read without running it."""
     docstring = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
     return docstring.partition("\n")[0]
 
@@ -40,10 +40,10 @@ def _names(incomplete: str) -> list[str]:
 def bench(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="Which one to run; without, all are listed.", autocompletion=_names),
+        typer.Argument(metavar="NAME", help="The benchmark to run; without it, all are listed.", autocompletion=_names),
     ] = None,
     arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="ARGS", help="Go to the script as they are; --help says which.")
+        list[str] | None, typer.Argument(metavar="ARGS", help="Arguments of the script; --help lists them.")
     ] = None,
 ) -> None:
     """List the benchmarks and their questions, or run one: `lilliput bench loss --device cpu`."""
@@ -54,10 +54,9 @@ def bench(
             console.print(f"{each:{width}}  {question(script)}", soft_wrap=True)
         return
     if name not in known:
-        near = difflib.get_close_matches(name.replace("-", "_"), known, n=3) or known
-        raise LilliputError(
-            f"there is no benchmark {name!r}", where="lilliput bench", hint=f"nearest names: {', '.join(near)}"
-        )
+        near = difflib.get_close_matches(name.replace("-", "_"), known, n=3)
+        hint = f"nearest names: {', '.join(near)}" if near else "`lilliput bench` lists them"
+        raise LilliputError(f"there is no benchmark {name!r}", where="lilliput bench", hint=hint)
     _become(known[name], arguments or [])
 
 

@@ -1,4 +1,4 @@
-"""Tests that parts of a recipe should pass, run on those of a recipe file."""
+"""The `check` command: tests the parts of a recipe."""
 
 import json
 from dataclasses import asdict

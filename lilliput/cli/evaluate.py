@@ -1,4 +1,4 @@
-"""What a model is worth: a suite, a text, or all that its recipe says."""
+"""The `eval` command: scores a model on a suite, a text, or all that its recipe says."""
 
 import json
 import os
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from lilliput.run.target import Target
     from lilliput.run.trained import Trained
 
-"""Of a model folder, unless told otherwise."""
-
 app = typer.Typer()
 
 
@@ -31,41 +29,39 @@ def evaluate(
         str,
         typer.Argument(
             metavar="MODEL|RUN|RECIPE",
-            help="A model folder; or a run, whose releases are evaluated, or its trained weights where there is none.",
+            help="A model folder, or a run: its releases, or its trained weights if it has none.",
         ),
     ],
     suite: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="open-slm, odinnext, mtlm or smoke. Of a run, its last release is asked then."
-        ),
+        typer.Option(metavar="NAME", help="open-slm, odinnext, mtlm or smoke. With a run, scores its last release."),
     ] = None,
     eval_data: ItemsOption = None,
     tasks: Annotated[str, typer.Option(help="Only these tasks of the suite, separated by commas.")] = "",
     own: Annotated[
         list[Path],
-        typer.Option("--task", metavar="FILE.yaml", help="A task of your own, as lm-eval has them, instead."),
+        typer.Option("--task", metavar="FILE.yaml", help="Score a task of your own instead, a task file of lm-eval."),
     ] = [],  # noqa: B006, typer reads it
     text: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Perplexity and bits per byte of a text instead.", callback=expanded),
+        typer.Option(metavar="FILE", help="Measure perplexity and bits per byte of a text instead.", callback=expanded),
     ] = None,
     column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of the rows of --text, the column of texts; text by default.")
+        str | None, typer.Option(metavar="NAME", help="The column of --text that holds the texts; text by default.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first so many items of each task.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first this many items of each task.")] = None,
     records: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write every item and its likelihoods as JSON lines.", callback=expanded),
     ] = None,
     trust_remote_code: Annotated[
         bool,
-        typer.Option("--trust-remote-code", help="Let Python run that the model folder or --task names."),
+        typer.Option("--trust-remote-code", help="Allow Python code of the model folder or of --task to run."),
     ] = False,
     trust_code: TrustOption = False,
     out: RunOption = None,
     device: DeviceOption = "auto",
-    dtype: Annotated[str, typer.Option(help="Of the weights: float32, bfloat16 or float16.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="Type of the weights: float32, bfloat16 or float16.")] = "float32",
     batch_size: Annotated[int, typer.Option(help="Rows of a forward pass.")] = 16,
     as_json: JsonOption = False,
 ) -> None:
@@ -79,13 +75,13 @@ def evaluate(
     ways = [option for option, value in given.items() if value]
     if len(ways) > 1 or (own and tasks):
         raise LilliputError(
-            f"{' and '.join([*ways, *(['--tasks'] if tasks else [])])} at once",
+            f"{' and '.join([*ways, *(['--tasks'] if tasks else [])])} cannot be combined",
             where="the command line",
-            hint="ask for one after the other; --tasks names tasks of a suite, --task a file of your own",
+            hint="use one at a time; --tasks names tasks of a suite, --task a file of your own",
         )
     if column is not None and text is None:
         raise LilliputError(
-            "--column has no effect without --text", where="--column", hint="name the file of rows, too"
+            "--column has no effect without --text", where="--column", hint="give the file with --text too"
         )
     if not ways and not (Path(model) / "config.json").is_file():
         target = resolve(model, out=out, trust_code=trust_code)
@@ -98,9 +94,9 @@ def evaluate(
             }
             for option in (name for name, value in asked.items() if value):
                 raise LilliputError(
-                    f"{option} has no effect where a run is evaluated as its recipe says",
+                    f"{option} has no effect when a run is evaluated as its recipe says",
                     where=option,
-                    hint="add --suite, --task or --text, which ask the last release, or leave it out",
+                    hint="leave it out, or add --suite, --task or --text, which score the last release",
                 )
             _as_the_recipe_says(target, eval_data, as_json)
             return
@@ -163,7 +159,7 @@ def _on_text(subject: "Path | Trained", text: Path, settings: dict[str, Any]) ->
 
 @contextmanager
 def _with_status(what: str, subject: "Path | Trained", settings: dict[str, Any]) -> Iterator[Any]:
-    """The model to ask, while a line says how far it is."""
+    """Yield the model to ask, while a line shows the progress."""
     model = subject if isinstance(subject, Path) else subject.native
     with console.status(f"{model}: {what}") as status:
         settings["watcher"] = lambda progress: status.update(str(progress))
@@ -171,9 +167,9 @@ def _with_status(what: str, subject: "Path | Trained", settings: dict[str, Any])
 
 
 def _as_the_recipe_says(target: "Target", eval_data: Path | None, as_json: bool) -> None:
-    """Publishing does nothing twice: what is exported stays, what is not evaluated yet is, and the cards say so.
+    """Evaluate the releases that are not evaluated yet, and show them all. Publishing does nothing twice.
 
-    A run that may be read only, somebody else's or an archived one, shows what it recorded.
+    A read-only run shows the evaluations it recorded.
     """
     from lilliput.base.files import read_json
     from lilliput.evals.question_files import question_source

@@ -1,4 +1,4 @@
-"""What MODEL|RUN|RECIPE stands for in the commands that ask a model: a folder of one, or what a run has trained."""
+"""Resolves MODEL|RUN|RECIPE of the commands that use a model to a model folder or to a run's trained weights."""
 
 import difflib
 from pathlib import Path
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 def find_model(name: str, out: Path | None, *, trust_code: bool = False) -> "Path | Trained":
-    """The folder of a model; of a run the last release, and what it has trained where there is none.
+    """Find the model that a name stands for: a model folder, a run's last release, or its trained weights if none.
 
     Args:
-        name: a folder; or a recipe as it was trained, by name or Python file, whose types are known then.
-        out: the run folder of a recipe; `runs/<recipe>` unless told.
+        name: a folder, or the recipe of a trained run by name or Python file, which makes its own types known.
+        out: the run folder of a recipe; `runs/<recipe>` by default.
         trust_code: whether the Python files that a run keeps of its recipe may run.
 
     Raises:
-        LilliputError: `--out` came with a folder.
-        RunError: nothing is trained yet, or what is there is damaged.
-        RecipeError: the run's recipe has types of somebody's own, whose code may not run, and no recipe file was named.
+        LilliputError: `--out` was given with a folder.
+        RunError: nothing is trained yet, or a file is damaged.
+        RecipeError: the run's recipe needs code that may not run, and no recipe file was given.
     """
     from lilliput.api import last_release
     from lilliput.base.own_code import using
@@ -39,15 +39,15 @@ def find_model(name: str, out: Path | None, *, trust_code: bool = False) -> "Pat
         folder = out or Path("runs") / recipe.name
         if not (folder / "recipe.json").is_file():
             raise RunError(
-                f"there is no run of {recipe.name} there",
+                f"this folder holds no run of {recipe.name}",
                 where=str(folder),
-                hint=f"name its folder with --out, or train it first: lilliput train {name} --out {folder}",
+                hint=f"give the run's folder with --out, or train it first: lilliput train {name} --out {folder}",
             )
     elif out is not None:
         raise LilliputError(
-            f"{name} is a folder already",
+            f"--out has no effect here: {name} is a folder itself",
             where="--out",
-            hint=f"leave --out out, or name the recipe of the run: RECIPE --out {out}",
+            hint=f"leave --out out, or give the run's recipe instead of the folder: RECIPE --out {out}",
         )
     elif not folder.exists() and (error := _missing(folder)):
         raise error
@@ -62,27 +62,27 @@ def find_model(name: str, out: Path | None, *, trust_code: bool = False) -> "Pat
 
 
 def _missing(folder: Path) -> RunError | None:
-    """The error for a folder that is not there; one below runs/ may be that of a recipe which was not run yet.
+    """Make the error for a missing folder; below runs/ it may be that of a recipe that was not run yet.
 
-    None where no name is near: other arguments are looked at before such a folder is refused.
+    None if no name is near: other arguments are checked before such a folder is refused.
     """
     from lilliput.recipe import names
 
     recipes = names("lilliput.recipes")
     if folder.parent == Path("runs") and folder.name in recipes:
-        return RunError("there is no such folder", where=str(folder), hint=f"`lilliput run {folder.name}` makes it")
+        return RunError("the folder does not exist", where=str(folder), hint=f"`lilliput run {folder.name}` makes it")
     near = near_folders(folder)
     if not near and folder.parent == Path():
         near = difflib.get_close_matches(folder.name, recipes, n=3)
     return (
-        RunError("there is no such folder", where=str(folder), hint=f"nearest names: {', '.join(near)}")
+        RunError("the folder does not exist", where=str(folder), hint=f"nearest names: {', '.join(near)}")
         if near
         else None
     )
 
 
 def open_model(name: str, out: Path | None, device: str, *, trust_code: bool = False) -> "Model":
-    """The model, ready to write; where nothing is released, a line on stderr says what it is instead."""
+    """Load a model for generation; if the run has no release, a line on stderr says which weights are used."""
     from lilliput.api import Model, load
     from lilliput.train.machine import Machine
 
@@ -94,7 +94,7 @@ def open_model(name: str, out: Path | None, device: str, *, trust_code: bool = F
 
 
 def explain(trained: "Trained") -> None:
-    """Say on stderr which weights those of a run without a release are."""
+    """Print to stderr which weights are used of a run without a release."""
     from lilliput.base.terminal import Terminal
 
     left = f"; not trained yet: {', '.join(trained.left)}" if trained.left else ""

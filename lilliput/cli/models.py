@@ -1,4 +1,4 @@
-"""What one does with a published model: write, chat, score."""
+"""Commands that use a published model: generate, chat, score."""
 
 import json
 import warnings
@@ -16,38 +16,44 @@ from lilliput.cli.show import console, number
 
 app = typer.Typer()
 MostOption = Annotated[
-    int | None, typer.Option("--max-new-tokens", help="Tokens of an answer at most; the release's own by default.")
+    int | None, typer.Option("--max-new-tokens", help="Most tokens of an answer; the release's setting by default.")
 ]
 TemperatureOption = Annotated[
-    float | None, typer.Option(help="Above 1 bolder, below 1 safer, 0 for the likeliest token always.")
+    float | None, typer.Option(help="Above 1 bolder, below 1 safer; 0 always takes the likeliest token.")
 ]
 
 
 @app.command()
 def generate(
     model: ModelArgument,
-    prompt: Annotated[str, typer.Option(help="Text to go on from; for a chat model, a question.")] = "",
+    prompt: Annotated[str, typer.Option(help="The text to continue; for a chat model, the question.")] = "",
     most: MostOption = None,
     greedy: Annotated[bool, typer.Option(help="Always take the likeliest token.")] = False,
     temperature: TemperatureOption = None,
-    top_k: Annotated[int | None, typer.Option(help="Choose among so many likeliest tokens; 0 for all.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Choose among tokens of this probability together.")] = None,
-    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1, what was said is less likely.")] = None,
-    seed: Annotated[int, typer.Option(help="The same seed writes the same text.")] = 0,
-    raw: Annotated[bool, typer.Option(help="Do not put a chat model's prompt into its template.")] = False,
+    top_k: Annotated[int | None, typer.Option(help="Sample from this many likeliest tokens; 0 for all.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Sample from the likeliest tokens that together have this probability.")
+    ] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(help="Above 1, tokens that occurred already become less likely.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed: the same seed writes the same text.")] = 0,
+    raw: Annotated[
+        bool, typer.Option(help="Give a chat model the prompt as it is, without its chat template.")
+    ] = False,
     out: RunOption = None,
     trust_code: TrustOption = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Write one continuation or one answer, with the release's own settings unless told otherwise."""
+    """Write one continuation or answer, by default with the release's own settings."""
     from lilliput.base.terminal import visible
 
     if greedy and (temperature, top_k, top_p) != (None, None, None):
         raise LilliputError(
-            "the likeliest token is taken, whatever the temperature, top-k and top-p",
+            "--greedy always takes the likeliest token: --temperature, --top-k and --top-p have no effect",
             where="--greedy",
-            hint="leave it or them out",
+            hint="leave out --greedy, or the others",
         )
     loaded = open_model(str(model), out, device, trust_code=trust_code)
     given = {
@@ -71,7 +77,7 @@ def generate(
 @app.command()
 def chat(
     model: ModelArgument,
-    system: Annotated[str, typer.Option(help="What a chat model is told before everything else.")] = "",
+    system: Annotated[str, typer.Option(help="The system message of a chat model.")] = "",
     most: MostOption = None,
     temperature: TemperatureOption = None,
     seed: Annotated[int, typer.Option(help="The same seed and the same messages give the same answers.")] = 0,
@@ -79,17 +85,19 @@ def chat(
     trust_code: TrustOption = False,
     device: DeviceOption = "auto",
 ) -> None:
-    """Talk with a chat model in the terminal; a base model goes on from each text instead."""
+    """Talk with a chat model in the terminal; a base model continues each text instead."""
     from lilliput.generate.chat import Chat, Messages
 
     loaded = open_model(str(model), out, device, trust_code=trust_code)
     is_base = loaded.chat_template is None
     if is_base and system:
-        raise LilliputError("a base model is told nothing", where="--system", hint="leave it out, or give a chat model")
+        raise LilliputError(
+            "a base model takes no system message", where="--system", hint="leave it out, or give a chat model"
+        )
     if is_base:
         console.print(
-            "This is a base model: it goes on from a text and answers nothing. `lilliput recipe copy own-chat` begins "
-            "a recipe that teaches one to answer."
+            "This is a base model: it continues a text and answers nothing. `lilliput recipe copy own-chat` starts a "
+            "recipe that teaches one to answer."
         )
     settings: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
 
@@ -111,11 +119,11 @@ def score(
     model: ModelArgument,
     choices: Annotated[
         list[str],
-        typer.Option("--choice", help="A way to go on, after a blank; give several."),
+        typer.Option("--choice", help="A continuation to rank; give this option several times."),
     ],
-    context: Annotated[str, typer.Option(help="What comes before.")] = "",
+    context: Annotated[str, typer.Option(help="The text before each choice.")] = "",
     delimiter: Annotated[
-        str, typer.Option(help="Between the context and a choice; a blank unless told.", show_default=False)
+        str, typer.Option(help="Text between the context and a choice; a space by default.", show_default=False)
     ] = " ",
     out: RunOption = None,
     trust_code: TrustOption = False,

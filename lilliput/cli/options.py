@@ -19,7 +19,7 @@ def _machines(incomplete: str) -> list[str]:
 
 
 def expanded(path: Path | None) -> Path | None:
-    """A path whose `~` is a home: shells leave that of `--out=~/x` as it is."""
+    """Expand `~` in a path: shells leave that of `--out=~/x` as it is."""
     return path and path.expanduser()
 
 
@@ -43,7 +43,7 @@ ModelArgument = Annotated[
     Path,
     typer.Argument(
         metavar="MODEL|RUN|RECIPE",
-        help="A published model folder; or a run: its last release, or its trained weights where there is none.",
+        help="A published model folder, or a run: its last release, or its trained weights if it has none.",
     ),
 ]
 RunOption = Annotated[
@@ -51,7 +51,7 @@ RunOption = Annotated[
     typer.Option(
         "--out",
         metavar="RUN",
-        help="The run folder of a RECIPE, which a run needs whose recipe file defines parts of its own.",
+        help="The run folder of RECIPE. Needed if the run's recipe file defines parts of its own.",
         callback=expanded,
     ),
 ]
@@ -59,7 +59,7 @@ OutOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FOLDER",
-        help="The run folder, runs/<recipe> by default; an existing run is continued.",
+        help="The run folder, runs/<recipe> by default; an existing run is resumed.",
         callback=expanded,
     ),
 ]
@@ -73,15 +73,17 @@ SetOption = Annotated[
 ]
 SourceOption = Annotated[
     list[str],
-    typer.Option("--source", metavar="NAME=PATH", help="Read a corpus of the recipe from local files instead."),
+    typer.Option(
+        "--source", metavar="NAME=PATH", help="Read a corpus from local files, not from what the recipe names."
+    ),
 ]
-ShrinkOption = Annotated[bool, typer.Option("--shrink", help="The same recipe at toy size: a rehearsal in a minute.")]
+ShrinkOption = Annotated[bool, typer.Option("--shrink", help="Shrink the recipe to toy size: a smoke run of a minute.")]
 MoreOption = Annotated[
     list[str],
     typer.Option(
         "--more-tokens",
         metavar="[PHASE=]TOKENS",
-        help="Resume the last phase, or one by name, before its decay and train so many tokens more.",
+        help="Resume the last phase (or PHASE) before its decay and train this many more tokens.",
     ),
 ]
 MachineOption = Annotated[
@@ -94,24 +96,26 @@ MachineOption = Annotated[
 ]
 LoggerOption = Annotated[
     list[str],
-    typer.Option("--logger", metavar="NAME", help="Show the numbers of training to tensorboard, trackio or wandb too."),
+    typer.Option("--logger", metavar="NAME", help="Also log training metrics to tensorboard, trackio or wandb."),
 ]
 ChangeOption = Annotated[
     bool,
-    typer.Option("--allow-change", help="Go on on another machine or with other versions, and note it in the run."),
+    typer.Option(
+        "--allow-change", help="Resume on another machine or with other versions; the run records the change."
+    ),
 ]
 TrustOption = Annotated[
     bool,
-    typer.Option("--trust-code", help="Let the Python files that the run keeps of its recipe, RUN/code, run."),
+    typer.Option("--trust-code", help="Allow the recipe's Python files that the run keeps in RUN/code to run."),
 ]
 ItemsOption = Annotated[
     Path | None,
     typer.Option(
         "--eval-data",
         metavar="FOLDER",
-        help="Local files of the evaluation sets; the hub by default.",
+        help="A folder with the evaluation sets; the hub by default.",
         callback=expanded,
     ),
 ]
-DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, mps, or auto for the best there is.")]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, mps, or auto for the best available.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -1,4 +1,4 @@
-"""Recipes before they run: list, show, copy, plan, and variants side by side."""
+"""Commands about recipes before they run: list, show, copy and plan."""
 
 import json
 import re
@@ -35,7 +35,7 @@ app.add_typer(group, name="recipe")
 
 @group.command("list")
 def list_recipes(as_json: JsonOption = False) -> None:
-    """Name every recipe, what it makes, and how large."""
+    """List the recipes, what each makes, and its size."""
     from lilliput.base.implemented import unimplemented_parts
     from lilliput.plan import plan
     from lilliput.recipe import load_recipe, names
@@ -52,7 +52,11 @@ def list_recipes(as_json: JsonOption = False) -> None:
         return
     table = Table("recipe", "what it is", "parameters", box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        about = f"{row['about']} Cannot run yet: parts of it are not built." if row["not_implemented"] else row["about"]
+        about = (
+            f"{row['about']} Cannot run yet: parts of it are not implemented."
+            if row["not_implemented"]
+            else row["about"]
+        )
         table.add_row(row["name"], about, "\n".join(f"{size:,}" for size in row["releases"].values()))
     console.print(table)
 
@@ -79,7 +83,7 @@ def copy_recipe(
     recipe: RecipeArgument,
     to: Annotated[Path | None, typer.Argument(metavar="FILE", help="Default: my_<recipe>.py in this folder.")] = None,
 ) -> None:
-    """Copy a recipe's file, to change it and run the copy, under the name of the new file."""
+    """Copy a recipe's file, to change it and run the copy. The recipe takes the new file's name."""
     from lilliput.base.files import write_text
     from lilliput.base.ownership import check_name
     from lilliput.recipe import load_recipe, source_of
@@ -89,7 +93,9 @@ def copy_recipe(
     if file.is_dir():
         file = file / f"my_{source.name}"
     if file.exists():
-        raise LilliputError(f"{file} is there already", where="recipe copy", hint="name another file after the recipe")
+        raise LilliputError(
+            f"{file} already exists", where="recipe copy", hint="give another file name after the recipe"
+        )
     check_name("recipe", file.stem, f"recipe copy ... {file}")
     text, old = source.read_text(encoding="utf-8"), load_recipe(recipe).name
     text = text.replace(f'name="{old}"', f'name="{file.stem}"')
@@ -111,12 +117,12 @@ def plan(
     more_tokens: MoreOption = [],  # noqa: B006
     machine: MachineOption = None,
     probe: Annotated[
-        bool, typer.Option("--probe", help="Run a little of each phase here, to know time and memory.")
+        bool, typer.Option("--probe", help="Run a few steps of each phase here, to measure time and memory.")
     ] = False,
-    price_per_hour: Annotated[float | None, typer.Option(help="What the machine costs an hour.")] = None,
-    watts: Annotated[float | None, typer.Option(help="What the machine draws.")] = None,
-    price_per_kwh: Annotated[float | None, typer.Option(help="What electricity costs.")] = None,
-    currency: Annotated[str | None, typer.Option(help="A word to show beside prices.")] = None,
+    price_per_hour: Annotated[float | None, typer.Option(help="Price of the machine per hour.")] = None,
+    watts: Annotated[float | None, typer.Option(help="Power of the machine in watts.")] = None,
+    price_per_kwh: Annotated[float | None, typer.Option(help="Price of electricity per kWh.")] = None,
+    currency: Annotated[str | None, typer.Option(help="Currency to show beside prices.")] = None,
     trust_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -151,7 +157,7 @@ def plan(
 
 
 def _show_outline(run: Path) -> None:
-    """What can be said of a run's recipe without its own code."""
+    """Print what a run's recipe says without running its own code."""
     from lilliput.report.recipe_outline import read_outline
 
     outline = read_outline(run)

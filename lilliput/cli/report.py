@@ -1,4 +1,4 @@
-"""Watching runs, and comparing them."""
+"""Commands that show runs: report and compare."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ app = typer.Typer()
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, also of one that is training.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run; it may still be training.")],
     trust_code: TrustOption = False,
 ) -> None:
     """Write report.html: a run's curves and figures on one page. Training writes it too, after each measurement."""
@@ -24,7 +24,9 @@ def report(
     is_whole = meet(run, trusted=trust_code)
     console.print(f"the report is {write_report(run)}", soft_wrap=True)
     if not is_whole:
-        console.print("it leaves out what takes the run's own code: read that, then add --trust-code", soft_wrap=True)
+        console.print(
+            "it leaves out what needs the run's own code: read the code, then add --trust-code", soft_wrap=True
+        )
 
 
 @app.command("compare")
@@ -32,18 +34,18 @@ def compare_command(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN", help="Two or more run folders, or phases (runs/a:pretrain); the first is compared with."
+            metavar="RUN", help="Two or more run folders, or phases (runs/a:pretrain). The first is the baseline."
         ),
     ],
     heldout: Annotated[str | None, typer.Option(metavar="CORPUS", help="The held-out text to compare on.")] = None,
-    at: Annotated[float | None, typer.Option(metavar="BITS", help="Bits per byte to look at.")] = None,
+    at: Annotated[float | None, typer.Option(metavar="BITS", help="The bits per byte at which to compare.")] = None,
     page: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the curves into an HTML file.", callback=expanded)
+        Path | None, typer.Option(metavar="FILE", help="Write the curves to an HTML file.", callback=expanded)
     ] = None,
     trust_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare what runs need beside the first, in tokens and in time, to reach equal held-out bits per byte."""
+    """Compare the tokens and time that runs need to reach the same held-out bits per byte."""
     from lilliput.base.ownership import check_output
     from lilliput.cli.trust import meet
     from lilliput.report.comparison import compare

@@ -1,4 +1,4 @@
-"""What a pipeline command works on, and the code of a run, which the person at the terminal may let run."""
+"""Resolves RECIPE|RUN of a pipeline command, and asks before the code of a run is run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +19,9 @@ def resolve(
     more_tokens: Sequence[str] = (),
     trust_code: bool = False,
 ) -> "Target":
-    """The `lilliput.run.target.Target` that RECIPE|RUN and the options after it stand for.
+    """Return the `lilliput.run.target.Target` that RECIPE|RUN and its options stand for.
 
-    Code that a run keeps runs only where `trust_code` or the person at the terminal says so.
+    Code that a run keeps runs only if `trust_code` or the person at the terminal allows it.
 
     Raises:
         LilliputError: see `lilliput.run.target.find_target`.

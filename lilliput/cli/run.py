@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 SAME = "the same command"
-"""Goes on where an interrupted one stopped."""
+"""Resumes an interrupted command."""
 NO_RELEASE = "its recipe makes no release of it"
 
 
@@ -66,7 +66,7 @@ def run_command(
         trust_code=trust_code,
     )
     _announce(target)
-    with interruptible(_going_on(target)):
+    with interruptible(_resuming_command(target)):
         releases = run(
             target.recipe,
             target.folder,
@@ -92,7 +92,7 @@ def tokenizer(
     shrink: ShrinkOption = False,
     trust_code: TrustOption = False,
 ) -> None:
-    """Learn the tokenizer of a recipe, and nothing more."""
+    """Train the tokenizer of a recipe, and nothing more."""
     from lilliput.run import pipeline
 
     target = resolve(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
@@ -110,10 +110,10 @@ def data(
     shrink: ShrinkOption = False,
     trust_code: TrustOption = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Hash every token file again, also those that look unchanged.")
+        bool, typer.Option("--verify", help="Hash every token file again, even if it looks unchanged.")
     ] = False,
 ) -> None:
-    """Write the token files of a recipe's corpora, after its tokenizer. Run again to resume after a stop."""
+    """Tokenize a recipe's corpora, after training its tokenizer. Run again to resume after a stop."""
     from lilliput.run import pipeline
 
     target = resolve(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
@@ -135,7 +135,7 @@ def train(
     more_tokens: MoreOption = [],  # noqa: B006
     loggers: LoggerOption = [],  # noqa: B006
 ) -> None:
-    """Train every phase of a recipe, after its token files, and publish nothing."""
+    """Train every phase of a recipe, after tokenizing, and publish nothing."""
     from lilliput.run import pipeline
 
     target = resolve(
@@ -149,7 +149,7 @@ def train(
         trust_code=trust_code,
     )
     _announce(target)
-    with interruptible(_going_on(target)):
+    with interruptible(_resuming_command(target)):
         pipeline.train(
             target.recipe,
             target.folder,
@@ -189,8 +189,8 @@ def _announce(target: "Target") -> None:
         _say(line)
 
 
-def _going_on(target: "Target") -> Callable[[], str]:
-    """What takes an interrupted command up again: one that has lengthened a run is not to lengthen it once more."""
+def _resuming_command(target: "Target") -> Callable[[], str]:
+    """Name the command that resumes an interrupted one: a run that was lengthened is not lengthened again."""
 
     def command() -> str:
         from lilliput.recipe import read_recipe
@@ -209,15 +209,15 @@ def _machine(name: str | None) -> Any:
 
 @contextmanager
 def interruptible(again: Callable[[], str] = lambda: SAME) -> Iterator[None]:
-    """Ctrl-C, or a SIGTERM, ends a command that can go on later with one line and exit code 130, or 143.
+    """End a command that can be resumed with one line and exit code 130 on Ctrl-C, or 143 on SIGTERM.
 
-    The line says that `again` goes on.
+    The line names `again` as the command that resumes it.
     """
     asked = _Asked()
     try:
         yield
     except KeyboardInterrupt:
-        _say(f"\ninterrupted; {again()} goes on from what is done")
+        _say(f"\ninterrupted; {again()} resumes it")
         if has_unfinished_calls():  # in the middle of native code, which Python cannot end with
             sys.stdout.flush()
             sys.stderr.flush()
@@ -230,8 +230,8 @@ def interruptible(again: Callable[[], str] = lambda: SAME) -> Iterator[None]:
 
 
 class _Asked:
-    """Whether a signal asked the command to end. The first one interrupts it, and is told again by what soon follows:
-    what the command leaves behind is put in order first. One that comes later ends the process at once.
+    """Signals that ask the command to end. The first interrupts it; more of them within `SOON` are ignored, so that
+    the command can leave its files in order. A later one ends the process at once.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -246,7 +246,7 @@ class _Asked:
             signal.signal(number, self._ask)
 
     def withdraw(self) -> None:
-        """Let signals mean what they meant."""
+        """Restore the former signal handlers."""
         for number, former in self._former.items():
             signal.signal(number, former)
 

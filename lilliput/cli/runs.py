@@ -1,4 +1,4 @@
-"""Runs, what they leave behind, and the machine they run on."""
+"""Commands about existing runs, their files, and this machine: runs, clean, doctor."""
 
 import json
 from pathlib import Path
@@ -18,14 +18,16 @@ app = typer.Typer()
 
 @app.command()
 def runs(
-    root: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where run folders lie.")] = RUNS,
+    root: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder that holds run folders.")] = RUNS,
     as_json: JsonOption = False,
 ) -> None:
-    """List runs: how far they are, what they published, what room they take."""
+    """List runs: their state, their releases and their disk space."""
     from lilliput.run.listing import overviews
 
     if not root.is_dir() and root != RUNS:
-        raise LilliputError(f"there is no folder {root}", where="lilliput runs", hint="give the folder of your runs")
+        raise LilliputError(
+            f"there is no folder {root}", where="lilliput runs", hint="give the folder that holds your runs"
+        )
     found, unreadable = overviews(root)
     if unreadable and unreadable[0][0] == root:  # the one that was asked for
         raise unreadable[0][1]
@@ -74,18 +76,18 @@ def runs(
 @app.command()
 def clean(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
-    shards: Annotated[bool, typer.Option("--shards", help="The token files too; they can be written again.")] = False,
+    shards: Annotated[bool, typer.Option("--shards", help="Also the token files; they can be written again.")] = False,
     states: Annotated[
         bool,
-        typer.Option("--states", help="States before decays and kept checkpoints too; without them no --more-tokens."),
+        typer.Option("--states", help="Also states before decays and kept checkpoints; --more-tokens needs them."),
     ] = False,
     since: Annotated[
-        str | None, typer.Option("--from", metavar="PART", help="This part and all made after it.")
+        str | None, typer.Option("--from", metavar="PART", help="Remove this part and all parts made after it.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would go.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove the files; without it, only list them.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Free the room of what a run does not need any more. Says what would go; --yes does it."""
+    """Free disk space that a run no longer needs. Lists what would be removed; --yes removes it."""
     from lilliput.run import listing as folders
 
     what = folders.spare(run) if since is None else folders.since(run, since)

@@ -1,4 +1,4 @@
-"""How results look in the terminal."""
+"""Prints results in the terminal."""
 
 import os
 import sys
@@ -13,11 +13,11 @@ from lilliput.base.terminal import Terminal
 
 console = Terminal(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100)
 silent = Terminal(quiet=True)
-"""For what is done on the way to JSON."""
+"""Console of commands that print JSON."""
 
 
 def number(value: Any) -> str:
-    """A value as a cell of a table."""
+    """Format a value as a table cell."""
     match value:
         case None:
             return ""
@@ -32,7 +32,7 @@ def number(value: Any) -> str:
 
 
 def score_table(scores: list[dict[str, Any]], title: str) -> Table:
-    """Scores with their chance level and standard error."""
+    """Make a table of scores with their chance level and standard error."""
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("task")
     table.add_column("metric")
@@ -45,7 +45,7 @@ def score_table(scores: list[dict[str, Any]], title: str) -> Table:
 
 
 def show_evaluation(evaluation: dict[str, Any], title: str) -> None:
-    """Scores and averages of a model."""
+    """Print scores and averages of a model."""
     console.print(score_table(evaluation["scores"], title))
     for score in (score for score in evaluation["scores"] if score["note"]):
         console.print(f"  {score['task']}, {score['metric']}: {score['note']}", soft_wrap=True)
@@ -56,7 +56,7 @@ def show_evaluation(evaluation: dict[str, Any], title: str) -> None:
 
 
 def show_release(folder: Path, run: Path) -> None:
-    """What a release is worth, and one thing it wrote."""
+    """Print a release's evaluation and one of its samples."""
     evaluation = read_json(run / "evals" / f"{folder.name}.json")
     show_evaluation(evaluation, str(folder))
     for name, value in evaluation["baselines"].items():

@@ -1,4 +1,4 @@
-"""The first command: it asks what a training is for and how long it may take, and writes a recipe for that."""
+"""The `start` command: asks what a model is for and how long training may take, and writes a recipe for that."""
 
 import json
 import sys
@@ -37,10 +37,12 @@ def start(
     ] = None,
     minutes: Annotated[float | None, typer.Option(help="How long training may take on this machine.")] = None,
     texts: Annotated[
-        list[str], typer.Option(metavar="PATH", help="A folder or file of texts of yours, for base and assistant.")
+        list[str], typer.Option(metavar="PATH", help="A folder or file of your texts, for base and assistant.")
     ] = [],  # noqa: B006, typer reads it
-    chats: Annotated[list[str], typer.Option(metavar="PATH", help="Conversations of yours, for assistant.")] = [],  # noqa: B006
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps, or auto for the best there is.")] = None,
+    chats: Annotated[
+        list[str], typer.Option(metavar="PATH", help="A folder or file of your conversations, for assistant.")
+    ] = [],  # noqa: B006
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps, or auto for the best available.")] = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help=f"A new folder, {FOLDER} by default.", callback=expanded),
@@ -49,7 +51,7 @@ def start(
 ) -> None:
     """Begin here: write a recipe that trains for as long as you have, and say what to type next.
 
-    Asks for what no option says; without a terminal, options say all.
+    Asks for whatever the options leave open. Without a terminal, options must give everything.
     """
     from lilliput.plan import show
     from lilliput.start import PURPOSES, Answers, make, readable, refuse_taken, write
@@ -88,24 +90,24 @@ def start(
     console.print()
     for note in project.notes:
         console.print(f"{note}.", soft_wrap=True)
-    console.print(f"\nwritten: {' and '.join(files)}, for you to read and to change; next:", soft_wrap=True)
+    console.print(f"\nwritten: {' and '.join(files)}, for you to read and change; next:", soft_wrap=True)
     console.print(f"  {project.command}", style="bold", soft_wrap=True, end="\n")  # uncut, for it will be copied
 
 
 def _is_watched() -> bool:
-    """Whether somebody sits at a terminal and can be asked."""
+    """Return whether a person at a terminal can be asked."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _refuse_missing(purpose: str | None, minutes: float | None, given: dict[str, list[str]]) -> None:
-    """Without a terminal nothing is asked, and no purpose, time or texts are guessed."""
+    """Refuse missing answers without a terminal: nothing can be asked there, and nothing is guessed."""
     missing = [name for name, value in (("--purpose", purpose), ("--minutes", minutes)) if value is None]
     needed = _purpose(purpose).sources if purpose else ()
     if missing := [*missing, *(f"--{name}" for name in needed if not given[name])]:
         raise LilliputError(
-            f"{' and '.join(missing)} missing, and there is no terminal to ask at",
+            f"{' and '.join(missing)} missing, and no terminal to ask in",
             where="lilliput start",
-            hint="e.g. lilliput start --purpose base --texts FOLDER --minutes 10; lilliput start --help says more",
+            hint="e.g. lilliput start --purpose base --texts FOLDER --minutes 10; see lilliput start --help",
         )
 
 
@@ -113,7 +115,7 @@ def _refuse_without_effect(purpose: "Purpose", given: dict[str, list[str]]) -> N
     for name, paths in given.items():
         if paths and name not in purpose.sources:
             raise LilliputError(
-                f"--{name} has no effect for the purpose {purpose.name!r}",
+                f"--{name} has no effect with --purpose {purpose.name}",
                 where=f"--{name} {' '.join(paths)}",
                 hint="leave it out, or choose --purpose base (texts) or assistant (texts and chats)",
             )
@@ -132,7 +134,7 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise LilliputError(f"{text!r} is no number", where="the answer", hint="type e.g. 10") from None
+        raise LilliputError(f"{text!r} is not a number", where="the answer", hint="type e.g. 10") from None
 
 
 def _new_folder(text: str) -> Path:
@@ -144,7 +146,7 @@ def _new_folder(text: str) -> Path:
 
 
 def _device() -> str:
-    """The best device there is; where there are several, the one that is chosen."""
+    """Return the only device, or the one that is chosen among several."""
     from lilliput.doctor import described, devices
 
     there = devices()
@@ -158,7 +160,7 @@ def _device() -> str:
 
 
 def _choose(question: str, choices: "dict[str, T]") -> T:
-    """One of some values, by its number; the first one by default."""
+    """Ask for one of several values by its number; the first one by default."""
     said = Terminal(stderr=True, soft_wrap=True)
     said.print(question)
     for number, (name, value) in enumerate(choices.items(), start=1):
@@ -166,14 +168,16 @@ def _choose(question: str, choices: "dict[str, T]") -> T:
 
     def chosen(text: str) -> T:
         if not text.isdecimal() or not 1 <= int(text) <= len(choices):
-            raise LilliputError(f"{text!r} is none of them", where="the answer", hint=f"type 1 to {len(choices)}")
+            raise LilliputError(
+                f"{text!r} is not one of the choices", where="the answer", hint=f"type 1 to {len(choices)}"
+            )
         return list(choices.values())[int(text) - 1]
 
     return _answer("Number", "1", chosen)
 
 
 def _answer(question: str, default: str | None, read: Callable[[str], T]) -> T:
-    """What somebody typed, asked again until it can be read."""
+    """Ask until the answer can be read."""
     while True:
         text = typer.prompt(question, default=default, err=True)
         try:

@@ -33,7 +33,7 @@ def sweep_command(
         typer.Option(
             "--over",
             metavar="PATH=A,B,C",
-            help="Vary one field; several of these make all combinations. A part is written by name: HGRN2(heads=4).",
+            help="Vary one field; given several times, all combinations. Write a part by name: HGRN2(heads=4).",
         ),
     ] = [],  # noqa: B006, typer reads it
     seeds: Annotated[
@@ -42,14 +42,12 @@ def sweep_command(
     ] = 1,
     metric: Annotated[
         str | None,
-        typer.Option(
-            metavar="PHASE.CORPUS", help="Compare this; unless told, bits per byte after the last text phase."
-        ),
+        typer.Option(metavar="PHASE.CORPUS", help="Compare this; by default bits per byte after the last text phase."),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="runs/<recipe>-sweep by default; an existing sweep is continued.", callback=expanded
+            metavar="FOLDER", help="runs/<recipe>-sweep by default; an existing sweep is resumed.", callback=expanded
         ),
     ] = None,
     machine: MachineOption = None,

@@ -1,4 +1,4 @@
-"""The question before code that a run brings along runs: its files are named, and nothing runs unasked."""
+"""Asks before the code that a run keeps is run, and names its files."""
 
 import os
 import sys
@@ -8,19 +8,19 @@ from lilliput.base.terminal import Terminal
 
 
 def meet(run: Path, *, trusted: bool) -> bool:
-    """Run the code of a run that its recipe needs, if that is allowed by option, or now, in a terminal.
+    """Run the code that a run's recipe needs, if an option or the answer in the terminal allows it.
 
-    Where it is not allowed nothing happens: whatever needs the code says so.
+    If it is not allowed nothing happens here: whatever needs the code raises.
 
     Args:
-        run: the folder; of one that needs no code, or that is no run, nothing is asked.
-        trusted: whether the option allows it, for this command.
+        run: the folder; nothing is asked if it needs no code or is not a run.
+        trusted: whether an option of this command allows it.
 
     Returns:
-        False where code is needed and may not run.
+        False if code is needed and may not run.
 
     Raises:
-        LilliputError: the code is damaged, or fails.
+        LilliputError: the code is damaged or fails.
     """
     from lilliput.base.own_code import Loaded
     from lilliput.base.run_code import waiting
@@ -38,13 +38,13 @@ def meet(run: Path, *, trusted: bool) -> bool:
         try:
             remember(code)
         except OSError as error:
-            _say(f"that cannot be remembered ({error.strerror}: {error.filename}), and holds for this command")
+            _say(f"the answer cannot be saved ({error.strerror}: {error.filename}), and holds for this command only")
     Loaded(code)
     return True
 
 
 def _is_watched() -> bool:
-    """Whether somebody sits at a terminal; one of several workers never asks."""
+    """Return whether a person at a terminal can be asked; one of several ranks never asks."""
     return sys.stdin.isatty() and sys.stderr.isatty() and "RANK" not in os.environ
 
 
@@ -52,9 +52,11 @@ def _answered(run: Path, folder: Path, hashes: dict[str, str]) -> bool:
     _say(f"The recipe of {run} has parts of its own, defined in Python files that the run keeps in {folder}:")
     for name, sha256 in hashes.items():
         _say(f"  {sha256}  {name}")
-    _say("Run, they can do whatever you can. Read them first, if they are not yours.")
+    _say("Once run, they can do whatever you can. Read them first if they are not yours.")
     try:
-        answer = Terminal(stderr=True).input("Let exactly these bytes run, now and from now on? [y/N] ", markup=False)
+        answer = Terminal(stderr=True).input(
+            "Allow exactly these files to run, now and in future? [y/N] ", markup=False
+        )
     except EOFError:
         return False
     return answer.strip().lower() in ("y", "yes")

@@ -26,7 +26,7 @@ class Computation(TimelineEntry, Protocol):
     def compute(
         self, lineage: Lineage, tokens: Mapping[str, TokenFiles], folder: Path, *, machine: Machine, seed: int
     ) -> Any:
-        """What it comes to; a function of the arguments.
+        """Return what it comes to; a function of the arguments.
 
         Args:
             lineage: the model as it is here, which stays as it is.

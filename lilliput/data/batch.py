@@ -1,4 +1,4 @@
-"""What a model is trained on, and how far the reading of it has come."""
+"""Training batches and the cursor that says how far the data has been read."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -35,7 +35,7 @@ from lilliput.tokenizer.chatml import encode_messages
 
 HELDOUT_CONVERSATIONS = "heldout.jsonl"
 ROLES = ("system", "user", "assistant", "tool")
-"""Of messages; a conversation with another role is not what its writer meant once it is encoded."""
+"""Roles of messages; a conversation with another role would not be encoded as its writer meant."""
 _ROLES_TOLD = 8
 """Unknown roles that are counted each by itself."""
 _ARRAYS = ("tokens", "weight", "document_ids")
@@ -169,9 +169,7 @@ class ChatData:
 
     def __post_init__(self) -> None:
         if not 0 <= self.lost <= 1:
-            raise RecipeError(
-                f"a share of {self.lost} cannot be lost", where="ChatData.lost", hint="give a fraction in [0, 1]"
-            )
+            raise RecipeError(f"lost cannot be {self.lost}", where="ChatData.lost", hint="give a fraction in [0, 1]")
 
     @property
     def corpora(self) -> tuple[str, ...]:
@@ -232,7 +230,7 @@ class ChatsReader:
             raise DataError(
                 f"the cursor is in {', '.join(unknown)}, not in {self._name}",
                 where="the data position of a checkpoint",
-                hint="resume with the chat corpus that the run began with",
+                hint="resume with the chat corpus that the run started with",
             )
         start, count = cursor.of(self._name), self._rows.count("train")
         indices = [int(self._order(row // count)[row % count]) for row in range(start, start + rows)]

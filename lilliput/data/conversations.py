@@ -25,5 +25,5 @@ class ChatCorpus(Protocol):
         ...
 
     def identity(self) -> Any:
-        """What the conversations depend on besides the spec, as a JSON value."""
+        """Return what the conversations depend on besides the spec, as a JSON value."""
         ...

@@ -27,7 +27,7 @@ class TokenFiles(Protocol):
 
     @property
     def heldout_size(self) -> int:
-        """How much there is to measure on, in whatever the format counts; 0 for nothing."""
+        """Return how much there is to measure on, in whatever the format counts; 0 for nothing."""
         ...
 
     def heldout_batches(self, length: int, positions: int, rows: Callable[[int], int]) -> Iterator[Batch]:
@@ -47,10 +47,10 @@ class TokenFiles(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class WriteSettings:
-    """How a run wants token files of a corpus."""
+    """Settings of a run for the token files of a corpus."""
 
     name: str
-    """Of the corpus."""
+    """Name of the corpus."""
     end: str
     """The tokenizer's token that ends documents."""
     length: int
@@ -62,16 +62,16 @@ class WriteSettings:
 
 
 class CorpusFormat(Protocol):
-    """What a corpus holds; a frozen value without fields."""
+    """Kind of data in a corpus; a frozen value without fields."""
 
     unit: ClassVar[str]
-    """Of held-out cross-entropy, such as `bits per byte`."""
+    """Unit of held-out cross-entropy, such as `bits per byte`."""
     noun: ClassVar[str]
-    """What to give more of."""
+    """Noun of its items in messages."""
     packs_rows: ClassVar[bool] = False
-    """Whether token files hold whole rows, of one length, with their empty ends."""
+    """True if token files hold whole rows, of one length, with their empty ends."""
     can_cut: ClassVar[bool] = False
-    """Whether the end of an item can be held out alone."""
+    """True if the end of an item can be held out alone."""
     target_share: ClassVar[float] = 1.0
     """The share of a row that has targets, about."""
     heldout_texts: ClassVar[str | None] = None
@@ -82,7 +82,7 @@ class CorpusFormat(Protocol):
         ...
 
     def characters(self, item: Any) -> int:
-        """How long an item is, white space at its ends aside; 0: there is nothing to learn from."""
+        """Return how long an item is, white space at its ends aside; 0: there is nothing to learn from."""
         ...
 
     def write(
@@ -100,7 +100,7 @@ class CorpusFormat(Protocol):
         ...
 
     def size(self, side: Mapping[str, Any]) -> int:
-        """How much a side holds, by its counts; 0: nothing."""
+        """Return how much a side holds, by its counts; 0: nothing."""
         ...
 
     def tokens_per_pass(self, side: Mapping[str, Any], length: int) -> int:
@@ -136,7 +136,7 @@ class CorpusFormat(Protocol):
         raise DataError(
             f"a corpus of {self.noun} is not read from files",
             where=f"--source for {type(corpus).__name__}",
-            hint="change the recipe: only texts and conversations have files of their own",
+            hint="change the recipe: only corpora of texts and conversations are read from files",
         )
 
 
@@ -149,5 +149,5 @@ class FormattedCorpus(Protocol):
         ...
 
     def identity(self) -> Any:
-        """What its items depend on besides the spec, as a JSON value."""
+        """Return what its items depend on besides the spec, as a JSON value."""
         ...

@@ -10,7 +10,7 @@ from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.limits import limit, raising
 
 Null = Literal["refuse", "drop"]
-"""What becomes of a row whose text is null."""
+"""Treatment of a row whose text is null."""
 NULL_TEXT = "null text"
 """The reason why such a row is dropped."""
 
@@ -34,7 +34,7 @@ class Corpus(Protocol):
         ...
 
     def identity(self) -> Any:
-        """What the documents depend on besides the spec, as a JSON value; another value means other documents."""
+        """Return what the documents depend on besides the spec, as JSON; another value means other documents."""
         ...
 
 
@@ -49,7 +49,7 @@ def null_text(null: Null, column: str, where: str) -> str:
     raise DataError(
         f"column {column!r:.80} is null, not text",
         where=where,
-        hint='drop such rows, which are counted then: null="drop" of the corpus, or --set corpora.NAME.null=drop',
+        hint='drop such rows, which are then counted: null="drop" of the corpus, or --set corpora.NAME.null=drop',
     )
 
 
@@ -111,7 +111,7 @@ def bytes_of(document: Document) -> int:
         return len(document.text.encode())
     except UnicodeEncodeError as error:
         raise DataError(
-            f"the text holds half a surrogate pair at place {error.start}, which is no text",
+            f"the text has an unpaired surrogate at character {error.start}",
             where=f"the document {document.id!r}",
             hint="drop it with a filter, or repair its text",
         ) from error

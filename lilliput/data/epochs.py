@@ -56,9 +56,9 @@ class _Chunk(NamedTuple):
     """Pieces that follow each other in a pass."""
 
     begins: np.ndarray
-    """How many tokens of the chunk come before each, [N] int64."""
+    """Number of tokens of the chunk before each piece, [N] int64."""
     sources: np.ndarray
-    """Where each begins in the stream, [N] int64."""
+    """Position of each piece in the stream, [N] int64."""
     tokens: int
 
 

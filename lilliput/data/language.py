@@ -15,7 +15,7 @@ LEAST = 20
 SURE = 0.9
 """Probability from which on a language counts as told."""
 SHARE = 0.1
-"""Of all characters that are looked at: rarer languages are not named, and none is where less than half is told."""
+"""Smallest share of the sampled characters: rarer languages are not named, and none is where less than half is told."""
 
 
 def languages(texts: Iterable[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What of a chat corpus is not whole in its rows: dropped or shortened conversations, counted, told, and refused."""
+"""Counts, reports and limits the conversations of a chat corpus that were dropped or shortened."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ SHORTENED = "shortened"
 
 
 def lost(side: Mapping[str, Any]) -> dict[str, int]:
-    """How many conversations of a side were dropped, by reason, and how many were shortened; nothing that is 0."""
+    """Count the conversations of a side that were dropped, by reason, and shortened; zero counts are left out."""
     counts = {**side.get("dropped", {}), SHORTENED: side.get("shortened", 0)}
     return {reason: count for reason, count in counts.items() if count}
 

@@ -46,7 +46,7 @@ def row_messages(
         column = _only_form(row, where, names)
     elif column not in row:
         raise DataError(
-            f"there is no column {column!r:.80}", where=where, hint=f"name one of those that are there: {listed(names)}"
+            f"there is no column {column!r:.80}", where=where, hint=f"name an existing one: {listed(names)}"
         )
     for name in _NOT_LEARNED:
         if name != column and not is_nothing(row.get(name)):
@@ -82,16 +82,14 @@ def _only_form(row: Row, where: str, names: Collection[str]) -> str:
         raise DataError(
             f"no column holds messages ({forms})",
             where=where,
-            hint=f"name the one that does, as in --source NAME:COLUMN=PATH; there are: {listed(names)}",
+            hint=f"name the column, as in --source NAME:COLUMN=PATH; existing columns: {listed(names)}",
         )
     return found[0]
 
 
 def _completion(row: Row, where: str) -> tuple[Message, ...]:
     if row.get("label") is False:
-        raise DataError(
-            'the column "label" says that the completion is a bad one', where=where, hint="leave such rows out"
-        )
+        raise DataError('the column "label" marks this completion as bad', where=where, hint="leave such rows out")
     completion = row["completion"]
     after = [Message(ASSISTANT, completion)] if isinstance(completion, str) else messages_of(completion, where)
     return (*_prompt(row, where), *after)
@@ -132,9 +130,9 @@ def _list(row: Row, column: str, where: str) -> tuple[Message, ...]:
     if after[0].role == ASSISTANT:
         return (*before, *after)
     raise DataError(
-        f'column "prompt" holds {shown(row["prompt"])}, and the messages in {column!r:.80} begin otherwise',
+        f'column "prompt" holds {shown(row["prompt"])}, but the messages in {column!r:.80} begin differently',
         where=where,
-        hint="let them begin with the prompt, or with the answer to it; or leave that column out",
+        hint="start them with the prompt or with the answer to it, or leave that column out",
     )
 
 
@@ -155,7 +153,7 @@ def _after_system(row: Row, messages: tuple[Message, ...], where: str) -> tuple[
 
 def _unlearned(column: str, row: Row, where: str) -> DataError:
     return DataError(
-        f"column {column!r} holds {shown(row[column])}, which is no part of what is learned",
+        f"column {column!r} holds {shown(row[column])}, which training does not use",
         where=where,
         hint="leave such rows out, or the column where the messages do not depend on it",
     )

@@ -50,7 +50,7 @@ def messages_of(turns: Any, where: str) -> tuple[Message, ...]:
 
 
 def is_nothing(value: Any) -> bool:
-    """Whether a value is as good as not there."""
+    """Return whether a value is as good as not there."""
     return any(value == nothing and type(value) is type(nothing) for nothing in _NOTHING)
 
 
@@ -62,7 +62,7 @@ def _message(turn: Any, name: str, where: str) -> Message:
     for key, value in fields.items():
         if key not in TELLING and not is_nothing(value):
             raise DataError(
-                f"{name} has {key!r:.80}: {shown(value)}, which is no part of what is learned",
+                f"{name} has {key!r:.80}: {shown(value)}, which training does not use",
                 where=where,
                 hint=f'write it into "{text}", or leave such conversations out',
             )
@@ -88,13 +88,15 @@ def _weight(fields: dict[str, Any], role: Any, name: str, where: str) -> int:
     wrong = {key: value for key, value in given.items() if not isinstance(value, int | float) or value not in (0, 1)}
     if wrong or len(set(given.values())) > 1:
         raise DataError(
-            f"{name} has {shown(wrong or given)}", where=where, hint="give one weight, 0 or 1: no answer counts in part"
+            f"{name} has {shown(wrong or given)}",
+            where=where,
+            hint="give one weight, 0 or 1: an answer counts fully or not at all",
         )
     if given.get("train") and role not in (ASSISTANT, "gpt"):
         raise DataError(
-            f"{name} is to be learned and is from {shown(role)}",
+            f"{name} is marked for training but is from {shown(role)}",
             where=where,
-            hint=f'set "train" to false there: only what the role "{ASSISTANT}" says is learned',
+            hint=f'set "train" to false there: only messages of the role "{ASSISTANT}" are trained on',
         )
     return int(next(iter(given.values()), 1))
 
@@ -104,7 +106,7 @@ def _text_of(part: Any, name: str, where: str) -> str:
     text = fields.pop("text", "")
     if fields != {"type": "text"} or not isinstance(text, str):
         raise DataError(
-            f"{name} has the part {shown(part)}, which is more than text",
+            f"{name} has the part {shown(part)}, which is not text",
             where=where,
             hint='write parts as {"type": "text", "text": "..."}, or leave such conversations out',
         )

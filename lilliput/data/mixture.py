@@ -28,9 +28,9 @@ class Mixture:
         bad = {name: weight for name, weight in self.weights.items() if not 0 < weight < float("inf")}
         if bad or not self.weights:
             raise RecipeError(
-                f"the weights {bad} are not positive" if bad else "a mixture of nothing",
+                f"the weights {bad} are not positive" if bad else "the mixture is empty",
                 where="Mixture(weights=...)",
-                hint="name at least one corpus, and leave out what is not to be read",
+                hint="name at least one corpus with a weight above 0; leave out the others",
             )
 
     @property
@@ -122,7 +122,7 @@ class MixtureReader:
             raise DataError(
                 f"the cursor is in {', '.join(unknown)}, which this mixture does not read",
                 where="the data position of a checkpoint",
-                hint="resume with the mixture that the run began with",
+                hint="resume with the mixture that the run started with",
             )
         return {name: cursor.of(name) for name in self._shares}
 

@@ -42,7 +42,7 @@ class PartialShards:
         self.path = folder.with_name(f"{folder.name}{BEGUN}{key[:12]}" if key else folder.name + PARTIAL)
         self._writers: dict[str, ShardWriter] = {}
         self.kept = Position()
-        """What is in the files that were taken up, and of this process those that were kept."""
+        """Position covered by the resumed files and by those that this process kept."""
         self.damaged: list[str] = []
         """Names of files that are not what the record says, and are made again; of the record, if it is not sound."""
         self.closed = 0
@@ -124,7 +124,7 @@ class PartialShards:
                     file.truncate(record.lengths[path.name])
 
     def _record(self) -> "_Record | None":
-        """What is noted of files of this key; None without any that can be read and makes sense."""
+        """Return what is noted of files of this key; None without any that can be read and makes sense."""
         if self._key is None or not (self.path / PROGRESS).is_file():
             return None
         try:
@@ -140,7 +140,7 @@ class PartialShards:
 
 
 class _Record(NamedTuple):
-    """What counts of the files."""
+    """Record of partial files."""
 
     kept: Position
     writers: dict[str, list[ShardRecord]]
@@ -151,7 +151,7 @@ class _Record(NamedTuple):
         return {entry.name: entry.length for writer in self.writers.values() for entry in writer}
 
     def is_of(self, writers: dict[str, ShardWriter]) -> bool:
-        """Whether these writers can have left it: names lead nowhere else, and files follow each other."""
+        """Return whether these writers can have left it: names lead nowhere else, and files follow each other."""
         return self.writers.keys() == writers.keys() and all(
             writers[name].left(entries, self.kept.items) for name, entries in self.writers.items()
         )
@@ -183,7 +183,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_plain(path: Path) -> bool:
-    """Whether it is a file itself: what a link leads to is not ours to write to, and a pipe may never end."""
+    """Return whether it is a file itself: what a link leads to is not ours to write to, and a pipe may never end."""
     return path.is_file() and not path.is_symlink()
 
 

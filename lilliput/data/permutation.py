@@ -14,7 +14,7 @@ _ROUNDS = 6
 
 
 class Permutation:
-    """Of the numbers from 0 to before `count`, decided by a key.
+    """Permutation of the numbers from 0 to before `count`, decided by a key.
 
     Args:
         count: N, at least 1 and at most 2**62.
@@ -34,7 +34,7 @@ class Permutation:
         return self._count
 
     def __call__(self, positions: np.ndarray) -> np.ndarray:
-        """What stands at these positions of the order.
+        """Return the numbers at these positions of the order.
 
         Args:
             positions: [N'] integers, each from 0 to before `count`.

@@ -1,4 +1,4 @@
-"""What is put in another order for each pass: the pieces of a stream of documents.
+"""Pieces of a stream of documents, the unit that is shuffled in each pass.
 
 A piece is a document; one of more than `PIECE` tokens is several, as equal as can be, so that few long texts mix too.
 """
@@ -14,7 +14,7 @@ from lilliput.data.token_files import header, in_bytes
 
 PIECES = "train-pieces.bin"
 POSITION = "uint64"
-"""Of where a piece begins."""
+"""Type of a piece's position."""
 PIECE = 8_192
 """Several rows of the usual length, so that next to no token loses what came before it; few steps of the usual size."""
 
@@ -47,7 +47,7 @@ def _blocks(path: Path, dtype: np.dtype, head: int) -> Iterator[np.ndarray]:
 
 
 def piece_begins(blocks: Iterable[np.ndarray], end: int) -> Iterator[np.ndarray]:
-    """Where the pieces of a stream begin.
+    """Yield where the pieces of a stream begin.
 
     Args:
         blocks: the tokens of the stream, [N] each, in order; the first one of all is `end`.
@@ -66,7 +66,7 @@ def piece_begins(blocks: Iterable[np.ndarray], end: int) -> Iterator[np.ndarray]
 
 
 def _cut(begins: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Where the pieces of documents begin that begin here and have so many tokens."""
+    """Return where the pieces of documents begin that begin here and have so many tokens."""
     counts = -(-sizes // PIECE)
     number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)  # of each piece in its document
     return np.repeat(begins, counts) + number * np.repeat(sizes, counts) // np.repeat(counts, counts)

@@ -24,7 +24,7 @@ class Resumable(Protocol):
 
     @property
     def is_seekable(self) -> bool:
-        """Whether it can be read from a mark on. If not, marks only tell how far it is."""
+        """Return whether it can be read from a mark on. If not, marks only tell how far it is."""
         ...
 
     def iterate_from(self, after: Offset | None = None) -> Iterator[tuple[Item, Offset]]:
@@ -32,7 +32,7 @@ class Resumable(Protocol):
         ...
 
     def fraction_read(self) -> FractionRead:
-        """What tells how far a mark is."""
+        """Return what tells how far a mark is."""
         ...
 
 
@@ -45,10 +45,10 @@ def iterate_from(corpus: Corpus, after: Offset | None = None) -> Iterator[tuple[
 
 
 def is_seekable(corpus: Corpus) -> bool:
-    """Whether a corpus can be read from a mark on."""
+    """Return whether a corpus can be read from a mark on."""
     return isinstance(corpus, Resumable) and corpus.is_seekable
 
 
 def fraction_read(corpus: Corpus) -> FractionRead:
-    """What tells how far a mark of a corpus is."""
+    """Return what tells how far a mark of a corpus is."""
     return corpus.fraction_read() if isinstance(corpus, Resumable) else lambda mark: None

@@ -19,7 +19,7 @@ from lilliput.data.resumable import Item, Offset
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """How far a corpus is read, and what was seen of it on the way."""
+    """Position of reading in a corpus, with what was seen up to it."""
 
     items: int = 0
     """Documents, those that filters dropped too."""
@@ -27,7 +27,7 @@ class Position:
     text: str = TextHash().hex()
     """`TextHash` of the documents that were kept."""
     dropped: Mapping[str, int] = field(default_factory=dict)
-    """How many documents filters dropped, by reason."""
+    """Number of documents dropped by filters, by reason."""
 
 
 class CorpusProgress:
@@ -46,7 +46,7 @@ class CorpusProgress:
         self.items, self.mark = self.items + 1, mark
 
     def position(self) -> Position:
-        """Where it stands now."""
+        """Return where it stands now."""
         dropped = dict(sorted(self._dropped.items()))
         return Position(items=self.items, mark=self.mark, text=self._texts.hex(), dropped=dropped)
 
@@ -86,10 +86,10 @@ class ShardWriter:
         self._again: AppendFile | None = None
         """The damaged file that is being made again."""
         self._left = 0
-        """How many documents it still waits for."""
+        """Number of documents it still waits for."""
 
     def left(self, entries: list[ShardRecord], kept: int) -> bool:
-        """Whether a writer of this kind can have left these files after so many items."""
+        """Return whether a writer of this kind can have left these files after so many items."""
         begins = [entry.begins.items for entry in entries]
         return (
             [entry.name for entry in entries] == [self._name(number) for number in range(len(entries))]
@@ -113,11 +113,11 @@ class ShardWriter:
 
     @property
     def is_sound(self) -> bool:
-        """Whether no file is damaged any more."""
+        """Return whether no file is damaged any more."""
         return not self._damaged
 
     def wants(self, item: int) -> bool:
-        """Whether the document at this index of the corpus is in no file yet, or in a damaged one."""
+        """Return whether the document at this index of the corpus is in no file yet, or in a damaged one."""
         return item >= self._kept or (bool(self._damaged) and self._file_of(item) in self._damaged)
 
     def add(self, progress: CorpusProgress, data: Iterable[bytes | memoryview], tokens: int = 0, text: int = 0) -> bool:
@@ -199,7 +199,7 @@ class ShardWriter:
 def other_corpus(folder: Path) -> DataError:
     """The error of a corpus that is not what it was when encoding began."""
     return DataError(
-        "the corpus does not give the documents that it gave before",
+        "the corpus does not return the same documents as before",
         where=str(folder),
-        hint="remove that folder, and all is encoded anew; a corpus has to give the same documents in every run",
+        hint="remove that folder to tokenize everything again; a corpus must return the same documents every time",
     )

@@ -50,7 +50,7 @@ from lilliput.tokenizer.specials import literal
 
 HELDOUT_TEXTS = "heldout.txt.jsonl"
 SHARD_TOKENS = 100_000_000
-"""Of a file: some 200 MB, and a minute or two of encoding, which is what a kill costs."""
+"""Tokens of a file: some 200 MB, and a minute or two of encoding, which is what a kill costs."""
 
 _TOKENS = 1 << 16
 """That are encoded before they are written, at least."""
@@ -61,7 +61,7 @@ _BATCH_CHARACTERS = 4_000_000
 
 
 class Encoded(NamedTuple):
-    """What became of a corpus."""
+    """Result of tokenizing a corpus."""
 
     index: dict[str, Any]
     """`tokenizer`, `vocab`, `end`, `dtype`; `files` with tokens and documents of each; `sides` with tokens, documents
@@ -69,7 +69,7 @@ class Encoded(NamedTuple):
     text: str
     """`TextHash` of the documents."""
     dropped: dict[str, int]
-    """How many documents filters dropped, by reason."""
+    """Number of documents dropped by filters, by reason."""
 
 
 def write_shards(
@@ -176,9 +176,9 @@ class Shards:
         names = [file["name"] for file in self.index["files"] if file.get("side") == side and file["tokens"]]
         if not names:
             raise DataError(
-                f"the {side} side holds no document",
+                f"no document is on the {side} side",
                 where=str(self.folder),
-                hint="hold out a larger share: few groups can all land on one side",
+                hint="hold out a larger share: a few groups can all land on one side",
             )
         parts = [self._token_folder.numbers(name, self.index["dtype"], self.index["vocab"]) for name in names]
         tokens = sum(map(len, parts))
@@ -231,7 +231,7 @@ class Shards:
 
 
 class _Writers:
-    """Where the documents of a corpus go: into token files by side, and those held out into the held-out texts too."""
+    """Writers of a corpus's documents: into token files by side, and those held out into the held-out texts too."""
 
     def __init__(self, folder: Path, index: dict[str, Any], split: HeldOut, shard_tokens: int):
         head = header(index["dtype"], index["tokenizer"])
@@ -244,7 +244,7 @@ class _Writers:
         return {**self._sides, "texts": self._texts}
 
     def encodes(self, document: Document, index: int) -> bool:
-        """Whether the tokens of the document at this index of the corpus are to be written."""
+        """Return whether the tokens of the document at this index of the corpus are to be written."""
         return self._sides[self._side(document)].wants(index)
 
     def add(self, progress: CorpusProgress, document: Document, tokens: "Iterator[tuple[array[int], int]]") -> bool:
@@ -263,7 +263,7 @@ class _Writers:
         return closed
 
     def _numbers(self, ids: "array[int]") -> tuple[Iterator[bytes], int]:
-        """What a token file has of a document, in slices, and how many tokens these are."""
+        """Return what a token file has of a document, in slices, and how many tokens these are."""
         # A text cannot spell the end token; a tokenizer that adds it by itself would end the document twice.
         if self._end in ids:
             ids = array(ids.typecode, (token for token in ids if token != self._end))
@@ -344,7 +344,7 @@ def _items(corpus: Corpus, mark: Offset | None, partial: Path) -> Iterator[tuple
         raise DataError(
             f"the corpus cannot be read from {shown(mark)} on",
             where=str(partial / PROGRESS),
-            hint="remove that folder, and all is encoded anew",
+            hint="remove that folder to tokenize everything again",
         ) from error
 
 

@@ -21,7 +21,7 @@ from lilliput.data.resumable import FractionRead, Item, Offset, fraction_read, i
 from lilliput.data.split import HeldOut, Split
 
 Way = Literal["groups", "ends", "lowest", "large"]
-"""How a side is chosen: by the hash of each group, the end of each text, the groups of the lowest hashes; or by the
+"""Way to choose a side: by the hash of each group, the end of each text, the groups of the lowest hashes; or by the
 hash of each group and the ends of large texts."""
 
 ENOUGH = 5
@@ -37,17 +37,19 @@ _BEGINNING, _END = "\0beginning", "\0end"
 
 @dataclass(frozen=True, kw_only=True)
 class Extent:
-    """How much there is of a corpus, as far as its first `MOST` documents or conversations."""
+    """Extent of a corpus, counted in its first `MOST` documents or conversations."""
 
     documents: int
     groups: int
-    """Those with any text."""
+    """Number of groups with any text."""
     characters: int
     largest: float = 0.0
     """Share of the local text files that the largest of them has."""
 
     def way(self, split: Split, *, can_cut: bool) -> Way:
-        """How a split should hold out its share of it, where the end of an item can be held out alone and where not."""
+        """Return how a split should hold out its share of it, where the end of an item can be held out alone and where
+        not.
+        """
         is_few = self.documents < MOST and self.documents * split.share < ENOUGH
         if not is_few or not 0 < split.share < 1:
             return "large" if can_cut and 0 < split.share < min(1.0, self.largest) else "groups"
@@ -58,7 +60,7 @@ class Extent:
 
 
 def extent(corpus: Any) -> Extent:
-    """How much there is of a corpus; reads no more than its first `MOST` items."""
+    """Return how much there is of a corpus; reads no more than its first `MOST` items."""
     format = format_of(corpus)
     groups: set[str] = set()
     documents = characters = 0
@@ -87,7 +89,7 @@ class Ends:
     share: float
 
     def is_heldout(self, group: str) -> bool:
-        """Whether it is the group of the ends."""
+        """Return whether it is the group of the ends."""
         return group == _END
 
 
@@ -98,7 +100,7 @@ class LargeEnds:
     split: Split
 
     def is_heldout(self, group: str) -> bool:
-        """Whether it is the group of the ends, or one that the split holds out."""
+        """Return whether it is the group of the ends, or one that the split holds out."""
         return group == _END or (group != _BEGINNING and self.split.is_heldout(group))
 
 
@@ -109,7 +111,7 @@ class Lowest:
     groups: tuple[str, ...]
 
     def is_heldout(self, group: str) -> bool:
-        """Whether it is one of them."""
+        """Return whether it is one of them."""
         return group in self.groups
 
 
@@ -150,7 +152,7 @@ class WithHeldOutEnds:
     is_seekable: ClassVar[bool] = False  # an offset would have to say which part is next
 
     def identity(self) -> Any:
-        """What the source's documents depend on."""
+        """Return what the source's documents depend on."""
         return self.source.identity()
 
     def documents(self) -> Iterator[Document]:
@@ -181,7 +183,9 @@ class WithHeldOutEnds:
 
 
 def cut(text: str, share: float) -> int:
-    """Where the last `share` of a text begins: after a line, else a blank, that is near; its length if it is short."""
+    """Return where the last `share` of a text begins: after a line, else a blank, that is near; its length if it is
+    short.
+    """
     first, length = 0, len(text)
     while length and text[length - 1].isspace():  # strip() would copy a text of many megabytes
         length -= 1
@@ -203,7 +207,7 @@ def cut(text: str, share: float) -> int:
 
 
 def _is_within(text: str, index: int) -> bool:
-    """Whether what is before an index and what is after it are one character to whoever reads it."""
+    """Return whether what is before an index and what is after it are one character to whoever reads it."""
     before, after = text[index - 1], text[index]
     is_pair = "\ud800" <= before <= "\udbff" and "\udc00" <= after <= "\udfff"
     return is_pair or unicodedata.combining(after) > 0

@@ -11,7 +11,7 @@ class HeldOut(Protocol):
     """Anything that says which groups are held out; a frozen keyword-only spec, so that token files are known by it."""
 
     def is_heldout(self, group: str) -> bool:
-        """Whether every document of this group is held out."""
+        """Return whether every document of this group is held out."""
         ...
 
 
@@ -27,12 +27,10 @@ class Split:
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
-            raise RecipeError(
-                f"a share of {self.share} cannot be held out", where="Split.share", hint="give a fraction in [0, 1]"
-            )
+            raise RecipeError(f"share cannot be {self.share}", where="Split.share", hint="give a fraction in [0, 1]")
 
     def is_heldout(self, group: str) -> bool:
-        """Whether every document of this group is held out."""
+        """Return whether every document of this group is held out."""
         return self.fraction(group) < self.share
 
     def fraction(self, group: str) -> float:

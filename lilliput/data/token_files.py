@@ -1,4 +1,4 @@
-"""What folders of token files have in common: files of numbers, and the index that has a hash of each.
+"""Token folders: files of numbers, and the index that has a hash of each.
 
 A `.bin` file is a header of 64 bytes, then numbers, little-endian:
 
@@ -45,7 +45,7 @@ class TokenFolder(NamedTuple):
     folder: Path
     index: dict[str, Any]
     sums: dict[str, Sums]
-    """Of the blocks of each `.bin` file, by its name."""
+    """Checksums of the blocks of each `.bin` file, by its name."""
 
     def numbers(self, name: str, dtype: str, below: int) -> "TokenArray":
         """The numbers of a `.bin` file, all of them below a limit."""
@@ -103,7 +103,7 @@ class TokenArray:
         return self._numbers[indices]
 
     def rows(self, indices: Sequence[int] | np.ndarray, length: int) -> np.ndarray:
-        """Those of the file's rows of `length` numbers that are at these indices, [rows, length].
+        """Return those of the file's rows of `length` numbers that are at these indices, [rows, length].
 
         Raises:
             DataError: a block of them differs from its checksum, or holds a number that is too large.
@@ -130,15 +130,15 @@ class TokenArray:
         if crc32(self._bytes[first:after].data) != self._sums[index]:
             raise DataError(
                 f"the file {self.path.name} has changed since it was verified, in its block {index:,} of "
-                f"{len(self._sums):,} (bytes {first:,} and on): the disk, or memory, is failing",
+                f"{len(self._sums):,} (bytes {first:,} and on): the disk or memory is failing",
                 where=str(self.path),
                 hint=f"nothing of that block was read; {REWRITE}",
             )
         numbers = self._numbers[max(0, first - _HEADER.size) // self._size : (after - _HEADER.size) // self._size]
         if len(numbers) and numbers.max() >= self._below:
             raise DataError(
-                f"the file {self.path.name} holds the number {numbers.max():,}, and only those below {self._below:,} "
-                "mean anything",
+                f"the file {self.path.name} holds the number {numbers.max():,}, but only numbers below {self._below:,} "
+                "are valid",
                 where=str(self.path),
                 hint=REWRITE,
             )
@@ -194,10 +194,10 @@ def open_index(
         _check(index)
         expected = lengths(index)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"the index says what cannot be ({error!r:.120})", where=str(path), hint=REWRITE) from error
+        raise DataError(f"the index has impossible values ({error!r:.120})", where=str(path), hint=REWRITE) from error
     if tokenizer not in (None, index["tokenizer"]):
         raise DataError(
-            f"the ids are of the tokenizer {index['tokenizer']}, not of {tokenizer}",
+            f"the token ids are of the tokenizer {index['tokenizer']}, not of {tokenizer}",
             where=str(path),
             hint=f"{REWRITE}, or use the tokenizer that wrote it",
         )

@@ -60,12 +60,12 @@ class TokenStream:
 
     @property
     def piece_count(self) -> int:
-        """How many pieces it has."""
+        """Return how many pieces it has."""
         assert self._begins is not None
         return len(self._begins)
 
     def pieces(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where the pieces of these numbers, at least one, begin and how many tokens they have, [N] int64 each.
+        """Return where the pieces of these numbers, at least one, begin and how many tokens they have, [N] int64 each.
 
         Raises:
             DataError: a piece has no token, or the first one does not begin the stream.
@@ -77,7 +77,7 @@ class TokenStream:
         sizes = np.where(last, len(self), after) - begins
         if sizes.min() < 1 or begins[numbers == 0].any():
             raise DataError(
-                f"the pieces of {len(self):,} tokens do not follow each other",
+                f"the pieces of {len(self):,} tokens are not contiguous",
                 where=str(self._begins.path),
                 hint=REWRITE,
             )

@@ -1,4 +1,4 @@
-"""How far the encoding of a corpus is: documents, speed, and the time that is left where the corpus knows its size."""
+"""Progress of tokenizing a corpus: documents, speed, and the time left if the size is known."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ class TokenizationProgress:
     documents: int
     """Read from the beginning of the corpus on, with those that filters dropped."""
     kept: int
-    """How many of them were encoded before an interruption. Up to there they are read again, and not encoded."""
+    """Number of them encoded before an interruption. Up to there they are read again, and not encoded."""
     shards: int
     """Files that were closed then."""
     damaged: tuple[str, ...]
@@ -25,7 +25,7 @@ class TokenizationProgress:
     speed: float | None
     """UTF-8 bytes of text that this process encodes in a second; None until it did."""
     share: float | None
-    """Of the corpus, from 0 to 1; None where its size is not known."""
+    """Share of the corpus, from 0 to 1; None if its size is not known."""
     left: float | None
     """Seconds, as far as that can be told."""
 

@@ -1,4 +1,4 @@
-"""What is told of the encoding of a corpus: how far it is, and in the end what is on each side."""
+"""Reports the tokenization of a corpus: its progress, and in the end the contents of each side."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from lilliput.data.token_files import SIDES
 from lilliput.data.tokenization_progress import TokenizationProgress
 
 COUNTED = ("bytes", "documents", "conversations", "rows", "tokens")
-"""Of a side, as the index of token files has them."""
+"""Counts of a side, by the keys of a token index."""
 _HELD_OUT = {
     "ends": "few texts, so the last {:.4g}% of each is held out",
     "large": "some texts are more than {0:.4g}% of all, so the last {0:.4g}% of each of these is held out, too",
@@ -20,7 +20,7 @@ _HELD_OUT = {
 
 
 def lines_of(outputs: Mapping[str, Any], split: Split) -> Iterator[str]:
-    """What became of a corpus, by the outputs of its part of the run."""
+    """Yield what became of a corpus, by the outputs of its part of the run."""
     sides = outputs["sides"]
     parts = [
         f"{side} " + ", ".join(_counted(sides[side][key], key) for key in COUNTED if key in sides[side])

@@ -16,7 +16,7 @@ PART = 65_536
 PARTS = 16
 """That a sample is made of at least."""
 GROWS = 4
-"""How often larger a text is than its compressed file, about."""
+"""Approximate compression ratio of a text."""
 PACKED = (*COMPRESSED, ".parquet")
 
 

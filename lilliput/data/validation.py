@@ -37,7 +37,7 @@ def check_sides(name: str, sides: Sides, folder: Path, corpus: Any, split: Split
 
 
 def _share(name: str, corpus: Any, split: Split, way: Way) -> str:
-    """What to do for something on both sides."""
+    """Return what to do for something on both sides."""
     format = format_of(corpus)
     fractions = sorted(map(split.fraction, groups_with_text(corpus)))
     if len(fractions) < 2:

@@ -22,7 +22,7 @@ R = TypeVar("R")
 
 
 def spread(call: Callable[[T], R], jobs: Sequence[T], count: int) -> list[R]:
-    """What a call returns for each job, made in so many processes at once that import what they need anew.
+    """Return what a call returns for each job, made in so many processes at once that import what they need anew.
 
     Raises:
         MachineError: a process ended in mid-work.
@@ -71,9 +71,9 @@ def _receive(ours: Any) -> Any:
 
 def _ended() -> MachineError:
     return MachineError(
-        "a process that shared the work has ended",
+        "a worker process has died",
         where="workers",
-        hint="the system may have run out of memory: free some, or work in one process (workers=1)",
+        hint="the system may be out of memory: free some, or use one process (workers=1)",
     )
 
 
@@ -91,7 +91,7 @@ def _deaf() -> Iterator[None]:
 
 
 def _work(theirs: Connection, call: Callable[[Any], Any]) -> None:
-    """In a worker: one thread does the jobs, and this one sees the other process end."""
+    """Work in a worker process: one thread does the jobs, and this one sees the other process end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     jobs: SimpleQueue[Any] = SimpleQueue()
     threading.Thread(target=_answer, args=(theirs, call, jobs), daemon=True).start()

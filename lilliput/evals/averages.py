@@ -20,7 +20,7 @@ class Term:
     metric: str
     weight: float
     chance: float = 0.0
-    """What guessing scores, where the average counts only what lies above it."""
+    """Chance level, if the average counts only what lies above it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,5 +105,6 @@ INTELLIGENCE_INDEX = Average(
         Term(task="arithmark3", metric="acc", weight=0.65 / 3.65, chance=0.25),
     ),
 )
-"""What the Open SLM Leaderboard ranks by; 0 is guessing, below it worse than guessing. ArithMark-3 compares means per
-token, which its `acc` is of."""
+"""Ranking score of the Open SLM Leaderboard; 0 is guessing, below it worse than guessing. ArithMark-3 compares means
+per token, which its `acc` is of.
+"""

@@ -1,4 +1,4 @@
-"""What held-out bits per byte are compared with: a token unigram, and xz with and without the training text.
+"""Baselines of held-out bits per byte: a token unigram, and xz with and without the training text.
 
 All three see the same texts as the model. Bits per byte always divides by the UTF-8 bytes of the texts alone.
 """

@@ -1,4 +1,5 @@
-"""What an exported chat model does with held-out questions: does it finish, and does it listen to the question?
+"""Evaluates the replies of an exported chat model to held-out questions: does it finish, and does it listen to the
+question?
 
 Works on any Hugging Face folder with a ChatML template, through transformers alone.
 """
@@ -77,7 +78,7 @@ def judge_replies(
             raise ExportError(
                 f"the tokenizer has no {MESSAGE_END} or no chat template",
                 where=str(folder),
-                hint="judge the replies of an instruct release; base models have none",
+                hint="evaluate replies of an instruct release; a base model gives none",
             )
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=trust_remote_code)
         model.to(device).eval()
@@ -149,7 +150,7 @@ def _penalty(folder: Path) -> float | None:
 def _ends_by_itself(
     model: Any, chosen: list[_Encoded], penalty: float, *, end: int, most: int, batch_size: int
 ) -> list[bool]:
-    """Whether the greedy reply to each question stops, and stops with `end`."""
+    """Return whether the greedy reply to each question stops, and stops with `end`."""
     import torch
     from transformers import GenerationConfig
 
@@ -178,7 +179,7 @@ def _ends_by_itself(
 
 
 def _other_answers(chosen: list[_Encoded]) -> list[list[int]] | None:
-    """For each conversation the next answer in the (random) order that is not the same; None if all are."""
+    """Return for each conversation the next answer in the (random) order that is not the same; None if all are."""
     answers = [one.answer for one in chosen]
     others = []
     for index, answer in enumerate(answers):

@@ -1,4 +1,4 @@
-"""What an evaluation found: scores, averages, and a record of every item, from the harness's answers."""
+"""Results of an evaluation: scores, averages, and a record of every item, from the harness's answers."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -22,12 +22,12 @@ class Evaluation:
     scores: tuple[Score, ...]
     averages: tuple[AverageScore, ...] = ()
     versions: Mapping[str, str]
-    """Of the libraries that a score depends on."""
+    """Versions of the libraries that a score depends on."""
     questions: Mapping[str, str] = field(default_factory=dict)
-    """What the public questions were: their hash by the harness's name of the task, of all whatever the limit."""
+    """Hash of all public questions of a task, whatever the limit, by the harness's name of the task."""
 
     def plain(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return it as JSON values."""
         return {
             "scores": [asdict(score) for score in self.scores],
             "averages": [asdict(average) for average in self.averages],
@@ -44,9 +44,9 @@ class Answered:
     task: Any
     """The harness's task."""
     answer: Any
-    """What the harness returned for it alone."""
+    """Answer of the harness for it alone."""
     note: str
-    """What people should know about its items."""
+    """Note about its items for readers."""
     identity: str | None
     """Hash of all its questions where they are public ones."""
 

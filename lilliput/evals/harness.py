@@ -24,7 +24,7 @@ from lilliput.tokenizer.bpe import TOKENIZER_FILE, load_tokenizer
 
 TASKS = Path(__file__).parent / "tasks"
 WEIGHTS = ("float32", "bfloat16", "float16")
-"""What the weights may be rounded to."""
+"""Types that the weights may be rounded to."""
 
 
 def evaluate(
@@ -73,7 +73,7 @@ def evaluate(
     _check(suite, item_files, limit)
     if dtype not in WEIGHTS or batch_size < 1:
         raise RecipeError(
-            f"weights of {dtype} in batches of {batch_size} rows are nothing to run",
+            f"cannot evaluate with {dtype} weights in batches of {batch_size} rows",
             where="--dtype and --batch-size",
             hint=f"one of {', '.join(WEIGHTS)}; at least 1 row",
         )
@@ -81,9 +81,9 @@ def evaluate(
     uses = asked(suite, questions, item_files)
     if not uses and not own:
         raise DataError(
-            "nothing of it can be asked of a model alone",
+            "none of its items can be evaluated on a model alone",
             where=f"evaluation suite {suite.name!r}",
-            hint="its items are made by a run; measure a text with --text, or ask another suite",
+            hint="its items are made by a run; measure a text with --text, or choose another suite",
         )
     _check_model(model_folder, dtype)
     public = [use for use in uses if use.task not in item_files]
@@ -145,12 +145,12 @@ def _check_model(model: Path | Native, dtype: str) -> None:
             raise RecipeError(
                 f"the weights of a run are float32, not {dtype}",
                 where="--dtype",
-                hint="leave it out, or publish the run, whose release can be rounded",
+                hint="leave it out, or publish the run: a release can be evaluated in other types",
             )
         return
     if not (model / "config.json").is_file():
         raise DataError(
-            f"{model} is no model folder, it has no config.json",
+            f"{model} is not a model folder: it has no config.json",
             where="the folder to evaluate",
             hint="give the folder that a release was exported to",
         )
@@ -168,13 +168,15 @@ def _check(suite: Suite, item_files: Mapping[str, Path], limit: int | None) -> N
             hint=f"it takes those of: {', '.join(sorted(known)) or 'no task'}",
         )
     if limit is not None and limit < 2:
-        raise RecipeError(f"the limit is {limit}", where="--limit", hint="ask at least two questions of a task")
+        raise RecipeError(
+            f"the limit is {limit}", where="--limit", hint="give at least 2: a standard error needs two questions"
+        )
     for task, path in sorted(item_files.items()):
         if not path.is_file() or not path.read_bytes().strip():
             raise DataError(
-                f"{path} has no line, or is no file",
+                f"{path} is empty or not a file",
                 where=f"the data file of task {task!r}",
-                hint="write one JSON object a line",
+                hint="write one JSON object per line",
             )
 
 
@@ -198,7 +200,7 @@ def _load_tasks(uses: list[TaskUse], questions: Mapping[str, Questions], *, sour
         return dict(manager.load({"group": "asked", "task": members})["tasks"])
     except (OSError, DatasetsError) as error:
         raise DataError(
-            f"the questions cannot be had: {error}",
+            f"the questions cannot be fetched: {error}",
             where=f"{source}, for {', '.join(use.task for use in uses)}",
             hint="check the network, or give local files with --eval-data FOLDER",
         ) from error

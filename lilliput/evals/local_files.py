@@ -46,12 +46,12 @@ class LocalFile:
     split: str
     """The split of the hub's dataset that the task asks, which the file stands for."""
     columns: Mapping[str, Form]
-    """What a row must have after `rewrite`."""
+    """Columns that a row must have after `rewrite`."""
     answers: Callable[[Row], bool] = lambda row: True
-    """Whether the right answer of a row with such columns is one of its choices."""
+    """True if the right answer of a row with such columns is one of its choices."""
     rewrite: Callable[[Row], Row] = _as_it_is
     note: str = ""
-    """What rewritten rows still lack."""
+    """Note on what rewritten rows still lack."""
 
 
 def _super_glue_boolq(row: Row) -> Row:
@@ -173,7 +173,7 @@ def checked(row: Row, file: LocalFile, *, where: str) -> Row:
     """A row in the hub's columns.
 
     Raises:
-        DataError: it lacks one of them, one has another form, or the right answer is none of the choices.
+        DataError: it lacks one of them, one has another form, or the right answer is not one of the choices.
     """
     rewritten = file.rewrite(row)
     lacking = [column for column in file.columns if column not in rewritten]
@@ -189,7 +189,7 @@ def checked(row: Row, file: LocalFile, *, where: str) -> Row:
                 f"column {column!r} is {shown(rewritten[column])}, not {form.says}", where=where, hint=_AS_ON_THE_HUB
             )
     if not file.answers(rewritten):
-        raise DataError("the right answer is none of the choices", where=where, hint=_AS_ON_THE_HUB)
+        raise DataError("the right answer is not one of the choices", where=where, hint=_AS_ON_THE_HUB)
     return rewritten
 
 

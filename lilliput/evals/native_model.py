@@ -16,7 +16,7 @@ class Native:
     """A model that no folder holds, with what the harness needs beside it."""
 
     name: str
-    """For people: the run folder."""
+    """Name shown to users: the run folder."""
     model: LanguageModel
     tokenizer: Tokenizer
     specials: Specials

@@ -86,7 +86,7 @@ def _choices(task: Any, document: Any, number: int, file: TaskFile) -> list[str]
         raise DataError(
             f"its choices are {shown(choices)}",
             where=f"question {number} of {file.path}",
-            hint="give two texts or more by doc_to_choice: a column that is a list, a list, or a template of one",
+            hint="set doc_to_choice to two texts or more: a column that holds a list, a list, or a template of one",
         )
     return choices
 
@@ -99,15 +99,15 @@ def _answers(task: Any, document: Any, choices: list[str], number: int, file: Ta
     indices = {one for one in found if type(one) is int and 0 <= one < len(choices)}
     if not found or len(indices) < len({*map(str, found)}):
         raise DataError(
-            f"the right answer is {shown(given)}, which is none of the {len(choices)} choices",
+            f"the right answer is {shown(given)}, which is not one of the {len(choices)} choices",
             where=f"question {number} of {file.path}",
-            hint="give by doc_to_target the place of the right choice, from 0, or its text",
+            hint="set doc_to_target to the index of the right choice, from 0, or to its text",
         )
     return indices
 
 
 def _majority(choices: list[list[str]], answers: list[set[int]]) -> float | None:
-    """What the commonest answer scores, given every time, where all questions have the same choices."""
+    """Return what the commonest answer scores, given every time, where all questions have the same choices."""
     if any(one != choices[0] for one in choices):
         return None
     counts = Counter(index for right in answers for index in right)

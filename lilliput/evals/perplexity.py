@@ -85,7 +85,7 @@ def measure_text(
 
 def _documents(path: Path, column: str | None) -> Iterator[str]:
     if not path.is_file():
-        raise DataError(f"{path} is no file", where="--text", hint="give one file; compressed ones may be")
+        raise DataError(f"{path} is not a file", where="--text", hint="give one file; it may be compressed")
     if column is not None and not holds_rows(path):
         raise DataError(f"{path} holds plain text, which has no columns", where="--column", hint="leave it out")
     for document in TextFiles(paths=(str(path),), text=column or "text").documents():

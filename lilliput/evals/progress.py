@@ -1,4 +1,4 @@
-"""How far an evaluation is."""
+"""Progress of an evaluation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

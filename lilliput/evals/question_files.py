@@ -1,4 +1,4 @@
-"""Where the questions of a suite come from: the Hugging Face hub, or a folder of files and no network at all.
+"""Sources of a suite's questions: the Hugging Face hub, or a folder of files and no network at all.
 
 Either way the harness's own task files make the requests; a folder only stands in for their datasets.
 """
@@ -28,7 +28,7 @@ class Questions:
     settings: dict[str, Any]
     """Changes to the settings in the task's file."""
     note: str = ""
-    """What people should know about them."""
+    """Note about them for readers."""
     identity: str | None = None
     """See `lilliput.evals.local_files.identity_of`; None where the harness has to load them first."""
 
@@ -49,11 +49,13 @@ class QuestionSource(Protocol):
         ...
 
     def identity(self, uses: Iterable[TaskUse]) -> dict[str, str]:
-        """What the questions of tasks depend on, by the harness's names, as far as it can be told without loading."""
+        """Return what the questions of tasks depend on, by the harness's names, as far as it can be told without
+        loading.
+        """
         ...
 
     def differs(self, uses: Iterable[TaskUse], known: Mapping[str, str]) -> bool:
-        """Whether it is seen to have other questions than those with the identities `known`; asks no network."""
+        """Return whether it is seen to have other questions than those with the identities `known`; asks no network."""
         ...
 
 
@@ -69,11 +71,11 @@ class Hub:
         return None if use.shipped else f"{FILES[use.task].name}.jsonl"
 
     def questions(self, use: TaskUse, work: Path) -> Questions:
-        """As the task's file says."""
+        """Read the questions as the task's file says."""
         return Questions(settings={})
 
     def loading(self, work: Path) -> AbstractContextManager[None]:
-        """With network, unless the environment forbids it (HF_HUB_OFFLINE)."""
+        """Allow the network, unless the environment forbids it (HF_HUB_OFFLINE)."""
         return quiet(work)
 
     def identity(self, uses: Iterable[TaskUse]) -> dict[str, str]:
@@ -149,7 +151,7 @@ class Folder:
         }
 
     def differs(self, uses: Iterable[TaskUse], known: Mapping[str, str]) -> bool:
-        """Whether a file holds other questions, or some of a task that was not asked."""
+        """Return whether a file holds other questions, or some of a task that was not asked."""
         return not self.identity(uses).items() <= known.items()
 
     def _rows(self, use: TaskUse) -> Iterator[tuple[Row, Row]]:
@@ -166,7 +168,7 @@ class Folder:
 
 
 def question_source(folder: Path | None) -> QuestionSource:
-    """What `--eval-data` means: the folder, or the hub where none is given.
+    """Return what `--eval-data` means: the folder, or the hub where none is given.
 
     Raises:
         DataError: there is no such folder.
@@ -175,7 +177,7 @@ def question_source(folder: Path | None) -> QuestionSource:
         return Hub()
     if not folder.is_dir():
         raise DataError(
-            f"{folder} is no folder",
+            f"{folder} is not a folder",
             where="--eval-data",
             hint="give the folder with the evaluation sets, or leave the option out to fetch them from the hub",
         )
@@ -203,7 +205,7 @@ def check_questions(suite: Suite, questions: QuestionSource) -> None:
         raise DataError(
             f"{questions} lacks {', '.join(dict.fromkeys(lacking))}",
             where=f"evaluation suite {suite.name!r}",
-            hint=f"put it into the folder of --eval-data, plain or compressed, {others}",
+            hint=f"put it in the folder of --eval-data, plain or compressed, {others}",
         )
 
 

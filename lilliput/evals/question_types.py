@@ -10,19 +10,19 @@ MOST = 26
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """What a value has to be."""
+    """Required form of a value."""
 
     says: str
     fits: Callable[[Any], bool]
 
 
 def is_text(value: Any) -> bool:
-    """Whether it is text, all of it: half a surrogate pair is none."""
+    """Return whether it is text, all of it: half a surrogate pair is none."""
     return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def is_number(value: Any, below: int) -> bool:
-    """Whether it is a whole number from 0 to below a limit; True and False are 1 and 0."""
+    """Return whether it is a whole number from 0 to below a limit; True and False are 1 and 0."""
     return isinstance(value, int) and 0 <= value < below
 
 

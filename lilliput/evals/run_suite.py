@@ -41,6 +41,14 @@ def evaluate_by_name(
     Held-out text, which only a run has, is a file of JSON lines; without one its bits per byte are left out. Generated
     arithmetic is the same for every model.
 
+    Args:
+        model_folder: a Hugging Face folder, or a native model.
+        suite: name of the suite.
+        questions: source of the public questions.
+        tasks: the only tasks to score; all if empty.
+        heldout: file of held-out texts.
+        device, dtype, batch_size, limit, records, trust_remote_code, watcher: see `lilliput.evals.harness.evaluate`.
+
     Raises:
         RecipeError: there is no such suite or task; the nearest names are given.
         DataError: see `lilliput.evals.harness.evaluate`, which explains the other arguments too.

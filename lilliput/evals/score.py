@@ -19,7 +19,7 @@ class Score:
     """One standard error of `value` over the items, which are taken as independent; None where they tell none: there is
     one alone, or all are alike."""
     chance: float | None
-    """What guessing gives, or None where there is no guessing."""
+    """Chance level, or None if guessing is impossible."""
     items: int
     """Documents, questions or replies that `value` is made of."""
     higher_is_better: bool
@@ -68,6 +68,13 @@ def against_chance(
 
     The larger of the measured standard error and that of guessing counts: a share of 0 or 1 measures none. Whoever
     always gives the commonest answer, which is right in a share `majority`, knows as little as whoever guesses.
+
+    Args:
+        value: share of right answers.
+        stderr: its standard error, if there is one.
+        chance: chance level; None if guessing is impossible.
+        items: number of items.
+        majority: score of always giving the commonest answer.
     """
     if chance is None:
         return ""

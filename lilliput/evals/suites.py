@@ -1,4 +1,4 @@
-"""What is measured on a model: named lists of tasks, with the metrics on the card and what guessing gives."""
+"""Evaluation suites: named lists of tasks, with the metrics on the card and the chance level."""
 
 import difflib
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from lilliput.base.errors import RecipeError
 from lilliput.evals.averages import ARC_ACC, ARC_ACC_NORM, AVG_SLM, HEADLINE, INTELLIGENCE_INDEX, Average
 
 Likelihood = Literal["joined", "apart", "apart, per token"]
-"""How context and choice meet the model: encoded as one text; encoded one by one, which no merge of the tokenizer can
+"""Encoding of context and choice: encoded as one text; encoded one by one, which no merge of the tokenizer can
 blur; or so with the mean over the choice's tokens instead of their sum."""
 
 
@@ -22,11 +22,11 @@ class TaskUse:
     shipped: str | None = None
     """Folder under the harness's own tasks whose file defines it; None for a file in our `tasks/`."""
     metrics: tuple[str, ...]
-    """Of those that the task's file lists, the card's own first."""
+    """Metrics from the task's file, the card's own first."""
     chance: float | None
-    """What guessing scores, None where there is no guessing."""
+    """Chance level; None if guessing is impossible."""
     majority: float | None = None
-    """What the commonest answer, given every time, scores, where that is more than guessing."""
+    """Score of always giving the commonest answer, if above the chance level."""
     likelihood: Likelihood = "joined"
     display: str
     """The name on the card."""
@@ -113,13 +113,13 @@ TRUTHFULQA_MC2 = TaskUse(
 QUICKSTART = Suite(name="quickstart", made=(HELDOUT, ARITHMARK2_SYNTHETIC))
 
 OWN_TEXT = Suite(name="own-text", made=(HELDOUT,))
-"""For texts of any kind and language: bits per byte of what was held out of them, and nothing else."""
+"""Suite for texts of any kind and language: bits per byte of what was held out of them, and nothing else."""
 
 OWN_CHAT = Suite(name="own-chat", made=(HELDOUT,))
 """The same; replies to held-out conversations are judged besides."""
 
 QUICKSTART_CHAT = Suite(name="quickstart-chat", made=(ARITHMARK2_SYNTHETIC,))
-"""For a release that is judged by its replies; bits per byte of raw text say little about it."""
+"""Suite of a release that is judged by its replies; bits per byte of raw text say little about it."""
 
 OPEN_SLM = Suite(
     name="open-slm",
@@ -159,7 +159,7 @@ MTLM = Suite(
 """The MTLM card. Its "Winograd" of 43.27% is 45 of SuperGLUE's 104; WSC273 has no such share."""
 
 SMOKE = Suite(name="smoke", tasks=OPEN_SLM.tasks, made=(ARITHMARK2_SYNTHETIC,), limit=100)
-"""Whether everything works, in minutes; its figures say little about the model."""
+"""Smoke test of minutes; its figures say little about the model."""
 
 SUITES = {
     suite.name: suite for suite in (QUICKSTART, QUICKSTART_CHAT, OWN_TEXT, OWN_CHAT, OPEN_SLM, ODINNEXT, MTLM, SMOKE)
@@ -177,9 +177,10 @@ def named(name: str) -> Suite:
     """
     if name in SUITES:
         return SUITES[name]
-    raise _unknown("evaluation suite", name, sorted(SUITES), "the suite of a release or of --suite")
+    raise _unknown("evaluation suite", name, sorted(SUITES), "the `suite` of a release, or --suite")
 
 
 def _unknown(kind: str, name: str, known: list[str], where: str) -> RecipeError:
-    near = difflib.get_close_matches(name, known, n=3) or known
-    return RecipeError(f"there is no {kind} {name!r}", where=where, hint=f"nearest names: {', '.join(near)}")
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f"nearest names: {', '.join(near)}" if near else f"there are: {', '.join(known)}"
+    return RecipeError(f"there is no {kind} {name!r}", where=where, hint=hint)

@@ -27,10 +27,10 @@ KEYS = (
     *("should_decontaminate", "doc_to_decontamination_query"),
 )
 TRUSTED_KEYS = ("process_docs",)
-"""What is Python, and more than a value elsewhere."""
+"""Keys whose values are Python code, not data."""
 BUILDERS = ("json", "csv", "parquet", "arrow", "text")
 """Readers of local files, by the names that `dataset_path` has for them."""
-HINT = "write it as lm-evaluation-harness has it; docs/guides/evaluate.md has an example"
+HINT = "write it in the format of lm-evaluation-harness; docs/guides/evaluate.md has an example"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +43,9 @@ class TaskFile:
     """The name in tables."""
     metrics: tuple[str, ...]
     config: dict[str, Any]
-    """For the harness; files are absolute."""
+    """Configuration for the harness, with absolute paths."""
     trusted: bool
-    """Whether Python that it names may run."""
+    """True if Python that it names may run."""
 
 
 def read_task(path: Path, *, trusted: bool, work: Path) -> TaskFile:
@@ -61,7 +61,7 @@ def read_task(path: Path, *, trusted: bool, work: Path) -> TaskFile:
     """
     if not path.is_file() or path.suffix not in (".yaml", ".yml"):
         raise DataError(
-            f"{path} is {'no YAML file' if path.is_file() else 'no file'}",
+            f"{path} is not a {'YAML file' if path.is_file() else 'file'}",
             where="--task",
             hint="give a .yaml file of your own; tasks of a suite are named with --tasks NAME, as in --tasks piqa",
         )
@@ -108,7 +108,7 @@ def _plain(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
 
     def refuse(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
         raise DataError(
-            f"{node.tag} {shown(getattr(node, 'value', ''))} is Python that would run",
+            f"{node.tag} {shown(getattr(node, 'value', ''))} is Python code that would run",
             where=f"{path}, line {node.start_mark.line + 1}",
             hint="read it first, then allow it with --trust-remote-code; or write a template: `{{column}}`",
         )
@@ -117,13 +117,13 @@ def _plain(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     check_size(path, "config_bytes", DataError)
     config = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
-        raise DataError("the file is no mapping of settings", where=str(path), hint=HINT)
+        raise DataError("the file is not a mapping of settings", where=str(path), hint=HINT)
     included = config.pop("include", ())
     below: dict[str, Any] = {}
     for name in [included] if isinstance(included, str) else included:
         other = (path.parent / name).resolve()
         if other in (*above, path.resolve()):
-            raise DataError(f"it includes itself by {name}", where=str(path), hint="leave one `include:` out")
+            raise DataError(f"it includes itself through {name}", where=str(path), hint="remove one `include:`")
         below |= _plain(other, (*above, path.resolve()))
     return below | config
 
@@ -140,7 +140,7 @@ def _check_keys(config: dict[str, Any], path: Path, trusted: bool) -> None:
     for key in config:
         if key in TRUSTED_KEYS and not trusted:
             raise DataError(
-                f"{key} is Python that would run", where=str(path), hint="allow it with --trust-remote-code"
+                f"{key} is Python code that would run", where=str(path), hint="allow it with --trust-remote-code"
             )
         if key not in known:
             near = difflib.get_close_matches(key, known, n=3) or sorted(known)
@@ -172,7 +172,7 @@ def _files(config: dict[str, Any], path: Path, work: Path) -> dict[str, Any]:
         if not beside.is_dir() and given.count("/") != 1:  # another reader of datasets, some of which unpickle
             near = difflib.get_close_matches(given, BUILDERS, n=3) or BUILDERS
             raise DataError(
-                f"dataset_path is {shown(given)}, which is no folder beside the file and no owner/name on the hub",
+                f"dataset_path is {shown(given)}, which is neither a folder beside the file nor owner/name on the hub",
                 where=str(path),
                 hint=f"readers of local files: {', '.join(near)}",
             )

@@ -53,7 +53,7 @@ class Chat:
         self._begin: Messages = [{"role": "system", "content": system}] if system else []
         self._messages = list(self._begin)
         self._answers = 0
-        """How many were asked for."""
+        """Number of answers asked for."""
 
     def hold(self, read: Callable[[str], str] = input) -> None:
         """Read lines and answer them until the input ends.
@@ -130,7 +130,7 @@ class Chat:
         self._messages = [*messages, {"role": "assistant", "content": written}]
 
     def _read(self, messages: Messages) -> Messages:
-        """What the model reads of a conversation: all of it, or the last turns that leave room for the answer."""
+        """Return the part of a conversation to read: all of it, or the last turns that leave room for the answer."""
         begin, read = len(self._begin), messages
         while len(read) > begin + 1 and self._tokens(read) > self._most:
             read = [*self._begin, *read[begin + 2 :]]

@@ -1,4 +1,4 @@
-"""How likely a model finds given continuations: right-padded batches, one pass each."""
+"""Log-likelihoods of given continuations: right-padded batches, one pass each."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import torch
 from lilliput.model import LanguageModel
 
 POSITIONS = 8_192
-"""Of a batch at most, padding included; logits of a 32 k vocabulary then take 1 GiB."""
+"""Most positions of a batch, padding included; logits of a 32 k vocabulary then take 1 GiB."""
 
 Request = tuple[list[int], list[int]]
 """Token ids of a context (at least one) and of its continuation (at least one)."""

@@ -11,7 +11,7 @@ from lilliput.base.errors import RecipeError
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How the next token is chosen."""
+    """Sampling settings of the next token."""
 
     greedy: bool = False
     """Take the likeliest token (after the penalty); the other settings but the penalty then have no say."""

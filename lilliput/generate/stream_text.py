@@ -24,6 +24,15 @@ def stream_text(
 ) -> Generator[str, None, str]:
     """The continuation of `prompt`, at least one id, in pieces of whole characters, without the token that ends it.
 
+    Args:
+        model: the language model.
+        tokenizer: its tokenizer.
+        prompt: token ids.
+        sampling: sampling settings.
+        stop_token_ids: ids that end the text.
+        max_new_tokens: most tokens to generate.
+        seed: random seed.
+
     Returns:
         why it ended, as the generator's value: see `detokenize_stream`.
     """
@@ -46,7 +55,12 @@ def write_texts(
     stop_token_ids: Collection[int],
     max_new_tokens: int,
 ) -> list[str]:
-    """Return the continuations of several prompts, decoded together, each as `stream_text` gives it."""
+    """Return the continuations of several prompts, decoded together, each as `stream_text` gives it.
+
+    Args:
+        model, tokenizer, sampling, stop_token_ids, max_new_tokens: see `stream_text`.
+        prompts: token ids of each prompt.
+    """
     requests = [
         Request(prompt=prompt, sampling=sampling, stop_token_ids=stop_token_ids, max_new_tokens=max_new_tokens)
         for prompt in prompts

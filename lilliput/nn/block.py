@@ -23,7 +23,7 @@ from lilliput.ops.linear import LinearOutput
 
 
 class GateSpec(Protocol):
-    """What a branch is multiplied by before it joins the stream."""
+    """Gate that multiplies a branch before it joins the stream."""
 
     def build(self) -> nn.Module:
         """A module () -> one number, or None for 1."""
@@ -93,7 +93,7 @@ class Block(nn.Module):
 
     @property
     def host_sync(self) -> bool:
-        """Whether the mixer may read numbers back from a device, as one does that says nothing about it."""
+        """Return whether the mixer may read numbers back from a device, as one does that says nothing about it."""
         return getattr(self.mixer, "host_sync", True)
 
     def forward(self, x: Tensor, document_ids: Tensor | None, *shared: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ class FusedFFN(FFN, Protocol):
 
     @property
     def in_weights(self) -> tuple[Tensor, ...]:
-        """What the normed stream is multiplied by first, as of a `FusedMixer`."""
+        """Return what the normed stream is multiplied by first, as of a `FusedMixer`."""
         ...
 
     def add_to(self, residual: Tensor, projected: Tensor, scale: Tensor | None) -> Tensor:
@@ -68,8 +68,9 @@ class SwiGLU2:
 
     inner: int
     square: Activation = "silu"
-    """What is squared, as the name alone does not say: down(silu(gate x)^2 * up x), down((silu(gate x) * up x)^2) or
-    down(relu(gate x)^2 * up x)."""
+    """Part that is squared, as the name alone does not say: down(silu(gate x)^2 * up x), down((silu(gate x) * up x)^2)
+    or down(relu(gate x)^2 * up x).
+    """
 
     def __post_init__(self) -> None:
         check_range("SwiGLU2", 1, inf, inner=self.inner)

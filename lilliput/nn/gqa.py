@@ -36,7 +36,7 @@ class GQA:
     """RMSNorm over each head's queries and keys before the rotation, one weight of `head_width` each."""
     rope: Rope = RoPE()
     eps: float = 1e-6
-    """Of the QK-norm."""
+    """Epsilon of the QK-norm."""
     softcap: float | None = None
     """Soft-cap of the scores, c * tanh(s / c); None for none."""
 
@@ -129,7 +129,7 @@ class GQAMixer(nn.Module):
 
     @property
     def _settings(self) -> dict[str, Any]:
-        """How the projection becomes heads."""
+        """Return how the projection becomes heads."""
         gains = (self.query_norm.weight, self.key_norm.weight) if self.spec.qk_norm else None
         rope = self.spec.rope
         theta = rope.theta if self.rotary else None

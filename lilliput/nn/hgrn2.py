@@ -40,7 +40,7 @@ class HGRN2:
     """Rotation of queries and keys, after the gate has made the key. Channels that turn together and forget apart
     make a score depend on both positions, not on their distance alone."""
     rope_tie_gate: bool = False
-    """Where queries and keys turn, the two channels of a pair forget alike, and scores depend on distance alone."""
+    """Tie the forget gates of a rotated pair, so that scores depend on distance alone."""
     output_norm: NormSpec = RMSNorm()
     """Over the full width, before the output projection."""
     forget_timescales: tuple[float, float] | None = None
@@ -48,19 +48,19 @@ class HGRN2:
     spread evenly in their logarithm over a head's channels, by a learned bias of the forget gate (the official code
     has one, the cards do not). None: no bias, and every channel begins by forgetting half at each position."""
     lower_bounds: bool = False
-    """Whether forget gates have learned lower bounds that rise from layer to layer (nn/lower_bounds.py)."""
+    """True if forget gates have learned lower bounds that rise from layer to layer (nn/lower_bounds.py)."""
 
     def __post_init__(self) -> None:
         check_range("HGRN2", 1, math.inf, heads=self.heads)
         if self.rope_tie_gate and isinstance(self.rope, NoPE):
             raise RecipeError(
-                "gates cannot be tied where nothing turns",
+                "rope_tie_gate needs a rotary embedding",
                 where="HGRN2(rope_tie_gate=True, rope=NoPE())",
-                hint="leave rope_tie_gate out, or give a rotation such as RoPE()",
+                hint="leave rope_tie_gate out, or give rope=RoPE()",
             )
         if self.forget_timescales and not 1 < self.forget_timescales[0] <= self.forget_timescales[1]:
             raise RecipeError(
-                f"timescales of {self.forget_timescales} positions do not rise from above 1",
+                f"forget_timescales {self.forget_timescales} must rise from above 1",
                 where="HGRN2(forget_timescales=)",
                 hint="give two numbers such as (2.0, 200.0), or None for no bias",
             )
@@ -68,7 +68,7 @@ class HGRN2:
     def shared_parameters(self, width: int, layers: int) -> LowerBounds | None:
         if self.lower_bounds and layers == 1:
             raise RecipeError(
-                "the first layer has no lower bound, and there is no other",
+                "lower bounds need a second layer: the first has none",
                 where="HGRN2(lower_bounds=True) with ModelSpec(layers=1)",
                 hint="leave lower_bounds out, or give more layers",
             )
@@ -175,7 +175,7 @@ class HGRN2Mixer(nn.Module):
 
     @property
     def _settings(self) -> dict[str, Any]:
-        """How the projection becomes what the scan reads."""
+        """Return how the projection becomes what the scan reads."""
         bias, rope = None if self.forget_bias is None else self.forget_bias.weight, self.spec.rope
         turn = {"theta": rope.theta, "layout": rope.layout, "tie": self.spec.rope_tie_gate} if self.rotary else {}
         return {"bias": bias} | turn

@@ -47,7 +47,14 @@ class UnscaledNormal:
 
 
 def fill(model: nn.Module, seed: int, *, std: float, outputs: float) -> None:
-    """Draw matrices with one standard deviation, those that write to the stream with another; reset what is left."""
+    """Draw matrices with one standard deviation, those that write to the stream with another; reset what is left.
+
+    Args:
+        model: the model to fill.
+        seed: seed of the weights.
+        std: standard deviation of matrices.
+        outputs: standard deviation of matrices that write to the stream.
+    """
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Embedding):
             key = f"{name}.weight"
@@ -70,7 +77,7 @@ def check_fillable(layer: nn.Module) -> None:
         own = [parameter for parameter, _ in module.named_parameters(recurse=False)]
         if own and not isinstance(module, nn.Linear | nn.Embedding) and not hasattr(module, "reset_parameters"):
             raise RecipeError(
-                f"{type(module).__name__} has parameters ({', '.join(own)}) and no reset_parameters",
+                f"{type(module).__name__} has parameters ({', '.join(own)}) but no reset_parameters",
                 where=f"{name} of a layer",
                 hint="define reset_parameters, which fills them in place",
             )

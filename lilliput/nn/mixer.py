@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lilliput.ops.linear import LinearOutput
 
 State = dict[str, Tensor]
-"""What a mixer carries from one position to the next, by name: keys and values, or a recurrent state. Rows come first,
+"""State of a mixer between positions, by name: keys and values, or a recurrent state. Rows come first,
 so that copying, forking and saving a row is the same for every mixer."""
 
 
@@ -66,7 +66,7 @@ class FusedMixer(Mixer, Protocol):
 
     @property
     def in_weights(self) -> tuple[Tensor, ...]:
-        """What the normed stream is multiplied by first, [E_i, D] each."""
+        """Return what the normed stream is multiplied by first, [E_i, D] each."""
         ...
 
     def mix(self, projected: Tensor, document_ids: Tensor | None, *shared: Tensor) -> LinearOutput:

@@ -55,7 +55,7 @@ def mixer_at(spec: MixerSpec, layer: int) -> MixerSpec:
 
 
 class SharedPerKind(nn.Module):
-    """What layers of one kind share, for each kind that shares something."""
+    """Parameters shared by layers of one kind, for each kind that shares any."""
 
     def __init__(self, layers: int, parts: Sequence[tuple[SharedParameters, list[int]]]):
         super().__init__()

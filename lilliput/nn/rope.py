@@ -23,7 +23,7 @@ class Rope(Protocol):
         ...
 
     def applies(self, layer: int) -> bool:
-        """Whether layer `layer` (from 0) turns its queries and keys."""
+        """Return whether layer `layer` (from 0) turns its queries and keys."""
         ...
 
 

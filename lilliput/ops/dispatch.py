@@ -50,5 +50,5 @@ def check_backend(op: str, backend: Backend, *others: Backend) -> None:
 
 @torch.compiler.assume_constant_result  # the compiler of PyTorch cannot ask what kind of device it is
 def is_hopper(device: torch.device) -> bool:
-    """Whether it is an H100, an H200 or their like, on which tile configs were measured."""
+    """Return whether it is an H100, an H200 or their like, on which tile configs were measured."""
     return device.type == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(device)[0] == 9

@@ -48,11 +48,11 @@ def scale_weight(weight: Tensor, factor: Tensor | None) -> Tensor:
 
 
 def matmul_dtype(x: Tensor) -> torch.dtype:
-    """What products with x are made of here: its own precision, or that of an autocast region around."""
+    """Return what products with x are made of here: its own precision, or that of an autocast region around."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def should_fuse(x: Tensor) -> bool:
-    """Whether projections of x are one product, and numbers multiply its weight."""
+    """Return whether projections of x are one product, and numbers multiply its weight."""
     return x.is_cuda and x.numel() >= TOGETHER * x.shape[-1]

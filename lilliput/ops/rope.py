@@ -13,7 +13,7 @@ Layout = Literal["half", "interleaved"]
 """Which channels of a head are pair j: j and j + D/2, or 2j and 2j + 1. What a model of one kind computes, one of the
 other kind computes with its channels in another order."""
 LAYOUTS: dict[str, tuple[tuple[int, int], int]] = {"half": ((2, -1), -2), "interleaved": ((-1, 2), -1)}
-"""How the channels of a head unfold, and the axis along which the two of a pair then lie."""
+"""Shapes into which the channels of a head unfold, and the axis along which the two of a pair then lie."""
 
 
 def rotate(x: Tensor, theta: float, first: int | Tensor = 0, layout: Layout = "half") -> Tensor:

@@ -32,12 +32,12 @@ def activate(cuts: TileConfigs) -> None:
 
 
 def active() -> TileConfigs:
-    """Those in use."""
+    """Return those in use."""
     return dict(_used)
 
 
 def tile_configs(name: str, shipped: Tiles) -> Tiles:
-    """Of each kernel the tile in use, else the shipped one."""
+    """Return each kernel's tile in use, else the shipped one."""
     found = _used.get(name, {})
     return shipped._replace(**{kernel: type(getattr(shipped, kernel))(*tile) for kernel, tile in found.items()})
 
@@ -61,7 +61,7 @@ def save(name: str, measured: Any, device: str) -> Path:
 
 
 def load(device: str) -> TileConfigs:
-    """What was kept for a device.
+    """Return what was kept for a device.
 
     Raises:
         MachineError: nothing was, or it cannot be read.
@@ -85,7 +85,7 @@ def _read(file: Path) -> dict[str, TileConfigs]:
         assert isinstance(whole, dict) and all(isinstance(cuts, dict) for cuts in whole.values())
     except (AssertionError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise MachineError(
-            f"measured tiles cannot be read: {error or 'no table of tables'}",
+            f"measured tiles cannot be read: {error or 'not a table of tables'}",
             where=str(file),
             hint="remove the file and measure again: `lilliput bench scan_grid --keep`",
         ) from error

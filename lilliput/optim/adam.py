@@ -38,7 +38,7 @@ def adam_step(parameters: list[Tensor], state: Mapping[Tensor, dict[str, Any]], 
 
 
 def gradient(parameter: Tensor) -> Tensor:
-    """Of a parameter that is known to have one."""
+    """Return the gradient of a parameter that is known to have one."""
     assert parameter.grad is not None
     return parameter.grad
 

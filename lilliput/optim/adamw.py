@@ -24,7 +24,7 @@ class AdamW:
     eps: float = 1e-8
     weight_decay: float = 0.1
     cautious: bool = False
-    """Whether decay spares entries that their step leads away from zero (arXiv 2510.12402)."""
+    """True if decay spares entries that their step leads away from zero (arXiv 2510.12402)."""
 
     def __post_init__(self) -> None:
         wide = self.lr if self.embedding_lr is None else self.embedding_lr

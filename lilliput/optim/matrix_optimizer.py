@@ -124,5 +124,5 @@ class _Stack:
     slices: tuple[Tensor, ...]
 
     def is_state(self, state: Any) -> bool:
-        """Whether the slices are the state now."""
+        """Return whether the slices are the state now."""
         return all(state[one].get(self.name) is part for one, part in zip(self.matrices, self.slices, strict=True))

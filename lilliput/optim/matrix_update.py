@@ -14,13 +14,13 @@ from torch import Tensor
 from lilliput.ops.newton_schulz import Polynomials
 
 STEP_RMS = 0.2
-"""Of a step at rate 1, as of Adam's typical one."""
+"""Root mean square of a step at rate 1, as of Adam's typical one."""
 EPS = 1e-8
 
 
 @dataclass(frozen=True, kw_only=True)
 class MatrixUpdate:
-    """How matrices move."""
+    """Update rule of matrices."""
 
     polynomials: Polynomials
     """That orthogonalize the momentum."""
@@ -28,12 +28,12 @@ class MatrixUpdate:
     """Square root of a running mean square: one a row, or one a row or column, of whichever there are more; the l2 norm
     of each row of this very direction; nothing."""
     normalization_decay: float
-    """Of the running mean."""
+    """Decay of the running mean."""
     step_scale: Literal["fixed", "kept", "longer side", "ratio"]
     """`fixed`: a root mean square of 0.2 lr; `kept`: |O'|_F made |O|_F again, times the ratio; `longer side`: O' times
     0.2 lr sqrt(max(m, n)), the same 0.2 lr for orthogonal O' = O; `ratio`: O' times lr sqrt(max(1, m / n))."""
     cautious: bool
-    """Whether weight decay spares entries that the step leads away from zero."""
+    """True if weight decay spares entries that the step leads away from zero."""
 
     def state_size(self, rows: int, columns: int) -> int:
         """Numbers of the running mean of an [m, n] matrix; 0 where there is none."""
@@ -52,7 +52,7 @@ class MatrixUpdate:
         return directions / (squares.sqrt().unsqueeze(across) + EPS)
 
     def sizes(self, rate: float, before: Tensor, after: Tensor) -> Tensor | float:
-        """What to multiply O' = `after` by, from O = `before` [N, m, n]: [N, 1, 1] or one number for all."""
+        """Return what to multiply O' = `after` by, from O = `before` [N, m, n]: [N, 1, 1] or one number for all."""
         rows, columns = after.shape[-2:]
         ratio = max(1.0, rows / columns) ** 0.5
         if self.step_scale == "fixed":

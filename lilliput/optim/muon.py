@@ -26,15 +26,16 @@ class Muon:
     adam_lr: float
     momentum: float = 0.95
     step_scale: Literal["adam", "original"] = "adam"
-    """Of a step of a matrix of m rows and n columns: 0.2 lr sqrt(max(m, n)), which is a root mean square of 0.2 lr as
-    Adam's typical one (arXiv 2502.16982), or lr sqrt(max(1, m / n))."""
+    """Scale of a step for a matrix of m rows and n columns: 0.2 lr sqrt(max(m, n)), which is a root mean square of 0.2
+    lr as Adam's typical one (arXiv 2502.16982), or lr sqrt(max(1, m / n)).
+    """
     polynomials: Literal["polar-express", "quintic"] = "quintic"
     """That orthogonalize."""
     betas: tuple[float, float] = (0.9, 0.95)
-    """Of AdamW."""
+    """Betas of AdamW."""
     weight_decay: float = 0.1
     cautious: bool = False
-    """Whether decay spares entries that their step leads away from zero (arXiv 2510.12402)."""
+    """True if decay spares entries that their step leads away from zero (arXiv 2510.12402)."""
 
     def __post_init__(self) -> None:
         check_choice("Muon", SIZES, step_scale=self.step_scale)

@@ -51,10 +51,10 @@ class NorMuon:
     polynomials: Literal["polar-express", "quintic"] | None = None
     """That orthogonalize; None is the variant's: the quintic of `repo`, Polar Express of the others."""
     betas: tuple[float, float] = (0.9, 0.95)
-    """Of AdamW."""
+    """Betas of AdamW."""
     weight_decay: float = 0.1
     cautious: bool | None = None
-    """Whether decay spares entries that their step leads away from zero (arXiv 2510.12402); None is the variant's: it
+    """True if decay spares entries that their step leads away from zero (arXiv 2510.12402); None is the variant's: it
     does in `modded` and `author_early`."""
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ class NorMuon:
 
     @property
     def rule(self) -> MatrixUpdate:
-        """How matrices move."""
+        """Return how matrices move."""
         given: dict[str, Any] = {
             "normalization_decay": self.row_decay,
             "polynomials": POLYNOMIALS[self.polynomials] if self.polynomials else None,

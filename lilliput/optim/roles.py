@@ -1,4 +1,4 @@
-"""What each parameter is to an optimizer: every one has exactly one role."""
+"""Roles of parameters in an optimizer: every parameter has exactly one."""
 
 from enum import Enum
 

@@ -34,7 +34,7 @@ class WarmupStableDecay:
     moves nothing."""
     decay: Duration = Share(0.15)
     shape: Literal["cosine", "linear", "1-sqrt"] = "cosine"
-    """Of the tail; `1-sqrt` falls fast and then lingers (arXiv 2405.18392)."""
+    """Shape of the tail; `1-sqrt` falls fast and then lingers (arXiv 2405.18392)."""
     floor: float = 0.1
 
     def __post_init__(self) -> None:
@@ -122,5 +122,5 @@ def check_durations(schedule: Schedule, steps: int, where: str) -> None:
         raise RecipeError(
             f"{parts} do not fit into the phase's {steps:,} steps",
             where=where,
-            hint="give the phase more tokens, or shorter durations: Share(0.02) is two hundredths of the phase",
+            hint="give the phase more tokens, or shorter durations: Share(0.02) is 2% of the phase",
         )

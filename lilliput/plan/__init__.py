@@ -1,4 +1,4 @@
-"""What a recipe would do and need, without doing it: counted exactly, and on request measured and priced.
+"""Plans a recipe without running it: counted exactly, and on request measured and priced.
 
 plan(recipe)                                                   parameters, steps, operations, bytes
 plan(recipe, machine, costs=probe(recipe, machine, print))     with time and memory, from running a little here

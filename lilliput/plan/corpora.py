@@ -31,7 +31,9 @@ from lilliput.recipe import Recipe
 from lilliput.train.phase import Phase
 
 BYTES_PER_TOKEN = 4
-"""Of text, where nothing is encoded yet: English in tokenizers of a few thousand to a hundred thousand ids."""
+"""Estimated bytes of text per token, before anything is encoded: English in tokenizers of a few thousand to a hundred
+thousand ids.
+"""
 SAMPLE = {TextFiles: 4_000_000, Arithmetic: 50_000}
 """Bytes of text that a corpus is estimated from: enough to see past what decompression reads ahead, in a moment."""
 
@@ -40,10 +42,10 @@ UNREAD = "not known before `lilliput data` has encoded it"
 
 
 class _Size(NamedTuple):
-    """Of a corpus; None for what is not known."""
+    """Size of a corpus; None for what is not known."""
 
     tokens: int | None = None
-    """Those that a pass over the training side reads."""
+    """Tokens that a pass over the training side reads."""
     text: int | None = None
     files: int | None = None
     """Bytes of the token files."""
@@ -97,7 +99,7 @@ def shares(phase: Phase) -> dict[str, float]:
 
 
 def source(corpus: Any) -> str:
-    """Where a corpus comes from, in a few words."""
+    """Return where a corpus comes from, in a few words."""
     match corpus:
         case HubText() | HubChats():
             parts = [corpus.dataset, corpus.config, None if corpus.split == "train" else corpus.split]
@@ -152,7 +154,9 @@ def _as_recorded(recipe: Recipe, name: str, run: RunFolder) -> _Size | None:
 
 
 def _changed(corpus: Any, content: Any) -> bool:
-    """Whether local files are others than those that were encoded. Files that are away are taken for what they were."""
+    """Return whether local files are others than those that were encoded. Files that are away are taken for what they
+    were.
+    """
     if isinstance(corpus, Filtered):
         return _changed(corpus.source, content)
     try:

@@ -1,11 +1,11 @@
-"""What was measured of the steps of a phase: pieces of one that are put together, or whole steps."""
+"""Measured cost of a phase's steps: whole steps, or parts that are added up."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What was timed: passes under one stage's objective, or an update."""
+    """Timed work: passes under one stage's objective, or an update."""
 
     seconds: float
     """Median."""
@@ -23,13 +23,13 @@ class Pass(Measured):
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Of the steps of a phase."""
+    """Cost of the steps of a phase."""
 
     passes: tuple[Pass, ...]
     """One a stage."""
     update: Measured | None
     """None where whole steps were taken."""
     rows: int | None = None
-    """Of a micro-batch at most, where that was found from memory: of the stage that has the fewest."""
+    """Most rows of a micro-batch, if found from memory: those of the stage that has the fewest."""
     peak: int | None = None
     """Bytes that the allocator handed out at most during whole steps, everything included; None where nobody tells."""

@@ -1,4 +1,4 @@
-"""What a recipe's timeline comes to, counted from the recipe alone; time and activations where they were probed."""
+"""Counts a timeline's parameters, steps and memory from the recipe alone; adds time and activations if probed."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from lilliput.train.phase import Phase, StepPlan
 HALF, SINGLE = 2, 4
 """Bytes of a number in fp16 or bf16, and in fp32."""
 COUNTED = ("steps", "tokens", "positions", "operations")
-"""Of a phase, and in all."""
+"""Counts of a phase, and their totals."""
 
 
 def plan(
@@ -159,7 +159,7 @@ def _phase(phase: Phase, spec: ModelSpec, machine: Machine, cost: Cost | None, t
 
 
 def _measured_memory(held: dict[str, int], rows: int, cost: Cost | None) -> dict[str, Any]:
-    """What micro-batches of `rows` rows add: of whole steps all that comes on top, of pieces what passes keep."""
+    """Return the bytes that micro-batches of `rows` rows add: for whole steps all, for pieces what passes keep."""
     together = sum(held.values())
     if cost is not None and cost.peak is not None:
         return {"activations": cost.peak - together, "peak": cost.peak}
@@ -186,7 +186,9 @@ def _cost(cost: Cost, stages: list[dict[str, int]], rows: int, tariff: Tariff) -
 
 
 def _replaced(recipe: Recipe, index: int, phase: Phase, counted: dict[str, Any]) -> dict[str, Any]:
-    """What of a phase is no part of the last model: its steps from where a later phase resumes it on, and by which."""
+    """Return what of a phase is no part of the last model: its steps from where a later phase resumes it on, and by
+    which.
+    """
     after = recipe.resumed_by(index)
     if after is None:
         return dict.fromkeys(COUNTED, 0) | {"by": None}

@@ -1,4 +1,4 @@
-"""What phases cost on this machine: real models, objectives and optimizers, run a little on random tokens.
+"""Measures the cost of phases on this machine: real models, objectives and optimizers, run a little on random tokens.
 
 Nothing is left behind, and threads are set back.
 """

@@ -24,7 +24,7 @@ def held_bytes(phase: Phase, spec: ModelSpec) -> dict[str, int]:
 
 
 def _state(spec: OptimizerSpec, model: Trainable) -> dict[str, Tensor]:
-    """What the optimizer holds after its first step, which is taken here on tensors without storage."""
+    """Return what the optimizer holds after its first step, which is taken here on tensors without storage."""
     optimizer = spec.build(model)
     for group in optimizer.param_groups:
         if "fused" in group:

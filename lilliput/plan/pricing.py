@@ -1,4 +1,4 @@
-"""What hours of a machine cost, in energy and money; every number is the user's own."""
+"""Energy and price of machine hours; every number is the user's own."""
 
 import math
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from lilliput.base.errors import MachineError
 
 @dataclass(frozen=True, kw_only=True)
 class Tariff:
-    """What a machine draws and costs; None where nobody said."""
+    """Power and prices of a machine; None if not given."""
 
     price_per_hour: float | None = None
-    """Of the machine itself, e.g. its rent."""
+    """Price of the machine itself, e.g. its rent."""
     watts: float | None = None
     """Drawn while training; alone it gives energy and no price."""
     price_per_kwh: float | None = None
-    """Of electricity; added to `price_per_hour` where both are given."""
+    """Price of electricity; added to `price_per_hour` if both are given."""
     currency: str | None = None
     """A word that is shown beside prices."""
 
@@ -28,13 +28,13 @@ class Tariff:
                 )
         if self.price_per_kwh is not None and self.watts is None:
             raise MachineError(
-                f"price_per_kwh is {self.price_per_kwh}, but nobody said what the machine draws",
+                f"price_per_kwh is {self.price_per_kwh}, but the machine's power is not given",
                 where="the tariff's `price_per_kwh`",
                 hint="give watts too",
             )
         if self.currency is not None and self.price_per_hour is None and self.price_per_kwh is None:
             raise MachineError(
-                f"there is no price in {self.currency}",
+                f"currency is {self.currency}, but no price is given",
                 where="the tariff's `currency`",
                 hint="give price_per_hour, or watts and price_per_kwh",
             )

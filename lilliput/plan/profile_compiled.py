@@ -1,4 +1,4 @@
-"""What steps cost where whole passes are compiled and recorded: some are taken, by the loop itself.
+"""Profiles steps that are compiled and captured as CUDA graphs, by running some in the training loop.
 
 Pieces would not add up there. A pass that is launched alone takes longer and keeps more than one that is replayed, each
 number of rows is compiled anew, and the allocator tells the whole peak.
@@ -45,7 +45,7 @@ class CompiledProfile:
         self._costs: dict[str, Cost] = {}
 
     def cost(self, phase: Phase, spec: ModelSpec, targets: float = 1.0) -> Cost:
-        """Of a phase with a model of this shape, so large a share of whose positions are targets.
+        """Measure the cost of a phase with a model of this shape, a given share of whose positions are targets.
 
         Phases that differ in nothing but their data cost the same.
         """

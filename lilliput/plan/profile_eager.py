@@ -1,4 +1,4 @@
-"""What steps cost where they are launched operation by operation: a pass and an update, put together.
+"""Profiles steps that run operation by operation: a pass and an update, put together.
 
     seconds a step = rows a step * seconds of a pass / its rows + seconds of an update
 
@@ -41,7 +41,7 @@ class EagerProfile:
         self._longest = 0
 
     def cost(self, phase: Phase, spec: ModelSpec, targets: float = 1.0) -> Cost:
-        """Of a phase with a model of this shape."""
+        """Measure the cost of a phase with a model of this shape."""
         most = max(self._machine.micro_batch_sizes(StepPlan(phase).rows, phase.length))
         passes = []
         for stage in phase.stages:
@@ -61,7 +61,7 @@ class EagerProfile:
         return self._model
 
     def _pass(self, spec: ModelSpec, objective: Objective, length: int, most: int) -> Pass:
-        """With one row at first, and twice as many until a pass is long or the micro-batch is whole."""
+        """Time a pass with one row at first, and twice as many until a pass is long or the micro-batch is whole."""
         model = self._model_of(spec)
         task = _Task(model, objective, self._machine)
         if length > self._longest:

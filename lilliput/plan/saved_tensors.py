@@ -16,7 +16,7 @@ class _Kept:
 
 
 def saved_tensor_bytes(forward: Callable[[], Tensor], model: nn.Module) -> tuple[Tensor, int]:
-    """What `forward` returns, and the bytes kept for its backward.
+    """Return what `forward` returns, and the bytes kept for its backward.
 
     Every storage counts once, however many tensors look at it, and the weights of `model` do not count. What belongs to
     parts of the graph that are gone when `forward` returns is not there any more, and is not counted either.

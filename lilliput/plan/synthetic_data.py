@@ -14,7 +14,9 @@ class RandomRows:
     tokens_available = 2**62
 
     def __init__(self, vocab: int, *, document: int | None = DOCUMENT, weight: float = 1.0):
-        """Of so many ids, 0 begins a document; None for one document a row. `weight` is the share of target tokens."""
+        """Draw rows of `vocab` ids, of which 0 begins a document; None for one document a row. `weight` is the share of
+        target tokens.
+        """
         self._vocab, self._document, self._weight = vocab, document, weight
         self._batches: dict[tuple[int, int], Batch] = {}
 

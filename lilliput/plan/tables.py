@@ -136,7 +136,7 @@ def _corpora(plan: dict[str, Any]) -> Table:
 
 
 def _token_files(corpus: dict[str, Any]) -> str:
-    """How large they are, or will be; of those that are being written also how much is there."""
+    """Return how large they are, or will be; of those that are being written also how much is there."""
     written, expected = corpus["there"], corpus["token_file_bytes"]
     if not corpus["estimated"]:
         return size(expected)
@@ -228,7 +228,7 @@ def _time(plan: dict[str, Any]) -> Table:
 
 
 def _what_was_run(cost: dict[str, Any]) -> str:
-    """Of a phase with several stages, the one that was run least."""
+    """Describe the stage of a phase that was run least."""
     least = min(cost["passes"], key=lambda one: one["count"] * one["rows"])
     if not cost["updates"]:
         return _some(least["count"], "step")

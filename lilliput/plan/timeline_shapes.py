@@ -11,7 +11,7 @@ class EntryShape(NamedTuple):
     """An entry of a timeline, and the model's shape before and after it; only growths change it."""
 
     index: int
-    """In the timeline, from 0."""
+    """Index in the timeline, from 0."""
     entry: Entry
     before: ModelSpec
     after: ModelSpec

@@ -13,13 +13,13 @@ PATIENCE = 5.0
 
 
 class Timer:
-    """Of one device, which may still compute when Python goes on."""
+    """Timer of one device, which may still compute when Python continues."""
 
     def __init__(self, device: torch.device):
         self._device = device
 
     def seconds(self, run: Callable[[], None]) -> float:
-        """Of one run."""
+        """Return the seconds of one run."""
         self._wait()
         begun = time.perf_counter()
         run()

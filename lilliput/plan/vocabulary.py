@@ -1,4 +1,4 @@
-"""How many ids a text fills, before a run has learned its tokenizer."""
+"""Estimates the vocabulary that a text fills, before its tokenizer is trained."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from lilliput.tokenizer.specials import vocabulary_size
 
 
 def foreseen(recipe: Recipe, folder: Path) -> int | None:
-    """How many ids the tokenizer of a recipe has, or would have if it were learned from the local files as they are.
+    """Return how many ids the tokenizer of a recipe has, or would have if it were learned from the local files as they
+    are.
 
     Args:
         recipe: only where its tokenizer may have fewer ids than it asks for (`BPE(at_most=True)`) is anything read.

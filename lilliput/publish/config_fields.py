@@ -45,7 +45,17 @@ def flag(entries: Mapping[str, Any], key: str, where: str) -> bool:
 
 
 def choice(entries: Mapping[str, Any], key: str, meanings: Mapping[Any, T], where: str) -> T:
-    """What one of a few values means."""
+    """Return the meaning of an entry that has one of a few values.
+
+    Args:
+        entries: the config.
+        key: name of the entry.
+        meanings: meaning of each known value.
+        where: the folder, for the error.
+
+    Raises:
+        RunError: the value is unknown.
+    """
     value = entries.get(key)
     for known, meaning in meanings.items():
         if type(value) is type(known) and value == known:
@@ -54,5 +64,15 @@ def choice(entries: Mapping[str, Any], key: str, meanings: Mapping[Any, T], wher
 
 
 def refuse(key: str, value: Any, where: str, hint: str) -> NoReturn:
-    """Say that an entry is none that a model of ours has."""
+    """Refuse an entry that no model here has.
+
+    Args:
+        key: name of the entry.
+        value: its value.
+        where: the folder.
+        hint: the next thing to do.
+
+    Raises:
+        RunError: always.
+    """
     raise RunError(f"{key} is {shown(value)}", where=f"config.json of {where}", hint=hint)

@@ -33,7 +33,7 @@ RELEASE_FORMAT = "lilliput-release"
 RELEASE_VERSION = 1
 RELEASE_FILE = "lilliput.json"
 CARD_FILE = "README.md"
-"""For people, who may change it."""
+"""Name of the model card, which users may edit."""
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
 GENERATION_FILE = "generation_config.json"
 
@@ -43,7 +43,7 @@ DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """How a released model writes in Lilliput unless it is told otherwise, and elsewhere as its card shows."""
+    """Default generation settings of a released model in Lilliput; elsewhere its card shows them."""
 
     do_sample: bool = True
     """False takes the likeliest token; temperature, top_p and top_k then have no say."""
@@ -59,7 +59,7 @@ class Generation:
     def __post_init__(self) -> None:
         _ = self.sampling  # which refuses impossible settings
         if self.do_sample and not self.temperature:
-            raise RecipeError("nothing is sampled at temperature 0", where="Generation", hint="give do_sample=False")
+            raise RecipeError("temperature 0 samples nothing", where="Generation", hint="give do_sample=False")
         if self.max_new_tokens < 1:
             raise RecipeError(
                 f"max_new_tokens cannot be {self.max_new_tokens}", where="Generation", hint="give at least 1"
@@ -190,7 +190,7 @@ def rounded_weights(model: LanguageModel, dtype: Dtype) -> dict[str, Tensor]:
 def _write_tokenizer(
     tokenizer: Tokenizer, folder: Path, specials: Specials, stop: int, context: int, chat_template: str | None
 ) -> None:
-    """What AutoTokenizer loads; transformers 5 keeps the chat template in a file of its own."""
+    """Write what AutoTokenizer loads; transformers 5 keeps the chat template in a file of its own."""
     save_tokenizer(tokenizer, folder, specials)
     config = read_json(folder / "tokenizer_config.json")
     config.pop("chat_template", None)

@@ -20,7 +20,7 @@ from lilliput.publish.hf_formats.qwen3 import Qwen3Format
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """What a config.json says."""
+    """Architecture in a config.json."""
 
     shape: ModelSpec
     layout: HFFormat
@@ -39,7 +39,7 @@ _ABSENT: dict[str, dict[str, Any]] = {
     "llama": _SHARED | {"max_position_embeddings": 2_048, "mlp_bias": False},
     "qwen3": _SHARED | {"max_position_embeddings": 32_768, "num_key_value_heads": 32, "head_dim": 128},
 }
-"""What transformers takes for granted where a config of that type is silent."""
+"""Defaults of transformers for a config of each type."""
 _SIZES = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads"),
     *("num_key_value_heads", "head_dim", "max_position_embeddings"),

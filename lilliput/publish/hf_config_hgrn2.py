@@ -35,7 +35,7 @@ ABSENT: dict[str, Any] = {
     "initializer_range": 0.02,
     "tie_word_embeddings": True,
 }
-"""What the class of the config takes for granted, and transformers leaves out when it saves one."""
+"""Defaults of the config class, which transformers leaves out when it saves one."""
 HORIZONS = (2.0, 200.0)
 """At which a bias of the forget gates is taken to have begun, which no config says; the weights hold what it is."""
 

@@ -1,4 +1,4 @@
-"""What a release was made of, by the records of its run: training may have continued since.
+"""Finds the phase a release was made from, by the records of its run: training may have continued since.
 
 Plain values alone are read, so that a run whose recipe has types of its own can be asked, too.
 """
@@ -25,7 +25,7 @@ def outdated(folder: Path, release: str) -> str | None:
     if found is None:
         return None
     phase, is_trained = found
-    state, verb = ("which is trained", "publish") if is_trained else ("which is not trained to its end", "run")
+    state, verb = ("which is trained", "publish") if is_trained else ("whose training is not finished", "run")
     return f"the release {release} is older than {phase}, {state}; renew it: lilliput {verb} {folder}"
 
 

@@ -23,7 +23,7 @@ from lilliput.tokenizer.specials import Specials, id_of
 from lilliput.tokenizer.template import read_template
 
 _FIRST_SPECIALS = Specials(end=END, begin=END, pad=END)
-"""Those of the first releases, which do not say."""
+"""Special tokens of the first releases, which do not name them."""
 CHANGED = (
     f"if it was saved again (by save_pretrained or a trainer), remove {RELEASE_FILE} to read the folder as it is now; "
     f"if nobody meant to change it, {HINT}"
@@ -78,7 +78,8 @@ def _load(folder: Path) -> LoadedModel:
 
 
 def verified(folder: Path) -> dict[str, Any]:
-    """What a release was made from, its `lilliput.json`, once every file that this names was found as it was written.
+    """Return what a release was made from, its `lilliput.json`, once every file that this names was found as it was
+    written.
 
     Raises:
         RunError: one is missing, changed or damaged, or the folder is of another format.
@@ -95,7 +96,7 @@ def _release(folder: Path) -> dict[str, Any]:
     path = folder / RELEASE_FILE
     if not path.is_file():
         raise RunError(
-            f"there is no {RELEASE_FILE}" + ("" if folder.is_dir() else ", nor such a folder"),
+            f"there is no {RELEASE_FILE}" + ("" if folder.is_dir() else ", and no such folder"),
             where=str(folder),
             hint="give the folder of a model that Lilliput released, or of a Llama or Qwen3 with its config.json",
         )
@@ -113,7 +114,7 @@ def _release(folder: Path) -> dict[str, Any]:
         raise RunError(f"{RELEASE_FILE} is damaged ({error})", where=str(path), hint=HINT) from error
     missing = {"layout", "model", "generation", "tokenizer", "files"} - release.keys()
     if missing:
-        raise RunError(f"{RELEASE_FILE} does not say {sorted(missing)}", where=str(path), hint=HINT)
+        raise RunError(f"{RELEASE_FILE} lacks {sorted(missing)}", where=str(path), hint=HINT)
     if not isinstance(release["files"], dict):
         raise RunError(f"its files are {shown(release['files'])}", where=str(path), hint=HINT)
     return release

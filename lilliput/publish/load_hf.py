@@ -16,7 +16,7 @@ from lilliput.tokenizer.template import check_template, read_template
 
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 TOP_K = 50
-"""What transformers takes where a folder samples and says nothing of it."""
+"""Default top-k of transformers for folders that sample."""
 _NUMBERS = {"repetition_penalty": float, "max_new_tokens": int, "temperature": float, "top_p": float, "top_k": int}
 _HINT = "fetch the folder again"
 
@@ -58,7 +58,7 @@ def _generation(settings: Mapping[str, Any], stop: str | None, where: str) -> Ge
     """The settings under our names; transformers takes the likeliest token unless a folder says otherwise."""
     sampled = settings.get("do_sample") or False
     if not isinstance(sampled, bool):
-        raise RunError(f"do_sample is {shown(sampled)}", where=where, hint="true or false belongs there")
+        raise RunError(f"do_sample is {shown(sampled)}", where=where, hint="give true or false")
     names = ["repetition_penalty", "max_new_tokens", *(["temperature", "top_p", "top_k"] if sampled else [])]
     given: dict[str, Any] = {"top_k": TOP_K} if sampled else {}
     for name in names:
@@ -66,7 +66,7 @@ def _generation(settings: Mapping[str, Any], stop: str | None, where: str) -> Ge
         if type(value) in (int, _NUMBERS[name]):  # true is an int to isinstance, too
             given[name] = _NUMBERS[name](value)
         elif value is not None:
-            raise RunError(f"{name} is {shown(value)}", where=where, hint="a number belongs there, or null")
+            raise RunError(f"{name} is {shown(value)}", where=where, hint="give a number or null")
     try:
         return Generation(do_sample=sampled, stop=stop, **given)
     except RecipeError as error:

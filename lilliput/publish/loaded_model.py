@@ -19,7 +19,7 @@ class LoadedModel:
     """Everything that a model needs to write."""
 
     model: LanguageModel
-    """In evaluation mode, on the CPU, its weights in fp32."""
+    """Model in evaluation mode, on the CPU, with fp32 weights."""
     tokenizer: Tokenizer
     context: int
     """Tokens the model was trained to read at once."""
@@ -52,13 +52,13 @@ def check_ids(tokenizer: Tokenizer, stops: Sequence[Any], vocab: int, *, where: 
         raise RunError(
             f"the tokenizer has ids up to {vocabulary_size(tokenizer) - 1:,}, the model {vocab:,} of them",
             where=where,
-            hint="take the tokenizer that the model was trained with: tokens were added to this one",
+            hint="use the tokenizer that the model was trained with: tokens were added to this one",
         )
     for stop in stops:
         if type(stop) is not int or not 0 <= stop < vocab:
             raise RunError(
                 f"eos_token_id is {shown(stop)}, the model has {vocab:,} ids",
                 where=where,
-                hint="give the id of the token that ends a text, or a list of such",
+                hint="give the id of the token that ends a text, or a list of such ids",
             )
     return tuple(dict.fromkeys(stops))

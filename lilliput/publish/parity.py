@@ -32,7 +32,7 @@ DECODED = 8
 
 @dataclass(frozen=True, kw_only=True)
 class CaseDifference:
-    """How far exported and native logits are apart in one way of reading the rows."""
+    """Difference of exported and native logits in one way of reading the rows."""
 
     case: str
     """`full` rows, an `odd` length, a prefill and then steps with the `cached` state, `padded` on the left."""
@@ -44,7 +44,7 @@ class CaseDifference:
 
 @dataclass(frozen=True, kw_only=True)
 class ParityReport:
-    """What the check measured."""
+    """Result of the parity check."""
 
     differences: tuple[CaseDifference, ...]
     tolerance: float
@@ -79,7 +79,7 @@ def check_parity(folder: Path, model: LanguageModel, *, tokens: Tensor, toleranc
             f"exported and native logits differ by {report.worst.absolute:.3g}, {report.worst.relative:.3g} of the "
             f"largest logit (case {report.worst.case}); {tolerance:.3g} is allowed",
             where=str(folder),
-            hint="the layout or its remote code computes something else than the model: compare them layer by layer",
+            hint="the layout or its remote code does not compute what the model does: compare them layer by layer",
         )
     return report
 

@@ -49,7 +49,7 @@ class PretrainedModel:
         return self._architecture.layout
 
     def identity(self) -> Any:
-        """What decides the weights: the spec and the hash of every file of weights."""
+        """Return what decides the weights: the spec and the hash of every file of weights."""
         return to_plain(self) | {"weights": [sha256(path) for path in weight_files(self._folder)]}
 
     def build(self, seed: int) -> LanguageModel:
@@ -87,7 +87,7 @@ class PretrainedTokenizer:
         return read_specials(self._folder, self._tokenizer, self.end)
 
     def identity(self) -> Any:
-        """What decides the tokenizer: the spec and its hash."""
+        """Return what decides the tokenizer: the spec and its hash."""
         return to_plain(self) | {"sha256": tokenizer_hash(self._tokenizer)}
 
     def train(self, texts: Iterable[str]) -> Tokenizer:
@@ -104,7 +104,7 @@ class PretrainedTokenizer:
 
 
 def read_architecture(folder: Path) -> Architecture:
-    """What the `config.json` of a folder says.
+    """Return what the `config.json` of a folder says.
 
     Raises:
         RunError: there is none, or it says something that no model of ours has.

@@ -42,7 +42,7 @@ def check_code(folder: Path, *, trusted: bool = False) -> bool:
         raise RunError(
             f"the model brings code that is not Lilliput's: {', '.join(foreign[:4])}",
             where=str(folder),
-            hint="read it, then add --trust-remote-code if it may run here; or use the version that released the model",
+            hint="read it, then add --trust-remote-code to let it run; or use the version that released the model",
         )
     return bool(files) or any(named.values())
 
@@ -56,5 +56,5 @@ def _read(path: Path) -> dict[str, Any]:
     with reading(path, HINT):
         plain = read_json(path) if path.is_file() else {}
         if not isinstance(plain, dict):
-            raise RunError(f"{path.name} is no JSON object", where=str(path), hint=HINT)
+            raise RunError(f"{path.name} is not a JSON object", where=str(path), hint=HINT)
         return plain

@@ -19,7 +19,7 @@ _COMPUTED = re.compile(r"\.rotary_emb\.inv_freq$")
 
 
 def check_header(folder: Path, spec: ModelSpec, layout: HFFormat) -> dict[str, Stored]:
-    """What the files store of each native parameter, found to be the weights of this shape; no tensor is read.
+    """Return what the files store of each native parameter, found to be the weights of this shape; no tensor is read.
 
     Args:
         folder: holds the files.
@@ -43,7 +43,7 @@ def check_header(folder: Path, spec: ModelSpec, layout: HFFormat) -> dict[str, S
         odd = {key for key in header.keys() - expected - unstored if not _COMPUTED.search(key)}
         if odd := odd | (expected - header.keys()):
             raise RunError(
-                f"the files hold other weights than the layout names: {', '.join(map(shown, sorted(odd)[:4]))}",
+                f"the files hold weights that the layout does not name: {', '.join(map(shown, sorted(odd)[:4]))}",
                 where=str(folder),
                 hint=HINT,
             )
@@ -98,7 +98,7 @@ def _skeleton(spec: ModelSpec, folder: Path) -> LanguageModel:
 def _check(name: str, stored: Stored, shape: tuple[int, ...]) -> None:
     if stored.shape != shape:
         raise RunError(
-            f"a weight has another shape than the model: {name} {list(stored.shape)}, not {list(shape)}",
+            f"a weight does not have the model's shape: {name} {list(stored.shape)}, not {list(shape)}",
             where=str(stored.file),
             hint=HINT,
         )
@@ -106,7 +106,7 @@ def _check(name: str, stored: Stored, shape: tuple[int, ...]) -> None:
         raise RunError(
             f"{name} is stored as {stored.dtype}",
             where=str(stored.file),
-            hint="give weights in bf16, fp16 or fp32: quantised ones cannot be read",
+            hint="give weights in bf16, fp16 or fp32: quantized ones cannot be read",
         )
 
 
@@ -117,6 +117,6 @@ def _as_fp32(weight: Tensor, name: str, path: Path) -> Tensor:
         raise RunError(
             f"{name} holds numbers that are not finite",
             where=str(path),
-            hint="take an earlier checkpoint: a training that diverged leaves such weights",
+            hint="take an earlier checkpoint: training that diverged leaves such weights",
         )
     return copy

@@ -8,13 +8,13 @@ from lilliput.base.terminal import visible
 from lilliput.report.charts import Chart
 
 DOTS = 150
-"""To an inch."""
+"""Dots per inch."""
 TICKS = 8
 """About so many on an axis."""
 MANY = 25
 """Labels below each other that are small."""
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999933")
-"""Told apart by color-blind eyes too (Okabe and Ito); markers differ besides."""
+"""Colors for color-blind readers too (Okabe and Ito); markers differ besides."""
 MARKERS = "osD^vPX*"
 STYLES: dict[str, dict[str, Any]] = {
     "line": {"linewidth": 1.5},

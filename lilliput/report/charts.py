@@ -26,7 +26,7 @@ class Scale:
     logarithmic: bool = False
 
     def place(self, value: float) -> float:
-        """Where a value lies: 0 at the low end, 1 at the high one, outside of it beyond; finite for any value."""
+        """Scale a value to the axis: 0 at the low end, 1 at the high one, beyond these outside; always finite."""
         if self.logarithmic:
             value = max(value, self.low * 1e-6)
             return math.log(value / self.low) / math.log(self.high / self.low)
@@ -53,7 +53,7 @@ class Scale:
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """What a chart is drawn over, and how its range follows from the values."""
+    """Axis of a chart, whose range follows from the values."""
 
     label: str
     logarithmic: bool = False
@@ -89,7 +89,7 @@ class Axis:
 
 
 TOKENS = Axis(label="text tokens", from_zero=True, room=0.015)
-"""What curves of training are drawn over."""
+"""Axis of training curves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ class Series:
     """`line`, `faint` for single steps behind their mean, `dots` for rare measurements, `dashed` for their likes; in a
     picture also `single` for dots without a line, and `seeds` for small ones."""
     half_widths: Sequence[float] = ()
-    """Of an interval around each y; only a picture shows them."""
+    """Half widths of an interval around each y; only a picture shows them."""
     shift: float = 0.0
     """Share of the x axis by which the points are moved, to be seen beside others at the same x."""
 
@@ -150,15 +150,15 @@ class Chart:
         return self.x.scale(x), self.y.scale([*(value for at, value in points if at >= first), *self.levels])
 
     def left(self, x: float, shift: float = 0.0) -> float:
-        """Where x lies, in percent from the left."""
+        """Return where x lies, in percent from the left."""
         return _percent(self.scales[0].place(x) + shift)
 
     def top(self, y: float) -> float:
-        """Where y lies, in percent from the top."""
+        """Return where y lies, in percent from the top."""
         return _percent(1 - self.scales[1].place(y))
 
     def points(self, series: Series) -> list[tuple[float, float]]:
-        """Where those points of a series lie that are finite, in percent from the left and from the top."""
+        """Return where those points of a series lie that are finite, in percent from the left and from the top."""
         return [
             (self.left(x, series.shift), self.top(y))
             for x, y in zip(series.x, series.y, strict=True)

@@ -33,10 +33,10 @@ def compare(*names: str, corpus: str | None = None, at: float | None = None) -> 
         RecipeError: there is no such phase, text or level.
     """
     if at is not None and not at > 0:
-        raise RecipeError(f"no model comes to {at} bits per byte", where="--at", hint="give a number above 0")
+        raise RecipeError(f"no model reaches {at} bits per byte", where="--at", hint="give a number above 0")
     if len(names) < 2:
         raise RunError(
-            f"{' '.join(names) or 'nothing'} is compared with nothing",
+            f"there is nothing to compare {' '.join(names) or 'with'}{' with' if names else ''}",
             where="the command line",
             hint="give two runs or more: lilliput compare RUN RUN",
         )
@@ -60,7 +60,7 @@ def _compared(runs: list[Asked], corpus: str | None, at: float | None) -> dict[s
 
 
 def _beside(curves: tuple[HeldOut, HeldOut], at: float | None) -> dict[str, Any]:
-    """What the second needs beside the first."""
+    """Return what the second needs beside the first."""
     rows = [_row(curves, level) for level in (_levels(curves) if at is None else [at])]
     return {
         "run": curves[1].name,
@@ -138,7 +138,7 @@ def _bounds(interval: list[float | None] | None) -> str:
 
 
 def _notes(runs: list[Asked], curves: list[HeldOut], text: str) -> list[str]:
-    """What limits the result."""
+    """Return what limits the result."""
     counts = [len(curve.points) for curve in curves]
     these = "two runs" if len(runs) == 2 else "runs"
     notes = [

@@ -16,7 +16,7 @@ def table(found: dict[str, Any]) -> TerminalTable:
 
 
 def levels(found: dict[str, Any]) -> Table:
-    """What was spent to equal bits per byte: intervals stand below their ratios.
+    """Return what was spent to equal bits per byte: intervals stand below their ratios.
 
     Of two runs all levels, of more the lowest that each of them and the first came to, by the number of the other run.
     """

@@ -78,7 +78,14 @@ def charts(key: str, phase: PhaseRecord, units: Mapping[str, str]) -> list[Chart
 def loss_curves(
     steps: list[Line], name: str = CROSS_ENTROPY, across: str = "tokens", factor: float = 1.0
 ) -> list[Series]:
-    """The headline of each step that has it, and its mean over the last ones, over another number of a step."""
+    """Make the curves of a headline: each step that has it, and its mean over the last ones.
+
+    Args:
+        steps: lines of metrics.
+        name: the headline.
+        across: number of a step to draw it over.
+        factor: factor of the headline.
+    """
     steps = [line for line in steps if headline_of(line) == name]
     window = max(2, min(WINDOW, len(steps) // 20))
     single = "each step" if len(steps) <= MOST else "mean of each point"

@@ -1,4 +1,4 @@
-"""How much two runs need to reach equal bits per byte, and how sure that is.
+"""Compares the tokens and time two runs need to reach equal bits per byte, with intervals.
 
 Between two measurements the value is taken to fall in a line over the logarithm of tokens (or seconds). The noise of a
 measurement is estimated from how far each one lies from the line between its neighbours; what is bent in a curve counts
@@ -17,23 +17,27 @@ FEWEST = 4
 """Measurements from which noise can be told."""
 
 Curve = Sequence[tuple[float, float]]
-"""What was spent, above 0 and growing, and the value then."""
+"""Points of the spending so far, above 0 and growing, and the value then."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Equal:
-    """What each of two runs spent to reach a value."""
+    """Spending of each of two runs to reach a value."""
 
     spent: tuple[float | None, float | None]
     """None where it was never that low, and where it was at its first measurement already."""
     ratio: float | None
     """The second's over the first's."""
     interval: tuple[float | None, float | None] | None
-    """Of the ratio; an end is None where it lies beyond what was measured. None altogether where noise is not known."""
+    """Interval of the ratio; an end is None where it lies beyond what was measured. None altogether where noise is not
+    known.
+    """
 
 
 def reached(curve: Curve, level: float) -> float | None:
-    """What was spent when the value was `level` for the first time; infinity for never, None for before the first."""
+    """Return what was spent when the value was `level` for the first time; infinity for never, None for before the
+    first.
+    """
     place = next((place for place, (_, value) in enumerate(curve) if value <= level), None)
     if place is None:
         return math.inf
@@ -61,7 +65,7 @@ def lowest_in_common(first: Curve, second: Curve) -> float:
 
 
 def at_equal(first: Curve, second: Curve, level: float | None = None) -> Equal:
-    """What both spent to reach `level`; without one, the lowest value that both came to."""
+    """Return what both spent to reach `level`; without one, the lowest value that both came to."""
     value = lowest_in_common(first, second) if level is None else level
     spent = (reached(first, value), reached(second, value))
     one, other = (amount if amount is not None and math.isfinite(amount) else None for amount in spent)

@@ -17,24 +17,24 @@ class Point:
     """A measurement."""
 
     step: int
-    """Of its phase."""
+    """Step of its phase."""
     tokens: int
     """Text tokens read since the comparison begins: in all phases of a whole run, or in one."""
     seconds: float
-    """Of training steps since then, without measurements and pauses."""
+    """Seconds of training steps since then, without measurements and pauses."""
     value: float
     """Bits per byte."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """What a run, or a phase of one, was measured at."""
+    """Held-out measurements of a run or of one phase."""
 
     name: str
-    """As it was asked for."""
+    """Name as given by the user."""
     run: RunRecord
     points: tuple[Point, ...]
-    """In order, one at least."""
+    """Points in order, at least one."""
     finished: bool
 
 
@@ -55,7 +55,7 @@ class Asked:
         return sorted(texts, key=lambda name: name not in judged)
 
     def phases(self) -> list[PhaseRecord]:
-        """Those that are compared."""
+        """Return those that are compared."""
         return [phase for phase in self.run.phases if self.phase in (None, phase.name)]
 
     def heldout(self, corpus: str) -> HeldOut:
@@ -122,7 +122,7 @@ def common_corpus(runs: Sequence[Asked], corpus: str | None) -> str:
         raise RunError(
             f"the runs were not {'both' if len(runs) == 2 else 'all'} measured in bits per byte of one text",
             where=where,
-            hint="train each to its first measurement; the recipe's `measure_every` says how often there is one",
+            hint="train each to its first measurement; the recipe's `measure_every` says when it comes",
         )
     chosen = corpus or common[0]
     for other in others:
@@ -130,6 +130,6 @@ def common_corpus(runs: Sequence[Asked], corpus: str | None) -> str:
             raise RunError(
                 f"the held-out text of {chosen!r} is not the same in {'both runs' if len(runs) == 2 else other.name}",
                 where=f"{first.name} and {other.name}",
-                hint="compare runs of the same text and the same split, or another text with --heldout",
+                hint="compare runs of the same text and the same split, or choose another text with --heldout",
             )
     return chosen

@@ -15,7 +15,14 @@ SIZE = 1200, 675
 
 
 def plot_loss(metrics: Path, picture: Path, title: str, bytes_per_token: float | None) -> None:
-    """Draw the training loss of a phase, and its held-out measurements, into a PNG."""
+    """Draw the training loss of a phase, and its held-out measurements, into a PNG.
+
+    Args:
+        metrics: the phase's `metrics.jsonl`.
+        picture: the PNG to write.
+        title: title of the chart.
+        bytes_per_token: for bits per byte; None if unknown.
+    """
     lines = read_metrics(metrics)
     steps = steps_of(lines)
     headline = headline_of(steps[-1])

@@ -28,7 +28,7 @@ class HiddenPhase:
     """None where that takes a hidden part to know."""
 
     def describe(self) -> str:
-        """As a phase describes itself."""
+        """Describe the entry as a phase describes itself."""
         return f"{self.name}, {f'{self.steps:,} steps' if self.steps else 'its steps take the code'}"
 
 
@@ -42,13 +42,13 @@ class HiddenEntry:
         """Unknown from here on."""
 
     def describe(self) -> str:
-        """What would tell."""
+        """Return what would tell."""
         return "an entry that takes the code"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outline:
-    """What a recipe says; None stands for what is hidden."""
+    """Outline of a recipe; None stands for what is hidden."""
 
     name: str
     about: str
@@ -60,7 +60,7 @@ class Outline:
     hidden: tuple[str, ...]
     """Names of the types that take the code."""
     is_longer: bool
-    """Whether a phase resumes another one."""
+    """True if a phase resumes another one."""
 
     @property
     def phases(self) -> dict[int, Phase | HiddenPhase]:

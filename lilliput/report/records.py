@@ -1,4 +1,4 @@
-"""What a run folder says about its run, read while another process may be writing there."""
+"""Reads the records of a run folder, read while another process may be writing there."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ class PhaseRecord:
     measured: list[Line]
     incidents: list[Line]
     begins: str | None = None
-    """Where it goes on, in words, if it resumes a phase."""
+    """Point at which it resumes a phase, in words, if it does."""
     resumed_at: int | None = None
     """The step at which a later phase goes on."""
 
@@ -44,7 +44,7 @@ class PhaseRecord:
 
     @property
     def seconds(self) -> float:
-        """Of training steps, without measurements and pauses."""
+        """Return the seconds of training steps, without measurements and pauses."""
         return sum(line["seconds"] for line in self.steps)
 
     def unit(self, name: str, units: Mapping[str, str]) -> str:
@@ -85,7 +85,7 @@ class RunRecord:
 
     @property
     def units(self) -> dict[str, str]:
-        """Of held-out numbers, by corpus."""
+        """Return the units of held-out numbers, by corpus."""
         return {name: _unit(self.folder, name, corpus) for name, corpus in self.recipe.corpora.items()}
 
 
@@ -158,7 +158,7 @@ def _phases(folder: Path, recipe: Recipe | Outline) -> Any:
 
 
 def _resuming(recipe: Recipe, place: int) -> dict[str, Any]:
-    """Where a phase goes on, and where a later one goes on from it."""
+    """Return where a phase goes on, and where a later one goes on from it."""
     entry, before = recipe.phases[place], recipe.phase_before(place)
     return {
         "begins": described(before[1]) if entry.resumes is not None and before else None,

@@ -19,7 +19,7 @@ class Column:
     is_text: bool = False
     """Text begins on the left, numbers end on the right."""
     wraps: bool = False
-    """Whether a terminal may break a cell that is too long."""
+    """True if a terminal may break a cell that is too long."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What the commands do, in Python: run and train recipes, evaluate models, and get back what was made.
+"""Python functions of the commands: run and train recipes, evaluate models, and get back what was made.
 
 import lilliput
 
@@ -43,7 +43,7 @@ ARGUMENTS = {
     "--machine": "machine",
     "--shrink": "shrink",
 }
-"""Of the functions here, by the options of the commands."""
+"""Arguments of the functions here, by the options of the commands."""
 NOTHING: Sources = MappingProxyType({})
 
 
@@ -55,7 +55,7 @@ class Run:
 
     @property
     def recipe(self) -> Recipe:
-        """What it was made of."""
+        """Return what it was made of."""
         return read_recipe(self.folder)
 
     @property
@@ -214,9 +214,9 @@ def evaluate_model(
     files = [Path(file).expanduser() for file in _texts(task_files, "task_files", '["mine.yaml"]')]
     if files and (suite or tasks):
         raise LilliputError(
-            f"{'suite' if suite else 'tasks'} and task_files at once",
+            f"{'suite' if suite else 'tasks'} and task_files cannot be combined",
             where="evaluate_model(...)",
-            hint="ask for one after the other; tasks are names of a suite's, task_files files of your own",
+            hint="use one at a time; tasks names tasks of a suite, task_files files of your own",
         )
     found = _find_model(folder_named(Path(_path(model, "the model"))), trust_code=trust_code)
     questions = question_source(Path(eval_data) if eval_data is not None else None)
@@ -256,14 +256,16 @@ def _aim(
     shrink: bool,
     trust_code: bool,
 ) -> tuple[Target, Machine | None]:
-    """What the arguments stand for; one text where there could be several counts as one."""
+    """Return what the arguments stand for; one text where there could be several counts as one."""
     options, more = _texts(overrides, "overrides", '["seed=1"]'), _texts(more_tokens, "more_tokens", '["1e6"]')
     if not isinstance(sources, Mapping):
-        raise LilliputError(f"{sources!r:.80} is no mapping", where="sources", hint='give {"texts": "path/to/folder"}')
+        raise LilliputError(
+            f"{sources!r:.80} is not a mapping", where="sources", hint='give {"texts": "path/to/folder"}'
+        )
     files = [f"{name}={path}" for name, paths in sources.items() for path in _texts(paths, "sources", '"path"')]
     where = load_machine(machine) if isinstance(machine, str) else machine
     if not isinstance(where, Machine | None):
-        raise LilliputError(f"{machine!r:.80} is no machine", where="machine", hint='give "cpu", or Machine(...)')
+        raise LilliputError(f"{machine!r:.80} is not a machine", where="machine", hint='give "cpu", or Machine(...)')
     out = None if folder is None else Path(_path(folder, "the folder"))
     with _as_arguments():
         if isinstance(recipe, Recipe):
@@ -304,7 +306,7 @@ def _spoken(text: str) -> str:
 def _texts(value: Any, name: str, example: str) -> list[str]:
     values = [value] if isinstance(value, str | PathLike) else value
     if not isinstance(values, Sequence) or not all(isinstance(one, str | PathLike) for one in values):
-        raise LilliputError(f"{value!r:.80} is no list of texts", where=name, hint=f"give e.g. {example}")
+        raise LilliputError(f"{value!r:.80} is not a list of texts", where=name, hint=f"give e.g. {example}")
     return [str(one) for one in values]
 
 

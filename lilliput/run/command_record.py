@@ -18,7 +18,7 @@ from lilliput.recipe import Recipe, names, recipe_and_code
 from lilliput.shrink import shrink
 
 FILE = "command.json"
-"""In a run folder: the command, and the hash of the recipe that it makes."""
+"""File of a run folder with the command and the hash of its recipe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +29,11 @@ class Command:
     """By name, or a Python file."""
     shrink: bool = False
     overrides: tuple[str, ...] = ()
-    """Of --set."""
+    """Values of --set."""
     sources: tuple[str, ...] = ()
-    """Of --source."""
+    """Values of --source."""
     more_tokens: tuple[str, ...] = ()
-    """Of --more-tokens."""
+    """Values of --more-tokens."""
     machine: str | None = None
     """By name, or a Python file."""
 
@@ -130,7 +130,15 @@ def apply_overrides(
     sources: Sequence[str],
     more_tokens: Sequence[str] = (),
 ) -> Recipe:
-    """A recipe as --shrink, --source, --set and --more-tokens change it: in this order, so that none undoes another."""
+    """Apply --shrink, --source, --set and --more-tokens to a recipe, in this order, so that none undoes another.
+
+    Args:
+        recipe: the recipe to change.
+        shrunk: whether --shrink is given.
+        overrides: values of --set.
+        sources: values of --source.
+        more_tokens: values of --more-tokens.
+    """
     split, recipe = recipe.split, shrink(recipe) if shrunk else recipe
     if shrunk and sources:  # a rehearsal holds out much of the little that it reads by itself
         recipe = replace(recipe, split=split)
@@ -144,7 +152,9 @@ def apply_overrides(
 
 
 def _is_apart(overrides: Sequence[str], recipe: Recipe) -> bool:
-    """Whether --set means the same before --more-tokens: it names neither a place nor a phase that this concerns."""
+    """Return whether --set means the same before --more-tokens: it names neither a place nor a phase that this
+    concerns.
+    """
     phases = [phase for phase in recipe.phases.values() if phase.resumes is not None]
     touched = {name for phase in phases for name in (phase.name, phase.resumes)}
     paths = [text.partition("=")[0].split(".") for text in overrides]

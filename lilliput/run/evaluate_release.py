@@ -1,4 +1,4 @@
-"""What a release is worth: its scores, what anybody's models score beside it, and a few texts it wrote."""
+"""Evaluates a release: its scores, baselines, and a few texts it writes."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -106,7 +106,9 @@ class ReleaseEvaluator:
         return {"scores": scores + [asdict(score) for score in judged]}
 
     def _questions(self, name: str, inputs: dict[str, Any], suite: Suite) -> dict[str, str]:
-        """What tells the questions of an evaluation from others; where they are those that were asked, as it was."""
+        """Return what tells the questions of an evaluation from others; where they are those that were asked, as it
+        was.
+        """
         record = self._run.record(name)
         recorded, outputs = record.get("from", {}), record.get("outputs", {})
         uses = asked(suite, self._source, ())
@@ -151,7 +153,7 @@ class ReleaseEvaluator:
         return tokenizer.decode_batch([document[1:].tolist() for document in documents], skip_special_tokens=False)
 
     def _samples(self, published: LoadedModel, heldout: Shards, chats: PackedChats | None) -> list[dict[str, str]]:
-        """What the release writes by its own settings: answers to held-out questions, or ends of held-out texts."""
+        """Generate with the release's own settings: answers to held-out questions, or ends of held-out texts."""
         if chats is not None:
             shown = list(islice(_openings(chats), SAMPLES))
             texts = [render([{"role": "user", "content": question}], generation_prompt=True) for question in shown]

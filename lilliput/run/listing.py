@@ -29,9 +29,9 @@ class Overview:
     state: str
     """Such as `sft: step 40, saved at 25`, or `published`."""
     releases: tuple[str, ...]
-    """Those that are there."""
+    """Existing releases."""
     outdated: dict[str, str]
-    """Of those that are older than what is trained, a sentence that says so."""
+    """Releases older than the trained weights, each with a sentence that says so."""
     size: int
     """Bytes on disk."""
     changed: datetime
@@ -92,7 +92,7 @@ class Removable:
 
 
 def spare(folder: Path) -> list[Removable]:
-    """What a finished run does not need any more: checkpoints of phases that are done, and interrupted writing."""
+    """List what a finished run no longer needs: checkpoints of finished phases, and interrupted writes."""
     _recipe(folder)
     found = []
     with RunFolder(folder) as run:
@@ -182,7 +182,7 @@ def remove(folder: Path, what: Iterable[Removable]) -> int:
 
 
 def _card_kept(folder: Path, part: str) -> str | None:
-    """Where the edited README.md of a release goes when the release is given up; None without one."""
+    """Return where the edited README.md of a release goes when the release is given up; None without one."""
     kind, _, name = part.partition("/")
     if kind != "releases" or edited(folder, name) is None:
         return None
@@ -253,7 +253,7 @@ def _state(folder: Path, recipe: dict[str, Any], releases: tuple[str, ...]) -> s
 
 
 def _is_current(folder: Path, recipe: dict[str, Any], release: str) -> bool:
-    """Whether a release is of the phases that stand before it now."""
+    """Return whether a release is of the phases that stand before it now."""
     try:
         return newer_phase(RunFolder(folder), recipe, release) is None
     except (LilliputError, LookupError, TypeError):  # a damaged record, which the state names
@@ -275,7 +275,7 @@ def _phases(folder: Path) -> list[str]:
 
 
 def _unfinished(folder: Path) -> list[str]:
-    """What an interruption left, as paths below the run: the whole of it, where a folder is unfinished."""
+    """Return what an interruption left, as paths below the run: the whole of it, where a folder is unfinished."""
     found: list[str] = []
     for path in below(folder):
         name = path.relative_to(folder).as_posix()

@@ -1,4 +1,4 @@
-"""What a phase says of itself before it trains: where it resumes, its passes over the data, its units."""
+"""Lines printed before a phase trains: where it resumes, its passes over the data, its units."""
 
 from lilliput.data.formats import format_of
 from lilliput.objectives.objective import CROSS_ENTROPY
@@ -10,7 +10,7 @@ MANY = 10
 
 
 def resuming(step: int, steps: int, left_at: int) -> str:
-    """Where a phase that was interrupted after step `left_at` resumes, in words."""
+    """Return where a phase that was interrupted after step `left_at` resumes, in words."""
     if not step:
         return f"begins again: it was interrupted at step {left_at:,}, before its first checkpoint"
     lost = f"; it was interrupted at step {left_at:,}, and this is its last checkpoint" if left_at > step else ""
@@ -18,7 +18,7 @@ def resuming(step: int, steps: int, left_at: int) -> str:
 
 
 def units(recipe: Recipe, phase: Phase) -> str:
-    """What the held-out numbers of a phase are in, by corpus."""
+    """Return what the held-out numbers of a phase are in, by corpus."""
     named: dict[str, list[str]] = {}
     for name in phase.data.corpora:
         named.setdefault(format_of(recipe.corpora[name]).unit, []).append(name)
@@ -30,7 +30,7 @@ def units(recipe: Recipe, phase: Phase) -> str:
 
 
 def passes(recipe: Recipe, phase: Phase, available: int) -> str:
-    """How often a phase reads what there is, and what to do where that is too often."""
+    """Return how often a phase reads what there is, and what to do where that is too often."""
     count = int(phase.tokens) / max(1, available)
     text = f"reads {int(phase.tokens):,} tokens, {count:.{1 if count >= 0.1 else 3}f} passes over {available:,}"
     is_packed = any(format_of(recipe.corpora[name]).packs_rows for name in phase.data.corpora)

@@ -156,9 +156,9 @@ class Preparation:
         token_files = self._open(name, key, format)
         if token_files.index["sha256"] != outputs["index_sha256"]:
             raise DataError(
-                "the token files are not those that this run made",
+                "the token files are not the ones this run made",
                 where=str(token_files.folder),
-                hint="put its own back, or delete the folder: they are then written again",
+                hint="restore them from a copy, or delete the folder to write them again",
             )
         return token_files
 
@@ -218,7 +218,7 @@ class Preparation:
             raise DataError(
                 "there is no text to learn a tokenizer from",
                 where=f"the training side of {', '.join(self._recipe.tokenizer_corpora)}",
-                hint="check the files, the filters and the share that is held out",
+                hint="check the files, the filters and the held-out share",
             )
 
     def _trained(self) -> set[str]:
@@ -241,13 +241,13 @@ class Preparation:
         changed = sorted(name for name in trained if name in self._changed)
         if changed and self._run.outputs(part, inputs, is_intact) is None:
             raise RunError(
-                f"{part} is not whole, and cannot be made again: the text of {', '.join(changed)} has changed since",
+                f"{part} is damaged and cannot be made again: the text of {', '.join(changed)} has changed since",
                 where=str(self._run.path),
-                hint=f"put the text, or {part}, back from a copy; or begin another run with --out",
+                hint=f"put the text, or {part}, back from a copy; or start another run with --out",
             )
 
     def _identity(self, name: str, before: Any, *, trained: bool) -> Any:
-        """What decides the text of a corpus.
+        """Return what decides the text of a corpus.
 
         A corpus that cannot be asked (files on another machine, a hub out of reach) is taken for what it was when a
         part was made of it `before`: a run goes on without it. One that weights were `trained` on stays what it was
@@ -265,7 +265,7 @@ class Preparation:
             raise RunError(
                 f"the run was trained on another corpus: {changed}",
                 where=str(self._run.path),
-                hint="leave the change out: the run has its own token files; or begin another run with --out",
+                hint="leave the change out: the run has its own token files; or start another run with --out",
             )
         code = definitions(corpus)
         is_same = before and before["spec"] == spec and before.get("code", code) == code
@@ -289,7 +289,7 @@ class Preparation:
         return identity | ({"code": code} if code else {})
 
     def _extent(self, name: str, content: Any) -> dict[str, int]:
-        """How much there is of a corpus, which is looked at once."""
+        """Return how much there is of a corpus, which is looked at once."""
         known = self._extents.get(name)
         if known is None or known[0] != content:
             with self._console.status(f"{name}: looking how much there is"):
@@ -298,7 +298,7 @@ class Preparation:
         return known[1]
 
     def _way(self, name: str, identity: dict[str, Any]) -> Way:
-        """How a corpus is held out; what was read before there was another way stays as it is."""
+        """Return how a corpus is held out; what was read before there was another way stays as it is."""
         if "extent" not in identity:
             return "groups"
         with reading(self._run.path / "parts", "put it back from a copy", f"the record of {name} is damaged"):
@@ -316,15 +316,15 @@ class Preparation:
 
 def _damaged(what: str, run: RunFolder) -> RunError:
     return RunError(
-        f"the record of what was read of {what} is damaged",
+        f"the record of the text read for {what} is damaged",
         where=str(run.path / "parts"),
-        hint="put it back from a copy, or begin another run with --out",
+        hint="put it back from a copy, or start another run with --out",
     )
 
 
 def _is_tokenizer(folder: Path, outputs: Any) -> bool:
     if not isinstance(outputs["vocab"], int):
-        raise TypeError("`vocab` is no whole number")
+        raise TypeError("`vocab` is not a whole number")
     try:
         return tokenizer_hash(load_tokenizer(folder)) == outputs["sha256"]
     except DataError:
@@ -332,7 +332,7 @@ def _is_tokenizer(folder: Path, outputs: Any) -> bool:
 
 
 def _follows_a_branch(spec: Any) -> bool:
-    """Whether a corpus, or one within it, is on the hub under a name whose commit may change."""
+    """Return whether a corpus, or one within it, is on the hub under a name whose commit may change."""
     parts = spec.values() if isinstance(spec, dict) else spec if isinstance(spec, list) else ()
     return (isinstance(spec, dict) and spec.get("revision", "") is None) or any(map(_follows_a_branch, parts))
 
@@ -340,7 +340,7 @@ def _follows_a_branch(spec: Any) -> bool:
 def _check_stamp(stamp: list[int], sha256: str, blocks: str) -> None:
     """Raise whatever it is where a file is not noted as `HashCache` does it."""
     if not isinstance(stamp, list) or not isinstance(sha256, str):
-        raise ValueError("a file is noted otherwise")
+        raise ValueError("a file record is malformed")
     array("I", bytes.fromhex(blocks))
 
 
@@ -349,7 +349,7 @@ def _has_index(folder: Path, outputs: Any) -> bool:
     counts = [side[key] for side in both for key in COUNTED if key in side] + [*outputs.get("dropped", {}).values()]
     counts += [count for side in both for count in lost_of(side).values()]
     if not all(isinstance(count, int) for count in counts) or outputs.get("held_out", "ends") not in get_args(Way):
-        raise TypeError("`sides`, `dropped` or `held_out` is what no corpus has")
+        raise TypeError("`sides`, `dropped` or `held_out` is malformed")
     if not all(isinstance(outputs[name], str) for name in ("text_sha256", "index_sha256")):
-        raise TypeError("hashes are texts")
+        raise TypeError("a hash is not a text")
     return (folder / INDEX).is_file()

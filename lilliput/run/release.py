@@ -48,7 +48,7 @@ from lilliput.train.phase import StepPlan, phase_folder
 LOOKED_AT, BEGINNING = 300, 400
 """Training texts by which a card tells their languages, and tokens of each."""
 PARITY_ROWS, PARITY_LENGTH = 2, 67
-"""Of held-out text; 67 is no multiple of any chunk length."""
+"""Size of the held-out sample; 67 is not a multiple of any chunk length."""
 
 
 class Publisher:
@@ -219,7 +219,7 @@ def _beginnings(tokens: Shards, tokenizer: Tokenizer) -> Iterator[str]:
 
 
 def _quoting(recipe: Recipe, release: Release) -> str:
-    """What of its texts a card quotes, said before anybody uploads it."""
+    """Return what of its texts a card quotes, said before anybody uploads it."""
     corpus = release.chat or release.heldout
     if recipe.prints_samples(release):
         return f"the card prints samples, which begin with held-out texts of {corpus!r}"
@@ -228,7 +228,7 @@ def _quoting(recipe: Recipe, release: Release) -> str:
 
 
 def _is_intact(folder: Path, outputs: dict[str, Any]) -> bool:
-    """Whether every released file is what was written; if not, they are exported again."""
+    """Return whether every released file is what was written; if not, they are exported again."""
     try:
         return verified(folder)["files"][WEIGHTS_FILE] == outputs["sha256"]
     except RunError:

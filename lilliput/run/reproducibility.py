@@ -1,4 +1,5 @@
-"""What the bits of a run depend on besides its recipe and its text, frozen when training begins.
+"""Everything except the recipe and the data that affects a run's exact weights. Recorded when training starts, checked
+on resume.
 
     machine     device, precision, threads, micro-batch, compilation, workers     `Machine`, resolved
     made_with   versions of PyTorch and Lilliput, the kind of processor; on a GPU also Triton, CUDA and its name, and
@@ -47,7 +48,7 @@ def resolve_machine(
     before = from_plain(_last(record)["machine"], where="run.json")
     if not isinstance(before, Machine):
         raise RunError(
-            f"the machine of the run is no machine: {shown(before)}",
+            f"the machine of the run is not a machine: {shown(before)}",
             where=str(run.path / "run.json"),
             hint=run.hint("run.json"),
         )
@@ -107,10 +108,10 @@ def check_code_unchanged(run: RunFolder, phase: str, code: dict[str, str], *, al
     changed = differences({"code": before or code}, {"code": code})
     if changed and not allow_change:
         raise RunError(
-            f"{phase} was trained by other code: {'; '.join(changed[:4])}",
+            f"{phase} was trained with other code: {'; '.join(changed[:4])}",
             where=str(run.path),
-            hint="take back what changed in these parts, begin another run with --out, or go on with `lilliput train` "
-            "and --allow-change: the change is noted",
+            hint="undo the changes in these parts, start another run with --out, or resume with `lilliput train` "
+            "--allow-change, which records the change",
         )
     if changed:
         note = {"phase": phase, "changed": changed, "code": code} | _last(record)
@@ -118,7 +119,7 @@ def check_code_unchanged(run: RunFolder, phase: str, code: dict[str, str], *, al
 
 
 def software_versions(machine: Machine) -> dict[str, Any]:
-    """What decides how this (resolved) machine rounds, by name; it is prepared for."""
+    """Return what decides how this (resolved) machine rounds, by name; it is prepared for."""
     from lilliput.base import __version__
 
     found: dict[str, Any] = {"lilliput": __version__, "torch": torch.__version__}
@@ -143,9 +144,9 @@ def began_on(run: RunFolder) -> Any:
 def untrained(what: str, folder: Path) -> RunError:
     """The error of what should be trained and is not."""
     return RunError(
-        f"{what} is not trained as the recipe says",
+        f"{what} has not been trained as the recipe says",
         where=str(folder),
-        hint=f"train first, publishing never does: lilliput train {folder}",
+        hint=f"train it first, publish never trains: lilliput train {folder}",
     )
 
 
@@ -159,8 +160,8 @@ def _changed(run: RunFolder, changed: list[str]) -> RunError:
     return RunError(
         f"resuming here would change the weights: {'; '.join(changed[:4])}",
         where=str(run.path),
-        hint="resume as it began (leave --machine out, install those versions), begin another run with --out, or add "
-        "--allow-change: the change is noted, and the weights are no longer those of an unbroken run",
+        hint="resume as it started (without --machine, with those versions), start another run with --out, or add "
+        "--allow-change: the change is recorded, and the weights differ from those of an uninterrupted run",
     )
 
 

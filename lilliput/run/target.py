@@ -1,4 +1,4 @@
-"""What a run works on: a recipe, changed by options, and the folder of its run."""
+"""Target of a run: a recipe, changed by options, and the folder of its run."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ class Target:
     command: Command | None
     """That makes the recipe; None where no single one is known."""
     notes: Sequence[str] = ()
-    """What is said of it before anything is done."""
+    """Lines to print before anything is done."""
 
 
 def find_target(
@@ -34,7 +34,7 @@ def find_target(
     machine: str | None = None,
     more_tokens: Sequence[str] = (),
 ) -> Target:
-    """What a recipe or a run, and options beside it, stand for.
+    """Return what a recipe or a run, and options beside it, stand for.
 
     A run knows its recipe; options change it, which a run that has trained already will refuse by itself.
 
@@ -53,9 +53,9 @@ def find_target(
     if (run / "recipe.json").is_file():
         if out is not None:
             raise LilliputError(
-                f"{name} is a run and has its folder already",
+                f"{name} is a run folder itself",
                 where="--out",
-                hint="give the recipe by name to begin a run in another folder",
+                hint="leave --out out, or give the recipe by name to start a run in another folder",
             )
         meet(run)
         return _continued(run, overrides, sources, shrunk, machine, more_tokens)

@@ -43,7 +43,7 @@ MOST = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What a run has come to."""
+    """Trained state of a run."""
 
     folder: Path
     published: LoadedModel
@@ -75,7 +75,7 @@ class _Reached:
     index: int
     phase: Phase
     spec: ModelSpec
-    """Of the phase's model."""
+    """Spec of the phase's model."""
     tokenizer: Tokenizer
     """That it was trained with."""
     growths: tuple[tuple[int, Growth], ...] = ()
@@ -104,7 +104,7 @@ def load_trained(recipe: str | PathLike[str] | Recipe, folder: str | PathLike[st
     else:
         if str(folder).endswith(".py") or (not str(recipe).endswith(".py") and Path(recipe).is_dir()):
             raise RunError(
-                f"{str(recipe)!r} stands where the recipe belongs, and {str(folder)!r} where the folder does",
+                f"the arguments are swapped: {str(recipe)!r} is given as the recipe, {str(folder)!r} as the folder",
                 where="load_trained(recipe, folder)",
                 hint=f"write load_trained({str(folder)!r}, {str(recipe)!r})",
             )
@@ -149,7 +149,9 @@ def _heldout(recipe: Recipe, phase: Phase, folder: Path) -> Path | None:
 
 
 def _reached(recipe: Recipe, run: RunFolder, tokenizer: Tokenizer) -> _Reached | None:
-    """How far the timeline is; growths before a phase that is not trained are part of that one, but for a release's."""
+    """Return how far the timeline is; growths before a phase that is not trained are part of that one, but for a
+    release's.
+    """
     spec, release, found = recipe.model.shape, None, None
     since: list[tuple[int, Growth]] = []
     kept = 0
@@ -201,7 +203,7 @@ def _lineage(recipe: Recipe, run: RunFolder, reached: _Reached) -> Lineage:
 
 
 def _computed(recipe: Recipe, run: RunFolder, before: int) -> dict[str, Computed]:
-    """What computations before a phase came to."""
+    """Return what computations before a phase came to."""
     found: dict[str, Computed] = {}
     for entry, part in ((entry, entry.part(index)) for index, entry in enumerate(recipe.timeline[:before])):
         if entry.kind == COMPUTATION and part and (outputs := run.record(part).get("outputs")):
@@ -226,7 +228,7 @@ def _read_weights(file: Path, spec: ModelSpec, seed: int) -> LanguageModel:
         if differing := [key for key in keys if shapes.get(key) != stored_shapes.get(key)]:
             key = differing[0]
             raise RunError(
-                f"the weights are not those of the model: {key} is {stored_shapes.get(key)}, not {shapes.get(key)}",
+                f"the weights do not fit the model: {key} is {stored_shapes.get(key)}, not {shapes.get(key)}",
                 where=str(file),
                 hint=hint,
             )

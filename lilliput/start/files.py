@@ -105,7 +105,7 @@ def _variable(base: Recipe, entry: object) -> str:
 
 
 def _suffix(base: Recipe, release: Release) -> str:
-    """What a release is called beside its recipe: `-base`, or nothing."""
+    """Return what a release is called beside its recipe: `-base`, or nothing."""
     return release.name.removeprefix(base.name) if release.name.startswith(base.name) else ""
 
 
@@ -121,7 +121,7 @@ def _sources(base: Recipe, sources: Mapping[str, tuple[str, ...]], module: str) 
 
 
 def _literal(text: str) -> str:
-    """As Python writes it, in our quotation marks where that is the same."""
+    """Return a value as a Python literal, in double quotes if that is the same."""
     return f'"{text}"' if repr(text) == f"'{text}'" and '"' not in text else repr(text)
 
 

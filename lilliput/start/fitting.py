@@ -1,4 +1,4 @@
-"""How long phases may be: from what a step was measured to cost, so that all of them fill the time together."""
+"""Fits the length of phases to the available time, from the measured cost of a step."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,12 @@ from lilliput.train.phase import Phase, StepPlan
 from lilliput.train.validation import MAX_POSITIONS
 
 ENOUGH_STEPS = 500
-"""Where a phase has fewer, its batches are halved, as far as `LEAST_ROWS`: steps teach a small model more than rows."""
+"""Steps below which batches are halved, as far as `LEAST_ROWS`: steps teach a small model more than rows."""
 LEAST_ROWS = 16
 LEAST_STEPS = 20
-"""Of a phase; with fewer it is no training."""
+"""Fewest steps of a phase that count as training."""
 FORWARD = 1 / 3
-"""Of the time of forward and backward."""
+"""Share of the forward pass in the time of forward and backward."""
 MEASURING = 0.2
 """The share of a phase's time that held-out measurements may take."""
 
@@ -31,13 +31,13 @@ class Training(NamedTuple):
 
 
 class _Seconds(NamedTuple):
-    """Of a phase, in all trainings together."""
+    """Seconds of a phase, in all trainings together."""
 
     row: float
     """Forward and backward."""
     update: float
     measurement: float
-    """Of held-out text."""
+    """Seconds to measure held-out text."""
 
     def step(self, rows: int) -> float:
         return rows * self.row + self.update
@@ -87,7 +87,7 @@ def _refuse_too_short(phases: Sequence[tuple[Phase, _Seconds, float]], seconds: 
     name = max(least, key=least.__getitem__)
     if seconds < least[name]:
         raise MachineError(
-            f"the time is too short, {seconds / 60:,.3g} minutes: {name!r} would not get {LEAST_STEPS} steps here",
+            f"{seconds / 60:,.3g} minutes are too short: {name!r} would not get {LEAST_STEPS} steps here",
             where="--minutes",
             hint=f"give {math.ceil(least[name] / 60):,} minutes or more, or a faster machine",
         )

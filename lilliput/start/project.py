@@ -29,11 +29,11 @@ MOST_MINUTES = 60 * 24 * 365
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What a training is for, how long it may take, where, and on what."""
+    """Answers of the user: purpose, time, folder, device and data of a training."""
 
     purpose: Purpose
     minutes: float
-    """Of training: reading the texts comes before it, releases and their evaluation after it."""
+    """Minutes of training; reading texts, releases and evaluation are not counted."""
     folder: Path
     """A new one, whose name becomes the recipe's."""
     device: str = "auto"
@@ -44,7 +44,7 @@ class Answers:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.minutes) and 0 < self.minutes <= MOST_MINUTES):
             raise LilliputError(
-                f"{self.minutes:g} minutes are no time for a training",
+                f"training cannot take {self.minutes:g} minutes",
                 where="--minutes",
                 hint=f"give a number above 0, and at most {MOST_MINUTES:,}, a year",
             )
@@ -52,13 +52,13 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class Project:
-    """What will be written, and what it comes to."""
+    """Files to be written, and their plan."""
 
     folder: Path
     files: Mapping[str, str]
     """Texts by name."""
     plan: dict[str, Any]
-    """As `lilliput.plan.plan` has it, of one training, probed."""
+    """Probed plan of one training, from `lilliput.plan.plan`."""
     notes: tuple[str, ...]
     """Sentences about it, warnings among them."""
     command: str
@@ -77,7 +77,7 @@ def refuse_taken(folder: Path) -> None:
     run = Path("runs") / folder.name
     if run.exists():
         raise RunError(
-            f"there is a run of that name already, {run}", where=f"--out {folder}", hint="give the folder another name"
+            f"a run of that name exists: {run}", where=f"--out {folder}", hint="give the folder another name"
         )
 
 
@@ -139,9 +139,9 @@ def write(project: Project) -> None:
 
 def _taken(folder: Path) -> RunError:
     return RunError(
-        f"{folder} is there already, and nothing is written over",
+        f"{folder} already exists and is not overwritten",
         where=f"--out {folder}",
-        hint="name a folder that is not there yet",
+        hint="name a new folder",
     )
 
 

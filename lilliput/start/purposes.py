@@ -1,4 +1,4 @@
-"""What a first training may be for, and the recipe of the package that serves it."""
+"""Purposes of a first training, each with its recipe of the package."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from lilliput.recipe import Recipe, load_recipe
 from lilliput.train.phase import Phase
 
 SEEDS = 2
-"""Of each side of an ablation: one alone does not tell how far apart two runs lie that differ in their seed."""
+"""Seeds of each side of an ablation: one alone does not show how much the seed changes a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,14 +15,14 @@ class Purpose:
     """One of them."""
 
     name: str
-    """As `--purpose` has it."""
+    """Name for `--purpose`."""
     title: str
     recipe: str
     """The recipe that the new one derives from, by name."""
     sources: tuple[str, ...] = ()
     """Its corpora that are files of one's own."""
     minutes: int
-    """Of training, by default."""
+    """Default minutes of training."""
     mixers_of: tuple[str, ...] = ()
     """Recipes whose mixers are compared; none where one model is trained."""
     remark: str = ""
@@ -39,7 +39,7 @@ class Purpose:
         return next(entry.name for entry in load_recipe(self.recipe).timeline if isinstance(entry, Phase))
 
     def over(self) -> str:
-        """What an ablation varies, as `lilliput sweep --over` has it."""
+        """Return what an ablation varies, as `lilliput sweep --over` has it."""
         mixers = [write(load_recipe(name).model.shape.mixer) for name in self.mixers_of]
         return f"model.mixer={','.join(mixers)}"
 

@@ -1,4 +1,4 @@
-"""How many tokens the corpora of a recipe have, about, and what is to be said of so many for a model."""
+"""Estimates the tokens of a recipe's corpora, and notes what they mean for a model."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from lilliput.plan.corpora import BYTES_PER_TOKEN
 from lilliput.recipe import Recipe
 
 ENOUGH_TOKENS = 20
-"""For each parameter."""
+"""Tokens per parameter that are usual."""
 MOST_PASSES = 4
-"""Of a text, which lose little."""
+"""Most passes over a text that lose little."""
 SAMPLE = 4_000_000
 """Bytes of conversations that are counted; of more it is known that they are many."""
 
@@ -36,7 +36,7 @@ def _chat_bytes(corpus: ChatFiles) -> int | None:
 
 
 def notes(planned: dict[str, Any], tokens: dict[str, int | None], seconds: float) -> list[str]:
-    """What a plan comes to, in sentences; where it is too little or too often, that and what to do.
+    """Return what a plan comes to, in sentences; where it is too little or too often, that and what to do.
 
     Args:
         planned: what `lilliput.plan.plan` made of a recipe.

@@ -24,7 +24,7 @@ def readable(purpose: Purpose, name: str, paths: Sequence[str]) -> tuple[str, ..
     absolute = tuple(os.path.abspath(os.path.expanduser(path)) for path in paths)
     option = f"--{name} {' '.join(paths)}"
     if not files_of(absolute, option):
-        raise DataError(f"there is no path for the {name}", where=option, hint="give a file or a folder")
+        raise DataError(f"no path is given for the {name}", where=option, hint="give a file or a folder")
     corpus: Any = replace(purpose.base().corpora[name], paths=absolute)  # type: ignore[type-var]
     next(corpus.conversations() if hasattr(corpus, "conversations") else corpus.documents(), None)
     return absolute

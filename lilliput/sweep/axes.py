@@ -30,7 +30,9 @@ class SweepAxis:
 
     @property
     def of_parts(self) -> bool:
-        """Whether a value is written as a part by its name, `HGRN2(heads=4)`, or as a tuple, and not as a number."""
+        """Return whether a value is written as a part by its name, `HGRN2(heads=4)`, or as a tuple, and not as a
+        number.
+        """
         return any(map(is_written, self.values))
 
 
@@ -58,16 +60,16 @@ class Variant:
     seed: int
     recipe: Recipe
     overrides: tuple[str, ...]
-    """What makes it of the recipe that is varied, as `--set` has it."""
+    """Overrides that make it from the varied recipe, in the form of `--set`."""
 
     @property
     def name(self) -> str:
-        """Of its run folder."""
+        """Return the name of its run folder."""
         return f"{self.setting.name},seed={self.seed}" if self.setting.values else f"seed={self.seed}"
 
 
 def read_over(text: str) -> SweepAxis:
-    """What `--over path=a,b,c` says; commas in brackets belong to a value.
+    """Return what `--over path=a,b,c` says; commas in brackets belong to a value.
 
     Raises:
         RecipeError: it names no path, or a value is empty.
@@ -76,7 +78,7 @@ def read_over(text: str) -> SweepAxis:
     over = SweepAxis(path=path.strip(), values=tuple(value.strip() for value in split(values)))
     if not (over.path and equals and all(over.values)):
         raise RecipeError(
-            f"{text!r} is no path with values", where="--over", hint="write e.g. --over timeline.pretrain.clip=0.5,1"
+            f"{text!r} has no values", where="--over", hint="write e.g. --over timeline.pretrain.clip=0.5,1"
         )
     return over
 
@@ -116,7 +118,7 @@ def expanded(
                 raise RecipeError(
                     f"{text!r} is the same value as {values[_spelled(value)]!r}",
                     where=f"--over {over.path}",
-                    hint="give each value once; --seeds repeats them all",
+                    hint="give each value once; --seeds repeats each",
                 )
             values[_spelled(value)] = text
         if len(over.values) == 1:

@@ -1,4 +1,4 @@
-"""What a sweep compares: a held-out number at the end of a phase, read from the run of a variant."""
+"""Metric that a sweep compares: a held-out number at the end of a phase, read from the run of a variant."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from lilliput.train.metrics_file import measured_of, read_metrics
 from lilliput.train.phase import Phase, phase_folder
 
 FAILURE = "failure.json"
-"""In the folder of a variant that diverged: why. It would again, so it is not tried again while the file is there."""
+"""File with the reason why a variant diverged. It would again, so it is not tried again while the file is there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,22 +32,22 @@ class Metric:
 
     @property
     def name(self) -> str:
-        """As `--metric` has it."""
+        """Return the name in the form of `--metric`."""
         return f"{self.phase}.{self.corpus}"
 
     def to_plain(self) -> dict[str, str]:
-        """As JSON."""
+        """Return it as JSON values."""
         return {"name": self.name, "phase": self.phase, "corpus": self.corpus, "unit": self.unit, "better": "lower"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How far a variant is."""
+    """State of a variant."""
 
     value: float | None = None
-    """Of the metric, where its phase and those before it are trained."""
+    """Value of the metric, if its phase and those before it are trained."""
     seconds: float | None = None
-    """Of training steps, without preparation and measurements."""
+    """Seconds of training steps, without preparation and measurements."""
     machine: str | None = None
     """Kind of device and precision that it was trained with."""
     texts: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class Outcome:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is left to do."""
+        """Return whether nothing is left to do."""
         return self.value is not None or self.failure is not None
 
 
@@ -82,7 +82,7 @@ def choose(recipe: Recipe, name: str | None) -> Metric:
 
 
 def outcome(folder: Path, variant: Variant, metric: Metric) -> Outcome:
-    """What became of a variant in its run folder so far; works while another process trains there.
+    """Return what became of a variant in its run folder so far; works while another process trains there.
 
     Raises:
         RunError: its metrics are damaged, or lack a measurement that was made.
@@ -104,7 +104,7 @@ def _outcome(folder: Path, variant: Variant, metric: Metric) -> Outcome:
     if not measured:
         part = list(phases)[-1]
         raise RunError(
-            f"the phase is done, but {metric.corpus!r} was never measured",
+            f"the phase is finished, but {metric.corpus!r} was never measured",
             where=str(folder / part / "metrics.jsonl"),
             hint=f"put the file back from a copy, or train it again: lilliput clean {folder} --from {part}",
         )
@@ -141,9 +141,9 @@ def refuse_without_effect(recipe: Recipe, overs: Sequence[SweepAxis], metric: Me
         ]
         if metric.name not in moved:
             raise RecipeError(
-                f"{over.path} cannot change {metric.name}, which is compared",
+                f"{over.path} cannot change {metric.name}, the metric compared",
                 where=f"--over {over.path}",
-                hint=f"compare what it can change: --metric {' or '.join(moved)}" if moved else "leave it out",
+                hint=f"compare a metric that it can change: --metric {' or '.join(moved)}" if moved else "leave it out",
             )
 
 
@@ -153,7 +153,7 @@ def record_failure(folder: Path, error: DivergenceError) -> None:
 
 
 def _rests_on(recipe: Recipe, metric: Metric) -> Any:
-    """What a metric depends on, but for the seed, as a JSON value."""
+    """Return what a metric depends on, but for the seed, as a JSON value."""
     part = recipe.until(metric.phase).without_releases()
     return to_plain([part.corpora, part.tokenizer, part.tokenizer_corpora, part.split, part.model, part.timeline])
 

@@ -26,7 +26,7 @@ _DIFFER = {
     "tokens": "do not train on one budget",
     "operations": "do not cost the same",
 }
-"""What is said of settings that differ in each."""
+"""Note on settings that differ in each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Estimate:
 
     mean: float
     half_width: float | None
-    """Of the confidence interval; None for one seed, which says nothing about the others."""
+    """Half width of the confidence interval; None for one seed."""
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -44,7 +44,7 @@ class Estimate:
 
     @property
     def excludes_zero(self) -> bool | None:
-        """Whether zero lies outside of the interval; None where there is none."""
+        """Return whether zero lies outside of the interval; None where there is none."""
         return None if self.half_width is None else abs(self.mean) > self.half_width
 
 
@@ -56,7 +56,7 @@ def results(
     outcomes: Mapping[str, Outcome],
     costs: Costs,
 ) -> dict[str, Any]:
-    """What is known by now.
+    """Return what is known by now.
 
     Args:
         recipe: its name.
@@ -140,7 +140,7 @@ def _ends(value: Estimate) -> list[float] | None:
 
 
 def _notes(variants: Sequence[Variant], outcomes: Mapping[str, Outcome], costs: Costs) -> list[str]:
-    """What a reader must know to compare the rows."""
+    """Return what a reader must know to compare the rows."""
     titles = {variant.setting.name: variant.setting.title for variant in variants}
     notes = [
         f"The settings {what}: {_span(costs, unit, titles)}."
@@ -188,7 +188,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def seeds_to_tell(value: Estimate, count: int) -> int | None:
-    """How many seeds would tell a difference from zero if it and its deviation stay as they are.
+    """Return how many seeds would tell a difference from zero if it and its deviation stay as they are.
 
     Args:
         value: of the differences.

@@ -18,7 +18,7 @@ from lilliput.recipe import Recipe
 
 
 def text_of(recipe: Recipe) -> Any:
-    """What the tokenizer and the token files of a recipe depend on, as a JSON value."""
+    """Return what the tokenizer and the token files of a recipe depend on, as a JSON value."""
     read: list[Any] = []
     for index, entry in enumerate(recipe.without_releases().timeline):
         read.append(entry.reads())

@@ -19,7 +19,7 @@ SHORT = {"parameters": "params"}
 
 
 def headline(found: dict[str, Any]) -> str:
-    """What was measured, how often, and how much of it is there."""
+    """Return what was measured, how often, and how much of it is there."""
     metric, seeds = found["metric"], len(found["seeds"])
     missing = found["variants"] - found["finished"] - found["failed"]
     parts = [
@@ -94,7 +94,7 @@ def _brief(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def footnotes(found: dict[str, Any]) -> list[str]:
-    """How to read the table."""
+    """Return how to read the table."""
     notes = []
     if len(found["seeds"]) > 1:
         notes.append(
@@ -111,7 +111,7 @@ def footnotes(found: dict[str, Any]) -> list[str]:
 
 
 def _more_seeds(found: dict[str, Any]) -> list[str]:
-    """What would tell those apart that are not told apart."""
+    """Return what would tell those apart that are not told apart."""
     open_ones = [setting for setting in found["settings"] if setting["told_apart"] is False]
     needed = [setting["seeds_to_tell"] for setting in open_ones]
     if not needed:

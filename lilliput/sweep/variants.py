@@ -80,7 +80,7 @@ def sweep(
         RunError: the folder holds something else.
     """
     if seeds < 1:
-        raise RunError(f"{seeds} seeds are none", where="--seeds", hint="give 1 or more")
+        raise RunError(f"seeds cannot be {seeds}", where="--seeds", hint="give 1 or more")
     chosen = choose(recipe, metric)
     try:
         overs, every = _settled(recipe, overs, seeds, fixed)
@@ -117,7 +117,9 @@ class SweepFolder(LockedFolder):
             RunError: it is not; nothing in it was touched.
         """
         if (self.path / "run.json").exists():
-            raise RunError("the folder is a run, not a sweep", where=str(self.path), hint="choose another with --out")
+            raise RunError(
+                "the folder is a run, not a sweep", where=str(self.path), hint="choose another folder with --out"
+            )
         if self.path.is_dir() and not (self.path / SWEEP_FILE).is_file():
             self.refuse_others("sweep", SWEEP_FILE)
 
@@ -241,7 +243,7 @@ class _SweepRunner:
         return found
 
     def _grid(self) -> tuple[list[SweepAxis], list[Variant]]:
-        """What is to be trained, as the folder says now: another process may have made the sweep larger."""
+        """Return what is to be trained, as the folder says now: another process may have made the sweep larger."""
         with _reading_sweep(self._folder):
             record = SweepFolder(self._folder).read(SWEEP_FILE)
             assert record is not None
@@ -283,7 +285,7 @@ class _SweepRunner:
             raise RunError(
                 f"the folder holds another sweep: {'; '.join(changed[:4])}",
                 where=str(self._folder),
-                hint="begin another one with --out; a sweep grows by values and by seeds only",
+                hint="start another one with --out; a sweep can only gain values and seeds",
             )
 
     def _say(self, line: str) -> None:

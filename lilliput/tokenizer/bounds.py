@@ -16,7 +16,7 @@ from lilliput.base.limits import limit, raising
 from lilliput.base.untrusted import shown
 
 _INSIDE = ("normalizers", "pretokenizers", "processors", "decoders")
-"""Where a sequence of steps has them."""
+"""Keys of the steps in a sequence."""
 _LETTER = r"(\\[sSdDwW.*+?()\[\]{}|/-]|\[[^\[\]\\]+\]|[^\\\[\](){}*?|^$.+])"
 _NEVER_EMPTY = re.compile(_LETTER + r"(\+|\{[1-9][0-9]{0,3},?\})?")
 """Regular expressions of one letter or class, which match no empty text. Whatever is longer may match one."""
@@ -37,7 +37,7 @@ def check_bounds(plain: Any, where: str) -> None:
         DataError: it is no tokenizer, or exceeds a limit: `tokenizer_growth`, `tokenizer_steps`, `token_characters`.
     """
     if not isinstance(plain, dict) or not isinstance(plain.get("model"), dict):
-        raise DataError("it is no tokenizer: it has no model", where=where, hint="fetch the file again")
+        raise DataError("it is not a tokenizer: it has no model", where=where, hint="fetch the file again")
     before, behind, back = (
         [step for stage in stages for step in _steps(plain.get(stage))]
         for stages in (("normalizer", "pre_tokenizer"), ("post_processor",), ("decoder",))
@@ -96,14 +96,16 @@ def _replaced(pattern: Any, written: int) -> float:
 
 
 def _longest_replacement(charsmap: str) -> int:
-    """Of SentencePiece's table of letters: a trie after its length in bytes, then texts that end in a zero byte."""
+    """Return the longest replacement in SentencePiece's table of letters: a trie after its length in bytes, then texts
+    that end in a zero byte.
+    """
     table = base64.b64decode(charsmap)
     (size,) = struct.unpack_from("<I", table)
     return max(len(text.decode("utf-8", "replace")) for text in table[4 + size :].split(b"\0")) or 1
 
 
 def _copies(step: Mapping[str, Any]) -> int:
-    """How often a step behind the model writes a text: a template may name it again and again."""
+    """Return how often a step behind the model writes a text: a template may name it again and again."""
     single, pair = ([piece for piece in _listed(step.get(kind)) if "Sequence" in piece] for kind in ("single", "pair"))
     return max(1, len(single), len(pair) - 1)  # a pair is of two texts
 

@@ -57,13 +57,13 @@ class BPE:
     def __post_init__(self) -> None:
         if self.vocab < len(_SPECIALS) + _BYTES:
             raise RecipeError(
-                f"a vocabulary of {self.vocab} ids has no room for {' and '.join(_SPECIALS)} and the 256 bytes",
+                f"a vocabulary of {self.vocab} ids is too small for {' and '.join(_SPECIALS)} and the 256 bytes",
                 where="BPE(vocab=...)",
                 hint=f"give at least {len(_SPECIALS) + _BYTES}",
             )
         if self.sample_bytes < 1:
             raise RecipeError(
-                f"a sample of {self.sample_bytes} bytes trains nothing",
+                f"sample_bytes cannot be {self.sample_bytes}",
                 where="BPE(sample_bytes=...)",
                 hint="give some megabytes: merges settle after 10 to 100 of them",
             )
@@ -79,7 +79,7 @@ class BPE:
         return OURS
 
     def identity(self) -> Any:
-        """What decides the tokenizer besides the texts, as a JSON value."""
+        """Return what decides the tokenizer besides the texts, as a JSON value."""
         return to_plain(self) | {"specials": to_plain(OURS)}
 
     def train(self, texts: Iterable[str]) -> Tokenizer:
@@ -115,7 +115,7 @@ class BPE:
             raise DataError(
                 f"the sample fills {size:,} of {self.vocab:,} ids",
                 where=f"the texts given to BPE(vocab={self.vocab}, sample_bytes={self.sample_bytes})",
-                hint="take as many as it fills (at_most=True), train on more text, raise sample_bytes, or lower vocab",
+                hint="keep the ids it fills (at_most=True), train on more text, raise sample_bytes, or lower vocab",
             )
         assert size <= self.vocab and tokenizer.token_to_id(END) == END_ID
         return tokenizer
@@ -185,7 +185,7 @@ def _sample(texts: Iterable[str], limit: int) -> Iterator[str]:
             read += len(text.encode())
         except UnicodeEncodeError as error:
             raise DataError(
-                f"the text holds half a surrogate pair at place {error.start}, which is no text",
+                f"the text has an unpaired surrogate at character {error.start}",
                 where=f"text {number} of the tokenizer's sample",
                 hint="drop it with a filter, or repair it",
             ) from error

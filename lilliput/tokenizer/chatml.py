@@ -54,7 +54,7 @@ class Conversation(Protocol):
 
 
 def has_chatml(tokenizer: Tokenizer) -> bool:
-    """Whether both ChatML tokens are there."""
+    """Return whether both ChatML tokens are there."""
     return None not in (tokenizer.token_to_id(MESSAGE_START), tokenizer.token_to_id(MESSAGE_END))
 
 
@@ -72,7 +72,7 @@ def add_tokens(tokenizer: Tokenizer, tokens: Sequence[str]) -> Tokenizer:
             raise DataError(
                 f"{token} has the id {copy.token_to_id(token)}, not {expected}",
                 where="the tokenizer that special tokens are added to",
-                hint="start from a tokenizer without any of them",
+                hint="start from a tokenizer that has none of these tokens",
             )
     return copy
 
@@ -134,7 +134,7 @@ def encode_messages(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[t
                 encoded.append((start + ids + end + newline, array("B", mask)))
     except TypeError as error:
         raise DataError(
-            "a message holds half a surrogate pair, which is no text",
+            "a message has an unpaired surrogate",
             where="the messages of a chat corpus",
             hint="drop the conversation, or repair its text",
         ) from error

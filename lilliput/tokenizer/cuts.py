@@ -1,4 +1,4 @@
-"""Where a text may be cut, so that the ids of its pieces, joined, are the ids of the text.
+"""Finds places to cut a text so that the joined ids of its pieces are the ids of the text.
 
 The tokenizers library holds some 150 bytes for each byte of a text that it encodes, so long texts are encoded in
 pieces. A wrong cut would change ids without a word: there are cuts only where a tokenizer's rules are known to the
@@ -50,10 +50,10 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Cuts:
-    """Where the texts of one tokenizer may be cut. Made by `cuts_of`."""
+    """Places where the texts of one tokenizer may be cut. Made by `cuts_of`."""
 
     shapes: "Shapes"
-    """What the rules see of a text."""
+    """Shapes of characters that the rules tell apart."""
     cut: re.Pattern[str]
     """Matches, with nothing in the match, at each cut of a shape."""
     words: re.Pattern[str] | None
@@ -84,7 +84,7 @@ class Cuts:
         return (piece[found.start() : found.end()] for found in self.words.finditer(shape))
 
     def takes(self, text: str) -> bool:
-        """Whether the text spells out a token that is taken out of it."""
+        """Return whether the text spells out a token that is taken out of it."""
         return any(token in text for token in self.taken)
 
     def _last(self, text: str, start: int, end: int) -> int | None:
@@ -116,7 +116,7 @@ class Cuts:
 
 
 def cuts_of(tokenizer: Tokenizer) -> Cuts | None:
-    """Where the texts of a tokenizer may be cut; None where that is not known."""
+    """Return where the texts of a tokenizer may be cut; None where that is not known."""
     normalizer, before = _plain(tokenizer.normalizer), _plain(tokenizer.pre_tokenizer)
     hides = tokenizer.encode_special_tokens
     taken = [token for token in tokenizer.get_added_tokens_decoder().values() if not (hides and token.special)]
@@ -190,7 +190,7 @@ def _by_bytes(before: Mapping[str, Any], model: Any) -> _By | None:
 
 
 def _is_plain(model: Any) -> bool:
-    """Whether it merges any bytes, by rank alone and the same every time."""
+    """Return whether it merges any bytes, by rank alone and the same every time."""
     return (
         isinstance(model, models.BPE)
         and not (model.dropout or model.continuing_subword_prefix or model.end_of_word_suffix)
@@ -258,7 +258,7 @@ def inert_parts(text: str, most: int) -> Iterator[str]:
 
 @cache
 def is_inert(character: str) -> bool:
-    """Whether NFC leaves a character as it is, beside others of which that is true, in every version of Unicode."""
+    """Return whether NFC never changes a character next to others of the kind, in any version of Unicode."""
     return character.isascii() or (
         unicodedata.ucd_3_2_0.category(character)[0] in "LNPSZ"  # assigned of old, and no mark
         and not "\u1100" <= character <= "\u11ff"  # parts of Korean syllables

@@ -127,7 +127,7 @@ class Encoder:
         most = limit("uncut_bytes")
         if 4 * len(text) > most and len(text.encode("utf-8", "surrogatepass")) > most:
             raise DataError(
-                f"{len(text):,} characters have to be encoded at once: it is not known where this tokenizer cuts",
+                f"{len(text):,} characters must be encoded at once: it is not known where this tokenizer splits text",
                 where=self._where,
                 hint=f"cut the text into several, or leave it out; {raising('uncut_bytes')}",
             )
@@ -142,7 +142,7 @@ class Encoder:
 
     @cached_property
     def _around(self) -> tuple[list[int], list[int]] | None:
-        """What the tokenizer puts before and after a text; None where that is not plain to see."""
+        """Return what the tokenizer puts before and after a text; None where that is not plain to see."""
         found = []
         for probe in _PROBES:
             whole, bare = (self._tokenizer.encode(probe, add_special_tokens=added).ids for added in (True, False))

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from tokenizers import Tokenizer
 
 _MARGIN = 64
-"""Of a window the last 64th is left out first when the next one begins: what comes after may change its tokens."""
+"""Fraction of a window left out at its end when the next begins, 1/64: what comes after may change its tokens."""
 _SHOWN = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 _HIDDEN = [byte for byte in range(0x100) if byte not in _SHOWN]
 _LETTERS = {byte: 0x100 + number for number, byte in enumerate(_HIDDEN)}

@@ -22,7 +22,7 @@ def native(where: str) -> Iterator[None]:
         raise DataError(
             f"the rules of the tokenizer fail ({error!s:.300})",
             where=where,
-            hint="take another tokenizer, or mend this one: a regular expression of it may take too long, say",
+            hint="use another tokenizer, or fix this one: one of its regular expressions may take too long",
         ) from error
 
 

@@ -19,7 +19,7 @@ class Specials:
     end: str
     """Ends a document, and as the first token of every document in token files, begins one too (eos)."""
     begin: str
-    """What a text is predicted from where there is nothing before it (bos)."""
+    """Token that begins a text (bos)."""
     pad: str
     """Fills up the rows of a batch."""
     unknown: str | None = None

@@ -28,8 +28,8 @@ from lilliput.tokenizer.encoder import Encoder
 from lilliput.tokenizer.specials import literal
 
 ROLES = ("system", "user", "assistant", "tool")
-"""Of messages, whatever the template."""
-_HINT = "fetch the folder again, or put a chat template of your own in its place"
+"""Roles of messages, whatever the template."""
+_HINT = "fetch the folder again, or use a chat template of your own"
 
 
 def render_template(
@@ -123,12 +123,12 @@ def check_text(text: str, where: str) -> None:
         LilliputError: it is none, or holds half a surrogate pair.
     """
     if not isinstance(text, str):
-        raise LilliputError(f"{shown(text)} is no text", where=where, hint="give a str")
+        raise LilliputError(f"{shown(text)} is not a text", where=where, hint="give a str")
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise LilliputError(
-            f"the text holds half a surrogate pair at place {error.start}, which is no text",
+            f"the text has an unpaired surrogate at character {error.start}",
             where=where,
             hint="type it again, or read it as UTF-8",
         ) from error
@@ -198,7 +198,7 @@ def _refused(says: str, where: str) -> LilliputError:
 
 
 def _elsewhere(template: str, values: Mapping[str, Any], where: str) -> Mapping[str, str]:
-    """What the process that renders answers; nothing if it ended."""
+    """Return what the process that renders answers; nothing if it ended."""
     limits = {name: limit(f"template_{name}") for name in ("characters", "seconds", "bytes")}
     try:
         request = json.dumps({"template": template, "values": values} | limits)

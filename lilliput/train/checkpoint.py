@@ -34,7 +34,7 @@ SHARD = 2**29
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a phase has come."""
+    """Progress of a phase."""
 
     step: int = 0
     cursor: Cursor = Cursor()
@@ -84,9 +84,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
     except SafetensorError as error:  # not an OSError, whatever the disk said
         raise RunError(
-            f"the weights cannot be written ({error})",
+            f"the checkpoint cannot be written ({error})",
             where=str(path),
-            hint="free space there; what was written before is whole, and the same command goes on from it",
+            hint="free space there; earlier checkpoints are intact, and the same command resumes from them",
         ) from error
 
 
@@ -104,9 +104,9 @@ def newest(folder: Path, report: Callable[[str], None]) -> Checkpoint | None:
             report(str(error))
     if paths:
         raise RunError(
-            f"none of the {len(paths)} checkpoints is whole",
+            f"all {len(paths)} checkpoints are damaged",
             where=str(folder),
-            hint="remove that folder to train the phase again from its beginning",
+            hint="remove that folder to train the phase again from the start",
         )
     return None
 
@@ -134,7 +134,7 @@ def _steps(folder: Path) -> list[Path]:
 
 
 def at_step(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies in a folder of checkpoints."""
+    """Return where the checkpoint of a step lies in a folder of checkpoints."""
     return folder / f"step-{step:06d}"
 
 
@@ -168,7 +168,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def _shards(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """In order, as many to a file as fit; one file where there are none."""
+    """Split tensors into files in order, as many to a file as fit; one file if there are none."""
     shard: dict[str, Tensor] = {}
     for name, value in tensors.items():
         if shard and sum(other.nbytes for other in shard.values()) + value.nbytes > SHARD:

@@ -11,9 +11,11 @@ RECOMPUTED = {
     "ban_recompute_used_far_apart": False,
     "ban_recompute_long_fusible_chains": False,
 }
-"""What products make and multiply is kept for the backward pass, attention and scans are, and what lies between them is
-made again: 8.0 GiB instead of 11.3 at SLM-10M's 128 x 1,024 in 58.4 ms instead of 57.1 (one H100, 2026-11-25,
-`benchmarks/step.py`, when what products multiply was made again, too, from a stream that was kept for norms)."""
+"""Compiler options: what products make and multiply is kept for the backward pass, attention and scans are, and what
+lies between them is made again: 8.0 GiB instead of 11.3 at SLM-10M's 128 x 1,024 in 58.4 ms instead of 57.1 (one H100,
+2026-11-25, `benchmarks/step.py`, when what products multiply was made again, too, from a stream that was kept for
+norms).
+"""
 
 DETERMINISTIC = "deterministic"
 """PyTorch's compiler times several ways to cut a sum and takes the fastest, so that a run that goes on in a fresh

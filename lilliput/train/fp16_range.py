@@ -1,4 +1,4 @@
-"""How far the activations of a model are from what fp16 cannot hold."""
+"""Headroom of a model's activations below the largest number of fp16."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +15,9 @@ LARGEST = 65_504.0
 
 
 class ActivationRange(TorchFunctionMode):
-    """What was seen of a forward pass: every product with a weight, whoever makes it (a module, `ops/linear.py`)."""
+    """Range of activations in a forward pass: every product with a weight, whoever makes it (a module,
+    `ops/linear.py`).
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ class GradientClipper:
         self._parameters = [(role_of(name, parameter), parameter) for name, parameter in model.named_parameters()]
 
     def all(self) -> list[Tensor]:
-        """In the order of the model."""
+        """Return all gradients in the order of the model."""
         return [parameter.grad for _, parameter in self._parameters if parameter.grad is not None]
 
     @torch.no_grad()

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, distributed, nn
 
 BUCKET_BYTES = 4 * 2**20
-"""Of gradients in what they travel in. DistributedDataParallel has 25 MiB; of SLM-10M, whose gradients are 40 MB, four
+"""Bytes of gradients sent together. DistributedDataParallel has 25 MiB; of SLM-10M, whose gradients are 40 MB, four
 buckets more begin to travel earlier, and a step over 1 Gbit/s takes 0.99 s and not 1.09 (`benchmarks/exchange.py`)."""
 FIRST_BYTES = 2**20
-"""Of the first bucket, which is sent soonest."""
+"""Bytes of the first bucket, which is sent soonest."""
 
 
 class _Bucket(NamedTuple):

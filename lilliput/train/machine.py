@@ -1,4 +1,4 @@
-"""Where a recipe runs: device, precision, threads and micro-batch. A recipe never says any of this."""
+"""Machine that a recipe runs on: device, precision, threads and micro-batch. No recipe says any of this."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from lilliput.train.precision import PRECISIONS, autocast
 from lilliput.train.ranks import Alone, ExchangeSpec
 
 POSITIONS = 16_384
-"""Of a micro-batch, where nobody says how many and no memory bounds them."""
+"""Default positions of a micro-batch where memory does not bound them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Machine:
     device: str = "auto"
     """`cpu`, `cuda`, `mps`, or `auto` for the best one there is."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Of matrix products; weights, gates, norms, losses and optimizer state are fp32 always."""
+    """Precision of matrix products; weights, gates, norms, losses and optimizer state are fp32 always."""
     threads: int | Literal["auto"] = "auto"
     """CPU threads of PyTorch; part of what makes a run reproducible to the bit."""
     rows: int | Literal["auto", "memory"] = "auto"
@@ -39,23 +39,23 @@ class Machine:
     replayed as CUDA graphs besides; `auto` is `graphs` on CUDA where there is Triton to compile for it (`blocks` where
     workers exchange gradients), else `off`."""
     tiles: Literal["tuned"] | None = None
-    """How kernels cut their work: None as it is shipped for the device's class, `tuned` as it was measured on this one
+    """Tile configs of kernels: None as it is shipped for the device's class, `tuned` as it was measured on this one
     and kept, see `lilliput.ops.tile_cache`."""
     exchange: ExchangeSpec = Alone()
-    """Who shares gradients: `AllReduce()` for the workers that torchrun starts."""
+    """Exchange of gradients: `AllReduce()` for the workers that torchrun starts."""
 
     def __post_init__(self) -> None:
         if self.precision not in ("auto", *PRECISIONS):
             raise MachineError(
-                f"the precision {self.precision!r} is not built",
+                f"there is no precision {self.precision!r}",
                 where="the machine's `precision`",
                 hint=f"one of: auto, {', '.join(PRECISIONS)}",
             )
         if self.compile == "graphs" and not isinstance(self.exchange, Alone):
             raise MachineError(
-                "passes that exchange gradients cannot be replayed as graphs",
+                "CUDA graphs cannot exchange gradients between ranks",
                 where="the machine's `compile`",
-                hint="`blocks` compiles layers all the same; `auto` takes what there is",
+                hint="`blocks` compiles layers without graphs; `auto` chooses what works",
             )
         if self.tiles is not None:
             check_choice("the machine", ("tuned",), tiles=self.tiles)
@@ -108,7 +108,7 @@ class Machine:
 
     @property
     def rows_from_memory(self) -> bool:
-        """Whether the rows of a micro-batch are found from memory."""
+        """Return whether the rows of a micro-batch are found from memory."""
         device = _best_device() if self.device == "auto" else self.device
         return self.rows == "memory" or (self.rows == "auto" and device.startswith("cuda"))
 
@@ -159,5 +159,5 @@ def _check(device: str) -> None:
         raise MachineError(
             f"this machine has no device {device!r} that PyTorch {torch.__version__} can use",
             where="the machine's `device`",
-            hint="run `lilliput doctor`; begin another run with --out and --machine cpu",
+            hint="run `lilliput doctor`; or start another run with --out and --machine cpu",
         )

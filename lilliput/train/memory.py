@@ -12,7 +12,7 @@ from lilliput.base.errors import MachineError
 from lilliput.base.text_units import size
 
 SIGNS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
-"""Of errors of other types that mean the same: of MPS, the processor, kernels that are loaded, handles of libraries."""
+"""Texts of other errors that mean the same: of MPS, the processor, kernels that are loaded, handles of libraries."""
 
 
 def peak_memory(device: str) -> int | None:
@@ -30,7 +30,9 @@ def peak_memory(device: str) -> int | None:
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, or one that it came from: a recording that fails hides the first."""
+    """Return whether an error says that memory ran out, or one that it came from: a recording that fails hides the
+    first.
+    """
     one: BaseException | None = error
     while one is not None:
         if isinstance(one, torch.OutOfMemoryError) or any(sign in str(one).lower() for sign in SIGNS):
@@ -60,15 +62,15 @@ def enough_memory(device: str, where: str) -> Iterator[None]:
         if not ran_out(error):
             raise
         raise MachineError(
-            f"memory ran out, not in a pass over rows of a step ({device}: {memory_summary(device)})",
+            f"memory ran out outside the forward and backward passes ({device}: {memory_summary(device)})",
             where=where,
-            hint="close what else uses it, take a smaller model, or let the machine have fewer `positions`, which "
-            "held-out batches have, too; what was saved before is whole",
+            hint="close other programs that use it, take a smaller model, or give the machine fewer `positions`, which "
+            "also shrinks held-out batches; earlier checkpoints are intact",
         ) from error
 
 
 def memory_summary(device: str) -> str:
-    """How much memory there is, for an error about too little of it."""
+    """Return how much memory there is, for an error about too little of it."""
     if device.startswith("cuda"):
         free, total = torch.cuda.mem_get_info(device)
         share = torch.cuda.get_per_process_memory_fraction(torch.device(device).index)

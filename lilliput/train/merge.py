@@ -29,7 +29,7 @@ def merged(checkpoints: Sequence[Checkpoint], owned: Sequence[Mapping[str, objec
         raise RunError(
             f"the ranks are at steps {', '.join(map(str, steps))}",
             where="the checkpoints to be merged",
-            hint="let the slower ones train on, or merge checkpoints of one step",
+            hint="let the slower ones catch up, or merge checkpoints of one step",
         )
     owners = {name: sum(name in names for names in owned) for name in {name for names in owned for name in names}}
     tensors: dict[str, dict[str, Tensor]] = {kind: dict(its) for kind, its in checkpoints[0].tensors.items()}

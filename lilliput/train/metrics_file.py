@@ -43,7 +43,7 @@ def read_metrics(path: Path) -> list[Line]:
             raise RunError(
                 f"the line is damaged ({error})",
                 where=f"{path}, line {number}",
-                hint="put the file back from a copy, or remove the line: the card and the plot go without it",
+                hint="put the file back from a copy, or remove the line: the card and the plot do without it",
             ) from error
     return lines
 
@@ -109,7 +109,14 @@ def last_step(path: Path) -> int:
 
 
 def note_incident(metrics: Path, step: int, incident: str, what: str) -> None:
-    """Note what happened to a phase after step `step`, beside its metrics: `resumed`, `diverged`, `set back`."""
+    """Note what happened to a phase after step `step`, beside its metrics: `resumed`, `diverged`, `set back`.
+
+    Args:
+        metrics: the phase's `metrics.jsonl`.
+        step: number of the step.
+        incident: its kind.
+        what: a sentence about it.
+    """
     with open(metrics.with_name(INCIDENTS), "a", encoding="utf-8") as file:
         file.write(json.dumps({"step": step, "incident": incident, "what": what}, ensure_ascii=False) + "\n")
 

@@ -146,7 +146,7 @@ class MetricsLogger:
 
 
 class NullLogger:
-    """In the place of `MetricsLogger`, on ranks beside the first: shows nothing and writes nothing."""
+    """Null object for `MetricsLogger` on ranks other than the first: shows nothing and writes nothing."""
 
     def __enter__(self) -> "NullLogger":
         return self

@@ -86,10 +86,10 @@ class Phase(TimelineEntry):
     clip: float = 1.0
     """Largest global l2 norm of the gradient."""
     guard: GuardSpec = Guard()
-    """What counts as a step that must not be taken."""
+    """Rule for steps that must not be taken."""
     save_every: Steps = Steps(100)
     measure_every: Share = Share(0.25)
-    """How often held-out bits per byte are measured; the last measurement is at the end."""
+    """Interval of held-out measurements; the last one is at the end."""
     keep: tuple[Steps | Share, ...] = field(default=(), metadata=LATER)
     """Steps, or shares of the steps, after which a checkpoint stays for good: growths average them, say."""
     resumes: str | None = field(default=None, metadata=LATER)
@@ -106,12 +106,14 @@ class Phase(TimelineEntry):
         if not self.clip > 0:
             raise RecipeError(f"clip cannot be {self.clip}", where=where, hint="give a norm above 0")
         if beyond := [str(point.count) for point in self.keep if isinstance(point, Steps) and point.count < 1]:
-            raise RecipeError(f"there is no step {', '.join(beyond)} to keep", where=where, hint="steps count from 1")
+            raise RecipeError(
+                f"keep names step {', '.join(beyond)}, which does not exist", where=where, hint="steps count from 1"
+            )
         if self.batch_tokens % self.length:
             raise RecipeError(
                 f"batch_tokens={self.batch_tokens} is no multiple of length={self.length}",
                 where=where,
-                hint="a step is made of whole rows",
+                hint="make it a multiple: a step consists of whole rows",
             )
         if abs(sum(stage.share for stage in self.stages) - 1) > 1e-9:
             shares = ", ".join(str(stage.share) for stage in self.stages)
@@ -184,7 +186,7 @@ class StepPlan:
         return max(place for place, begin in enumerate(self._begins) if begin <= step)
 
     def is_due(self, every: Steps | Share, step: int) -> bool:
-        """Whether something that happens every so often, and at the end, happens after step `step` (from 1).
+        """Return whether something that happens every so often, and at the end, happens after step `step` (from 1).
 
         What happens every share of the steps is left out right before the end, where it would come twice.
         """

@@ -41,16 +41,16 @@ def autocast(device: str, precision: str) -> AbstractContextManager:
 
 
 class Precision(Protocol):
-    """What a step does about the range of its numbers."""
+    """Precision of a step: how it handles the range of its numbers."""
 
     @property
     def due(self) -> bool:
-        """Whether the next forward pass is looked at, so that it has to run operation by operation."""
+        """Return whether the next forward pass is looked at, so that it has to run operation by operation."""
         ...
 
     @property
     def skips_nonfinite(self) -> bool:
-        """Whether `step` skips a gradient that is not finite, instead of raising."""
+        """Return whether `step` skips a gradient that is not finite, instead of raising."""
         ...
 
     def cast(self) -> AbstractContextManager:
@@ -86,7 +86,7 @@ class Precision(Protocol):
         ...
 
     def metrics(self) -> dict[str, float]:
-        """What to record of the step just taken."""
+        """Return what to record of the step just taken."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
@@ -131,7 +131,7 @@ class WidePrecision:
             raise DivergenceError(
                 "the gradient is not finite",
                 where=where,
-                hint="the checkpoints before it are whole; lower the learning rate and begin the phase again",
+                hint="earlier checkpoints are intact; lower the learning rate and start the phase again",
             )
         with self.cast():  # an optimizer that multiplies matrices does so in the machine's precision
             update()
@@ -148,7 +148,7 @@ class WidePrecision:
 
 @dataclass
 class Scaling:
-    """How the loss is scaled, and what happened; all numbers are exact in fp64."""
+    """Loss scale and its history; all numbers are exact in fp64."""
 
     scale: float = LARGEST_SCALE
     taken: int = 0
@@ -243,9 +243,9 @@ class ScaledPrecision:
         first = next(found, "all parameters together")
         seen = f" and activations of up to {self._seen.largest():.4g} (fp16 ends at 65,504)" if self._seen else ""
         return DivergenceError(
-            f"the gradient was not finite {PATIENCE} times in a row, at last that of {first} with a loss scale of "
+            f"the gradient was not finite {PATIENCE} times in a row, last that of {first} with a loss scale of "
             f"{2 * self._scaling.scale:g}{seen}",
             where=where,
-            hint="the checkpoints before it are whole; begin another run on a machine of precision bf16 or fp32, or "
+            hint="earlier checkpoints are intact; start another run on a machine with precision bf16 or fp32, or "
             "with a lower learning rate",
         )

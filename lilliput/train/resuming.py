@@ -38,9 +38,9 @@ def check_resuming(phase: Phase, before: Phase | None, where: str) -> None:
     if before is None or before.name != phase.resumes:
         near = "no phase" if before is None else repr(before.name)
         raise RecipeError(
-            f"{what}, and {near} comes right before it",
+            f"{what}, but {near} comes right before it",
             where=where,
-            hint="put it behind the phase that it resumes: only releases may stand between them",
+            hint="put it right after the phase that it resumes: only releases may come between them",
         )
     for name in SAME:
         changed = differences({name: to_plain(getattr(before, name))}, {name: to_plain(getattr(phase, name))})
@@ -48,21 +48,21 @@ def check_resuming(phase: Phase, before: Phase | None, where: str) -> None:
             raise RecipeError(
                 f"{what} with another state: {'; '.join(changed[:4])}",
                 where=where,
-                hint=f"give both phases the same {name}, or make it a phase that begins anew: without resumes=",
+                hint=f"give both phases the same {name}, or start afresh: remove resumes=",
             )
     begin = StepPlan(before).stable_until
     stable = None if begin is None else before.schedule(begin - 1, StepPlan(before).steps)
     first = phase.schedule(0, StepPlan(phase).steps)
     if stable is not None and first != stable:
         raise RecipeError(
-            f"{what}, whose stable rate is {stable:g} of the peak, with a first step at {first:g} of it",
+            f"{what}, whose stable rate is {stable:g} of the peak, but its first step is at {first:g}",
             where=where,
-            hint="leave the warm-up out, it was warmed up already: schedule=WarmupStableDecay(warmup=Steps(0), ...)",
+            hint="leave the warm-up out, the phase before did it: schedule=WarmupStableDecay(warmup=Steps(0), ...)",
         )
 
 
 def place_of(phase: Phase, folder: Path) -> Path:
-    """Where the checkpoint is that a phase which resumes this one begins with.
+    """Return where the checkpoint is that a phase which resumes this one begins with.
 
     Args:
         phase: the one that is resumed.
@@ -89,7 +89,7 @@ def resume_point(phase: Phase, folder: Path, report: Callable[[str], None] = lam
     if not (path / "manifest.json").is_file():
         when = "at the end of" if StepPlan(phase).stable_until is None else "before the decay of"
         raise RunError(
-            f"the state {when} {phase.name!r} is not there: it was cleaned away, or never kept (by older versions)",
+            f"the state {when} {phase.name!r} is missing: it was cleaned away, or never kept (by older versions)",
             where=str(path),
             hint=hint,
         )
@@ -100,7 +100,7 @@ def resume_point(phase: Phase, folder: Path, report: Callable[[str], None] = lam
 
 
 def described(before: Phase) -> str:
-    """Where a phase that resumes this one goes on, in words."""
+    """Return where a phase that resumes this one goes on, in words."""
     plan = StepPlan(before)
     if plan.stable_until is not None:
         return f"from step {plan.stable_until:,} of {before.name}, before its decay"

@@ -1,4 +1,4 @@
-"""What a phase does about a step that its guard refused: back to the last checkpoint, and on without the text since.
+"""Rolls back to the last checkpoint after a step that the guard refused, and skips the text since then.
 
 The step itself is only where it showed: the weights were led there by the text before it, too. So all that was read
 since the checkpoint is left out. `checkpoints/incidents.json` has what happened, written before anything goes on:
@@ -32,20 +32,20 @@ class LossSpike(Exception):
 
 
 class Incidents:
-    """Those of a phase, in order, and the windows of text that they left out."""
+    """Incidents of a phase, in order, and the windows of text that they left out."""
 
     def __init__(self, folder: Path, *, writes: bool = True):
-        """Of checkpoints in a folder; one that does not write knows them all the same."""
+        """Read the incidents of a folder of checkpoints, also on ranks that do not write."""
         self._path, self._writes = folder / FILE, writes
         self.records = read_incidents(folder)
 
     def skip(self, cursor: Cursor) -> Cursor:
-        """Where to read on: behind the last window that begins here, if one does."""
+        """Return where to read on: behind the last window that begins here, if one does."""
         windows = {Cursor.from_plain(record["from"]): Cursor.from_plain(record["to"]) for record in self.records}
         return windows.get(cursor, cursor)
 
     def numbers(self, step: int) -> dict[str, float]:
-        """What to record of step `step` (from 1): how many of them it comes after, if any."""
+        """Return what to record of step `step` (from 1): how many of them it comes after, if any."""
         count = sum(record["back_to"] < step for record in self.records)
         return {"incidents": count} if count else {}
 
@@ -58,9 +58,9 @@ class Incidents:
         again = sum(record["back_to"] == back.step for record in self.records) + 1
         if again >= most:
             raise DivergenceError(
-                f"{incident.why}; it is incident {again} after the checkpoint of step {back.step}",
+                f"{incident.why}; this is incident {again} after the checkpoint of step {back.step}",
                 where=f"step {incident.step} of {where}",
-                hint=f"the checkpoint is whole; {_advice(incident.why)}",
+                hint=f"the checkpoint is intact; {_advice(incident.why)}",
             )
         record = {
             "step": incident.step,
@@ -98,5 +98,5 @@ def read_incidents(folder: Path) -> Sequence[dict[str, Any]]:
         raise RunError(
             f"the record of incidents is damaged ({error})",
             where=str(path),
-            hint="put it back from a copy; without it text that was left out would be read",
+            hint="put it back from a copy; without it, text that was skipped would be read",
         ) from error

@@ -14,10 +14,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class GracefulShutdown:
-    """What those signals mean for the length of a `with` block; elsewhere than in the main thread, what they meant."""
+    """Signal handling for the length of a `with` block; outside the main thread signals keep their meaning."""
 
     def __init__(self, *, echo: float = 0.0) -> None:
-        """With an `echo`, what comes within so many seconds of the first one is that one told twice.
+        """Treat a signal within `echo` seconds of the first one as its repetition.
 
         torchrun passes a Ctrl-C on to workers, which the terminal has told already.
         """
@@ -39,7 +39,7 @@ class GracefulShutdown:
 
     @property
     def requested(self) -> bool:
-        """Whether a signal came."""
+        """Return whether a signal came."""
         return self._asked is not None
 
     def exit(self) -> None:

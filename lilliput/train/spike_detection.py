@@ -33,7 +33,7 @@ class GuardSpec(Protocol):
         ...
 
     def build(self, clip: float) -> "SpikeDetector | NoDetector":
-        """What judges the steps of a phase whose gradients are clipped to a norm."""
+        """Return what judges the steps of a phase whose gradients are clipped to a norm."""
         ...
 
 

@@ -103,7 +103,7 @@ class Trainable(nn.Module):
                 f"a checkpoint has {', '.join(tensors) or 'nothing'} of objectives that own "
                 f"{', '.join(owned) or 'nothing'}",
                 where="the objectives of the phase",
-                hint="resume with the code that the phase began with, or begin another run with --out",
+                hint="resume with the code that the phase started with, or start another run with --out",
             )
         with torch.no_grad():
             for name, one in owned.items():
@@ -111,7 +111,9 @@ class Trainable(nn.Module):
 
     @property
     def keeps_first_weights(self) -> bool:
-        """Whether objectives hold tensors that no checkpoint has, made from the weights that the phase began with."""
+        """Return whether objectives hold tensors that no checkpoint has, made from the weights that the phase began
+        with.
+        """
         kept = {id(one) for one in (*self._named.values(), *self._buffers_owned.values())}
         held = (one for module in self.objectives for one in (*module.parameters(), *module.buffers()))
         return any(id(one) not in kept for one in held)
@@ -143,5 +145,5 @@ class Trainable(nn.Module):
             raise RecipeError(
                 f"no variant of the phase's objectives trains {', '.join(idle)}",
                 where="what `active` of the objectives returns",
-                hint="return them there, or let them need no gradient: requires_grad_(False)",
+                hint="return them there, or freeze them: requires_grad_(False)",
             )

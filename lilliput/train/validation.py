@@ -40,7 +40,7 @@ def make_validator(
             raise DataError(
                 f"nothing of {name!r} is held out",
                 where=str(opened.folder),
-                hint="hold out more (--set split.share=0.2), or other documents (--set split.salt=2)",
+                hint="hold out a larger share (--set split.share=0.2), or other documents (--set split.salt=2)",
             )
 
     def measure(objective: ObjectiveModule, headline: str) -> dict[str, float | None]:
@@ -72,6 +72,14 @@ def heldout_headline(
     """Return the headline's mean over held-out targets; for cross-entropy, in the unit of the corpus's format.
 
     Every token is predicted once, from the tokens of its own document that its row of `length` positions holds.
+
+    Args:
+        objective: the built objective.
+        headline: name of its headline.
+        opened: token files of the corpus.
+        length: positions of a row.
+        machine: the machine, resolved.
+        positions: most positions of a batch.
     """
     batches = opened.heldout_batches(length, positions, machine.held_out_rows)
     total = total_headline(objective, batches, machine)

@@ -47,7 +47,7 @@ def test_a_signal_does_not_wait_for_a_text_that_takes_long(number: signal.Signal
             time.sleep(0.05)
         out, err = running.communicate(timeout=30)
     assert time.monotonic() - began < 2.5
-    said = "put in order\n\ninterrupted; the same command goes on from what is done\n"
+    said = "put in order\n\ninterrupted; the same command resumes it\n"
     assert (running.returncode, out, err) == (code, said, "")
 
 
@@ -132,7 +132,7 @@ def test_work_is_spread_and_comes_back_in_order() -> None:
 def test_what_a_worker_raises_and_that_it_ended_is_told() -> None:
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         spread(reciprocal, [1, 0], 2)
-    with pytest.raises(MachineError, match="has ended"):
+    with pytest.raises(MachineError, match="has died"):
         spread(os._exit, [3], 2)
 
 

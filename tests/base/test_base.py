@@ -99,7 +99,7 @@ def test_override_sets_what_is_not_set_and_unsets_what_is(tmp_path):
     data = "timeline.pretrain.optimizer.embedding_lr"
     assert override(recipe, data, "3e-3").timeline[0].optimizer.embedding_lr == 3e-3
     assert override(override(recipe, data, "3e-3"), data, "none").timeline[0].optimizer.embedding_lr is None
-    with pytest.raises(RecipeError, match="the field is not set now") as raised:
+    with pytest.raises(RecipeError, match="does not fit this field, which is None now") as raised:
         override(recipe, data, "fast")
     assert raised.value.hint == "give one of: float"
 
@@ -128,10 +128,10 @@ def test_overrides_are_checked_together(tmp_path):
     [
         ("modle.width", "8", "nearest names: model"),
         ("timeline.pretrian.length", "8", "nearest names: pretrain"),
-        ("timeline.9", "8", "'9' is unknown"),
+        ("timeline.9", "8", "there is no field '9'"),
         ("model.width", "wide", "give a whole number, e.g. 12"),
-        ("model.width", "1.5", "does not fit"),
-        ("seed.more", "1", "has no part named 'more'"),
+        ("model.width", "1.5", "cannot replace"),
+        ("seed.more", "1", "has no field named 'more'"),
     ],
 )
 def test_override_is_strict(tmp_path, path, text, says):

@@ -20,7 +20,7 @@ def test_a_sweep_names_variants_of_it(tmp_path):
 def test_a_missing_folder_names_those_beside_it(tmp_path):
     (tmp_path / "quickstart").mkdir()
     error = no_run(tmp_path / "quickstrat")
-    assert error.what == "there is no such folder" and error.hint == f"nearest names: {tmp_path / 'quickstart'}"
+    assert error.what == "the folder does not exist" and error.hint == f"nearest names: {tmp_path / 'quickstart'}"
     assert "no recipe.json" in no_run(tmp_path / "quickstart").what
 
 
@@ -31,9 +31,9 @@ def test_swapped_arguments_are_named(tmp_path):
 
 def test_a_recipe_by_name_is_its_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RunError, match="there is no such folder"):
+    with pytest.raises(RunError, match="the folder does not exist"):
         lilliput.load("own-text")
     (tmp_path / "runs" / "own-text").mkdir(parents=True)
     write_json(tmp_path / "runs" / "own-text" / "recipe.json", {"timeline": []})
-    with pytest.raises(RunError, match="the run has released nothing yet"):
+    with pytest.raises(RunError, match="the run has no release yet"):
         lilliput.load("own-text")

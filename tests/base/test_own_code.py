@@ -130,7 +130,7 @@ def test_limits_and_names(tmp_path, monkeypatch):
         run(written(tmp_path, mine="import a\nimport b\n", a="", b=""))
     with pytest.raises(LilliputError, match="does not exist"):
         run(tmp_path / "gone.py")
-    with pytest.raises(LilliputError, match="Lilliput's own"):
+    with pytest.raises(LilliputError, match="taken by a module of Lilliput"):
         run(written(tmp_path, lilliput="").with_name("lilliput.py"))
 
 

@@ -39,7 +39,7 @@ def test_a_link_in_the_place_of_an_unfinished_file_leads_nowhere(tmp_path):
 
 @pytest.mark.parametrize("target", ["../x", "a/../../x", "/etc", "", ".", "a//b"])
 def test_a_target_lies_below_the_run(tmp_path, target):
-    with pytest.raises(RunError, match="not below the run"):
+    with pytest.raises(RunError, match="not inside the run folder"):
         inside(tmp_path, target)
     with pytest.raises(RunError):
         remove(tmp_path, target)

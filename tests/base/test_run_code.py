@@ -148,13 +148,13 @@ def huge(folder: Path) -> None:
 DAMAGE = {
     "a link": (link_file, "symbolic link"),
     "a linked folder": (link_folder, "symbolic link"),
-    "a pipe": (pipe, "no file"),
+    "a pipe": (pipe, "not a file"),
     "a huge file": (huge, "more than 1,048,576 bytes"),
     "a changed file": (lambda folder: (folder / "layers.py").write_text("import os\n"), "its hash differs"),
     "no file": (lambda folder: (folder / "layers.py").unlink(), "cannot be read"),
     "no folder": (shutil.rmtree, "cannot be read"),
     "a folder": (lambda folder: ((folder / "layers.py").unlink(), (folder / "layers.py").mkdir()), "cannot be read"),
-    "something beside it": (lambda folder: (folder / "extra.py").write_text("import os\n"), "did not keep there"),
+    "something beside it": (lambda folder: (folder / "extra.py").write_text("import os\n"), "did not keep"),
 }
 
 
@@ -223,7 +223,7 @@ def test_what_others_may_write_allows_nothing(run, home, canary):
         read_recipe(run)
     file.chmod(0o600)
     file.write_text("[]")
-    with pytest.raises(RunError, match="no JSON object"):
+    with pytest.raises(RunError, match="not a JSON object"):
         read_recipe(run)
     assert not canary.exists()
     allow_code(run)

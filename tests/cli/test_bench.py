@@ -75,5 +75,4 @@ def test_steps_are_timed_on_a_processor(tmp_path):
 
 def test_an_unknown_name_gets_the_nearest_ones(tmp_path):
     tiny_commands.refused("bench", "scan-gird", folder=tmp_path, says="nearest names: scan_grid", where="bench")
-    everything = tiny_commands.refused("bench", "xyz", "--help", folder=tmp_path, says="nearest names: attention")
-    assert "step" in everything
+    tiny_commands.refused("bench", "xyz", "--help", folder=tmp_path, says="`lilliput bench` lists them")

@@ -75,7 +75,7 @@ def test_chat_answers_until_the_input_ends_and_a_base_model_goes_on(run):
         assert finished.returncode == 0 and finished.stdout.count(b"model ") == 2 and b"you " not in finished.stdout, (
             finished.stderr
         )
-        assert b"half a surrogate pair" in finished.stdout and b"Traceback" not in finished.stderr
+        assert b"unpaired surrogate" in finished.stdout and b"Traceback" not in finished.stderr
         assert (b"base model" in finished.stdout) == ("base" in model.name)
 
 
@@ -132,12 +132,12 @@ def test_every_machine_loads():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["plan", "runs/nothing"], "there is no such folder"),
+        (["plan", "runs/nothing"], "the folder does not exist"),
         (["plan", "own-text", "--source", "texts=nowhere"], "there is no file or folder 'nowhere'"),
         (["run", "quickstrat"], "nearest names: quickstart"),
         (["train", "copied"], "no folder of that name"),
-        (["clean", "runs/nope"], "there is no such folder"),
-        (["compare", "runs/nope", "runs/nope"], "there is no such folder"),
+        (["clean", "runs/nope"], "the folder does not exist"),
+        (["compare", "runs/nope", "runs/nope"], "the folder does not exist"),
         (["generate", "runs/own-text"], "`lilliput run own-text` makes it"),
         (["run", "missing.py"], "does not exist"),
         (["run", "quickstart", "--machine", "cpuu"], "nearest names: cpu"),

@@ -33,7 +33,7 @@ def test_options_alone_make_a_recipe_and_the_command_that_it_says_works(desk):
         *"train deep/mine/recipe.py --machine deep/mine/machine.py --shrink --source texts=texts.jsonl".split(),
         folder=desk,
     )
-    refused(*BASE, "--out", "deep/mine", folder=desk, says="is there already", where="--out deep/mine")
+    refused(*BASE, "--out", "deep/mine", folder=desk, says="already exists", where="--out deep/mine")
 
 
 @pytest.mark.slow
@@ -50,7 +50,7 @@ def test_questions_are_asked_again_until_they_are_answered(desk, monkeypatch):
     typed = ["7", "2", "nowhere", "texts.jsonl", "soon", "2", "texts.jsonl", "", ""]
     made = CliRunner().invoke(app, ["start"], input="\n".join(typed))
     assert made.exit_code == 0, made.output
-    for said in ("'7' is none of them", "nowhere", "'soon' is no number", "there already", "(my-model)"):
+    for said in ("'7' is not one of the choices", "nowhere", "'soon' is not a number", "already exists", "(my-model)"):
         assert said in made.output.replace("[", "(").replace("]", ")"), said
     assert "lilliput run my-model/recipe.py" in made.output and load_recipe("my-model/recipe.py")
 
@@ -72,7 +72,7 @@ def test_without_a_terminal_missing_options_are_named(desk):
         (("base", "--texts", "nowhere"), "nowhere", "--texts nowhere"),
         (("base", "--texts", "chats.jsonl"), "'text'", "chats.jsonl"),
         (("assistant", "--texts", "texts.jsonl", "--chats", "texts.jsonl"), "", "texts.jsonl"),
-        (("try", "--out", "texts.jsonl"), "is there already", "--out texts.jsonl"),
+        (("try", "--out", "texts.jsonl"), "already exists", "--out texts.jsonl"),
         (("try", "--out", "-x"), "cannot be named", "--out -x"),
         (("try", "--out", "."), "cannot be named", "--out ."),
         (("try", "--device", "cuda:99"), "no device", "`device`"),

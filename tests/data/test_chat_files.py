@@ -24,7 +24,7 @@ def test_chat_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "row", "message"),
     [
-        ("c.jsonl", {"turns": []}, r"(?s)no column holds messages.*there are: turns"),
+        ("c.jsonl", {"turns": []}, r"(?s)no column holds messages.*existing columns: turns"),
         ("c.jsonl", {"messages": []}, "not a list of messages"),
         ("c.jsonl", {"messages": "Hi"}, "not a list of messages"),
         ("c.jsonl", {"messages": [{"role": "user"}]}, "without role or content"),

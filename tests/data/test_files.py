@@ -100,14 +100,14 @@ def test_documents_keep_their_names_wherever_their_folder_lies(tmp_path: Path, m
         ("a.jsonl", b'{"text": "ok"}\n[1]\n', r"(?s)not a JSON object.*record 2"),
         ("a.jsonl", b'{"text": "ok"}\n{"body": "x"}\n', r"(?s)no column 'text'.*record 2.*body"),
         ("a.jsonl", b'{"text": "ok"}\n{"text": null}\n', r"(?s)is null, not text.*record 2.*null=\"drop\""),
-        ("a.jsonl", b'{"text": "ok"}\n{"text": "\xff"}\n', r"(?s)xff' at place 10 is not UTF-8.*record 2"),
+        ("a.jsonl", b'{"text": "ok"}\n{"text": "\xff"}\n', r"(?s)xff' at offset 10 is not UTF-8.*record 2"),
         ("a.txt", b"fine\nbad \xe9\n", r"(?s)not UTF-8.*line 2"),
-        ("a.jsonl", b"\n\n", r"(?s)no record in any.*a\.jsonl"),
+        ("a.jsonl", b"\n\n", r"(?s)holds a record.*a\.jsonl"),
         ("a.parquet", b"PAR1 no more", r"(?s)cannot be read.*a\.parquet, record 1"),
-        ("a.jsonl.gz", gzip.compress(LINES, mtime=0)[:-20], r"(?s)cannot be read.*record \d.*cut short"),
+        ("a.jsonl.gz", gzip.compress(LINES, mtime=0)[:-20], r"(?s)cannot be read.*record \d.*truncated"),
         ("a.jsonl.gz", b"no gzip at all", r"(?s)cannot be read.*record 1"),
-        ("a.jsonl.xz", lzma.compress(LINES)[:-20], r"(?s)cannot be read.*record \d.*cut short"),
-        ("a.jsonl.zst", zst(LINES)[:-20], r"(?s)cannot be read.*record \d.*cut short"),
+        ("a.jsonl.xz", lzma.compress(LINES)[:-20], r"(?s)cannot be read.*record \d.*truncated"),
+        ("a.jsonl.zst", zst(LINES)[:-20], r"(?s)cannot be read.*record \d.*truncated"),
         ("a.txt.xz", lzma.compress(LINES)[:60], r"(?s)cannot be read.*a\.txt\.xz"),
     ],
 )
@@ -123,7 +123,7 @@ def test_missing_paths_and_groups_are_errors(tmp_path: Path) -> None:
             list(TextFiles(paths=(path,)).documents())
     with pytest.raises(DataError, match="holds no file"):
         list(TextFiles(paths=(str(tmp_path),)).documents())
-    with pytest.raises(DataError, match="no record"):
+    with pytest.raises(DataError, match="holds a record"):
         list(TextFiles(paths=()).documents())
     path = write(tmp_path / "a.jsonl", LINES)
     with pytest.raises(DataError, match="no column 'shelf'"):

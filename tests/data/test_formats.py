@@ -148,7 +148,7 @@ def test_a_quote_that_is_never_closed_takes_no_more_than_a_row_may(tmp_path: Pat
     monkeypatch.setenv("LILLIPUT_MAX_LINE_BYTES", "1000")
     (tmp_path / "a.csv").write_text('text\na\n"b\n' + "c,d\n" * 1_000)
     error = refused(TextFiles(paths=(str(tmp_path / "a.csv"),)))
-    assert error.what == "the row is longer than 1,000 bytes" and "never closed" in error.hint
+    assert error.what == "the row is longer than 1,000 bytes" and "not closed" in error.hint
     assert error.where == f"{tmp_path / 'a.csv'}, record 2 at line 253"
 
 
@@ -164,35 +164,35 @@ def test_a_quote_that_is_never_closed_takes_no_more_than_a_row_may(tmp_path: Pat
         ("a.json", b'[{"text": "a"}, 12]', r"(?s)'12' is not a JSON object.*record 2"),
         ("a.json", b'[{"text": "a"}, {"text": 1, "text": 2}]', r"(?s)'text' is there twice.*record 2"),
         ("a.json", b"[" * 100_000, r"(?s)not JSON.*record 1"),
-        ("a.json", b'[{"text": "a\xff"}]', r"(?s)xff' at place \d+ is not UTF-8.*record 1.*iconv"),
+        ("a.json", b'[{"text": "a\xff"}]', r"(?s)xff' at offset \d+ is not UTF-8.*record 1.*iconv"),
         ("a.json", b'[{"text": "a\xc3', r"(?s)is not UTF-8.*record 1"),
-        ("a.json", b"[]", "no record"),
-        ("a.json", b" \n ", "no record"),
+        ("a.json", b"[]", "holds a record"),
+        ("a.json", b" \n ", "holds a record"),
         ("a.json", b"12", r"(?s)'12' is not a JSON object"),
-        ("a.json", b'{\n "width": 64\n}\n', r"(?s)neither an array of objects nor an object a line.*json\.tool"),
-        ("a.json", b'{"width": 64,\n "depth": 2\n}\n', r"(?s)neither an array of objects nor an object a line"),
+        ("a.json", b'{\n "width": 64\n}\n', r"(?s)neither an array of objects nor one object per line.*json\.tool"),
+        ("a.json", b'{"width": 64,\n "depth": 2\n}\n', r"(?s)neither an array of objects nor one object per line"),
         ("a.json", b'{"text": "a"}\n{"text": \n', r"(?s)not JSON.*record 2"),
         ("a.json.gz", gzip.compress(b'[{"text": "a"}, {"text": "b"}]', mtime=0)[:-9], r"(?s)cannot be read.*record"),
         ("a.json.gz", b"no gzip", r"(?s)cannot be read.*record 1"),
-        ("a.jsonl", b'[{"text": "a"}]', r"(?s)not a JSON object.*one array of them is named \.json"),
-        ("a.csv", b'id,text\n1,a\n2,"b\n', r"(?s)not quoted.*record 2 at line 3"),
-        ("a.csv", b'id,text\n1,"a"b\n', r"(?s)not quoted.*record 1 at line 2"),
+        ("a.jsonl", b'[{"text": "a"}]', r"(?s)not a JSON object.*one array of them \.json"),
+        ("a.csv", b'id,text\n1,a\n2,"b\n', r"(?s)quoted wrongly.*record 2 at line 3"),
+        ("a.csv", b'id,text\n1,"a"b\n', r"(?s)quoted wrongly.*record 1 at line 2"),
         ("a.csv", b"id,text\n1,a,b\n", r"(?s)3 values for 2 columns \(id, text\).*record 1 at line 2"),
         ("a.csv", b"id,text\n\n1\n", r"(?s)1 values for 2 columns.*record 1 at line 3"),
-        ("a.csv", b"text,text\n1,a\n", r"(?s)several columns 'text'.*line 1"),
+        ("a.csv", b"text,text\n1,a\n", r"(?s)the column 'text' occurs more than once.*line 1"),
         ("a.csv", b"id;text\n1;a\n", r"(?s)no column 'text'.*id;text"),
-        ("a.csv", b"id,text\n1,a\0\n", r"(?s)x00' at place 3 is in no text.*line 2"),
-        ("a.csv", b"id,text\n1,\xe9\n", r"(?s)xe9' at place 2 is not UTF-8.*line 2"),
+        ("a.csv", b"id,text\n1,a\0\n", r"(?s)x00' at offset 3 is never part of a text.*line 2"),
+        ("a.csv", b"id,text\n1,\xe9\n", r"(?s)xe9' at offset 2 is not UTF-8.*line 2"),
         ("a.csv", b"id,text\n1,\n", r"(?s)column 'text' is null"),
-        ("a.csv", b"id,text\r1,a\r", r"(?s)not quoted as it should be"),
-        ("a.csv", b"id,text\n", "no record"),
-        ("a.csv", b"", "no record"),
-        ("a.tsv", "id\ttext\n1\té\n".encode("utf-16"), r"(?s)in no text.*it is UTF-16: iconv"),
+        ("a.csv", b"id,text\r1,a\r", r"(?s)quoted wrongly"),
+        ("a.csv", b"id,text\n", "holds a record"),
+        ("a.csv", b"", "holds a record"),
+        ("a.tsv", "id\ttext\n1\té\n".encode("utf-16"), r"(?s)never part of a text.*it is UTF-16: iconv"),
         ("a.csv.xz", lzma.compress(b"id,text\n1,a\n")[:-20], r"(?s)cannot be read.*line \d"),
         (
             "a.parquet.gz",
             gzip.compress(b"PAR1", mtime=0),
-            r"(?s)no text is read from a \.parquet file.*undo its compression",
+            r"(?s)a \.parquet file cannot be read as text.*undo its compression",
         ),
     ],
 )
@@ -267,7 +267,7 @@ def test_what_tells_of_rows_is_no_text_and_is_counted(tmp_path: Path) -> None:
     only = folder_of(tmp_path / "only", {"README.md": "# a text", "a.txt": "another"})
     assert len(list(TextFiles(paths=(only,)).documents())) == 2
     nothing = folder_of(tmp_path / "none", {"README.md": "# a card", "a.jsonl": "\n"})
-    assert "no record" in refused(TextFiles(paths=(nothing,))).what
+    assert "holds a record" in refused(TextFiles(paths=(nothing,))).what
 
 
 def test_conversations_of_a_folder_with_a_card(tmp_path: Path) -> None:
@@ -283,10 +283,10 @@ def test_conversations_of_a_folder_with_a_card(tmp_path: Path) -> None:
 def test_what_no_text_is_read_from_is_refused_before_anything_is_read(name: str, tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "se[t]", {name: b"\x00\x01", "0.txt": "a", "1.txt.gz": gzip.compress(b"b", mtime=0)})
     for paths in ((folder,), (f"{tmp_path}/*/**/*.*",), (f"{folder}/{name}",)):
-        with pytest.raises(DataError, match=r"no text is read from a \.\w+ file") as raised:
+        with pytest.raises(DataError, match=r"a \.\w+ file cannot be read as text") as raised:
             next(TextFiles(paths=paths).documents())
         assert str(tmp_path / "se[t]" / name) in raised.value.where
-        with pytest.raises(DataError, match="no text is read"):
+        with pytest.raises(DataError, match="cannot be read as text"):
             replace_sources(own_text.recipe, {"texts": paths})
         if paths != (f"{folder}/{name}",):
             pattern = raised.value.hint.split('"')[-2]

@@ -100,10 +100,10 @@ def test_rows_of_every_form(row: dict[str, Any], messages: tuple[Message, ...]) 
         (answer(weight=2), "'weight': 2"),
         (answer(weight=float("nan")), "'weight': nan"),
         (answer(weight=1, train=False), "'train': False"),
-        ({"messages": [TURNS[0] | {"train": True}, TURNS[1]]}, "message 1 is to be learned and is from 'user'"),
-        (answer(content=[{"type": "image_url", "image_url": {"url": "x"}}]), "more than text"),
-        (answer(content=[{"type": "text", "text": "a", "cache_control": "x"}]), "more than text"),
-        (answer(content=["a"]), "more than text"),
+        ({"messages": [TURNS[0] | {"train": True}, TURNS[1]]}, "message 1 is marked for training but is from 'user'"),
+        (answer(content=[{"type": "image_url", "image_url": {"url": "x"}}]), "which is not text"),
+        (answer(content=[{"type": "text", "text": "a", "cache_control": "x"}]), "which is not text"),
+        (answer(content=["a"]), "which is not text"),
         (answer(content=[]), "without role or content"),
         (answer(content=None), "without role or content"),
         (answer(role="Assistant"), "\"role\" of message 2 is 'Assistant'"),
@@ -115,7 +115,7 @@ def test_rows_of_every_form(row: dict[str, Any], messages: tuple[Message, ...]) 
         ({"conversations": SHARED, "image": "a.png"}, "column 'image'"),
         ({"instruction": "a", "output": "b", "history": [["c", "d"]]}, "column 'history'"),
         ({"instruction": "a", "output": 7}, "7 is not text"),
-        ({"prompt": "a", "completion": "b", "label": False}, "a bad one"),
+        ({"prompt": "a", "completion": "b", "label": False}, "completion as bad"),
         ({"messages": [{"role": "system", "content": "Be rude."}], "system": "Be kind."}, "for a system message"),
         ({"messages": TURNS, "system": "Be kind.", "system_prompt": "Be rude."}, "for a system message"),
         ({"messages": TURNS, "system": 7}, "7 is not text"),
@@ -172,8 +172,8 @@ def test_the_prompt_of_a_row_of_preferences_comes_before_its_answer(
 @pytest.mark.parametrize(
     ("row", "column", "says"),
     [
-        ({"prompt": "Bye", "chosen": TURNS}, "chosen", "'Bye', and the messages in 'chosen' begin otherwise"),
-        ({"prompt": "Bye", "messages": TURNS}, None, "'Bye', and the messages in 'messages' begin otherwise"),
+        ({"prompt": "Bye", "chosen": TURNS}, "chosen", "'Bye', but the messages in 'chosen' begin differently"),
+        ({"prompt": "Bye", "messages": TURNS}, None, "'Bye', but the messages in 'messages' begin differently"),
         ({"prompt": "Bye"}, "prompt", "not a list of messages"),
     ],
 )
@@ -197,7 +197,7 @@ def test_parquet_and_hub_have_nulls_where_a_field_is_not(tmp_path: Path) -> None
         assert [each.id for each in corpus.conversations()] == ["a", "b"]
     pyarrow.parquet.write_table(pyarrow.table({"id": ["a"], "chat": ["b"]}), tmp_path / "set" / "train.parquet")
     for corpus in (ChatFiles(paths=(str(tmp_path),)), HubChats(dataset=str(tmp_path / "set"), license="mit")):
-        with pytest.raises(DataError, match=r"(?s)no column holds messages.*there are: id, chat"):
+        with pytest.raises(DataError, match=r"(?s)no column holds messages.*existing columns: id, chat"):
             list(corpus.conversations())
 
 

@@ -325,7 +325,7 @@ def test_a_corpus_that_is_not_what_it_was_is_refused(texts, tokenizer, tmp_path,
     begun = interrupted(corpus, tokenizer, tmp_path / "broken", 2_000)
     before = contents(begun)
     monkeypatch.setattr(Unmarked, "changed", True)
-    with pytest.raises(DataError, match="does not give the documents that it gave before") as raised:
+    with pytest.raises(DataError, match="does not return the same documents as before") as raised:
         write(corpus, tokenizer, tmp_path / "broken")
     assert str(begun) in raised.value.where and contents(begun) == before
 

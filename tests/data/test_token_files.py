@@ -137,7 +137,7 @@ def test_ids_that_no_embedding_has_are_found_when_they_are_read(tmp_path: Path) 
         index["pieces"] = write_pieces(tmp_path / name, index)
         seal_index(tmp_path / name, index | {"files": [*files, {"name": PIECES}]})
     assert Shards(tmp_path / "good").stream("train").read(0, 3).tolist() == [0, 299, 7]
-    with pytest.raises(DataError, match="the number 300, and only those below 300"):
+    with pytest.raises(DataError, match="the number 300, but only numbers below 300"):
         Shards(tmp_path / "bad").stream("train").read(0, 3)
     (tmp_path / "good" / "train-00000.bin").write_bytes(header("uint32", "0" * 64) + in_bytes([1, 2, 3], "uint16"))
     changed(tmp_path / "good", lambda index: index["files"][0].pop("sha256"))
@@ -154,7 +154,7 @@ def test_ids_that_no_embedding_has_are_found_when_they_are_read(tmp_path: Path) 
 
         changed(tmp_path / "good", other)
         reader = Mixture(weights={"a": 1.0}).open({"a": Shards(tmp_path / "good")})
-        with pytest.raises(DataError, match="pieces of 3 tokens do not follow each other"):
+        with pytest.raises(DataError, match="pieces of 3 tokens are not contiguous"):
             reader.read(Cursor(), 2, 3)
 
 
@@ -250,7 +250,7 @@ def test_a_record_that_leaves_documents_out_is_no_way_to_lose_them(interrupted: 
     record = interrupted.record
     record["writers"]["train"] = []
     write_json(interrupted.path / PROGRESS, with_checksum(record))
-    with pytest.raises(DataError, match="does not give the documents"):
+    with pytest.raises(DataError, match="does not return the same documents"):
         interrupted.go_on()
 
 

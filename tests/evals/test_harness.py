@@ -322,13 +322,13 @@ def test_what_was_made_must_be_there_and_belong_to_the_suite(
     with pytest.raises(RecipeError, match="items were made for piqa"):
         scored(folder, data | {"piqa": data["arithmark2_synthetic"]})
     no_line = write_lines(tmp_path / "none.jsonl", [])
-    with pytest.raises(DataError, match="no line"):
+    with pytest.raises(DataError, match="is empty or not a file"):
         scored(folder, data | {"arithmark2_synthetic": no_line})
-    with pytest.raises(DataError, match="no model folder"):
+    with pytest.raises(DataError, match="not a model folder"):
         scored(tmp_path, data)
     with pytest.raises(RecipeError, match="the limit is 1"):
         scored(folder, data, limit=1)
-    with pytest.raises(DataError, match="nothing of it can be asked"):
+    with pytest.raises(DataError, match="none of its items can be evaluated"):
         scored(folder, {})
 
 

@@ -100,11 +100,11 @@ def test_python_runs_only_where_it_is_trusted(tmp_path):
     canary = tmp_path / "canary"
     (tmp_path / "mine.py").write_text(CANARY.format(canary=str(canary)))
     path = write(tmp_path, TASK.replace("doc_to_choice: choices", "doc_to_choice: !function mine.choices"))
-    with pytest.raises(DataError, match="is Python that would run") as refused:
+    with pytest.raises(DataError, match="is Python code that would run") as refused:
         read_task(path, trusted=False, work=tmp_path / "work")
     assert refused.value.where == f"{path}, line 10" and "--trust-remote-code" in refused.value.hint
     write(tmp_path, "include: animals.yaml\ntask: other\n", name="other.yaml")
-    with pytest.raises(DataError, match="is Python that would run"):
+    with pytest.raises(DataError, match="is Python code that would run"):
         read_task(tmp_path / "other.yaml", trusted=False, work=tmp_path / "work")
     assert not canary.exists()
     assert loaded(path, tmp_path / "work", trusted=True).use.chance == 0.375 and canary.exists()
@@ -130,7 +130,7 @@ def test_a_template_cannot_leave_its_sandbox(tmp_path):
         ("test_split: test", "", "no test_split"),
         ("test_split: test", "test_split: train", "cannot be loaded"),
         ("doc_to_target: answer", "", "no doc_to_target"),
-        ("doc_to_target: answer", "doc_to_target: question", "none of the 2 choices"),
+        ("doc_to_target: answer", "doc_to_target: question", "not one of the 2 choices"),
         ("doc_to_choice: choices", "doc_to_choice: question", "its choices are"),
         ("task: animals", "task: animals\noutput_type: generate_until", "output_type is 'generate_until'"),
         ("task: animals", "task: animals\nprocess_docs: x", "is Python"),
@@ -150,7 +150,7 @@ def test_what_cannot_be_asked_is_told_with_where_and_what_to_do(tmp_path, old, n
 
 
 def test_files_that_are_no_tasks_are_refused(model, tmp_path):
-    with pytest.raises(DataError, match="piqa is no file") as refused:
+    with pytest.raises(DataError, match="piqa is not a file") as refused:
         evaluate_own(model, [Path("piqa")], Hub())
     assert "--tasks piqa" in refused.value.hint
     with pytest.raises(DataError, match="1 questions"):

@@ -107,7 +107,7 @@ def test_one_line_is_cut_between_words_and_one_word_is_too_little(model: Path, t
     path.write_text("word")
     with pytest.raises(DataError, match="holds 1 documents"):
         measure_text(model, path)
-    with pytest.raises(DataError, match="is no file"):
+    with pytest.raises(DataError, match="is not a file"):
         measure_text(model, tmp_path)
 
 

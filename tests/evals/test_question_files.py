@@ -77,12 +77,12 @@ def test_unknown_suites_and_tasks_are_refused(tmp_path: Path) -> None:
 def test_eval_data_must_be_a_folder(questions: Path) -> None:
     assert question_source(None) == Hub()
     assert question_source(questions) == Folder(questions)
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         question_source(questions / "nowhere")
 
 
 def test_a_hub_out_of_reach_is_an_error_with_a_way_out(model: Path) -> None:
-    with pytest.raises(DataError, match="cannot be had") as caught:  # the tests forbid the network
+    with pytest.raises(DataError, match="cannot be fetched") as caught:  # the tests forbid the network
         evaluate_by_name(model, "open-slm", Hub(), tasks=["piqa"])
     assert "the hub" in caught.value.where and "--eval-data" in caught.value.hint
 
@@ -99,17 +99,17 @@ def test_arithmark_is_asked_from_its_file_alone(model: Path) -> None:
         ("piqa", {"label": "0"}, "column 'label' is '0', not 0 or 1"),
         ("piqa", {"label": 1.5}, "not 0 or 1"),
         ("piqa", {"goal": "\ud800"}, "not text"),
-        ("hellaswag", {"label": 4}, "none of the choices"),
+        ("hellaswag", {"label": 4}, "not one of the choices"),
         ("hellaswag", {"label": 10**30}, "not the place of a choice"),
         ("hellaswag", {"endings": []}, "not a list of 2 to 26 texts"),
         ("arc_easy", {"choices": [["a"]]}, "not {"),
-        ("arc_easy", {"answerKey": "Z"}, "none of the choices"),
+        ("arc_easy", {"answerKey": "Z"}, "not one of the choices"),
         ("winogrande", {"sentence": "no gap"}, "not text with a gap"),
         ("copa", {"question": "why"}, "not one of cause, effect"),
         ("boolq", {"answer": [True]}, "no column 'label'"),
         ("wsc", {"span2_index": None}, "None, not a whole number"),
         ("agieval_aqua_rat", {"options": {"A": 1}}, "no column 'query'"),
-        ("agieval_aqua_rat", {"correct": "Z"}, "none of the choices"),
+        ("agieval_aqua_rat", {"correct": "Z"}, "not one of the choices"),
         ("truthfulqa_mc1", {"mc1_targets": {"choices": ["a", "b"], "labels": [1]}}, "as many 0 or 1"),
         ("commonsense_qa", {"answerKey": "F"}, "not one of A, B, C, D, E"),
     ],

@@ -165,8 +165,8 @@ def test_gates_begin_where_they_are_told_to():
         (RoPE, {"layout": "thirds"}, "layout cannot be 'thirds'"),
         (RoPE, {"layers": "odd"}, "layers cannot be 'odd'"),
         (ScalarGate, {"init": float("nan")}, "init cannot be nan"),
-        (HGRN2, {"heads": 2, "rope_tie_gate": True}, "cannot be tied where nothing turns"),
-        (replace(OPTIONS_SPEC, layers=1).build, {"seed": 0}, "the first layer has no lower bound"),
+        (HGRN2, {"heads": 2, "rope_tie_gate": True}, "needs a rotary embedding"),
+        (replace(OPTIONS_SPEC, layers=1).build, {"seed": 0}, "lower bounds need a second layer"),
     ],
 )
 def test_options_that_cannot_be_are_refused(make, settings, says):

@@ -224,9 +224,9 @@ def test_impossible_prices_are_refused(field, value):
 
 
 def test_a_tariff_that_has_no_effect_is_refused(recipe):
-    with pytest.raises(LilliputError, match="nobody said what the machine draws"):
+    with pytest.raises(LilliputError, match="the machine's power is not given"):
         Tariff(price_per_kwh=0.3)
-    with pytest.raises(LilliputError, match="no price in EUR"):
+    with pytest.raises(LilliputError, match="currency is EUR, but no price is given"):
         Tariff(watts=100, currency="EUR")
     with pytest.raises(LilliputError, match="a price needs measured time"):
         plan(recipe(), tariff=Tariff(watts=100))

@@ -40,7 +40,7 @@ def test_a_release_is_older_than_training_that_came_after_it(run):
 
 
 def test_a_release_is_older_than_training_that_is_on_its_way(run):
-    why = f"older than pretrain-2, which is not trained to its end; renew it: lilliput run {run.path}"
+    why = f"older than pretrain-2, whose training is not finished; renew it: lilliput run {run.path}"
     assert why in str(outdated(run.path, "own"))
     _trained(run, MORE, after_part(PROVENANCE, "inputs of phases/00-pretrain"), done=False)
     assert why in str(outdated(run.path, "own"))

@@ -164,5 +164,5 @@ def test_wrong_sources_are_refused_at_once(tmp_path):
     assert "nearest names: fineweb-edu" in str(error.value)
     with pytest.raises(DataError, match="no file or folder"):
         replace_sources(recipe, {"fineweb-edu": (str(tmp_path / "absent.jsonl"),)})
-    with pytest.raises(DataError, match="there is no path"):
+    with pytest.raises(DataError, match="no path is given"):
         replace_sources(recipe, {"fineweb-edu": ()})

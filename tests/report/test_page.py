@@ -155,7 +155,7 @@ def test_training_writes_the_page_and_the_command_writes_it_again(run):
     (run / "report.html").unlink()
     said = tiny_commands.lilliput("report", "run", folder=run.parent).out
     assert "run/report.html" in said and (run / "report.html").read_text().count("<figure") == before.count("<figure")
-    tiny_commands.refused("report", "texts", folder=run.parent, says="is no run", where="texts")
+    tiny_commands.refused("report", "texts", folder=run.parent, says="is not a run", where="texts")
 
 
 def test_the_page_can_be_written_in_the_middle_of_a_line(run, tmp_path):

@@ -37,7 +37,7 @@ def test_what_is_trained_comes_back(trained, capsys):
     for wrong, said in (
         (lambda: run.metrics("sft"), "phases that were trained: pretrain"),
         (run.scores, "there is no release"),
-        (run.model, "released nothing yet"),
+        (run.model, "no release yet"),
     ):
         with pytest.raises(LilliputError, match=said):
             wrong()
@@ -63,7 +63,7 @@ def test_a_run_without_a_release_is_asked_a_task_of_ones_own(trained, tmp_path):
     run = trained[1].folder
     found = lilliput.evaluate_model(run, task_files=[tmp_path / "sums.yaml"], device="cpu")
     assert [(score.task, score.items) for score in found.scores] == [("sums", 3)]
-    with pytest.raises(LilliputError, match="suite and task_files at once"):
+    with pytest.raises(LilliputError, match="suite and task_files cannot be combined"):
         lilliput.evaluate_model(run, "smoke", task_files=[tmp_path / "sums.yaml"])
 
 
@@ -92,12 +92,12 @@ def test_a_run_is_continued_and_its_releases_are_there_to_use(trained):
     [
         ({"recipe": 5}, "the recipe is 5"),
         ({"recipe": "quickstrat"}, "quickstart"),
-        ({"recipe": "quickstart", "machine": 4}, "4 is no machine"),
+        ({"recipe": "quickstart", "machine": 4}, "4 is not a machine"),
         ({"recipe": "quickstart", "machine": "cpuu"}, "cpu"),
-        ({"recipe": "quickstart", "overrides": {"seed": 1}}, "no list of texts"),
+        ({"recipe": "quickstart", "overrides": {"seed": 1}}, "not a list of texts"),
         ({"recipe": "quickstart", "overrides": "seeed=1"}, "seeed"),
-        ({"recipe": "own-text", "sources": ["texts"]}, "no mapping"),
-        ({"recipe": "own-text", "sources": {"texts": 3}}, "no list of texts"),
+        ({"recipe": "own-text", "sources": ["texts"]}, "not a mapping"),
+        ({"recipe": "own-text", "sources": {"texts": 3}}, "not a list of texts"),
         ({"recipe": "own-text", "sources": {"texts": "nowhere"}}, "nowhere"),
         ({"recipe": "own-text", "folder": 7}, "the folder is 7"),
     ],

@@ -117,7 +117,7 @@ def test_what_comes_later_depends_on_it(tmp_path):
     train(plain, tmp_path / "plain")
     assert before != read_json(tmp_path / "plain/parts/phases.01-more.json")["from"]["before"]
     other = recipe(tmp_path / "data", Lengths(name="lengths", corpus="chats"), then=(later(),))
-    with pytest.raises(RunError, match=r"computed/01-lengths was made from something else: computation\.corpus"):
+    with pytest.raises(RunError, match=r"computed/01-lengths was made with other settings: computation\.corpus"):
         train(other, run)
     assert read_json(run / "parts/computed.01-lengths.json")["done"]
     assert [one.name for one in since(run, PART)] == [PART, "phases/02-more"]

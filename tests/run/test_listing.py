@@ -78,7 +78,7 @@ def test_a_release_older_than_its_run_is_told(run, tmp_path):
     write_json(tmp_path / "run" / "recipe.json", to_plain(longer))
     found = overview(tmp_path / "run")
     assert list(found.outdated) == ["tiny-instruct"] and found.state != "published"
-    with pytest.warns(UserWarning, match=r"tiny-instruct is older than sft-2, which is not trained to its end; renew"):
+    with pytest.warns(UserWarning, match=r"tiny-instruct is older than sft-2, whose training is not finished; renew"):
         load(tmp_path / "run")
     assert not overview(folder).outdated and load(folder)
     assert "is older than sft-2" in write_report(tmp_path / "run").read_text()
@@ -93,7 +93,7 @@ def test_verbs_one_by_one_make_the_models_that_run_makes(run, tmp_path):
 
 def test_publish_never_trains(run, tmp_path):
     recipe, _, _ = run
-    with pytest.raises(RunError, match="not trained"):
+    with pytest.raises(RunError, match="not been trained"):
         pipeline.publish(recipe, tmp_path / "run", CONSOLE)
     pipeline.data(recipe, tmp_path / "run", CONSOLE)
     with pytest.raises(RunError, match="lilliput train"):
@@ -114,7 +114,7 @@ def test_a_changed_recipe_never_throws_training_away(run):
     before = hashes(folder)
     with pytest.raises(
         RunError,
-        match=r"phase.tokens.count was 1536, not 2560[\s\S]*hint: to continue, give the --set [\s\S]*lilliput clean",
+        match=r"phase.tokens.count was 1536, not 2560[\s\S]*hint: to resume, repeat the --set [\s\S]*lilliput clean",
     ):
         pipeline.train(replace(recipe, timeline=(longer, *recipe.timeline[1:])), folder, None, CONSOLE)
     pipeline.run(recipe, folder, None, CONSOLE)
@@ -216,7 +216,7 @@ def test_nothing_is_removed_from_a_run_in_use(run):
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(LilliputError, match="no such folder"):
+    with pytest.raises(LilliputError, match="folder does not exist"):
         spare(tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
 
@@ -250,7 +250,7 @@ def test_what_weights_were_trained_on_is_theirs_for_good(tmp_path):
         pipeline.publish(other, folder, CONSOLE)
     (folder / "shards" / "texts" / "index.json").unlink()
     for verb in (pipeline.data, pipeline.publish):
-        with pytest.raises(RunError, match="shards/texts is not whole, and cannot be made again"):
+        with pytest.raises(RunError, match="shards/texts is damaged and cannot be made again"):
             verb(recipe, folder, CONSOLE)
     assert {path: path.read_bytes() for path in rests if path.exists()} == {
         path: data for path, data in rests.items() if path != folder / "shards" / "texts" / "index.json"

@@ -137,7 +137,7 @@ def test_it_is_asked_about_once(shop, away, config):
     assert (config / "lilliput" / "trusted-code.json").stat().st_mode & 0o777 == 0o600
     lilliput("data", "run", folder=away, before=at(config))
     (next((away / "run" / "code").iterdir()) / "extra.py").write_text("")
-    refused("data", "run", folder=away, says="did not keep there: extra.py", before=at(config))
+    refused("data", "run", folder=away, says="did not keep: extra.py", before=at(config))
 
 
 def test_other_code_is_another_thing_to_be_trained_by(shop, tmp_path, config):
@@ -151,7 +151,7 @@ def test_other_code_is_another_thing_to_be_trained_by(shop, tmp_path, config):
     before = contents(tmp_path / "run")
     (tmp_path / "factors.py").write_text("HALF = 0.25\n")
     for command in ("data", "train", "publish"):
-        err = refused(command, *words, folder=tmp_path, says="phases/00-pretrain was trained by other code")
+        err = refused(command, *words, folder=tmp_path, says="phases/00-pretrain was trained with other code")
         assert "code.layers:Half was" in err and "--allow-change" in err
     assert contents(tmp_path / "run") == before
     lilliput("train", *words, "--allow-change", folder=tmp_path)

@@ -101,6 +101,6 @@ def test_a_machine_that_is_none_is_named(tmp_path, machine):
     with RunFolder(tmp_path) as run:
         record = run.read("run.json") or {}
         run.write_with_checksum("run.json", {**record, "machine": machine})
-        with pytest.raises(RunError, match="the machine of the run is no machine") as error:
+        with pytest.raises(RunError, match="the machine of the run is not a machine") as error:
             resolve_machine(run, None)
     assert str(tmp_path / "run.json") == error.value.where and "copy" in error.value.hint

@@ -67,9 +67,9 @@ def test_it_is_asked_with_the_recipe_file_alone(desk):
     ("words", "says"),
     [
         (["own.py"], "lilliput train own.py --out runs/own"),
-        (["own", "--out", "own"], "own is a folder already"),
+        (["own", "--out", "own"], "own is a folder itself"),
         (["ownn"], "nearest names: own"),
-        (["own.py", "--out", "texts"], "name its folder with --out"),
+        (["own.py", "--out", "texts"], "give the run's folder with --out"),
     ],
 )
 def test_a_wrong_run_is_told(desk, words, says):

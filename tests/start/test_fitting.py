@@ -78,7 +78,7 @@ def test_trainings_one_after_another_share_the_time():
 def test_too_few_minutes_are_refused_and_those_of_the_hint_are_enough():
     recipe = load_recipe("own-chat")
     for minutes in (0.5, 1, 2):
-        with pytest.raises(MachineError, match=f"too short, {minutes} minutes") as refused:
+        with pytest.raises(MachineError, match=f"^{minutes} minutes are too short") as refused:
             fitted([costing(recipe, 0.4)], {}, 60 * minutes)
     enough = float(refused.value.hint.split()[1])
     phases = fitted([costing(recipe, 0.4)], {}, 60 * enough)

@@ -142,7 +142,7 @@ def test_nothing_is_written_over_and_nothing_left_half_written(desk, monkeypatch
     monkeypatch.setattr(project, "refuse_taken", silently)  # it came since that looked
     wanted.folder.mkdir()
     (wanted.folder / "recipe.py").write_text("mine")
-    with pytest.raises(RunError, match="is there already"):
+    with pytest.raises(RunError, match="already exists"):
         write(found)
     assert [path.read_text() for path in desk.rglob("recipe.py")] == ["mine"]
     monkeypatch.setattr(project, "move", _interrupted)
@@ -157,7 +157,7 @@ def _interrupted(*_):
 
 @pytest.mark.parametrize("minutes", [0, -3, float("nan"), float("inf"), 1e9])
 def test_minutes_that_are_none_are_refused(minutes, tmp_path):
-    with pytest.raises(LilliputError, match="no time for a training"):
+    with pytest.raises(LilliputError, match="training cannot take"):
         answers("try", tmp_path / "mine", minutes=minutes)
 
 

@@ -91,13 +91,13 @@ def test_the_seed_alone_is_varied(recipe):
 @pytest.mark.parametrize(
     ("overs", "fixed", "says"),
     [
-        (["timeline.pretrain.clip"], [], "no path with values"),
-        (["timeline.pretrain.clip=1,"], [], "no path with values"),
+        (["timeline.pretrain.clip"], [], "has no values"),
+        (["timeline.pretrain.clip=1,"], [], "has no values"),
         (["timeline.pretrain.clip=1"], [], "the only value"),
         (["model.mixer=HGRN2(hads=2)"], [], "nearest names: heads"),
         ([], [], "nothing is varied"),
         (["timeline.pretrian.clip=1,2"], [], "nearest names: pretrain"),
-        (["timeline.pretrain.clip=1,two"], [], "'two' does not fit"),
+        (["timeline.pretrain.clip=1,two"], [], "'two' cannot replace"),
         (["timeline.pretrain.clip=1,1.0"], [], "the same value as '1'"),
         (["timeline.pretrain.clip=1,2", "timeline.0.clip=3,4"], [], "given twice"),
         (["timeline.pretrain.clip=1,2"], ["timeline.0.clip=1"], "--set timeline.0.clip=1"),

@@ -262,6 +262,6 @@ def test_a_folder_of_somebodys_own_in_a_variant_is_not_replaced_by_a_link(files,
     with RunFolder(own.parent):
         own.mkdir()
     (own / "thesis.tex").write_text("ten years of work")
-    with pytest.raises(RunError, match="tokenizer is there, and no record says that this run made it"):
+    with pytest.raises(RunError, match="tokenizer exists, but no record says that this run made it"):
         train(recipe, tmp_path, [SweepAxis(path=LR.path, values=("0.003", "0.01"))])
     assert (own / "thesis.tex").read_text() == "ten years of work"

@@ -45,7 +45,7 @@ def test_a_logger_that_fails_is_left_out_and_training_goes_on(tmp_path, monkeypa
     assert said == ["tensorboard is left out from here on: OSError: no space"]
 
 
-def test_nothing_of_a_sink_is_imported_unasked(desk):
+def test_nothing_of_a_logger_is_imported_unasked(desk):
     (desk / "look.py").write_text(
         f"import sys, lilliput.run.pipeline, lilliput.cli\nassert not {{*{LOGGERS!r}}} & set(sys.modules), 'imported'\n"
     )

@@ -235,7 +235,7 @@ def test_checkpoints_are_rotated_and_hashed(shards, tmp_path):
     assert checkpoint.newest(folder, reports.append).progress.step == 8
     assert len(reports) == 1 and "optimizer.safetensors" in reports[0]
     (folder / "step-000008" / "weights.safetensors").unlink()
-    with pytest.raises(RunError, match="none of the 2 checkpoints is whole"):
+    with pytest.raises(RunError, match="all 2 checkpoints are damaged"):
         checkpoint.newest(folder, reports.append)
 
 

@@ -166,7 +166,7 @@ def test_a_measurement_that_cannot_be_taken_says_so(shards, tmp_path, monkeypatc
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(validation, "total_headline", never)
-    with pytest.raises(MachineError, match="memory ran out, not in a pass over rows") as error:
+    with pytest.raises(MachineError, match="memory ran out outside the forward and backward passes") as error:
         train(shards, tmp_path, phase=tiny.pretraining(steps=4))
     assert "`positions`" in error.value.hint and "phase 'pretrain'" in error.value.where
 

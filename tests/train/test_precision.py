@@ -167,7 +167,7 @@ def test_the_scale_moves_as_that_of_torch_but_is_bounded():
 
 def test_what_no_scale_helps_ends_the_run(shards, tmp_path):  # noqa: F811
     phase = replace(tiny.pretraining(), optimizer=AdamW(lr=1e6))
-    with pytest.raises(DivergenceError, match="not finite 20 times in a row, at last that of .*weight") as error:
+    with pytest.raises(DivergenceError, match="not finite 20 times in a row, last that of .*weight") as error:
         train(shards, tmp_path, phase=phase, machine=FP16)
     assert "of phase 'pretrain'" in error.value.where and "bf16 or fp32" in error.value.hint
 

@@ -288,7 +288,7 @@ def test_workers_that_are_not_there_are_missed(straight, monkeypatch):
     with pytest.raises(MachineError, match="has 2 workers, and none") as error:
         alone(straight, straight / "missing", TWO)
     assert "torchrun --nproc-per-node 2" in error.value.hint
-    with pytest.raises(MachineError, match="cannot be replayed as graphs"):
+    with pytest.raises(MachineError, match="CUDA graphs cannot exchange gradients"):
         Machine(compile="graphs", exchange=AllReduce())
     assert load_machine("two-cpus").exchange == AllReduce(workers=2)
 

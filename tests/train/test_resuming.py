@@ -141,17 +141,17 @@ def test_a_state_that_is_gone_or_damaged_is_named(shards, tmp_path):  # noqa: F8
     with pytest.raises(RunError, match=r"average.safetensors[\s\S]*--out"):
         resume_point(first(), tmp_path / "first")
     checkpoint.remove(state)
-    with pytest.raises(RunError, match=r"before the decay of 'pretrain' is not there[\s\S]*step-000007"):
+    with pytest.raises(RunError, match=r"before the decay of 'pretrain' is missing[\s\S]*step-000007"):
         resume_point(first(), tmp_path / "first")
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"resumes": "sft"}, "resumes 'sft', and 'pretrain' comes right before it"),
+        ({"resumes": "sft"}, "resumes 'sft', but 'pretrain' comes right before it"),
         ({"optimizer": AdamW(lr=1e-3)}, "optimizer.lr was 0.006, not 0.001"),
         ({"ema": NoEma()}, "with another state: ema.type"),
-        ({"schedule": SCHEDULE}, "whose stable rate is 1 of the peak, with a first step at 0.5 of it"),
+        ({"schedule": SCHEDULE}, "whose stable rate is 1 of the peak, but its first step is at 0.5"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, changes, says):

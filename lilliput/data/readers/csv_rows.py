@@ -48,7 +48,7 @@ class _Text:
     def __init__(self, path: Path):
         self.path, self.share = path, 0.0
         self.number = -1
-        """Of the last row; the header is row 0."""
+        """Number of the last row; the header is row 0."""
         self._lines, self._most, self._size, self._line = lines(path, unit="line"), limit("line_bytes"), 0, 0
 
     def __iter__(self) -> Iterator[str]:
@@ -59,14 +59,14 @@ class _Text:
                 raise DataError(
                     f"the row is longer than {self._most:,} bytes",
                     where=str(self),
-                    hint=f"look for a quote in it that is never closed; {raising('line_bytes')}",
+                    hint=f"look for a quote in it that is not closed; {raising('line_bytes')}",
                 )
             if 0 in line:
                 raise not_text(line, line.find(0), self.path, f"line {self._line}")
             yield decoded(line, self.path, f"line {self._line}")
 
     def __str__(self) -> str:
-        """Where the row that is read lies, for errors."""
+        """Name the place of the current row, for errors."""
         return f"{self.path}, record {self.number} at line {self._line}"
 
     def next_of(self, reader: Iterator[list[str]]) -> list[str] | None:
@@ -79,7 +79,7 @@ class _Text:
                     return values
         except csv.Error as error:
             raise DataError(
-                f"the row is not quoted as it should be ({error})",
+                f"the row is quoted wrongly ({error})",
                 where=str(self),
                 hint=f'put values that hold a quote in quotes, and write each quote in them twice (""); {_HOW}',
             ) from error
@@ -90,5 +90,7 @@ def _header(names: list[str] | None, path: Path) -> list[str]:
     names = names or []
     if len(set(names)) < len(names):
         twice = Counter(names).most_common(1)[0][0]
-        raise DataError(f"there are several columns {twice!r:.80}", where=f"{path}, line 1", hint="rename all but one")
+        raise DataError(
+            f"the column {twice!r:.80} occurs more than once", where=f"{path}, line 1", hint="rename all but one"
+        )
     return names

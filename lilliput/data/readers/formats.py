@@ -1,4 +1,4 @@
-"""What a file holds, by its name: rows, plain text, or something that no text can be read from."""
+"""Tells from a file's name what it holds: rows, plain text, or something that no text can be read from."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ _WHAT_TO_DO = {f".{name}": todo for todo, names in _OTHERS.items() for name in n
 _ABOUT_NAMES = ("readme", "license", "licence")
 _ABOUT_SUFFIXES = ("", ".md", ".txt", ".rst")
 _ABOUT_JSON = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")
-"""What the library `datasets` writes beside rows."""
+"""Files that the library `datasets` writes beside rows."""
 
 
 def suffix_of(path: Path) -> str:
@@ -44,19 +44,21 @@ def compression_of(path: Path) -> str:
 
 
 def holds_rows(path: Path) -> bool:
-    """Whether a file is one of rows."""
+    """Return whether a file is one of rows."""
     return suffix_of(path) in ROWS
 
 
 def tells_of_rows(path: Path) -> bool:
-    """Whether a file of that name, where it lies beside rows, tells of them: their README, license or description."""
+    """Return whether a file of that name, where it lies beside rows, tells of them: their README, license or
+    description.
+    """
     name = path.name.lower()
     stem, suffix = (name, "") if "." not in name else (path.stem.lower(), path.suffix.lower())
     return name in _ABOUT_JSON or (stem in _ABOUT_NAMES and suffix in _ABOUT_SUFFIXES)
 
 
 def conversion(path: Path) -> str | None:
-    """How to get at the text of a file whose format is not read; None where it is."""
+    """Return how to get at the text of a file whose format is not read; None where it is."""
     if suffix_of(path) == PARQUET and compression_of(path):
         return "undo its compression: Parquet has one inside"
     return _WHAT_TO_DO.get(suffix_of(path))

@@ -47,7 +47,7 @@ def _first_line(path: Path) -> bytes:
 
 
 def _is_cut(line: bytes) -> bool:
-    """Whether a line begins an object that ends in another; what else is wrong with it is said where it is read."""
+    """Return whether a line begins an object that ends in another; other faults are reported when it is read."""
     try:
         json.loads(line)
     except json.JSONDecodeError as error:
@@ -61,10 +61,10 @@ def _one_object(path: Path) -> DataError:
     to_do, name = unpacking(path)
     old, new = shlex.quote(str(name)), shlex.quote(str(name.with_suffix(".jsonl")))
     return DataError(
-        "the file is neither an array of objects nor an object a line",
+        "the file is neither an array of objects nor one object per line",
         where=str(path),
-        hint=f"where it is one row: {to_do}python -m json.tool --compact {old} {new}, and read that instead; "
-        f'where it is none, name the files of rows with a pattern such as "{glob.escape(str(path.parent))}/*.jsonl"',
+        hint=f"if it is one row: {to_do}python -m json.tool --compact {old} {new}, and read that instead; "
+        f'if it holds no rows, name the files that do with a pattern such as "{glob.escape(str(path.parent))}/*.jsonl"',
     )
 
 
@@ -95,7 +95,7 @@ def _elements(path: Path, after: int) -> Iterator[Record]:
 
 
 class _Rest:
-    """What is still to be read of a text; little more of it is held than one element."""
+    """The unread rest of a text; little more than one element of it is held."""
 
     def __init__(self, file: Any, path: Path):
         self._file, self._path, self._most = file, path, limit("line_bytes")
@@ -149,7 +149,7 @@ class _Rest:
         )
 
     def _is_cut(self, error: Exception) -> bool:
-        """Whether what is wrong may be that the text goes on."""
+        """Return whether what is wrong may be that the text goes on."""
         if not isinstance(error, json.JSONDecodeError):
             return False
         return error.msg.startswith("Unterminated string") or error.pos >= len(self._text) - _LITERAL

@@ -67,7 +67,7 @@ def read_text(path: Path) -> str:
         raise DataError(
             f"the file is one document of more than {most:,} bytes",
             where=str(path),
-            hint=f'write a document a line, {{"text": "..."}}, into a .jsonl file; {raising("document_bytes")}',
+            hint=f'write one document per line, {{"text": "..."}}, to a .jsonl file; {raising("document_bytes")}',
         )
     if (offset := data.find(0)) >= 0:
         number = data.count(b"\n", 0, offset) + 1
@@ -96,7 +96,7 @@ def damaged(where: str, error: Exception) -> DataError:
     return DataError(
         f"the file cannot be read any further: {error}",
         where=where,
-        hint="it is probably cut short or damaged: fetch or write it again",
+        hint="it is probably truncated or damaged: fetch or write it again",
     )
 
 
@@ -119,7 +119,7 @@ def not_text(data: bytes | bytearray, offset: int, path: Path, unit: str) -> Dat
         hint = "leave the file out: it is no text, or damaged"
     byte = bytes(data[offset : offset + 1])
     return DataError(
-        f"byte {byte!r} at place {offset} is {'not UTF-8' if data[offset] else 'in no text'}",
+        f"byte {byte!r} at offset {offset} is {'not UTF-8' if data[offset] else 'never part of a text'}",
         where=f"{path}, {unit}",
         hint=hint,
     )
@@ -133,7 +133,9 @@ def _conversion(path: Path, encoding: str) -> str:
 
 
 def unpacking(path: Path) -> tuple[str, Path]:
-    """How a hint about a file begins, and the name that a command in it can take: of the file without compression."""
+    """Return how a hint about a file begins, and the name that a command in it can take: of the file without
+    compression.
+    """
     packed = compression_of(path)
     return (f"undo the compression ({packed}), then ", path.with_suffix("")) if packed else ("", path)
 
@@ -160,7 +162,7 @@ def open_decompressed(path: Path) -> Iterator[tuple[Any, io.BufferedReader]]:
 
 
 class _Xz(io.RawIOBase):
-    """What the streams of an `.xz` file hold, one after another; the library's own reader takes any memory."""
+    """Reader of the streams of an `.xz` file, one after another; the library's own reader takes any memory."""
 
     def __init__(self, raw: io.BufferedReader):
         self._raw, self._stream = raw, _stream()

@@ -40,7 +40,9 @@ def table_rows(path: Path, columns: Collection[str], after: int) -> Iterator[Rec
             wanted = [name for name in dict.fromkeys(columns) if name in names]
             for name in wanted:
                 if names.count(name) > 1:
-                    raise DataError(f"there are several columns {name!r}", where=str(path), hint="rename all but one")
+                    raise DataError(
+                        f"the column {name!r} occurs more than once", where=str(path), hint="rename all but one"
+                    )
             total = sum(group.rows for group in groups)
             for index, group in enumerate(groups):
                 if number + group.rows <= after:
@@ -64,9 +66,9 @@ class _Chunk(NamedTuple):
 
     column: str
     values: int
-    """In lists, more of them than rows."""
+    """Number of values; in lists there are more than rows."""
     start: int
-    """Of its first page in the file."""
+    """Offset of its first page in the file."""
     length: int
 
 
@@ -93,7 +95,7 @@ def _chunk(about: dict[int, Any]) -> _Chunk:
 
 
 def _rows_at_once(raw: BufferedReader, group: _Group, wanted: list[str], where: str) -> int:
-    """How many rows of a group fit into the bytes of a line.
+    """Return how many rows of a group fit into the bytes of a line.
 
     Raises:
         DataError: the rows are too long on average, or pages grow out of so little that they are no text.
@@ -122,7 +124,7 @@ class _Page(NamedTuple):
     length: int
     """Bytes in the file."""
     repeats: bool
-    """Whether one byte of it can be part of many values."""
+    """True if one byte of it can be part of many values."""
 
 
 def _pages(raw: BufferedReader, chunk: _Chunk) -> Iterator[_Page]:

@@ -25,7 +25,7 @@ class Found(NamedTuple):
     given: str
     """The path that stands for it."""
     is_about: bool
-    """Whether it tells of rows in its folder or below, in a folder that was given as a whole."""
+    """True if it tells of rows in its folder or below, in a folder that was given as a whole."""
 
 
 def files_of(paths: tuple[str, ...], where: str = PATHS) -> list[Path]:
@@ -69,7 +69,7 @@ def found_files(paths: tuple[str, ...], where: str = PATHS) -> Iterator[Found]:
 def nothing_in(paths: tuple[str, ...]) -> DataError:
     """The error of a corpus that ended without a single record."""
     return DataError(
-        "there is no record in any of the files",
+        "none of the files holds a record",
         where=", ".join(paths) or "an empty list of paths",
         hint="point the corpus at files that hold text",
     )
@@ -96,7 +96,7 @@ def _found(given: str, where: str) -> Iterator[Found]:
         raise DataError(
             f"there is no file or folder {given!r}" if not path.is_dir() else f"the folder {given!r} holds no file",
             where=where,
-            hint="put texts into it, or name another folder"
+            hint="put texts in it, or name another folder"
             if path.is_dir()
             else f"check the spelling; relative paths start at {Path.cwd()}",
         )
@@ -119,7 +119,9 @@ def _other_format(found: Found, todo: str, files: list[Found], where: str) -> Da
         ending = "".join(like.suffixes[-2 if compression_of(like) else -1 :]) if like else ""
         folder = glob.escape(str(base)) if base.is_dir() else _fixed_part(base)
         todo += f', or name what is text with a pattern: "{folder}/**/*{ending}"' if like else ""
-    return DataError(f"no text is read from a {suffix_of(found.path)} file", where=f"{found.path}, {where}", hint=todo)
+    return DataError(
+        f"a {suffix_of(found.path)} file cannot be read as text", where=f"{found.path}, {where}", hint=todo
+    )
 
 
 def _fixed_part(pattern: Path) -> Path:
@@ -151,7 +153,7 @@ def _refuse_circles(base: Path, where: str) -> None:
                 raise DataError(
                     f"the folder {path!r} {what}",
                     where=where,
-                    hint="remove such links, or name the folders one by one instead of with **",
+                    hint="remove such links, or name the folders one by one instead of using **",
                 )
             waiting.append((path, (*above, real), links + is_link))
 

@@ -31,9 +31,9 @@ class Record:
     values: dict[str, Any]
     """By column, of the columns that were asked for at least."""
     columns: Collection[str]
-    """Those that are there."""
+    """Existing columns."""
     share: float
-    """How much of the file is read, from 0 to 1."""
+    """Share of the file that is read, from 0 to 1."""
 
     def __str__(self) -> str:
         """The place of the row, for errors."""
@@ -49,7 +49,7 @@ class Record:
             raise DataError(
                 f"there is no column {name!r:.80}",
                 where=str(self),
-                hint=f"name one of those that are there: {listed(self.columns)}",
+                hint=f"name an existing one: {listed(self.columns)}",
             )
         return self.values[name]
 
@@ -64,7 +64,7 @@ class Record:
             raise DataError(
                 f"column {name!r:.80} is {shown(value)}, not text",
                 where=str(self),
-                hint=f"name one that holds text, as in --source NAME:COLUMN=PATH; there are: {listed(self.columns)}",
+                hint=f"name a text column, as in --source NAME:COLUMN=PATH; existing columns: {listed(self.columns)}",
             )
         return value
 
@@ -79,7 +79,7 @@ class Record:
             return str(value)
         except RecursionError as error:
             raise DataError(
-                f"column {column!r:.80} is {shown(value)}, which names nothing",
+                f"column {column!r:.80} is {shown(value)}, which cannot name anything",
                 where=str(self),
                 hint=f"name another column (this row has: {listed(self.columns)})",
             ) from error
@@ -98,7 +98,7 @@ def line_rows(path: Path, after: int = 0, room: int = 1) -> Iterator[Record]:
         room: a line may be this many times as long as the limit `line_bytes`.
 
     Raises:
-        DataError: the file is damaged, or a line is no JSON object, not UTF-8 or too long; it is named.
+        DataError: the file is damaged, or a line is not a JSON object, not UTF-8 or too long; it is named.
     """
     for number, line, share in lines(path, room):
         if number <= after:
@@ -113,7 +113,7 @@ def line_rows(path: Path, after: int = 0, room: int = 1) -> Iterator[Record]:
             raise DataError(
                 f"this is not JSON ({error}): {text.strip()[:60]!r}",
                 where=where,
-                hint="write one JSON object a line; an unfinished last line means an interrupted download",
+                hint="write one JSON object per line; an unfinished last line means an interrupted download",
             ) from error
         yield Record(path=path, number=number, values=an_object(row, text, where), columns=row, share=share)
 
@@ -150,7 +150,7 @@ def an_object(value: Any, text: str, where: str) -> dict[str, Any]:
     raise DataError(
         f"{text.strip()[:60]!r} is not a JSON object",
         where=where,
-        hint='write each row as {"text": ...}, one a line; a file that is one array of them is named .json',
+        hint='write each row as {"text": ...}, one per line; name a file that is one array of them .json',
     )
 
 

@@ -1,4 +1,4 @@
-"""Where a branch begins in a narrow stream: the kernels of `triton_kernels`, launched.
+"""Launches the kernels of `triton_kernels` for the fused start of a branch in a narrow stream.
 
 `fused` goes into the compiler's graph whole, as that of `lilliput.ops.swiglu.triton` does. The gradient of the
 stream goes through it, too, so that it is added where the norm's is made.
@@ -29,7 +29,7 @@ ALIGNED = 16
 
 
 def is_supported(stream: Tensor, projected: int, inner: Tensor | None = None) -> bool:
-    """Whether a branch of `projected` channels is to begin here."""
+    """Return whether a branch of `projected` channels is to begin here."""
     rows = (projected, *(() if inner is None else inner.shape[-1:]))
     return supports_small_width(stream, stream.shape[-1]) and all(
         channels * DTYPE.itemsize % ALIGNED == 0 for channels in rows
@@ -131,7 +131,7 @@ def _outputs(onto: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _programs(device: torch.device) -> int:
-    """How many run at a time: one on each multiprocessor; the interpreter's only have to be fewer than tiles."""
+    """Return how many run at a time: one on each multiprocessor; the interpreter's only have to be fewer than tiles."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
 
 

@@ -26,7 +26,7 @@ SLM-10M's shape, 0.13 with twice as many heads a sum."""
 
 
 def is_supported(projected: Tensor, width: int) -> bool:
-    """Whether these kernels take such a projection."""
+    """Return whether these kernels take such a projection."""
     return width in kernels.WIDTHS and projected.dtype in kernels.DTYPES
 
 
@@ -176,7 +176,7 @@ class _Heads:
         return torch.stack([part.sum(dim=0) for part in parts.split(programs)])
 
     def _programs(self, heads: int, times: int = 1) -> int:
-        """For so many heads of each position."""
+        """Return the launch grid for a number of heads per position."""
         return -(-self.rows * self.length * heads // (self.at_a_time * times))
 
     def _launch(self, kernel: Any, programs: int, *others: Tensor, **constants: int) -> None:

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 FIRST = tl.constexpr(0)
-"""Where the queries of a position begin among its heads."""
+"""Index of a position's first query head."""
 
 
 @triton.jit
@@ -111,7 +111,7 @@ def _back(
     NORM: tl.constexpr,
     TURN: tl.constexpr,
 ):
-    """Of the `COUNT` heads a position that begin at head `BEGIN` of `ALL`."""
+    """Compute the gradients of the `COUNT` heads per position that begin at head `BEGIN` of `ALL`."""
     gain_one, gain_two = 1.0, 1.0
     if NORM:
         gain_one, gain_two = load_gain(gain, D)

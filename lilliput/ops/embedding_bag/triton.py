@@ -61,7 +61,7 @@ def sums_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Of a piece of sorted tokens: the rows of those that are in it alone, and parts [pieces, 2, D] of the others.
+    """Sum a piece of sorted tokens: the rows of those that are in it alone, and parts [pieces, 2, D] of the others.
 
     Of these there are two at most: a run that came from the piece before, and another one that goes on in the next.
     """

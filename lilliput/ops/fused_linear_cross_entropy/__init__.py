@@ -21,7 +21,7 @@ from lilliput.ops.fused_linear_cross_entropy.reference import LossCoefficients, 
 
 
 class LinearCrossEntropy(NamedTuple):
-    """What rows cost, in natural logarithms, fp32 (fp64 for fp64 input)."""
+    """Loss of rows, in nats, fp32 (fp64 for fp64 input)."""
 
     total: Tensor
     """The sum of the prices of all positions, a scalar to differentiate."""

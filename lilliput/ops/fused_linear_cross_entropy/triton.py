@@ -31,7 +31,7 @@ PER_WARP = 512
 """Logits of each warp: 16 a thread, which take 40 registers (sm_90, Triton 3.6), or 50 for bags of four. With 32 a
 thread they are 60 and 174."""
 UNITS = {torch.float16: 2.0**8}
-"""What gradients are multiplied with until the backward pass, by precision; 1 in the others.
+"""Scale of gradients until the backward pass, by precision; 1 in the others.
 
 fp16 loses bits below 6e-5 and ends at 65,504. The gradient of a logit is about its probability: down to 2e-7 it keeps
 all bits. The sum of a position's weights, times the largest number of the head, may be 120.
@@ -172,7 +172,9 @@ def _unit(hidden: Tensor) -> float:
 
 
 def _launch(bag: int, vocab: int, gradients: bool) -> dict[str, Any]:
-    """What the kernel is compiled for: tile and warps by the vocabulary, so that nothing is tried out on first use."""
+    """Return what the kernel is compiled for: tile and warps by the vocabulary, so that nothing is tried out on first
+    use.
+    """
     tile = min(LARGEST_TILE, 1 << (vocab - 1).bit_length())
     return {"S": bag, "TILE": tile, "GRADIENTS": gradients, "num_warps": max(1, tile // PER_WARP)}
 

@@ -29,7 +29,7 @@ DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
 def is_supported(q: Tensor, v: Tensor, log_decay: Tensor) -> bool:
-    """Whether these kernels take such inputs."""
+    """Return whether these kernels take such inputs."""
     widths = q.shape[-1] in WIDTHS and v.shape[-1] in WIDTHS
     return widths and q.dtype in DTYPES and v.dtype == q.dtype and log_decay.dtype == torch.float32
 
@@ -118,7 +118,7 @@ class Launches:
     def states(
         self, k: Tensor, v: Tensor, log_decay: Tensor, before: Tensor | None, after: Tensor | None, *, reverse: bool
     ) -> Tensor:
-        """What every chunk receives, [B, H, N, K, V]."""
+        """Return what every chunk receives, [B, H, N, K, V]."""
         tile = self.tiles.states.within(self.K, self.V)
         received = v.new_empty(self.rows, self.heads, self.chunks, self.K, self.V)
         before = None if before is None else before.contiguous()
@@ -161,7 +161,7 @@ class Launches:
 
 @cache
 def spans(length: int, device: torch.device) -> Tensor:
-    """Where each position of a chunk sums log decays, one matrix of 0 and 1 a way; fp16, [levels + 2, C, C].
+    """Return where each position of a chunk sums log decays, one matrix of 0 and 1 a way; fp16, [levels + 2, C, C].
 
     First the levels: from the middle of its block to the position, or from the position to the middle. One level more
     has the whole chunk for a lower half: from the position to the end. The last is the upper half of that: from the

@@ -75,7 +75,7 @@ def decay_over(span, decay, EXACT: tl.constexpr):
 
 @triton.jit
 def pairs_of(level, i, j):
-    """Whether j lies in the lower and i in the upper half of one block of that level."""
+    """Return whether j lies in the lower and i in the upper half of one block of that level."""
     half = i >> level
     return (j >> level) == tl.where(half % 2 == 1, half - 1, -1)
 

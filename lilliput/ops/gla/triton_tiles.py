@@ -1,4 +1,4 @@
-"""How the Triton kernels cut their work: shipped for classes of devices, so that nothing is tried out on first use."""
+"""Tile configs of the Triton kernels: shipped for classes of devices, so that nothing is tried out on first use."""
 
 from typing import NamedTuple
 
@@ -12,8 +12,9 @@ NAME = "gla"
 
 
 class Tile(NamedTuple):
-    """What one program of a kernel takes at a time of the key and value channels, with how many warps, how many
-    iterations of its loops it loads ahead, and the registers a thread may have, if fewer than the compiler would take.
+    """Tile of one program of a kernel: how much it takes at a time of the key and value channels, with how many warps,
+    how many iterations of its loops it loads ahead, and the registers a thread may have, if fewer than the compiler
+    would take.
     """
 
     keys: int

@@ -50,7 +50,7 @@ def hgrn2(
 
 
 def has_kernels_for(width: int) -> bool:
-    """Whether the kernels take heads of such a width, in the precisions that models are trained in."""
+    """Return whether the kernels take heads of such a width, in the precisions that models are trained in."""
     if not TRITON_HERE:
         return False
     from lilliput.ops.gla.triton import WIDTHS

@@ -24,7 +24,7 @@ def activations(
     first: int | Tensor = 0,
     document_ids: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What the scan reads; gates in fp32 (fp64 for fp64), whatever autocast says.
+    """Return what the scan reads; gates in fp32 (fp64 for fp64), whatever autocast says.
 
     Args:
         projected: [B, L, 3 H K]: queries, forget gates and inputs side by side, before their activations.

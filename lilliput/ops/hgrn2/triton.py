@@ -23,7 +23,7 @@ TILE = 2048
 
 
 def is_supported(projected: Tensor, heads: int) -> bool:
-    """Whether these kernels take such a projection."""
+    """Return whether these kernels take such a projection."""
     return projected.shape[-1] // (3 * heads) in scan.WIDTHS and projected.dtype in scan.DTYPES
 
 

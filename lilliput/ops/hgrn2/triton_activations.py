@@ -17,7 +17,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def begins(document_ids, at, length, inside):
-    """Whether positions begin a document other than the row's first, [P]."""
+    """Return whether positions begin a document other than the row's first, [P]."""
     here = tl.load(document_ids + at, mask=inside, other=0)
     before = tl.load(document_ids + at - 1, mask=inside & (at % length > 0), other=0)
     return (at % length > 0) & (here != before)
@@ -49,7 +49,7 @@ def load_gates(projected, bias, at, head, inside, H: tl.constexpr, K: tl.constex
 
 @triton.jit
 def stored_decay(log_decay, reset, RESET: tl.constexpr, NARROW: tl.constexpr):
-    """As the scan reads them: in fp16 powers of two, in fp32 natural."""
+    """Return decays as the scan reads them: in fp16 powers of two, in fp32 natural."""
     log_decay = tl.where(reset[:, None], RESET, log_decay)
     return tl.maximum(log_decay * LOG2_E, -30000.0) if NARROW else log_decay
 

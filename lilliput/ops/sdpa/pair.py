@@ -60,7 +60,7 @@ def sdpa_pair(
 def pair_mask(
     length: int, document_ids: Tensor | None, target_document_ids: Tensor | None, device: torch.device
 ) -> Tensor:
-    """Where a noised query may look, among the clean keys and then the noised ones.
+    """Return where a noised query may look, among the clean keys and then the noised ones.
 
     Args:
         length: L.

@@ -21,7 +21,7 @@ DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
 def is_supported(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Whether these kernels take such inputs: rows without a cache, of known widths and precisions."""
+    """Return whether these kernels take such inputs: rows without a cache, of known widths and precisions."""
     same = q.dtype == k.dtype == v.dtype and k.shape == v.shape
     return same and q.shape[1] == k.shape[1] and q.shape[-1] in WIDTHS and q.dtype in DTYPES
 
@@ -142,7 +142,7 @@ def gradients_of(
 
 
 class _Launches:
-    """What all launches for one input share."""
+    """Settings that all launches for one input share."""
 
     def __init__(self, q: Tensor, k: Tensor, v: Tensor, begins: Tensor | None, cap: float | None):
         self.rows, self.length, self.heads, self.width = q.shape

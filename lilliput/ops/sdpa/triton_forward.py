@@ -18,7 +18,7 @@ HIDDEN = tl.constexpr(-1.0e30)
 """A score that weighs nothing beside any other; with infinity a row that has seen nothing yet would become NaN."""
 LOG2_E = tl.constexpr(1.4426950408889634)
 HIDE, SHOW = tl.constexpr(True), tl.constexpr(False)
-"""Whether keys are masked."""
+"""Values of the flag that masks keys."""
 
 
 @triton.jit
@@ -33,7 +33,7 @@ def _earlier(one, other):
 
 @triton.jit(do_not_specialize=["length"])
 def spans_kernel(document_ids, begins, ends, length, TILE: tl.constexpr):
-    """Of each position [B, L], the first position of its document and the last one; one program a row."""
+    """Find for each position [B, L] the first and last position of its document; one program per row."""
     base = tl.program_id(0).to(tl.int64) * length
     tiles = tl.cdiv(length, TILE)
     carried = tl.full([], 0, tl.int32)
@@ -58,13 +58,15 @@ def spans_kernel(document_ids, begins, ends, length, TILE: tl.constexpr):
 
 @triton.jit
 def block_index(step, SIZE: tl.constexpr, first, count, second):
-    """Where a step's block begins: `count` steps go on from `first`, all later ones from `second`."""
+    """Return where a step's block begins: `count` steps go on from `first`, all later ones from `second`."""
     return tl.where(step < count, first + step * SIZE, second + (step - count) * SIZE)
 
 
 @triton.jit
 def key_ranges(begins, row, begin, length, M: tl.constexpr, N: tl.constexpr, DOCUMENTS: tl.constexpr):
-    """For M queries from `begin` on: where their first document begins and where the keys that all of them see do."""
+    """Return for M queries from `begin` on where their first document begins and where the keys that all of them see
+    do.
+    """
     first, shared = 0, 0
     if DOCUMENTS:
         base = begins + row.to(tl.int64) * length

@@ -1,4 +1,4 @@
-"""How the kernels of attention cut their work: shipped, so that nothing is tried out on first use."""
+"""Tile configs of the attention kernels: shipped, so that nothing is tried out on first use."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ class Tile(NamedTuple):
 
 
 class Tiles(NamedTuple):
-    """Of each kernel. Outputs and query gradients visit keys: their queries are a multiple of their keys."""
+    """Tiles of each kernel. Outputs and query gradients visit keys: their queries are a multiple of their keys."""
 
     outputs: Tile
     dq: Tile

@@ -33,7 +33,7 @@ class HFFormat(Protocol):
         ...
 
     def config(self, spec: ModelSpec) -> dict[str, Any]:
-        """What config.json says of the architecture; the dtype and the token ids are the export's."""
+        """Return what config.json says of the architecture; the dtype and the token ids are the export's."""
         ...
 
     def names(self, spec: ModelSpec) -> dict[str, str]:
@@ -65,13 +65,23 @@ def exactly(layout: HFFormat, part: str, value: Any, *kinds: type[T]) -> T:
 
 
 def refuse(layout: HFFormat, part: str, value: Any, needed: str) -> NoReturn:
-    """Say that `layout` cannot express the `value` of a spec's `part`, and what it needs instead."""
+    """Refuse a spec that a layout cannot express, and say what it needs instead.
+
+    Args:
+        layout: the layout.
+        part: name of the spec's field.
+        value: its value.
+        needed: what the layout can express.
+
+    Raises:
+        ExportError: always.
+    """
     given = repr(value)
     if len(given) > SHOWN:
         given = f"{type(value).__name__}(...)"
     raise ExportError(
         f"{type(layout).__name__} cannot express {part}={given}",
         where=f"Release(layout={type(layout).__name__}(...)) of a ModelSpec({part}=...)",
-        hint=f"this layout needs {needed}; change the model, choose another layout, or leave the release out: what is "
-        "trained is asked without one, lilliput generate|score|chat|eval RECIPE --out RUN",
+        hint=f"this layout needs {needed}; change the model, choose another layout, or leave the release out: trained "
+        "weights are used without one, lilliput generate|score|chat|eval RECIPE --out RUN",
     )

@@ -21,7 +21,7 @@ AUTO_MAP = {
     "AutoModel": "modeling_hgrn2_lm.HGRN2LMModel",
     "AutoModelForCausalLM": "modeling_hgrn2_lm.HGRN2LMForCausalLM",
 }
-"""Where transformers finds the classes."""
+"""Classes by their name for transformers."""
 
 NAMES = {
     "embedding.weight": "model.embed_tokens.weight",

@@ -29,7 +29,7 @@ TRANSFORMER_NAMES = {
     "layers.{}.ffn.down.weight": "model.layers.{}.mlp.down_proj.weight",
     "norm.weight": "model.norm.weight",
 }
-"""What Qwen3 and Llama have in common; a tied head is not stored."""
+"""Names that Qwen3 and Llama share; a tied head is not stored."""
 QK_NORM_NAMES = {
     "layers.{}.mixer.query_norm.weight": "model.layers.{}.self_attn.q_norm.weight",
     "layers.{}.mixer.key_norm.weight": "model.layers.{}.self_attn.k_norm.weight",

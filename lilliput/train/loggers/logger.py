@@ -20,7 +20,7 @@ LOGGERS = ("tensorboard", "trackio", "wandb")
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
-    """What a logger is told about the phase it will see."""
+    """Description of a phase for loggers."""
 
     run: Path
     """The run's folder."""
@@ -62,7 +62,7 @@ def check_loggers(names: Sequence[str]) -> None:
             raise LilliputError(
                 f"the package {name!r} is not installed",
                 where=f"--logger {name}",
-                hint=f"pip install {name}, or leave --logger out: report.html needs nothing",
+                hint=f"pip install {name}, or leave --logger out: report.html needs no package",
             )
 
 
