@@ -63,8 +63,6 @@ UNNAMED = {  # files whose docstrings still begin with a clause: this list only 
     "data/corpora/filters.py",
     "data/corpora/hub.py",
     "data/corpora/teacher.py",
-    "growth/growth.py",
-    "growth/stack.py",
     "objectives/noise.py",
     "objectives/objective.py",
     "objectives/routes/diffusion_blocks.py",
@@ -74,19 +72,9 @@ UNNAMED = {  # files whose docstrings still begin with a clause: this list only 
     "publish/card/markdown.py",
     "publish/card/reproduce.py",
     "publish/card/training.py",
-    "run/runner.py",
-    "run/steps.py",
-    "train/all_reduce.py",
-    "train/batches.py",
-    "train/cuda_graphs.py",
-    "train/forward_backward.py",
-    "train/loop.py",
-    "train/micro_batches.py",
-    "train/ranks.py",
-    "train/state.py",
 }
-OWN_ARGUMENTS = ("cli/", "ops/", "publish/remote/", "run/pipeline.py", "run/steps.py", "train/forward_backward.py")
-"""Files that need no `Args`: commands, forms of one operation, code that releases carry; the last ones may follow."""
+OWN_ARGUMENTS = ("cli/", "ops/", "publish/remote/", "run/pipeline.py")
+"""Files that need no `Args`: commands, forms of one operation, code that releases carry; `pipeline` refers to `run`."""
 PICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 

@@ -48,17 +48,17 @@ class EarlierPhase(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Computed:
-    """What a computation came to."""
+    """The result of a computation."""
 
     value: Any
-    """What it returned."""
+    """The value it returned."""
     folder: Path
     """Its files, compared with their hashes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lineage:
-    """What a timeline carries from one entry to the next."""
+    """The model and all that a timeline carries from one entry to the next."""
 
     model: LanguageModel
     tokenizer: tokenizers.Tokenizer
@@ -67,7 +67,7 @@ class Lineage:
     earlier: Mapping[str, EarlierPhase] = field(default_factory=dict)
     """The phases until here by name, the last one last."""
     computed: Mapping[str, Computed] = field(default_factory=dict)
-    """What computations until here came to, by name."""
+    """Results of the computations so far, by name."""
 
 
 class Growth(TimelineEntry, Protocol):

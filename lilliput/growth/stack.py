@@ -32,7 +32,7 @@ class Stack(Growth):
     times: int = 2
     """Layers after, over layers before; 1 changes nothing."""
     order: Order = "stack"
-    """Where the copies come, as drawn above."""
+    """The order of the copies, as drawn above."""
 
     def __post_init__(self) -> None:
         if self.times < 1:

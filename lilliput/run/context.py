@@ -31,11 +31,11 @@ class RunContext:
     loggers: Sequence[str] = ()
     """Names of other programs that are shown the numbers of training."""
     allow_change: bool = False
-    """Whether training may resume on another machine, or with other versions, than it began with."""
+    """True if training may resume on another machine, or with other versions, than it began with."""
 
     @property
     def is_first(self) -> bool:
-        """Whether this rank writes the run."""
+        """True if this rank writes the run."""
         return self.ranks.rank == 0
 
     @contextmanager

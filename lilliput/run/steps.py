@@ -1,4 +1,4 @@
-"""How entries of a timeline are carried out: one step for each kind, from what was reached before to what is after.
+"""The steps of a timeline, one for each kind of entry: from what was reached before an entry to what is after it.
 
 Phases are the runner's own. A kind that is not in its table has no step, and a recipe with one is refused.
 """
@@ -23,11 +23,11 @@ from lilliput.run.release import Publisher
 
 @dataclass(frozen=True, kw_only=True)
 class Reached:
-    """How far a timeline is."""
+    """The state of a run between two entries of its timeline."""
 
     lineage: Lineage
     provenance: dict[str, Any]
-    """What led here: a JSON value that changes where anything before does."""
+    """The provenance: a JSON value that changes if anything before does."""
     phases: tuple[str, ...] = ()
     """Parts of the run, one a phase."""
     releases: tuple[Path, ...] = ()
@@ -54,12 +54,19 @@ def check_steps(recipe: Recipe, steps: Mapping[str, Step]) -> None:
 
 
 def entry_code(recipe: Recipe, index: int) -> dict[str, str]:
-    """What an entry is made by besides Lilliput: the hash of each part from a recipe file until it."""
+    """Return the hashes of own code that decides an entry: of each part from a recipe file until it."""
     return definitions(recipe.up_to(index).without_releases())
 
 
 def recorded_code(run: RunFolder, recipe: Recipe, index: int, part: str) -> dict[str, dict[str, str]]:
-    """The code among the inputs of a part: that it was begun with, since `check_code_unchanged` notes another one."""
+    """Return the code among the inputs of a part: that it was begun with, as `check_code_unchanged` records changes.
+
+    Args:
+        run: with the part's record.
+        recipe: of the run.
+        index: of the entry in the timeline.
+        part: its name in the run.
+    """
     recorded = run.record(part).get("from")
     code = recorded.get("code", {}) if recorded else entry_code(recipe, index)
     return {"code": code} if code else {}

@@ -1,4 +1,4 @@
-"""Data parallel: every worker has the whole model and a share of the rows; gradients are added up once a step.
+"""Data parallel: every rank has the whole model and a share of the rows; gradients are summed once a step.
 
 Processes are started by torchrun. Losses are shares of the whole step already, so gradients are
 summed and not averaged.
@@ -22,23 +22,25 @@ from lilliput.train.gradient_buckets import GradientBuckets
 from lilliput.train.trainable import Trainable
 
 RANK = "RANK"
-"""Where torchrun says which worker a process is."""
+"""Environment variable in which torchrun gives a process its rank."""
 PATIENCE = timedelta(days=1)
-"""How long workers wait for one that evaluates, or writes a week's release."""
+"""Time that ranks wait for the one that evaluates or writes a release."""
 
 NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}
-"""What gradients can travel in."""
+"""Dtypes that gradients can be sent in."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AllReduce:
-    """As many workers as torchrun starts, over NCCL on CUDA and gloo elsewhere. All of them see one run folder."""
+    """As many ranks as torchrun starts, over NCCL on CUDA and gloo elsewhere. All of them see one run folder."""
 
     workers: int | Literal["auto"] = "auto"
-    """`auto` is how many there are when the run begins."""
+    """`auto` is the number when the run begins."""
     gradient_dtype: Literal["none", "bf16", "fp16"] = "none"
-    """What gradients travel in over a slow link, in half the bytes. bf16 has the range of fp32 and 8 bits of precision;
-    fp16 has 11, and what passes its range is a step that is not finite."""
+    """The dtype that gradients are sent in; bf16 and fp16 halve the bytes over a slow link.
+
+    bf16 has the range of fp32 and 8 bits of precision; fp16 has 11, and a gradient beyond its range makes the step one
+    that is not finite."""
 
     def __post_init__(self) -> None:
         check_choice("AllReduce", ("none", *NARROW), gradient_dtype=self.gradient_dtype)

@@ -25,7 +25,7 @@ Made = TypeVar("Made")
 
 
 def capture(run: Callable[[], Made], pool: Any = None) -> tuple[torch.cuda.CUDAGraph, Made]:
-    """What `run` launches as a CUDA graph, launching none of it, and what it returned, which each replay makes.
+    """Capture what `run` launches as a CUDA graph, without launching it; return the graph and what `run` returned.
 
     Args:
         run: reads and writes the same addresses whenever it is replayed.
@@ -42,7 +42,14 @@ def capture(run: Callable[[], Made], pool: Any = None) -> tuple[torch.cuda.CUDAG
 
 
 def forward_backward_of(how: str, trainable: Trainable, precision: Precision, ranks: Ranks) -> ForwardBackward:
-    """Return the way that `Machine.compile` names; eager for several ranks, and for models that wait for the device."""
+    """Return the passes that `Machine.compile` names.
+
+    Args:
+        how: of `Machine.compile`; "graphs" is eager for several ranks, and for models that wait for the device.
+        trainable: the model and the objectives.
+        precision: of the passes.
+        ranks: that share the step.
+    """
     eager = EagerForwardBackward(trainable, precision, ranks)
     host_sync = any(getattr(module, "host_sync", False) for module in trainable.modules())
     captures = how == "graphs" and not host_sync and not ranks.is_synchronous
@@ -168,7 +175,7 @@ class CapturedOptimizerStep:
         self._optimizer = optimizer
         self._parameters: list[Tensor] = [one for group in optimizer.param_groups for one in group["params"]]
         self._addresses: dict[int, list[int | None]] = {}
-        """Of gradients, at the last step of each variant: numbers, which keep no memory."""
+        """Addresses of gradients at the last step of each variant: numbers, which keep no memory."""
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
 
     def __call__(self, variant: int) -> None:

@@ -19,18 +19,18 @@ LossParts = dict[str, Tensor]
 
 
 class StepInputs(NamedTuple):
-    """What decides a step besides weights and rows."""
+    """Everything that decides a step besides weights and rows."""
 
     step: int
     """From 0."""
     stage: int
-    """Whose objective."""
+    """The stage of the phase, which has the objective."""
     variant: int
-    """Of the objective."""
+    """The objective's variant."""
     progress: float
     """Fraction of the phase's steps that are done."""
     seed: int
-    """Of the phase; with the step it decides the noise."""
+    """The phase's seed; with the step it decides the noise."""
 
 
 class ForwardBackward(Protocol):

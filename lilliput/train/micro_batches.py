@@ -58,7 +58,7 @@ class MicroBatches:
         self._written = list(self._records)
 
     def shares(self, step: int, stage: int) -> list[tuple[int, int]]:
-        """The micro-batches of step `step` (from 0), as (rank of the worker, rows)."""
+        """Return the micro-batches of step `step` (from 0), as (rank, rows)."""
         most = min(self._known(step, stage), default=None)
         return [
             (rank, part)
@@ -67,7 +67,7 @@ class MicroBatches:
         ]
 
     def largest(self, step: int, stage: int) -> int:
-        """Rows of its largest micro-batch."""
+        """Return the rows of its largest micro-batch."""
         return max(rows for _, rows in self.shares(step, stage))
 
     def is_known(self, step: int, stage: int) -> bool:
@@ -75,7 +75,7 @@ class MicroBatches:
         return not self._machine.rows_from_memory or bool(self._known(step, stage))
 
     def halve_micro_batch(self, step: int, stage: int, *, since: int | None = None) -> None:
-        """Half as many as step `step` of a stage has, from that step on, or since an earlier one.
+        """Halve the micro-batch of step `step` of a stage, from that step on, or since an earlier one.
 
         Raises:
             MachineError: they are given, or one row was too many.
@@ -91,7 +91,7 @@ class MicroBatches:
         )
 
     def keep(self, step: int, stage: int) -> None:
-        """The passes of a step fitted: write down what was found, before the step is taken."""
+        """Record the micro-batch size that fitted, before the step is taken."""
         if not self.is_known(step, stage):
             self._records.append({"from": step, "stage": stage, "rows": self.largest(step, stage)})
         if self._records != self._written:
@@ -100,7 +100,7 @@ class MicroBatches:
                 write_json(self._path, with_checksum({"rows": self._records}))
 
     def no_room(self, step: int, stage: int) -> MachineError:
-        """The error of a step whose micro-batches cannot become smaller by themselves."""
+        """Return the error for a step whose micro-batches cannot be halved."""
         tried, device = self.largest(step, stage), self._machine.device
         rows = "one row" if tried == 1 else f"{tried:,} rows"
         fewer = "let `rows` of the machine be fewer, and go on with --allow-change"
@@ -120,7 +120,7 @@ class MicroBatches:
 
 
 def read_rows(folder: Path) -> Sequence[Record]:
-    """What was found for a phase whose checkpoints are in a folder: `from`, `stage` and `rows` of each.
+    """Return the micro-batch sizes found for a phase, given the folder of its checkpoints: `from`, `stage`, `rows`.
 
     Raises:
         RunError: the record is damaged.

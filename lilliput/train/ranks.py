@@ -22,12 +22,12 @@ class Ranks(Protocol):
 
     @property
     def is_synchronous(self) -> bool:
-        """Whether ranks wait for one another within a step, so that none can repeat one, or leave, by itself."""
+        """True if ranks wait for one another within a step, so that none can repeat one, or leave, by itself."""
         ...
 
     @property
     def writes(self) -> bool:
-        """Whether this rank writes checkpoints and records."""
+        """True if this rank writes checkpoints and records."""
         ...
 
     def folder(self, checkpoints: Path) -> Path:
