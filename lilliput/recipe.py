@@ -20,6 +20,7 @@ from lilliput.computations.computation import Computation
 from lilliput.data.conversations import ChatCorpus
 from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.data.corpora.files import TextFiles
+from lilliput.data.corpora.hub_partitions import HubPartitions
 from lilliput.data.corpus_format import FormattedCorpus
 from lilliput.data.documents import Corpus
 from lilliput.data.formats import format_of
@@ -223,7 +224,7 @@ class Recipe:
 
 def _is_own(corpus: Any) -> bool:
     """Whether a corpus reads files of one's own, which perhaps nobody else has seen."""
-    if isinstance(corpus, TextFiles | ChatFiles):
+    if isinstance(corpus, TextFiles | ChatFiles) or (isinstance(corpus, HubPartitions) and corpus.is_local):
         return True
     inside = [getattr(corpus, name, None) for name in ("source", "sources")]
     return any(_is_own(part) for parts in inside for part in (parts if isinstance(parts, tuple) else [parts]) if part)

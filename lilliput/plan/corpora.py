@@ -21,6 +21,7 @@ from lilliput.data.corpora.documentation.questions import DocumentationQuestions
 from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Filtered
 from lilliput.data.corpora.hub import HubChats, HubText
+from lilliput.data.corpora.hub_partitions import HubPartitions
 from lilliput.data.corpora.teacher import Teacher
 from lilliput.data.documents import licenses
 from lilliput.data.formats import format_of
@@ -102,6 +103,9 @@ def source(corpus: Any) -> str:
         case HubText() | HubChats():
             parts = [corpus.dataset, corpus.config, None if corpus.split == "train" else corpus.split]
             return ", ".join(part for part in parts if part)
+        case HubPartitions():
+            without = f" without {', '.join(corpus.left_out)}" if corpus.left_out else ""
+            return f"{corpus.dataset}, {len(corpus.kept)} parts{without}"
         case TextFiles() | ChatFiles():
             return ", ".join(corpus.paths)
         case Filtered():
@@ -156,7 +160,8 @@ def _changed(corpus: Any, content: Any) -> bool:
     if isinstance(corpus, Filtered):
         return _changed(corpus.source, content)
     try:
-        return isinstance(corpus, TextFiles | ChatFiles) and corpus.identity() != content
+        is_local = isinstance(corpus, TextFiles | ChatFiles) or (isinstance(corpus, HubPartitions) and corpus.is_local)
+        return is_local and corpus.identity() != content
     except LilliputError:
         return False
 
@@ -189,6 +194,10 @@ def _text_bytes(corpus: Any) -> int | None:
     while isinstance(innermost, Filtered):
         innermost = innermost.source
     match innermost:
+        case HubPartitions() if innermost.is_local:
+            return _sampled(corpus, SAMPLE[TextFiles])
+        case HubPartitions():
+            return innermost.expected_bytes
         case HubText():
             return innermost.most_bytes
         case Concatenated():

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import tiny
+import tiny_partitions
 
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.implemented import check_implemented, unimplemented_parts
@@ -141,6 +142,9 @@ def test_a_corpus_of_the_hub_is_read_from_files_instead(tmp_path):
         "instructions": ChatFiles(paths=(chats,)),
         "replies": ChatFiles(paths=(chats,)),
     }
+    mix = str(tiny_partitions.write_folder(tmp_path / "mix", documents=1))
+    natural = recipe.corpora["natural"]
+    assert replace_sources(recipe, {"natural": (mix,)}).corpora["natural"] == replace(natural, dataset=mix)
     assert replace_sources(recipe, {}) == recipe
     assert not any("replies" in part for part in unimplemented_parts(local)), "replies that one has need no teacher"
 

@@ -6,6 +6,7 @@ from io import StringIO
 
 import pytest
 import tiny
+import tiny_partitions
 from rich.console import Console
 
 from lilliput.base.implemented import unimplemented_parts
@@ -19,6 +20,7 @@ from lilliput.nn.gqa import GQA
 from lilliput.plan import plan
 from lilliput.publish.load import load
 from lilliput.recipe import Release, load_recipe, names
+from lilliput.run.command_record import apply_overrides
 from lilliput.run.pipeline import run
 from lilliput.shrink import QUESTIONS, SPLIT, TEXT, shrink
 from lilliput.train.machine import Machine
@@ -103,9 +105,9 @@ def test_both_sides_of_the_split_have_text_and_conversations():
         assert sum(group in heldout for group in groups) >= 5
 
 
-def walk(name, folder):
+def walk(name, folder, *sources):
     """A shrunk recipe from text to cards; every phase that trains on plain text has learned something by its end."""
-    small = shrink(load_recipe(name))
+    small = apply_overrides(load_recipe(name), True, (), sources)
     machine = Machine(device="cpu", precision="fp32", threads=1)
     releases = run(small, folder, machine, Console(file=StringIO()))
     assert [release.name for release in releases] == [e.name for e in small.timeline if isinstance(e, Release)]
@@ -132,3 +134,17 @@ def test_a_stacked_model_goes_from_text_to_card(tmp_path):
 @pytest.mark.parametrize("name", [name for name in RUNNABLE if name != "mtlm1-200m"])
 def test_every_recipe_goes_from_text_to_card(name, tmp_path):
     walk(name, tmp_path / "run")
+
+
+def test_a_rehearsal_reads_a_folder_that_is_laid_out_like_the_dataset(tmp_path):
+    recipe, mix = load_recipe("odinnext-138m-best"), str(tiny_partitions.write_folder(tmp_path, documents=1))
+    small = apply_overrides(recipe, True, (), (f"natural={mix}",))
+    assert small.corpora["natural"] == replace(recipe.corpora["natural"], dataset=mix)
+    assert small.corpora["instructions"] == shrink(recipe).corpora["instructions"] and small.split == recipe.split
+
+
+@pytest.mark.slow
+def test_a_rehearsal_on_such_a_folder_goes_from_text_to_card(tmp_path):
+    mix = tiny_partitions.write_folder(tmp_path / "mix", documents=40)
+    base, _ = walk("odinnext-138m-best", tmp_path / "run", f"natural={mix}")
+    assert tiny_partitions.UNWANTED not in (base / "README.md").read_text()
