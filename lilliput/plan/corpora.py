@@ -22,6 +22,7 @@ from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Filtered
 from lilliput.data.corpora.hub import HubChats, HubText
 from lilliput.data.corpora.hub_partitions import HubPartitions
+from lilliput.data.corpora.stand_in import StandIn
 from lilliput.data.corpora.teacher import Teacher
 from lilliput.data.documents import licenses
 from lilliput.data.formats import format_of
@@ -110,6 +111,8 @@ def source(corpus: Any) -> str:
             return ", ".join(corpus.paths)
         case Filtered():
             return f"{source(corpus.source)}, filtered"
+        case StandIn():
+            return f"{source(corpus.source)}, in the place of {corpus.missing}"
         case Concatenated() | ConcatenatedChats():
             return "; ".join(map(source, corpus.sources))
         case Installed():
@@ -191,7 +194,7 @@ def _text_bytes(corpus: Any) -> int | None:
         LilliputError: it cannot be read.
     """
     innermost = corpus
-    while isinstance(innermost, Filtered):
+    while isinstance(innermost, Filtered | StandIn):
         innermost = innermost.source
     match innermost:
         case HubPartitions() if innermost.is_local:

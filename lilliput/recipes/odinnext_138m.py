@@ -173,13 +173,14 @@ smol_smoltalk = HubChats(dataset="HuggingFaceTB/smol-smoltalk", license="apache-
 no_robots = HubChats(dataset="HuggingFaceH4/no_robots", license="cc-by-nc-4.0")
 
 layout = HGRN2Format(context=2_048)
-base = Release(name="OdinNext-138M-Base", layout=layout, suite="odinnext", heldout="natural")
+base = Release(name="OdinNext-138M-Base", layout=layout, suite="odinnext", heldout="natural", dtype="F16")
 instruct = Release(
     name="OdinNext-138M-Instruct",  # 138,451,232 parameters: two rows more
     layout=layout,
     suite="odinnext",
     heldout="natural",
     chat="instructions",
+    dtype="F16",
     generation=Generation(temperature=0.7, top_p=0.9, repetition_penalty=1.3),
 )
 
@@ -200,6 +201,7 @@ recipe = Recipe(
     tokenizer_corpora=("natural",),
     split=Split(share=2e-4),  # our choice: some thousand documents and about a hundred conversations
     model=model,
+    license=None,  # the card names none, and replies of its teacher come under a license of their own
     timeline=(accelerated, end_to_end, UseEma(), base, AddTokens(tokens=CHATML), sft, seqkd, instruct),
     card_claims={
         "attention soft-cap 50": "a recurrence has no softmax scores to cap, so nothing is capped",

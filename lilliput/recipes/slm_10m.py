@@ -79,6 +79,7 @@ recipe = Recipe(
         pretrain,
         Release(name="SLM-10M", layout=Qwen3Format(context=1_024), suite="open-slm", heldout="fineweb-edu"),
     ),
+    license="apache-2.0",
     card_claims={
         "z-loss switched off after 31B tokens": "the run ends at 25B tokens, so it stays on to the end",
     },

@@ -122,8 +122,9 @@ def walk(name, folder, *sources):
 
 @pytest.mark.slow
 def test_a_stacked_model_goes_from_text_to_card(tmp_path):
-    (release,) = walk("mtlm1-200m", tmp_path / "run")
-    assert load(release).model.spec.layers == 8
+    before, release = walk("mtlm1-200m", tmp_path / "run")
+    assert (load(before).model.spec.layers, load(release).model.spec.layers) == (4, 8)
+    assert "in the place of the author's own collection" in (release / "README.md").read_text()
     base = read_metrics(tmp_path / "run" / "phases" / "00-base" / "metrics.jsonl")
     assert [line["step"] for line in base if "fineweb-edu" in line.get("heldout", ())] == [12], (
         "measured at the end alone"

@@ -9,6 +9,7 @@ from lilliput.data.conversations import ChatCorpus, Conversation
 from lilliput.data.corpora.filters import Filtered
 from lilliput.data.corpora.hub import HubChats, HubText
 from lilliput.data.corpora.hub_partitions import HubPartitions
+from lilliput.data.corpora.stand_in import StandIn
 from lilliput.data.documents import Corpus, Document, documents_of
 from lilliput.data.resumable import FractionRead, Item, Offset, is_seekable, iterate_from
 
@@ -86,7 +87,7 @@ def at_revision(corpus: Any, identity: Any) -> Any:
     match corpus:
         case HubText() | HubChats() | HubPartitions():
             return corpus.at_revision(identity)
-        case Filtered():
+        case Filtered() | StandIn():
             return replace(corpus, source=at_revision(corpus.source, identity))
         case Concatenated() | ConcatenatedChats():
             return replace(corpus, sources=tuple(map(at_revision, corpus.sources, identity)))

@@ -11,6 +11,7 @@ import jinja2
 
 from lilliput.base.spec import to_plain
 from lilliput.base.text_units import size
+from lilliput.data.corpora.stand_in import StandIn
 from lilliput.data.documents import licenses
 from lilliput.data.lost_conversations import in_words, lost
 from lilliput.model import ModelSpec
@@ -262,6 +263,11 @@ def _data(run: Part, names: list[str]) -> dict[str, Any]:
         "lowest": [name for name in names if _held_out(run, name) == "lowest"],
         "filtered": [
             (name, _reasons(dropped)) for name in names if (dropped := run["corpora"][name].plain.get("dropped"))
+        ],
+        "stand_ins": [
+            (name, recipe["corpora"][name]["missing"])
+            for name in names
+            if recipe["corpora"][name].kind == StandIn.__name__
         ],
         "lost": _lost(run, names),
         "licenses": [(name, ", ".join(found)) for name in names if (found := licenses(recipe["corpora"][name].plain))],
