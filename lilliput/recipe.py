@@ -15,7 +15,7 @@ from lilliput.base.ownership import check_name
 from lilliput.base.protocols import check_parts
 from lilliput.base.run_code import code_for, waiting
 from lilliput.base.run_folder import RunFolder
-from lilliput.base.spec import from_plain, is_lilliputs, types_in
+from lilliput.base.spec import LATER, from_plain, is_lilliputs, types_in
 from lilliput.computations.computation import Computation
 from lilliput.data.conversations import ChatCorpus
 from lilliput.data.corpora.chat_files import ChatFiles
@@ -29,6 +29,7 @@ from lilliput.entry import TimelineEntry
 from lilliput.evals.suites import named
 from lilliput.growth.growth import Growth
 from lilliput.model import ModelSpec
+from lilliput.publish.card.notes import CardNotes
 from lilliput.publish.export import DTYPES, Dtype, Generation
 from lilliput.publish.hf_formats.format import HFFormat
 from lilliput.publish.pretrained import PretrainedModel, PretrainedTokenizer
@@ -114,6 +115,8 @@ class Recipe:
     """Of the released weights, as the hub names licenses, e.g. `apache-2.0`; None: the card says that none is named."""
     card_claims: Mapping[str, str] = field(default_factory=dict)
     """Statements of a published card that can have no effect here; shown in ours, never armed."""
+    notes: CardNotes = field(default=CardNotes(), metadata=LATER)
+    """What else cards say: uses, citation, references."""
 
     def __post_init__(self) -> None:
         check_name("recipe", self.name, "Recipe(name=...)")

@@ -22,6 +22,7 @@ from lilliput.nn.norm import RMSNorm
 from lilliput.nn.rope import RoPE
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.schedule import Cosine
+from lilliput.publish.card.notes import CardNotes
 from lilliput.publish.hf_formats.llama import LlamaFormat
 from lilliput.recipe import Recipe, Release
 from lilliput.tokenizer.bpe import BPE
@@ -96,6 +97,30 @@ knowledge = StandIn(
 )
 layout = LlamaFormat(context=1_024)
 
+notes = CardNotes(
+    suited={
+        "research": "how a model grows by stacking layers, on little hardware",
+        "education": "a whole training, from text to card",
+        "experiments on small devices": "a base model that fits them",
+    },
+    unsuited=(
+        "complex reasoning: it is small",
+        "facts that matter: it makes some up",
+        "talking to people unwatched: there was no fine-tuning for safety, and no human feedback",
+    ),
+    prompt="Machine Learning is",
+    cutoff="that of its texts: crawls of the web of 2013 to 2024, Wikipedia of November 2023 or your own documents",
+    contradictions={
+        "ARC-Easy": "38.64% among the results, 39.64% in the comparison; the first is quoted here",
+        "Winograd": "43.27% is 45 of the 104 questions of SuperGLUE's WSC, of which one answer alone gives 63.46%",
+        "OpenBookQA of OPT-125M": "written with two tildes; quoted here as about 30%",
+        "parameters": "twice the layers of 88 to 100 million parameters are not 200 million; so there are two recipes",
+        "blend": "M1 in the heading of the data, M2 in the last phase, and one list for both",
+        "tokens": "3.5 billion trained, 7 in all: read as two phases of 3.5 each",
+        "questions": "zero-shot or few-shot, which of them is not said; here without examples",
+    },
+)
+
 recipe = Recipe(
     name="mtlm1-200m",
     about="A Llama-style model grown from twelve to twenty-four layers by stacking what it had learned.",
@@ -125,4 +150,5 @@ recipe = Recipe(
         Release(name="MTLM1-200M", layout=layout, suite="mtlm", heldout="fineweb-edu", dtype="F32"),
     ),
     license="mit",
+    notes=notes,
 )

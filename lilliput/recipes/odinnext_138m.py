@@ -28,6 +28,7 @@ from lilliput.optim.adamw import AdamW
 from lilliput.optim.ema import Ema
 from lilliput.optim.normuon import NorMuon
 from lilliput.optim.schedule import WarmupStableDecay
+from lilliput.publish.card.notes import CardNotes, Citation
 from lilliput.publish.export import Generation
 from lilliput.publish.hf_formats.hgrn2 import HGRN2Format
 from lilliput.recipe import Recipe, Release
@@ -184,6 +185,36 @@ instruct = Release(
     generation=Generation(temperature=0.7, top_p=0.9, repetition_penalty=1.3),
 )
 
+notes = CardNotes(
+    tags=("hgrn2", "linear-recurrence", "token-superposition"),
+    suited={
+        "a light assistant": "short answers with headings and steps",
+        "research": "recurrences in the place of attention, fast pretraining on small machines",
+    },
+    unsuited=(
+        "questions of fact: it is fluent before it is right",
+        "whatever safety depends on: no human feedback, no safety tuning",
+        "languages other than English",
+    ),
+    advice=("A repetition penalty of 1.2 to 1.3 is advised at this size.",),
+    citation=Citation(
+        key="odinnext_138m_instruct_2026",
+        kind="misc",
+        author="Wang, Joel",
+        title="OdinNext-138M-Instruct",
+        year=2026,
+        url="https://huggingface.co/joelhenwang/OdinNext-138M-Instruct",
+    ),
+    references=(
+        "Qin et al., HGRN2: Gated Linear RNNs with State Expansion, arXiv:2404.07904",
+        "Peng et al., Token Superposition Training, arXiv:2605.06546",
+        "Shao et al., Patch-Level Training for Large Language Models, arXiv:2407.12665",
+        "Shing et al., DiffusionBlocks: Block-wise Neural Network Training via Diffusion Interpretation, "
+        "arXiv:2506.14202",
+        "Axiomic Labs, GPT-X2-125M, for the scores of other models",
+    ),
+)
+
 recipe = Recipe(
     name="odinnext-138m",
     about="A recurrent language model with a state of three mebibytes, trained as its card says.",
@@ -201,9 +232,14 @@ recipe = Recipe(
     tokenizer_corpora=("natural",),
     split=Split(share=2e-4),  # our choice: some thousand documents and about a hundred conversations
     model=model,
+    notes=notes,
     license=None,  # the card names none, and replies of its teacher come under a license of their own
     timeline=(accelerated, end_to_end, UseEma(), base, AddTokens(tokens=CHATML), sft, seqkd, instruct),
     card_claims={
+        "ten to twenty times as fast as end to end on the same two machines": "not measured here, so not claimed",
+        "layer scaling after LiNeS removed instruction following, DPO ended in incoherence": (
+            "neither is in the timeline, as in the card's; predictions to test"
+        ),
         "attention soft-cap 50": "a recurrence has no softmax scores to cap, so nothing is capped",
         "each position averages 4 stochastic tokenisations of the same text": (
             "that would not raise the text read per step; a position holds 4 tokens that follow each other instead"
