@@ -54,7 +54,7 @@ notes = CardNotes(
     tier="<10M of the Open SLM Leaderboard",
     suited={
         "multiple-choice questions": "ARC, HellaSwag, PIQA, ArithMark: each candidate is scored, the likeliest chosen",
-        "ranking by likelihood": "continuations, or documents by their perplexity (lilliput score)",
+        "ranking by likelihood": "continuations, or documents by their perplexity (lilliput score, lilliput rank)",
         "research on small models": "ablations, architectures, efficiency below ten million parameters",
         "measuring perplexity": "how well a model fits held-out text",
     },
