@@ -48,7 +48,7 @@ UNWANTED = "unwanted"
 def text_of(folder: str, number: int) -> str:
     """A text that tells where it is from."""
     drawn = Random(f"{folder} {number}")
-    words = ["".join(drawn.choices(SYLLABLES, k=drawn.randint(1, 3))) for _ in range(60)]
+    words = ["".join(drawn.choices(SYLLABLES, k=drawn.randint(1, 3))) for _ in range(120)]
     if folder.startswith("stack_edu"):
         return f"<|fim_prefix|>def f{number}():\n<|fim_suffix|>    return x\n<|fim_middle|>    x = {number}\n"
     return f"{folder} {number}: {' '.join(words)}."

@@ -149,3 +149,12 @@ def test_a_rehearsal_on_such_a_folder_goes_from_text_to_card(tmp_path):
     mix = tiny_partitions.write_folder(tmp_path / "mix", documents=40)
     base, _ = walk("odinnext-138m-best", tmp_path / "run", f"natural={mix}")
     assert tiny_partitions.UNWANTED not in (base / "README.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["slm-10m", "mtlm1-200m"])
+def test_rehearsals_of_the_others_read_files_of_such_a_folder(name, tmp_path):
+    mix = tiny_partitions.write_folder(tmp_path / "mix", documents=40) / "data"
+    folders = ("cranecode", "cranemath", "reddit_to_flashcards", "nemotron-synth-qa")
+    corpora = load_recipe(name).corpora
+    walk(name, tmp_path / "run", *(f"{corpus}={mix / folder}" for corpus, folder in zip(corpora, folders, strict=True)))
