@@ -22,6 +22,7 @@ from lilliput.base.files import read_json
 from lilliput.base.ownership import check_name
 from lilliput.base.run_folder import no_run
 from lilliput.generate.log_likelihood import log_likelihoods
+from lilliput.generate.rank import RankedDocument, rank_documents
 from lilliput.generate.sampling import Sampling
 from lilliput.generate.stream_text import stream_text
 from lilliput.model import LanguageModel, ModelSpec
@@ -181,6 +182,19 @@ class Model:
             Choice(text=choice, log_likelihood=likelihood, tokens=len(continuation), share=share)
             for choice, likelihood, (_, continuation), share in zip(choices, likelihoods, requests, shares, strict=True)
         ]
+
+    def rank(self, texts: Sequence[str]) -> list[RankedDocument]:
+        """Documents in the order of how likely the model finds them for each of their bytes, the likeliest first.
+
+        Raises:
+            LilliputError: there is no text, or an empty one.
+        """
+        if isinstance(texts, str) or not texts or not all(isinstance(text, str) and text for text in texts):
+            raise LilliputError(
+                "a text is empty, or no text", where="rank", hint="give a list of texts, each not empty"
+            )
+        encoded = [(self._ids(text), len(text.encode())) for text in texts]
+        return rank_documents(self._model, encoded, window=self.context, end_id=self._published.end_id)
 
     @property
     def module(self) -> LanguageModel:

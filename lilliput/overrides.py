@@ -15,14 +15,18 @@ from lilliput.data.readers.paths import files_of
 from lilliput.recipe import Recipe, unknown
 
 
-def replace_sources(recipe: Recipe, sources: Mapping[str, tuple[str, ...]]) -> Recipe:
+def replace_sources(
+    recipe: Recipe, sources: Mapping[str, tuple[str, ...]], corpora_before: Mapping[str, Any] | None = None
+) -> Recipe:
     """The recipe with other sources for some of its corpora.
 
     Args:
         recipe: what to change.
         sources: files, folders and glob patterns by the name of a corpus: texts for a text corpus, conversations for a
             chat corpus. `name:column` names the column that holds them, where it is not `text` or `messages`.
-            Filters around a corpus stay; a corpus made of several is replaced as a whole.
+            Filters around a corpus stay; a corpus made of several is replaced as a whole, but for one of parts in
+            folders, which is read from a folder that is laid out like it.
+        corpora_before: corpora that say how files in their place are read, where the recipe's have been replaced.
 
     Raises:
         RecipeError: the recipe has no corpus of that name.
@@ -35,7 +39,7 @@ def replace_sources(recipe: Recipe, sources: Mapping[str, tuple[str, ...]]) -> R
             raise unknown("corpus", name, list(corpora), f"a source for recipe {recipe.name!r}")
         if not files_of(paths, f"--source {given}"):
             raise DataError("no path is given", where=f"the source of {name!r}", hint="give at least one file")
-        corpora[name] = _read_from(corpora[name], paths, column)
+        corpora[name] = _read_from((corpora_before or corpora)[name], paths, column)
     return replace(recipe, corpora=corpora)
 
 

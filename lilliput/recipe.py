@@ -17,11 +17,12 @@ from lilliput.base.ownership import check_name
 from lilliput.base.protocols import check_parts
 from lilliput.base.run_code import code_for, waiting
 from lilliput.base.run_folder import RunFolder
-from lilliput.base.spec import from_plain, is_lilliputs, types_in
+from lilliput.base.spec import LATER, from_plain, is_lilliputs, types_in
 from lilliput.computations.computation import Computation
 from lilliput.data.conversations import ChatCorpus
 from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.data.corpora.files import TextFiles
+from lilliput.data.corpora.hub_partitions import HubPartitions
 from lilliput.data.corpus_format import FormattedCorpus
 from lilliput.data.documents import Corpus
 from lilliput.data.formats import format_of
@@ -33,6 +34,7 @@ from lilliput.model import ModelSpec
 from lilliput.nn.block import Block
 from lilliput.nn.init import check_fillable
 from lilliput.nn.per_layer import mixer_at
+from lilliput.publish.card.notes import CardNotes
 from lilliput.publish.export import DTYPES, Dtype, Generation
 from lilliput.publish.hf_formats.format import HFFormat
 from lilliput.publish.pretrained import PretrainedModel, PretrainedTokenizer
@@ -118,6 +120,8 @@ class Recipe:
     """License of the released weights, by its hub name, e.g. `apache-2.0`; None: the card says that none is named."""
     card_claims: Mapping[str, str] = field(default_factory=dict)
     """Statements of a published card that can have no effect here; shown in ours, never armed."""
+    notes: CardNotes = field(default=CardNotes(), metadata=LATER)
+    """What else cards say: uses, citation, references."""
 
     def __post_init__(self) -> None:
         check_name("recipe", self.name, "Recipe(name=...)")
@@ -228,7 +232,7 @@ class Recipe:
 
 def _is_own(corpus: Any) -> bool:
     """Return whether a corpus reads files of one's own, which perhaps nobody else has seen."""
-    if isinstance(corpus, TextFiles | ChatFiles):
+    if isinstance(corpus, TextFiles | ChatFiles) or (isinstance(corpus, HubPartitions) and corpus.is_local):
         return True
     inside = [getattr(corpus, name, None) for name in ("source", "sources")]
     return any(_is_own(part) for parts in inside for part in (parts if isinstance(parts, tuple) else [parts]) if part)

@@ -16,6 +16,7 @@ from lilliput.data.corpora.documentation.installed import Installed
 from lilliput.data.corpora.documentation.questions import DocumentationQuestions
 from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.hub import HubChats, HubText
+from lilliput.data.corpora.hub_partitions import HubPartitions
 from lilliput.data.corpora.teacher import Teacher
 from lilliput.data.split import Split
 from lilliput.model import ModelSpec
@@ -88,7 +89,7 @@ def _by_rule(spec: Any) -> Any:
             return replace(spec, vocab=VOCAB)
         case Split():
             return SPLIT
-        case TextFiles() | HubText() | Installed():
+        case TextFiles() | HubText() | HubPartitions() | Installed():
             return TEXT
         case ChatFiles() | HubChats() | DocumentationQuestions():
             return QUESTIONS

@@ -1,14 +1,18 @@
 """The Python API: the same numbers as lm-evaluation-harness, the same text as the command line."""
 
+import json
+
 import pytest
 import tiny
 import tiny_releases
 import torch
 from tiny_releases import offline  # noqa: F401, a fixture
+from typer.testing import CliRunner
 
 import lilliput
 from lilliput.base.errors import LilliputError, RunError
 from lilliput.base.files import new_folder
+from lilliput.cli import app
 from lilliput.publish.export import Generation, export
 from lilliput.publish.load import load as load_published
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, CHATML, add_tokens, render
@@ -69,6 +73,24 @@ def test_importing_the_package_imports_nothing_heavy():
 
     script = "import sys, lilliput; assert 'torch' not in sys.modules; lilliput.load; assert 'torch' in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_documents_are_ranked_in_python_and_on_the_command_line(model, folder, tmp_path):
+    texts = ["the quick brown fox", "été 7 %% {}", "the cat sat on the mat, and the dog sat there too"]
+    ranked = model.rank(texts)
+    assert [one.bits_per_byte for one in ranked] == sorted(one.bits_per_byte for one in ranked)
+    for one in ranked:
+        assert one.bytes == len(texts[one.index].encode()) and one.perplexity > 1 and one.tokens > 0
+    file = tmp_path / "texts.jsonl"
+    file.write_text("".join(json.dumps({"id": f"t{number}", "text": text}) + "\n" for number, text in enumerate(texts)))
+    made = CliRunner().invoke(app, ["rank", str(folder), str(file), "--json", "--device", "cpu"])
+    rows = json.loads(made.stdout)["documents"]
+    assert [row["document"] for row in rows] == [f"t{one.index}" for one in ranked]
+    assert rows[0]["perplexity"] == pytest.approx(ranked[0].perplexity)
+    assert "bits per byte" in CliRunner().invoke(app, ["rank", str(folder), str(file), "--device", "cpu"]).stdout
+    for wrong in ([], "one text", ["", "a"], [3]):
+        with pytest.raises(LilliputError, match="a text is empty"):
+            model.rank(wrong)
 
 
 def test_writing_is_a_function_of_the_seed_and_stops_at_the_limit(model):

@@ -1,7 +1,8 @@
-"""Commands that use a published model: generate, chat, score."""
+"""Commands that use a published model: generate, chat, score, rank."""
 
 import json
 import warnings
+from itertools import islice
 from typing import Annotated, Any
 
 import typer
@@ -151,10 +152,50 @@ def score(
     if as_json:
         print(json.dumps({"model": str(model), "context": context, "choices": rows}, indent=2))
         return
+    console.print(_table(rows))
+    console.print("log-likelihoods in nats; acc compares the sum, acc_norm the mean per character", style="dim")
+
+
+@app.command()
+def rank(
+    model: ModelArgument,
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE...", help="Files of rows, a document each, or of plain text, folders, patterns."),
+    ],
+    column: Annotated[str, typer.Option(metavar="NAME", help="Of rows, the column of texts.")] = "text",
+    most: Annotated[int, typer.Option(metavar="N", help="Read no more documents than so many.")] = 1_000,
+    out: RunOption = None,
+    trust_code: TrustOption = False,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Rank documents by perplexity: how likely the model finds each of them, by byte and by token."""
+    from lilliput.data.corpora.files import TextFiles
+
+    corpus = TextFiles(paths=tuple(files), text=column, null="drop")
+    documents = list(islice((one for one in corpus.documents() if one.text), max(1, most)))
+    loaded = open_model(str(model), out, device, trust_code=trust_code)
+    rows = [
+        {
+            "document": documents[one.index].id,
+            "bits_per_byte": one.bits_per_byte,
+            "perplexity": one.perplexity,
+            "tokens": one.tokens,
+            "bytes": one.bytes,
+        }
+        for one in loaded.rank([document.text for document in documents])
+    ]
+    if as_json:
+        print(json.dumps({"model": str(model), "documents": rows}, indent=2))
+        return
+    console.print(_table(rows))
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in rows[0]:
         table.add_column(name.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*(number(value) for value in row.values()))
-    console.print(table)
-    console.print("log-likelihoods in nats; acc compares the sum, acc_norm the mean per character", style="dim")
+    return table

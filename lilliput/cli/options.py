@@ -90,7 +90,7 @@ MachineOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|FILE",
-        help="A machine by name (here, cpu, one-gpu, mac, two-cpus) or Python file.",
+        help="A machine by name (here, cpu, one-gpu, mac, two-cpus, a100-40gb, gb10, strix-halo) or Python file.",
         autocompletion=_machines,
     ),
 ]

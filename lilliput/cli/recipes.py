@@ -128,7 +128,7 @@ def plan(
 ) -> None:
     """Say what a recipe would do and need, without doing it."""
     from lilliput.overrides import refuse_missing_files
-    from lilliput.plan import Tariff, foreseen, show
+    from lilliput.plan import Tariff, foreseen, machine_rating, show
     from lilliput.plan import plan as make
     from lilliput.plan import probe as measure
     from lilliput.recipe import load_machine
@@ -144,12 +144,12 @@ def plan(
     refuse_missing_files(target.recipe, target.folder)
     where = load_machine(machine or "here")
     planned = target.recipe.filled(foreseen(target.recipe, target.folder))
-    costs = None
+    rating, costs = machine_rating(machine or "here"), None
     if probe:
         where = where.resolved()
         with console.status("probing") if not as_json else nullcontext() as status:
             costs = measure(planned, where, status.update if status else lambda line: None)
-    planned_run = make(planned, where, costs=costs, tariff=tariff, folder=target.folder)
+    planned_run = make(planned, where, costs=costs, tariff=tariff, rating=rating, folder=target.folder)
     if as_json:
         print(json.dumps(planned_run, indent=2))
     else:

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from lilliput.base.hash_cache import HashCache
 from lilliput.base.progress import Progress
 from lilliput.data.corpora.files import TextFiles
+from lilliput.data.corpora.hub_partitions import HubPartitions
 from lilliput.data.corpus_format import CorpusFormat, WriteSettings
 from lilliput.data.documents import Corpus, Document, Null
 from lilliput.data.shards import HELDOUT_TEXTS, Shards, write_shards
@@ -62,7 +63,9 @@ class TextFormat(CorpusFormat):
     def text_bytes(self, sides: Mapping[str, Mapping[str, Any]]) -> int:
         return sum(side["bytes"] for side in sides.values())
 
-    def from_files(self, corpus: Any, paths: tuple[str, ...], column: str) -> TextFiles:
+    def from_files(self, corpus: Any, paths: tuple[str, ...], column: str) -> TextFiles | HubPartitions:
+        if isinstance(corpus, HubPartitions) and len(paths) == 1 and (local := corpus.in_folder(*paths, column)):
+            return local
         null: Null = getattr(corpus, "null", "refuse")
         files = corpus if isinstance(corpus, TextFiles) else TextFiles(paths=paths, null=null)
         return replace(files, paths=paths, text=column or files.text)

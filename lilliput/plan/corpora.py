@@ -21,6 +21,8 @@ from lilliput.data.corpora.documentation.questions import DocumentationQuestions
 from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Filtered
 from lilliput.data.corpora.hub import HubChats, HubText
+from lilliput.data.corpora.hub_partitions import HubPartitions
+from lilliput.data.corpora.stand_in import StandIn
 from lilliput.data.corpora.teacher import Teacher
 from lilliput.data.documents import licenses
 from lilliput.data.formats import format_of
@@ -104,10 +106,15 @@ def source(corpus: Any) -> str:
         case HubText() | HubChats():
             parts = [corpus.dataset, corpus.config, None if corpus.split == "train" else corpus.split]
             return ", ".join(part for part in parts if part)
+        case HubPartitions():
+            without = f" without {', '.join(corpus.left_out)}" if corpus.left_out else ""
+            return f"{corpus.dataset}, {len(corpus.kept)} parts{without}"
         case TextFiles() | ChatFiles():
             return ", ".join(corpus.paths)
         case Filtered():
             return f"{source(corpus.source)}, filtered"
+        case StandIn():
+            return f"{source(corpus.source)}, in the place of {corpus.missing}"
         case Concatenated() | ConcatenatedChats():
             return "; ".join(map(source, corpus.sources))
         case Installed():
@@ -160,7 +167,8 @@ def _changed(corpus: Any, content: Any) -> bool:
     if isinstance(corpus, Filtered):
         return _changed(corpus.source, content)
     try:
-        return isinstance(corpus, TextFiles | ChatFiles) and corpus.identity() != content
+        is_local = isinstance(corpus, TextFiles | ChatFiles) or (isinstance(corpus, HubPartitions) and corpus.is_local)
+        return is_local and corpus.identity() != content
     except LilliputError:
         return False
 
@@ -190,9 +198,13 @@ def _text_bytes(corpus: Any) -> int | None:
         LilliputError: it cannot be read.
     """
     innermost = corpus
-    while isinstance(innermost, Filtered):
+    while isinstance(innermost, Filtered | StandIn):
         innermost = innermost.source
     match innermost:
+        case HubPartitions() if innermost.is_local:
+            return _sampled(corpus, SAMPLE[TextFiles])
+        case HubPartitions():
+            return innermost.expected_bytes
         case HubText():
             return innermost.most_bytes
         case Concatenated():

@@ -13,6 +13,7 @@ from lilliput.plan.corpora import corpora, shares
 from lilliput.plan.cost import Cost
 from lilliput.plan.memory import held_bytes
 from lilliput.plan.pricing import Tariff
+from lilliput.plan.rating import Rating
 from lilliput.plan.timeline_shapes import at_first, timeline_shapes
 from lilliput.publish.export import DTYPES
 from lilliput.recipe import Recipe, Release
@@ -32,6 +33,7 @@ def plan(
     *,
     costs: Mapping[int, Cost] | None = None,
     tariff: Tariff = Tariff(),
+    rating: Rating | None = None,
     folder: Path | None = None,
 ) -> dict[str, Any]:
     """Everything that can be said of a run before it, without asking anybody over a network.
@@ -41,6 +43,7 @@ def plan(
         machine: where; it decides how a step is split into micro-batches.
         costs: what `probe` measured there, by index in the timeline; None where nobody looked.
         tariff: what an hour there costs.
+        rating: how fast the machine is said to be; without costs time is estimated from it.
         folder: the run folder, whose token files are known; None where there is none.
 
     Returns:
@@ -52,18 +55,18 @@ def plan(
         a corpus's `tokens_read`: totals are those of the last model, but for the cost. What was probed is None
         elsewhere: `activations` and `peak` of a phase's `memory`, its `micro_batches` where they are found from memory,
         and its `cost`, extrapolated from the `passes` and `updates` that were run; no updates mean whole steps as
-        passes.
+        passes. The totals' `estimate` is of all operations at the speed of a rating; None without one, or with costs.
 
     Raises:
-        MachineError: there is a tariff for hours that nobody measured.
+        MachineError: there is a tariff for hours that nobody measured or estimated.
     """
-    if costs is None and tariff != Tariff():
+    if costs is None and rating is None and tariff != Tariff():
         raise MachineError(
             "a price needs measured time",
             where="the tariff of a plan",
             hint="add --probe, which measures the recipe on this machine",
         )
-    costs = costs or {}
+    rating, costs = rating if costs is None else None, costs or {}
     phases, growths, releases, others = [], [], [], []
     read: Counter[str] = Counter()
     for index, entry, before, after in timeline_shapes(recipe):
@@ -81,6 +84,8 @@ def plan(
         else:
             others.append(named | {"kind": entry.kind, "what": entry.describe(), "reads": list(entry.reads())})
     texts = corpora(recipe, read, folder)
+    operations = sum(phase["operations"] for phase in phases)
+    estimate = {"estimate": rating and rating.estimate(operations, tariff)}
     return {
         "recipe": recipe.name,
         "about": recipe.about,
@@ -91,7 +96,7 @@ def plan(
         "growths": growths,
         "releases": releases,
         "others": others,
-        "totals": _totals(phases, releases, texts, tariff),
+        "totals": _totals(phases, releases, texts, tariff) | estimate,
         "not_implemented": unimplemented_parts(recipe),
     }
 

@@ -37,6 +37,10 @@ ROUGHLY = (
     "Tokens that the phases read, and token files on disk. ~ is an estimate at four bytes of text a token, by the "
     "budgets of streams and the first documents of local texts; what is encoded in the run folder is known."
 )
+ESTIMATED = (
+    "Estimate, nothing was measured: {time} on {machine}{price}, at {utilization:.0%} of {peak} ({source}). {tested}"
+    "Steps alone, as --probe there would measure them."
+)
 UNKNOWN = "How long it takes is known once --probe has measured it here."
 
 
@@ -65,7 +69,8 @@ def show(console: Terminal, plan: dict[str, Any]) -> None:
                 _note(console, f"{phase['name']} keeps {_some(count, 'checkpoint')} for good, which are counted too.")
         if plan["totals"]["cost"]:
             console.print(_time(plan))
-        _note(console, EXTRAPOLATED if plan["totals"]["cost"] else UNKNOWN)
+        estimate = plan["totals"]["estimate"]
+        _note(console, EXTRAPOLATED if plan["totals"]["cost"] else _estimated(plan, estimate) if estimate else UNKNOWN)
     for other in plan["others"]:
         _note(console, f"{other['kind']} {other['what']}")
     if plan["not_implemented"]:
@@ -176,6 +181,23 @@ def _phases(plan: dict[str, Any]) -> Table:
             flops(totals["operations"]),
         )
     return table
+
+
+def _estimated(plan: dict[str, Any], estimate: dict[str, Any]) -> str:
+    money = "" if estimate["kwh"] is None else f", {energy(estimate['kwh'])}"
+    if estimate["price"] is not None:
+        low, high = (price(one, None) for one in estimate["price"])
+        told = f", by {estimate['price_source']}" if estimate["price_source"] else ""
+        money += f", {low}{'' if low == high else f' to {high}'} {estimate['currency'] or ''}".rstrip() + told
+    return ESTIMATED.format(
+        time=duration(estimate["seconds"]),
+        machine=plan["machine"],
+        price=money,
+        utilization=estimate["utilization"],
+        peak=f"{estimate['peak'] / 1e12:,.1f} TFLOP/s",
+        source=estimate["source"],
+        tested="" if estimate["is_tested"] else "Lilliput has not run on this machine. ",
+    )
 
 
 def _some(count: int, what: str) -> str:

@@ -16,6 +16,7 @@ from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.schedule import WarmupStableDecay
+from lilliput.publish.card.notes import CardNotes, Citation, RankingExample
 from lilliput.publish.hf_formats.qwen3 import Qwen3Format
 from lilliput.recipe import Recipe, Release
 from lilliput.tokenizer.bpe import BPE
@@ -45,6 +46,32 @@ pretrain = Phase(
     schedule=WarmupStableDecay(warmup=Steps(1_000), first="zero", decay=Share(0.15), shape="cosine", floor=0.1),
     clip=1.0,
     save_every=Steps(1_000),  # our choice: 48 checkpoints
+)
+
+notes = CardNotes(
+    tags=("causal-lm", "pretraining", "gqa", "swiglu", "rope", "multiple-choice", "text-ranking", "nlp-research"),
+    metrics=("perplexity", "accuracy"),
+    tier="<10M of the Open SLM Leaderboard",
+    suited={
+        "multiple-choice questions": "ARC, HellaSwag, PIQA, ArithMark: each candidate is scored, the likeliest chosen",
+        "ranking by likelihood": "continuations, or documents by their perplexity (lilliput score, lilliput rank)",
+        "research on small models": "ablations, architectures, efficiency below ten million parameters",
+        "measuring perplexity": "how well a model fits held-out text",
+    },
+    unsuited=("free text: 8,192 tokens and ten million parameters do not make it fluent", "chat", "instructions"),
+    ranking=RankingExample(
+        context="Which is an example of a renewable energy resource? Answer:",
+        choices=("biomass", "coal", "gas", "oil"),
+        answer="biomass",
+    ),
+    citation=Citation(
+        key="liodonai2026slm10m",
+        kind="software",
+        author="Liodon AI",
+        title="SLM-10M",
+        year=2026,
+        url="https://huggingface.co/liodon-ai/slm-10m",
+    ),
 )
 
 recipe = Recipe(
@@ -79,6 +106,8 @@ recipe = Recipe(
         pretrain,
         Release(name="SLM-10M", layout=Qwen3Format(context=1_024), suite="open-slm", heldout="fineweb-edu"),
     ),
+    license="apache-2.0",
+    notes=notes,
     card_claims={
         "z-loss switched off after 31B tokens": "the run ends at 25B tokens, so it stays on to the end",
     },

@@ -139,14 +139,14 @@ def apply_overrides(
         sources: values of --source.
         more_tokens: values of --more-tokens.
     """
-    split, recipe = recipe.split, shrink(recipe) if shrunk else recipe
+    before, recipe = recipe, shrink(recipe) if shrunk else recipe
     if shrunk and sources:  # a rehearsal holds out much of the little that it reads by itself
-        recipe = replace(recipe, split=split)
+        recipe = replace(recipe, split=before.split)
     given: dict[str, list[str]] = {}
     for one in sources:
         corpus, path = _pair(one, "--source", f"{next(iter(recipe.corpora))}={one.strip('=') or 'texts'}")
         given.setdefault(corpus, []).append(path)
-    recipe = replace_sources(recipe, {corpus: tuple(paths) for corpus, paths in given.items()})
+    recipe = replace_sources(recipe, {corpus: tuple(paths) for corpus, paths in given.items()}, before.corpora)
     recipe = override_all(recipe, [_pair(one, "--set", "seed=1") for one in overrides])
     return with_more_tokens(recipe, more_tokens)
 

@@ -20,6 +20,7 @@ from lilliput.base.run_folder import IsIntact, RunFolder, differences
 from lilliput.base.spec import to_plain
 from lilliput.base.text_units import duration, size
 from lilliput.data.corpora.concatenated import at_revision
+from lilliput.data.corpora.stand_in import StandIn
 from lilliput.data.corpus_format import CorpusFormat, TokenFiles, WriteSettings
 from lilliput.data.formats import format_of
 from lilliput.data.lost_conversations import lost as lost_of
@@ -145,6 +146,10 @@ class Preparation:
         outputs = self._run.cached(f"shards/{name}", inputs, build, _has_index)
         for line in lines_of(outputs, self._recipe.split):
             self._say(f"{name}: {line}")
+        if isinstance(corpus := self._recipe.corpora[name], StandIn):
+            self._say(
+                f"{name}: this is read in the place of {corpus.missing}; --source {name}=PATH reads what you have"
+            )
         if not trained:  # which is too late to be asked
             phases = self._readers(name)
             if phases:

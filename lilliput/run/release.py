@@ -43,7 +43,7 @@ from lilliput.train.metrics_file import (
     released,
     steps_of,
 )
-from lilliput.train.phase import StepPlan, phase_folder
+from lilliput.train.phase import Phase, StepPlan, phase_folder
 
 LOOKED_AT, BEGINNING = 300, 400
 """Training texts by which a card tells their languages, and tokens of each."""
@@ -167,9 +167,22 @@ class Publisher:
             "environment": exported["environment"],
             "corpora": {name: part["outputs"] for name, part in parts.items() if part},
             "phases": record,
+            "earlier": self._earlier(release, record),
             "evaluation": evaluation if self._recipe.prints_samples(release) else evaluation | {"samples": []},
             "languages": list(self._recipe.languages) or languages(_beginnings(heldout, lineage.tokenizer)),
         }
+
+    def _earlier(self, release: Release, phases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Releases before this one: name, scores, and the tokens of the phases that led to each."""
+        found, trained = [], 0
+        for entry in self._recipe.timeline[: self._recipe.timeline.index(release)]:
+            if isinstance(entry, Phase):
+                trained += 1
+            elif isinstance(entry, Release) and (evaluation := self._run.read(f"evals/{entry.name}.json")):
+                tokens = sum(phase["tokens"] for phase in phases[:trained])
+                scores = {key: evaluation[key] for key in ("scores", "averages")}
+                found.append({"name": entry.name, "tokens": tokens, "evaluation": scores})
+        return found
 
     def _left_at(self, name: str, phases: Sequence[str]) -> int | None:
         """The step of a phase at which one of the phases goes on; None where none does."""

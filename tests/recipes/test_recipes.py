@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import tiny
+import tiny_partitions
 
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.implemented import check_implemented, unimplemented_parts
@@ -86,6 +87,35 @@ def test_both_halves_of_mtlm_warm_up_and_fall_to_a_tenth(name):
         assert half.schedule(steps - 1, steps) == pytest.approx(0.1, abs=1e-6)
 
 
+def test_mtlm_reads_the_corpora_of_its_card_in_two_blends():
+    recipe = load_recipe("mtlm1-200m")
+    first, second = (phase(recipe, name).data for name in ("base", "refine"))
+    assert set(first.weights) == set(second.weights) == {"cosmopedia", "fineweb-edu", "fineweb", "knowledge"}
+    assert sum(first.weights.values()) == pytest.approx(1) and sum(second.weights.values()) == pytest.approx(1)
+    assert first.seed != second.seed and first.weights != second.weights
+    needed = {name: 3.5e9 * (first.weights[name] + second.weights[name]) for name in first.weights}
+    for corpus in plan(recipe)["corpora"]:
+        assert corpus["tokens_read"] == pytest.approx(needed[corpus["name"]], rel=1e-3)
+        assert 0.7 < corpus["passes"] < 1, "as much text is read as the phases need, and a little more"
+
+
+def test_licenses_and_weights_are_those_of_the_cards():
+    told = {name: (load_recipe(name).license, load_recipe(name).releases) for name in PARAMETERS}
+    licenses = {name: license for name, (license, _) in told.items()}
+    assert (licenses["slm-10m"], licenses["mtlm1-200m"], licenses["mtlm1-152m"]) == ("apache-2.0", "mit", "mit")
+    dtypes = {name: {release.dtype for release in releases.values()} for name, (_, releases) in told.items()}
+    assert dtypes == {
+        "slm-10m": {"BF16"},
+        "mtlm1-200m": {"F32"},
+        "mtlm1-152m": {"F32"},
+        "odinnext-138m": {"F16"},
+        "odinnext-138m-best": {"F16"},
+    }
+    for name in ("mtlm1-200m", "mtlm1-152m"):
+        before, after = told[name][1].values()
+        assert before.suite == after.suite and before.name != after.name, "a leap is measured on equal questions"
+
+
 def test_odinnext_reads_as_much_text_a_step_as_its_card_says():
     accelerated = phase(load_recipe("odinnext-138m"), "accelerated")
     steps = StepPlan(accelerated)
@@ -141,6 +171,9 @@ def test_a_corpus_of_the_hub_is_read_from_files_instead(tmp_path):
         "instructions": ChatFiles(paths=(chats,)),
         "replies": ChatFiles(paths=(chats,)),
     }
+    mix = str(tiny_partitions.write_folder(tmp_path / "mix", documents=1))
+    natural = recipe.corpora["natural"]
+    assert replace_sources(recipe, {"natural": (mix,)}).corpora["natural"] == replace(natural, dataset=mix)
     assert replace_sources(recipe, {}) == recipe
     assert not any("replies" in part for part in unimplemented_parts(local)), "replies that one has need no teacher"
 

@@ -6,6 +6,7 @@ from io import StringIO
 
 import pytest
 import tiny
+import tiny_partitions
 from rich.console import Console
 
 from lilliput.base.implemented import unimplemented_parts
@@ -19,6 +20,7 @@ from lilliput.nn.gqa import GQA
 from lilliput.plan import plan
 from lilliput.publish.load import load
 from lilliput.recipe import Release, load_recipe, names
+from lilliput.run.command_record import apply_overrides
 from lilliput.run.pipeline import run
 from lilliput.shrink import QUESTIONS, SPLIT, TEXT, shrink
 from lilliput.train.machine import Machine
@@ -103,9 +105,9 @@ def test_both_sides_of_the_split_have_text_and_conversations():
         assert sum(group in heldout for group in groups) >= 5
 
 
-def walk(name, folder):
+def walk(name, folder, *sources):
     """A shrunk recipe from text to cards; every phase that trains on plain text has learned something by its end."""
-    small = shrink(load_recipe(name))
+    small = apply_overrides(load_recipe(name), True, (), sources)
     machine = Machine(device="cpu", precision="fp32", threads=1)
     releases = run(small, folder, machine, Console(file=StringIO()))
     assert [release.name for release in releases] == [e.name for e in small.timeline if isinstance(e, Release)]
@@ -120,8 +122,9 @@ def walk(name, folder):
 
 @pytest.mark.slow
 def test_a_stacked_model_goes_from_text_to_card(tmp_path):
-    (release,) = walk("mtlm1-200m", tmp_path / "run")
-    assert load(release).model.spec.layers == 8
+    before, release = walk("mtlm1-200m", tmp_path / "run")
+    assert (load(before).model.spec.layers, load(release).model.spec.layers) == (4, 8)
+    assert "in the place of the author's own collection" in (release / "README.md").read_text()
     base = read_metrics(tmp_path / "run" / "phases" / "00-base" / "metrics.jsonl")
     assert [line["step"] for line in base if "fineweb-edu" in line.get("heldout", ())] == [12], (
         "measured at the end alone"
@@ -132,3 +135,26 @@ def test_a_stacked_model_goes_from_text_to_card(tmp_path):
 @pytest.mark.parametrize("name", [name for name in RUNNABLE if name != "mtlm1-200m"])
 def test_every_recipe_goes_from_text_to_card(name, tmp_path):
     walk(name, tmp_path / "run")
+
+
+def test_a_rehearsal_reads_a_folder_that_is_laid_out_like_the_dataset(tmp_path):
+    recipe, mix = load_recipe("odinnext-138m-best"), str(tiny_partitions.write_folder(tmp_path, documents=1))
+    small = apply_overrides(recipe, True, (), (f"natural={mix}",))
+    assert small.corpora["natural"] == replace(recipe.corpora["natural"], dataset=mix)
+    assert small.corpora["instructions"] == shrink(recipe).corpora["instructions"] and small.split == recipe.split
+
+
+@pytest.mark.slow
+def test_a_rehearsal_on_such_a_folder_goes_from_text_to_card(tmp_path):
+    mix = tiny_partitions.write_folder(tmp_path / "mix", documents=40)
+    base, _ = walk("odinnext-138m-best", tmp_path / "run", f"natural={mix}")
+    assert tiny_partitions.UNWANTED not in (base / "README.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["slm-10m", "mtlm1-200m"])
+def test_rehearsals_of_the_others_read_files_of_such_a_folder(name, tmp_path):
+    mix = tiny_partitions.write_folder(tmp_path / "mix", documents=40) / "data"
+    folders = ("cranecode", "cranemath", "reddit_to_flashcards", "nemotron-synth-qa")
+    corpora = load_recipe(name).corpora
+    walk(name, tmp_path / "run", *(f"{corpus}={mix / folder}" for corpus, folder in zip(corpora, folders, strict=True)))

@@ -60,7 +60,7 @@ class HubText:
 
     def __post_init__(self) -> None:
         check_null("HubText", self.null)
-        _check_budgets("HubText", tokens=self.tokens and int(self.tokens), bytes=self.bytes, rows=self.rows)
+        check_budgets("HubText", tokens=self.tokens and int(self.tokens), bytes=self.bytes, rows=self.rows)
 
     def identity(self) -> Any:
         """The commit, or the files of a folder."""
@@ -125,8 +125,8 @@ class HubText:
         return min(budgets, default=None)
 
     @property
-    def _subset(self) -> "_Subset":
-        return _Subset(self.dataset, self.config, self.split, self.revision)
+    def _subset(self) -> "Subset":
+        return Subset(self.dataset, self.config, self.split, self.revision)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +150,7 @@ class HubChats:
     """Stop after this many rows."""
 
     def __post_init__(self) -> None:
-        _check_budgets("HubChats", rows=self.rows)
+        check_budgets("HubChats", rows=self.rows)
 
     def identity(self) -> Any:
         """The commit, or the files of a folder."""
@@ -172,11 +172,11 @@ class HubChats:
             yield Conversation(row_messages(row, self.messages, f"{self._subset}, row {number}"), name, name)
 
     @property
-    def _subset(self) -> "_Subset":
-        return _Subset(self.dataset, self.config, self.split, self.revision)
+    def _subset(self) -> "Subset":
+        return Subset(self.dataset, self.config, self.split, self.revision)
 
 
-class _Subset(NamedTuple):
+class Subset(NamedTuple):
     """One split of one config of a dataset."""
 
     dataset: str
@@ -192,7 +192,7 @@ class _Subset(NamedTuple):
         return f"{self}:{number}" if value in (None, "") else str(value)
 
     def identity(self) -> Any:
-        return TextFiles(paths=(self.dataset,)).identity() if self._is_local else [self.dataset, self._commit()]
+        return TextFiles(paths=(self.dataset,)).identity() if self.is_local else [self.dataset, self.commit()]
 
     def commit_of(self, identity: Any) -> str | None:
         """The commit in an identity of this subset; the files of a folder, which may be away by now, have none."""
@@ -228,7 +228,7 @@ class _Subset(NamedTuple):
                         return
             except Exception as error:  # the libraries below raise what their own libraries do
                 if isinstance(error, DataError) or not (number and is_transient(error)) or attempt == len(PAUSES):
-                    self._explain(error, f"after {number:,} rows" if number else "")
+                    self.explain(error, f"after {number:,} rows" if number else "")
                 time.sleep(PAUSES[attempt])
                 attempt += 1
             else:
@@ -237,28 +237,35 @@ class _Subset(NamedTuple):
                 return
 
     def refuse(self, what: str, hint: str) -> NoReturn:
+        """Raise the error of a dataset that is not as it should be."""
         raise DataError(what, where=str(self), hint=f"{hint}, {LOCAL_FILES}")
 
     @property
-    def _is_local(self) -> bool:
+    def is_local(self) -> bool:
+        """Whether it is a folder."""
         return Path(self.dataset).expanduser().is_dir()
 
-    def _commit(self) -> str:
+    def commit(self) -> str:
+        """The commit that is read.
+
+        Raises:
+            DataError: the hub is out of reach, or knows no such dataset.
+        """
         if self.revision and re.fullmatch("[0-9a-f]{40}", self.revision):
             return self.revision
         try:
             return _newest(self.dataset, self.revision)
         except Exception as error:
-            self._explain(error, "")
+            self.explain(error, "")
 
     def _open(self, columns: tuple[str, ...], optional: tuple[str, ...]) -> Any:
         import datasets
 
-        path = str(Path(self.dataset).expanduser().resolve()) if self._is_local else self.dataset
-        if self._is_local and (glob.has_magic(path) or "::" in path or not path.isprintable()):
+        path = str(Path(self.dataset).expanduser().resolve()) if self.is_local else self.dataset
+        if self.is_local and (glob.has_magic(path) or "::" in path or not path.isprintable()):
             # The library takes the path for a pattern, and would read the texts of other folders as well.
             self.refuse(f"the path of the folder has a sign that means something else: {path!r}", "rename the folder")
-        commit = None if self._is_local else self._commit()
+        commit = None if self.is_local else self.commit()
         configs = datasets.get_dataset_config_names(path, revision=commit)
         if self.config is None and len(configs) > 1 and "default" not in configs:
             self.refuse(
@@ -280,7 +287,8 @@ class _Subset(NamedTuple):
             near = difflib.get_close_matches(name, known, n=3) or sorted(known)
             self.refuse(f"there is no {kind} {name!r}", f"nearest names: {', '.join(near) or 'none'}")
 
-    def _explain(self, error: Exception, when: str) -> NoReturn:
+    def explain(self, error: Exception, when: str) -> NoReturn:
+        """Raise the error of reading, in words."""
         if isinstance(error, DataError):
             raise error
         trouble = hub_trouble(error, "dataset", self.dataset)
@@ -298,7 +306,12 @@ def _newest(dataset: str, revision: str | None) -> str:
     return commit
 
 
-def _check_budgets(name: str, **budgets: int | None) -> None:
+def check_budgets(name: str, **budgets: int | None) -> None:
+    """Refuse budgets of nothing.
+
+    Raises:
+        RecipeError: one is; it is named.
+    """
     for field, budget in budgets.items():
         if budget is not None and budget < 1:
             raise RecipeError(

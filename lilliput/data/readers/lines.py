@@ -5,7 +5,7 @@ import gzip
 import io
 import lzma
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,26 +14,32 @@ from lilliput.base.errors import DataError, LilliputError
 from lilliput.base.limits import limit, raising
 from lilliput.data.readers.formats import compression_of
 
+Opener = Callable[[Path], Any]
+"""Opens a file that is not on the disk: binary, to be closed by whoever reads it."""
+
 XZ_MEMORY = 512 << 20
 """Bytes that undoing xz may take: `xz -9` asks for 65 MiB, the header of a file for anything up to 4 GiB."""
 _PIECE = 1 << 20
 
 
-def lines(path: Path, room: int = 1, unit: str = "record") -> Iterator[tuple[int, bytes, float]]:
+def lines(
+    path: Path, room: int = 1, unit: str = "record", opener: Opener | None = None
+) -> Iterator[tuple[int, bytes, float]]:
     """Numbered lines from 1, without a byte order mark, and how much of the file is read after each.
 
     Args:
         path: the file.
         room: a line may be this many times as long as the limit `line_bytes`.
         unit: a line's name in errors.
+        opener: of a file that is elsewhere, of which nobody is told how much is read; None for one on the disk.
 
     Raises:
         DataError: the file is damaged, or a line is longer.
     """
     number, most = 0, room * limit("line_bytes")
     try:
-        with open_decompressed(path) as (file, raw):
-            size = path.stat().st_size or 1
+        with open_decompressed(path, opener) as (file, raw):
+            size = float("inf") if opener else path.stat().st_size or 1
             while line := file.readline(most + 1):
                 number += 1
                 if len(line) > most:
@@ -141,9 +147,9 @@ def unpacking(path: Path) -> tuple[str, Path]:
 
 
 @contextmanager
-def open_decompressed(path: Path) -> Iterator[tuple[Any, io.BufferedReader]]:
+def open_decompressed(path: Path, opener: Opener | None = None) -> Iterator[tuple[Any, io.BufferedReader]]:
     """A file without the compression that its suffix tells of, and as it is."""
-    with open(path, "rb") as raw:
+    with opener(path) if opener else open(path, "rb") as raw:
         match compression_of(path):
             case ".gz":
                 file = io.BufferedReader(gzip.GzipFile(fileobj=raw))  # type: ignore[arg-type]

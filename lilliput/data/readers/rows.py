@@ -10,7 +10,7 @@ from reprlib import Repr
 from typing import Any
 
 from lilliput.base.errors import DataError
-from lilliput.data.readers.lines import decoded, lines
+from lilliput.data.readers.lines import Opener, decoded, lines
 
 _SHOWN = Repr()
 _SHOWN.maxstring = _SHOWN.maxother = 60
@@ -89,18 +89,19 @@ class Record:
         return f"{self.path.name}:{self.number}" if self.values.get(column) in (None, "") else self.name(column)
 
 
-def line_rows(path: Path, after: int = 0, room: int = 1) -> Iterator[Record]:
+def line_rows(path: Path, after: int = 0, room: int = 1, opener: Opener | None = None) -> Iterator[Record]:
     """The objects of a file that has one a line, after the first so many lines, which are not parsed.
 
     Args:
         path: the file.
         after: as many lines are passed over; blank lines are counted, and no rows.
         room: a line may be this many times as long as the limit `line_bytes`.
+        opener: of a file that is elsewhere, see `lilliput.data.readers.lines.lines`.
 
     Raises:
         DataError: the file is damaged, or a line is not a JSON object, not UTF-8 or too long; it is named.
     """
-    for number, line, share in lines(path, room):
+    for number, line, share in lines(path, room, opener=opener):
         if number <= after:
             continue
         where = f"{path}, record {number}"

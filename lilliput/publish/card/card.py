@@ -11,10 +11,13 @@ import jinja2
 
 from lilliput.base.spec import to_plain
 from lilliput.base.text_units import size
+from lilliput.data.corpora.stand_in import StandIn
 from lilliput.data.documents import licenses
 from lilliput.data.lost_conversations import in_words, lost
 from lilliput.model import ModelSpec
 from lilliput.publish.card.markdown import NOTHING, cell, code, fenced, literal, prose, source
+from lilliput.publish.card.notes import CardNotes
+from lilliput.publish.card.peers import peers
 from lilliput.publish.card.record import Part, Timeline, refusal
 from lilliput.publish.card.reproduce import reproduce_command
 from lilliput.publish.card.training import course, training
@@ -59,10 +62,11 @@ def card(record: dict[str, Any]) -> str:
         config = layout.config(shape)
     except AttributeError as error:
         raise refusal(f"recipe.model is incomplete: {error}") from error
-    recipe, environment = run["recipe"], run["environment"]
+    recipe, environment, trained = run["recipe"], run["environment"], training(run, timeline)
+    notes = recipe["notes"].spec() if "notes" in recipe else CardNotes()
     license_named = recipe.plain.get("license")
     return _render(
-        front_matter=_front_matter(run, config["model_type"], license_named or LICENSE),
+        front_matter=_front_matter(run, config["model_type"], license_named or LICENSE, notes),
         license=license_named,
         release={key: run["release"][key] for key in ("name", "heldout", "sha256")},
         recipe={key: recipe[key] for key in ("name", "about")},
@@ -77,7 +81,9 @@ def card(record: dict[str, Any]) -> str:
         at_chance=_at_chance(run),
         unjudged=run["evaluation"].plain.get("unjudged"),
         comparison=_comparison(run),
-        training=training(run, timeline),
+        training=trained,
+        peers=peers(run, trained["together"]["tokens"]),
+        notes=notes,
         course=course(run),
         data=_data(run, timeline.corpora()),
         machine=_machine(run),
@@ -112,7 +118,7 @@ def _render(**view: Any) -> str:
         raise refusal(f"the card asks for what the record lacks: {error}") from error
 
 
-def _front_matter(run: Part, model_type: str, license_identifier: str) -> str:
+def _front_matter(run: Part, model_type: str, license_identifier: str, notes: CardNotes) -> str:
     """What the Hub reads, written by its own library: https://huggingface.co/docs/hub/model-cards."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -133,7 +139,8 @@ def _front_matter(run: Part, model_type: str, license_identifier: str) -> str:
         license=license_identifier,
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=["lilliput", "small-language-model", model_type],
+        tags=list(dict.fromkeys(("lilliput", "small-language-model", model_type, *notes.tags))),
+        metrics=list(notes.metrics) or None,
         model_name=run["release"]["name"],
         eval_results=results,
     ).to_yaml()
@@ -262,6 +269,11 @@ def _data(run: Part, names: list[str]) -> dict[str, Any]:
         "lowest": [name for name in names if _held_out(run, name) == "lowest"],
         "filtered": [
             (name, _reasons(dropped)) for name in names if (dropped := run["corpora"][name].plain.get("dropped"))
+        ],
+        "stand_ins": [
+            (name, recipe["corpora"][name]["missing"])
+            for name in names
+            if recipe["corpora"][name].kind == StandIn.__name__
         ],
         "lost": _lost(run, names),
         "licenses": [(name, ", ".join(found)) for name in names if (found := licenses(recipe["corpora"][name].plain))],

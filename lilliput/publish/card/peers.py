@@ -1,0 +1,47 @@
+"""This release beside other models: figures that others published, and earlier releases of the same run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lilliput.publish.card.markdown import NOTHING
+from lilliput.publish.card.published_scores import peer_tables
+from lilliput.publish.card.record import Part
+
+OWN = "this run"
+"""In the column of companies."""
+
+
+def peers(run: Part, tokens: str) -> dict[str, Any] | None:
+    """The table of the release's suite; None where nobody is compared with.
+
+    Args:
+        run: the record.
+        tokens: of this release's training, in words.
+    """
+    table = peer_tables().get(run["release"]["suite"])
+    ours = None if table is None else _row(run["evaluation"].plain, table.columns)
+    if table is None or ours is None:
+        return None
+    rows = [(one.company, one.model, one.tokens or NOTHING, list(map(_percent, one.scores))) for one in table.peers]
+    for earlier in run.plain.get("earlier", []):
+        if scores := _row(earlier["evaluation"], table.columns):
+            rows.append((OWN, earlier["name"], f"{earlier['tokens']:,}", scores))
+    return {
+        "columns": list(table.columns),
+        "rows": rows,
+        "own": (OWN, run["release"]["name"], tokens, ours),
+        "source": table.source,
+        "harness": table.harness,
+    }
+
+
+def _row(evaluation: dict[str, Any], columns: Mapping[str, str]) -> list[str] | None:
+    """Our scores under the columns; None where none was measured."""
+    values = {f"{score['task']}/{score['metric']}": score["value"] for score in evaluation["scores"]}
+    values |= {average["name"]: average["value"] for average in evaluation["averages"]}
+    found = [values.get(key) for key in columns.values()]
+    return None if found == [None] * len(found) else [_percent(None if one is None else 100 * one) for one in found]
+
+
+def _percent(score: float | str | None) -> str:
+    return NOTHING if score is None else score if isinstance(score, str) else f"{score:.2f}"

@@ -1,0 +1,80 @@
+"""What a recipe says on cards, and the release beside other models."""
+
+import re
+
+import pytest
+import yaml
+from card_records import record_of
+
+from lilliput.base.spec import to_plain
+from lilliput.publish.card.card import card
+from lilliput.publish.card.notes import CardNotes
+from lilliput.recipe import load_recipe, names
+
+
+def scored(task, metric, value):
+    return {"task": task, "metric": metric, "value": value, "stderr": 0.004, "chance": 0.25, "items": 9, "note": ""} | {
+        "higher_is_better": True
+    }
+
+
+@pytest.fixture
+def record():
+    made = record_of(chat=False)
+    made["evaluation"]["scores"].append(scored("HellaSwag", "acc_norm", 0.2765))
+    return made
+
+
+def with_notes(record, name):
+    record["recipe"]["notes"] = to_plain(load_recipe(name).notes)
+    return card(record)
+
+
+def test_a_recipe_without_notes_has_a_card_without_their_sections(record):
+    text = card(record)
+    for heading in ("Intended uses", "Not suited for", "Citation", "References", "Contradictions of the original card"):
+        assert f"## {heading}" not in text
+    assert "Compared with other models" not in text, "nobody is compared with on this suite"
+    assert "notes" not in to_plain(load_recipe("quickstart")) and load_recipe("quickstart").notes == CardNotes()
+
+
+def test_uses_tier_tags_ranking_and_citation(record):
+    text = with_notes(record, "slm-10m")
+    head = yaml.safe_load(text.split("---\n")[1])
+    assert {"text-ranking", "gqa", "multiple-choice"} < set(head["tags"]) and len(set(head["tags"])) == len(
+        head["tags"]
+    )
+    assert head["metrics"] == ["perplexity", "accuracy"] and head["pipeline_tag"] == "text-generation"
+    for part in ("## Intended uses", "## Not suited for", "- chat\n", "10M of the Open SLM Leaderboard", '"biomass"'):
+        assert part in text
+    assert "@software{liodonai2026slm10m,\n  author = {{Liodon AI}}," in text
+    (program,) = re.findall(r"```python\n(import lilliput.*?)```", text, flags=re.S)
+    compile(program, "card", "exec")
+
+
+def test_cutoff_contradictions_advice_and_references(record):
+    text = with_notes(record, "mtlm1-200m")
+    assert "Knowledge cutoff: that of its texts" in text and "**ARC-Easy**: 38.64%" in text and "63.46%" in text
+    text = with_notes(record, "odinnext-138m")
+    assert "## References" in text and "arXiv:2404.07904" in text and "repetition penalty of 1.2 to 1.3" in text
+    assert "Pin a commit" in text, "its code runs"
+
+
+def test_a_release_stands_beside_other_models_and_earlier_ones(record):
+    record["release"]["suite"] = "mtlm"
+    earlier = {"scores": [scored("HellaSwag", "acc_norm", 0.2612)], "averages": []}
+    record["earlier"] = [{"name": "garden-small", "tokens": 598_016, "evaluation": earlier}]
+    table = card(record).split("### Compared with other models")[1].split("##")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")]
+    assert rows[0][:5] == ["Company", "Model", "Training tokens", "OpenBookQA", "ARC-Easy"]
+    assert {len(row) for row in rows} == {15}
+    by_model = {row[1]: row for row in rows}
+    assert by_model["OPT-125M"][2:5] == ["180B", "\\~30", "\\~35.0"]
+    assert by_model["garden-small"][2] == "598,016" and by_model["garden-small"][7] == "26.12"
+    assert by_model["**garden-base**"][0] == "**this run**" and by_model["**garden-base**"][7] == "**27.65**"
+    assert "MTLM1-200M model card" in table
+
+
+@pytest.mark.parametrize("name", names("lilliput.recipes"))
+def test_notes_of_every_recipe_make_a_card(name, record):
+    assert with_notes(record, name).startswith("---\n")
