@@ -25,7 +25,7 @@ from lilliput.train.loop import Task, Trainer
 from lilliput.train.machine import Machine
 from lilliput.train.memory import give_back
 from lilliput.train.micro_batches import MicroBatches, StepOutOfMemory
-from lilliput.train.phase import Phase, Stage, StepPlan
+from lilliput.train.phase import Phase, Stage, StepPlan, tokens_per_position
 from lilliput.train.ranks import OneRank
 from lilliput.train.rollback import Incidents
 from lilliput.train.signals import GracefulShutdown
@@ -116,7 +116,7 @@ class CompiledProfile:
 
 def _alone(phase: Phase, stage: Stage) -> Phase:
     """A long phase of one stage, at a rate of 0: as many steps as are taken leave the same weights."""
-    tokens = Tokens(MANY * phase.batch_tokens * stage.objective.tokens_per_position)
+    tokens = Tokens(MANY * phase.batch_tokens * tokens_per_position([replace(stage, share=1.0)], phase.length))
     return replace(phase, tokens=tokens, stages=(replace(stage, share=1.0),), schedule=_still, guard=NoGuard())
 
 

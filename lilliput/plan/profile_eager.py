@@ -45,9 +45,10 @@ class EagerProfile:
         most = max(self._machine.micro_batch_sizes(StepPlan(phase).rows, phase.length))
         passes = []
         for stage in phase.stages:
-            key = hash_of([to_plain(spec), to_plain(stage.objective), phase.length, most])
+            length = stage.positions(phase.length)
+            key = hash_of([to_plain(spec), to_plain(stage.objective), length, most])
             if key not in self._passes:
-                self._passes[key] = self._pass(spec, stage.objective, phase.length, most)
+                self._passes[key] = self._pass(spec, stage.objective, length, most)
             passes.append(self._passes[key])
         key = hash_of([to_plain(spec), to_plain(phase.optimizer), to_plain(phase.ema)])
         if key not in self._updates:

@@ -187,7 +187,7 @@ class Preparation:
     def _row_length(self, name: str) -> int:
         """Tokens of the longest rows that a phase takes from a corpus; of any phase, where only releases read it."""
         readers = self._readers(name) or self._recipe.phases.values()
-        return max(stage.objective.row_length(phase.length) for phase in readers for stage in phase.stages)
+        return max(phase.row_tokens(stage)[0] for phase in readers for stage in range(len(phase.stages)))
 
     def _readers(self, name: str) -> list[Phase]:
         """The phases that read a corpus."""

@@ -239,11 +239,11 @@ class Trainer:
             if taken:
                 state.average.update(self.trainable.active(stage, variant), self.reached.before + step + 1)
                 ranks.settle(step + 1, self.plan.steps, self.trainable)
-        read = self.plan.rows * phase.length * phase.stages[stage].objective.tokens_per_position
-        tokens = self.reached.tokens + read
+        tokens = self.reached.tokens + self.plan.tokens(stage)
         self.reached = replace(self.reached, step=step + taken, cursor=rows.after, tokens=tokens)
         if not taken:
             return None
+        numbers |= {"positions": self.plan.positions_until(step + 1)}
         return numbers | {"lr": multiplier} | state.precision.metrics() | self.task.incidents.numbers(step + 1)
 
     def _inputs(self, step: int) -> StepInputs:
