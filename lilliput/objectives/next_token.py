@@ -5,7 +5,7 @@ Pretraining, instruction tuning and distillation differ in their data and weight
 S tokens in a bag, A targets of a position, D width.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import cast
@@ -20,7 +20,7 @@ from lilliput.model import LanguageModel
 from lilliput.objectives.bags import bags, of_one_document, target_mask
 from lilliput.objectives.noise import Noise
 from lilliput.objectives.objective import CROSS_ENTROPY, Losses, Parts
-from lilliput.objectives.routes.route import FullDepth, Route, RouteInput, RouteModule
+from lilliput.objectives.routes.route import FullDepth, Route, Routed, RouteInput, RouteModule
 from lilliput.objectives.targets import MultiToken, Targets
 from lilliput.objectives.terms import CrossEntropy, Term, combined_coefficients
 from lilliput.ops.fused_linear_cross_entropy import LinearCrossEntropy, LossCoefficients, fused_linear_cross_entropy
@@ -104,9 +104,6 @@ class NextTokenModule(nn.Module):
         documents, target_documents = bags(batch.document_ids, spec.bag, spec.ahead)
         shares, whole = self._target_shares(progress)
         weight = spec.target_weight(batch) * shares / near
-        coefficients = combined_coefficients(self.spec.terms)
-        totals: list[Tensor] = []
-        terms: dict[str, Tensor] = {}
         # No variable holds the embedded input while the loss is computed: 32 MB of Llama 194 M.
         streams = self.route(
             RouteInput(
@@ -120,15 +117,39 @@ class NextTokenModule(nn.Module):
             progress,
             noise,
         )
+        return self.losses(streams, targets, weight, near / denominator, near=near, whole=whole)
+
+    def losses(
+        self,
+        streams: Sequence[Routed],
+        targets: Tensor,
+        weight: Tensor,
+        share: float | Tensor,
+        *,
+        near: int | None = None,
+        whole: float | Tensor = 1.0,
+    ) -> Losses:
+        """Return the losses of streams against the same targets.
+
+        Args:
+            streams: of a route.
+            targets: [B, L, A].
+            weight: of each, [B, L, A].
+            share: what sums are multiplied by, as parts of a step.
+            near: how many of the targets terms tell of; None for all.
+            whole: what weights are to be multiplied by, for those of the `near` ones to add up to 1.
+        """
+        coefficients = combined_coefficients(self.spec.terms)
+        totals: list[Tensor] = []
+        terms: dict[str, Tensor] = {}
         for routed in streams:
             charged = weight if routed.weight is None else weight * routed.weight[:, None, None]
             losses = self._cross_entropy(routed.hidden, targets, charged, coefficients)
-            charge, share = charged.sum(dim=-1), near / denominator
+            charge, told = charged.sum(dim=-1), losses.loss[..., :near] * whole
             totals.append(losses.total * share)
             prefix = f"{routed.name}/" if routed.name else ""
             for term in self.spec.terms:
-                loss = losses.loss[..., :near] * whole
-                terms[prefix + term.name] = term.coefficients.combine(loss, losses.lse, charge) * share
+                terms[prefix + term.name] = term.coefficients.combine(told, losses.lse, charge) * share
         return Losses(sum(totals[1:], totals[0]), terms)
 
     def _target_shares(self, progress: Tensor) -> tuple[Tensor, Tensor | float]:

@@ -103,6 +103,7 @@ class Preparation:
         """
         if name not in self._token_files:
             self._token_files[name] = self._tokens(name, tokenizer)
+            self._token_files[name].tokenizer = tokenizer
         return self._token_files[name]
 
     def _tokens(self, name: str, tokenizer: Tokenizer) -> TokenFiles:
