@@ -5,10 +5,11 @@ the source and the place in it: neither ranks nor micro-batches nor a resumed ru
 augmentation: a step reads no more text than without it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from math import inf
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -94,22 +95,24 @@ class Segmenter:
     def _row(self, ids: list[int], begins: list[int], numbers: list[list[int]]) -> "list[_Segmentation]":
         found = [_Segmentation([], []) for _ in range(self._count)]
         for start, tokens, letters in self._words_of(ids, begins):
-            own = ids[start : start + tokens], self._sizes(ids[start : start + tokens], letters)
-            drawn = [own]
+            word = tuple(ids[start : start + tokens])
+            own = word, tuple(self._words.sizes(word)) if letters else (1,)  # what stands for no text has a place, too
+            drawn = [own] * self._count
             if len(letters) > 1:
-                drawn += [self._bpe.draw(letters, number) for number in numbers[start]]
-                left = len(ids) - start - tokens
-                room = all(
-                    len(one.ids) + len(word[0]) + left <= ROOM * len(ids)
-                    for one, word in zip(found, drawn, strict=True)
-                )
-                if not room or _widest([sizes for _, sizes in drawn]) > MOST:
-                    drawn = [own]
-            for place, one in enumerate(found):
-                word = drawn[place % len(drawn)]
-                one.ids.extend(word[0])
-                one.sizes.extend(word[1])
+                drawn[1:] = [self._bpe.draw(letters, number) for number in numbers[start]]
+                if any(one[0] != word for one in drawn) and not self._fits(found, drawn, len(ids), start + tokens):
+                    drawn = [own] * self._count
+            for one, (more, sizes) in zip(found, drawn, strict=True):
+                one.ids.extend(more)
+                one.sizes.extend(sizes)
         return found
+
+    def _fits(self, found: "list[_Segmentation]", drawn: list[Any], length: int, after: int) -> bool:
+        """Whether the tokens of a word leave each tokenization of a row room for the rest, and no slot has too many."""
+        room = (ROOM - 1) * length + after
+        return _widest([sizes for _, sizes in drawn]) <= MOST and all(
+            len(one.ids) + len(more) <= room for one, (more, _) in zip(found, drawn, strict=True)
+        )
 
     def _words_of(self, ids: list[int], begins: list[int]) -> Iterator[tuple[int, int, str]]:
         """Yield where each word begins, its tokens and its letters; no word goes on in another piece."""
@@ -117,10 +120,6 @@ class Segmenter:
             for tokens, letters in self._words.of(ids[start:end]):
                 yield start, tokens, letters
                 start += tokens
-
-    def _sizes(self, ids: list[int], letters: str) -> list[int]:
-        """Return the bytes of tokens of a word; a token that stands for no text takes the place of one."""
-        return self._words.sizes(ids) if letters else [1]
 
 
 class _Segmentation(NamedTuple):
@@ -131,8 +130,9 @@ class _Segmentation(NamedTuple):
     """Bytes of each token."""
 
 
-def _widest(segmentations: list) -> int:
+def _widest(segmentations: list[Sequence[int]]) -> int:
     """Return the most tokens that one tokenization of a word has between two borders of all."""
-    ends = [np.cumsum(sizes).tolist() for sizes in segmentations]
+    ends = [list(accumulate(sizes)) for sizes in segmentations]
     common = sorted(set(ends[0]).intersection(*ends[1:]))
-    return max(int(np.diff(np.searchsorted(one, common, side="right"), prepend=0).max()) for one in ends)
+    places = [[0, *(one.index(border) + 1 for border in common)] for one in ends]
+    return max(after - before for each in places for before, after in pairwise(each))

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from lilliput.base.errors import DataError
 from lilliput.tokenizer.cuts import cuts_of
 
-DRAWS = 64
+DRAWS = 32
 """Draws of a word that differ; texts repeat their words, and each draw is made once."""
 _KNOWN = 2**18
 """Draws that are remembered."""
