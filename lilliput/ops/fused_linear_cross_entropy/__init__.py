@@ -3,7 +3,7 @@
     z = head h  (or cap tanh(z / cap));   loss = sum_s w_s (logsumexp z - z[u_s]);   total = sum of their prices
 
 With one target of weight 1 this is ordinary next-token cross-entropy; with S targets it is the multi-hot loss of token
-superposition (arXiv 2605.06546), for what one target costs: all of them share the log-sum-exp. `reference` is the
+superposition (arXiv 2605.06546), for about what one costs: all of them share the log-sum-exp. `reference` is the
 specification; every other backend is tested against it, values and gradients. Only the total can be differentiated: its
 gradients are known as soon as a position's log-sum-exp is, so that `triton` makes them in the forward pass.
 Shapes: B rows, L positions, S tokens in a bag, D width, V vocabulary.
