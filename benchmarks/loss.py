@@ -79,17 +79,18 @@ def errors(dtype: torch.dtype, bag: int, cap: float | None, padding: int, device
     return result | {"same twice": all(torch.equal(one, other) for one, other in zip(ones, others, strict=True))}
 
 
-def ours(backend: Backend, like: Tensor, charged: float = 1.0) -> Loss:
-    """The mean over the positions that are charged, evenly spread over those of the targets given."""
+def ours(backend: Backend, like: Tensor, charged: float = 1.0, bag: int = 1) -> Loss:
+    """The mean over the positions that are charged, evenly spread over those of the targets given.
+
+    A position has so many targets as a bag of the next ones, of equal weight.
+    """
     places = torch.arange(len(like), device=like.device)
     weight = ((places * charged).floor() != ((places + 1) * charged).floor()).float()[None, :, None]
-    count = float(weight.sum())
+    count, weight = float(weight.sum()), (weight / bag).expand(-1, -1, bag)
 
     def mean(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
-        return (
-            fused_linear_cross_entropy(hidden[None], head, targets[None, :, None], weight, backend=backend).total
-            / count
-        )
+        ahead = torch.stack([targets.roll(-place) for place in range(bag)], dim=-1)[None]
+        return fused_linear_cross_entropy(hidden[None], head, ahead, weight, backend=backend).total / count
 
     return mean
 
@@ -100,6 +101,8 @@ def plain(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
 
 def contenders(targets: Tensor) -> Iterator[tuple[str, Loss]]:
     yield "lilliput", ours(Backend.TRITON, targets)
+    yield "lilliput, 4 targets", ours(Backend.TRITON, targets, bag=4)
+    yield "lilliput, 16 targets", ours(Backend.TRITON, targets, bag=16)
     yield "lilliput, half charged", ours(Backend.TRITON, targets, 0.5)
     yield "lilliput, chunked", ours(Backend.CHUNK, targets)
     yield "cross_entropy", plain
@@ -209,7 +212,7 @@ def main() -> None:
     arguments.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     given = arguments.parse_args()
     device, shapes = given.device, SHAPES[given.device]
-    cases = list(product(TOLERANCE, (1, 4), (None, 30.0), (0, 5)))
+    cases = list(product(TOLERANCE, (1, 3, 16), (None, 30.0), (0, 5)))
     result: dict = {"environment": environment()}
     result["parity"] = {
         f"{str(dtype).removeprefix('torch.')}, bag {bag}, cap {cap}, padding {padding}": {"tolerance": TOLERANCE[dtype]}

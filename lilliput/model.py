@@ -103,10 +103,13 @@ class LanguageModel(nn.Module):
         """The matrix of the head, [V, D]; the embedding itself where they are tied."""
         return self.embedding.weight if self.spec.tie_embeddings else self.output.weight
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Token ids [B, L, S] -> mean embedding of each bag [B, L, D], in the precision of the stream."""
+    def embed(self, tokens: Tensor, shares: Tensor | None = None) -> Tensor:
+        """Token ids [B, L, S] -> mean embedding of each bag [B, L, D], in the precision of the stream.
+
+        `shares` [B, L, S] is what each token counts instead of 1 / S.
+        """
         weight = self.embedding.weight
-        return embedding_bag(tokens, weight, stream_precision(weight))
+        return embedding_bag(tokens, weight, stream_precision(weight), shares=shares)
 
     def forward_layers(self, x: Tensor, layers: slice = ALL, document_ids: Tensor | None = None) -> Tensor:
         """Run a slice of the layers over whole rows, as in training.

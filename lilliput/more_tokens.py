@@ -135,7 +135,7 @@ def _refuse_shorter(phase: Phase, before: Phase, text: str) -> None:
     plan, new = StepPlan(before), StepPlan(phase)
     left = plan.steps - plan.resumable
     if new.steps <= left:
-        least = (left + 1) * phase.batch_tokens * phase.stages[0].objective.tokens_per_position
+        least = (left + 1) * new.tokens(0)
         raise LilliputError(
             f"{int(phase.tokens):,} more tokens would not train longer than {before.name!r} did: they count "
             f"from step {plan.resumable:,} of {plan.steps:,}, where its decay begins",

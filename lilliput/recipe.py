@@ -121,7 +121,7 @@ class Recipe:
     card_claims: Mapping[str, str] = field(default_factory=dict)
     """Statements of a published card that can have no effect here; shown in ours, never armed."""
     notes: CardNotes = field(default=CardNotes(), metadata=LATER)
-    """What else cards say: uses, citation, references."""
+    """Notes for the cards: uses, citation, references."""
 
     def __post_init__(self) -> None:
         check_name("recipe", self.name, "Recipe(name=...)")

@@ -26,7 +26,7 @@ from lilliput.nn.hgrn2 import HGRN2
 from lilliput.optim.schedule import Schedule
 from lilliput.recipe import Recipe, Release
 from lilliput.tokenizer.bpe import BPE
-from lilliput.train.phase import Phase, StepPlan
+from lilliput.train.phase import Phase, Stage, StepPlan, tokens_per_position
 
 WIDTH, LAYERS, HEADS, INNER, VOCAB = 64, 4, 4, 128, 512
 """Four layers can be stacked, turned in every second one, and cut into four blocks."""
@@ -110,15 +110,24 @@ def _by_rule(spec: Any) -> Any:
 def _shorter(phase: Phase) -> Phase:
     """A phase of so few steps that every stage still has one, with the warm-up in proportion."""
     steps = max(STEPS, ceil(1 / min(stage.share for stage in phase.stages)))
-    tokens_per_position = sum(stage.share * stage.objective.tokens_per_position for stage in phase.stages)
+    stages = in_rows_of(LENGTH, phase)
     return replace(
         phase,
-        tokens=Tokens(ceil(steps * ROWS * LENGTH * tokens_per_position)),
+        tokens=Tokens(ceil(steps * ROWS * LENGTH * tokens_per_position(stages, LENGTH))),
+        stages=stages,
         length=LENGTH,
         batch_tokens=ROWS * LENGTH,
         schedule=in_proportion(phase.schedule, steps / StepPlan(phase).steps),
         save_every=Steps(steps // 2),
         measure_every=Share(1.0),  # at the end: four times took as long as all of the training
+    )
+
+
+def in_rows_of(length: int, phase: Phase) -> tuple[Stage, ...]:
+    """Stages of a phase for rows of another length: those with rows of their own have them as short in proportion."""
+    return tuple(
+        stage if stage.length is None else replace(stage, length=max(1, stage.length * length // phase.length))
+        for stage in phase.stages
     )
 
 

@@ -74,6 +74,8 @@ def _lengths(index):
 
 
 class PairFiles:
+    tokenizer = None
+
     def __init__(self, opened):
         self.folder, self.index, self.length = opened.folder, opened.index, opened.index["length"]
         self._sides = {

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lilliput.objectives.objective import Losses, bags
+from lilliput.objectives.bags import bags
+from lilliput.objectives.objective import Losses
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ import torch
 from lilliput.base.units import Share, Steps, Tokens
 from lilliput.model import ModelSpec
 from lilliput.nn.per_layer import PerLayer
-from lilliput.shrink import in_proportion
-from lilliput.train.phase import Phase, StepPlan
+from lilliput.shrink import in_proportion, in_rows_of
+from lilliput.train.phase import Phase, StepPlan, tokens_per_position
 
 VOCAB, LAYERS = 64, 4
 """Four layers can be stacked, turned in every second one, and cut into four blocks."""
@@ -42,12 +42,11 @@ def small_phase(phase: Phase) -> Phase:
     """The phase in a few steps of a few short rows, as many for each stage, with two checkpoints on the way."""
     count = len(phase.stages)
     steps = max(STEPS, 2 * count)
-    stages = tuple(replace(stage, share=1 / count) for stage in phase.stages)
-    tokens_per_position = sum(stage.share * stage.objective.tokens_per_position for stage in stages)
+    stages = tuple(replace(stage, share=1 / count) for stage in in_rows_of(LENGTH, phase))
     return replace(
         phase,
         stages=stages,
-        tokens=Tokens(ceil(steps * ROWS * LENGTH * tokens_per_position)),
+        tokens=Tokens(ceil(steps * ROWS * LENGTH * tokens_per_position(stages, LENGTH))),
         length=LENGTH,
         batch_tokens=ROWS * LENGTH,
         schedule=in_proportion(phase.schedule, steps / StepPlan(phase).steps),

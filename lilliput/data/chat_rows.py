@@ -111,6 +111,8 @@ class PackedChats:
 
     def __init__(self, folder: Path, tokenizer_hash: str | None = None, verified: HashCache | None = None):
         self.folder = folder
+        self.tokenizer: Tokenizer | None = None
+        """Whose ids these are, where whoever opened them has told."""
         token_folder = open_index(folder, "conversations", tokenizer_hash, verified, _lengths)
         self.index = token_folder.index
         self.length: int = self.index["length"]

@@ -25,6 +25,9 @@ class TokenFiles(Protocol):
     index: dict[str, Any]
     """`sides` with counts of each, `sha256` over all of it, and what else its format needs."""
 
+    tokenizer: Tokenizer | None
+    """Whose ids these are; a run sets it when it has opened them."""
+
     @property
     def heldout_size(self) -> int:
         """Return how much there is to measure on, in whatever the format counts; 0 for nothing."""

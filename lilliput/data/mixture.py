@@ -1,7 +1,7 @@
 """Weighted sources of text. Reading is a function of a cursor; to resume is to pass the one that was saved."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from math import lcm
 
@@ -10,8 +10,10 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
 from lilliput.base.errors import DataError, RecipeError
+from lilliput.base.spec import LATER
 from lilliput.data.batch import Batch, Cursor, document_numbers
 from lilliput.data.epochs import EpochStream
+from lilliput.data.segmentations import Segmentations, Segmenter
 from lilliput.data.shards import Shards
 from lilliput.data.token_stream import TokenStream
 
@@ -23,6 +25,8 @@ class Mixture:
     weights: Mapping[str, float]
     seed: int = 0
     """Decides, with the number of the pass, the order of the documents of each corpus."""
+    segmentations: Segmentations | None = field(default=None, metadata=LATER)
+    """Several tokenizations of each row, for `StochasticTokens`; None for that of the token files alone."""
 
     def __post_init__(self) -> None:
         bad = {name: weight for name, weight in self.weights.items() if not 0 < weight < float("inf")}
@@ -59,7 +63,20 @@ class Mixture:
                     where="a mixture that names it",
                     hint=f"the corpora with shards are: {', '.join(sorted(tokens)) or 'none'}",
                 )
-        return MixtureReader(self.weights, {name: tokens[name].stream("train") for name in self.weights}, self.seed)
+        streams = {name: tokens[name].stream("train") for name in self.weights}
+        return MixtureReader(self.weights, streams, self.seed, self._segmenter(tokens))
+
+    def _segmenter(self, tokens: Mapping[str, Shards]) -> Segmenter | None:
+        if self.segmentations is None:
+            return None
+        tokenizer = next(tokens[name].tokenizer for name in self.weights)
+        if tokenizer is None:
+            raise DataError(
+                "the token files were opened without their tokenizer",
+                where="Mixture(segmentations=...)",
+                hint="let a run open them, or set `tokenizer` of the opened files",
+            )
+        return Segmenter(self.segmentations, tokenizer)
 
 
 class MixtureReader:
@@ -69,7 +86,14 @@ class MixtureReader:
     A source is read pass after pass, each of which has all its documents once, in an order of its own (`epochs.py`).
     """
 
-    def __init__(self, weights: Mapping[str, float], streams: Mapping[str, TokenStream], seed: int = 0):
+    def __init__(
+        self,
+        weights: Mapping[str, float],
+        streams: Mapping[str, TokenStream],
+        seed: int = 0,
+        segmenter: Segmenter | None = None,
+    ):
+        self._segmenter = segmenter
         self._shares = _whole_shares(weights)
         self._passes = {name: EpochStream(streams[name], f"{seed}\0{name}") for name in self._shares}
         (self._end,) = {streams[name].end for name in self._shares}  # one tokenizer, so one end token
@@ -113,8 +137,20 @@ class MixtureReader:
             tokens=torch.from_numpy(tokens),
             weight=torch.from_numpy(weight),
             document_ids=torch.from_numpy(document_numbers(begins)),
+            extras=self._extras(tokens, begins, rows_of, cursor, step),
         )
         return batch, Cursor(positions=tuple(taken.items()))
+
+    def _extras(
+        self, tokens: np.ndarray, begins: np.ndarray, rows_of: Mapping[str, list[int]], cursor: Cursor, step: int
+    ) -> dict[str, torch.Tensor]:
+        if self._segmenter is None:
+            return {}
+        sources, positions = [""] * len(tokens), np.zeros(len(tokens), dtype=np.int64)
+        for name, indices in rows_of.items():
+            for number, row in enumerate(indices):
+                sources[row], positions[row] = name, cursor.of(name) + number * step
+        return self._segmenter.extras(tokens, begins, sources, positions)
 
     def _taken(self, cursor: Cursor) -> dict[str, int]:
         unknown = sorted(name for name, _ in cursor.positions if name not in self._shares)

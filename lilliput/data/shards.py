@@ -166,6 +166,8 @@ class Shards:
         self._token_folder = open_index(folder, "documents", tokenizer_hash, verified, _lengths)
         self.index = self._token_folder.index
         self.end: int = self.index["end"]
+        self.tokenizer: Tokenizer | None = None
+        """Whose ids these are, where whoever opened them has told."""
 
     def stream(self, side: Side) -> TokenStream:
         """The tokens of one side.

@@ -1,23 +1,30 @@
-"""Language modelling = a bag (what a position holds), a route (which layers run) and terms (what is summed up).
+"""Language modelling = a bag (what a position holds), targets (what it predicts), a route (which layers run) and terms
+(what is summed up).
 
 Pretraining, instruction tuning and distillation differ in their data and weights only. Shapes: B rows, L positions,
-S tokens in a bag, D width.
+S tokens in a bag, A targets of a position, D width.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import inf
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from lilliput.base.protocols import check_module
+from lilliput.base.spec import LATER, check_range
 from lilliput.data.batch import Batch
 from lilliput.model import LanguageModel
+from lilliput.objectives.bags import bags, of_one_document, target_mask
 from lilliput.objectives.noise import Noise
-from lilliput.objectives.objective import CROSS_ENTROPY, Losses, Parts, bags, same_document_mask
+from lilliput.objectives.objective import CROSS_ENTROPY, Losses, Parts
 from lilliput.objectives.routes.route import FullDepth, Route, RouteInput, RouteModule
-from lilliput.objectives.terms import CrossEntropy, Term, combined_coefficients
-from lilliput.ops.fused_linear_cross_entropy import LinearCrossEntropy, LossCoefficients, fused_linear_cross_entropy
+from lilliput.objectives.stream_losses import cross_entropy, stream_losses
+from lilliput.objectives.targets import MultiToken, Targets, TargetShares
+from lilliput.objectives.terms import CrossEntropy, Term
+from lilliput.ops.fused_linear_cross_entropy import LossCoefficients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +34,25 @@ class NextToken:
     bag: int = 1
     route: Route = FullDepth()
     terms: tuple[Term, ...] = (CrossEntropy(),)
+    targets: Targets = field(default=Targets(), metadata=LATER)
+    further: MultiToken | None = field(default=None, metadata=LATER)
+    """Tokens after the targets that are charged too; no term has them in its numbers."""
+
+    def __post_init__(self) -> None:
+        check_range("NextToken", 1, inf, bag=self.bag)
+
+    @property
+    def near(self) -> int:
+        """Targets of a position without those further ones."""
+        return self.targets.count or self.bag
+
+    @property
+    def ahead(self) -> int:
+        """Tokens after its own that a position is charged for."""
+        return self.near + (self.further.count if self.further else 0)
 
     def row_length(self, length: int) -> int:
-        return (length + 1) * self.bag
+        return length * self.bag + self.ahead
 
     @property
     def tokens_per_position(self) -> int:
@@ -40,9 +63,15 @@ class NextToken:
         return CROSS_ENTROPY
 
     def denominator(self, batch: Batch) -> float:
-        """Return the summed weight of the targets: every token of every bag but a row's first that is a target."""
-        _, weight = bags(batch.weight, self.bag)
-        return float((weight * same_document_mask(batch.document_ids, self.bag)).sum())
+        """Return the summed weight of the targets: every target of every position that counts."""
+        near = torch.tensor(self.targets.shares(self.bag))
+        return float((self.target_weight(batch)[..., : self.near] * near).sum())
+
+    def target_weight(self, batch: Batch) -> Tensor:
+        """Return the weights that the data gives targets, [B, L, A]; 0 for those that do not count."""
+        _, weight = bags(batch.weight, self.bag, self.ahead)
+        _, documents = bags(batch.document_ids, self.bag, self.ahead)
+        return weight * target_mask(documents, self.near)
 
     def build(self, model: LanguageModel, parts: Parts) -> nn.Module:
         return NextTokenModule(self, model, parts(self.route))
@@ -55,6 +84,7 @@ class NextTokenModule(nn.Module):
         super().__init__()
         self.spec, self.model, self.route = spec, model, route
         check_module(route, RouteModule, built_by=spec.route)
+        self.shares = TargetShares(spec.bag, spec.targets, spec.further, model.head_weight.device)
 
     @property
     def variants(self) -> int:
@@ -66,29 +96,27 @@ class NextTokenModule(nn.Module):
     def forward(
         self, batch: Batch, denominator: float | Tensor, variant: int, progress: Tensor, noise: Noise
     ) -> Losses:
-        size = self.spec.bag
-        inputs, targets = bags(batch.tokens, size)
-        documents, target_documents = bags(batch.document_ids, size)
-        weight = bags(batch.weight, size)[1] * same_document_mask(batch.document_ids, size) / size
-        coefficients = combined_coefficients(self.spec.terms)
-        totals: list[Tensor] = []
-        terms: dict[str, Tensor] = {}
+        spec, near = self.spec, self.spec.near
+        inputs, targets = bags(batch.tokens, spec.bag, spec.ahead)
+        documents, target_documents = bags(batch.document_ids, spec.bag, spec.ahead)
+        shares, whole = self.shares.at(progress)
+        weight = spec.target_weight(batch) * shares / near
         # No variable holds the embedded input while the loss is computed: 32 MB of Llama 194 M.
         streams = self.route(
-            RouteInput(self.model.embed(inputs), targets, documents[..., -1], target_documents[..., 0], batch.row),
+            RouteInput(
+                self.model.embed(of_one_document(inputs, documents)),
+                targets[..., :near],
+                documents[..., -1],
+                target_documents[..., 0],
+                batch.row,
+            ),
             variant,
             progress,
             noise,
         )
-        for routed in streams:
-            charged = weight if routed.weight is None else weight * routed.weight[:, None, None]
-            losses = self._cross_entropy(routed.hidden, targets, charged, coefficients)
-            charge, share = charged.sum(dim=-1), size / denominator
-            totals.append(losses.total * share)
-            prefix = f"{routed.name}/" if routed.name else ""
-            for term in self.spec.terms:
-                terms[prefix + term.name] = term.coefficients.combine(losses.loss, losses.lse, charge) * share
-        return Losses(sum(totals[1:], totals[0]), terms)
+        return stream_losses(
+            self.model, spec.terms, streams, targets, weight, near / denominator, near=near, whole=whole
+        )
 
     def evaluate(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
         """Return nats and weight of all targets, whatever the bag in training: released models read single tokens."""
@@ -97,17 +125,6 @@ class NextTokenModule(nn.Module):
         if hidden is None:
             return None
         weight = batch.weight[:, 1:, None]
-        losses = self._cross_entropy(hidden, batch.tokens[:, 1:, None], weight, LossCoefficients(cross_entropy=1.0))
+        only = LossCoefficients(cross_entropy=1.0)
+        losses = cross_entropy(self.model, hidden, batch.tokens[:, 1:, None], weight, only)
         return losses.loss.cpu().double().sum(), weight.sum()  # MPS has no fp64
-
-    def _cross_entropy(
-        self, hidden: Tensor, targets: Tensor, weight: Tensor, coefficients: LossCoefficients
-    ) -> LinearCrossEntropy:
-        return fused_linear_cross_entropy(
-            self.model.norm(hidden),
-            self.model.head_weight,
-            targets,
-            weight,
-            softcap=self.model.spec.logit_softcap,
-            coefficients=coefficients,
-        )

@@ -15,7 +15,7 @@ class Noise:
 
     def __init__(self, device: torch.device | str):
         self.seed = torch.zeros((), dtype=torch.int64, device=device)
-        """Of the step; a captured step reads it at each replay."""
+        """The step's key; a captured step reads it at each replay."""
 
     def begin_step(self, seed: int, step: int) -> "Noise":
         """Draw from step `step` (from 0) of a phase of this seed from now on."""

@@ -99,7 +99,7 @@ class ObjectiveModule(Protocol):
 
 
 class PartSpec(Protocol):
-    """What objectives of one phase may share: a spec that builds a module."""
+    """A spec that builds a module which objectives of one phase may share."""
 
     def build(self, model: LanguageModel, parts: "Parts") -> nn.Module: ...
 
@@ -139,18 +139,3 @@ def build_objectives(objectives: Iterable[Objective], model: LanguageModel, seed
     """
     parts = Parts(model, seed)
     return [parts(objective) for objective in objectives]
-
-
-def bags(row: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """[B, (L + 1) S] -> inputs [B, L, S] and targets [B, L, S], one bag later; S = 1 is next-token prediction."""
-    cut = row.unflatten(1, (-1, size))
-    return cut[:, :-1], cut[:, 1:]
-
-
-def same_document_mask(document_ids: Tensor, size: int) -> Tensor:
-    """Mask of target bags that lie within one document, [B, L, 1], from document numbers [B, (L + 1) S].
-
-    Bags that straddle a boundary get no loss.
-    """
-    _, documents = bags(document_ids, size)
-    return (documents == documents[..., :1]).all(dim=-1, keepdim=True)

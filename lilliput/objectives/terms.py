@@ -17,12 +17,12 @@ class Term(Protocol):
 
     @property
     def weight(self) -> float:
-        """What it is multiplied by in the total."""
+        """Its weight in the total."""
         ...
 
     @property
     def coefficients(self) -> LossCoefficients:
-        """What it is of a position, before its weight."""
+        """Its coefficients at a position, before its weight."""
         ...
 
 
@@ -59,7 +59,7 @@ class ZLoss:
 
 
 def combined_coefficients(terms: Iterable[Term]) -> LossCoefficients:
-    """What all terms together are of a position."""
+    """Return the coefficients of all terms together."""
     prices = [(term.weight, term.coefficients) for term in terms]
     return LossCoefficients(
         cross_entropy=sum(weight * price.cross_entropy for weight, price in prices),

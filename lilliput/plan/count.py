@@ -129,11 +129,19 @@ def _phase(phase: Phase, spec: ModelSpec, machine: Machine, cost: Cost | None, t
     counts = Counter(steps.stage(step) for step in range(steps.steps))
     stages = []
     for index, stage in enumerate(phase.stages):
-        size = stage.objective.tokens_per_position
-        read = counts[index] * phase.batch_tokens * size
-        stages.append({"steps": counts[index], "tokens_per_position": size, "tokens": read})
-    tokens = sum(stage["tokens"] for stage in stages)
-    positions = steps.steps * phase.batch_tokens
+        length = stage.positions(phase.length)
+        positions = counts[index] * steps.positions(index)
+        stages.append(
+            {
+                "steps": counts[index],
+                "tokens_per_position": stage.objective.tokens_per_position,
+                "tokens": counts[index] * steps.tokens(index),
+                "positions": positions,
+                "length": length,
+                "operations": 3 * spec.flops(length) * positions,
+            }
+        )
+    tokens, positions, operations = (sum(stage[key] for stage in stages) for key in COUNTED[1:])
     parameters = _parameters(spec)
     micro = machine.micro_batch_sizes(steps.rows, phase.length, cost and cost.rows)
     known = cost is not None or not machine.rows_from_memory
@@ -149,7 +157,7 @@ def _phase(phase: Phase, spec: ModelSpec, machine: Machine, cost: Cost | None, t
         "rows": steps.rows,
         "length": phase.length,
         "stages": stages,
-        "operations": 3 * spec.flops(phase.length) * positions,
+        "operations": operations,
         "tokens_per_parameter": tokens / parameters["total"],
         "micro_batches": {"count": len(micro) if known else None, "rows": max(micro) if known else None},
         "checkpoints": {
@@ -199,13 +207,15 @@ def _replaced(recipe: Recipe, index: int, phase: Phase, counted: dict[str, Any])
         return dict.fromkeys(COUNTED, 0) | {"by": None}
     plan = StepPlan(phase)
     steps = range(plan.resumable, plan.steps)
-    sizes = [phase.stages[plan.stage(step)].objective.tokens_per_position for step in steps]
+    stages = [plan.stage(step) for step in steps]
     return {
         "by": getattr(recipe.timeline[after], "name", None),
         "steps": len(steps),
-        "tokens": phase.batch_tokens * sum(sizes),
-        "positions": phase.batch_tokens * len(steps),
-        "operations": counted["operations"] // plan.steps * len(steps),
+        "tokens": sum(map(plan.tokens, stages)),
+        "positions": sum(map(plan.positions, stages)),
+        "operations": sum(
+            counted["stages"][stage]["operations"] // counted["stages"][stage]["steps"] for stage in stages
+        ),
     }
 
 

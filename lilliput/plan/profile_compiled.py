@@ -18,14 +18,14 @@ from lilliput.base.units import Tokens
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.optim.schedule import Constant
 from lilliput.plan.cost import Cost, Pass
-from lilliput.plan.synthetic_data import RandomRows
+from lilliput.plan.synthetic_data import RandomRows, segmentations_of
 from lilliput.plan.timer import Timer
 from lilliput.train.compile import compiled
 from lilliput.train.loop import Trainer
 from lilliput.train.machine import Machine
 from lilliput.train.memory import give_back
 from lilliput.train.micro_batches import StepOutOfMemory
-from lilliput.train.phase import Phase, Stage
+from lilliput.train.phase import Phase, Stage, tokens_per_position
 from lilliput.train.spike_detection import NoGuard
 
 FIRST = 3
@@ -50,9 +50,10 @@ class CompiledProfile:
         Phases that differ in nothing but their data cost the same.
         """
         alike = replace(phase, name="any", data=None, tokens=Tokens(1e18), schedule=Constant(), resumes=None)  # type: ignore[arg-type]
-        key = hash_of([to_plain(spec), to_plain(alike), targets])
+        many = segmentations_of(phase)
+        key = hash_of([to_plain(spec), to_plain(alike), targets, many])
         if key not in self._costs:
-            self._costs[key] = self._cost(phase, spec, RandomRows(spec.vocab, weight=targets))
+            self._costs[key] = self._cost(phase, spec, RandomRows(spec.vocab, weight=targets, segmentations=many))
         return self._costs[key]
 
     def _cost(self, phase: Phase, spec: ModelSpec, reader: RandomRows) -> Cost:
@@ -97,7 +98,7 @@ class CompiledProfile:
 
 def _alone(phase: Phase, stage: Stage) -> Phase:
     """A long phase of one stage, at a rate of 0: as many steps as are taken leave the same weights."""
-    tokens = Tokens(MANY * phase.batch_tokens * stage.objective.tokens_per_position)
+    tokens = Tokens(MANY * phase.batch_tokens * tokens_per_position([replace(stage, share=1.0)], phase.length))
     return replace(phase, tokens=tokens, stages=(replace(stage, share=1.0),), schedule=_still, guard=NoGuard())
 
 

@@ -14,20 +14,20 @@ from lilliput.recipe import names
 
 @dataclass(frozen=True, kw_only=True)
 class Rating:
-    """How fast a machine is said to be, and what an hour of it is said to cost; `rating` in a machine's file."""
+    """Published speed of a machine and price of an hour; `rating` in a machine's file."""
 
     peak: float
     """Floating-point operations a second of matrix products, at the machine's precision, without sparsity."""
     utilization: float
     """Share of them that training is taken to reach, in (0, 1]."""
     source: str
-    """Where both numbers are from."""
+    """Sources of both numbers."""
     price_per_hour: tuple[float, float] | None = None
     """From, to; None where nobody rents it out."""
     currency: str | None = None
     price_source: str = ""
     is_tested: bool = False
-    """Whether Lilliput has run there."""
+    """True if Lilliput has run there."""
 
     def __post_init__(self) -> None:
         if not (self.peak > 0 and 0 < self.utilization <= 1):

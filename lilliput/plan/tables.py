@@ -150,23 +150,28 @@ def _token_files(corpus: dict[str, Any]) -> str:
 
 
 def _phases(plan: dict[str, Any]) -> Table:
-    table = _table("phases", "steps", "rows x len", "micro-batch", "tokens", "a parameter", "operations")
+    bagged = any(phase["tokens"] != phase["positions"] for phase in plan["phases"])
+    counts = ("tokens", "positions") if bagged else ("tokens",)
+    table = _table("phases", "steps", "rows x len", "micro-batch", *counts, "a parameter", "operations")
     for phase in plan["phases"]:
         table.add_row(
             phase["name"],
             f"{phase['steps']:,}",
             f"{phase['rows']:,} x {phase['length']:,}",
             "what fits" if phase["micro_batches"]["rows"] is None else _some(phase["micro_batches"]["rows"], "row"),
-            number(phase["tokens"]),
+            *(number(phase[key]) for key in counts),
             f"{phase['tokens_per_parameter']:,.1f}",
             flops(phase["operations"]),
         )
-        if len({stage["tokens_per_position"] for stage in phase["stages"]}) > 1:
+        if len({(stage["tokens_per_position"], stage["length"]) for stage in phase["stages"]}) > 1:
             for stage in phase["stages"]:
                 name = f"  bags of {stage['tokens_per_position']}"
-                table.add_row(name, f"{stage['steps']:,}", "", "", number(stage["tokens"]), style="dim")
+                shorter = stage["length"] != phase["length"]
+                rows = f"{phase['rows']:,} x {stage['length']:,}" if shorter else ""
+                cells = (*(number(stage[key]) for key in counts), "", flops(stage["operations"]) if shorter else "")
+                table.add_row(name, f"{stage['steps']:,}", rows, "", *cells, style="dim")
         if (replaced := phase["replaced"])["steps"]:
-            cells = (f"-{number(replaced['tokens'])}", "", f"-{flops(replaced['operations'])}")
+            cells = (*(f"-{number(replaced[key])}" for key in counts), "", f"-{flops(replaced['operations'])}")
             table.add_row("  replaced", f"-{replaced['steps']:,}", "", "", *cells, style="dim")
     if len(plan["phases"]) > 1:
         totals = plan["totals"]
@@ -176,7 +181,7 @@ def _phases(plan: dict[str, Any]) -> Table:
             f"{totals['steps']:,}",
             "",
             "",
-            number(totals["tokens"]),
+            *(number(totals[key]) for key in counts),
             "",
             flops(totals["operations"]),
         )

@@ -7,7 +7,7 @@ from lilliput.recipe import Release
 from lilliput.recipes import mtlm1_200m
 
 NAMES = {"MTLM1-110M": "MTLM1-88M", "MTLM1-200M": "MTLM1-152M"}
-"""Of the releases, by those of mtlm1-200m."""
+"""Names of the releases, by those of mtlm1-200m."""
 
 # The code's rule, 768 x 5 / 3 = 1,280:
 # 32,000 x 768 + 12 x (4 x 768^2 + 3 x 768 x 1,280 + 2 x 768) + 768 = 88,296,192; with 24 layers 152,015,616

@@ -111,7 +111,7 @@ def _phase(phase: PhaseRecord, number: int, units: dict[str, str]) -> dict[str, 
         "state": _state(phase.planned, done, left),
         "figures": [
             *([f"goes on {phase.begins}"] if phase.begins else []),
-            f"{short(phase.tokens)} tokens",
+            f"{short(phase.tokens)} tokens{_in_positions(phase.tokens, _positions(steps))}",
             duration(phase.seconds),
             *([f"{_loss(steps)} {recent_loss(steps):.3f}, mean of {min(WINDOW, len(steps))} steps"] if steps else []),
             *(f"{name} {value:.4f} {phase.unit(name, units)}" for name, value in heldout.items()),
@@ -148,7 +148,7 @@ def _tiles(run: RunRecord, trained: list[PhaseRecord]) -> list[tuple[str, str, s
     if replaced := whole["steps"] - line["steps"]:
         read += f"; {short(whole['tokens'] - line['tokens'])} more in {replaced:,} steps that were replaced"
         taken += f"; {duration(whole['seconds'] - line['seconds'])} more in those that were replaced"
-    tiles.append((short(line["tokens"]), "tokens", read))
+    tiles.append((short(line["tokens"]), "tokens", read + _in_positions(line["tokens"], line["positions"])))
     tiles.append((duration(line["seconds"]), "", taken))
     if trained:
         tiles.append((f"{trained[-1].steps[-1]['tokens_per_second']:,.0f}", "tokens/s", f"at last, {trained[-1].name}"))
@@ -170,13 +170,23 @@ def _released(run: RunRecord) -> list[tuple[str, str, str]]:
 
 
 def _sums(line: list[list[Line]]) -> dict[str, float]:
-    """Steps, text tokens and seconds of all phases."""
+    """Steps, text tokens, positions and seconds of all phases."""
     trained = [steps for steps in line if steps]
     return {
         "steps": sum(map(len, trained)),
         "tokens": sum(steps[-1]["tokens"] for steps in trained),
+        "positions": sum(map(_positions, trained)),
         "seconds": sum(step["seconds"] for steps in trained for step in steps),
     }
+
+
+def _positions(steps: list[Line]) -> int:
+    """Positions that a phase has processed; records of early versions have them equal to its tokens."""
+    return steps[-1].get("positions", steps[-1]["tokens"]) if steps else 0
+
+
+def _in_positions(tokens: float, positions: float) -> str:
+    return f" in {short(positions)} positions" if positions != tokens else ""
 
 
 def _rows(run: RunRecord) -> list[tuple[str, str]]:
@@ -202,6 +212,7 @@ def _rows(run: RunRecord) -> list[tuple[str, str]]:
         ),
         "parameters": " → ".join(sizes),
         "tokens read": f"{line['tokens']:,}",
+        "positions": f"{line['positions']:,}" if line["positions"] != line["tokens"] else "",
         "time in steps": duration(line["seconds"]),
         "steps": f"{line['steps']:,}",
         "replaced": f"{replaced:,} steps after those at which later phases resumed; they are not counted above"

@@ -35,7 +35,7 @@ def run(
     loggers: Sequence[str] = (),
     allow_change: bool = False,
 ) -> list[Path]:
-    """Do everything the recipe's timeline says.
+    """Do everything the recipe's timeline says, and return the folders of the releases, in order.
 
     Args:
         recipe: what to do.
@@ -46,9 +46,6 @@ def run(
         command: what the recipe comes from, for the cards; None where it was made in Python.
         loggers: names of other programs that are shown the numbers of training.
         allow_change: whether training may resume on another machine, or with other versions, than it began with.
-
-    Returns:
-        the folders of the releases, in order.
 
     Raises:
         LilliputError: a logger does not exist.
@@ -105,12 +102,9 @@ def train(
     loggers: Sequence[str] = (),
     allow_change: bool = False,
 ) -> None:
-    """Do everything up to the weights of the last phase, and release nothing.
+    """Do everything up to the weights of the last phase, and release nothing; arguments as of `run`.
 
-    Args:
-        recipe, folder, machine, console, command, loggers, allow_change: see `run`. The run stays one of the whole
-            recipe, and can be continued to its end.
-        until: the last phase to train; None for all.
+    `until` is the last phase to train, None for all. The run stays one of the whole recipe and can be continued.
     """
     check_implemented(recipe.until(until) if until else recipe)
     check_loggers(loggers)

@@ -115,6 +115,7 @@ class Preparation:
         """
         if name not in self._token_files:
             self._token_files[name] = self._tokens(name, tokenizer)
+            self._token_files[name].tokenizer = tokenizer
         return self._token_files[name]
 
     def _tokens(self, name: str, tokenizer: Tokenizer) -> TokenFiles:
@@ -203,7 +204,7 @@ class Preparation:
     def _row_length(self, name: str) -> int:
         """Tokens of the longest rows that a phase takes from a corpus; of any phase, where only releases read it."""
         readers = self._readers(name) or self._recipe.phases.values()
-        return max(stage.objective.row_length(phase.length) for phase in readers for stage in phase.stages)
+        return max(phase.row_tokens(stage)[0] for phase in readers for stage in range(len(phase.stages)))
 
     def _readers(self, name: str) -> list[Phase]:
         """The phases that read a corpus."""

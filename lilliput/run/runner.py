@@ -24,9 +24,8 @@ from lilliput.run.phase_logger import phase_logger
 from lilliput.run.prepare import Preparation
 from lilliput.run.release import Publisher
 from lilliput.run.reproducibility import began_on, untrained
-from lilliput.run.steps import Reached, check_steps, growth_step, recorded_code, release_step
+from lilliput.run.steps import Reached, beginning, check_steps, growth_step, recorded_code, release_step
 from lilliput.run.trained_phase import TrainedPhase, is_intact, write_trained
-from lilliput.tokenizer.bpe import tokenizer_hash
 from lilliput.tokenizer.specials import vocabulary_size
 from lilliput.train.loop import Trainer
 from lilliput.train.phase import KEPT_FOLDER, Phase, StepPlan, phase_folder
@@ -49,11 +48,7 @@ class Runner:
         self._preparation = Preparation(context.run, context.recipe, context.console)
 
     def run_timeline(self, until: str | None = None) -> tuple[Path, ...]:
-        """Carry out every entry that is not done, and return the folders of releases.
-
-        Args:
-            until: the last phase; None for the whole timeline.
-        """
+        """Carry out every entry that is not done, up to the phase `until`, and return the folders of releases."""
         context, preparation = self._context, self._preparation
         steps = {
             Phase.kind: self.train_phase,
@@ -66,15 +61,7 @@ class Runner:
         with context.first():
             tokenizer = preparation.everything(until)
         recipe = self._recipe.filled(vocabulary_size(tokenizer))
-        model = recipe.model.build(recipe.seed).to(context.machine.device)
-        reached = Reached(
-            lineage=Lineage(model=model, tokenizer=tokenizer, average={}),
-            provenance={
-                "model": recipe.model.identity(),
-                "seed": recipe.seed,
-                "tokenizer": tokenizer_hash(tokenizer),
-            },
-        )
+        reached = beginning(recipe, tokenizer, context.machine)
         for index, entry in enumerate(part.timeline):
             reached = steps[entry.kind](index, entry, reached)
         return reached.releases

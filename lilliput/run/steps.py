@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from lilliput.base.code_hash import definitions
 from lilliput.base.errors import RecipeError
 from lilliput.base.files import hash_of
@@ -19,6 +21,8 @@ from lilliput.recipe import Recipe, Release
 from lilliput.run.context import RunContext
 from lilliput.run.prepare import Preparation
 from lilliput.run.release import Publisher
+from lilliput.tokenizer.bpe import tokenizer_hash
+from lilliput.train.machine import Machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,13 @@ class Reached:
     """Parts of the run, one a phase."""
     releases: tuple[Path, ...] = ()
     """Folders."""
+
+
+def beginning(recipe: Recipe, tokenizer: Tokenizer, machine: Machine) -> Reached:
+    """Return the state of a run before the first entry: the model with its first weights, on a machine's device."""
+    model = recipe.model.build(recipe.seed).to(machine.device)
+    provenance = {"model": recipe.model.identity(), "seed": recipe.seed, "tokenizer": tokenizer_hash(tokenizer)}
+    return Reached(lineage=Lineage(model=model, tokenizer=tokenizer, average={}), provenance=provenance)
 
 
 Step = Callable[[int, Any, Reached], Reached]

@@ -9,7 +9,7 @@ from lilliput.base.errors import MachineError
 from lilliput.base.units import Share, Tokens
 from lilliput.plan.cost import Cost
 from lilliput.recipe import Recipe
-from lilliput.train.phase import Phase, StepPlan
+from lilliput.train.phase import Phase, StepPlan, tokens_per_position
 from lilliput.train.validation import MAX_POSITIONS
 
 ENOUGH_STEPS = 500
@@ -106,10 +106,9 @@ def _within(phase: Phase, cost: _Seconds, seconds: float) -> Phase:
     left, choices = seconds - _measuring(every, cost), _halved(StepPlan(phase).rows)
     rows = next((rows for rows in choices if left / cost.step(rows) >= ENOUGH_STEPS), choices[-1])
     steps = max(LEAST_STEPS, _round_down(left / cost.step(rows)))
-    tokens_per_position = sum(stage.share * stage.objective.tokens_per_position for stage in phase.stages)
     return replace(
         phase,
-        tokens=Tokens(math.ceil(steps * rows * phase.length * tokens_per_position)),
+        tokens=Tokens(math.ceil(steps * rows * phase.length * tokens_per_position(phase.stages, phase.length))),
         batch_tokens=rows * phase.length,
         measure_every=every,
     )

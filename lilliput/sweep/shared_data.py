@@ -25,7 +25,7 @@ def text_of(recipe: Recipe) -> Any:
         if entry.kind == GROWTH:
             read.append(entry)  # it may change the tokenizer
         elif (phase := recipe.without_releases().phases.get(index)) is not None:
-            read.append([stage.objective.row_length(phase.length) for stage in phase.stages])
+            read.append([phase.row_tokens(stage)[0] for stage in range(len(phase.stages))])
     return to_plain([recipe.corpora, recipe.tokenizer, recipe.tokenizer_corpora, recipe.split, read])
 
 

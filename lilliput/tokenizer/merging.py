@@ -25,6 +25,12 @@ _SHOWN = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 _HIDDEN = [byte for byte in range(0x100) if byte not in _SHOWN]
 _LETTERS = {byte: 0x100 + number for number, byte in enumerate(_HIDDEN)}
 """Bytes as letters, as GPT-2 wrote them: those that nobody sees are others."""
+_BYTES = {chr(letter): byte for byte, letter in _LETTERS.items()} | {chr(byte): byte for byte in _SHOWN}
+
+
+def byte_of(letter: str) -> int:
+    """Return the byte that a letter of a token stands for."""
+    return _BYTES[letter]
 
 
 class Merger:

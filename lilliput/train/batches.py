@@ -62,10 +62,10 @@ class BatchLoader:
 
     def _read(self, wanted: _Wanted) -> StepBatches:
         objective, batches, whole = self._phase.stages[wanted.stage].objective, [], 0.0
-        length, cursor = objective.row_length(self._phase.length), self._incidents.skip(wanted.cursor)
+        (length, overlap), cursor = self._phase.row_tokens(wanted.stage), self._incidents.skip(wanted.cursor)
         first = 0
         for rank, rows in wanted.shares:
-            batch, cursor = self._reader.read(cursor, rows, length, objective.tokens_per_position)
+            batch, cursor = self._reader.read(cursor, rows, length, overlap)
             whole += objective.denominator(batch)
             if rank == self._rank:
                 batches.append(replace(batch, row=torch.arange(first, first + rows)).pinned_for(self._device))

@@ -21,7 +21,7 @@ from lilliput.train.compile import compiled
 from lilliput.train.cuda_graphs import forward_backward_of, optimizer_step_of
 from lilliput.train.forward_backward import StepInputs
 from lilliput.train.machine import Machine
-from lilliput.train.memory import enough_memory, give_back, ran_out
+from lilliput.train.memory import enough_memory, give_back
 from lilliput.train.metrics_log import MetricsLogger
 from lilliput.train.micro_batches import MicroBatches, StepOutOfMemory, during_update
 from lilliput.train.out_of_memory import OutOfMemoryRetry
@@ -139,6 +139,9 @@ class Trainer:
         """Release the memory of what `restore` builds again."""
         self.trainable.zero_grad()
         self.optimizer.state.clear()
+        self._release_graphs()
+
+    def _release_graphs(self) -> None:
         self.forward_backward.release_graphs()
         give_back(self.machine.device)
 
@@ -212,12 +215,12 @@ class Trainer:
             if taken:
                 self.average.update(self.trainable.active(stage, variant), self.progress.before + step + 1)
                 self.ranks.settle(step + 1, self.plan.steps, self.trainable)
-        objective = self.phase.stages[stage].objective
-        tokens = self.progress.tokens + self.plan.rows * self.phase.length * objective.tokens_per_position
+        tokens = self.progress.tokens + self.plan.tokens(stage)
         self.progress = replace(self.progress, step=step + taken, cursor=rows.after, tokens=tokens)
         if not taken:
             return None
-        return numbers | {"lr": multiplier} | self.precision.metrics() | self.incidents.numbers(step + 1)
+        numbers |= {"lr": multiplier, "positions": self.plan.positions_until(step + 1)}
+        return numbers | self.precision.metrics() | self.incidents.numbers(step + 1)
 
     def _inputs(self) -> StepInputs:
         step, seed = self.progress.step, self.seed
@@ -246,14 +249,7 @@ class Trainer:
         """Return held-out numbers of a stage's objective; captured graphs make room for that if they have to."""
         headline = self.phase.stages[stage].objective.headline
         measured = partial(measure, self.trainable.objective(stage), headline)
-        try:
-            return validate_ema_and_live(measured, self.trainable, self.average)
-        except RuntimeError as error:
-            if not ran_out(error):
-                raise
-        self.forward_backward.release_graphs()
-        give_back(self.machine.device)
-        return validate_ema_and_live(measured, self.trainable, self.average)
+        return validate_ema_and_live(measured, self.trainable, self.average, self._release_graphs)
 
     def checkpoint(self) -> Checkpoint:
         """Return all that training needs to resume from here: the tensors themselves, no copies."""

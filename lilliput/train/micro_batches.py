@@ -63,7 +63,9 @@ class MicroBatches:
         return [
             (rank, part)
             for rank, rows in self._ranks.rows(step, self._rows)
-            for part in self._machine.micro_batch_sizes(rows, self._phase.length, most)
+            for part in self._machine.micro_batch_sizes(
+                rows, self._phase.stages[stage].positions(self._phase.length), most
+            )
         ]
 
     def largest(self, step: int, stage: int) -> int:

@@ -1,10 +1,13 @@
 """A phase of training, and the plan that turns its tokens into steps.
 
-A step is a fixed number of positions, so every stage of a phase costs the same; a stage with bags of S tokens reads S
-times the text. Shares of stages are shares of steps:  steps = tokens / (positions a step * sum(share * S)).
+Every step has the same number of rows. Where a stage leaves their length alone, its steps have the same number of
+positions, too, and cost the same; with bags of S tokens they read S times the text. Where a stage has shorter rows its
+steps are cheaper: bags of S tokens in an S-th of the positions read the same text. Shares of stages are of steps:
+
+    steps = tokens / (positions a step * sum(share * S * length of the stage's rows / length of the phase's))
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, ClassVar, Protocol
@@ -60,9 +63,17 @@ class Stage:
 
     share: float
     objective: Objective
+    length: int | None = field(default=None, metadata=LATER)
+    """Positions of a row, fewer than those of the phase; None for as many. 512 bags of four in a phase of 2,048
+    positions are patch-level training (arXiv 2407.12665): as much text a step, for about a quarter of the time."""
 
     def __post_init__(self) -> None:
         check_parts(self)
+        check_range("Stage", 1, inf, length=1 if self.length is None else self.length)
+
+    def positions(self, length: int) -> int:
+        """Return the positions of a row in a phase whose rows have `length`."""
+        return length if self.length is None else self.length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +112,12 @@ class Phase(TimelineEntry):
         check_parts(self)
         where = f"Phase {self.name!r}"
         check_range(where, 1, inf, length=self.length, batch_tokens=self.batch_tokens)
+        if longer := [stage.length for stage in self.stages if stage.positions(self.length) > self.length]:
+            raise RecipeError(
+                f"a stage has rows of {longer[0]:,} positions, and the phase of {self.length:,}",
+                where=where,
+                hint="let `length` of the phase be that of its longest rows: memory is planned for those",
+            )
         if isinstance(self.save_every, Steps):
             check_range(where, 1, inf, save_every=self.save_every.count)
         if not self.clip > 0:
@@ -133,6 +150,12 @@ class Phase(TimelineEntry):
         """Optimizer steps of all stages."""
         return StepPlan(self).steps
 
+    def row_tokens(self, stage: int) -> tuple[int, int]:
+        """Return the tokens of a row of a stage, and how many of them are those that the row before it ends with."""
+        objective, positions = self.stages[stage].objective, self.stages[stage].positions(self.length)
+        length = objective.row_length(positions)
+        return length, length - positions * objective.tokens_per_position
+
     def reads(self) -> tuple[str, ...]:
         """Names of the corpora of its data."""
         return tuple(self.data.corpora)
@@ -155,13 +178,19 @@ def phase_folder(place: int, phase: Phase) -> str:
     return f"phases/{place:02d}-{phase.name}"
 
 
+def tokens_per_position(stages: Iterable[Stage], length: int) -> float:
+    """Return the text tokens that a position stands for, over all stages of a phase whose rows have `length`."""
+    return sum(
+        stage.share * stage.objective.tokens_per_position * (stage.positions(length) / length) for stage in stages
+    )
+
+
 class StepPlan:
     """Which step belongs to which stage; everything here follows from the phase alone."""
 
     def __init__(self, phase: Phase):
         self.phase = phase
-        tokens_per_position = sum(stage.share * stage.objective.tokens_per_position for stage in phase.stages)
-        self.steps = int(int(phase.tokens) / (phase.batch_tokens * tokens_per_position))
+        self.steps = int(int(phase.tokens) / (phase.batch_tokens * tokens_per_position(phase.stages, phase.length)))
         self.rows = phase.batch_tokens // phase.length
         self.stable_until = stable_until(phase.schedule, self.steps)
         """Steps before the decay of a stable rate; None where there is none."""
@@ -184,6 +213,22 @@ class StepPlan:
     def stage(self, step: int) -> int:
         """The place of the stage that step `step` (from 0) belongs to."""
         return max(place for place, begin in enumerate(self._begins) if begin <= step)
+
+    def positions(self, stage: int) -> int:
+        """Positions that a step of a stage processes."""
+        return self.rows * self.phase.stages[stage].positions(self.phase.length)
+
+    def positions_until(self, step: int) -> int:
+        """Positions that the first `step` steps process."""
+        ends = [*self._begins[1:], self.steps]
+        return sum(
+            self.positions(stage) * max(0, min(step, end) - begin)
+            for stage, (begin, end) in enumerate(zip(self._begins, ends, strict=True))
+        )
+
+    def tokens(self, stage: int) -> int:
+        """Text tokens that a step of a stage reads."""
+        return self.positions(stage) * self.phase.stages[stage].objective.tokens_per_position
 
     def is_due(self, every: Steps | Share, step: int) -> bool:
         """Return whether something that happens every so often, and at the end, happens after step `step` (from 1).

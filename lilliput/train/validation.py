@@ -11,6 +11,7 @@ from lilliput.data.corpus_format import TokenFiles
 from lilliput.objectives.objective import CROSS_ENTROPY, ObjectiveModule
 from lilliput.optim.ema import Average, NoAverage
 from lilliput.train.machine import Machine
+from lilliput.train.memory import ran_out
 from lilliput.train.metrics_file import LIVE
 from lilliput.train.trainable import Trainable
 
@@ -53,9 +54,31 @@ def make_validator(
 
 
 def validate_ema_and_live(
+    measure: Callable[[], dict[str, float | None]],
+    trainable: Trainable,
+    average: Average | NoAverage,
+    make_room: Callable[[], None],
+) -> dict[str, float | None]:
+    """Return numbers of the averaged weights, and of live ones as `<corpus>/live`; alone where there is no average.
+
+    Args:
+        measure: the model as it is.
+        trainable: the model and its objectives.
+        average: of its weights.
+        make_room: releases memory; called where it runs out, and then measured again.
+    """
+    try:
+        return _averaged_and_live(measure, trainable, average)
+    except RuntimeError as error:
+        if not ran_out(error):
+            raise
+    make_room()
+    return _averaged_and_live(measure, trainable, average)
+
+
+def _averaged_and_live(
     measure: Callable[[], dict[str, float | None]], trainable: Trainable, average: Average | NoAverage
 ) -> dict[str, float | None]:
-    """Return numbers of the averaged weights, and of live ones as `<corpus>/live`; alone where there is no average."""
     live = {f"{name}{LIVE}": value for name, value in measure().items()} if average.tensors else {}
     with average.swapped_in(trainable):
         return measure() | live

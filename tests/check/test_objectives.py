@@ -15,6 +15,8 @@ from lilliput.check.objective import check_objective
 from lilliput.check.resume import check_resuming
 from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.objective import Losses
+from lilliput.objectives.stochastic_tokens import StochasticTokens
+from lilliput.objectives.targets import MultiToken, Targets
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.train.phase import Stage
 from lilliput.train.spike_detection import NoGuard
@@ -99,13 +101,24 @@ def failed(results):
 
 @pytest.mark.parametrize(
     "objective",
-    [Own(), NextToken(), NextToken(bag=4), NextToken(terms=(CrossEntropy(), ZLoss()))],
-    ids=["halves", "next token", "bags", "terms"],
+    [
+        Own(),
+        NextToken(),
+        NextToken(bag=4),
+        NextToken(terms=(CrossEntropy(), ZLoss())),
+        NextToken(bag=2, targets=Targets(power=1.0), further=MultiToken(count=2)),
+    ],
+    ids=["halves", "next token", "bags", "terms", "targets"],
 )
 def test_those_without_a_mistake_are_well(objective):
     results = checked(objective)
     assert [one.state for one in results.values()] == ["ok"] * 5, results
     assert results["evaluation"].says.startswith(f"{objective.headline} 4.")
+
+
+def test_an_objective_of_several_tokenizations_is_checked_on_its_own_data_alone():
+    results = checked(StochasticTokens())
+    assert results["losses"].state == "skipped" and "segmentations/ends" in results["losses"].says
 
 
 def test_what_no_variant_trains_is_told():

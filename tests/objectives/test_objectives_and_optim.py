@@ -12,9 +12,10 @@ from lilliput.data.batch import Batch
 from lilliput.growth.add_tokens import AddTokens
 from lilliput.growth.growth import Lineage
 from lilliput.growth.use_ema import UseEma
+from lilliput.objectives.bags import bags
 from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.noise import Noise
-from lilliput.objectives.objective import bags, build_objectives
+from lilliput.objectives.objective import build_objectives
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.ema import Ema, NoEma
@@ -113,6 +114,8 @@ def test_a_bag_across_two_documents_is_nobodys_target(model):
     crossing = replace(one, document_ids=torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1]]))
     inputs, targets = bags(one.tokens, 2)
     document_ids = torch.tensor([[0, 1, 1]])  # that of each input bag's last token
+    inputs = inputs.clone()
+    inputs[0, 1, 0] = inputs[0, 1, 1]  # what is read across documents is of the last one alone
     logits = model.logits(model.forward_layers(model.embed(inputs), document_ids=document_ids))
     kept = [F.cross_entropy(logits[0, 1:], targets[0, 1:, place]) for place in range(2)]
     total = NextToken(bag=2).denominator(crossing)

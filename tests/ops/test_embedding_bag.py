@@ -23,21 +23,31 @@ def draw(positions, bag, vocab, width):
     return tokens.to(DEVICE), weight.to(DEVICE), torch.randn(3, positions, width, generator=generator).to(DEVICE)
 
 
-def run(backend, tokens, weight, grad, dtype):
+def run(backend, tokens, weight, grad, dtype, shares=None):
     weight = weight.clone().requires_grad_()
-    means = embedding_bag(tokens, weight, dtype, backend=backend)
+    means = embedding_bag(tokens, weight, dtype, shares=shares, backend=backend)
     return means, *torch.autograd.grad(means, weight, grad.to(dtype))
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
 # Runs that are in one piece, in two, and in several, with and without the end of a piece between them.
 @pytest.mark.parametrize(("positions", "bag", "vocab", "width"), [(1, 1, 5, 16), (220, 1, 7, 96), (40, 4, 90, 70)])
-def test_kernels_equal_the_naive_form(positions, bag, vocab, width, dtype, tolerance):
+@pytest.mark.parametrize("shared", [False, True], ids=["means", "shares"])
+def test_kernels_equal_the_naive_form(positions, bag, vocab, width, dtype, tolerance, shared):
     tokens, weight, grad = draw(positions, bag, vocab, width)
-    exact = run(Backend.REFERENCE, tokens, weight.double(), grad.double(), torch.float64)
-    for found, right in zip(run(Backend.TRITON, tokens, weight, grad, dtype), exact, strict=True):
+    shares = (
+        torch.rand(tokens.shape, device=DEVICE) * (torch.rand(tokens.shape, device=DEVICE) < 0.8) if shared else None
+    )
+    exact = run(Backend.REFERENCE, tokens, weight.double(), grad.double(), torch.float64, shares)
+    for found, right in zip(run(Backend.TRITON, tokens, weight, grad, dtype, shares), exact, strict=True):
         assert found.shape == right.shape
         assert (found.double() - right).norm() <= tolerance * right.norm()
+
+
+def test_shares_are_weights_of_a_sum():
+    tokens, weight = torch.tensor([[[1, 2, 2]]]), torch.randn(3, 4)
+    found = embedding_bag(tokens, weight, shares=torch.tensor([[[0.5, 0.25, 0.25]]]))
+    assert torch.allclose(found, (weight[1] + weight[2]) / 2)
 
 
 def test_precisions_are_those_that_were_asked_for():

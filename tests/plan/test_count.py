@@ -109,9 +109,15 @@ def test_a_phase_reads_more_text_where_bags_are_larger(recipe):
     phase = tiny.pretraining(tokens=Tokens(20 * 128 * 2.8 + 1), stages=stages, save_every=Steps(100))
     (made,) = plan(recipe(timeline=(phase,)), Machine(rows=3))["phases"]
     assert made["stages"] == [
-        {"steps": 10, "tokens_per_position": 4, "tokens": 10 * 128 * 4},
-        {"steps": 6, "tokens_per_position": 2, "tokens": 6 * 128 * 2},
-        {"steps": 4, "tokens_per_position": 1, "tokens": 4 * 128},
+        {
+            "steps": steps,
+            "tokens_per_position": bag,
+            "tokens": steps * 128 * bag,
+            "positions": steps * 128,
+            "length": 32,
+            "operations": 3 * tiny.HGRN2_SPEC.flops(32) * steps * 128,
+        }
+        for steps, bag in ((10, 4), (6, 2), (4, 1))
     ]
     assert (made["steps"], made["positions"], made["tokens"]) == (20, 20 * 128, 20 * 128 * 2.8)
     assert (made["rows"], made["length"], made["micro_batches"]) == (4, 32, {"count": 2, "rows": 2})

@@ -14,11 +14,14 @@ from lilliput.base.units import Steps, Tokens
 from lilliput.data.batch import Cursor
 from lilliput.data.chat_rows import ChatData
 from lilliput.data.corpora.files import TextFiles
+from lilliput.data.mixture import Mixture
+from lilliput.data.segmentations import Segmentations
 from lilliput.data.shards import Shards, write_shards
 from lilliput.data.split import Split
 from lilliput.nn.ffn import SwiGLU
 from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.routes.diffusion_blocks import DiffusionBlocks
+from lilliput.objectives.stochastic_tokens import StochasticTokens
 from lilliput.optim.normuon import NorMuon
 from lilliput.plan import plan, probe, profile_eager, timer
 from lilliput.plan.profile_compiled import CompiledProfile
@@ -103,6 +106,21 @@ def test_a_slow_machine_runs_one_row_and_the_rest_is_extrapolated(tmp_path, quic
     )
     one, two = (passes.seconds for passes in costs[0].passes)
     assert phase["cost"]["seconds_per_step"] == pytest.approx(4 * (one + two) / 2 + costs[0].update.seconds)
+
+
+def test_rows_bring_what_an_objective_reads(tmp_path, quick):
+    data = Mixture(weights={"texts": 1.0}, segmentations=Segmentations(count=3))
+    stages = (Stage(share=0.5, objective=StochasticTokens(segmentations=3)), *ordinary_half(length=16))
+    recipe = a_recipe(tmp_path, tiny.pretraining(data=data, stages=stages))
+    (cost,) = probe(recipe, MACHINE, silently).values()
+    many, few = cost.passes
+    assert 0 < few.activations < many.activations
+    found = CompiledProfile(replace(MACHINE, compile="off"), silently).cost(recipe.phases[0], WIDER)
+    assert len(found.passes) == 2
+
+
+def ordinary_half(**changes):
+    return (Stage(share=0.5, objective=NextToken(), **changes),)
 
 
 def test_nothing_is_left_behind(tmp_path, quick, monkeypatch):

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from io import StringIO
+from statistics import fmean
 
 import pytest
 import tiny
@@ -116,7 +117,8 @@ def walk(name, folder, *sources):
         if isinstance(entry, Phase) and entry.stages[0].objective == entry.stages[-1].objective:
             lines = read_metrics(folder / "phases" / f"{index:02d}-{entry.name}" / "metrics.jsonl")
             losses = [line["cross_entropy"] for line in lines if "cross_entropy" in line]
-            assert losses[-1] < losses[0], entry.name
+            half = len(losses) // 2  # of a few steps one alone is noise
+            assert fmean(losses[-half:]) < fmean(losses[:half]), entry.name
     return releases
 
 

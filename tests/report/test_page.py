@@ -166,6 +166,17 @@ def test_the_page_can_be_written_in_the_middle_of_a_line(run, tmp_path):
     assert "data-points" in write_report(copy).read_text()
 
 
+def test_positions_are_told_beside_tokens_where_they_differ(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    assert " positions" not in write_report(copy).read_text()
+    metrics = next(copy.glob("phases/*/metrics.jsonl"))
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    tokens = steps_of(lines)[-1]["tokens"]
+    bagged = [line | ({"positions": line["tokens"] // 4} if "positions" in line else {}) for line in lines]
+    metrics.write_text("".join(json.dumps(line) + "\n" for line in bagged))
+    assert f"{short(tokens)} tokens in {short(tokens // 4)} positions" in write_report(copy).read_text()
+
+
 class Reader(HTMLParser):
     """Curves of a page by figure, and everything it would fetch."""
 

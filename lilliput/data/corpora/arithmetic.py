@@ -63,7 +63,7 @@ class Arithmetic:
             yield Document("\n".join(lines), name, name), number + 1
 
     def fraction_read(self) -> Callable[[int], float]:
-        """What tells how far a mark is."""
+        """Return the progress at a mark."""
         return lambda mark: mark / self.count
 
 
@@ -110,7 +110,7 @@ class Expression:
 
 
 def is_evaluation(expression: Expression) -> bool:
-    """Whether only evaluation may use it; "3 + 4" and "4 + 3" are one expression here, likewise for *."""
+    """Return whether only evaluation may use it; "3 + 4" and "4 + 3" are one expression here, likewise for *."""
     key = expression.text
     if expression.operators == 1 and expression.symbol in "+*":
         key = f" {expression.symbol} ".join(sorted(expression.operands))

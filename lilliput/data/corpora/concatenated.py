@@ -28,12 +28,12 @@ class Concatenated:
         _check(self.sources, "Concatenated", "documents")
 
     def identity(self) -> Any:
-        """What the documents of each source depend on."""
+        """Return what the documents of each source depend on."""
         return [source.identity() for source in self.sources]
 
     @property
     def is_seekable(self) -> bool:
-        """Whether every source does."""
+        """Return whether every source does."""
         return all(map(is_seekable, self.sources))
 
     def documents(self) -> Iterator[Document]:
@@ -62,7 +62,7 @@ class ConcatenatedChats:
         _check(self.sources, "ConcatenatedChats", "conversations")
 
     def identity(self) -> Any:
-        """What the conversations of each source depend on."""
+        """Return what the conversations of each source depend on."""
         return [source.identity() for source in self.sources]
 
     def conversations(self) -> Iterator[Conversation]:

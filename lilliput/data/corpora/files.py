@@ -35,7 +35,7 @@ class TextFiles:
     group: str | None = None
     """Column of the held-out group; without one, or where it is null or empty, a document is a group of its own."""
     null: Null = "refuse"
-    """Whether a row whose text is null is an error, or dropped and counted; an empty value of a `.csv` is null."""
+    """A row whose text is null: an error (`refuse`), or dropped and counted; an empty value of a `.csv` is null."""
     is_seekable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -72,7 +72,7 @@ class TextFiles:
             raise nothing_in(self.paths)
 
     def fraction_read(self) -> Callable[[list[Any]], float]:
-        """What tells how far a mark is, by the bytes of the files."""
+        """Return the progress at a mark, by the bytes of the files."""
         sizes = [found.path.stat().st_size for found in found_files(self.paths)]
         before = [0, *accumulate(sizes)]
         return lambda mark: (before[mark[0]] + mark[2] * sizes[mark[0]]) / max(1, before[-1])

@@ -20,7 +20,7 @@ class StripFIMMarkers:
     remembers: ClassVar[bool] = False
 
     restore: bool = False
-    """Whether the middle goes back between prefix and suffix; if not, the parts stay in the order that they are in."""
+    """If true, the middle goes back between prefix and suffix; if not, the parts keep their order."""
 
     def begin(self) -> Callable[[Document], FilterResult]:
         """A function of one document that remembers nothing."""

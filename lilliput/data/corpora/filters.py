@@ -74,12 +74,12 @@ class Filtered:
     filters: tuple[Filter, ...]
 
     def identity(self) -> Any:
-        """What the source's documents depend on."""
+        """Return what the source's documents depend on."""
         return self.source.identity()
 
     @property
     def is_seekable(self) -> bool:
-        """Whether the source does and no filter has to have seen what came before."""
+        """Return whether the source does, and no filter needs to have seen earlier documents."""
         return is_seekable(self.source) and not any(getattr(filter_, "remembers", True) for filter_ in self.filters)
 
     def documents(self) -> Iterator[Document]:

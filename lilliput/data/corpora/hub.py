@@ -23,7 +23,7 @@ from lilliput.data.message_formats import COLUMNS, row_messages
 from lilliput.data.readers.rows import shown
 
 BYTES_PER_TOKEN = 5
-"""Of English in the tokenizers of language models 3.5 to 4.8: a budget in tokens rather reads a little too much."""
+"""Bytes of English text per token; 3.5 to 4.8 in most tokenizers, so that a budget reads a little too much."""
 PAUSES = (1.0, 5.0, 20.0, 60.0, *(300.0,) * 12)
 """Seconds before each new attempt at a row; those after it start anew. The libraries below try a few times as well."""
 LOCAL_FILES = "or read local files instead: --source NAME=PATH"
@@ -47,7 +47,7 @@ class HubText:
     group: str | None = None
     """Column of the held-out group; without one, or where it is null or empty, a document is a group of its own."""
     null: Null = "refuse"
-    """Whether a row whose text is null is an error, or dropped and counted."""
+    """A row whose text is null: an error (`refuse`), or dropped and counted."""
     revision: str | None = None
     """Branch, tag or commit; a whole commit hash needs no look-up, and never means anything else."""
     tokens: Tokens | None = None
@@ -107,7 +107,7 @@ class HubText:
                 return
 
     def fraction_read(self) -> Callable[[dict[str, Any]], float | None]:
-        """What tells how far a mark is, by the budget that is nearest to being reached."""
+        """Return the progress at a mark, by the budget that is nearest to being reached."""
 
         def share(mark: dict[str, Any]) -> float | None:
             most = self.most_bytes
@@ -242,7 +242,7 @@ class Subset(NamedTuple):
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a folder."""
+        """Return whether it is a folder."""
         return Path(self.dataset).expanduser().is_dir()
 
     def commit(self) -> str:

@@ -45,7 +45,7 @@ class HubJSONLines:
                 yield item, [index, row]
 
     def fraction_read(self) -> Callable[[list[int]], float]:
-        """What tells how far a mark is, by the number of files."""
+        """Return the progress at a mark, by the number of files."""
         return lambda mark: mark[0] / len(self.files)
 
     def _of_file(self, file: str, number: int) -> Iterator[tuple[Document | str, int]]:

@@ -27,9 +27,9 @@ class Partition:
     files: tuple[str, ...]
     """Patterns of their paths below the dataset's folder, such as `cranecode/*`; `*` stands for any signs, `/` too."""
     tokens: Tokens
-    """How many there are; in these proportions parts are read."""
+    """Tokens of the part; parts are read in these proportions."""
     bytes_per_token: float = 4.5
-    """Of text, about: code and formulas have fewer than prose."""
+    """Bytes of text per token, about: code and formulas have fewer than prose."""
     filters: tuple[Filter, ...] = ()
 
     def __post_init__(self) -> None:
@@ -58,13 +58,13 @@ class HubPartitions:
     left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Patterns of files by the reason why they are not read; what is left out is never kept."""
     folder: str = "data"
-    """Of the dataset, in which its parts are; the folder itself where a local one has none of that name."""
+    """Folder of the dataset that has its parts; the dataset's own folder if a local one has none of that name."""
     text: str = "text"
     """Column that holds the text."""
     id: str = "id"
     """Column that names the row, as for `TextFiles`; the name of the part comes before it."""
     null: Null = "refuse"
-    """Whether a row whose text is null is an error, or dropped and counted."""
+    """A row whose text is null: an error (`refuse`), or dropped and counted."""
     revision: str | None = None
     """Branch, tag or commit; a whole commit hash needs no look-up, and never means anything else."""
     tokens: Tokens | None = None
@@ -103,12 +103,12 @@ class HubPartitions:
 
     @property
     def is_local(self) -> bool:
-        """Whether a folder is read."""
+        """True if a local folder is read."""
         return self._subset.is_local
 
     @property
     def is_seekable(self) -> bool:
-        """Whether no filter has to have seen what came before."""
+        """Return whether no filter needs to have seen earlier documents."""
         filters = (filter_ for part in self.kept.values() for filter_ in part.filters)
         return not any(getattr(filter_, "remembers", True) for filter_ in filters)
 
@@ -131,7 +131,7 @@ class HubPartitions:
                 return
 
     def fraction_read(self) -> Callable[[dict[str, Any]], float | None]:
-        """What tells how far a mark is: by the budget, or by the files of a folder, whichever is nearer to its end."""
+        """Return the progress at a mark, by the budget or by the files of a folder, whichever is nearer to its end."""
         fractions, weights = [fraction_read(source) for source in self._sources()], self._weights()
 
         def share(mark: dict[str, Any]) -> float | None:

@@ -20,12 +20,12 @@ class StandIn:
     """The collection that is not here, in a few words that follow "in the place of"."""
 
     def identity(self) -> Any:
-        """What the source's documents depend on."""
+        """Return what the source's documents depend on."""
         return self.source.identity()
 
     @property
     def is_seekable(self) -> bool:
-        """Whether the source does."""
+        """Return whether the source does."""
         return is_seekable(self.source)
 
     def documents(self) -> Iterator[Document]:

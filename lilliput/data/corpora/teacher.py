@@ -20,7 +20,7 @@ class Teacher:
     model: str
     """Its name on the hub."""
     prompts: ChatCorpus
-    """Where the questions come from; their own answers are not used."""
+    """Source of the questions; its own answers are not used."""
     replies: int = 10_000
     """Replies kept, after those that were cut short, refused or were said before are dropped."""
     temperature: float = 0.0
@@ -43,7 +43,7 @@ class Teacher:
             )
 
     def identity(self) -> Any:
-        """What the questions depend on."""
+        """Return what the questions depend on."""
         return self.prompts.identity()
 
     def conversations(self) -> Iterator[Conversation]:

@@ -27,9 +27,9 @@ class DiffusionBlocks:
     overlap: float = 0.1
     """A block's range [low, high] is widened by the factor (high / low)^overlap at both ends."""
     mean: float = -1.2
-    """Of log sigma."""
+    """Mean of log sigma."""
     std: float = 1.2
-    """Of log sigma."""
+    """Standard deviation of log sigma."""
     lowest: float = 0.002
     """The least sigma."""
     highest: float = 80.0
@@ -38,7 +38,7 @@ class DiffusionBlocks:
     max_loss_weight: float = 20.0
     """Largest weight of a row: almost clean targets are decodable already, and unbounded would drown the others."""
     conditioning: Literal["none", "add"] = "add"
-    """How a block learns its sigma: not at all, or by a small network outside of the model, gone with the phase."""
+    """Conditioning on sigma: none, or a small network outside of the model that is gone with the phase."""
 
     def __post_init__(self) -> None:
         where = "DiffusionBlocks"

@@ -1,9 +1,10 @@
 """Embeddings of bags of tokens: what a model begins with.
 
 With one token in each bag this is the ordinary embedding; with S it is the mean that token superposition trains on
-(arXiv 2605.06546). `reference` is the specification, on any device. On a GPU it takes four times as long as `triton`,
-and where the vocabulary is small adds up gradients in any order that they come in: of 16,384 positions and 300 tokens
-every repetition differed (PyTorch 2.11, one H100). So no run could be repeated to the bit; `triton` has one order.
+(arXiv 2605.06546), or a sum in which each token has a share. `reference` is the specification, on any device. On a GPU
+it takes four times as long as `triton`, and where the vocabulary is small adds up gradients in any order that they come
+in: of 16,384 positions and 300 tokens every repetition differed (PyTorch 2.11, one H100). So no run could be repeated
+to the bit; `triton` has one order.
 
 Shapes: S tokens in a bag, D width, V vocabulary, any leading ones.
 """
@@ -17,7 +18,12 @@ from lilliput.ops.embedding_bag.reference import embedding_bag_reference
 
 
 def embedding_bag(
-    tokens: Tensor, weight: Tensor, dtype: torch.dtype | None = None, *, backend: Backend = Backend.AUTO
+    tokens: Tensor,
+    weight: Tensor,
+    dtype: torch.dtype | None = None,
+    *,
+    shares: Tensor | None = None,
+    backend: Backend = Backend.AUTO,
 ) -> Tensor:
     """The mean embedding of each bag.
 
@@ -25,6 +31,7 @@ def embedding_bag(
         tokens: ids [.., S], int64.
         weight: [V, D].
         dtype: of the result, rounded once; that of the weight where there is none.
+        shares: what each token counts instead of 1 / S [.., S], fp32 constants.
         backend: one of `Backend`.
 
     Returns:
@@ -36,7 +43,7 @@ def embedding_bag(
         fits = TRITON_HERE and weight.is_cuda and weight.dtype != torch.float64
         backend = Backend.TRITON if fits else Backend.REFERENCE
     if backend is Backend.REFERENCE:
-        return embedding_bag_reference(tokens, weight, dtype)
+        return embedding_bag_reference(tokens, weight, shares, dtype)
     from lilliput.ops.embedding_bag.triton import embedding_bag_triton
 
-    return embedding_bag_triton(tokens, weight, dtype)
+    return embedding_bag_triton(tokens, weight, shares, dtype)

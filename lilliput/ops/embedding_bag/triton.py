@@ -25,17 +25,26 @@ TOGETHER = tl.constexpr(16)
 """Parts of a row that are added at a time."""
 
 
-def embedding_bag_triton(tokens: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+def embedding_bag_triton(tokens: Tensor, weight: Tensor, shares: Tensor | None, dtype: torch.dtype) -> Tensor:
     """See `lilliput.ops.embedding_bag.embedding_bag`."""
     assert weight.dtype != torch.float64 and (weight.is_cuda or knobs.runtime.interpret)
-    return means(tokens, weight, dtype)
+    return means(tokens, weight, shares, dtype)
 
 
 @triton.jit(do_not_specialize=["total", "vocab"])
 def means_kernel(
-    tokens, weight, out, total, vocab, D: tl.constexpr, S: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+    tokens,
+    weight,
+    shares,
+    out,
+    total,
+    vocab,
+    D: tl.constexpr,
+    S: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):
-    """The means of ROWS bags."""
+    """The means of ROWS bags, or their sums by shares."""
     position = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     channel = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     inside = (position < total)[:, None] & (channel < D)
@@ -43,8 +52,13 @@ def means_kernel(
     for s in range(S):
         token = tl.load(tokens + position * S + s, mask=position < total, other=0)
         known = inside & ((token >= 0) & (token < vocab))[:, None]
-        mean += tl.load(weight + token[:, None] * D + channel, mask=known, other=float("nan")).to(tl.float32)
-    tl.store(out + position[:, None] * D + channel, (mean / S).to(out.dtype.element_ty), mask=inside)
+        row = tl.load(weight + token[:, None] * D + channel, mask=known, other=float("nan")).to(tl.float32)
+        if shares is not None:
+            row *= tl.load(shares + position * S + s, mask=position < total, other=0.0)[:, None]
+        mean += row
+    if shares is None:
+        mean /= S
+    tl.store(out + position[:, None] * D + channel, mean.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=["total"])
@@ -53,6 +67,7 @@ def sums_kernel(
     tokens,
     places,
     begins,
+    shares,
     grad_weight,
     parts,
     total,
@@ -70,11 +85,16 @@ def sums_kernel(
     channel = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     inside = place < total
     token = tl.load(tokens + place, mask=inside, other=-1)
-    bag = tl.load(places + place, mask=inside, other=0) // S
+    unordered = tl.load(places + place, mask=inside, other=0)
+    bag = unordered // S
     there = inside[:, None] & (channel < D)
     values = tl.load(grad + bag[:, None] * D + channel, mask=there, other=0.0)
+    if shares is not None:
+        values = values.to(tl.float32) * tl.load(shares + unordered, mask=inside, other=0.0)[:, None]
     equal = (token[:, None] == token[None, :]).to(values.dtype)
-    sums = tl.dot(equal, values, input_precision="ieee") * (1.0 / S)
+    sums = tl.dot(equal, values, input_precision="ieee")
+    if shares is None:
+        sums *= 1.0 / S
 
     begin = tl.load(begins + token, mask=inside, other=0)
     end = tl.load(begins + token + 1, mask=inside, other=0)
@@ -115,27 +135,28 @@ def joins_kernel(
 
 
 @torch.library.custom_op("lilliput::embedding_bag", mutates_args=())
-def means(tokens: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """[.., S] and [V, D] -> [.., D]."""
+def means(tokens: Tensor, weight: Tensor, shares: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """[.., S] and [V, D], with shares [.., S] or none -> [.., D]."""
     tokens, weight = tokens.contiguous(), weight.contiguous()
     vocab, width = weight.shape
-    out = _means(tokens, weight, dtype)
-    total = out.numel() // width
-    _launch(means_kernel, -(-total // ROWS), tokens, weight, out, total, vocab, D=width, S=tokens.shape[-1])
+    out = _means(tokens, weight, shares, dtype)
+    total, shares = out.numel() // width, _whole(shares)
+    _launch(means_kernel, -(-total // ROWS), tokens, weight, shares, out, total, vocab, D=width, S=tokens.shape[-1])
     return out
 
 
 @torch.library.custom_op("lilliput::bag_embedding_gradient", mutates_args=())
-def gradient(tokens: Tensor, grad: Tensor, vocab: int, dtype: torch.dtype) -> Tensor:
+def gradient(tokens: Tensor, grad: Tensor, shares: Tensor | None, vocab: int, dtype: torch.dtype) -> Tensor:
     """Ids [.., S] and the gradient of the means [.., D] -> that of the weight [V, D], in its precision."""
     grad, bag, width = grad.contiguous(), tokens.shape[-1], grad.shape[-1]
     ordered, places = tokens.flatten().to(torch.int32).sort(stable=True)
     ids = torch.arange(vocab + 1, dtype=torch.int32, device=tokens.device)
     begins = torch.searchsorted(ordered, ids, out_int32=True)
-    grad_weight = _gradient(tokens, grad, vocab, dtype).zero_()
+    grad_weight, shares = _gradient(tokens, grad, shares, vocab, dtype).zero_(), _whole(shares)
     pieces = -(-len(ordered) // ROWS)
     parts = grad.new_empty(pieces, 2, width, dtype=torch.float32)
-    _launch(sums_kernel, pieces, grad, ordered, places, begins, grad_weight, parts, len(ordered), D=width, S=bag)
+    inputs = grad, ordered, places, begins, shares
+    _launch(sums_kernel, pieces, *inputs, grad_weight, parts, len(ordered), D=width, S=bag)
     if pieces > 1:
         _launch(joins_kernel, pieces - 1, ordered, begins, grad_weight, parts, D=width, S=bag)
     return grad_weight
@@ -146,25 +167,29 @@ def _launch(kernel: Any, programs: int, first: Tensor, *others: Any, D: int, S: 
         kernel[programs, -(-D // COLUMNS)](first, *others, D=D, S=S, ROWS=ROWS, COLUMNS=COLUMNS, num_warps=WARPS)
 
 
+def _whole(shares: Tensor | None) -> Tensor | None:
+    return None if shares is None else shares.float().contiguous()
+
+
 @means.register_fake
-def _means(tokens: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+def _means(tokens: Tensor, weight: Tensor, shares: Tensor | None, dtype: torch.dtype) -> Tensor:
     return weight.new_empty(*tokens.shape[:-1], weight.shape[1], dtype=dtype)
 
 
 @gradient.register_fake
-def _gradient(tokens: Tensor, grad: Tensor, vocab: int, dtype: torch.dtype) -> Tensor:
+def _gradient(tokens: Tensor, grad: Tensor, shares: Tensor | None, vocab: int, dtype: torch.dtype) -> Tensor:
     return grad.new_empty(vocab, grad.shape[-1], dtype=dtype)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    tokens, weight, _ = inputs
-    ctx.save_for_backward(tokens)
+    tokens, weight, shares, _ = inputs
+    ctx.save_for_backward(tokens, shares)
     ctx.vocab, ctx.precision = len(weight), weight.dtype
 
 
-def _differentiate(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
-    (tokens,) = ctx.saved_tensors
-    return None, gradient(tokens, grad, ctx.vocab, ctx.precision), None
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None, None]:
+    tokens, shares = ctx.saved_tensors
+    return None, gradient(tokens, grad, shares, ctx.vocab, ctx.precision), None, None
 
 
 means.register_autograd(_differentiate, setup_context=_keep)

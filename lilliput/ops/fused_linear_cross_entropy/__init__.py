@@ -3,9 +3,10 @@
     z = head h  (or cap tanh(z / cap));   loss = sum_s w_s (logsumexp z - z[u_s]);   total = sum of their prices
 
 With one target of weight 1 this is ordinary next-token cross-entropy; with S targets it is the multi-hot loss of token
-superposition (arXiv 2605.06546). `reference` is the specification; every other backend is tested against it, values and
-gradients. Only the total can be differentiated: its gradients are known as soon as a position's log-sum-exp is, so that
-`triton` makes them in the forward pass. Shapes: B rows, L positions, S tokens in a bag, D width, V vocabulary.
+superposition (arXiv 2605.06546), for about what one costs: all of them share the log-sum-exp. `reference` is the
+specification; every other backend is tested against it, values and gradients. Only the total can be differentiated: its
+gradients are known as soon as a position's log-sum-exp is, so that `triton` makes them in the forward pass.
+Shapes: B rows, L positions, S tokens in a bag, D width, V vocabulary.
 """
 
 from typing import NamedTuple
@@ -26,7 +27,7 @@ class LinearCrossEntropy(NamedTuple):
     total: Tensor
     """The sum of the prices of all positions, a scalar to differentiate."""
     loss: Tensor
-    """[B, L], constant; 0 where all weights are 0."""
+    """Weighted loss of each target [B, L, S], constant; 0 where the weight is 0."""
     lse: Tensor
     """The log-sum-exp of the logits [B, L], constant; 0 where all weights are 0."""
 
@@ -55,7 +56,7 @@ def fused_linear_cross_entropy(
         backend: one of `Backend`.
 
     Returns:
-        the total, and the loss and log-sum-exp of each position.
+        the total, the loss of each target, and the log-sum-exp of each position.
 
     Raises:
         MachineError: `Backend.TRITON` was asked for, and is not installed or does not take fp64.
@@ -80,7 +81,7 @@ def fused_linear_cross_entropy(
             fused_linear_cross_entropy_reference if backend is Backend.REFERENCE else fused_linear_cross_entropy_chunk
         )(*inputs, softcap)
         total = coefficients.combine(loss, lse, inputs[3].sum(dim=-1))
-    return LinearCrossEntropy(total, loss.detach().view(rows, length), lse.detach().view(rows, length))
+    return LinearCrossEntropy(total, loss.detach().unflatten(0, (rows, length)), lse.detach().view(rows, length))
 
 
 def _fastest(hidden: Tensor) -> Backend:

@@ -21,7 +21,7 @@ their buffers no longer come from the heap."""
 def fused_linear_cross_entropy_chunk(
     hidden: Tensor, head: Tensor, targets: Tensor, weight: Tensor, softcap: float | None
 ) -> tuple[Tensor, Tensor]:
-    """See `fused_linear_cross_entropy`; [P, D], [V, D], [P, S] and [P, S] -> loss [P] and logsumexp [P]."""
+    """See `fused_linear_cross_entropy`; [P, D], [V, D], [P, S] and [P, S] -> loss [P, S] and logsumexp [P]."""
     return _Chunked.apply(hidden, head, targets, weight, softcap)  # type: ignore[return-value]
 
 
@@ -50,7 +50,7 @@ class _Chunked(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, grad_lse: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         hidden, head, targets, weight = ctx.saved_tensors
-        grad_targets = grad_loss[:, None] * weight  # [P, S]
+        grad_targets = grad_loss * weight  # [P, S]
         grad_sum = grad_targets.sum(dim=-1, keepdim=True) + grad_lse[:, None]
         cast = head.to(hidden.dtype)
         grad_head = torch.zeros_like(head)

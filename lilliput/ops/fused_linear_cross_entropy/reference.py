@@ -11,12 +11,12 @@ from lilliput.ops.softcap import to_fp32
 def fused_linear_cross_entropy_reference(
     hidden: Tensor, head: Tensor, targets: Tensor, weight: Tensor, softcap: float | None
 ) -> tuple[Tensor, Tensor]:
-    """See `fused_linear_cross_entropy`; [P, D], [V, D], [P, S] and [P, S] -> loss [P] and logsumexp [P]."""
+    """See `fused_linear_cross_entropy`; [P, D], [V, D], [P, S] and [P, S] -> loss [P, S] and logsumexp [P]."""
     logits = to_fp32(hidden @ head.to(hidden.dtype).T)
     if softcap is not None:
         logits = apply_softcap(logits, softcap)
     lse = logits.logsumexp(dim=-1)
-    loss = (weight * (lse[..., None] - logits.gather(-1, targets))).sum(dim=-1)
+    loss = weight * (lse[..., None] - logits.gather(-1, targets))
     return loss, lse.masked_fill((weight == 0).all(dim=-1), 0.0)
 
 
@@ -31,6 +31,6 @@ class LossCoefficients:
     z: float = 0.0
 
     def combine(self, loss: Tensor, lse: Tensor, target_weight: Tensor) -> Tensor:
-        """The sum over positions of any shape, a scalar in nats."""
+        """The sum over positions of any shape, and over their targets, a scalar in nats."""
         total = self.cross_entropy * loss.sum()
         return total + self.z * (lse.square() * target_weight).sum() if self.z else total

@@ -28,8 +28,7 @@ BUFFER = 2**28
 LARGEST_TILE = 8192
 """Logits that a program holds at a time."""
 PER_WARP = 512
-"""Logits of each warp: 16 a thread, which take 40 registers (sm_90, Triton 3.6), or 50 for bags of four. With 32 a
-thread they are 60 and 174."""
+"""Logits of each warp: 16 a thread, which take 40 registers (sm_90, Triton 3.6); with 32 a thread they are 60."""
 UNITS = {torch.float16: 2.0**8}
 """Scale of gradients until the backward pass, by precision; 1 in the others.
 
@@ -41,7 +40,7 @@ all bits. The sum of a position's weights, times the largest number of the head,
 def fused_linear_cross_entropy_triton(
     hidden: Tensor, head: Tensor, targets: Tensor, weight: Tensor, coefficients: LossCoefficients, softcap: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """See `fused_linear_cross_entropy`; [P, D], [V, D], [P, S] and [P, S] -> total, loss [P] and logsumexp [P].
+    """See `fused_linear_cross_entropy`; [P, D], [V, D], [P, S] and [P, S] -> total, loss [P, S] and logsumexp [P].
 
     A target of any weight that is no token makes the loss NaN: a device cannot raise.
     """
@@ -97,11 +96,11 @@ def make(
     of_hidden: bool,
     of_head: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Loss [P], log-sum-exp [P], and gradients of the total in units of `UNITS`: of the hidden states [P, D] in their
-    precision, of the head [V, D] in fp32; empty if not wanted. The operator itself has no gradient."""
+    """Loss [P, S], log-sum-exp [P], and gradients of the total in units of `UNITS`: of the hidden states [P, D] in
+    their precision, of the head [V, D] in fp32; empty if not wanted. The operator itself has no gradient."""
     compact = CompactTargets(weight)
     chosen, targets, weight = (compact.take(tensor).contiguous() for tensor in (hidden, targets, weight))
-    loss, lse, grad_hidden, grad_head = _empty(chosen, head, of_hidden, of_head)
+    loss, lse, grad_hidden, grad_head = _empty(chosen, head, targets, of_hidden, of_head)
     grad_head.zero_()
     cast = head.to(hidden.dtype)
     launch = _launch(targets.shape[1], len(head), of_hidden or of_head)
@@ -141,11 +140,15 @@ def _(
     of_hidden: bool,
     of_head: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _empty(hidden, head, of_hidden, of_head)
+    return _empty(hidden, head, targets, of_hidden, of_head)
 
 
-def _empty(hidden: Tensor, head: Tensor, of_hidden: bool, of_head: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    loss, lse = (torch.empty(len(hidden), dtype=torch.float32, device=hidden.device) for _ in range(2))
+def _empty(
+    hidden: Tensor, head: Tensor, targets: Tensor, of_hidden: bool, of_head: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    loss, lse = (
+        torch.empty(shape, dtype=torch.float32, device=hidden.device) for shape in (targets.shape, len(hidden))
+    )
     grad_hidden = hidden.new_empty(hidden.shape if of_hidden else 0)
     return loss, lse, grad_hidden, head.new_empty(head.shape if of_head else 0, dtype=torch.float32)
 
@@ -176,7 +179,8 @@ def _launch(bag: int, vocab: int, gradients: bool) -> dict[str, Any]:
     use.
     """
     tile = min(LARGEST_TILE, 1 << (vocab - 1).bit_length())
-    return {"S": bag, "TILE": tile, "GRADIENTS": gradients, "num_warps": max(1, tile // PER_WARP)}
+    lanes = 1 << (bag - 1).bit_length()
+    return {"S": bag, "LANES": lanes, "TILE": tile, "GRADIENTS": gradients, "num_warps": max(1, tile // PER_WARP)}
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

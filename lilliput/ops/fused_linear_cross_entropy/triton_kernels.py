@@ -23,31 +23,13 @@ def load_tile(row, columns, vocab, cap):
 
 
 @triton.jit
-def store_gradients(
-    row,
-    start,
-    vocab,
-    tile,
-    cap,
-    log_sum,
-    grad_sum,
-    targets,
-    weight,
-    grad_loss,
-    unit,
-    S: tl.constexpr,
-    TILE: tl.constexpr,
-):
-    """Over the tile that begins at `start`: softmax times the sum's gradient, less each target's part of it there."""
-    columns = start + tl.arange(0, TILE)
-    grad = tl.exp(tile - log_sum) * grad_sum
-    for s in range(S):
-        target = tl.load(targets + s).to(tl.int32)
-        grad -= tl.where(tl.arange(0, TILE) == target - start, grad_loss * tl.load(weight + s), 0.0)
+def store_gradients(row, columns, mask, logits, cap, log_sum, grad_sum, grad_targets, unit):
+    """Gradient of some logits after the cap: softmax times the sum's gradient, less their gradient as targets."""
+    grad = tl.exp(logits - log_sum) * grad_sum - grad_targets
     if cap is not None:
-        share = tl.maximum(tile * (1.0 / cap), -1.0)  # finite beyond the vocabulary, too
+        share = tl.maximum(logits * (1.0 / cap), -1.0)  # finite beyond the vocabulary, too
         grad *= 1.0 - share * share
-    tl.store(row + columns, (grad * unit).to(row.dtype.element_ty), mask=columns < vocab)
+    tl.store(row + columns, (grad * unit).to(row.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -64,27 +46,25 @@ def cross_entropy_kernel(
     stride,
     vocab,
     S: tl.constexpr,
+    LANES: tl.constexpr,
     TILE: tl.constexpr,
     GRADIENTS: tl.constexpr,
 ):
-    """Loss and log-sum-exp of one position, and the gradients of its logits where they were, in units of `unit`.
+    """Losses and log-sum-exp of one position, and the gradients of its logits where they were, in units of `unit`.
 
-    The sum is kept relative to the highest logit so far and scaled down when a higher one comes.
+    The sum is kept relative to the highest logit so far and scaled down when a higher one comes. Targets lie in `LANES`
+    lanes, a power of two: tiles hear nothing of them, and the gradients of their logits are written over those of the
+    tiles, so that many targets cost what one does.
     """
     position = tl.program_id(0).to(tl.int64)
     row = logits + position * stride
-    targets += position * S
-    weight += position * S
-
-    charge = tl.full([], 0.0, tl.float32)
-    at_targets = tl.full([], 0.0, tl.float32)
-    for s in range(S):
-        target = tl.load(targets + s)
-        share = tl.load(weight + s)
-        known = (target >= 0) & (target < vocab)
-        logit = softcapped(tl.load(row + target, mask=known, other=float("nan")).to(tl.float32), cap)
-        at_targets += tl.where(share != 0.0, share * logit, 0.0)
-        charge += share
+    lane = tl.arange(0, LANES)
+    there = lane < S
+    target = tl.load(targets + position * S + lane, mask=there, other=0)
+    share = tl.load(weight + position * S + lane, mask=there, other=0.0)
+    known = (target >= 0) & (target < vocab)
+    at_targets = softcapped(tl.load(row + target, mask=known, other=float("nan")).to(tl.float32), cap)
+    charge = tl.sum(share, axis=0)
 
     highest = tl.full([], float("-inf"), tl.float32)
     total = tl.full([], 0.0, tl.float32)
@@ -95,7 +75,7 @@ def cross_entropy_kernel(
         total = total * tl.exp(highest - higher) + tl.sum(tl.exp(tile - higher), axis=0)
         highest = higher
     log_sum = highest + tl.log(total)
-    tl.store(loss + position, charge * log_sum - at_targets)
+    tl.store(loss + position * S + lane, tl.where(share != 0.0, share * (log_sum - at_targets), 0.0), mask=there)
     tl.store(lse + position, log_sum)
 
     if GRADIENTS:
@@ -103,10 +83,13 @@ def cross_entropy_kernel(
         tl.debug_barrier()  # other threads have read the targets' logits
         # The last tile is still in registers, and is all there is of a small vocabulary.
         last = (vocab - 1) // TILE * TILE
-        store_gradients(row, last, vocab, tile, cap, log_sum, grad_sum, targets, weight, cross_entropy, unit, S, TILE)
+        columns = last + tl.arange(0, TILE)
+        store_gradients(row, columns, columns < vocab, tile, cap, log_sum, grad_sum, 0.0, unit)
         for before in range(TILE, last + 1, TILE):  # backwards: what was read last is in a cache
-            start = last - before
-            tile = load_tile(row, start + tl.arange(0, TILE), vocab, cap)
-            store_gradients(
-                row, start, vocab, tile, cap, log_sum, grad_sum, targets, weight, cross_entropy, unit, S, TILE
-            )
+            columns = last - before + tl.arange(0, TILE)
+            tile = load_tile(row, columns, vocab, cap)
+            store_gradients(row, columns, columns < vocab, tile, cap, log_sum, grad_sum, 0.0, unit)
+        tl.debug_barrier()  # other threads have written what the targets' gradients take the place of
+        # Of a target that is there several times, each lane writes the same number.
+        own = cross_entropy * tl.sum(tl.where(target[:, None] == target[None, :], share[None, :], 0.0), axis=1)
+        store_gradients(row, target, there & known, at_targets, cap, log_sum, grad_sum, own, unit)

@@ -26,14 +26,14 @@ TEMPLATE = "card.md.jinja"
 METRIC_TYPES = {"acc": "accuracy", "acc_norm": "accuracy"}
 """Names of metrics on the Hub where they are not the harness's."""
 LICENSE = "unknown"
-"""What the Hub calls a license that nobody has named."""
+"""The Hub's name for a license that is not given."""
 ROPES = {
     "none": "no rotary positions",
     "even": "rotary positions in every other layer (theta {:,.0f})",
     "all": "rotary positions (theta {:,.0f})",
 }
 SQUARES = {"silu": "", "product": ", its product squared", "relu": ", with a squared ReLU"}
-"""What the name SwiGLU2 leaves open, where it is not what is meant most."""
+"""Details that the name SwiGLU2 leaves open, if they are not the usual ones."""
 OLDEST_TRANSFORMERS = "4.57"
 """The first version that releases work with: benchmarks/transformers_versions.py."""
 SIDES = {"train": "training", "heldout": "held out"}
@@ -119,7 +119,7 @@ def _render(**view: Any) -> str:
 
 
 def _front_matter(run: Part, model_type: str, license_identifier: str, notes: CardNotes) -> str:
-    """What the Hub reads, written by its own library: https://huggingface.co/docs/hub/model-cards."""
+    """Metadata for the Hub, written by its own library: https://huggingface.co/docs/hub/model-cards."""
     from huggingface_hub import EvalResult, ModelCardData
 
     results = [
@@ -195,7 +195,7 @@ def _head(model: Part) -> str:
 
 
 def _state(shape: ModelSpec) -> dict[str, Any]:
-    """What a text in progress costs: numbers for each of its tokens, or a state of one size in fp32."""
+    """Memory of a text in progress: numbers for each of its tokens, or a state of one size in fp32."""
     first, second = (shape.state_entries(length) for length in (1, 2))
     grows = second > first
     entries = second - first if grows else first
@@ -227,7 +227,7 @@ def _average(average: Part) -> dict[str, str]:
 
 
 def _at_chance(run: Part) -> list[str]:
-    """What the model does no better than guessing, as the notes of the scores say."""
+    """Benchmarks at which the model is no better than chance, as the notes of the scores say."""
     scores = run["evaluation"]["scores"]
     return [f"{score['task']} ({score['metric']})" for score in scores if "chance" in score["note"]]
 
@@ -286,7 +286,7 @@ def _data(run: Part, names: list[str]) -> dict[str, Any]:
 
 
 def _held_out(run: Part, name: str) -> str | None:
-    """How the held-out side of a corpus was chosen, where not by the hash of every group."""
+    """The choice of a corpus's held-out side, if it is not by the hash of every group."""
     return run["corpora"][name].plain.get("held_out")
 
 
@@ -322,7 +322,7 @@ def _parity(parity: Part) -> dict[str, str]:
 
 
 def _generation(settings: Part) -> str:
-    """How the release writes unless it is told otherwise."""
+    """Default generation settings of the release."""
     words = ["the likeliest token every time"]
     if settings["do_sample"]:
         words = [f"sampling at temperature {settings['temperature']:g}"]

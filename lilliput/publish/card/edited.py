@@ -11,7 +11,7 @@ from lilliput.publish.export import CARD_FILE
 
 
 def card_of(run: Path, release: str) -> Path:
-    """Where a run keeps the card of a release as it was written last: not in the folder that is uploaded as it is."""
+    """Path of a release's card as it was last written, in the run and not in the uploaded folder."""
     return run / "cards" / f"{release}.md"
 
 

@@ -24,7 +24,7 @@ ACTING = re.compile(
     """,
     re.VERBOSE,
 )
-"""What GitHub-flavored Markdown, HTML, or what pages are made with would act on, in text on one line."""
+"""Escape what GitHub-flavored Markdown, HTML or page generators would act on, in text on one line."""
 WRITTEN = {"<": "&lt;", "&": "&amp;", "\\": "&#92;"}
 """The others have a backslash before them; two of those would begin mathematics on the Hub."""
 
@@ -90,7 +90,7 @@ def source(value: Any, prefix: str = "", indent: int = 0, width: float = WIDTH) 
 
 
 def _opened(value: dict[str, Any] | list[Any]) -> tuple[str, list[tuple[str, Any]], str]:
-    """What a call, dict or tuple begins with, its parts with what stands before each, and its end."""
+    """Split a call, dict or tuple into its beginning, its parts with their prefixes, and its end."""
     if isinstance(value, list):
         return "(", [("", item) for item in value], ")"
     if "type" not in value:

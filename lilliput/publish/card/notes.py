@@ -1,4 +1,4 @@
-"""What a recipe has to say on the cards of its releases, beside what a run measures: a value in the recipe."""
+"""Notes of a recipe for the cards of its releases, beside what a run measures: a value in the recipe."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ class Citation:
 
     key: str
     kind: str
-    """Of BibTeX: `misc`, `software`."""
+    """BibTeX entry type: `misc`, `software`."""
     author: str
     title: str
     year: int
@@ -40,7 +40,7 @@ class CardNotes:
     """For the Hub, beside those of every release."""
     metrics: tuple[str, ...] = ()
     tier: str = ""
-    """Of a leaderboard."""
+    """Tier of a leaderboard."""
     suited: Mapping[str, str] = field(default_factory=dict)
     """Examples, by what the model is for."""
     unsuited: tuple[str, ...] = ()
@@ -54,4 +54,4 @@ class CardNotes:
     citation: Citation | None = None
     references: tuple[str, ...] = ()
     contradictions: Mapping[str, str] = field(default_factory=dict)
-    """What the published card says in two ways, or under another name, and what holds here."""
+    """Contradictions and misnomers of the published card, and what holds here."""

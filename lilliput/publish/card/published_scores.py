@@ -15,7 +15,7 @@ class Peer:
     company: str
     model: str
     tokens: str | None
-    """Of its training, as the card writes them; None where it does not say."""
+    """Training tokens, as the card writes them; None if it does not say."""
     scores: tuple[float | str | None, ...]
     """In percent, one a column; text where the card gives a figure as an approximate one, None where it gives none."""
 

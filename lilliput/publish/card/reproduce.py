@@ -9,7 +9,7 @@ from typing import Any
 from lilliput.publish.card.record import Part
 
 PRIVATE = re.compile(r"[/~\\]|[A-Za-z]:[/\\]")
-"""What a path begins with whose folders are nobody else's."""
+"""Beginnings of paths that exist on one machine only."""
 
 
 def reproduce_command(command: Part | None) -> dict[str, Any] | None:

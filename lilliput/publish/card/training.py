@@ -1,4 +1,4 @@
-"""How training went, for the card: what phases cost and where they ended, and what happened on the way."""
+"""Course of the training, for the card: cost and end of each phase, and incidents."""
 
 from itertools import pairwise
 from typing import Any
@@ -9,7 +9,7 @@ from lilliput.train.metrics_file import HEADLINE, WINDOW
 
 
 def training(run: Part, timeline: Timeline) -> dict[str, Any]:
-    """What the phases cost and where they ended."""
+    """Cost and end of each phase."""
     parameters = run["release"]["parameters"]["total"]
 
     def cost(phase: Any) -> dict[str, str]:
@@ -58,7 +58,7 @@ def training(run: Part, timeline: Timeline) -> dict[str, Any]:
 
 
 def _on_the_line(phase: Part) -> dict[str, Any]:
-    """What a phase cost as far as the released model came along: to where a later phase goes on."""
+    """Cost of a phase up to the released model: to the step that a later phase resumes from."""
     if "resumed_at" not in phase:
         return {key: phase[key] for key in ("steps", "tokens", "seconds")}
     left = phase["resumed_at"]
@@ -66,7 +66,7 @@ def _on_the_line(phase: Part) -> dict[str, Any]:
 
 
 def course(run: Part) -> dict[str, Any]:
-    """What happened on the way.
+    """Incidents during training.
 
     Returns:
         `made_with` in words (None where the record is of a run that did not note it), `changes` as pairs of a phase and
@@ -114,7 +114,7 @@ def _incident(phase: str, incident: Part, corpora: Part) -> dict[str, str]:
 
 
 def _left_out(incident: Part, corpora: Part) -> list[str]:
-    """How much text of each corpus lies between two cursors; those of packed rows count rows."""
+    """Return the amount of text of each corpus between two cursors; for packed rows, the number of rows."""
     begin = incident["from"].plain
     read = ((name, end - begin.get(name, 0)) for name, end in incident["to"].items())
     return [

@@ -1,4 +1,4 @@
-"""What a docstring answers in a sentence: what the thing is for, and what each parameter means."""
+"""Questions that a docstring answers in a sentence: what the thing is for, and what each parameter means."""
 
 import re
 from collections.abc import Iterator
@@ -116,7 +116,7 @@ _AND = re.compile(
 )
 """Second verbs that are no nouns, to be inflected as the first."""
 _NOUN = ("of ", "is ", "are ", "representing ", "containing ", "used ", "class ")
-"""What follows a word such as "List" when it is no verb."""
+"""Words that follow a word such as "List" when it is not a verb."""
 
 _SENTENCE_END = re.compile(
     r"(?<!e\.g\.)(?<!i\.e\.)(?<!\betc\.)(?<!\bcf\.)(?<!\bal\.)(?<!\bvs\.)(?<!\bEq\.)(?<!\b[A-Z]\.)"

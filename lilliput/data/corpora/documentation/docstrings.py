@@ -24,9 +24,9 @@ class Entry:
     package: str
     """Top-level package or module: the unit of the held-out split."""
     path: str
-    """Where it was found, relative to the package, with forward slashes."""
+    """Path relative to the package, with forward slashes."""
     kind: Kind
-    """What is described; "text" describes itself and has no header."""
+    """Kind of the described thing; "text" describes itself and has no header."""
     name: str
     """Dotted name without private modules, e.g. "json.dumps"; for "text" a title."""
     arguments: str | None

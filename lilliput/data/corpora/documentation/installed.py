@@ -29,14 +29,14 @@ TOPICS = "python-topics"
 """Group of the documentation topics of Python's own help."""
 
 FILTERS = (Clean(), Length(at_least=40, at_most=40_000), MostlyText(letters=0.75), Exact(), SeenParagraphs())
-"""What every docstring passes before it becomes part of a document."""
+"""Filters that every docstring passes before it becomes part of a document."""
 SHORTEST_DOCUMENT = 150
 """Files with fewer characters of documentation are left out."""
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What an installation says about itself, before curation."""
+    """Documentation of an installation, before curation."""
 
     entries: tuple[Entry, ...]
     """File by file in the order of a hash of the document id; within a file in source order."""

@@ -52,7 +52,7 @@ class DocumentationQuestions:
             )
 
     def identity(self) -> dict[str, str]:
-        """What the conversations depend on besides the spec: what the source does."""
+        """Return what the source depends on, as the conversations do besides the spec."""
         return self.source.identity()
 
     def conversations(self) -> Iterator[Conversation]:
