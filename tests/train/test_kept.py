@@ -63,5 +63,5 @@ def test_a_plan_counts_their_bytes(tmp_path):
 
 
 def test_a_step_before_the_first_is_refused():
-    with pytest.raises(RecipeError, match="no step 0 to keep"):
+    with pytest.raises(RecipeError, match="keep names step 0"):
         tiny.pretraining(keep=(Steps(0),))
