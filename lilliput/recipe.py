@@ -17,7 +17,7 @@ from lilliput.base.ownership import check_name
 from lilliput.base.protocols import check_parts
 from lilliput.base.run_code import code_for, waiting
 from lilliput.base.run_folder import RunFolder
-from lilliput.base.spec import LATER, from_plain, is_lilliputs, types_in
+from lilliput.base.spec import LATER, from_plain, is_lilliputs, to_plain, types_in
 from lilliput.computations.computation import Computation
 from lilliput.data.conversations import ChatCorpus
 from lilliput.data.corpora.chat_files import ChatFiles
@@ -156,6 +156,9 @@ class Recipe:
             if phase.resumes is not None:
                 before = self.phase_before(index)
                 check_resuming(phase, before and before[1], f"recipe {self.name!r}")
+        for index, entry in enumerate(self.timeline):
+            if entry.keeps_optimizer:
+                _check_optimizer_is_kept(self, index)
 
     @property
     def phases(self) -> dict[int, Phase]:
@@ -245,6 +248,20 @@ def _check_layers(spec: ModelSpec) -> None:
         with torch.device("meta"):
             block = Block(spec.width, layer, spec.mixer, spec.ffn, spec.norm, spec.gate)
         check_fillable(block)
+
+
+def _check_optimizer_is_kept(recipe: Recipe, index: int) -> None:
+    """Refuse a growth that hands an optimizer's state on, without a phase before and a phase after it to share it."""
+    before = recipe.phase_before(index)
+    after = next((one for one in recipe.timeline[index + 1 :] if not isinstance(one, Release)), None)
+    if before is not None and isinstance(after, Phase) and to_plain(after.optimizer) == to_plain(before[1].optimizer):
+        return
+    raise RecipeError(
+        f"the optimizer's state cannot be handed on by {recipe.timeline[index].describe()}",
+        where=f"timeline.{index} of recipe {recipe.name!r}",
+        hint="put it right between two phases with the same optimizer (only releases may stand between them), or let "
+        "the next phase begin with a fresh one",
+    )
 
 
 def _refuse_same(recipe: Recipe) -> None:
