@@ -17,7 +17,7 @@ from lilliput.base.ownership import check_name
 from lilliput.base.protocols import check_parts
 from lilliput.base.run_code import code_for, waiting
 from lilliput.base.run_folder import RunFolder
-from lilliput.base.spec import LATER, from_plain, is_lilliputs, to_plain, types_in
+from lilliput.base.spec import LATER, from_plain, is_lilliputs, types_in
 from lilliput.computations.computation import Computation
 from lilliput.data.conversations import ChatCorpus
 from lilliput.data.corpora.chat_files import ChatFiles
@@ -41,7 +41,7 @@ from lilliput.publish.pretrained import PretrainedModel, PretrainedTokenizer
 from lilliput.tokenizer.bpe import BPE
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase
-from lilliput.train.resuming import check_resuming
+from lilliput.train.resuming import check_handed_on, check_resuming
 
 T = TypeVar("T")
 
@@ -158,7 +158,9 @@ class Recipe:
                 check_resuming(phase, before and before[1], f"recipe {self.name!r}")
         for index, entry in enumerate(self.timeline):
             if entry.keeps_optimizer:
-                _check_optimizer_is_kept(self, index)
+                before = self.phase_before(index)
+                after = next((one for one in self.timeline[index + 1 :] if not isinstance(one, Release)), None)
+                check_handed_on(entry, before and before[1], after, f"timeline.{index} of recipe {self.name!r}")
 
     @property
     def phases(self) -> dict[int, Phase]:
@@ -248,20 +250,6 @@ def _check_layers(spec: ModelSpec) -> None:
         with torch.device("meta"):
             block = Block(spec.width, layer, spec.mixer, spec.ffn, spec.norm, spec.gate)
         check_fillable(block)
-
-
-def _check_optimizer_is_kept(recipe: Recipe, index: int) -> None:
-    """Refuse a growth that hands an optimizer's state on, without a phase before and a phase after it to share it."""
-    before = recipe.phase_before(index)
-    after = next((one for one in recipe.timeline[index + 1 :] if not isinstance(one, Release)), None)
-    if before is not None and isinstance(after, Phase) and to_plain(after.optimizer) == to_plain(before[1].optimizer):
-        return
-    raise RecipeError(
-        f"the optimizer's state cannot be handed on by {recipe.timeline[index].describe()}",
-        where=f"timeline.{index} of recipe {recipe.name!r}",
-        hint="put it right between two phases with the same optimizer (only releases may stand between them), or let "
-        "the next phase begin with a fresh one",
-    )
 
 
 def _refuse_same(recipe: Recipe) -> None:

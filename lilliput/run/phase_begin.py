@@ -16,6 +16,8 @@ def begin_of(context: RunContext, index: int, phase: Phase, lineage: Lineage) ->
         index: of the phase in the timeline.
         phase: about to be trained.
         lineage: before it.
+
+    The result raises a `RunError` where the state was cleaned away or is damaged.
     """
     before, optimizer = context.recipe.phase_before(index), lineage.optimizer
     if phase.resumes is not None and before is not None:
