@@ -31,6 +31,11 @@ class TimelineEntry(Protocol):
         """
         return tokenizer
 
+    @property
+    def keeps_optimizer(self) -> bool:
+        """True if the next phase begins with an optimizer's state that this entry hands on."""
+        return False
+
     def describe(self) -> str:
         """The entry in a few words."""
         return type(self).__name__

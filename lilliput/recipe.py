@@ -41,7 +41,7 @@ from lilliput.publish.pretrained import PretrainedModel, PretrainedTokenizer
 from lilliput.tokenizer.bpe import BPE
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase
-from lilliput.train.resuming import check_resuming
+from lilliput.train.resuming import check_handed_on, check_resuming
 
 T = TypeVar("T")
 
@@ -156,6 +156,11 @@ class Recipe:
             if phase.resumes is not None:
                 before = self.phase_before(index)
                 check_resuming(phase, before and before[1], f"recipe {self.name!r}")
+        for index, entry in enumerate(self.timeline):
+            if entry.keeps_optimizer:
+                before = self.phase_before(index)
+                after = next((one for one in self.timeline[index + 1 :] if not isinstance(one, Release)), None)
+                check_handed_on(entry, before and before[1], after, f"timeline.{index} of recipe {self.name!r}")
 
     @property
     def phases(self) -> dict[int, Phase]:

@@ -1,6 +1,6 @@
 """The seam for changes of the model itself, between phases: layers, vocabulary, or which weights go on."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -66,6 +66,8 @@ class Lineage:
     """Averaged weights of the phase before, by name; empty without one."""
     earlier: Mapping[str, EarlierPhase] = field(default_factory=dict)
     """The phases until here by name, the last one last."""
+    optimizer: Callable[[], Mapping[str, Tensor]] | None = None
+    """Returns the optimizer's state that the next phase begins with, by name; None for a fresh one."""
     computed: Mapping[str, Computed] = field(default_factory=dict)
     """Results of the computations so far, by name."""
 

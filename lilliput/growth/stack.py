@@ -1,38 +1,45 @@
-"""More layers from trained ones: a model of n layers goes on as one of n times k (G_stack, arXiv 2405.15319).
+"""More layers from trained ones: a model of n layers becomes one of n times k (G_stack, arXiv 2405.15319).
 
-    stack         0 1 2  0 1 2      whole copies one after another
-    interleaved   0 0 1 1 2 2       each layer followed by its copy
-    zero          0 1 2  . . .      whole copies that add nothing to the stream yet
+    stack             0 1 2  0 1 2      whole copies one after another
+    stack, drop=1     0 1  1 2          the same without the layers at each seam (SOLAR, arXiv 2312.15166)
+    interleaved       0 0 1 1 2 2       each layer followed by its copy
+    zero              0 1 2  . . .      whole copies that add nothing to the stream yet
 
-Only `zero` computes at first what the model computed before; the paper's largest speed-up is that of `stack`. What all
-layers share, such as lower bounds of gates that rise with the depth, is spread over the new depth.
+Only `zero` computes at first what the model computed before; the paper's largest speed-up is that of `stack`. Shared
+parameters, such as lower bounds of gates that rise with the depth, are spread over the new depth.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, get_args
 
 import torch
+from torch import Tensor
 
 from lilliput.base.errors import RecipeError
+from lilliput.base.spec import LATER
 from lilliput.growth.growth import Growth, Lineage
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.nn.init import RESIDUAL_OUTPUTS
 from lilliput.nn.per_layer import mixer_at
 
 Order = Literal["stack", "interleaved", "zero"]
+Moments = Literal["fresh", "copied"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stack(Growth):
-    """Repeat the layers; embedding, head and final norm stay as they are, averaged weights end here.
-
-    The phase after it begins with fresh optimizer moments and a schedule of its own, as every phase does.
-    """
+    """Repeat the layers; embedding, head and final norm stay as they are, and averages of weights start again."""
 
     times: int = 2
-    """Layers after, over layers before; 1 changes nothing."""
+    """Copies of the layers; 1 changes nothing."""
     order: Order = "stack"
     """The order of the copies, as drawn above."""
+    drop: int = field(default=0, metadata=LATER)
+    """Layers left out on either side of each seam between two copies, with order="stack"."""
+    optimizer: Moments = field(default="fresh", metadata=LATER)
+    """`copied`: the next phase, which has the same optimizer, begins with the state at the end of the phase before,
+    repeated with the layers. `fresh`: it begins without any, as every other phase does."""
 
     def __post_init__(self) -> None:
         if self.times < 1:
@@ -43,13 +50,32 @@ class Stack(Growth):
             raise RecipeError(
                 f"there is no order {self.order!r}", where="Stack.order", hint=f"one of {', '.join(get_args(Order))}"
             )
+        if self.optimizer not in get_args(Moments):
+            raise RecipeError(
+                f"optimizer cannot be {self.optimizer!r}",
+                where="Stack.optimizer",
+                hint=f"one of {', '.join(get_args(Moments))}",
+            )
+        if self.drop < 0 or (self.drop and self.order != "stack"):
+            raise RecipeError(
+                f"drop={self.drop} and order={self.order!r} do not go together",
+                where="Stack",
+                hint='only whole copies have a seam to leave layers out at: order="stack", and a drop of 0 or more',
+            )
 
     def shape(self, spec: ModelSpec) -> ModelSpec:
-        """The shape with more layers.
+        """Return the shape with more layers.
 
         Raises:
-            RecipeError: a copy would stand where the rotary rule treats it unlike its original.
+            RecipeError: a copy would stand where the rotary rule treats it unlike its original, or no layer is left of
+                a copy.
         """
+        if self.drop >= spec.layers or (self.times > 2 and 2 * self.drop >= spec.layers):
+            raise RecipeError(
+                f"drop={self.drop} leaves nothing of a copy of {spec.layers} layers",
+                where=f"Stack(times={self.times})",
+                hint="drop fewer layers than half of the model has",
+            )
         for layer, original in enumerate(self.originals(spec.layers)):
             mixer, its = mixer_at(spec.mixer, layer), mixer_at(spec.mixer, original)
             if mixer != its:
@@ -63,23 +89,47 @@ class Stack(Growth):
                 raise RecipeError(
                     f"layer {layer} would be a copy of layer {original}, and {rope} turns only one of the two",
                     where=f"Stack(times={self.times}, order={self.order!r}) of {spec.layers} layers",
-                    hint='stack an even number of layers with order="stack" or "zero", or rotate in all layers alike',
+                    hint='stack an even number of layers with order="stack" or "zero" and an even drop, or rotate in '
+                    "all layers alike",
                 )
-        return replace(spec, layers=spec.layers * self.times)
+        return replace(spec, layers=len(self.originals(spec.layers)))
 
     def originals(self, layers: int) -> list[int]:
-        """Which of the `layers` layers each layer of the result is made from."""
+        """Return the layer, of `layers`, that each layer of the result is a copy of."""
         if self.order == "interleaved":
             return [layer // self.times for layer in range(layers * self.times)]
-        return [layer % layers for layer in range(layers * self.times)]
+        copies = range(self.times)
+        begin = [self.drop if copy > 0 else 0 for copy in copies]
+        end = [layers - self.drop if copy < self.times - 1 else layers for copy in copies]
+        return [layer for copy in copies for layer in range(begin[copy], end[copy])]
+
+    @property
+    def keeps_optimizer(self) -> bool:
+        return self.optimizer == "copied"
 
     def grow(self, lineage: Lineage, seed: int) -> Lineage:
-        if self.times == 1:
+        if self.times == 1 and not self.keeps_optimizer:
             return lineage
-        return replace(lineage, model=self._stacked(lineage.model), average={})
+        optimizer = partial(self._optimizer_state, lineage) if self.keeps_optimizer else None
+        return replace(lineage, model=self._stacked(lineage.model), average={}, optimizer=optimizer)
+
+    def _optimizer_state(self, lineage: Lineage) -> dict[str, Tensor]:
+        """Return the optimizer's state of the phase before, by name, with that of each layer at its copies.
+
+        Parameters that all layers share begin without a state: they have another shape now.
+        """
+        before = list(lineage.earlier.values())[-1].optimizer()
+        originals = self.originals(lineage.model.spec.layers)
+        once = [name for name, _ in lineage.model.named_parameters() if not name.startswith(("layers.", "shared."))]
+        state = {name: one for name, one in before.items() if name.rpartition("/")[0] in once}
+        for place, original in enumerate(originals):
+            own = f"layers.{original}."
+            copied = {name.removeprefix(own): one for name, one in before.items() if name.startswith(own)}
+            state |= {f"layers.{place}.{name}": one.clone() for name, one in copied.items()}
+        return state
 
     def _stacked(self, model: LanguageModel) -> LanguageModel:
-        """A model with storage of its own: copies are equal at first and then learn apart."""
+        """Return a model with storage of its own: copies are equal at first and then learn apart."""
         first = next(model.parameters())
         grown = self.shape(model.spec).skeleton().to_empty(device=first.device).to(first.dtype)
         old = dict(model.named_parameters())

@@ -11,6 +11,7 @@ from lilliput.growth.growth import GROWTH
 from lilliput.model import ModelSpec
 from lilliput.plan.corpora import corpora, shares
 from lilliput.plan.cost import Cost
+from lilliput.plan.growth_timing import tokens_before_growth
 from lilliput.plan.memory import held_bytes
 from lilliput.plan.pricing import Tariff
 from lilliput.plan.rating import Rating
@@ -48,8 +49,9 @@ def plan(
 
     Returns:
         JSON values: `model`, its parameters and ids at first; `corpora` (see `lilliput.plan.corpora`); `phases`,
-        `growths`, `releases` and `others`, one a timeline entry with its `index` and `name`; `totals` over the
-        timeline; `not_implemented`, the parts that are not. Bytes of models, tokens, positions and operations
+        `growths` (with `timing`, tokens before a growth in depth and those that a published rule advises), `releases`
+        and `others`, one a timeline entry with its `index` and `name`; `totals` over the timeline;
+        `not_implemented`, the parts that are not. Bytes of models, tokens, positions and operations
         (floating point, forward and backward through every layer, 3 times the forward pass) are exact. What a later
         phase replaces, because it resumes a phase before its decay, is in that one's `replaced` and in no total, nor in
         a corpus's `tokens_read`: totals are those of the last model, but for the cost. What was probed is None
@@ -80,9 +82,11 @@ def plan(
         elif (release := recipe.releases.get(index)) is not None:
             releases.append(named | _release(release, before))
         elif entry.kind == GROWTH:
-            growths.append(named | {"before": _parameters(before), "after": _parameters(after)})
+            growths.append(named | {"before": _parameters(before), "after": _parameters(after), "phases": len(phases)})
         else:
             others.append(named | {"kind": entry.kind, "what": entry.describe(), "reads": list(entry.reads())})
+    for growth in growths:
+        growth["timing"] = _timing(growth, phases[: growth.pop("phases")], phases)
     texts = corpora(recipe, read, folder)
     operations = sum(phase["operations"] for phase in phases)
     estimate = {"estimate": rating and rating.estimate(operations, tariff)}
@@ -103,6 +107,26 @@ def plan(
 
 def _parameters(spec: ModelSpec) -> dict[str, int]:
     return spec.skeleton().parameter_counts()
+
+
+def _timing(
+    growth: dict[str, Any], before: list[dict[str, Any]], phases: list[dict[str, Any]]
+) -> dict[str, Any] | None:
+    """Return tokens before a growth in depth, those that the rule advises, and all; None for other growths.
+
+    Args:
+        growth: with parameters before and after.
+        before: the phases before it.
+        phases: all of the timeline.
+    """
+    parameters, operations = growth["after"]["non_embedding"], sum(phase["operations"] for phase in phases)
+    if parameters <= growth["before"]["non_embedding"] or not operations:
+        return None
+    return {
+        "tokens": sum(phase["tokens"] for phase in before),
+        "advised": round(tokens_before_growth(parameters, operations)),
+        "total": sum(phase["tokens"] for phase in phases),
+    }
 
 
 def _release(release: Release, spec: ModelSpec) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from lilliput.base.terminal import Terminal, visible
 from lilliput.base.text_units import duration, energy, flops, number, price, size
+from lilliput.plan.growth_timing import timing_line
 
 HELD = ("weights", "gradients", "optimizer", "average")
 
@@ -49,6 +50,9 @@ def show(console: Terminal, plan: dict[str, Any]) -> None:
     console.print(Text.assemble((visible(plan["recipe"]), "bold"), f"  {visible(plan['about'])}"))
     console.print(_models(plan))
     _note(console, f"A vocabulary of {plan['model']['vocabulary']:,} ids{' at first' if plan['growths'] else ''}.")
+    for growth in plan["growths"]:
+        if growth["timing"]:
+            _note(console, f"{growth['name']} {timing_line(**growth['timing'])}.")
     if plan["corpora"]:
         console.print(_corpora(plan))
         if any(corpus["estimated"] and corpus["text_bytes"] for corpus in plan["corpora"]):

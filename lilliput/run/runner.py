@@ -4,7 +4,6 @@ Every rank runs the timeline. The first one writes; the others train along and r
 """
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from lilliput.publish.lineage import after_part
 from lilliput.recipe import Release
 from lilliput.run.compute import computation_step
 from lilliput.run.context import RunContext
+from lilliput.run.phase_begin import begin_of
 from lilliput.run.phase_lines import passes, units
 from lilliput.run.phase_logger import phase_logger
 from lilliput.run.prepare import Preparation
@@ -29,7 +29,7 @@ from lilliput.run.trained_phase import TrainedPhase, is_intact, write_trained
 from lilliput.tokenizer.specials import vocabulary_size
 from lilliput.train.loop import Trainer
 from lilliput.train.phase import KEPT_FOLDER, Phase, StepPlan, phase_folder
-from lilliput.train.resuming import BEFORE_DECAY, CHECKPOINTS, resume_point
+from lilliput.train.resuming import BEFORE_DECAY, CHECKPOINTS
 from lilliput.train.validation import make_validator
 
 
@@ -93,15 +93,7 @@ class Runner:
         return self._after(index, phase, reached, inputs, part.outputs)
 
     def _trainer(self, folder: Path, index: int, phase: Phase, lineage: Lineage, tokens: dict[str, Any]) -> Trainer:
-        context, reader, before = self._context, phase.data.open(tokens), self._recipe.phase_before(index)
-        begin = None
-        if phase.resumes is not None and before is not None:
-            begin = partial(
-                resume_point,
-                before[1],
-                self._run.path / phase_folder(*before),
-                lambda line: context.say(f"{phase.name}: {line}"),
-            )
+        context, reader = self._context, phase.data.open(tokens)
         context.say(f"{phase.name}: {passes(self._recipe, phase, reader.tokens_available)}")
         context.say(f"{phase.name}: {units(self._recipe, phase)}")
         return Trainer(
@@ -115,7 +107,7 @@ class Runner:
             ranks=context.ranks,
             keep=folder / BEFORE_DECAY,
             kept=folder / KEPT_FOLDER,
-            begin=begin,
+            begin=begin_of(context, index, phase, lineage),
         )
 
     def _provenance(self, index: int, phase: Phase, reached: Reached) -> dict[str, Any]:
@@ -144,7 +136,7 @@ class Runner:
         earlier = {**lineage.earlier, phase.name: TrainedPhase(self._run, index, phase)}
         return replace(
             reached,
-            lineage=replace(lineage, average=average, earlier=earlier),
+            lineage=replace(lineage, average=average, earlier=earlier, optimizer=None),
             provenance=after_part(self._provenance(index, phase, reached), hash_of(inputs)),
             phases=(*reached.phases, phase.part(index)),
         )

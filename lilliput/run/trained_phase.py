@@ -10,8 +10,10 @@ from torch import Tensor
 from lilliput.base.errors import RunError
 from lilliput.base.files import sha256
 from lilliput.base.run_folder import RunFolder
-from lilliput.growth.growth import CheckpointTensors
+from lilliput.base.spec import to_plain
+from lilliput.growth.growth import GROWTH, CheckpointTensors
 from lilliput.model import LanguageModel
+from lilliput.recipe import Recipe
 from lilliput.report.loss_plot import plot_loss
 from lilliput.run.context import RunContext
 from lilliput.run.phase_logger import METRICS
@@ -53,7 +55,18 @@ def write_trained(
             "steps": StepPlan(phase).steps,
             "incidents": read_incidents(folder / CHECKPOINTS),
             "micro_batches": read_rows(folder / CHECKPOINTS),
-        }
+        } | grown_before(context.recipe, index)
+
+
+def grown_before(recipe: Recipe, index: int) -> dict[str, Any]:
+    """Return `grown`: each growth before a phase, and the phase, steps and tokens it came after; empty without one."""
+    grown, last = [], None
+    for place, entry in enumerate(recipe.timeline[:index]):
+        if isinstance(entry, Phase):
+            last = {"phase": entry.name, "steps": entry.steps, "tokens": int(entry.tokens)}
+        elif entry.kind == GROWTH:
+            grown.append({"index": place, "growth": to_plain(entry), "after": last})
+    return {"grown": grown} if grown else {}
 
 
 def is_intact(folder: Path, outputs: dict[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from lilliput.train.phase import Phase
 from lilliput.train.trainable import OWNED, Trainable
 
 Begin = Callable[[], Checkpoint]
-"""Returns the state of an earlier phase that a phase begins with."""
+"""Returns the state that a phase begins with if it has no checkpoint: all of an earlier phase's, or its optimizer's."""
 
 
 def build_trainable(model: LanguageModel, phase: Phase, seed: int, folder: Path, begin: Begin | None) -> Trainable:
@@ -22,7 +22,7 @@ def build_trainable(model: LanguageModel, phase: Phase, seed: int, folder: Path,
         phase: to be trained.
         seed: of the phase.
         folder: of its checkpoints.
-        begin: for a phase that resumes another one.
+        begin: for a phase that resumes another one, or takes over an optimizer's state.
     """
     objectives = [stage.objective for stage in phase.stages]
     if begin is None:
@@ -31,7 +31,7 @@ def build_trainable(model: LanguageModel, phase: Phase, seed: int, folder: Path,
         trainable = Trainable.of_phase(model, objectives, seed)
         if not trainable.keeps_first_weights:
             return trainable
-    copy_weights(model, begin().tensors["weights"])
+    copy_weights(model, begin().tensors.get("weights", dict(model.named_parameters())))
     return Trainable.of_phase(model, objectives, seed)
 
 

@@ -264,11 +264,11 @@ class Trainer:
         return Checkpoint(progress=self.progress, tensors=tensors)
 
     def _load(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
-        copy_weights(self.trainable.model, tensors["weights"])
+        copy_weights(self.trainable.model, tensors.get("weights", dict(self.trainable.model.named_parameters())))
         self.trainable.load_owned(tensors.get("objectives", {}))
         load_state_tensors(self.optimizer, self.trainable, dict(tensors["optimizer"]))
         for name, value in self.average.tensors.items():
-            value.copy_(tensors["average"][name])
+            value.copy_(tensors.get("average", self.average.tensors)[name])
         self.precision.load(dict(tensors.get("precision", {})))
         self.guard.load(dict(tensors.get("guard", {})))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from lilliput.base.errors import RecipeError, RunError
 from lilliput.base.run_folder import differences
 from lilliput.base.spec import to_plain
+from lilliput.entry import TimelineEntry
 from lilliput.train.checkpoint import Checkpoint, at_step, load
 from lilliput.train.phase import Phase, StepPlan
 
@@ -59,6 +60,28 @@ def check_resuming(phase: Phase, before: Phase | None, where: str) -> None:
             where=where,
             hint="leave the warm-up out, the phase before did it: schedule=WarmupStableDecay(warmup=Steps(0), ...)",
         )
+
+
+def check_handed_on(entry: TimelineEntry, before: Phase | None, after: TimelineEntry | None, where: str) -> None:
+    """Refuse an entry that hands an optimizer's state on, unless it stands between two phases with the same optimizer.
+
+    Args:
+        entry: of the timeline.
+        before: the phase before it with nothing but releases between them; None if there is none.
+        after: the entry after it, releases aside; None if there is none.
+        where: the recipe, for the error.
+
+    Raises:
+        RecipeError: no phase would take the state over.
+    """
+    if before is not None and isinstance(after, Phase) and to_plain(after.optimizer) == to_plain(before.optimizer):
+        return
+    raise RecipeError(
+        f"the optimizer's state cannot be handed on by {entry.describe()}",
+        where=where,
+        hint="put it right between two phases with the same optimizer (only releases may stand between them), or let "
+        "the next phase begin with a fresh one",
+    )
 
 
 def place_of(phase: Phase, folder: Path) -> Path:

@@ -131,7 +131,29 @@ def test_the_tokenizer_of_a_growth_is_known_without_its_model():
         assert growth.retokenize(tokenizer) is tokenizer
 
 
-@pytest.mark.parametrize("settings", [{"times": 0}, {"order": "shuffled"}])
+@pytest.mark.parametrize(
+    ("times", "drop", "originals"),
+    [(2, 1, [0, 1, 2, 1, 2, 3]), (2, 2, [0, 1, 2, 3]), (3, 1, [0, 1, 2, 1, 2, 1, 2, 3]), (2, 3, [0, 3])],
+)
+def test_copies_leave_out_layers_at_their_seams(times, drop, originals):
+    base = replace(GQA_SPEC, layers=4).build(seed=1)
+    stacked = grown(base, times=times, drop=drop)
+    assert stacked.spec.layers == len(originals) == times * 4 - 2 * drop * (times - 1)
+    for place, original in enumerate(originals):
+        assert all(torch.equal(value, layer(base, original)[name]) for name, value in layer(stacked, place).items())
+
+
+def test_a_copy_of_which_nothing_is_left_is_refused():
+    with pytest.raises(RecipeError, match="drop=4 leaves nothing"):
+        Stack(drop=4).shape(replace(GQA_SPEC, layers=4))
+    with pytest.raises(RecipeError, match="drop=2 leaves nothing"):
+        Stack(times=3, drop=2).shape(replace(GQA_SPEC, layers=4))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"times": 0}, {"order": "shuffled"}, {"drop": 1, "order": "zero"}, {"drop": -1}, {"optimizer": "halved"}],
+)
 def test_impossible_stacks_are_refused(settings):
     with pytest.raises(RecipeError):
         Stack(**settings)

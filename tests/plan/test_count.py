@@ -27,6 +27,7 @@ from lilliput.data.mixture import Mixture
 from lilliput.data.split import Split
 from lilliput.growth.add_tokens import AddTokens
 from lilliput.growth.stack import Stack
+from lilliput.growth.use_ema import UseEma
 from lilliput.objectives.next_token import NextToken
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.ema import Ema, NoEma
@@ -34,6 +35,7 @@ from lilliput.optim.normuon import NorMuon
 from lilliput.optim.optimizer import set_multiplier, state_tensors
 from lilliput.plan import Tariff, plan, show
 from lilliput.plan.cost import Cost, Measured, Pass
+from lilliput.plan.growth_timing import tokens_before_growth
 from lilliput.plan.memory import held_bytes
 from lilliput.publish.hf_formats.hgrn2 import HGRN2Format
 from lilliput.publish.hf_formats.llama import LlamaFormat
@@ -102,6 +104,22 @@ def test_mtlm_is_counted_before_and_after_it_is_stacked(recipe, inner, before, a
     assert [entry["parameters"]["total"] for entry in made["releases"]] == [before, after]
     assert made["model"]["parameters"]["total"] == before
     assert made["phases"][0]["parameters"]["total"] == after, "the phase trains the grown model"
+
+
+def test_a_growth_in_depth_is_told_when_the_published_rule_would_grow(recipe):
+    assert tokens_before_growth(1_100_000_000, 8e20) == pytest.approx(1.0e10, rel=0.1)  # 10 billion, says the paper
+    base, after = replace(tiny.pretraining(), name="base"), tiny.pretraining()
+    made = plan(recipe(mtlm(12, 1_280), (base, Stack(times=2), UseEma(), after)))
+    stack, ema = made["growths"]
+    phases = made["phases"]
+    assert ema["timing"] is None
+    assert (stack["timing"]["tokens"], stack["timing"]["total"]) == (
+        phases[0]["tokens"],
+        phases[0]["tokens"] + phases[1]["tokens"],
+    )
+    screen = StringIO()
+    show(Terminal(file=screen, width=200), made)
+    assert "Stack grows after" in screen.getvalue() and "more than the" in screen.getvalue()
 
 
 def test_a_phase_reads_more_text_where_bags_are_larger(recipe):
