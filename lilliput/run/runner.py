@@ -18,14 +18,13 @@ from lilliput.publish.lineage import after_part
 from lilliput.recipe import Release
 from lilliput.run.compute import computation_step
 from lilliput.run.context import RunContext
-from lilliput.run.phase_begin import begin_of
 from lilliput.run.phase_lines import passes, units
 from lilliput.run.phase_logger import phase_logger
 from lilliput.run.prepare import Preparation
 from lilliput.run.release import Publisher
 from lilliput.run.reproducibility import began_on, untrained
 from lilliput.run.steps import Reached, beginning, check_steps, growth_step, recorded_code, release_step
-from lilliput.run.trained_phase import TrainedPhase, is_intact, write_trained
+from lilliput.run.trained_phase import TrainedPhase, begin_of, is_intact, write_trained
 from lilliput.tokenizer.specials import vocabulary_size
 from lilliput.train.loop import Trainer
 from lilliput.train.phase import KEPT_FOLDER, Phase, StepPlan, phase_folder

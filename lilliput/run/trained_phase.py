@@ -1,4 +1,4 @@
-"""A trained phase of a run: how it is recorded, and what growths read of it, each file with its hash."""
+"""A trained phase of a run: how it is recorded, and what growths and later phases read of it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,16 +11,17 @@ from lilliput.base.errors import RunError
 from lilliput.base.files import sha256
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
-from lilliput.growth.growth import GROWTH, CheckpointTensors
+from lilliput.growth.growth import GROWTH, CheckpointTensors, Lineage
 from lilliput.model import LanguageModel
 from lilliput.recipe import Recipe
 from lilliput.report.loss_plot import plot_loss
 from lilliput.run.context import RunContext
 from lilliput.run.phase_logger import METRICS
-from lilliput.train.checkpoint import at_step, load, write_tensors
+from lilliput.train.begin import Begin
+from lilliput.train.checkpoint import Checkpoint, Progress, at_step, load, write_tensors
 from lilliput.train.micro_batches import read_rows
 from lilliput.train.phase import KEPT_FOLDER, Phase, StepPlan, phase_folder
-from lilliput.train.resuming import CHECKPOINTS
+from lilliput.train.resuming import CHECKPOINTS, resume_point
 from lilliput.train.rollback import read_incidents
 
 
@@ -67,6 +68,26 @@ def grown_before(recipe: Recipe, index: int) -> dict[str, Any]:
         elif entry.kind == GROWTH:
             grown.append({"index": place, "growth": to_plain(entry), "after": last})
     return {"grown": grown} if grown else {}
+
+
+def begin_of(context: RunContext, index: int, phase: Phase, lineage: Lineage) -> Begin | None:
+    """Return what reads the state that a phase begins with; None for a phase that begins with the model alone.
+
+    Args:
+        context: of the run.
+        index: of the phase in the timeline.
+        phase: about to be trained.
+        lineage: before it.
+
+    The result raises a `RunError` where the state was cleaned away or is damaged.
+    """
+    before, optimizer = context.recipe.phase_before(index), lineage.optimizer
+    if phase.resumes is not None and before is not None:
+        folder = context.run.path / phase_folder(*before)
+        return lambda: resume_point(before[1], folder, lambda line: context.say(f"{phase.name}: {line}"))
+    if optimizer is None:
+        return None
+    return lambda: Checkpoint(progress=Progress(), tensors={"optimizer": optimizer()})
 
 
 def is_intact(folder: Path, outputs: dict[str, Any]) -> bool:

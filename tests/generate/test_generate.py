@@ -224,7 +224,7 @@ def test_what_cannot_be_read_or_obeyed_ends_no_conversation(tmp_path):
         f"/save {tmp_path}/x.jsonl",
     )
     talk = Talk(*lines)
-    for told in ("no such command", "no answer yet", "no .jsonl file", "half a surrogate", "cannot be written"):
+    for told in ("no such command", "no answer yet", "no .jsonl file", "unpaired surrogate", "cannot be written"):
         assert told in talk.screen.getvalue()
     assert talk.heard[-1][0] == ["hello"], "what could not be read is forgotten"
 
