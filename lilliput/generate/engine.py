@@ -137,7 +137,10 @@ class Engine:
             yield index, token.token
 
     def tokens(self, requests: Sequence[Request]) -> Iterator[tuple[int, Token]]:
-        """Yield (index of the request, what was written) as tokens come, until all requests are answered."""
+        """Yield (index of the request, what was written) as tokens come, until all requests are answered.
+
+        The engine has no other requests meanwhile: their tokens would be lost.
+        """
         indices = {self.add(one): index for index, one in enumerate(requests) if one.max_new_tokens > 0}
         left = set(indices)
         try:
@@ -280,7 +283,8 @@ class Engine:
         if likelihoods is None:
             host, scores = tokens.tolist(), [None] * count
         else:
-            host, scores = torch.stack((tokens.double(), likelihoods.double())).tolist()
+            # One transfer; fp32 holds every id below 2^24 as it is, and not every device has fp64.
+            host, scores = torch.stack((tokens.float(), likelihoods)).tolist()
         written = []
         for index in choosing:
             row = self._row(index)

@@ -137,6 +137,14 @@ def test_log_probabilities_are_those_of_full_passes(model):
         text.append(token.token)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_of_16_bits_write_nearly_the_same(model, dtype):
+    text = Request(prompt=prompt(20), max_new_tokens=1, sampling=GREEDY, log_probabilities=True)
+    narrow = model.spec.build(seed=1).eval().to(dtype)
+    (_, exact), (_, rounded) = (next(Engine(one).tokens([text])) for one in (model, narrow))
+    assert rounded.log_probability == pytest.approx(exact.log_probability, abs=0.05)
+
+
 def test_a_shared_prefix_is_read_once_and_forked(model, monkeypatch):
     shared = prompt(40)
     engine = Engine(model, rows=3)
