@@ -16,7 +16,8 @@ from pathlib import Path
 
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
-from lilliput.generate.engine import Engine, Request
+from lilliput.generate.engine import Engine
+from lilliput.generate.request import Request
 from lilliput.publish.load import load
 from lilliput.tokenizer.chatml import render
 

@@ -10,25 +10,25 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from lilliput.base.background import run_in_background
-from lilliput.base.errors import LilliputError, RecipeError, RunError, reading
-from lilliput.base.files import read_json
-from lilliput.base.ownership import check_name
+from lilliput.base.errors import LilliputError, RecipeError, RunError
 from lilliput.base.run_folder import no_run
+from lilliput.generate.engine import Beyond, Engine
 from lilliput.generate.log_likelihood import log_likelihoods
 from lilliput.generate.rank import RankedDocument, rank_documents
+from lilliput.generate.request import Prefix, Request
 from lilliput.generate.sampling import Sampling
 from lilliput.generate.stream_text import stream_text
 from lilliput.model import LanguageModel, ModelSpec
-from lilliput.publish.lineage import outdated
 from lilliput.publish.load import LoadedModel
 from lilliput.publish.load import load as load_folder
+from lilliput.publish.releases import folder_named, last_release, warn_if_outdated
 from lilliput.tokenizer.encoder import Encoder
 from lilliput.tokenizer.native import native
 from lilliput.tokenizer.template import check_text, encode_template
@@ -37,6 +37,8 @@ from lilliput.train.machine import Machine
 Message = Mapping[str, str]
 """`role` (`system`, `user`, `assistant`) and `content` of a turn."""
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Precisions of weights and products."""
 DELIMITER = " "
 """Between a context and a choice, as lm-evaluation-harness has it."""
 
@@ -66,9 +68,13 @@ class Choice:
 class Model:
     """A published model, ready to write. Made by `load`."""
 
-    def __init__(self, published: LoadedModel, folder: Path, device: str):
+    def __init__(self, published: LoadedModel, folder: Path, device: str, dtype: str = "fp32"):
         self._published, self.folder = published, folder
-        self._model = published.model.to(device)
+        if dtype not in DTYPES:
+            raise LilliputError(f"dtype cannot be {dtype!r:.80}", where="load", hint=f"give one of {', '.join(DTYPES)}")
+        self._model = published.model.to(device, DTYPES[dtype])
+        self._prefix: Prefix | None = None
+        """States after the last message of a conversation, from which its next one resumes."""
 
     def __repr__(self) -> str:
         device = next(self._model.parameters()).device
@@ -115,37 +121,62 @@ class Model:
         *,
         max_new_tokens: int | None = None,
         seed: int = 0,
+        stop: str | Sequence[str] = (),
+        beyond: Beyond = "refuse",
         **sampling: Any,
     ) -> Generator[str, None, str]:
         """Yield what the model writes, piece by piece, each of whole characters.
+
+        The next message of a conversation resumes from the states after the last one. Warns where the text, or the
+        prompt of a recurrent model, does not fit the context.
 
         Args:
             prompt: text to go on from, empty for the beginning of a document; or a conversation, which is put into the
                 model's chat template and answered.
             max_new_tokens: tokens at most; None for the release's own.
             seed: the same seed gives the same text.
-            **sampling: fields of `lilliput.generate.sampling.Sampling` (greedy, temperature, top_k, top_p,
-                repetition_penalty) where they differ from the release's own.
+            stop: strings that end the text, which is then without them.
+            beyond: what happens where attention has no room for a next position: `refuse` ends the text, and refuses
+                a prompt that is longer than the context; `slide` lets the model read the last part of the text alone.
+                A model of recurrent layers alone continues.
+            **sampling: fields of `lilliput.generate.sampling.Sampling` (greedy, temperature, top_k, top_p, min_p,
+                repetition_penalty, frequency_penalty) where they differ from the release's own.
 
         Returns:
-            why it ended, as the generator's value: `stop`, or `length` where `max_new_tokens` cut it.
+            why it ended, as the generator's value: `stop`; `length` where `max_new_tokens` cut it; `context` where
+            that was full.
 
         Raises:
-            LilliputError: a conversation for a model without a chat template, or a setting that does not exist.
+            LilliputError: a conversation for a model without a chat template, a setting that does not exist, or a
+                prompt that is too long.
             RecipeError: a setting has an impossible value.
         """
         for name, value, least in (("max_new_tokens", max_new_tokens, 0), ("seed", seed, -(2**63))):
             if value is not None and not (type(value) is int and least <= value < 2**63):
                 raise RecipeError(f"{name} cannot be {value!r:.80}", where="generate", hint="give a whole number")
-        return stream_text(
-            self._model,
-            self.tokenizer,
-            self._prompt(prompt),
-            self._sampling(sampling),
-            stop_token_ids=self._published.stop_ids,
+        if beyond not in get_args(Beyond):
+            raise RecipeError(f"beyond cannot be {beyond!r:.80}", where="generate", hint="give refuse or slide")
+        ids = self._prompt(prompt)
+        talks = not isinstance(prompt, str)
+        request = Request(
+            prompt=ids,
             max_new_tokens=self.max_new_tokens if max_new_tokens is None else max_new_tokens,
+            sampling=self._sampling(sampling),
+            stop_token_ids=self._published.stop_ids,
+            stop_strings=(stop,) if isinstance(stop, str) else stop,
             seed=seed,
+            prefix=self._prefix if talks and self._prefix is not None and self._prefix.begins(ids) else None,
         )
+        engine = Engine(self._model, tokenizer=self.tokenizer, context=self.context, beyond=beyond)
+        engine.check(request)
+        if not self.spec.states_grow:
+            self._warn_beyond(len(ids), "what it writes may mean little")
+        elif beyond == "slide":
+            self._warn_beyond(len(ids), "the first are not read")
+        return stream_text(engine, request, keep=self._keep if talks else None)
+
+    def _keep(self, prefix: Prefix) -> None:
+        self._prefix = prefix
 
     def count_tokens(self, prompt: str | Sequence[Message]) -> int:
         """Return how many tokens the model reads for a text, or for a conversation in its chat template."""
@@ -314,7 +345,7 @@ class Model:
             raise LilliputError(
                 f"there is no such setting: {', '.join(unknown)}",
                 where="generate",
-                hint=f"settings are: max_new_tokens, seed, {', '.join(fields)}",
+                hint=f"settings are: max_new_tokens, seed, stop, beyond, {', '.join(fields)}",
             )
         for name, value in settings.items():
             if not isinstance(value, bool if name == "greedy" else int if name == "top_k" else int | float):
@@ -331,13 +362,14 @@ class Model:
         return joined[:cut] or [self._published.end_id], joined[cut:]
 
 
-def load(path: str | Path, *, device: str = "auto") -> Model:
+def load(path: str | Path, *, device: str = "auto", dtype: str = "fp32") -> Model:
     """Open a published model.
 
     Args:
         path: the folder of a release, a run folder (its last release), or a Hugging Face folder of a Llama, a Qwen3 or
             a release of ours that was saved again; or the name of a recipe, whose run is in `runs/<name>`.
         device: `cpu`, `cuda`, `mps`, or `auto` for the best one there is.
+        dtype: `fp32`, `bf16` or `fp16`: weights are cast once, and are read at each token in half the bytes.
 
     Warns where the release of a run is older than what that has trained.
 
@@ -359,40 +391,4 @@ def load(path: str | Path, *, device: str = "auto") -> Model:
             "`lilliput.load_trained` opens the weights without a release",
         )
     warn_if_outdated(Path(path), folder)
-    return Model(load_folder(folder), folder, Machine(device=device).resolved().device)
-
-
-def warn_if_outdated(run: Path, release: Path) -> None:
-    """Warn whoever asks a run, and is answered by a release that is older than what the run has trained.
-
-    Args:
-        run: the folder that was named; nothing is said where it is the release itself.
-        release: the folder of the release.
-    """
-    if release != run and (why := outdated(run, release.name)):
-        warnings.warn(why, stacklevel=3)
-
-
-def folder_named(path: Path) -> Path:
-    """The folder of a path; for the name of a recipe that was run and is no folder here, that of its run."""
-    run = Path("runs") / path
-    return run if not path.exists() and path.parent == Path() and (run / "recipe.json").is_file() else path
-
-
-def last_release(run: Path) -> Path | None:
-    """The last release of a run folder's timeline that is there; None for a run without one, and for other folders."""
-    folders = releases(run)
-    return folders[-1] if folders else None
-
-
-def releases(run: Path) -> list[Path]:
-    """The releases of a run folder that are there, in the order of its timeline; none for other folders."""
-    recipe = run / "recipe.json"
-    hint = f"give a model below {run / 'releases'}, or let `lilliput run RECIPE --out {run}` write it again"
-    with reading(recipe, hint, "the file is no recipe"):
-        entries = read_json(recipe)["timeline"] if recipe.is_file() else []
-        names = [entry["name"] for entry in entries if entry["type"] == "lilliput.recipe:Release"]
-        for name in names:
-            check_name("release", name, str(recipe))
-    folders = [run / "releases" / name for name in names]
-    return [folder for folder in folders if (folder / "lilliput.json").is_file()]
+    return Model(load_folder(folder), folder, Machine(device=device).resolved().device, dtype)

@@ -82,6 +82,11 @@ class ModelSpec:
         """Numbers in the states of one row after `length` positions, of all layers together."""
         return sum(self.mixer.state_entries(self.width, length, layer) for layer in range(self.layers))
 
+    @property
+    def states_grow(self) -> bool:
+        """Return whether states grow with the text, as keys and values do; those of a recurrence do not."""
+        return self.state_entries(2) > self.state_entries(1)
+
 
 class LanguageModel(nn.Module):
     """Embedding, layers, final norm and head."""

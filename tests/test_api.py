@@ -269,3 +269,34 @@ def test_wrong_arguments_are_told_in_three_parts(wrong, model):
     with pytest.raises(LilliputError) as told:
         wrong(model)
     assert told.value.where and told.value.hint
+
+
+def test_text_stops_at_strings_and_fills_no_more_than_the_context(model, folder):
+    whole = model.generate("the quick", max_new_tokens=12, greedy=True)
+    stop = whole[3:5]
+    assert model.generate("the quick", max_new_tokens=12, greedy=True, stop=stop) == whole[: whole.index(stop)]
+    for wrong in ({"stop": ""}, {"stop": 5}, {"beyond": "never"}):
+        with pytest.raises(LilliputError, match="cannot"):
+            model.generate("a", **wrong)
+    with pytest.raises(LilliputError, match="dtype cannot be 'int3'"):
+        lilliput.load(folder, device="cpu", dtype="int3")
+    assert isinstance(lilliput.load(folder, device="cpu", dtype="bf16").generate("the", max_new_tokens=3), str)
+
+
+def test_a_prompt_beyond_the_context_is_said(model, instruct):
+    long = "the quick brown fox " * model.context
+    with pytest.raises(LilliputError, match="the model's attention reads"):
+        model.generate(long, max_new_tokens=1)
+    with pytest.warns(UserWarning, match="the first are not read"):
+        model.generate(long, max_new_tokens=1, beyond="slide")
+    with pytest.warns(UserWarning, match="what it writes may mean little"):
+        instruct.generate("the quick brown fox " * instruct.context, max_new_tokens=1)
+
+
+def test_a_conversation_resumes_from_its_states(chat_folder):
+    talks = [{"role": "user", "content": "hello"}]
+    asked = [lilliput.load(chat_folder, device="cpu") for _ in range(2)]
+    first = asked[0].generate(talks, max_new_tokens=6, greedy=True)
+    talks += [{"role": "assistant", "content": first}, {"role": "user", "content": "and?"}]
+    resumed, fresh = (one.generate(talks, max_new_tokens=6, greedy=True) for one in asked)
+    assert resumed == fresh

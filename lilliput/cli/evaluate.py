@@ -190,6 +190,6 @@ def _as_the_recipe_says(target: "Target", eval_data: Path | None, as_json: bool)
 
 
 def _recorded(run: Path) -> list[Path]:
-    from lilliput.api import releases
+    from lilliput.publish.releases import releases
 
     return [folder for folder in releases(run) if (run / "evals" / f"{folder.name}.json").is_file()]

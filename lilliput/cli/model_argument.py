@@ -25,11 +25,11 @@ def find_model(name: str, out: Path | None, *, trust_code: bool = False) -> "Pat
         RunError: nothing is trained yet, or a file is damaged.
         RecipeError: the run's recipe needs code that may not run, and no recipe file was given.
     """
-    from lilliput.api import last_release
     from lilliput.base.own_code import using
     from lilliput.base.terminal import Terminal
     from lilliput.cli.trust import meet
     from lilliput.publish.lineage import outdated
+    from lilliput.publish.releases import last_release
     from lilliput.recipe import names, recipe_and_code
     from lilliput.run.trained import read_trained
 
@@ -81,16 +81,16 @@ def _missing(folder: Path) -> RunError | None:
     )
 
 
-def open_model(name: str, out: Path | None, device: str, *, trust_code: bool = False) -> "Model":
+def open_model(name: str, out: Path | None, device: str, dtype: str = "fp32", *, trust_code: bool = False) -> "Model":
     """Load a model for generation; if the run has no release, a line on stderr says which weights are used."""
     from lilliput.api import Model, load
     from lilliput.train.machine import Machine
 
     found = find_model(name, out, trust_code=trust_code)
     if isinstance(found, Path):
-        return load(found, device=device)
+        return load(found, device=device, dtype=dtype)
     explain(found)
-    return Model(found.published, found.folder, Machine(device=device).resolved().device)
+    return Model(found.published, found.folder, Machine(device=device).resolved().device, dtype)
 
 
 def explain(trained: "Trained") -> None:

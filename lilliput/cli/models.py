@@ -12,12 +12,15 @@ from rich.table import Table
 from lilliput.base.errors import LilliputError
 from lilliput.base.terminal import Terminal
 from lilliput.cli.model_argument import open_model
-from lilliput.cli.options import DeviceOption, JsonOption, ModelArgument, RunOption, TrustOption
+from lilliput.cli.options import DeviceOption, DtypeOption, JsonOption, ModelArgument, RunOption, TrustOption
 from lilliput.cli.show import console, number
 
 app = typer.Typer()
 MostOption = Annotated[
     int | None, typer.Option("--max-new-tokens", help="Most tokens of an answer; the release's setting by default.")
+]
+SlideOption = Annotated[
+    bool, typer.Option("--slide", help="Where attention's context is full, read the last part of the text alone.")
 ]
 TemperatureOption = Annotated[
     float | None, typer.Option(help="Above 1 bolder, below 1 safer; 0 always takes the likeliest token.")
@@ -38,6 +41,16 @@ def generate(
     repetition_penalty: Annotated[
         float | None, typer.Option(help="Above 1, tokens that occurred already become less likely.")
     ] = None,
+    min_p: Annotated[
+        float | None, typer.Option(help="Sample from tokens at least this many times as likely as the likeliest.")
+    ] = None,
+    frequency_penalty: Annotated[
+        float | None, typer.Option(help="Subtracted from a token's logit for each time that it was written.")
+    ] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="End at this text; give this option several times.")
+    ] = None,
+    slide: SlideOption = False,
     seed: Annotated[int, typer.Option(help="Random seed: the same seed writes the same text.")] = 0,
     raw: Annotated[
         bool, typer.Option(help="Give a chat model the prompt as it is, without its chat template.")
@@ -45,34 +58,41 @@ def generate(
     out: RunOption = None,
     trust_code: TrustOption = False,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = "fp32",
     as_json: JsonOption = False,
 ) -> None:
     """Write one continuation or answer, by default with the release's own settings."""
     from lilliput.base.terminal import visible
 
-    if greedy and (temperature, top_k, top_p) != (None, None, None):
+    if greedy and (temperature, top_k, top_p, min_p) != (None, None, None, None):
         raise LilliputError(
-            "--greedy always takes the likeliest token: --temperature, --top-k and --top-p have no effect",
+            "--greedy always takes the likeliest token: --temperature, --top-k, --top-p and --min-p have no effect",
             where="--greedy",
             hint="leave out --greedy, or the others",
         )
-    loaded = open_model(str(model), out, device, trust_code=trust_code)
+    loaded = open_model(str(model), out, device, dtype, trust_code=trust_code)
     given = {
         "greedy": greedy or None,
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
+        "min_p": min_p,
         "repetition_penalty": repetition_penalty,
+        "frequency_penalty": frequency_penalty,
     }
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     asked = prompt if raw or loaded.chat_template is None else [{"role": "user", "content": prompt}]
-    pieces = loaded.stream(asked, max_new_tokens=most, seed=seed, **settings)
-    if as_json:
-        print(json.dumps({"model": str(loaded.folder), "prompt": prompt, "seed": seed, "text": "".join(pieces)}))
-        return
-    for piece in pieces:
-        print(visible(piece), end="", flush=True)
-    print()
+    with warnings.catch_warnings(record=True) as caught:
+        pieces = loaded.stream(
+            asked, max_new_tokens=most, seed=seed, stop=stop or (), beyond="slide" if slide else "refuse", **settings
+        )
+        if as_json:
+            print(json.dumps({"model": str(loaded.folder), "prompt": prompt, "seed": seed, "text": "".join(pieces)}))
+        else:
+            for piece in pieces:
+                print(visible(piece), end="", flush=True)
+            print()
+    _tell(caught)
 
 
 @app.command()
@@ -85,11 +105,12 @@ def chat(
     out: RunOption = None,
     trust_code: TrustOption = False,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = "fp32",
 ) -> None:
     """Talk with a chat model in the terminal; a base model continues each text instead."""
     from lilliput.generate.chat import Chat, Messages
 
-    loaded = open_model(str(model), out, device, trust_code=trust_code)
+    loaded = open_model(str(model), out, device, dtype, trust_code=trust_code)
     is_base = loaded.chat_template is None
     if is_base and system:
         raise LilliputError(
@@ -105,14 +126,17 @@ def chat(
     def prompt(messages: Messages) -> Any:
         return messages[-1]["content"] if is_base else messages
 
-    Chat(
+    talk = Chat(
         lambda messages, seed: loaded.stream(prompt(messages), max_new_tokens=most, seed=seed, **settings),
         console,
         seed=seed,
         system=system,
         max_new_tokens=lambda messages: loaded.count_tokens(prompt(messages)),
         context=loaded.context - (loaded.max_new_tokens if most is None else most),
-    ).hold()
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="the text ended")  # it is shown that an answer was cut, and why
+        talk.hold()
 
 
 @app.command()
@@ -135,8 +159,7 @@ def score(
     loaded = open_model(str(model), out, device, trust_code=trust_code)
     with warnings.catch_warnings(record=True) as caught:
         scored = loaded.score(context, choices, delimiter=delimiter)
-    for one in caught:
-        Terminal(stderr=True).print(str(one.message), style="dim", soft_wrap=True)
+    _tell(caught)
     ranked = sorted(scored, key=lambda choice: -choice.log_likelihood)
     rows = [
         {
@@ -190,6 +213,12 @@ def rank(
         print(json.dumps({"model": str(model), "documents": rows}, indent=2))
         return
     console.print(_table(rows))
+
+
+def _tell(caught: list[warnings.WarningMessage]) -> None:
+    """Print warnings on standard error, as lines."""
+    for one in caught:
+        Terminal(stderr=True).print(str(one.message), style="dim", soft_wrap=True)
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

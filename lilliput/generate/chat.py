@@ -14,9 +14,15 @@ from lilliput.generate.wrapping import Wrapping
 
 Messages = list[dict[str, str]]
 Answer = Callable[[Messages, int], Generator[str, None, str]]
-"""Messages so far and a seed -> what the model writes, piece by piece, and `stop` or `length`: why it ended."""
+"""Messages so far and a seed -> what the model writes, piece by piece, and why it ended."""
 
 NAME = "model "
+CUTS = {
+    "interrupt": "Ctrl-C",
+    "length": "its limit: --max-new-tokens allows more",
+    "context": "the end of the context: /reset makes room",
+}
+"""Reasons for an answer to be cut, by why it ended."""
 HELP = """\
 /help         this list
 /regenerate   another answer to the last message
@@ -125,7 +131,7 @@ class Chat:
         finally:
             self._console.print(shown.rest() if shown else "", soft_wrap=True)
         if ended != "stop":
-            why = "Ctrl-C" if ended == "interrupt" else "its limit: --max-new-tokens allows more"
+            why = CUTS[ended]
             self._console.print(f"(cut by {why})", style="dim")
         self._messages = [*messages, {"role": "assistant", "content": written}]
 

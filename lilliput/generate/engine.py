@@ -1,60 +1,29 @@
-"""Decoding: a pass over each prompt, then one position of every row at a time from the mixers' states.
+"""Decoding: rows of a batch, each at its own place in its own text, one token a step.
 
-Rows differ in length, in settings and in when they begin: a row that ended makes room for the next request. What a
-request gets depends on it and its seed alone, but for the rounding of products of other shapes.
+A request joins as soon as a row is free, and leaves when its text ends. Its prompt is read in chunks, a few tokens
+each step, so that a long one does not keep the others waiting. What a request gets depends on it and its seed alone,
+but for the rounding of products of other shapes. A step transfers one small tensor to the host, and nothing to the
+device while the rows stay the same.
 """
 
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
-from lilliput.generate.sampling import Sampling, sample
-from lilliput.generate.states import RowStates
+from lilliput.base.errors import LilliputError
+from lilliput.generate.request import Prefix, Request, Token
+from lilliput.generate.row import Row
+from lilliput.generate.sampler import Sampler
+from lilliput.generate.states import SLOTS, RowStates
 from lilliput.model import LanguageModel
 
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """A text to continue."""
-
-    prompt: Sequence[int]
-    """Token ids, at least one."""
-    max_new_tokens: int
-    sampling: Sampling = Sampling()
-    stop_token_ids: Collection[int] = ()
-    """Ids that end the text."""
-    seed: int = 0
-    """The same seed gives the same text."""
-
-
-@dataclass(kw_only=True)
-class _Row:
-    """A request that is being answered."""
-
-    number: int
-    request: Request
-    text: Tensor
-    """[1, T], prompt and what was written."""
-    generator: torch.Generator = field(default_factory=torch.Generator)
-    written: int = 0
-
-    @property
-    def read(self) -> int:
-        """Positions that its state has seen: all but the last token."""
-        return self.text.shape[1] - 1
-
-    def choose(self, logits: Tensor) -> int:
-        """Choose the next token from logits [1, V]."""
-        chosen = sample(logits, self.text, self.request.sampling, self.generator)
-        self.text = torch.cat((self.text, chosen[:, None]), dim=1)
-        self.written += 1
-        return int(chosen)
-
-    def has_ended(self, token: int) -> bool:
-        return token in self.request.stop_token_ids or self.written == self.request.max_new_tokens
+Beyond = Literal["refuse", "slide"]
+"""Treatment of a text for whose next position attention has no room: it ends there, and a longer prompt is refused; or
+its last part is read again as if it were all of it."""
 
 
 class Engine:
@@ -63,67 +32,279 @@ class Engine:
     Args:
         model: in evaluation; its own dtype and device are used.
         rows: requests that are answered at the same time, at most.
+        tokenizer: makes text of tokens; None for tokens alone.
+        context: positions that a row may have where states grow with them, as keys and values do; None for any number.
+            A model of recurrent layers alone has no such limit.
+        beyond: one of `Beyond`.
+        prefill_tokens: of prompts that are read in one step, padding included, at most.
     """
 
-    def __init__(self, model: LanguageModel, rows: int = 1):
-        assert rows > 0, rows
-        self._model, self._count = model, rows
+    def __init__(
+        self,
+        model: LanguageModel,
+        rows: int = 1,
+        *,
+        tokenizer: Tokenizer | None = None,
+        context: int | None = None,
+        beyond: Beyond = "refuse",
+        prefill_tokens: int = 512,
+    ):
+        assert rows > 0 and prefill_tokens > 0 and (context is None or context > 0), (rows, prefill_tokens, context)
+        self._model, self._tokenizer = model, tokenizer
+        self._context = context if model.spec.states_grow else None
+        self._slides, self._budget = beyond == "slide", prefill_tokens
         self._device = next(model.parameters()).device
+        self._rows: list[Row | None] = [None] * rows
+        self._waiting: deque[Row] = deque()
+        self._added = 0
+        self._states = RowStates(model, rows, 1)
+        self._sampler = Sampler(rows, model.spec.vocab, self._device)
+        with torch.inference_mode():
+            self._positions = torch.zeros(rows, dtype=torch.int64, device=self._device)
+            self._last = torch.zeros(rows, dtype=torch.int64, device=self._device)
+        self._masks: dict[tuple[int, ...], Tensor] = {}
+
+    def add(self, request: Request) -> int:
+        """Let a request join as soon as there is a free row, and return its number; see `check` for what it raises."""
+        self.check(request)
+        assert request.max_new_tokens > 0, request
+        self._added += 1
+        self._waiting.append(Row(self._added, request, self._tokenizer, self._context))
+        return self._added
+
+    def check(self, request: Request) -> None:
+        """Refuse a request that cannot be answered.
+
+        Raises:
+            LilliputError: its prompt is longer than the context, or does not continue its prefix; or there are stop
+                strings, and no tokenizer.
+        """
+        assert request.prompt, request
+        if request.prefix is not None and not request.prefix.begins(request.prompt):
+            raise LilliputError(
+                f"the prompt does not continue the {len(request.prefix.tokens):,} tokens of its prefix",
+                where="the request",
+                hint="give a prompt that begins with the prefix's tokens and has more, or no prefix",
+            )
+        if request.stop_strings and self._tokenizer is None:
+            raise LilliputError(
+                "stop strings need the text of tokens", where="the request", hint="give the engine a tokenizer"
+            )
+        self._check_length(len(request.prompt))
+
+    @torch.inference_mode()
+    def cancel(self, number: int) -> None:
+        """Let a request leave, wherever it is."""
+        self._waiting = deque(row for row in self._waiting if row.number != number)
+        for index, row in enumerate(self._rows):
+            if row is not None and row.number == number:
+                self._leave(index)
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether there is nothing left to do."""
+        return not self._waiting and all(row is None or row.ended for row in self._rows)
+
+    @torch.inference_mode()
+    def step(self) -> list[Token]:
+        """Read one position of each row that is writing, and a chunk of prompts; return the tokens that were chosen."""
+        for index, row in enumerate(self._rows):
+            if row is not None and row.ended:
+                self._leave(index)
+        self._join()
+        writing = [index for index, row in enumerate(self._rows) if row is not None and row.is_writing]
+        logits = self._read_last(writing) if writing else None
+        begun, after = self._read_prompts()
+        choosing = sorted((*writing, *begun))
+        if not choosing:
+            return []
+        if after is not None:
+            whole = after.new_zeros(choosing[-1] + 1, after.shape[-1])
+            if logits is not None:
+                whole[: len(logits)] = logits
+            whole[begun] = after
+            logits = whole
+        assert logits is not None
+        return self._choose(logits, choosing)
 
     def stream(self, request: Request) -> Iterator[int]:
         """Yield new tokens until one that ends the text, which is yielded too, or as many as the request asks for."""
         return (token for _, token in self.generate([request]))
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, int]]:
-        """Yield (number of the request, new token) as tokens come, until all requests are answered."""
-        waiting = deque((number, one) for number, one in enumerate(requests) if one.max_new_tokens > 0)
-        rows: list[_Row | None] = [None] * min(self._count, len(waiting))
-        states = RowStates(self._model, len(rows), 1)
-        while waiting or any(rows):
-            free = [index for index, row in enumerate(rows) if row is None][: len(waiting)]
-            if free:
-                for index in free:
-                    rows[index] = self._begin(*waiting.popleft())
-                indices, logits = free, self._read_prompts(rows, free, states)
-            else:
-                indices, logits = range(len(rows)), self._read_last(rows, states)
-            for index, one in zip(indices, logits, strict=True):
-                row = rows[index]
-                if row is None:
-                    continue
-                token = row.choose(one[None])
-                if row.has_ended(token):
-                    rows[index] = None
-                yield row.number, token
+        """Yield (index of the request, new token) as tokens come, until all requests are answered."""
+        for index, token in self.tokens(requests):
+            yield index, token.token
 
-    def _begin(self, number: int, request: Request) -> _Row:
-        text = torch.tensor([list(request.prompt)], device=self._device)
-        return _Row(number=number, request=request, text=text, generator=torch.Generator().manual_seed(request.seed))
+    def tokens(self, requests: Sequence[Request]) -> Iterator[tuple[int, Token]]:
+        """Yield (index of the request, what was written) as tokens come, until all requests are answered.
 
-    def _read_prompts(self, rows: Sequence[_Row | None], indices: Sequence[int], states: RowStates) -> Tensor:
-        """Read the prompts of some rows, padded on the right, into their states; logits after each [N, V]."""
-        prompts = [row.text[0] for index in indices if (row := rows[index]) is not None]
-        tokens = torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True)
-        own = RowStates(self._model, len(prompts), tokens.shape[1])
-        logits = self._decode(tokens, own, [0] * len(prompts), [len(prompt) for prompt in prompts])
-        states.fit(own.capacity)
-        states.copy_rows(indices, own, range(len(prompts)))
-        return logits
-
-    def _read_last(self, rows: Sequence[_Row | None], states: RowStates) -> Tensor:
-        """Read the last token of each row; logits after it [B, V], anything where there is no row."""
-        tokens = torch.zeros(len(rows), 1, dtype=torch.long, device=self._device)
-        for one, row in zip(tokens, rows, strict=True):
-            if row is not None:
-                one[0] = row.text[0, -1]
-        positions = [0 if row is None else row.read for row in rows]
-        states.fit(max(positions) + 1)
-        return self._decode(tokens, states, positions, [0 if row is None else 1 for row in rows])
+        The engine has no other requests meanwhile: their tokens would be lost.
+        """
+        indices = {self.add(one): index for index, one in enumerate(requests) if one.max_new_tokens > 0}
+        left = set(indices)
+        try:
+            while left:
+                for token in self.step():
+                    if token.ended:
+                        left.discard(token.number)
+                    if token.number in indices:
+                        yield indices[token.number], token
+        finally:
+            for number in left:
+                self.cancel(number)
 
     @torch.inference_mode()
+    def read(self, tokens: Sequence[int]) -> Prefix:
+        """Read the beginning of texts once, for requests that have it in common."""
+        self._check_length(len(tokens))
+        states, logits = RowStates(self._model, 1, len(tokens)), None
+        for start in range(0, len(tokens), self._budget):
+            chunk = torch.tensor([list(tokens[start : start + self._budget])], device=self._device)
+            logits = self._decode(chunk, states, [start], [chunk.shape[1]])
+        assert logits is not None, "no tokens"
+        last = self._model.logits(logits[:, -1:])[0, 0]
+        return Prefix(tokens=list(tokens), states=states.row(0, len(tokens)), logits=last)
+
+    @torch.inference_mode()
+    def save(self, number: int) -> Prefix:
+        """Return what a request's row has read so far: all but its last token. One that ended is there until the next
+        step.
+        """
+        for index, row in enumerate(self._rows):
+            if row is not None and row.number == number:
+                return Prefix(tokens=row.read_tokens, states=self._states.row(index, row.read))
+        raise LilliputError(
+            f"request {number} has no states", where="Engine.save", hint="save while it is written, or when it ended"
+        )
+
+    def _check_length(self, tokens: int) -> None:
+        if self._context is not None and tokens > self._context and not self._slides:
+            raise LilliputError(
+                f"the prompt has {tokens:,} tokens, and the model's attention reads {self._context:,} at once",
+                where="the prompt",
+                hint='give a shorter one, or let the model read the last ones alone: beyond="slide"',
+            )
+
+    def _join(self) -> None:
+        """Give free rows to those that wait."""
+        for index, row in enumerate(self._rows):
+            if row is None and self._waiting:
+                joined = self._rows[index] = self._waiting.popleft()
+                request = joined.request
+                if self._model.spec.states_grow:
+                    room = joined.unread + min(request.max_new_tokens, 8 * SLOTS)
+                    self._states.fit(room if self._context is None else min(room, self._context))
+                self._sampler.begin(index, request.sampling, request.seed, request.prompt, request.log_probabilities)
+                if request.prefix is not None and joined.start == 0:
+                    self._states.load_row(index, request.prefix.states)
+                    joined.read = len(request.prefix.tokens)
+                self._positions[index] = joined.read
+
+    def _leave(self, index: int) -> None:
+        self._rows[index] = None
+        self._positions[index] = 0
+        self._sampler.end(index)
+
+    def _read_last(self, writing: Sequence[int]) -> Tensor:
+        """Read the last token of some rows; logits after each row up to the last of them [B, V]."""
+        count = writing[-1] + 1
+        lengths = self._mask(writing, count)
+        # Rows that read a prompt are padding here, and what padding writes must not lie among what they have read.
+        reach = max(row.read for row in self._rows[:count] if row is not None) + 1
+        if self._model.spec.states_grow:
+            self._states.fit(reach)
+        x = self._model.embed(self._last[:count, None, None])
+        positions = self._positions[:count]
+        x = self._model.decode(x, self._states.view(count, reach), positions, lengths)
+        positions += lengths
+        for index in writing:
+            self._row(index).read += 1
+        return self._model.logits(x)[:, 0]
+
+    def _read_prompts(self) -> tuple[list[int], Tensor | None]:
+        """Read chunks of prompts, padded on the right; rows that have read all of theirs, and logits after them."""
+        chunks: dict[int, list[int]] = {}
+        known: dict[int, Tensor] = {}
+        waiting = [(row.number, index) for index, row in enumerate(self._rows) if row is not None and row.is_reading]
+        longest = 0
+        for _, index in sorted(waiting):
+            row = self._row(index)
+            if not row.unread:
+                assert row.request.prefix is not None and row.request.prefix.logits is not None
+                known[index] = row.request.prefix.logits
+                continue
+            size = min(row.unread, self._budget)
+            if chunks and (len(chunks) + 1) * max(longest, size) > self._budget:
+                break
+            chunks[index], longest = row.next_tokens(size), max(longest, size)
+        if chunks:
+            known |= self._read_chunks(chunks)
+        if not known:
+            return [], None
+        return list(known), torch.stack(list(known.values()))
+
+    def _read_chunks(self, chunks: dict[int, list[int]]) -> dict[int, Tensor]:
+        """Read chunks of some rows' prompts into their states; logits after those that were the last ones."""
+        indices, lengths = list(chunks), [len(chunk) for chunk in chunks.values()]
+        tokens = torch.nn.utils.rnn.pad_sequence(
+            [torch.tensor(chunk) for chunk in chunks.values()], batch_first=True
+        ).to(self._device)
+        positions = [self._row(index).read for index in indices]
+        own = RowStates(self._model, len(indices), max(positions) + max(lengths))
+        if begun := [place for place, position in enumerate(positions) if position]:
+            own.copy_rows(begun, self._states, [indices[place] for place in begun])
+        x = self._decode(tokens, own, positions, lengths)
+        if self._model.spec.states_grow:
+            self._states.fit(max(position + length for position, length in zip(positions, lengths, strict=True)))
+        self._states.copy_rows(indices, own, range(len(indices)))
+        last = {}
+        for place, (index, length) in enumerate(zip(indices, lengths, strict=True)):
+            row = self._row(index)
+            row.read += length
+            self._positions[index] = row.read
+            if not row.unread:
+                last[index] = x[place, length - 1]
+        if not last:
+            return {}
+        logits = self._model.logits(torch.stack(list(last.values()))[:, None])[:, 0]
+        return dict(zip(last, logits, strict=True))
+
     def _decode(self, tokens: Tensor, states: RowStates, positions: list[int], lengths: list[int]) -> Tensor:
-        """Tokens [B, L] -> logits [B, V] of the last position of each row that is no padding."""
         where, sizes = (torch.tensor(numbers, device=self._device) for numbers in (positions, lengths))
-        x = self._model.decode(self._model.embed(tokens[..., None]), states.layers, where, sizes)
-        last = (sizes - 1).clamp(min=0)[:, None, None].expand(-1, 1, x.shape[-1])
-        return self._model.logits(x.gather(1, last))[:, 0]
+        return self._model.decode(self._model.embed(tokens[..., None]), states.layers, where, sizes)
+
+    def _choose(self, logits: Tensor, choosing: Sequence[int]) -> list[Token]:
+        """Choose the next token of some rows from logits [B, V]."""
+        count = len(logits)
+        mask = self._mask(choosing, count)
+        tokens, likelihoods = self._sampler.choose(logits, choosing, mask)
+        self._last[:count] = tokens * mask
+        if likelihoods is None:
+            host, scores = tokens.tolist(), [None] * count
+        else:
+            # One transfer; fp32 holds every id below 2^24 as it is, and not every device has fp64.
+            host, scores = torch.stack((tokens.float(), likelihoods)).tolist()
+        written = []
+        for index in choosing:
+            row = self._row(index)
+            written.append(row.write(int(host[index]), scores[index], slides=self._slides))
+            if row.read == 0:  # the window slid
+                self._positions[index] = 0
+        return written
+
+    def _mask(self, rows: Sequence[int], count: int) -> Tensor:
+        """1 at some rows of the first `count`, [count] int64; kept while they stay the same."""
+        key = (count, *rows)
+        if key not in self._masks:
+            mask = torch.zeros(count, dtype=torch.int64)
+            mask[list(rows)] = 1
+            if len(self._masks) >= 2:
+                self._masks = {}
+            self._masks[key] = mask.to(self._device)
+        return self._masks[key]
+
+    def _row(self, index: int) -> Row:
+        row = self._rows[index]
+        assert row is not None
+        return row

@@ -1,4 +1,10 @@
-"""From logits to the next token: repetition penalty, temperature, top-k, top-p, in Hugging Face's order and meaning."""
+"""Sampling settings, and what they do to scores, with Hugging Face's order and meaning.
+
+Penalties, temperature, top-k, top-p, min-p, and a draw. Each setting is a tensor with one number per row, so that rows
+with other settings share a batch; a row to which one does not apply has its neutral value.
+
+Shapes: B rows, V tokens of the vocabulary.
+"""
 
 from dataclasses import dataclass
 from math import inf
@@ -14,67 +20,85 @@ class Sampling:
     """Sampling settings of the next token."""
 
     greedy: bool = False
-    """Take the likeliest token (after the penalty); the other settings but the penalty then have no say."""
+    """Take the likeliest token (after the penalties); the other settings then have no say."""
     temperature: float = 1.0
     """Logits are divided by it; 0 is greedy."""
     top_k: int = 0
     """Choose among this many likeliest tokens; 0 for all."""
     top_p: float = 1.0
     """Choose among the likeliest tokens that together reach this probability."""
+    min_p: float = 0.0
+    """Choose among the tokens that are at least this many times as likely as the likeliest (arXiv 2407.01082)."""
     repetition_penalty: float = 1.0
     """Logits of tokens already in the text are divided by this where positive, multiplied where negative
     (CTRL, arXiv 1909.05858)."""
+    frequency_penalty: float = 0.0
+    """Subtracted from a token's logit for each time that it was written; the prompt does not count."""
 
     def __post_init__(self) -> None:
         for name, good in (
             ("temperature", 0 <= self.temperature < inf),
             ("top_k", self.top_k >= 0),
             ("top_p", 0 < self.top_p <= 1),
+            ("min_p", 0 <= self.min_p <= 1),
             ("repetition_penalty", 0 < self.repetition_penalty < inf),
+            ("frequency_penalty", -inf < self.frequency_penalty < inf),
         ):
             if not good:
                 raise RecipeError(
                     f"{name} cannot be {getattr(self, name)}",
                     where="Sampling",
-                    hint="temperature and top_k >= 0, repetition_penalty > 0, 0 < top_p <= 1",
+                    hint="temperature and top_k >= 0, repetition_penalty > 0, 0 < top_p <= 1, 0 <= min_p <= 1",
                 )
 
+    @property
+    def is_greedy(self) -> bool:
+        return self.greedy or self.temperature == 0
 
-def sample(logits: Tensor, token_ids: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
-    """Choose the next token of each row.
+
+def apply_repetition_penalty(scores: Tensor, seen: Tensor, penalty: Tensor) -> Tensor:
+    """Return scores [B, V] with those of tokens that are in the text, seen [B, V], made less likely; penalty [B]."""
+    penalty = penalty[:, None]
+    return torch.where(seen, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
+
+
+def apply_frequency_penalty(scores: Tensor, counts: Tensor, penalty: Tensor) -> Tensor:
+    """Return scores [B, V] less the penalty [B] times how often each token was written, counts [B, V]."""
+    return scores - penalty[:, None] * counts
+
+
+def top_k_top_p_threshold(scores: Tensor, top_k: Tensor, top_p: Tensor, widest: int) -> Tensor:
+    """The least score [B] that top-k, and then top-p among what that leaves, let through.
 
     Args:
-        logits: [B, V], any floating dtype; computed in fp32.
-        token_ids: all tokens so far, prompt included, [B, T].
-        sampling: how.
-        generator: randomness, on the CPU; unused where greedy.
-
-    Returns:
-        token ids [B].
+        scores: [B, V], divided by the temperature.
+        top_k: [B], from 1 to V; V lets all through.
+        top_p: [B]; 1 lets all through.
+        widest: the largest top_k of a row that has no other limit to how many tokens are looked at, at most V; the
+            candidates are this many.
     """
-    scores = apply_repetition_penalty(logits.float(), token_ids, sampling.repetition_penalty)
-    if sampling.greedy or sampling.temperature == 0:
-        return scores.argmax(dim=-1)
-    scores = filter_top_k_top_p(scores / sampling.temperature, sampling)
-    return torch.multinomial(scores.softmax(dim=-1).cpu(), 1, generator=generator)[:, 0].to(logits.device)
+    ordered = scores.topk(widest).values
+    beyond = torch.arange(widest, device=scores.device) >= top_k[:, None]
+    shares = ordered.masked_fill(beyond, -torch.inf).softmax(dim=-1)
+    # The likeliest token stays, whatever the rounding of the sums.
+    beyond |= (shares.cumsum(dim=-1) - shares >= top_p[:, None]) & (top_p < 1)[:, None]
+    last = (~beyond).sum(dim=-1, keepdim=True).clamp(min=1) - 1
+    return ordered.gather(-1, last)[:, 0]
 
 
-def apply_repetition_penalty(scores: Tensor, token_ids: Tensor, penalty: float) -> Tensor:
-    """Return scores [B, V] with those of tokens in `token_ids` [B, T] made less likely."""
-    if penalty == 1.0:
-        return scores
-    seen = scores.gather(-1, token_ids)
-    return scores.scatter(-1, token_ids, torch.where(seen < 0, seen * penalty, seen / penalty))
+def min_p_threshold(scores: Tensor, min_p: Tensor) -> Tensor:
+    """Return the least score [B] that min-p lets through."""
+    return scores.amax(dim=-1) + min_p.log()
 
 
-def filter_top_k_top_p(scores: Tensor, sampling: Sampling) -> Tensor:
-    """Scores with what top-k and top-p leave out at minus infinity."""
-    if sampling.top_k:
-        least = scores.topk(min(sampling.top_k, scores.shape[-1])).values[..., -1:]
-        scores = scores.masked_fill(scores < least, -torch.inf)
-    if sampling.top_p < 1.0:
-        ordered, indices = scores.sort(dim=-1, descending=True)
-        before = ordered.softmax(dim=-1).cumsum(dim=-1) - ordered.softmax(dim=-1)
-        beyond = torch.zeros_like(before, dtype=torch.bool).scatter(-1, indices, before >= sampling.top_p)
-        scores = scores.masked_fill(beyond, -torch.inf)
-    return scores
+def draw(scores: Tensor, uniform: Tensor) -> Tensor:
+    """Draw a token of each row by the inverse of its distribution function.
+
+    Args:
+        scores: [B, V], minus infinity where a token is left out.
+        uniform: [B], from 0 to 1.
+    """
+    reached = scores.softmax(dim=-1).cumsum(dim=-1)
+    # Below the last sum by one rounding at least, so that a token that was left out is never drawn.
+    target = uniform.clamp(max=1 - 2**-23) * reached[:, -1]
+    return torch.searchsorted(reached, target[:, None], right=True)[:, 0]

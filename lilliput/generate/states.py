@@ -23,7 +23,8 @@ class RowStates:
 
     def __init__(self, model: LanguageModel, rows: int, positions: int):
         self._model, self._rows = model, rows
-        self.capacity = -(-positions // SLOTS) * SLOTS
+        self.capacity = _rounded(positions)
+        self._views: dict[tuple[int, int], list[State]] = {}
         with torch.inference_mode():
             self.layers = model.empty_states(rows, self.capacity)
 
@@ -33,27 +34,62 @@ class RowStates:
             grown = RowStates(self._model, self._rows, max(positions, 2 * self.capacity))
             every = range(self._rows)
             grown.copy_rows(every, self, every)
-            self.capacity, self.layers = grown.capacity, grown.layers
+            self.capacity, self.layers, self._views = grown.capacity, grown.layers, {}
+
+    def view(self, rows: int, positions: int) -> list[State]:
+        """The states of the first rows as far as their first positions: what a step reads and changes in place.
+
+        Attention then looks at no more slots than the longest row has filled, to the next multiple of `SLOTS`.
+        """
+        key = rows, min(_rounded(positions), self.capacity)
+        if key not in self._views:
+            shapes = self._shapes(key[1])
+            self._views = {
+                key: [
+                    {name: tensor[(slice(rows), *shape[name])] for name, tensor in state.items()}
+                    for state, shape in zip(self.layers, shapes, strict=True)
+                ]
+            }
+        return self._views[key]
 
     @torch.inference_mode()
     def copy_rows(self, rows: Sequence[int], other: "RowStates", others: Sequence[int]) -> None:
-        """Overwrite rows with rows of another batch, of no larger capacity; one taken several times is forked."""
+        """Overwrite rows with rows of another batch, as far as both have room; one taken several times is forked."""
         to, source = torch.tensor(list(rows)), torch.tensor(list(others))
         for new, old in zip(self.layers, other.layers, strict=True):
             for name, tensor in new.items():
-                slots = tuple(slice(0, size) for size in old[name].shape[1:])
-                tensor[(to.to(tensor.device), *slots)] = old[name][source.to(tensor.device)]
+                slots = tuple(slice(min(sizes)) for sizes in zip(tensor.shape[1:], old[name].shape[1:], strict=True))
+                device = tensor.device
+                tensor[(to.to(device), *slots)] = old[name][(source.to(device), *slots)]
 
-    def row(self, index: int) -> dict[str, Tensor]:
-        """Return copies of the state of one row, `<layer>/<entry>`: to save, or to continue later."""
-        return {f"{layer}/{name}": tensor[index].clone() for layer, name, tensor in self._entries()}
+    def row(self, index: int, positions: int | None = None) -> dict[str, Tensor]:
+        """Return copies of the state of one row, `<layer>/<entry>`: to save, or to continue later.
+
+        Args:
+            index: which row.
+            positions: how many it has read; None for all that it has room for.
+        """
+        shapes = self._shapes(self.capacity if positions is None else positions)
+        return {
+            f"{layer}/{name}": tensor[(index, *shape)].clone()
+            for layer, (state, slots) in enumerate(zip(self.layers, shapes, strict=True))
+            for name, tensor in state.items()
+            for shape in (slots[name],)
+        }
 
     @torch.inference_mode()
     def load_row(self, index: int, tensors: Mapping[str, Tensor]) -> None:
-        """Overwrite one row with what `row` returned, of states of the same capacity."""
-        for layer, name, tensor in self._entries():
-            tensor[index] = tensors[f"{layer}/{name}"].to(tensor)
+        """Overwrite one row with what `row` returned, of states of the same capacity or a smaller one."""
+        for layer, state in enumerate(self.layers):
+            for name, tensor in state.items():
+                given = tensors[f"{layer}/{name}"]
+                tensor[(index, *map(slice, given.shape))] = given.to(tensor)
 
-    def _entries(self) -> list[tuple[int, str, Tensor]]:
-        layers: list[State] = self.layers
-        return [(layer, name, tensor) for layer, state in enumerate(layers) for name, tensor in state.items()]
+    def _shapes(self, positions: int) -> list[dict[str, tuple[slice, ...]]]:
+        """Return the part of each entry's axes after the rows that so many positions take."""
+        empty = self._model.empty_states(0, positions)
+        return [{name: tuple(map(slice, tensor.shape[1:])) for name, tensor in state.items()} for state in empty]
+
+
+def _rounded(positions: int) -> int:
+    return -(-positions // SLOTS) * SLOTS

@@ -1,49 +1,45 @@
 """Text out: what a model writes after a prompt, streamed piece by piece."""
 
-from collections.abc import Collection, Generator, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Collection, Generator, Sequence
 
 from tokenizers import Tokenizer
 
-from lilliput.generate.engine import Engine, Request
+from lilliput.generate.engine import Engine
+from lilliput.generate.request import Prefix, Request
 from lilliput.generate.sampling import Sampling
 from lilliput.model import LanguageModel
 
-_BEFORE = "a"
-"""Tokenizers from SentencePiece drop a blank at the beginning of what they decode, so something stands before it."""
-
 
 def stream_text(
-    model: LanguageModel,
-    tokenizer: Tokenizer,
-    prompt: Sequence[int],
-    sampling: Sampling,
-    *,
-    stop_token_ids: Collection[int],
-    max_new_tokens: int,
-    seed: int = 0,
+    engine: Engine, request: Request, keep: Callable[[Prefix], None] | None = None
 ) -> Generator[str, None, str]:
-    """The continuation of `prompt`, at least one id, in pieces of whole characters, without the token that ends it.
+    """The continuation of a request, in pieces of whole characters, without what ends it.
+
+    Warns where the text ends because the context is full.
 
     Args:
-        model: the language model.
-        tokenizer: its tokenizer.
-        prompt: token ids.
-        sampling: sampling settings.
-        stop_token_ids: ids that end the text.
-        max_new_tokens: most tokens to generate.
-        seed: random seed.
+        engine: with a tokenizer.
+        request: what to continue, and how.
+        keep: is given the states at the end of the text.
 
     Returns:
-        why it ended, as the generator's value: see `detokenize_stream`.
+        why it ended, as the generator's value: see `lilliput.generate.request.End`.
     """
-    request = Request(
-        prompt=prompt,
-        sampling=sampling,
-        stop_token_ids=stop_token_ids,
-        max_new_tokens=max_new_tokens,
-        seed=seed,
-    )
-    return detokenize_stream(Engine(model).stream(request), tokenizer, stop_token_ids)
+    ended = "length"
+    for _, token in engine.tokens([request]):
+        if token.text:
+            yield token.text
+        if token.ended:
+            ended = token.ended
+            if keep is not None:
+                keep(engine.save(token.number))
+    if ended == "context":
+        warnings.warn(
+            'the text ended where the context was full: beyond="slide" lets the model read the last part of it alone',
+            stacklevel=2,
+        )
+    return ended
 
 
 def write_texts(
@@ -54,44 +50,25 @@ def write_texts(
     *,
     stop_token_ids: Collection[int],
     max_new_tokens: int,
+    context: int | None = None,
 ) -> list[str]:
     """Return the continuations of several prompts, decoded together, each as `stream_text` gives it.
 
     Args:
-        model, tokenizer, sampling, stop_token_ids, max_new_tokens: see `stream_text`.
-        prompts: token ids of each prompt.
+        model: the language model.
+        tokenizer: its tokenizer.
+        prompts: token ids of each prompt, at least one.
+        sampling: sampling settings.
+        stop_token_ids: ids that end a text.
+        max_new_tokens: most tokens of a text.
+        context: tokens that attention reads at once; of a longer text it reads the last ones. None for any number.
     """
     requests = [
         Request(prompt=prompt, sampling=sampling, stop_token_ids=stop_token_ids, max_new_tokens=max_new_tokens)
         for prompt in prompts
     ]
-    tokens: list[list[int]] = [[] for _ in prompts]
-    for number, token in Engine(model, rows=max(1, len(prompts))).generate(requests):
-        tokens[number].append(token)
-    return ["".join(detokenize_stream(text, tokenizer, stop_token_ids)) for text in tokens]
-
-
-def detokenize_stream(
-    tokens: Iterable[int], tokenizer: Tokenizer, stop_token_ids: Collection[int]
-) -> Generator[str, None, str]:
-    """The text of tokens as they come, in pieces of whole characters, as far as the first of `stop_token_ids`.
-
-    Returns:
-        why it ended: `stop` by a token that does, or `length` where there were no more tokens.
-    """
-    ended = "length"
-    written = tokenizer.encode(_BEFORE, add_special_tokens=False).ids
-    shown = tokenizer.decode(written, skip_special_tokens=False)
-    for token in tokens:
-        if token in stop_token_ids:
-            ended = "stop"
-            break
-        written.append(token)
-        text = tokenizer.decode(written, skip_special_tokens=False)
-        if not text.endswith("\ufffd"):  # the bytes of a character may be spread over tokens
-            yield text[len(shown) :]
-            shown = text
-    rest = tokenizer.decode(written, skip_special_tokens=False)[len(shown) :]
-    if rest:
-        yield rest
-    return ended
+    engine = Engine(model, rows=max(1, len(prompts)), tokenizer=tokenizer, context=context, beyond="slide")
+    texts = ["" for _ in prompts]
+    for index, token in engine.tokens(requests):
+        texts[index] += token.text
+    return texts

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from lilliput.api import Model, folder_named, last_release, load, releases, warn_if_outdated
+from lilliput.api import Model, load
 from lilliput.base.errors import LilliputError, RunError, reading
 from lilliput.base.files import read_json
 from lilliput.base.terminal import Terminal
@@ -24,6 +24,7 @@ from lilliput.evals.evaluation import Evaluation
 from lilliput.evals.question_files import question_source
 from lilliput.evals.run_suite import evaluate_by_name, evaluate_own
 from lilliput.evals.suites import SUITE
+from lilliput.publish.releases import folder_named, last_release, releases, warn_if_outdated
 from lilliput.publish.remote_code import check_code
 from lilliput.recipe import Recipe, allow_code, load_machine, read_recipe
 from lilliput.run.command_record import apply_overrides

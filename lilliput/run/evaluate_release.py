@@ -170,6 +170,7 @@ class ReleaseEvaluator:
             published.generation.sampling,
             stop_token_ids=published.stop_ids,
             max_new_tokens=SAMPLE_TOKENS,
+            context=published.context,
         )
         return [{"prompt": prompt, "text": text} for prompt, text in zip(shown, texts, strict=True)]
 

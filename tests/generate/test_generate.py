@@ -1,20 +1,20 @@
 """Choosing tokens as Hugging Face does, decoding as the full forward pass does, text as the tokenizer does."""
 
+from dataclasses import replace
 from io import StringIO
 
 import pytest
 import tiny
 import torch
 
-from lilliput.base.errors import RecipeError
 from lilliput.base.terminal import Terminal
 from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.generate.chat import Chat
-from lilliput.generate.engine import Engine, Request
-from lilliput.generate.sampling import Sampling, apply_repetition_penalty, filter_top_k_top_p, sample
-from lilliput.generate.stream_text import stream_text
+from lilliput.generate.engine import Engine
+from lilliput.generate.request import Request
+from lilliput.generate.sampling import Sampling
+from lilliput.generate.stream_text import stream_text, write_texts
 from lilliput.generate.wrapping import Wrapping
-from lilliput.publish.export import Generation
 from lilliput.tokenizer.bpe import BPE, END_ID
 from lilliput.tokenizer.template import check_text
 
@@ -26,30 +26,6 @@ def write(model, prompt, sampling, **limits):
 @pytest.fixture(params=tiny.SPECS)
 def model(request):
     return tiny.SPECS[request.param].build(seed=0).eval()
-
-
-def test_scores_are_those_of_hugging_face():
-    from transformers import (
-        RepetitionPenaltyLogitsProcessor,
-        TemperatureLogitsWarper,
-        TopKLogitsWarper,
-        TopPLogitsWarper,
-    )
-
-    generator = torch.Generator().manual_seed(0)
-    scores = torch.randn(3, 50, generator=generator)
-    text = torch.randint(0, 50, (3, 12), generator=generator)
-    sampling = Sampling(temperature=0.7, top_k=20, top_p=0.8, repetition_penalty=1.3)
-    ours = filter_top_k_top_p(apply_repetition_penalty(scores, text, 1.3) / 0.7, sampling)
-    theirs = scores
-    for step in (
-        RepetitionPenaltyLogitsProcessor(1.3),
-        TemperatureLogitsWarper(0.7),
-        TopKLogitsWarper(20),
-        TopPLogitsWarper(0.8),
-    ):
-        theirs = step(text, theirs)
-    assert torch.allclose(ours, theirs)
 
 
 def test_greedy_takes_the_likeliest_of_full_forward_passes(model):
@@ -94,49 +70,29 @@ def test_sampling_is_a_function_of_the_seed(model):
     assert texts[0] == texts[1] != texts[2]
 
 
-def test_sampling_follows_the_probabilities():
-    logits = torch.log(torch.tensor([[0.5, 0.3, 0.2]])).expand(4000, 3)
-    chosen = sample(logits, torch.zeros(4000, 1, dtype=torch.long), Sampling(), torch.Generator().manual_seed(0))
-    shares = torch.bincount(chosen, minlength=3) / 4000
-    assert torch.allclose(shares, torch.tensor([0.5, 0.3, 0.2]), atol=0.03)
-
-
-def test_temperature_zero_is_greedy():
-    logits = torch.tensor([[0.1, 0.3, 0.2]])
-    coldest = sample(logits, torch.zeros(1, 1, dtype=torch.long), Sampling(temperature=0), torch.Generator())
-    assert coldest.tolist() == [1]
-    with pytest.raises(RecipeError, match="temperature 0"):
-        Generation(temperature=0)
-
-
-@pytest.mark.parametrize("bad", [{"temperature": -1}, {"top_p": 0}, {"top_k": -1}, {"repetition_penalty": 0}])
-def test_impossible_settings_are_refused(bad):
-    with pytest.raises(RecipeError, match=next(iter(bad))):
-        Sampling(**bad)
-
-
-def test_text_comes_in_whole_characters(model):
+def test_text_is_that_of_the_tokens_and_stops_at_a_string(model):
     tokenizer = BPE(vocab=tiny.VOCAB).train([tiny.sentences(n) for n in range(50)])
-    pieces = list(
-        stream_text(
-            model, tokenizer, tokenizer.encode("plain text").ids, Sampling(), stop_token_ids={END_ID}, max_new_tokens=60
-        )
+    request = Request(
+        prompt=tokenizer.encode("plain text").ids,
+        max_new_tokens=60,
+        stop_token_ids={END_ID},
+        seed=3,
+        sampling=Sampling(),
     )
-    ids = list(
-        Engine(model).stream(
-            Request(
-                prompt=tokenizer.encode("plain text").ids,
-                sampling=Sampling(),
-                stop_token_ids={END_ID},
-                max_new_tokens=60,
-            )
-        )
-    )
+    ids = list(Engine(model).stream(request))
     ids = ids[: ids.index(END_ID)] if END_ID in ids else ids
-    assert "".join(pieces) == tokenizer.decode(ids, skip_special_tokens=False)
-    assert list(stream_text(model, tokenizer, [END_ID], Sampling(), stop_token_ids=(), max_new_tokens=5)), (
-        "an end begins a document"
+    pieces = list(stream_text(Engine(model, tokenizer=tokenizer), request))
+    text = tokenizer.decode(ids, skip_special_tokens=False)
+    assert "".join(pieces) == text
+    stop = text[9:14]
+    kept = "".join(stream_text(Engine(model, tokenizer=tokenizer), replace(request, stop_strings=(stop,))))
+    assert kept == text[: text.index(stop)]
+    begun = replace(request, prompt=[END_ID], max_new_tokens=5, stop_token_ids=())
+    assert list(stream_text(Engine(model, tokenizer=tokenizer), begun)), "an end begins a document"
+    texts = write_texts(
+        model, tokenizer, [request.prompt] * 2, Sampling(greedy=True), stop_token_ids={END_ID}, max_new_tokens=9
     )
+    assert texts[0] == texts[1] and texts[0]
 
 
 class Talk:

@@ -9,7 +9,8 @@ import tiny
 import torch
 
 from lilliput.base.errors import RecipeError
-from lilliput.generate.engine import Engine, Request
+from lilliput.generate.engine import Engine
+from lilliput.generate.request import Request
 from lilliput.generate.sampling import Sampling
 from lilliput.generate.states import RowStates
 from lilliput.growth.growth import Lineage

@@ -15,8 +15,9 @@ from lilliput.base.errors import DataError, RecipeError, RunError
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.data.messages import Message
 from lilliput.data.shards import Shards
-from lilliput.generate.engine import Engine, Request
-from lilliput.generate.stream_text import detokenize_stream
+from lilliput.generate.detokenizer import Detokenizer
+from lilliput.generate.engine import Engine
+from lilliput.generate.request import Request
 from lilliput.growth.add_tokens import AddTokens
 from lilliput.growth.growth import Lineage
 from lilliput.publish.hf_formats.llama import LlamaFormat
@@ -288,7 +289,8 @@ def test_streamed_pieces_are_the_text_with_its_blanks(tokens):
     for text in (" small models", "été 🙂\n\n  of plain text", "日本語 and more"):
         whole = tokenizer.encode(f"words{text}", add_special_tokens=False).ids
         after = whole[len(tokenizer.encode("words", add_special_tokens=False).ids) :]
-        found = list(detokenize_stream(after, tokenizer, ()))
+        stream = Detokenizer(tokenizer)
+        found = [piece for token in after if (piece := stream.add(token))]
         assert "".join(found) == text and len(found) > 1 and not any("\ufffd" in piece for piece in found)
 
 
@@ -304,7 +306,8 @@ def test_conversations_in_foreign_tokens_are_their_rendered_text(tokens):
         if "<|im_end|>" not in answer:
             assert ids == chat.encode(render(messages), add_special_tokens=False).ids
         charged = [token for part, mask in encoded for token, weight in zip(part, mask, strict=True) if weight]
-        assert "".join(detokenize_stream(charged, chat, ())) == f"{answer}<|im_end|>"
+        stream = Detokenizer(chat)
+        assert "".join(map(stream.add, charged)) == f"{answer}<|im_end|>"
         assert ids.count(chat.token_to_id("<|im_end|>")) == 2
 
 

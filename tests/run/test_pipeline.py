@@ -20,7 +20,8 @@ from lilliput.base.errors import RunError
 from lilliput.base.files import read_json, sha256
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.units import Tokens
-from lilliput.generate.engine import Engine, Request
+from lilliput.generate.engine import Engine
+from lilliput.generate.request import Request
 from lilliput.generate.sampling import Sampling
 from lilliput.plan import foreseen
 from lilliput.publish.load import load

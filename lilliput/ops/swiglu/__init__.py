@@ -6,6 +6,7 @@ between the products is ours, both ways, and the projection is all that is kept 
 Shapes: D channels of the stream, I inner ones.
 """
 
+import torch
 from torch import Tensor
 
 from lilliput.ops.dispatch import TRITON_HERE, check_backend
@@ -44,7 +45,10 @@ def swiglu(
     if backend is Backend.REFERENCE:
         gate, up = projected.chunk(2, dim=-1)
         # On a processor last bits of an activation depend on where rows end in memory: as if the gate were by itself.
-        made = LinearOutput(gated_activation(gate.contiguous(), up, activation), down, scale).materialize()
+        gated = gated_activation(gate.contiguous(), up, activation)
+        if not torch.is_autocast_enabled(gated.device.type):
+            gated = gated.to(down.dtype)  # a square is fp32, whatever the weights are
+        made = LinearOutput(gated, down, scale).materialize()
         return made if residual is None else residual + made
     from lilliput.ops.swiglu.triton import swiglu_triton
 

@@ -1,0 +1,129 @@
+"""How many tokens a second does the engine write, beside transformers?
+
+    python benchmarks/decode.py [RECIPE...] [--dtype fp32] [--contexts 0 1536] [--batch 1] [--device cpu]
+                                [--tokens 32] [--repeats 3] [--ours] [--out FILE.json]
+
+Models of the recipes with random weights, `odinnext-138m` and `slm-10m` unless others are named. Each row has read
+`context` tokens, or one; then `tokens` greedy ones of each row are timed, and the best of `repeats` counts, as other
+processes only ever take time away. Transformers is asked through `forward` with its cache, in a plain loop, which is
+less work than `generate`; --ours leaves it out.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from lilliput.base.environment import environment
+from lilliput.base.files import write_json
+from lilliput.generate.engine import Engine
+from lilliput.generate.request import Request
+from lilliput.generate.sampling import Sampling
+from lilliput.model import LanguageModel, ModelSpec
+from lilliput.publish.hf_formats.format import HFFormat
+from lilliput.recipe import Release, load_recipe
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def theirs(spec: ModelSpec, layout: HFFormat) -> nn.Module:
+    """The same architecture as transformers has it, with weights of its own."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        write_json(folder / "config.json", layout.config(spec))
+        for file in layout.remote_files:
+            (folder / file.name).write_bytes(file.read_bytes())
+        code = bool(layout.remote_files)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=code)
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=code)
+
+
+def prompts(vocab: int, context: int, batch: int) -> torch.Tensor:
+    return torch.randint(vocab, (batch, max(1, context)), generator=torch.Generator().manual_seed(context))
+
+
+def our_seconds(model: LanguageModel, context: int, batch: int, tokens: int) -> float:
+    """Seconds of so many steps of the engine, in all of which every row writes."""
+    engine = Engine(model, rows=batch, prefill_tokens=batch * max(1, context))
+    for row in prompts(model.spec.vocab, context, batch):
+        engine.add(Request(prompt=row.tolist(), max_new_tokens=tokens + 2, sampling=Sampling(greedy=True)))
+    engine.step()
+    began = time.perf_counter()
+    written = sum(len(engine.step()) for _ in range(tokens))
+    seconds = time.perf_counter() - began
+    assert written == batch * tokens
+    return seconds
+
+
+@torch.inference_mode()
+def their_seconds(model: Any, vocab: int, context: int, batch: int, tokens: int) -> float:
+    """Seconds of so many calls with a cache, each followed by the choice of the likeliest token."""
+    device = next(model.parameters()).device
+    step = model(prompts(vocab, context, batch).to(device), use_cache=True, logits_to_keep=1)
+    last = step.logits[:, -1:].argmax(dim=-1)
+    began = time.perf_counter()
+    for _ in range(tokens):
+        step = model(last, past_key_values=step.past_key_values, use_cache=True)
+        last = step.logits[:, -1:].argmax(dim=-1)
+        last.tolist()
+    return time.perf_counter() - began
+
+
+def best(seconds: Callable[[], float], work: int, repeats: int) -> float:
+    """Tokens a second of the fastest repetition."""
+    return work / min(seconds() for _ in range(repeats))
+
+
+def measured(name: str, given: argparse.Namespace) -> list[dict[str, Any]]:
+    recipe = load_recipe(name)
+    spec = recipe.model.shape
+    layout = next(entry.layout for entry in recipe.timeline if isinstance(entry, Release))
+    dtype, rows = DTYPES[given.dtype], []
+    our = spec.build(seed=0).eval().to(given.device, dtype)
+    their = None if given.ours else theirs(spec, layout).eval().to(given.device, dtype)
+    for context in given.contexts:
+        work = given.batch * given.tokens
+        size = context, given.batch, given.tokens
+        speed = best(lambda size=size: our_seconds(our, *size), work, given.repeats)
+        other = None
+        if their is not None:
+            other = best(lambda size=size: their_seconds(their, spec.vocab, *size), work, given.repeats)
+        rows.append({"recipe": name, "context": context, "ours": round(speed, 1), "transformers": other})
+    return rows
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("recipes", nargs="*", default=["odinnext-138m", "slm-10m"])
+    arguments.add_argument("--dtype", default="fp32", choices=DTYPES)
+    arguments.add_argument("--contexts", type=int, nargs="+", default=[0, 1536])
+    arguments.add_argument("--batch", type=int, default=1)
+    arguments.add_argument("--device", default="cpu")
+    arguments.add_argument("--tokens", type=int, default=32)
+    arguments.add_argument("--repeats", type=int, default=3)
+    arguments.add_argument("--ours", action="store_true")
+    arguments.add_argument("--out", type=Path)
+    given = arguments.parse_args()
+    rows = [row for name in given.recipes for row in measured(name, given)]
+    table = Table("recipe", "context", "ours, tokens/s", "transformers, tokens/s")
+    for row in rows:
+        other = "" if row["transformers"] is None else f"{row['transformers']:,.1f}"
+        table.add_row(row["recipe"], f"{row['context']:,}", f"{row['ours']:,.1f}", other)
+    Console(file=sys.stdout).print(table)
+    if given.out:
+        setting = {"dtype": given.dtype, "batch": given.batch, "device": given.device, "tokens": given.tokens}
+        write_json(given.out, setting | {"rows": rows, "environment": environment()})
+
+
+if __name__ == "__main__":
+    main()
