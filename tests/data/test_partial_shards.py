@@ -17,6 +17,7 @@ from typing import ClassVar
 import pyarrow
 import pyarrow.parquet
 import pytest
+from tiny_corpora import corpus_hash
 from tokenizers import Tokenizer
 
 from lilliput.base.errors import DataError
@@ -26,7 +27,7 @@ from lilliput.data.corpora.concatenated import Concatenated
 from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Exact, Filtered, Length
 from lilliput.data.corpora.hub import HubText
-from lilliput.data.documents import Document, corpus_hash
+from lilliput.data.documents import Document
 from lilliput.data.partial_shards import PROGRESS, partial_folders
 from lilliput.data.resumable import is_seekable, iterate_from
 from lilliput.data.shards import Encoded, Shards, write_shards
