@@ -42,13 +42,13 @@ RETIRED = set(
     Assessor BagLoss Begun Beside Charged Curated Curve Curation Gradients GraphedPasses GraphedUpdate GrowingFile
     Headroom HeldFolder HorizonBias Incident Joined JoinedChats Judge Kept Lane LaunchedPasses Leaving Line
     NextBag NoJudge NoRoom Nowhere Numbers Parted Passes Price Reading Saver SharedPasses Shown Sink StepRows
-    Told Unwatched Verified Walk Watch WholeSteps Workers ZeroCentredRMSNorm advance applying as_one
+    Told Unwatched Verified Walk Watch WholeSteps Workers ZeroCentredRMSNorm advance applying apply_overrides as_one
     bag_embedding bag_loss begun bent charge charged check_items deepen detokenize_stream feed_forward
     filter_top_k_top_p gated_scan goes_on going_on
     headroom heaviest horizons initialise items_of joining kernels_take lasting_part let_go lettering licence licences
-    logit_cap measurer micro_rows multiplied of_products opened_sink order_as_halves orthogonalise passes_of penalised
-    promise put_aside put_back read_ahead refuse_missing scale_over sealed segments soft_cap take_up unsealed
-    unwatched update_of waits watching with_kept_bytes write_on
+    logit_cap matrices_and_rest measurer micro_rows multiplied of_products opened_sink order_as_halves orthogonalise
+    passes_of penalised promise put_aside put_back read_ahead refuse_missing scale_over sealed segments soft_cap
+    take_up unsealed unwatched update_of waits watching with_kept_bytes write_on
     """.split()
 )
 """Private words of before, for which the field has its own."""

@@ -24,7 +24,7 @@ from lilliput.report.heldout_curve import asked
 from lilliput.report.page import write_report
 from lilliput.report.records import continued, read_run
 from lilliput.run import pipeline
-from lilliput.run.command_record import Command
+from lilliput.run.command_record import Command, RecipeOptions
 from lilliput.run.listing import overview, remove, since, spare, states
 from lilliput.shrink import shrink
 from lilliput.train.machine import Machine
@@ -190,14 +190,18 @@ def test_the_command_says_how_to_do_it_in_one_go(one, tmp_path):
     """Of a recipe by name it is made sure of, of a file it is known as long as options do not get in the way."""
     command = Command(recipe="quickstart", shrink=True, overrides=("seed=1",))
     recipe = with_more_tokens(command.make(), ["pretrain=6000"])
-    longer = command.extended_with(recipe, more_tokens=["pretrain=6000"])
+    longer = command.extended_with(RecipeOptions(more_tokens=("pretrain=6000",)), recipe)
     assert longer == replace(command, more_tokens=("pretrain=6000",)) and longer.make() == recipe
     noted = Command(recipe="gone.py", more_tokens=("6000",))
-    assert noted.extended_with(recipe, more_tokens=["7000"]) == replace(noted, more_tokens=("6000", "7000"))
+    assert noted.extended_with(RecipeOptions(more_tokens=("7000",)), recipe) == replace(
+        noted, more_tokens=("6000", "7000")
+    )
     dtype, clip = "timeline.quickstart-base.dtype=BF16", "timeline.pretrain.clip=0.5"
-    assert noted.extended_with(recipe, overrides=[dtype, "seed=2"]) == replace(noted, overrides=(dtype, "seed=2"))
+    assert noted.extended_with(RecipeOptions(overrides=(dtype, "seed=2")), recipe) == replace(
+        noted, overrides=(dtype, "seed=2")
+    )
     for touched in (clip, "timeline.pretrain-2.clip=0.5", "timeline.0.clip=0.5"):
-        assert noted.extended_with(recipe, overrides=[touched]) is None
+        assert noted.extended_with(RecipeOptions(overrides=(touched,)), recipe) is None
 
 
 def test_what_is_noted_of_older_recipes_is_the_same(one):

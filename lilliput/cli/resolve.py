@@ -27,15 +27,15 @@ def resolve(
         LilliputError: see `lilliput.run.target.find_target`.
     """
     from lilliput.cli.trust import meet
+    from lilliput.run.command_record import Command
     from lilliput.run.target import find_target
 
-    return find_target(
-        name,
-        meet=lambda run: meet(run, trusted=trust_code),
-        out=out,
-        overrides=overrides,
-        sources=sources,
-        shrunk=shrunk,
+    command = Command(
+        recipe=name,
+        shrink=shrunk,
+        overrides=tuple(overrides),
+        sources=tuple(sources),
+        more_tokens=tuple(more_tokens),
         machine=machine,
-        more_tokens=more_tokens,
     )
+    return find_target(command, meet=lambda run: meet(run, trusted=trust_code), out=out)

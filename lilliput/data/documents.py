@@ -131,11 +131,3 @@ def licenses(plain: Any) -> list[str]:
     parts = plain.values() if isinstance(plain, dict) else plain if isinstance(plain, list) else ()
     own = [plain["license"]] if isinstance(plain, dict) and isinstance(plain.get("license"), str) else []
     return list(dict.fromkeys(own + [license for part in parts for license in licenses(part)]))
-
-
-def corpus_hash(documents: Iterable[Document]) -> str:
-    """Hex SHA-256 over ids and texts in order."""
-    texts = TextHash()
-    for document in documents:
-        texts.add(document.id, document.text)
-    return texts.hex()

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from lilliput.base.errors import DataError
 from lilliput.data.corpora.files import TextFiles
@@ -13,7 +14,6 @@ from lilliput.data.readers.formats import holds_rows
 from lilliput.evals.evaluation import Evaluation
 from lilliput.evals.harness import evaluate
 from lilliput.evals.native_model import Native
-from lilliput.evals.progress import Watcher
 from lilliput.evals.question_files import Hub
 from lilliput.evals.suites import HELDOUT, Suite, TaskUse
 
@@ -27,13 +27,8 @@ def measure_text(
     path: Path,
     *,
     column: str | None = None,
-    device: str = "cpu",
-    dtype: str = "float32",
-    batch_size: int = 16,
     limit: int | None = None,
-    records: Path | None = None,
-    trust_remote_code: bool = False,
-    watcher: Watcher | None = None,
+    **settings: Any,
 ) -> Evaluation:
     """Bits per byte, and perplexity per UTF-8 byte and per blank-separated word, with standard errors over documents.
 
@@ -44,12 +39,8 @@ def measure_text(
         path: rows, a document each, in any format of `TextFiles`; or plain text, whose documents are pieces of at least
             10,000 characters that end where a line does. Compressed files are read as they are.
         column: of the rows' texts; `text` unless told.
-        device: as torch names it.
-        dtype: of the weights.
-        batch_size: rows of a forward pass.
         limit: read only the first so many documents.
-        records: a file for the record of every document, longest first, JSON lines.
-        watcher: told how far it is.
+        settings: of `lilliput.evals.harness.evaluate`: its `device`, `dtype` and those after them but `limit`.
 
     Raises:
         DataError: the file cannot be read, has no such column, or holds less than two documents.
@@ -68,19 +59,8 @@ def measure_text(
                 where="--text",
                 hint="give at least two rows, or two words of plain text; a standard error needs them",
             )
-        return evaluate(
-            model_folder,
-            Suite(name="text", made=(use,)),
-            Hub(),
-            item_files={use.task: file},
-            work=work,
-            device=device,
-            dtype=dtype,
-            batch_size=batch_size,
-            records=records,
-            trust_remote_code=trust_remote_code,
-            watcher=watcher,
-        )
+        suite, item_files = Suite(name="text", made=(use,)), {use.task: file}
+        return evaluate(model_folder, suite, Hub(), item_files=item_files, work=work, **settings)
 
 
 def _documents(path: Path, column: str | None) -> Iterator[str]:

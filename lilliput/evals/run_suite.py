@@ -12,7 +12,6 @@ from lilliput.data.corpora.arithmetic import arithmetic_items
 from lilliput.evals.evaluation import Evaluation
 from lilliput.evals.harness import evaluate
 from lilliput.evals.native_model import Native
-from lilliput.evals.progress import Watcher
 from lilliput.evals.question_files import QuestionSource
 from lilliput.evals.suites import ARITHMARK2_SYNTHETIC, HELDOUT, Suite, named
 from lilliput.evals.task_file import read_task
@@ -28,13 +27,7 @@ def evaluate_by_name(
     *,
     tasks: Sequence[str] = (),
     heldout: Path | None = None,
-    device: str = "cpu",
-    dtype: str = "float32",
-    batch_size: int = 16,
-    limit: int | None = None,
-    records: Path | None = None,
-    trust_remote_code: bool = False,
-    watcher: Watcher | None = None,
+    **settings: Any,
 ) -> Evaluation:
     """Score a Hugging Face folder, or a native model, on a suite, or on some of its tasks by the harness's names.
 
@@ -47,11 +40,11 @@ def evaluate_by_name(
         questions: source of the public questions.
         tasks: the only tasks to score; all if empty.
         heldout: file of held-out texts.
-        device, dtype, batch_size, limit, records, trust_remote_code, watcher: see `lilliput.evals.harness.evaluate`.
+        settings: of `lilliput.evals.harness.evaluate`: its `device`, `dtype` and those after them.
 
     Raises:
         RecipeError: there is no such suite or task; the nearest names are given.
-        DataError: see `lilliput.evals.harness.evaluate`, which explains the other arguments too.
+        DataError: see `lilliput.evals.harness.evaluate`.
     """
     chosen = named(suite).only(tasks) if tasks else named(suite)
     with TemporaryDirectory() as temporary:
@@ -61,20 +54,7 @@ def evaluate_by_name(
             item_files[ARITHMARK2_SYNTHETIC.task] = write_arithmetic(work / "arithmetic.jsonl", seed=0)
         if HELDOUT in chosen.made and heldout is not None:
             item_files[HELDOUT.task] = heldout
-        return evaluate(
-            model_folder,
-            chosen,
-            questions,
-            work=work,
-            item_files=item_files,
-            device=device,
-            dtype=dtype,
-            batch_size=batch_size,
-            limit=limit,
-            records=records,
-            trust_remote_code=trust_remote_code,
-            watcher=watcher,
-        )
+        return evaluate(model_folder, chosen, questions, work=work, item_files=item_files, **settings)
 
 
 def evaluate_own(

@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 from math import inf
-from typing import Any
 
 import torch
 from torch import nn
 
 from lilliput.base.spec import check_range
 from lilliput.optim.matrix_optimizer import GroupedOptimizer
-from lilliput.optim.roles import Role, roles
+from lilliput.optim.roles import groups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,23 +32,13 @@ class AdamW:
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         wide = self.lr if self.embedding_lr is None else self.embedding_lr
-        settings = {
-            Role.MATRIX: {"peak": self.lr, "weight_decay": self.weight_decay},
-            Role.EMBEDDING: {"peak": wide, "weight_decay": self.weight_decay},
-            Role.HEAD: {"peak": wide, "weight_decay": self.weight_decay},
-            Role.VECTOR: {"peak": self.lr, "weight_decay": 0.0},
-            Role.OBJECTIVE: {"peak": self.lr, "weight_decay": 0.0},
-        }
-        shared = {"betas": self.betas, "eps": self.eps}
-        groups: list[dict[str, Any]] = [
-            {"params": list(by_name.values()), "role": role.value} | settings[role] | shared
-            for role, by_name in roles(model).items()
-            if by_name
-        ]
+        vectors = {"peak": self.lr, "weight_decay": 0.0, "betas": self.betas, "eps": self.eps}
+        matrices = vectors | {"weight_decay": self.weight_decay}
+        by_role = groups(model, matrices, matrices | {"peak": wide}, vectors)
         if self.cautious:
-            return GroupedOptimizer(group | {"cautious": True} for group in groups)
+            return GroupedOptimizer(group | {"cautious": True} for group in by_role)
         device = next(model.parameters()).device
         on_cuda = device.type == "cuda"
         if on_cuda:  # rates are read there, so that a recorded step follows them
-            groups = [group | {"lr": torch.tensor(group["peak"], device=device)} for group in groups]
-        return torch.optim.AdamW(groups, lr=self.lr, fused=True, capturable=on_cuda)
+            by_role = [group | {"lr": torch.tensor(group["peak"], device=device)} for group in by_role]
+        return torch.optim.AdamW(by_role, lr=self.lr, fused=True, capturable=on_cuda)

@@ -1,4 +1,4 @@
-"""One optimizer for groups of two kinds: matrices that move by a `MatrixUpdate`, and parameters that AdamW moves.
+"""Optimizers of groups of two kinds: matrices that move by a `MatrixUpdate`, and parameters that AdamW moves.
 
     M <- b1 M + (1 - b1) G                       momentum
     O  = orthogonalize(b1 M + (1 - b1) G)        Nesterov's
@@ -11,52 +11,55 @@ is left of it. Nothing here makes the host wait for a device.
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lilliput.base.spec import check_range
 from lilliput.ops.newton_schulz import orthogonalize
 from lilliput.optim.adam import adam_step, decay_, gradient
 from lilliput.optim.matrix_update import EPS, MatrixUpdate
-from lilliput.optim.roles import Role, roles
+from lilliput.optim.roles import groups
 
 
-def matrices_and_rest(
-    model: nn.Module,
-    rule: MatrixUpdate,
-    *,
-    lr: float,
-    momentum: float,
-    adam_lr: float,
-    betas: tuple[float, float],
-    weight_decay: float,
-) -> "GroupedOptimizer":
-    """Matrices by the rule, all others by AdamW; vectors and what objectives own are never decayed.
+@dataclass(frozen=True, kw_only=True)
+class MatrixOptimizer:
+    """Base of optimizers that move matrices by a rule and everything else by AdamW; vectors are never decayed."""
 
-    Args:
-        model: whose parameters.
-        rule: of the matrices; whether decay is cautious is said there for all.
-        lr: peak rate of matrices.
-        momentum: of matrices.
-        adam_lr: peak rate of the rest.
-        betas: of AdamW.
-        weight_decay: of matrices, embedding and head.
-    """
-    matrices: dict[str, Any] = {"peak": lr, "momentum": momentum, "rule": rule, "weight_decay": weight_decay}
-    adam: dict[str, Any] = {"peak": adam_lr, "betas": betas, "eps": EPS, "cautious": rule.cautious}
-    settings = {
-        Role.MATRIX: matrices,
-        Role.EMBEDDING: adam | {"weight_decay": weight_decay},
-        Role.HEAD: adam | {"weight_decay": weight_decay},
-        Role.VECTOR: adam | {"weight_decay": 0.0},
-        Role.OBJECTIVE: adam | {"weight_decay": 0.0},
-    }
-    return GroupedOptimizer(
-        {"params": list(by_name.values()), "role": role.value} | settings[role]
-        for role, by_name in roles(model).items()
-        if by_name
-    )
+    lr: float
+    """Peak for matrices."""
+    adam_lr: float
+    """Peak for embedding, head and vectors."""
+    momentum: float = 0.95
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Betas of AdamW."""
+    weight_decay: float = 0.1
+    """Decay of matrices, embedding and head."""
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        check_range(name, 0, inf, lr=self.lr, adam_lr=self.adam_lr, weight_decay=self.weight_decay)
+        check_range(name, 0, 1, momentum=self.momentum)
+        check_range(f"{name}(betas=)", 0, 1, first=self.betas[0], second=self.betas[1])
+
+    @property
+    def rule(self) -> MatrixUpdate:
+        """Return how matrices move, and whether decay is cautious for all."""
+        raise NotImplementedError
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        rule = self.rule
+        matrices = {"peak": self.lr, "momentum": self.momentum, "rule": rule, "weight_decay": self.weight_decay}
+        vectors = {
+            "peak": self.adam_lr,
+            "betas": self.betas,
+            "eps": EPS,
+            "cautious": rule.cautious,
+            "weight_decay": 0.0,
+        }
+        return GroupedOptimizer(groups(model, matrices, vectors | {"weight_decay": self.weight_decay}, vectors))
 
 
 class GroupedOptimizer(torch.optim.Optimizer):

@@ -11,16 +11,12 @@ for `author_early`, times sqrt(m / n) where there are more rows than columns.
 """
 
 from dataclasses import dataclass, replace
-from math import inf
 from typing import Any, Literal
-
-import torch
-from torch import nn
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.spec import check_choice, check_range
 from lilliput.ops.newton_schulz import POLAR_EXPRESS, POLYNOMIALS, QUINTIC
-from lilliput.optim.matrix_optimizer import matrices_and_rest
+from lilliput.optim.matrix_optimizer import MatrixOptimizer
 from lilliput.optim.matrix_update import MatrixUpdate
 
 PAPER = MatrixUpdate(
@@ -37,31 +33,23 @@ VARIANTS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class NorMuon:
+class NorMuon(MatrixOptimizer):
     """Peaks: `lr` for matrices, `adam_lr` for embedding, head and vectors; vectors are never decayed."""
 
-    lr: float
-    adam_lr: float
     variant: Literal["paper", "repo", "modded", "author_early"] = "paper"
     """The paper's algorithm, but orthogonalized as closely as five products can (`polynomials="quintic"` is as it was
     published); its authors' repository; modded-nanogpt's; the early code of OdinNext's author."""
-    momentum: float = 0.95
     row_decay: float | None = None
     """b2 above; None is the variant's: 0.95, of `modded` 0.9."""
     polynomials: Literal["polar-express", "quintic"] | None = None
     """That orthogonalize; None is the variant's: the quintic of `repo`, Polar Express of the others."""
-    betas: tuple[float, float] = (0.9, 0.95)
-    """Betas of AdamW."""
-    weight_decay: float = 0.1
     cautious: bool | None = None
     """True if decay spares entries that their step leads away from zero (arXiv 2510.12402); None is the variant's: it
     does in `modded` and `author_early`."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("NorMuon", VARIANTS, variant=self.variant)
-        check_range("NorMuon", 0, inf, lr=self.lr, adam_lr=self.adam_lr, weight_decay=self.weight_decay)
-        check_range("NorMuon", 0, 1, momentum=self.momentum)
-        check_range("NorMuon(betas=)", 0, 1, first=self.betas[0], second=self.betas[1])
         if self.polynomials is not None:
             check_choice("NorMuon", POLYNOMIALS, polynomials=self.polynomials)
         if self.row_decay is not None:
@@ -75,21 +63,9 @@ class NorMuon:
 
     @property
     def rule(self) -> MatrixUpdate:
-        """Return how matrices move."""
         given: dict[str, Any] = {
             "normalization_decay": self.row_decay,
             "polynomials": POLYNOMIALS[self.polynomials] if self.polynomials else None,
             "cautious": self.cautious,
         }
         return replace(VARIANTS[self.variant], **{name: value for name, value in given.items() if value is not None})
-
-    def build(self, model: nn.Module) -> torch.optim.Optimizer:
-        return matrices_and_rest(
-            model,
-            self.rule,
-            lr=self.lr,
-            momentum=self.momentum,
-            adam_lr=self.adam_lr,
-            betas=self.betas,
-            weight_decay=self.weight_decay,
-        )

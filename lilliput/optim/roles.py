@@ -1,6 +1,8 @@
 """Roles of parameters in an optimizer: every parameter has exactly one."""
 
+from collections.abc import Mapping
 from enum import Enum
+from typing import Any
 
 from torch import nn
 
@@ -27,6 +29,25 @@ def roles(model: nn.Module) -> dict[Role, dict[str, nn.Parameter]]:
     for name, parameter in model.named_parameters():
         found[role_of(name, parameter)][name] = parameter
     return found
+
+
+def groups(
+    model: nn.Module, matrices: Mapping[str, Any], wide: Mapping[str, Any], vectors: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the groups of an optimizer, one for each role that the model has.
+
+    Args:
+        model: see `roles`.
+        matrices: settings of matrices.
+        wide: settings of embedding and head.
+        vectors: settings of vectors and of what objectives own.
+    """
+    settings = {Role.MATRIX: matrices, Role.EMBEDDING: wide, Role.HEAD: wide}
+    return [
+        {"params": list(by_name.values()), "role": role.value, **settings.get(role, vectors)}
+        for role, by_name in roles(model).items()
+        if by_name
+    ]
 
 
 def role_of(name: str, parameter: nn.Parameter) -> Role:

@@ -27,7 +27,7 @@ from lilliput.evals.suites import SUITE
 from lilliput.publish.releases import folder_named, last_release, releases, warn_if_outdated
 from lilliput.publish.remote_code import check_code
 from lilliput.recipe import Recipe, allow_code, load_machine, read_recipe
-from lilliput.run.command_record import apply_overrides
+from lilliput.run.command_record import Command, RecipeOptions
 from lilliput.run.pipeline import run, train
 from lilliput.run.target import Target, find_target
 from lilliput.run.trained import Trained, read_trained
@@ -258,31 +258,28 @@ def _aim(
     trust_code: bool,
 ) -> tuple[Target, Machine | None]:
     """Return what the arguments stand for; one text where there could be several counts as one."""
-    options, more = _texts(overrides, "overrides", '["seed=1"]'), _texts(more_tokens, "more_tokens", '["1e6"]')
     if not isinstance(sources, Mapping):
         raise LilliputError(
             f"{sources!r:.80} is not a mapping", where="sources", hint='give {"texts": "path/to/folder"}'
         )
-    files = [f"{name}={path}" for name, paths in sources.items() for path in _texts(paths, "sources", '"path"')]
+    options: dict[str, Any] = {
+        "shrink": shrink,
+        "overrides": tuple(_texts(overrides, "overrides", '["seed=1"]')),
+        "sources": tuple(f"{name}={path}" for name in sources for path in _texts(sources[name], "sources", '"path"')),
+        "more_tokens": tuple(_texts(more_tokens, "more_tokens", '["1e6"]')),
+    }
     where = load_machine(machine) if isinstance(machine, str) else machine
     if not isinstance(where, Machine | None):
         raise LilliputError(f"{machine!r:.80} is not a machine", where="machine", hint='give "cpu", or Machine(...)')
     out = None if folder is None else Path(_path(folder, "the folder"))
     with _as_arguments():
         if isinstance(recipe, Recipe):
-            changed = apply_overrides(recipe, shrink, options, files, more)
+            changed = RecipeOptions(**options).apply(recipe)
             out = out or Path("runs") / (f"{changed.name}-shrunk" if shrink else changed.name)
             return Target(recipe=changed, folder=out, command=None), where
-        found = find_target(
-            _path(recipe, "the recipe"),
-            meet=lambda run: allow_code(run) if trust_code else None,
-            out=out,
-            overrides=options,
-            sources=files,
-            shrunk=shrink,
-            machine=machine if isinstance(machine, str) else None,
-            more_tokens=more,
-        )
+        name = machine if isinstance(machine, str) else None
+        command = Command(recipe=_path(recipe, "the recipe"), machine=name, **options)
+        found = find_target(command, meet=lambda run: allow_code(run) if trust_code else None, out=out)
     return found, where
 
 

@@ -22,11 +22,9 @@ FILE = "command.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Command:
-    """`lilliput run RECIPE` and its options, as they were typed."""
+class RecipeOptions:
+    """Options that change a recipe, as they were typed."""
 
-    recipe: str
-    """By name, or a Python file."""
     shrink: bool = False
     overrides: tuple[str, ...] = ()
     """Values of --set."""
@@ -34,6 +32,27 @@ class Command:
     """Values of --source."""
     more_tokens: tuple[str, ...] = ()
     """Values of --more-tokens."""
+
+    def apply(self, recipe: Recipe) -> Recipe:
+        """Apply --shrink, --source, --set and --more-tokens to a recipe, in this order, so that none undoes another."""
+        before, recipe = recipe, shrink(recipe) if self.shrink else recipe
+        if self.shrink and self.sources:  # a rehearsal holds out much of the little that it reads by itself
+            recipe = replace(recipe, split=before.split)
+        given: dict[str, list[str]] = {}
+        for one in self.sources:
+            corpus, path = _pair(one, "--source", f"{next(iter(recipe.corpora))}={one.strip('=') or 'texts'}")
+            given.setdefault(corpus, []).append(path)
+        recipe = replace_sources(recipe, {corpus: tuple(paths) for corpus, paths in given.items()}, before.corpora)
+        recipe = override_all(recipe, [_pair(one, "--set", "seed=1") for one in self.overrides])
+        return with_more_tokens(recipe, self.more_tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command(RecipeOptions):
+    """`lilliput run RECIPE` and its options."""
+
+    recipe: str
+    """By name, or a Python file."""
     machine: str | None = None
     """By name, or a Python file."""
 
@@ -52,35 +71,22 @@ class Command:
     def _made(self, read: "Command") -> Recipe:
         """The recipe, from what another command has read of the same name."""
         with using(read.code):
-            return apply_overrides(read._unchanged, self.shrink, self.overrides, self.sources, self.more_tokens)
+            return self.apply(read._unchanged)
 
-    def extended_with(
-        self,
-        recipe: Recipe,
-        *,
-        shrunk: bool = False,
-        overrides: Sequence[str] = (),
-        sources: Sequence[str] = (),
-        more_tokens: Sequence[str] = (),
-    ) -> "Command | None":
+    def extended_with(self, later: RecipeOptions, recipe: Recipe) -> "Command | None":
         """This command with later options too, which say the last word; None unless it then stands for `recipe`.
 
         The command may be one that a run folder notes: a Python file that it names is not run again to find out.
-
-        Args:
-            recipe: what it has to stand for.
-            shrunk: whether --shrink is among them.
-            overrides, sources, more_tokens: those of --set, --source and --more-tokens.
         """
         longer = replace(
             self,
-            shrink=self.shrink or shrunk,
-            overrides=_latest(self.overrides, overrides),
-            sources=_latest(self.sources, sources),
-            more_tokens=(*self.more_tokens, *more_tokens),
+            shrink=self.shrink or later.shrink,
+            overrides=_latest(self.overrides, later.overrides),
+            sources=_latest(self.sources, later.sources),
+            more_tokens=(*self.more_tokens, *later.more_tokens),
         )
         if self.recipe not in names("lilliput.recipes") and "_read" not in self.__dict__:
-            adds_up = longer.shrink == self.shrink and (not self.more_tokens or _is_apart(overrides, recipe))
+            adds_up = longer.shrink == self.shrink and (not self.more_tokens or _is_apart(later.overrides, recipe))
             return longer if adds_up else None  # options add up, unless they come before others
         try:
             made = longer._made(self)
@@ -121,34 +127,6 @@ def read_command(run: RunFolder, recipe: Recipe) -> Command | None:
         if not isinstance(command, Command) or not isinstance(machine, str | None):
             raise TypeError("it notes no command")
         return replace(command, machine=machine)
-
-
-def apply_overrides(
-    recipe: Recipe,
-    shrunk: bool,
-    overrides: Sequence[str],
-    sources: Sequence[str],
-    more_tokens: Sequence[str] = (),
-) -> Recipe:
-    """Apply --shrink, --source, --set and --more-tokens to a recipe, in this order, so that none undoes another.
-
-    Args:
-        recipe: the recipe to change.
-        shrunk: whether --shrink is given.
-        overrides: values of --set.
-        sources: values of --source.
-        more_tokens: values of --more-tokens.
-    """
-    before, recipe = recipe, shrink(recipe) if shrunk else recipe
-    if shrunk and sources:  # a rehearsal holds out much of the little that it reads by itself
-        recipe = replace(recipe, split=before.split)
-    given: dict[str, list[str]] = {}
-    for one in sources:
-        corpus, path = _pair(one, "--source", f"{next(iter(recipe.corpora))}={one.strip('=') or 'texts'}")
-        given.setdefault(corpus, []).append(path)
-    recipe = replace_sources(recipe, {corpus: tuple(paths) for corpus, paths in given.items()}, before.corpora)
-    recipe = override_all(recipe, [_pair(one, "--set", "seed=1") for one in overrides])
-    return with_more_tokens(recipe, more_tokens)
 
 
 def _is_apart(overrides: Sequence[str], recipe: Recipe) -> bool:

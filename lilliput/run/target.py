@@ -8,7 +8,7 @@ from lilliput.base.errors import LilliputError
 from lilliput.base.run_folder import RunFolder
 from lilliput.more_tokens import announced, refuse_unfinished
 from lilliput.recipe import Recipe, read_recipe
-from lilliput.run.command_record import Command, apply_overrides, read_command
+from lilliput.run.command_record import Command, read_command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,73 +23,45 @@ class Target:
     """Lines to print before anything is done."""
 
 
-def find_target(
-    name: str,
-    *,
-    meet: Callable[[Path], object],
-    out: Path | None = None,
-    overrides: Sequence[str] = (),
-    sources: Sequence[str] = (),
-    shrunk: bool = False,
-    machine: str | None = None,
-    more_tokens: Sequence[str] = (),
-) -> Target:
+def find_target(command: Command, *, meet: Callable[[Path], object], out: Path | None = None) -> Target:
     """Return what a recipe or a run, and options beside it, stand for.
 
     A run knows its recipe; options change it, which a run that has trained already will refuse by itself.
 
     Args:
-        name: of a recipe or its Python file, or a run folder.
+        command: as it was given, for a recipe or a run folder.
         meet: is given a run folder before its recipe is read: it lets the code run that the run keeps, or does not.
         out: the run folder; `runs/<recipe>` by default.
-        overrides, sources, shrunk, machine, more_tokens: as `lilliput.run.command_record.Command` has them.
 
     Raises:
         LilliputError: a run folder came with another one, or an option has no value.
         RecipeError: a name, a field or a value does not exist, or the run needs its code, which may not run.
         RunError: a run is to be trained for longer that has not finished.
     """
-    run = Path(name)
+    run = Path(command.recipe)
     if (run / "recipe.json").is_file():
         if out is not None:
             raise LilliputError(
-                f"{name} is a run folder itself",
+                f"{command.recipe} is a run folder itself",
                 where="--out",
                 hint="leave --out out, or give the recipe by name to start a run in another folder",
             )
         meet(run)
-        return _continued(run, overrides, sources, shrunk, machine, more_tokens)
-    command = Command(
-        recipe=name,
-        shrink=shrunk,
-        overrides=tuple(overrides),
-        sources=tuple(sources),
-        more_tokens=tuple(more_tokens),
-        machine=machine,
-    )
+        return _continued(run, command)
     recipe = command.make()
-    folder = out or Path("runs") / (f"{recipe.name}-shrunk" if shrunk else recipe.name)
+    folder = out or Path("runs") / (f"{recipe.name}-shrunk" if command.shrink else recipe.name)
     return Target(recipe=recipe, folder=folder, command=command)
 
 
-def _continued(
-    run: Path,
-    overrides: Sequence[str],
-    sources: Sequence[str],
-    shrunk: bool,
-    machine: str | None,
-    more_tokens: Sequence[str],
-) -> Target:
+def _continued(run: Path, later: Command) -> Target:
     """A run with later options."""
     before = read_recipe(run)
-    recipe = apply_overrides(before, shrunk, overrides, sources, more_tokens)
+    recipe = later.apply(before)
     notes: Sequence[str] = ()
-    if more_tokens:
+    if later.more_tokens:
         refuse_unfinished(RunFolder(run), before, recipe)
         notes = announced(before, recipe)
     command = read_command(RunFolder(run), before)
     if command is not None and recipe != before:
-        command = command.extended_with(
-            recipe, shrunk=shrunk, overrides=overrides, sources=sources, more_tokens=more_tokens
-        )
-    return Target(recipe=recipe, folder=run, command=command and replace(command, machine=machine), notes=notes)
+        command = command.extended_with(later, recipe)
+    return Target(recipe=recipe, folder=run, command=command and replace(command, machine=later.machine), notes=notes)

@@ -38,9 +38,9 @@ class Estimate:
     """Half width of the confidence interval; None for one seed."""
 
     @property
-    def interval(self) -> tuple[float, float] | None:
+    def interval(self) -> list[float] | None:
         """Both ends, or None for one seed."""
-        return None if self.half_width is None else (self.mean - self.half_width, self.mean + self.half_width)
+        return None if self.half_width is None else [self.mean - self.half_width, self.mean + self.half_width]
 
     @property
     def excludes_zero(self) -> bool | None:
@@ -115,10 +115,10 @@ def _setting(
         "title": group[0].setting.title,
         "values": dict(group[0].setting.values),
         "mean": mean and mean.mean,
-        "interval": mean and _ends(mean),
+        "interval": mean and mean.interval,
         "deviation": stdev(values.values()) if len(values) > 1 else None,
         "seeds": {str(one.seed): values.get(one.seed) for one in group},
-        "difference": difference and {"mean": difference.mean, "interval": _ends(difference), "seeds": len(paired)},
+        "difference": difference and {"mean": difference.mean, "interval": difference.interval, "seeds": len(paired)},
         "told_apart": difference and difference.excludes_zero,
         "seeds_to_tell": seeds_to_tell(difference, len(paired)) if difference else None,
         **cost,
@@ -133,10 +133,6 @@ def _best(values: Mapping[str, Mapping[int, float]]) -> str | None:
     most = max(len(seeds) for seeds in values.values())
     whole = {name: fmean(seeds.values()) for name, seeds in values.items() if len(seeds) == most > 0}
     return min(whole, key=lambda name: whole[name]) if whole else None
-
-
-def _ends(value: Estimate) -> list[float] | None:
-    return None if value.interval is None else list(value.interval)
 
 
 def _notes(variants: Sequence[Variant], outcomes: Mapping[str, Outcome], costs: Costs) -> list[str]:

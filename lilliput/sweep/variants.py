@@ -29,7 +29,7 @@ from lilliput.base.text_units import duration, operations_rate
 from lilliput.plan import plan
 from lilliput.recipe import Recipe
 from lilliput.run import pipeline
-from lilliput.run.command_record import Command
+from lilliput.run.command_record import Command, RecipeOptions
 from lilliput.sweep.axes import SweepAxis, Variant, expanded, variants
 from lilliput.sweep.metric import Metric, Outcome, choose, outcome, record_failure, refuse_without_effect
 from lilliput.sweep.plot import picture
@@ -194,7 +194,9 @@ class _SweepRunner:
     def _train(self, variant: Variant) -> bool:
         """Train a variant to its end; False if another process has it."""
         folder, until = self._folder / variant.name, self._metric.phase
-        command = self._command and self._command.extended_with(variant.recipe, overrides=variant.overrides)
+        command = self._command and self._command.extended_with(
+            RecipeOptions(overrides=variant.overrides), variant.recipe
+        )
         try:
             with RunFolder(folder) as run:
                 begun = (run.read("run.json") or {}).get("machine") is not None

@@ -3,7 +3,6 @@
 import json
 from array import array
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import Protocol
 
 from tokenizers import Tokenizer
@@ -44,13 +43,6 @@ class Message(Protocol):
     def role(self) -> str: ...
     @property
     def content(self) -> str: ...
-
-
-class Conversation(Protocol):
-    """Turns in order: `lilliput.data.conversations.Conversation`."""
-
-    @property
-    def messages(self) -> Sequence[Message]: ...
 
 
 def has_chatml(tokenizer: Tokenizer) -> bool:
@@ -95,12 +87,6 @@ def render(messages: Sequence[Message | Mapping[str, str]], generation_prompt: b
         role, content = (message["role"], message["content"]) if is_dict else (message.role, message.content)
         parts.append(f"{MESSAGE_START}{role}\n{content}{MESSAGE_END}\n")
     return "".join(parts) + (f"{MESSAGE_START}{ASSISTANT}\n" if generation_prompt else "")
-
-
-def encode_chat(tokenizer: Tokenizer, conversation: Conversation) -> tuple[list[int], list[int]]:
-    """Ids and loss mask of a conversation: see `encode_messages`, which does many at once."""
-    encoded = encode_messages(tokenizer, conversation.messages)
-    return list(chain.from_iterable(ids for ids, _ in encoded)), list(chain.from_iterable(mask for _, mask in encoded))
 
 
 def encode_messages(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[tuple["array[int]", "array[int]"]]:

@@ -5,10 +5,10 @@ import re
 from collections import Counter
 
 import pytest
+from tiny_corpora import corpus_hash
 
 from lilliput.base.errors import RecipeError
 from lilliput.data.corpora.arithmetic import LARGEST, LIMIT, SMALLEST, Arithmetic, arithmetic_items
-from lilliput.data.documents import corpus_hash
 
 CORPUS = "4fe3e9560799"
 """Start of the hash of the first fifty documents."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_corpora import encode_chat
 from tokenizers import Tokenizer
 
 from lilliput.base.errors import DataError
@@ -18,7 +19,7 @@ from lilliput.data.packing import pack
 from lilliput.data.shards import SIDES
 from lilliput.data.split import Split
 from lilliput.tokenizer.bpe import BPE, END_ID, tokenizer_hash
-from lilliput.tokenizer.chatml import add_chatml, encode_chat, encode_messages
+from lilliput.tokenizer.chatml import add_chatml, encode_messages
 
 LENGTH = 160
 SPLIT = Split(share=0.25)

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from tiny_corpora import corpus_hash
 
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.spec import from_plain, to_plain
@@ -13,7 +14,6 @@ from lilliput.data.corpora.documentation.docstrings import WIDEST, Entry, entrie
 from lilliput.data.corpora.documentation.installed import TOPICS, Installed
 from lilliput.data.corpora.documentation.markup import plain, plain_markdown
 from lilliput.data.corpora.documentation.questions import REPEATS, DocumentationQuestions
-from lilliput.data.documents import corpus_hash
 
 SOURCE = '''
 """Tools to measure the weather of one place over a long time."""

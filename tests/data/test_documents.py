@@ -2,12 +2,14 @@
 
 import hashlib
 
+from tiny_corpora import corpus_hash
+
 from lilliput.base.spec import to_plain
 from lilliput.data.corpora.concatenated import Concatenated
 from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Exact, Filtered
 from lilliput.data.corpora.hub import HubText
-from lilliput.data.documents import Document, TextHash, corpus_hash, licenses
+from lilliput.data.documents import Document, TextHash, licenses
 
 
 def test_corpus_hash_depends_on_ids_texts_order_and_their_borders() -> None:

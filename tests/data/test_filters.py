@@ -6,10 +6,12 @@ import unicodedata
 from pathlib import Path
 from time import monotonic
 
+from tiny_corpora import corpus_hash
+
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Clean, Exact, FilterChain, Filtered, Length, MostlyText, SeenParagraphs
-from lilliput.data.documents import Document, corpus_hash
+from lilliput.data.documents import Document
 
 
 def filtered(texts: list[str], *filters) -> tuple[list[str], dict[str, int]]:

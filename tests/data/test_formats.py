@@ -25,7 +25,7 @@ from lilliput.data.readers import json_array
 from lilliput.data.readers.paths import files_of
 from lilliput.overrides import replace_sources
 from lilliput.recipes import own_text
-from lilliput.run.command_record import apply_overrides
+from lilliput.run.command_record import RecipeOptions
 
 MIB = 1 << 20
 SIGNS = [
@@ -342,7 +342,11 @@ def test_null_texts_are_refused_or_dropped_and_counted(tmp_path: Path) -> None:
     error = refused(TextFiles(paths=(str(tmp_path),)))
     assert "is null" in error.what
     option = error.hint.partition("--set ")[2].replace("NAME", "texts")
-    dropping = apply_overrides(own_text.recipe, True, [option], [f"texts={tmp_path}"]).corpora["texts"]
+    dropping = (
+        RecipeOptions(shrink=True, overrides=(option,), sources=(f"texts={tmp_path}",))
+        .apply(own_text.recipe)
+        .corpora["texts"]
+    )
     items = list(dropping.iterate_from())
     assert [item if isinstance(item, str) else item.text for item, _ in items] == [
         *("a", "null text", "b"),

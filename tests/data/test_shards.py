@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_corpora import corpus_hash
 from tokenizers import Tokenizer
 
 from lilliput.base.errors import DataError
 from lilliput.base.files import sha256
 from lilliput.data.batch import document_ids_of
-from lilliput.data.documents import Document, corpus_hash
+from lilliput.data.documents import Document
 from lilliput.data.shards import Shards, write_shards
 from lilliput.data.split import Split
 from lilliput.data.token_files import SIDES

@@ -21,7 +21,7 @@ from lilliput.nn.gqa import GQA
 from lilliput.plan import plan
 from lilliput.publish.load import load
 from lilliput.recipe import Release, load_recipe, names
-from lilliput.run.command_record import apply_overrides
+from lilliput.run.command_record import RecipeOptions
 from lilliput.run.pipeline import run
 from lilliput.shrink import QUESTIONS, SPLIT, TEXT, shrink
 from lilliput.train.machine import Machine
@@ -108,7 +108,7 @@ def test_both_sides_of_the_split_have_text_and_conversations():
 
 def walk(name, folder, *sources):
     """A shrunk recipe from text to cards; every phase that trains on plain text has learned something by its end."""
-    small = apply_overrides(load_recipe(name), True, (), sources)
+    small = RecipeOptions(shrink=True, sources=tuple(sources)).apply(load_recipe(name))
     machine = Machine(device="cpu", precision="fp32", threads=1)
     releases = run(small, folder, machine, Console(file=StringIO()))
     assert [release.name for release in releases] == [e.name for e in small.timeline if isinstance(e, Release)]
@@ -141,7 +141,7 @@ def test_every_recipe_goes_from_text_to_card(name, tmp_path):
 
 def test_a_rehearsal_reads_a_folder_that_is_laid_out_like_the_dataset(tmp_path):
     recipe, mix = load_recipe("odinnext-138m-best"), str(tiny_partitions.write_folder(tmp_path, documents=1))
-    small = apply_overrides(recipe, True, (), (f"natural={mix}",))
+    small = RecipeOptions(shrink=True, sources=(f"natural={mix}",)).apply(recipe)
     assert small.corpora["natural"] == replace(recipe.corpora["natural"], dataset=mix)
     assert small.corpora["instructions"] == shrink(recipe).corpora["instructions"] and small.split == recipe.split
 

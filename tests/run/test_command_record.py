@@ -18,7 +18,7 @@ from lilliput.base.spec import from_plain, to_plain
 from lilliput.publish.card.card import card
 from lilliput.publish.card.record import Part
 from lilliput.publish.card.reproduce import reproduce_command
-from lilliput.run.command_record import Command, read_command
+from lilliput.run.command_record import Command, RecipeOptions, read_command
 
 WEIGHTS = "releases/tiny-base/model.safetensors"
 
@@ -92,15 +92,15 @@ def test_a_run_that_no_command_made_says_so(shop):
 def test_later_options_say_the_last_word():
     command = Command(recipe="quickstart", overrides=("seed=1", "timeline.pretrain.clip=0.5"))
     later = override(command.make(), "seed", "2")
-    longer = command.extended_with(later, overrides=["seed=2"])
+    longer = command.extended_with(RecipeOptions(overrides=("seed=2",)), later)
     assert longer is not None and longer.overrides == ("timeline.pretrain.clip=0.5", "seed=2")
-    assert command.extended_with(later) is None, "a recipe that it does not make"
+    assert command.extended_with(RecipeOptions(), later) is None, "a recipe that it does not make"
     noted = Command(recipe="gone.py", overrides=("seed=1",))
-    assert noted.extended_with(later, overrides=["seed=2"]) == Command(recipe="gone.py", overrides=("seed=2",)), (
-        "it is not read"
-    )
-    assert noted.extended_with(later, shrunk=True) is None, "nor is there a way to tell without it"
-    shrunk = command.extended_with(Command(recipe="quickstart", shrink=True).make(), shrunk=True)
+    assert noted.extended_with(RecipeOptions(overrides=("seed=2",)), later) == Command(
+        recipe="gone.py", overrides=("seed=2",)
+    ), "it is not read"
+    assert noted.extended_with(RecipeOptions(shrink=True), later) is None, "nor is there a way to tell without it"
+    shrunk = command.extended_with(RecipeOptions(shrink=True), Command(recipe="quickstart", shrink=True).make())
     assert shrunk is None, "shrinking after --set is not shrinking before it"
 
 

@@ -4,12 +4,13 @@ import random
 from dataclasses import dataclass
 
 import pytest
+from tiny_corpora import encode_chat
 from tokenizers import Tokenizer
 
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.spec import from_plain, to_plain
 from lilliput.tokenizer.bpe import BPE, END, END_ID, PAD, load_tokenizer, save_tokenizer, tokenizer_hash
-from lilliput.tokenizer.chatml import add_chatml, encode_chat, encode_messages, has_chatml, render
+from lilliput.tokenizer.chatml import add_chatml, encode_messages, has_chatml, render
 from lilliput.tokenizer.specials import literal
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, NoReturn
+from typing import Any, ClassVar, NamedTuple, NoReturn, Self
 
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.hub import hub_trouble, is_transient
@@ -30,8 +30,8 @@ LOCAL_FILES = "or read local files instead: --source NAME=PATH"
 
 
 @dataclass(frozen=True, kw_only=True)
-class HubText:
-    """Texts of a dataset on the hub, or of a folder that is laid out like one."""
+class HubDataset:
+    """Base of what reads rows of a dataset on the hub, or of a folder that is laid out like one."""
 
     dataset: str
     """"owner/name", or a local folder."""
@@ -40,35 +40,45 @@ class HubText:
     config: str | None = None
     """Name of the subset; None where there is only one."""
     split: str = "train"
-    text: str = "text"
-    """Column that holds the text."""
     id: str = "id"
     """Column that names the row; a row without it is "<dataset>/<config>/<split>:<row number>"."""
-    group: str | None = None
-    """Column of the held-out group; without one, or where it is null or empty, a document is a group of its own."""
-    null: Null = "refuse"
-    """A row whose text is null: an error (`refuse`), or dropped and counted."""
     revision: str | None = None
     """Branch, tag or commit; a whole commit hash needs no look-up, and never means anything else."""
-    tokens: Tokens | None = None
-    """Stop after the text that reaches this many, at `BYTES_PER_TOKEN`: texts are read before a tokenizer is there."""
-    bytes: int | None = None
-    """Stop after the text that reaches this many UTF-8 bytes."""
     rows: int | None = None
     """Stop after this many rows."""
-    is_seekable: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_null("HubText", self.null)
-        check_budgets("HubText", tokens=self.tokens and int(self.tokens), bytes=self.bytes, rows=self.rows)
 
     def identity(self) -> Any:
         """The commit, or the files of a folder."""
         return self._subset.identity()
 
-    def at_revision(self, identity: Any) -> "HubText":
+    def at_revision(self, identity: Any) -> Self:
         """The same at the commit of an identity."""
         return replace(self, revision=self._subset.commit_of(identity))
+
+    @property
+    def _subset(self) -> "Subset":
+        return Subset(self.dataset, self.config, self.split, self.revision)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubText(HubDataset):
+    """Texts of a dataset on the hub, or of a folder that is laid out like one."""
+
+    text: str = "text"
+    """Column that holds the text."""
+    group: str | None = None
+    """Column of the held-out group; without one, or where it is null or empty, a document is a group of its own."""
+    null: Null = "refuse"
+    """A row whose text is null: an error (`refuse`), or dropped and counted."""
+    tokens: Tokens | None = None
+    """Stop after the text that reaches this many, at `BYTES_PER_TOKEN`: texts are read before a tokenizer is there."""
+    bytes: int | None = None
+    """Stop after the text that reaches this many UTF-8 bytes."""
+    is_seekable: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_null("HubText", self.null)
+        check_budgets("HubText", tokens=self.tokens and int(self.tokens), bytes=self.bytes, rows=self.rows)
 
     def documents(self) -> Iterator[Document]:
         """Yield the documents in the order of the files and of their rows.
@@ -124,41 +134,16 @@ class HubText:
         budgets += [] if self.tokens is None else [int(self.tokens) * BYTES_PER_TOKEN]
         return min(budgets, default=None)
 
-    @property
-    def _subset(self) -> "Subset":
-        return Subset(self.dataset, self.config, self.split, self.revision)
-
 
 @dataclass(frozen=True, kw_only=True)
-class HubChats:
-    """Conversations of a dataset on the hub, or of a folder that is laid out like one."""
+class HubChats(HubDataset):
+    """Conversations of a dataset on the hub, or of a folder that is laid out like one; a row is a group."""
 
-    dataset: str
-    """"owner/name", or a local folder."""
-    license: str
-    """Under which the conversations come."""
-    config: str | None = None
-    """Name of the subset; None where there is only one."""
-    split: str = "train"
     messages: str | None = None
     """Column that holds the messages, as for `ChatFiles`."""
-    id: str = "id"
-    """Column that names the row, and so its group; a row without it is "<dataset>/<config>/<split>:<row number>"."""
-    revision: str | None = None
-    """Branch, tag or commit; a whole commit hash needs no look-up, and never means anything else."""
-    rows: int | None = None
-    """Stop after this many rows."""
 
     def __post_init__(self) -> None:
         check_budgets("HubChats", rows=self.rows)
-
-    def identity(self) -> Any:
-        """The commit, or the files of a folder."""
-        return self._subset.identity()
-
-    def at_revision(self, identity: Any) -> "HubChats":
-        """The same at the commit of an identity."""
-        return replace(self, revision=self._subset.commit_of(identity))
 
     def conversations(self) -> Iterator[Conversation]:
         """Yield the conversations in the order of the files and of their rows.
@@ -170,10 +155,6 @@ class HubChats:
         for number, row, _ in self._subset.rows(named, (*COLUMNS, self.id), self.rows):
             name = self._subset.id_of(row, self.id, number)
             yield Conversation(row_messages(row, self.messages, f"{self._subset}, row {number}"), name, name)
-
-    @property
-    def _subset(self) -> "Subset":
-        return Subset(self.dataset, self.config, self.split, self.revision)
 
 
 class Subset(NamedTuple):

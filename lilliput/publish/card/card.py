@@ -62,14 +62,15 @@ def card(record: dict[str, Any]) -> str:
         config = layout.config(shape)
     except AttributeError as error:
         raise refusal(f"recipe.model is incomplete: {error}") from error
-    recipe, environment, trained = run["recipe"], run["environment"], training(run, timeline)
+    recipe, trained = run["recipe"], training(run, timeline)
     notes = recipe["notes"].spec() if "notes" in recipe else CardNotes()
     license_named = recipe.plain.get("license")
     return _render(
         front_matter=_front_matter(run, config["model_type"], license_named or LICENSE, notes),
         license=license_named,
-        release={key: run["release"][key] for key in ("name", "heldout", "sha256")},
-        recipe={key: recipe[key] for key in ("name", "about")},
+        release=run["release"],
+        recipe=recipe,
+        shape=shape,
         is_chat=run["release"].optional("chat") is not None,
         facts=_facts(run, shape),
         start=recipe["model"].plain.get("checkpoint"),
@@ -79,6 +80,7 @@ def card(record: dict[str, Any]) -> str:
         scores=[_score(score) for score in run["evaluation"]["scores"]],
         averages=[_average(average) for average in run["evaluation"]["averages"]],
         at_chance=_at_chance(run),
+        evaluation=run["evaluation"],
         unjudged=run["evaluation"].plain.get("unjudged"),
         comparison=_comparison(run),
         training=trained,
@@ -86,11 +88,9 @@ def card(record: dict[str, Any]) -> str:
         notes=notes,
         course=course(run),
         data=_data(run, timeline.corpora()),
-        machine=_machine(run),
-        versions={key: environment[key] for key in ("lilliput", "python")} | {"commit": environment.optional("commit")},
-        packages=dict(environment["packages"].items()),
-        evaluated_with=dict(run["evaluation"]["versions"].items()),
-        parity=_parity(run["release"]["parity"]),
+        machine=run["machine"],
+        micro_batch=_micro_batch(run["machine"]),
+        environment=run["environment"],
         generation=_generation(run["release"]["generation"]),
         arguments=_arguments(run["release"]["generation"]),
         oldest_transformers=OLDEST_TRANSFORMERS,
@@ -112,6 +112,7 @@ def _render(**view: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"cell": cell, "code": code, "fenced": fenced, "literal": literal, "prose": prose}
+    environment.filters |= {"count": "{:,}".format, "size": size}
     try:
         return environment.get_template(TEMPLATE).render(view)
     except jinja2.UndefinedError as error:
@@ -147,23 +148,15 @@ def _front_matter(run: Part, model_type: str, license_identifier: str, notes: Ca
 
 
 def _facts(run: Part, shape: ModelSpec) -> dict[str, str]:
-    release, model = run["release"], Part(to_plain(shape), "recipe.model")
-    counts = {key: f"{release['parameters'][key]:,}" for key in ("total", "embedding", "non_embedding")}
+    model = Part(to_plain(shape), "recipe.model")
     gated = "" if model["gate"].kind == "Ungated" else f", branches behind a {model['gate'].kind}"
-    return counts | {
-        "short": _short(release["parameters"]["total"]),
+    return {
+        "short": _short(run["release"]["parameters"]["total"]),
         "mixer": _mixer(model["mixer"], shape.width),
-        "layers": f"{shape.layers:,}",
-        "width": f"{shape.width:,}",
         "ffn": _ffn(model["ffn"]),
         "norm": model["norm"].kind + gated,
         "head": _head(model),
-        "vocabulary": f"{shape.vocab:,}",
         "pre_tokenizer": getattr(run["recipe"]["tokenizer"].spec(), "pre_tokenizer", ""),
-        "context": f"{release['layout']['context']:,}",
-        "dtype": release["dtype"],
-        "bytes": f"{release['bytes']:,}",
-        "size": size(release["bytes"]),
     }
 
 
@@ -198,8 +191,7 @@ def _state(shape: ModelSpec) -> dict[str, Any]:
     """Memory of a text in progress: numbers for each of its tokens, or a state of one size in fp32."""
     first, second = (shape.state_entries(length) for length in (1, 2))
     grows = second > first
-    entries = second - first if grows else first
-    return {"grows": grows, "entries": f"{entries:,}", "fp32": f"{4 * entries:,}", "half": f"{2 * entries:,}"}
+    return {"grows": grows, "entries": second - first if grows else first}
 
 
 def _score(score: Part) -> dict[str, str]:
@@ -240,42 +232,40 @@ def _comparison(run: Part) -> dict[str, Any] | None:
     rows = {"model": values["bits_per_byte"]}
     rows |= {name: run["evaluation"]["baselines"][name] for name in ("unigram", "xz", "xz_given_train")}
     factor, order = rows["model"] / rows["xz_given_train"], sorted(rows, key=rows.__getitem__)
-    heldout = run["corpora"][run["release"]["heldout"]]["sides"]["heldout"]
     percent = f"{abs(factor - 1):.1%} {'more' if factor > 1 else 'fewer'} bits than"
     return {
         "rows": [(name, f"{rows[name]:.4f}") for name in order],
         "needs": percent if factor < 2 else f"{factor:.1f} times the bits of",
         "beaten_by": order[: order.index("model")],
-        "documents": f"{heldout['documents']:,}",
-        "bytes": f"{heldout['bytes']:,}",
+        "heldout": run["corpora"][run["release"]["heldout"]]["sides"]["heldout"],
     }
 
 
 def _data(run: Part, names: list[str]) -> dict[str, Any]:
     recipe, split = run["recipe"], run["recipe"]["split"]
-    sides = []
-    for name in names:
+    corpora = {name: run["corpora"][name] for name in names}
+    ways = {name: corpus.plain.get("held_out") for name, corpus in corpora.items()}  # None: by the hash of every group
+    sides, lacking = [], []
+    for name, corpus in corpora.items():
         for key, shown in SIDES.items():
-            side = run["corpora"][name]["sides"][key]
+            side = corpus["sides"][key]
+            if counts := lost(side.plain):
+                lacking.append((name, shown, in_words(counts)))
             unit = "conversations" if "conversations" in side else "documents"
             text_bytes = f"{side['bytes']:,}" if unit == "documents" else NOTHING
             sides.append((name, shown, f"{side[unit]:,} {unit}", text_bytes, f"{side['tokens']:,}"))
     return {
         "sides": sides,
-        "texts": [(name, recipe["corpora"][name].kind, run["corpora"][name]["text_sha256"]) for name in names],
-        "by_hash": [name for name in names if _held_out(run, name) in (None, "large")],
-        "large": [name for name in names if _held_out(run, name) == "large"],
-        "ends": [name for name in names if _held_out(run, name) == "ends"],
-        "lowest": [name for name in names if _held_out(run, name) == "lowest"],
-        "filtered": [
-            (name, _reasons(dropped)) for name in names if (dropped := run["corpora"][name].plain.get("dropped"))
-        ],
+        "texts": [(name, recipe["corpora"][name].kind, corpus["text_sha256"]) for name, corpus in corpora.items()],
+        "by_hash": [name for name in names if ways[name] in (None, "large")],
+        **{way: [name for name in names if ways[name] == way] for way in ("large", "ends", "lowest")},
+        "filtered": [(name, _reasons(dropped)) for name in names if (dropped := corpora[name].plain.get("dropped"))],
         "stand_ins": [
             (name, recipe["corpora"][name]["missing"])
             for name in names
             if recipe["corpora"][name].kind == StandIn.__name__
         ],
-        "lost": _lost(run, names),
+        "lost": lacking,
         "licenses": [(name, ", ".join(found)) for name in names if (found := licenses(recipe["corpora"][name].plain))],
         "share": f"{100 * split['share']:.3g}%",
         "salt": split["salt"],
@@ -285,40 +275,15 @@ def _data(run: Part, names: list[str]) -> dict[str, Any]:
     }
 
 
-def _held_out(run: Part, name: str) -> str | None:
-    """The choice of a corpus's held-out side, if it is not by the hash of every group."""
-    return run["corpora"][name].plain.get("held_out")
-
-
 def _reasons(dropped: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
 
 
-def _lost(run: Part, names: list[str]) -> list[tuple[str, str, str]]:
-    """Corpus, side and what its rows lack: conversations that were dropped, by reason, or shortened."""
-    counts = [
-        (name, shown, lost(run["corpora"][name]["sides"][key].plain)) for name in names for key, shown in SIDES.items()
-    ]
-    return [(name, shown, in_words(found)) for name, shown, found in counts if found]
-
-
-def _machine(run: Part) -> dict[str, str]:
-    machine, environment = run["machine"], run["environment"]
+def _micro_batch(machine: Part) -> str:
     rows, positions = machine["rows"], machine["positions"]
     if rows == "memory":
-        micro_batch = "as many rows as fit into memory"
-    else:
-        micro_batch = f"{positions:,} positions" if rows == "auto" else f"{rows:,} rows"
-    return {
-        **{key: str(machine[key]) for key in ("device", "precision", "threads")},
-        **{key: str(environment[key]) for key in ("processor", "cores", "platform")},
-        "micro_batch": micro_batch,
-    }
-
-
-def _parity(parity: Part) -> dict[str, str]:
-    shown = {key: f"{parity[key]:.1e}" for key in ("absolute", "relative", "tolerance")}
-    return shown | {"case": parity["case"]}
+        return "as many rows as fit into memory"
+    return f"{positions:,} positions" if rows == "auto" else f"{rows:,} rows"
 
 
 def _generation(settings: Part) -> str:

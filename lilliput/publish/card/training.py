@@ -77,7 +77,7 @@ def course(run: Part) -> dict[str, Any]:
     """
     made_with = run.optional("made_with")
     return {
-        "made_with": made_with and _made_with(run["machine"], made_with),
+        "made_with": made_with and _made_with(made_with),
         "changes": [(_phase(change["phase"]), text) for change in run["changes"] for text in change["changed"]],
         "incidents": [
             _incident(phase["name"], incident, run["corpora"])
@@ -87,14 +87,11 @@ def course(run: Part) -> dict[str, Any]:
     }
 
 
-def _made_with(machine: Part, made_with: Part) -> dict[str, str]:
+def _made_with(made_with: Part) -> dict[str, str]:
     versions = {name: made_with[name] for name in ("lilliput", "torch")}
     versions |= {name: made_with[name] for name in ("triton", "cuda") if made_with.plain.get(name)}
-    return {
-        **{key: str(machine[key]) for key in ("device", "precision", "threads")},
-        "processor": made_with["processor"],
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-    }
+    words = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return {"processor": made_with["processor"], "versions": words}
 
 
 def _phase(folder: str) -> str:
