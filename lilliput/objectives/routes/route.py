@@ -34,7 +34,7 @@ class Routed(NamedTuple):
     hidden: Tensor
     """[B, L, D], before the final norm."""
     weight: Tensor | None = None
-    """Weight of each row's loss [B]; None for 1."""
+    """Weight of each row's loss [B], above 0, which terms are recorded without; None for 1."""
 
 
 class Route(Protocol):
