@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lilliput.base.errors import RecipeError
-from lilliput.model import LanguageModel
+from lilliput.model import LanguageModel, ModelSpec
 from lilliput.nn.block import stream_precision
 from lilliput.objectives.noise import Noise
 from lilliput.objectives.objective import Parts
@@ -90,6 +90,17 @@ class DiffusionBlocks:
     def levels(self) -> NoiseLevels:
         """The distribution of sigma."""
         return NoiseLevels(mean=self.mean, std=self.std, lowest=self.lowest, highest=self.highest)
+
+    def flops(self, spec: ModelSpec, length: int) -> int:
+        """Return a third of the operations of a step, a position, on average over the blocks; see `CountedRoute`.
+
+        Both streams run through the layers of a block, and one through the head. Without noise, layers below the block
+        are run and no more, and those above have gradients of what they read and none of their weights.
+        """
+        head = 2 * spec.width * spec.vocab
+        body = spec.flops(length) - head
+        clean = body * (self.blocks + 1) // (2 * self.blocks) + head if self.clean_share else 0
+        return 2 * body // self.blocks + head + clean
 
     def build(self, model: LanguageModel, parts: Parts) -> nn.Module:
         return DiffusionBlocksModule(self, model)
