@@ -25,6 +25,7 @@ from lilliput.data.batch import Cursor
 from lilliput.nn.ffn import SwiGLU
 from lilliput.nn.gqa import GQA
 from lilliput.objectives.next_token import NextToken
+from lilliput.objectives.routes.diffusion_blocks import DiffusionBlocks
 from lilliput.objectives.stochastic_tokens import StochasticTokens
 from lilliput.ops.newton_schulz import Backend, orthogonalize
 from lilliput.optim.adamw import AdamW
@@ -59,6 +60,7 @@ pytestmark = [
 ]
 
 CUDA = Machine(device="cuda", precision="bf16", threads=1)
+BLOCKS = (DiffusionBlocks(blocks=2), DiffusionBlocks(blocks=2, clean_share=0.5))
 
 
 @pytest.mark.parametrize("name", tiny.SPECS)
@@ -235,6 +237,26 @@ def test_a_foreign_objective_ends_in_the_same_bits(shards, tmp_path, how, optimi
     one, other = (newest(tmp_path / run / "checkpoints", print).tensors for run in ("straight", "killed"))
     assert one["objectives"].keys() == other["objectives"].keys() and len(one["objectives"]) == 4
     assert all(torch.equal(value, other["objectives"][name]) for name, value in one["objectives"].items())
+
+
+@pytest.mark.parametrize("how", ["off", "graphs"])
+@pytest.mark.parametrize("route", BLOCKS, ids=["blocks alone", "mixed"])
+@pytest.mark.parametrize(("stop", "precision"), [(5, "bf16"), (9, "bf16"), (14, "fp16")])
+def test_denoising_blocks_end_in_the_same_bits(shards, tmp_path, how, route, stop, precision):  # noqa: F811
+    """Levels and noise are new in every replay, which moves the layers of its own block: as in eager steps."""
+    stages = tuple(Stage(share=share, objective=NextToken(bag=bag, route=route)) for share, bag in ((0.5, 2), (0.5, 1)))
+    machine = replace(CUDA, compile=how, precision=precision)
+    settings = {"spec": tiny.GQA_SPEC, "phase": phase_of(stages, steps=24), "machine": machine}
+    straight, average, metrics = train(shards, tmp_path / "straight", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        train(shards, tmp_path / "killed", stop=stop, **settings)
+    killed, other_average, _ = train(shards, tmp_path / "killed", **settings)
+    assert same(straight, killed) and all(torch.equal(average[key], other_average[key]) for key in average)
+    if how == "graphs":
+        eager = settings | {"machine": replace(machine, compile="off")}
+        _, _, others = train(shards, tmp_path / "eager", **eager)
+        found, expected = ([line["cross_entropy"] for line in steps_of(each)] for each in (metrics, others))
+        assert found == pytest.approx(expected, rel=3e-2)
 
 
 def test_replays_draw_new_noise_and_move_what_their_variant_trains(shards, tmp_path):  # noqa: F811

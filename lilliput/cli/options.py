@@ -94,6 +94,14 @@ MachineOption = Annotated[
         autocompletion=_machines,
     ),
 ]
+UntilOption = Annotated[
+    str | None,
+    typer.Option(
+        "--until",
+        metavar="PHASE",
+        help="The last phase to train. Later parts of the recipe, built or not, are left for another time.",
+    ),
+]
 LoggerOption = Annotated[
     list[str],
     typer.Option("--logger", metavar="NAME", help="Also log training metrics to tensorboard, trackio or wandb."),

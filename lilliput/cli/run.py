@@ -24,6 +24,7 @@ from lilliput.cli.options import (
     SourceOption,
     TargetArgument,
     TrustOption,
+    UntilOption,
 )
 from lilliput.cli.resolve import resolve
 from lilliput.cli.show import console, show_release
@@ -134,6 +135,7 @@ def train(
     trust_code: TrustOption = False,
     more_tokens: MoreOption = [],  # noqa: B006
     loggers: LoggerOption = [],  # noqa: B006
+    until: UntilOption = None,
 ) -> None:
     """Train every phase of a recipe, after tokenizing, and publish nothing."""
     from lilliput.run import pipeline
@@ -156,9 +158,12 @@ def train(
             _machine(machine),
             console,
             target.command,
+            until=until,
             loggers=loggers,
             allow_change=allow_change,
         )
+    if until:
+        return _say(f"trained as far as {until}; lilliput train {target.folder} trains the rest")
     then = f"lilliput publish {target.folder} makes the releases" if target.recipe.releases else NO_RELEASE
     _say(f"trained; {then}")
 

@@ -41,9 +41,11 @@ def stream_losses(
     totals: list[Tensor] = []
     recorded: dict[str, Tensor] = {}
     for routed in streams:
-        charged = weight if routed.weight is None else weight * routed.weight[:, None, None]
+        by_row = None if routed.weight is None else routed.weight[:, None, None]
+        charged = weight if by_row is None else weight * by_row
         losses = cross_entropy(model, routed.hidden, targets, charged, coefficients)
-        charge, of_near = charged.sum(dim=-1), losses.loss[..., :near] * whole
+        charge, of_near = weight.sum(dim=-1), losses.loss[..., :near] * whole
+        of_near = of_near if by_row is None else of_near / by_row
         totals.append(losses.total * share)
         prefix = f"{routed.name}/" if routed.name else ""
         for term in terms:

@@ -7,8 +7,11 @@ from typing import Any
 
 from lilliput.base.errors import MachineError
 from lilliput.base.implemented import unimplemented_parts
+from lilliput.base.protocols import provides
 from lilliput.growth.growth import GROWTH
 from lilliput.model import ModelSpec
+from lilliput.objectives.objective import Objective
+from lilliput.objectives.routes.route import CountedRoute
 from lilliput.plan.corpora import corpora, shares
 from lilliput.plan.cost import Cost
 from lilliput.plan.growth_timing import tokens_before_growth
@@ -51,10 +54,10 @@ def plan(
         JSON values: `model`, its parameters and ids at first; `corpora` (see `lilliput.plan.corpora`); `phases`,
         `growths` (with `timing`, tokens before a growth in depth and those that a published rule advises), `releases`
         and `others`, one a timeline entry with its `index` and `name`; `totals` over the timeline;
-        `not_implemented`, the parts that are not. Bytes of models, tokens, positions and operations
-        (floating point, forward and backward through every layer, 3 times the forward pass) are exact. What a later
-        phase replaces, because it resumes a phase before its decay, is in that one's `replaced` and in no total, nor in
-        a corpus's `tokens_read`: totals are those of the last model, but for the cost. What was probed is None
+        `not_implemented`, the parts that are not. Bytes of models, tokens, positions and operations (floating point,
+        forward and backward through every layer that runs, 3 times the forward pass) are exact. What a later phase
+        replaces, because it resumes a phase before its decay, is in that one's `replaced` and in no total, nor in a
+        corpus's `tokens_read`: totals are those of the last model, but for the cost. What was probed is None
         elsewhere: `activations` and `peak` of a phase's `memory`, its `micro_batches` where they are found from memory,
         and its `cost`, extrapolated from the `passes` and `updates` that were run; no updates mean whole steps as
         passes. The totals' `estimate` is of all operations at the speed of a rating; None without one, or with costs.
@@ -162,7 +165,7 @@ def _phase(phase: Phase, spec: ModelSpec, machine: Machine, cost: Cost | None, t
                 "tokens": counts[index] * steps.tokens(index),
                 "positions": positions,
                 "length": length,
-                "operations": 3 * spec.flops(length) * positions,
+                "operations": 3 * _flops(stage.objective, spec, length) * positions,
             }
         )
     tokens, positions, operations = (sum(stage[key] for stage in stages) for key in COUNTED[1:])
@@ -193,6 +196,12 @@ def _phase(phase: Phase, spec: ModelSpec, machine: Machine, cost: Cost | None, t
         "memory": held | _measured_memory(held, max(micro), cost),
         "cost": None if cost is None else _cost(cost, stages, steps.rows, tariff),
     }
+
+
+def _flops(objective: Objective, spec: ModelSpec, length: int) -> int:
+    """Return a third of the operations of a step, a position: those of every layer, unless a route says otherwise."""
+    route: Any = getattr(objective, "route", None)
+    return route.flops(spec, length) if provides(route, CountedRoute) else spec.flops(length)
 
 
 def _measured_memory(held: dict[str, int], rows: int, cost: Cost | None) -> dict[str, Any]:

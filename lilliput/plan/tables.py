@@ -12,7 +12,7 @@ from lilliput.plan.growth_timing import timing_line
 
 HELD = ("weights", "gradients", "optimizer", "average")
 
-OPERATIONS = "Floating-point operations of forward and backward, through every layer."
+OPERATIONS = "Floating-point operations of forward and backward, through every layer that runs."
 REPLACED = (
     "{by} resumes {name} before its decay: the last {steps:,} steps of {name} are no part of the model that comes out, "
     "and count neither in all nor as passes over a corpus."

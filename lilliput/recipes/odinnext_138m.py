@@ -80,7 +80,8 @@ accelerated = Phase(
         Stage(share=0.70, objective=NextToken(bag=1, route=blocks, terms=terms)),
     ),
     optimizer=optimizer,
-    schedule=WarmupStableDecay(warmup=Steps(2_000), decay=Share(0.0)),  # our choice: only the last phase decays
+    # Our choice: only the last phase decays; a block takes one step of four, so the warm-up is four times as long.
+    schedule=WarmupStableDecay(warmup=Steps(4 * 2_000), decay=Share(0.0)),
     save_every=Steps(1_000),
 )
 

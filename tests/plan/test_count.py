@@ -29,6 +29,7 @@ from lilliput.growth.add_tokens import AddTokens
 from lilliput.growth.stack import Stack
 from lilliput.growth.use_ema import UseEma
 from lilliput.objectives.next_token import NextToken
+from lilliput.objectives.routes.diffusion_blocks import DiffusionBlocks
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.ema import Ema, NoEma
 from lilliput.optim.normuon import NorMuon
@@ -143,6 +144,20 @@ def test_a_phase_reads_more_text_where_bags_are_larger(recipe):
     assert made["tokens_per_parameter"] == made["tokens"] / made["parameters"]["total"]
     assert made["checkpoints"]["kept"] == 2, "it is saved at its beginning and at its end"
     assert made["memory"]["peak"] is None and made["cost"] is None, "nobody measured"
+
+
+def test_a_block_counts_its_own_layers_for_two_streams_and_the_head_once(recipe):
+    spec = replace(tiny.HGRN2_SPEC, layers=4)
+    head = 2 * 32 * 300
+    body, counted = spec.flops(32) - head, []
+    for share in (0.0, 0.5):
+        route = DiffusionBlocks(blocks=4, clean_share=share)
+        phase = tiny.pretraining(stages=(Stage(share=1.0, objective=NextToken(route=route)),))
+        (made,) = plan(recipe(spec, (phase,)))["phases"]
+        counted.append(made["operations"] / made["positions"])
+    layer = body / 4  # without noise: below forward alone, the block's own three times, above twice
+    clean = sum(below * layer + 3 * layer + 2 * (3 - below) * layer for below in range(4)) / 4
+    assert counted == [3 * (2 * layer + head), 3 * (2 * layer + head) + clean + 3 * head]
 
 
 def trained(phase, spec):

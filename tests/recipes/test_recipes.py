@@ -15,7 +15,6 @@ from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Clean, Filtered
 from lilliput.data.corpora.teacher import Teacher
-from lilliput.objectives.routes.diffusion_blocks import DiffusionBlocks
 from lilliput.optim.ema import Ema
 from lilliput.overrides import replace_sources
 from lilliput.plan import plan
@@ -138,28 +137,21 @@ def test_claims_without_effect_are_told_and_not_armed():
 
 def test_missing_parts_are_named_with_their_place():
     recipe = load_recipe("odinnext-138m")
-    assert [part.partition(",")[0] for part in unimplemented_parts(recipe)] == [
-        "corpora.replies: Teacher",
-        *(f"timeline.accelerated.stages.{index}.objective.route: DiffusionBlocks" for index in range(3)),
-    ]
-    with pytest.raises(RecipeError, match="corpora.replies: Teacher.*stages.2.objective.route") as error:
+    assert [part.partition(",")[0] for part in unimplemented_parts(recipe)] == ["corpora.replies: Teacher"]
+    with pytest.raises(RecipeError, match="corpora.replies: Teacher") as error:
         check_implemented(recipe)
     assert "recipe 'odinnext-138m'" in str(error.value)
+    check_implemented(recipe.until("sft"))
     check_implemented(load_recipe("quickstart"))
 
 
 def test_parts_to_come_refuse_impossible_numbers_and_do_not_pretend():
-    for settings in ({"blocks": 1}, {"overlap": 1.0}, {"lowest": 90.0}, {"std": 0.0}, {"conditioning": "adaln"}):
-        with pytest.raises(RecipeError):
-            DiffusionBlocks(**settings)
     prompts = ChatFiles(paths=("none.jsonl",))
     for settings in ({"replies": 0}, {"max_tokens": 0}, {"temperature": -1.0}):
         with pytest.raises(RecipeError):
             Teacher(model="m", prompts=prompts, license="l", **settings)
     with pytest.raises(DataError, match="is not built"):
         next(iter(Teacher(model="m", prompts=prompts, license="l").conversations()))
-    with pytest.raises(RecipeError, match="is not built"):
-        DiffusionBlocks().build(tiny.GQA_SPEC.build(seed=0), None)
 
 
 def test_a_corpus_of_the_hub_is_read_from_files_instead(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import tiny
 import tiny_partitions
 from rich.console import Console
+from safetensors.torch import load_file
 
 from lilliput.base.implemented import unimplemented_parts
 from lilliput.base.spec import from_plain, to_plain
@@ -22,12 +23,14 @@ from lilliput.plan import plan
 from lilliput.publish.load import load
 from lilliput.recipe import Release, load_recipe, names
 from lilliput.run.command_record import RecipeOptions
-from lilliput.run.pipeline import run
+from lilliput.run.pipeline import run, train
 from lilliput.shrink import QUESTIONS, SPLIT, TEXT, shrink
 from lilliput.train.machine import Machine
 from lilliput.train.metrics_file import read_metrics
 from lilliput.train.phase import Phase, StepPlan
 
+PHASES = ("00-accelerated", "01-end-to-end")
+CPU = Machine(device="cpu", threads=1)
 RUNNABLE = [name for name in names("lilliput.recipes") if not unimplemented_parts(load_recipe(name))]
 
 
@@ -137,6 +140,17 @@ def test_a_stacked_model_goes_from_text_to_card(tmp_path):
 @pytest.mark.parametrize("name", [name for name in RUNNABLE if name != "mtlm1-200m"])
 def test_every_recipe_goes_from_text_to_card(name, tmp_path):
     walk(name, tmp_path / "run")
+
+
+def test_odinnext_denoises_and_goes_on_end_to_end_as_far_as_it_is_built(tmp_path):
+    """Its bags of 4, 2 and 1 through blocks, and all layers together afterwards; a teacher's replies are not asked."""
+    small = shrink(load_recipe("odinnext-138m"))
+    train(small, tmp_path / "run", CPU, Console(file=StringIO()), until="end-to-end")
+    blocks, after = (read_metrics(tmp_path / f"run/phases/{name}/metrics.jsonl") for name in PHASES)
+    assert {value for line in blocks for value in line.get("heldout", {}).values()} == {None}
+    assert all(value > 0 for line in after for value in line.get("heldout", {}).values())
+    parameters = load_file(tmp_path / f"run/phases/{PHASES[0]}/final/weights.safetensors")
+    assert parameters.keys() == dict(small.model.skeleton().named_parameters()).keys()
 
 
 def test_a_rehearsal_reads_a_folder_that_is_laid_out_like_the_dataset(tmp_path):

@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 from lilliput.base.errors import MachineError, RecipeError, RunError
 from lilliput.base.files import read_json
 from lilliput.more_tokens import with_more_tokens
+from lilliput.objectives.next_token import NextToken
+from lilliput.objectives.routes.diffusion_blocks import DiffusionBlocks
 from lilliput.recipe import load_machine
 from lilliput.run import pipeline
 from lilliput.train import gradient_buckets
@@ -201,6 +203,25 @@ def test_two_ranks_draw_and_train_what_one_does(straight):
     whole = sum(value.numel() for value in ours.values())
     assert exchanged[0] == exchanged[1] and all(0 < sent < 0.7 * whole for sent in exchanged[0])
     assert numbers(straight / "halves", 6)[1:] == pytest.approx(numbers(straight / "halves alone", 6)[1:], rel=1e-4)
+
+
+def denoising(work):
+    """Pretraining of one block a step, with a share of ordinary loss through all layers."""
+    first, route = recipe(work).timeline[0], DiffusionBlocks(blocks=2, clean_share=0.5)
+    stages = (Stage(share=1.0, objective=NextToken(route=route)),)
+    return replace(recipe(work), timeline=(replace(first, stages=stages),))
+
+
+def test_two_ranks_denoise_what_one_does_and_exchange_the_block_alone(straight):
+    exchanged = together(straight, straight / "blocks", make=denoising)
+    pipeline.train(denoising(straight), straight / "blocks alone", ONE, Console(file=StringIO()))
+    ours, theirs = (
+        load_file(straight / run / PRETRAIN / "final/weights.safetensors") for run in ("blocks", "blocks alone")
+    )
+    assert max(float((value - theirs[name]).abs().max()) for name, value in ours.items()) < 1e-4
+    whole = sum(value.numel() for value in ours.values())
+    assert exchanged[0] == exchanged[1] and all(0 < sent < whole for sent in exchanged[0])
+    assert numbers(straight / "blocks", 6)[1:] == pytest.approx(numbers(straight / "blocks alone", 6)[1:], rel=1e-4)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from lilliput.model import LanguageModel
+from lilliput.model import LanguageModel, ModelSpec
 from lilliput.objectives.noise import Noise
 from lilliput.objectives.objective import Parts
 
@@ -34,7 +34,7 @@ class Routed(NamedTuple):
     hidden: Tensor
     """[B, L, D], before the final norm."""
     weight: Tensor | None = None
-    """Weight of each row's loss [B]; None for 1."""
+    """Weight of each row's loss [B], above 0, which terms are recorded without; None for 1."""
 
 
 class Route(Protocol):
@@ -63,6 +63,19 @@ class RouteModule(Protocol):
 
     def evaluate(self, x: Tensor, document_ids: Tensor) -> Tensor | None:
         """Return what the head reads in evaluation, [B, L, D] -> [B, L, D]; None where that is not defined."""
+        ...
+
+
+class CountedRoute(Route, Protocol):
+    """A route whose steps do not run every layer once: plans ask it, and count every layer otherwise."""
+
+    def flops(self, spec: ModelSpec, length: int) -> int:
+        """Return a third of the floating-point operations of a training step, a position, in rows of `length`.
+
+        Args:
+            spec: of the model.
+            length: positions of a row.
+        """
         ...
 
 
