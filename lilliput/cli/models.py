@@ -82,7 +82,7 @@ def generate(
     }
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     asked = prompt if raw or loaded.chat_template is None else [{"role": "user", "content": prompt}]
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True, action="always") as caught:
         pieces = loaded.stream(
             asked, max_new_tokens=most, seed=seed, stop=stop or (), beyond="slide" if slide else "refuse", **settings
         )
@@ -157,7 +157,7 @@ def score(
 ) -> None:
     """Rank texts by how likely the model finds them after a context."""
     loaded = open_model(str(model), out, device, trust_code=trust_code)
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True, action="always") as caught:
         scored = loaded.score(context, choices, delimiter=delimiter)
     _tell(caught)
     ranked = sorted(scored, key=lambda choice: -choice.log_likelihood)

@@ -83,5 +83,7 @@ def test_a_growth_says_nothing_of_what_it_leaves_alone(tmp_path):
         def grow(self, lineage, seed):
             return lineage
 
-    with pytest.raises(RecipeError, match=r"Alone has no describe, kind, part[\s\S]*what Growth in lilliput/growth"):
+    with pytest.raises(
+        RecipeError, match=r"Alone has no describe, keeps_optimizer, kind, part[\s\S]*what Growth in lilliput/growth"
+    ):
         replace(recipe, timeline=(tiny.pretraining(), Alone()))
