@@ -367,7 +367,7 @@ def test_a_changed_byte_of_a_release_is_refused_by_name(shop, run):
         (("score", "--choice", ""), "a choice is empty"),
         (("eval", "--suite", "quickstart", "--limit", 0), "the limit is 0"),
         (("eval", "--suite", "quickstart", "--batch-size", 0), "batches of 0 rows"),
-        (("eval", "--suite", "quickstart", "--dtype", "float8"), "weights of float8"),
+        (("eval", "--suite", "quickstart", "--dtype", "float8"), "float8 weights"),
         (("eval", "--text", "nothing.txt"), "nothing.txt is not a file"),
         (("eval", "--suite", "smoke", "--eval-data", "nothing"), "nothing is not a folder"),
     ],

@@ -153,5 +153,5 @@ def test_the_reference_is_made_of_docstrings(tmp_path):
     modules = ["lilliput.recipe", "lilliput.api", "lilliput.train.phase"]
     made = subprocess.run([sys.executable, "-m", "pdoc", *modules, "-o", tmp_path], capture_output=True, text=True)
     assert made.returncode == 0 and "Warn" not in made.stderr, made.stderr
-    assert "How likely each choice is after a context" in (tmp_path / "lilliput" / "api.html").read_text()
+    assert "how likely each choice is after a context" in (tmp_path / "lilliput" / "api.html").read_text()
     assert "Positions of a row" in (tmp_path / "lilliput" / "train" / "phase.html").read_text(), "fields too"

@@ -57,7 +57,7 @@ def test_a_folder_that_is_no_run_is_left_as_it_is(shop, tmp_path, part, command)
     (own / part).mkdir(parents=True)
     (own / part / "thesis.tex").write_text("ten years of work")
     before = contents(own)
-    refused(command, "mine.py", "--out", own, folder=shop, says="no run, and not empty", where=str(own))
+    refused(command, "mine.py", "--out", own, folder=shop, says="is not a run and not empty", where=str(own))
     assert contents(own) == before
 
 
@@ -92,7 +92,7 @@ def test_a_sweep_takes_only_a_sweep_or_an_empty_folder(shop, tmp_path):
         "--out",
         tmp_path,
     )
-    refused(*words, folder=shop, says="is no sweep, and not empty: it holds table.md")
+    refused(*words, folder=shop, says="is not a sweep and not empty: it holds table.md")
     assert contents(tmp_path) == {"table.md": b"ten years of work"}
 
 

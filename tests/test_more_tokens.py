@@ -103,7 +103,7 @@ def test_the_recipe_of_the_run_says_what_it_does(one, run):
     assert notes[0] == ["pretrain-2: 1,024 tokens from step 7 of pretrain, before its decay"]
     assert recipe == with_more_tokens(one, [MORE, "640"])
     before = trained(folder)
-    assert "goes on" not in train(recipe, folder) and trained(folder) == before, "there is nothing to do"
+    assert "resumes" not in train(recipe, folder) and trained(folder) == before, "there is nothing to do"
 
 
 def test_it_is_killed_and_goes_on(one, run, tmp_path, monkeypatch):
