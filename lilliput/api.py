@@ -108,7 +108,7 @@ class Model:
 
     @property
     def max_new_tokens(self) -> int:
-        """Return how many tokens it writes at most, unless told otherwise."""
+        """Return how many tokens it writes at most, by default."""
         return self._published.generation.max_new_tokens
 
     def generate(self, prompt: str | Sequence[Message], **settings: Any) -> str:

@@ -54,5 +54,5 @@ def run_in_background(call: Callable[P, T], *arguments: P.args, **named: P.kwarg
 
 
 def has_unfinished_calls() -> bool:
-    """Return whether a call still goes on, in the midst of which Python does not end well."""
+    """Return whether a call is still running, in the middle of which Python does not end well."""
     return any(isinstance(thread, BackgroundCall) and not thread.is_done for thread in threading.enumerate())

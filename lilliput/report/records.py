@@ -158,7 +158,7 @@ def _phases(folder: Path, recipe: Recipe | Outline) -> Any:
 
 
 def _resuming(recipe: Recipe, place: int) -> dict[str, Any]:
-    """Return where a phase goes on, and where a later one goes on from it."""
+    """Return where a phase resumes, and where a later one resumes from it."""
     entry, before = recipe.phases[place], recipe.phase_before(place)
     return {
         "begins": described(before[1]) if entry.resumes is not None and before else None,

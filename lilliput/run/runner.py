@@ -1,6 +1,6 @@
-"""The runner of a timeline: phases trained, models grown, releases made, each unless it is done already.
+"""The runner of a timeline: trains phases, grows models, makes releases, unless they are done already.
 
-Every rank runs the timeline. The first one writes; the others train along and read what it has written.
+Every rank runs the timeline. The first one writes; the others train with it and read what it wrote.
 """
 
 from dataclasses import replace
@@ -38,7 +38,7 @@ class Runner:
     Args:
         context: of the run.
         publisher: makes releases; None for no releases.
-        trains: whether phases are trained; if not, they are loaded.
+        trains: whether to train phases, or only to load them.
     """
 
     def __init__(self, context: RunContext, publisher: Publisher | None = None, *, trains: bool = True):
@@ -69,7 +69,7 @@ class Runner:
         """Train a phase unless it is trained, and return what is reached after it.
 
         Raises:
-            RunError: it is not trained, and this runner trains none; or it was trained from something else.
+            RunError: it is untrained, and this runner only loads; or it was trained from other inputs.
         """
         context, name = self._context, phase_folder(index, phase)
         tokens = {corpus: self._preparation.tokens(corpus, reached.lineage.tokenizer) for corpus in phase.reads()}
@@ -110,7 +110,7 @@ class Runner:
         )
 
     def _provenance(self, index: int, phase: Phase, reached: Reached) -> dict[str, Any]:
-        """Return what led to a phase; for one that resumes another, how many steps of that one."""
+        """Return what led to a phase; if it resumes another, also how many of that one's steps."""
         before = self._recipe.phase_before(index)
         if phase.resumes is None or before is None:
             return reached.provenance

@@ -46,7 +46,7 @@ def _refuse_shorter(run_folder: RunFolder, recipe: Recipe) -> None:
             raise RunError(
                 f"the run was trained longer, and this recipe does not have its phase {name!r}",
                 where=str(run_folder.path),
-                hint=f"go on with the run's own recipe: lilliput run {run_folder.path}; begin another run with --out; "
+                hint=f"resume with the run's own recipe: lilliput run {run_folder.path}; begin another run with --out; "
                 f"or give the phase up: lilliput clean {run_folder.path} --from {part}",
             )
 

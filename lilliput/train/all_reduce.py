@@ -57,7 +57,7 @@ class AllReduce:
             raise MachineError(
                 f"the machine has {self.workers} workers, and {here or 'none'} of them were started together",
                 where="the machine's `exchange`",
-                hint=f"torchrun --nproc-per-node {self.workers} -m lilliput ...; or go on with others: --allow-change",
+                hint=f"torchrun --nproc-per-node {self.workers} -m lilliput ...; or resume with others: --allow-change",
             )
         if device.startswith("cuda"):
             mine = torch.device("cuda", int(os.environ["LOCAL_RANK"]))

@@ -15,7 +15,7 @@ from lilliput.train.ranks import Ranks
 from lilliput.train.trainable import Trainable
 
 LossParts = dict[str, Tensor]
-"""Detached scalars by term of a whole step."""
+"""Detached scalars of a whole step, by term."""
 
 
 class StepInputs(NamedTuple):
@@ -24,7 +24,7 @@ class StepInputs(NamedTuple):
     step: int
     """From 0."""
     stage: int
-    """The stage of the phase, which has the objective."""
+    """The phase's stage, which has the objective."""
     variant: int
     """The objective's variant."""
     progress: float
@@ -39,13 +39,13 @@ class ForwardBackward(Protocol):
     def __call__(
         self, inputs: StepInputs, batches: Sequence[Batch], denominator: float, *, reduces: bool = True
     ) -> LossParts:
-        """Add the gradients of all micro-batches to those of the parameters.
+        """Add the gradients of all micro-batches to the parameters' `grad`.
 
         Args:
             inputs: of the step.
             batches: micro-batches of this rank, on the CPU.
             denominator: of the whole step.
-            reduces: whether gradients become those of all ranks with the last micro-batch.
+            reduces: whether the last micro-batch also reduces gradients over the ranks.
 
         Returns:
             the losses of the step by term.
@@ -58,7 +58,7 @@ class ForwardBackward(Protocol):
 
 
 class EagerForwardBackward:
-    """Operation by operation, on any device, with any ranks."""
+    """Passes run eagerly, on any device, with any ranks."""
 
     def __init__(self, trainable: Trainable, precision: Precision, ranks: Ranks):
         self._trainable, self._precision, self._ranks = trainable, precision, ranks
@@ -66,7 +66,7 @@ class EagerForwardBackward:
         self._noise, self._progress = Noise(self.device), torch.zeros((), device=self.device)
 
     def begin(self, inputs: StepInputs) -> None:
-        """Put on the device what changes from step to step, where eager and captured passes read it."""
+        """Put what changes from step to step on the device, where eager and captured passes read it."""
         self._noise.begin_step(inputs.seed, inputs.step)
         self._progress.fill_(inputs.progress)
 

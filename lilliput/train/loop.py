@@ -1,4 +1,4 @@
-"""The loop: fetch, forward and backward, reduce, clip, check, step. All else is built before it or watches it."""
+"""The loop: fetch, forward and backward, reduce, clip, check, step. The rest is built before it or watches it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -52,7 +52,7 @@ class Trainer:
         kept: Path | None = None,
         begin: Begin | None = None,
     ):
-        """Build the phase's objectives around the model; what training changes is built when it begins.
+        """Build the phase's objectives around the model; `restore` builds what training changes.
 
         Args:
             model: on the machine's device, with the weights the phase begins with.
@@ -60,13 +60,13 @@ class Trainer:
             reader: of the training data.
             machine: resolved.
             folder: of checkpoints.
-            seed: of the phase's randomness; with the cursor it decides everything.
+            seed: of the phase's randomness; it and the cursor decide everything.
             report: called with one line for each skipped checkpoint, rollback, smaller micro-batch and shutdown.
             ranks: of the machine's exchange, joined.
-            keep: the folder of the state before the decay, for a phase that resumes this one; None for no such copy.
+            keep: the folder for a copy of the state before the decay, which a later phase may resume; None for none.
             kept: the folder of the checkpoints of `Phase.keep`; None for none.
-            begin: returns the state that the phase resumes if it has no checkpoint of its own; None for a phase that
-                begins with the model's weights alone.
+            begin: returns the state to resume from if the phase has no checkpoint of its own; None to begin with the
+                model's weights alone.
         """
         self.phase, self.plan, self.reader, self.machine = phase, StepPlan(phase), reader, machine
         self.folder, self.seed, self.report, self.ranks = ranks.folder(folder), seed, report, ranks
@@ -78,7 +78,7 @@ class Trainer:
         self.shutdown = GracefulShutdown(echo=float(ranks.is_synchronous))
 
     def restore(self) -> None:
-        """Build all that training changes as the phase begins with it, or as the newest checkpoint has it."""
+        """Build all that training changes, as in the newest checkpoint or, without one, as the phase begins."""
         machine, ranks, phase, trainable = self.machine, self.ranks, self.phase, self.trainable
         self.optimizer = phase.optimizer.build(trainable)
         self.average = phase.ema.build(trainable)
@@ -90,7 +90,7 @@ class Trainer:
         self.retry = OutOfMemoryRetry(
             trainable, self.optimizer, self.precision, self.forward_backward, self.loader, self.micro_batches, ranks
         )
-        self.is_leaving = False  # whether a signal told a rank, in the last step, to leave
+        self.is_leaving = False  # whether, as of the last step, a signal told a rank to leave
         found = checkpoint.newest(self.folder, self.report)
         self.is_new, self.progress = found is None, Progress() if found is None else found.progress
         if found is None and self.begin is not None:
@@ -101,11 +101,11 @@ class Trainer:
             self._load(found.tensors)
 
     def train(self, watch: Callable[[int], MetricsLogger], measure: Measure) -> dict[str, Tensor]:
-        """Train to the end of the phase, from an earlier checkpoint again where a step cannot be taken.
+        """Train to the end of the phase; if a step cannot be taken, go back to the last checkpoint.
 
         Args:
             watch: returns the logger, given the step that training begins at.
-            measure: returns held-out numbers of an objective; taken with averaged and with live weights if the phase
+            measure: returns held-out numbers of an objective; called with averaged and with live weights if the phase
                 has an average.
 
         Returns:
@@ -136,7 +136,7 @@ class Trainer:
         return {name: value for name, value in self.average.tensors.items() if not name.startswith(OWNED)}
 
     def release(self) -> None:
-        """Release the memory of what `restore` builds again."""
+        """Release the memory of what `restore` rebuilds."""
         self.trainable.zero_grad()
         self.optimizer.state.clear()
         self._release_graphs()
@@ -146,11 +146,11 @@ class Trainer:
         give_back(self.machine.device)
 
     def train_steps(self, watch: Callable[[int], MetricsLogger], measure: Measure) -> None:
-        """Take the steps that are left, measured and saved as the phase says.
+        """Take the remaining steps; measure and save when the phase says so.
 
         Raises:
-            LossSpike: a step was not taken.
-            StepOutOfMemory: a step could not be taken.
+            LossSpike: the guard refused a step.
+            StepOutOfMemory: memory ran out in an update.
         """
         phase, plan = self.phase, self.plan
         with (
@@ -171,14 +171,14 @@ class Trainer:
                     logger.log_validation(step, tokens, self.validate(measure, stage), headline)
                 saver.check()
                 if self.keep is not None and step == plan.stable_until:
-                    saver.save(self.checkpoint(), self.keep)  # first: it is there once a later one is
+                    saver.save(self.checkpoint(), self.keep)  # first: any later one implies this one
                 if self.kept is not None and step in plan.kept_steps:
                     saver.save(self.checkpoint(), self.kept)
                 if plan.is_due(phase.save_every, step) or self.is_leaving:
                     saver.save(self.checkpoint())
                 if self.is_leaving and step < plan.steps:
                     saver.wait()
-                    self.ranks.barrier()  # where one leaves, torchrun ends the others
+                    self.ranks.barrier()  # once one leaves, torchrun ends the others
                     self.report(f"step {step:,} of {plan.steps:,} is saved; the same command resumes from there")
                     self.shutdown.exit()
 
@@ -186,11 +186,11 @@ class Trainer:
         """Take one step: fetch, forward and backward, reduce, clip, check, step.
 
         Returns:
-            the numbers of the step; None where it was skipped, which only takes its text.
+            the numbers of the step; None if it was skipped, which only uses up its text.
 
         Raises:
-            LossSpike: it must not be taken; the weights are those before it.
-            StepOutOfMemory: memory ran out where it was half taken.
+            LossSpike: the guard refused the step; weights are unchanged.
+            StepOutOfMemory: memory ran out during the update.
             MachineError: memory ran out, and micro-batches cannot be smaller.
         """
         inputs, cursor = self._inputs(), self.progress.cursor
@@ -200,7 +200,7 @@ class Trainer:
         while True:  # once, and again in smaller micro-batches where memory runs out
             with self.retry.attempt(inputs, cursor):
                 rows = self.loader.read(step, stage, cursor)
-                losses = self.forward_backward(inputs, rows.batches, rows.denominator)  # its last pass reduces
+                losses = self.forward_backward(inputs, rows.batches, rows.denominator)  # the last pass reduces
                 break
         self.trainable.keep_active(stage, variant)
         self.trainable.report_idle(stage, variant, self.report)
@@ -230,13 +230,13 @@ class Trainer:
         return StepInputs(step=step, stage=stage, variant=variant, progress=progress, seed=seed)
 
     def _agreed(self, step: int, losses: dict[str, float]) -> dict[str, float]:
-        """Return the losses of all ranks together."""
+        """Agree with all ranks on losses and leaving."""
         numbers = self.ranks.agree(step, losses | {"leaving": float(self.shutdown.requested)})
         self.is_leaving = numbers.pop("leaving") > 0
         return numbers
 
     def _check_numbers(self, inputs: StepInputs, numbers: dict[str, float], after: Cursor) -> None:
-        """Refuse a step whose loss or gradients are unlike those before; not one that precision skips anyway."""
+        """Refuse a step whose loss or gradients are unlike those before, unless precision skips it anyway."""
         norm = numbers["grad_norm"]
         if not isfinite(norm) and self.precision.skips_nonfinite:
             return
@@ -246,13 +246,13 @@ class Trainer:
             raise LossSpike(why, inputs.step + 1, after)
 
     def validate(self, measure: Measure, stage: int) -> dict[str, float | None]:
-        """Return held-out numbers of a stage's objective; captured graphs make room for that if they have to."""
+        """Return held-out numbers of a stage's objective; captured graphs are released if it needs room."""
         headline = self.phase.stages[stage].objective.headline
         measured = partial(measure, self.trainable.objective(stage), headline)
         return validate_ema_and_live(measured, self.trainable, self.average, self._release_graphs)
 
     def checkpoint(self) -> Checkpoint:
-        """Return all that training needs to resume from here: the tensors themselves, no copies."""
+        """Return all that training needs to resume from here: the tensors themselves, not copies."""
         tensors = {
             "weights": dict(self.trainable.model.named_parameters()),
             "objectives": self.trainable.owned_tensors(),
@@ -284,5 +284,5 @@ class Trainer:
 
 
 def _on_host(values: dict[str, Tensor]) -> dict[str, float]:
-    """Return scalars as numbers, in one transfer: the only time in a step that waits for the device."""
+    """Return scalars as numbers, in one transfer: the only wait for the device in a step."""
     return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))

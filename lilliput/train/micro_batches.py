@@ -105,7 +105,7 @@ class MicroBatches:
         """Return the error for a step whose micro-batches cannot be halved."""
         tried, device = self.largest(step, stage), self._machine.device
         rows = "one row" if tried == 1 else f"{tried:,} rows"
-        fewer = "let `rows` of the machine be fewer, and go on with --allow-change"
+        fewer = "let `rows` of the machine be fewer, and resume with --allow-change"
         if tried == 1:
             fewer = "close what else uses it, or take a smaller model, or shorter rows (`length` of the phase)"
         elif not self._machine.rows_from_memory:

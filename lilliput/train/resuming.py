@@ -123,7 +123,7 @@ def resume_point(phase: Phase, folder: Path, report: Callable[[str], None] = lam
 
 
 def described(before: Phase) -> str:
-    """Return where a phase that resumes this one goes on, in words."""
+    """Return where a phase that resumes this one begins, in words."""
     plan = StepPlan(before)
     if plan.stable_until is not None:
         return f"from step {plan.stable_until:,} of {before.name}, before its decay"

@@ -22,6 +22,6 @@ class TensorBoard:
 
 
 def open_logger(shown: RunInfo) -> TensorBoard:
-    """Return what an interrupted run wrote beyond the step it goes on from is hidden."""
+    """Open the logger; what an interrupted run wrote beyond the step that it resumes from is hidden."""
     writer = import_module("torch.utils.tensorboard").SummaryWriter
     return TensorBoard(writer(str(shown.run / "tensorboard" / shown.phase), purge_step=shown.step + 1))
