@@ -219,7 +219,7 @@ def test_token_files_of_another_run_are_not_trained_on(shop):
         (("train", "quickstrat"), "nearest names: quickstart"),
         (("train", "mine.py", "--set", "modle.width=8"), "nearest names: model"),
         (("train", "mine.py", "--set", "timeline.pretrian.length=8"), "nearest names: pretrain"),
-        (("train", "mine.py", "--set", "model.width"), "sets nothing"),
+        (("train", "mine.py", "--set", "model.width"), "has no value"),
         (("train", "mine.py", "--set", "model.width=wide"), "'wide' cannot replace"),
         (("train", "mine.py", "--source", "text=texts"), "nearest names: texts"),
         (("sweep", "mine.py", "--over", "timeline.pretrain.optimizer.lrr=1,2"), "nearest names: lr"),

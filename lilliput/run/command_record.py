@@ -150,5 +150,5 @@ def _latest(before: Sequence[str], after: Sequence[str]) -> tuple[str, ...]:
 def _pair(text: str, option: str, example: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not (name and equals and value):
-        raise LilliputError(f"{text!r} sets nothing", where=option, hint=f"write e.g. {option} {example}")
+        raise LilliputError(f"{text!r} has no value", where=option, hint=f"write e.g. {option} {example}")
     return name, value

@@ -104,7 +104,7 @@ class Runner:
             seed=context.seed(index),
             report=context.say,
             ranks=context.ranks,
-            keep=folder / BEFORE_DECAY,
+            before_decay=folder / BEFORE_DECAY,
             kept=folder / KEPT_FOLDER,
             begin=begin_of(context, index, phase, lineage),
         )

@@ -48,7 +48,7 @@ class Trainer:
         seed: int,
         report: Callable[[str], None],
         ranks: Ranks = OneRank(),
-        keep: Path | None = None,
+        before_decay: Path | None = None,
         kept: Path | None = None,
         begin: Begin | None = None,
     ):
@@ -63,14 +63,14 @@ class Trainer:
             seed: of the phase's randomness; it and the cursor decide everything.
             report: called with one line for each skipped checkpoint, rollback, smaller micro-batch and shutdown.
             ranks: of the machine's exchange, joined.
-            keep: the folder for a copy of the state before the decay, which a later phase may resume; None for none.
+            before_decay: the folder for a copy of the state before the decay, to resume from later; None for none.
             kept: the folder of the checkpoints of `Phase.keep`; None for none.
             begin: returns the state to resume from if the phase has no checkpoint of its own; None to begin with the
                 model's weights alone.
         """
         self.phase, self.plan, self.reader, self.machine = phase, StepPlan(phase), reader, machine
         self.folder, self.seed, self.report, self.ranks = ranks.folder(folder), seed, report, ranks
-        self.keep, self.kept, self.begin = keep, kept, begin
+        self.before_decay, self.kept, self.begin = before_decay, kept, begin
         # Before layers are compiled: an objective may copy the model.
         self.trainable = build_trainable(model, phase, seed, self.folder, begin)
         self.incidents = Incidents(self.folder, writes=ranks.writes)
@@ -170,8 +170,8 @@ class Trainer:
                 if plan.is_due(phase.measure_every, step):
                     logger.log_validation(step, tokens, self.validate(measure, stage), headline)
                 saver.check()
-                if self.keep is not None and step == plan.stable_until:
-                    saver.save(self.checkpoint(), self.keep)  # first: any later one implies this one
+                if self.before_decay is not None and step == plan.stable_until:
+                    saver.save(self.checkpoint(), self.before_decay)  # first: any later one implies this one
                 if self.kept is not None and step in plan.kept_steps:
                     saver.save(self.checkpoint(), self.kept)
                 if plan.is_due(phase.save_every, step) or self.is_leaving:

@@ -142,7 +142,7 @@ def test_every_machine_loads():
         (["generate", "runs/own-text"], "`lilliput run own-text` makes it"),
         (["run", "missing.py"], "does not exist"),
         (["run", "quickstart", "--machine", "cpuu"], "nearest names: cpu"),
-        (["run", "quickstart", "--set", "seed"], "sets nothing"),
+        (["run", "quickstart", "--set", "seed"], "has no value"),
         (["plan", "quickstart", "--set", "modle.width=3"], "nearest names: model"),
         (["generate", "nowhere"], "hint:"),
     ],

@@ -61,7 +61,7 @@ def train(
         folder=folder / "checkpoints",
         seed=seed,
         report=lambda line: None,
-        keep=folder / BEFORE_DECAY if keep else None,
+        before_decay=folder / BEFORE_DECAY if keep else None,
         kept=folder / KEPT_FOLDER,
         begin=begin,
     ).train(
