@@ -206,8 +206,10 @@ class _SweepRunner:
                     with RunFolder(folder) as run:
                         link_prepared(run, variant.recipe, self._donors(variant))
                     pipeline.data(variant.recipe, folder, console, command, until=until)
+                if self._outcome(variant).is_over:  # another process trained it while this one waited for token files
+                    return False
                 self._say(
-                    f"{variant.name} {'goes on where it began' if begun else 'begins'}, see {folder / 'train.log'}"
+                    f"{variant.name} {'resumes where it began' if begun else 'begins'}, see {folder / 'train.log'}"
                 )
                 machine = None if begun else self._machine
                 pipeline.train(variant.recipe, folder, machine, console, command, until=until)

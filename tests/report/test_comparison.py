@@ -137,7 +137,7 @@ def test_it_says_plainly_when_they_never_reach_equal_bits_per_byte(desk):
         (["slow", "fast", "--heldout", "text"], "nearest"),
         (["slow", "fast", "--at", "-1"], "above 0"),
         (["slow", "texts"], "is not a run"),
-        (["slow"], "with nothing"),
+        (["slow"], "nothing to compare slow with"),
         (["slow", "fast", "other"], "not the same in other"),
     ],
 )

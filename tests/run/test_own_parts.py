@@ -111,7 +111,7 @@ def test_nothing_of_it_runs_unasked_and_what_needs_none_is_shown(shop, away, con
     folder.rename(folder.with_name(digest_of("mine.py", hashes)[:16]))
     before = contents(away)
     for command in (*WITH_CODE, "plan"):
-        err = refused(command, "run", folder=away, says="was not allowed to run", before=at(config))
+        err = refused(command, "run", folder=away, says="may not run yet", before=at(config))
         assert "layers:Half, layers:Loud" in err and "--trust-code" in err
     assert contents(away) == before
     assert "00 pretrain, 12 steps" in lilliput("plan", "run", folder=away, expected=1, before=at(config)).out
@@ -159,7 +159,7 @@ def test_other_code_is_another_thing_to_be_trained_by(shop, tmp_path, config):
     (change,) = read_json(tmp_path / "run" / "run.json")["changes"]
     assert change["phase"] == "phases/00-pretrain" and "layers:Half" in change["changed"][0]
     lilliput("publish", *words, folder=tmp_path)
-    refused("publish", "run", folder=tmp_path, says="was not allowed to run", before=at(config))
+    refused("publish", "run", folder=tmp_path, says="may not run yet", before=at(config))
     lilliput("publish", "run", "--trust-code", folder=tmp_path, before=at(config))
     lilliput("run", "mine.py", "--machine", "small.py", "--out", "fresh", folder=tmp_path)
     assert trained(tmp_path / "fresh") != trained(shop / "good")
