@@ -9,6 +9,7 @@ Only `zero` computes at first what the model computed before; the paper's larges
 parameters, such as lower bounds of gates that rise with the depth, are spread over the new depth.
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, get_args
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.spec import LATER
-from lilliput.growth.growth import Growth, Lineage
+from lilliput.growth.growth import EarlierPhase, Growth, Lineage
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.nn.init import RESIDUAL_OUTPUTS
 from lilliput.nn.per_layer import mixer_at
@@ -110,23 +111,13 @@ class Stack(Growth):
     def grow(self, lineage: Lineage, seed: int) -> Lineage:
         if self.times == 1 and not self.keeps_optimizer:
             return lineage
-        optimizer = partial(self._optimizer_state, lineage) if self.keeps_optimizer else None
-        return replace(lineage, model=self._stacked(lineage.model), average={}, optimizer=optimizer)
-
-    def _optimizer_state(self, lineage: Lineage) -> dict[str, Tensor]:
-        """Return the optimizer's state of the phase before, by name, with that of each layer at its copies.
-
-        Parameters that all layers share begin without a state: they have another shape now.
-        """
-        before = list(lineage.earlier.values())[-1].optimizer()
-        originals = self.originals(lineage.model.spec.layers)
-        once = [name for name, _ in lineage.model.named_parameters() if not name.startswith(("layers.", "shared."))]
-        state = {name: one for name, one in before.items() if name.rpartition("/")[0] in once}
-        for place, original in enumerate(originals):
-            own = f"layers.{original}."
-            copied = {name.removeprefix(own): one for name, one in before.items() if name.startswith(own)}
-            state |= {f"layers.{place}.{name}": one.clone() for name, one in copied.items()}
-        return state
+        model, optimizer = lineage.model, None
+        if self.keeps_optimizer:
+            once = {name for name, _ in model.named_parameters() if not name.startswith(("layers.", "shared."))}
+            last = list(lineage.earlier.values())[-1]
+            # Not of the lineage itself, whose model would stay in memory for as long as the next phase trains.
+            optimizer = partial(_stacked_state, last, self.originals(model.spec.layers), once)
+        return replace(lineage, model=self._stacked(model), average={}, optimizer=optimizer)
 
     def _stacked(self, model: LanguageModel) -> LanguageModel:
         """Return a model with storage of its own: copies are equal at first and then learn apart."""
@@ -149,3 +140,22 @@ class Stack(Growth):
         if grown.shared is not None and model.shared is not None:
             grown.shared.grow_depth(model.shared, originals, keep=self.order == "zero")
         return grown
+
+
+def _stacked_state(phase: EarlierPhase, originals: Sequence[int], once: Collection[str]) -> dict[str, Tensor]:
+    """Return the optimizer's state at the end of a phase, by name, with that of each layer at its copies.
+
+    Parameters that all layers share begin without a state: they have another shape now.
+
+    Args:
+        phase: before the growth.
+        originals: the layer that each layer of the result is a copy of.
+        once: names of the parameters that stay as they are.
+    """
+    before = phase.optimizer()
+    state = {name: one for name, one in before.items() if name.rpartition("/")[0] in once}
+    for place, original in enumerate(originals):
+        own = f"layers.{original}."
+        copied = {name.removeprefix(own): one for name, one in before.items() if name.startswith(own)}
+        state |= {f"layers.{place}.{name}": one.clone() for name, one in copied.items()}
+    return state

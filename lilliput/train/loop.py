@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from math import isfinite
 from pathlib import Path
 
@@ -70,9 +70,10 @@ class Trainer:
         """
         self.phase, self.plan, self.reader, self.machine = phase, StepPlan(phase), reader, machine
         self.folder, self.seed, self.report, self.ranks = ranks.folder(folder), seed, report, ranks
-        self.before_decay, self.kept, self.begin = before_decay, kept, begin
+        self.before_decay, self.kept = before_decay, kept
+        self.begin = None if begin is None else cache(begin)  # objectives and `restore` ask for it: read it once
         # Before layers are compiled: an objective may copy the model.
-        self.trainable = build_trainable(model, phase, seed, self.folder, begin)
+        self.trainable = build_trainable(model, phase, seed, self.folder, self.begin)
         self.incidents = Incidents(self.folder, writes=ranks.writes)
         self.micro_batches = MicroBatches(machine, phase, self.folder, ranks, report)
         self.shutdown = GracefulShutdown(echo=float(ranks.is_synchronous))
@@ -99,6 +100,8 @@ class Trainer:
             self.progress = Progress(cursor=found.progress.cursor, before=before)
         if found is not None:
             self._load(found.tensors)
+        if self.begin is not None:
+            self.begin.cache_clear()  # a checkpoint in memory
 
     def train(self, watch: Callable[[int], MetricsLogger], measure: Measure) -> dict[str, Tensor]:
         """Train to the end of the phase; if a step cannot be taken, go back to the last checkpoint.

@@ -102,6 +102,18 @@ def test_it_is_resumed_itself_to_the_bit(shards, half_trained, tmp_path, stop): 
     assert same(straight, again) and all(torch.equal(average[name], other[name]) for name in average)
 
 
+def test_the_state_is_read_once(shards, half_trained, tmp_path):  # noqa: F811
+    """Objectives are built on its weights and training resumes from it; a large model's takes seconds to read."""
+    reads = []
+
+    def begin():
+        reads.append(1)
+        return resume_point(first(), half_trained[0] / "first")
+
+    train(shards, tmp_path / "second", phase=second(first()), begin=begin)
+    assert len(reads) == 1
+
+
 def test_it_is_resumed_by_the_next_one(shards, half_trained, tmp_path):  # noqa: F811
     """A third phase goes on before the decay of the second; together they are one long phase."""
     (tmp_path / "first").symlink_to(half_trained[0] / "first")
