@@ -8,6 +8,7 @@ A momentum that is not averaged, M <- b1 M + G, is larger by 1 / (1 - b1) and ha
 is left of it. Nothing here makes the host wait for a device.
 """
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from lilliput.optim.roles import groups
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatrixOptimizer:
+class MatrixOptimizer(ABC):
     """Base of optimizers that move matrices by a rule and everything else by AdamW; vectors are never decayed."""
 
     lr: float
@@ -45,9 +46,9 @@ class MatrixOptimizer:
         check_range(f"{name}(betas=)", 0, 1, first=self.betas[0], second=self.betas[1])
 
     @property
+    @abstractmethod
     def rule(self) -> MatrixUpdate:
-        """Return how matrices move, and whether decay is cautious for all."""
-        raise NotImplementedError
+        """The rule by which matrices move; its `cautious` is that of every parameter's decay."""
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         rule = self.rule
