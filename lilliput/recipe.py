@@ -236,7 +236,7 @@ class Recipe:
 
 
 def _is_own(corpus: Any) -> bool:
-    """Return whether a corpus reads files of one's own, which perhaps nobody else has seen."""
+    """Return whether a corpus reads the user's own files, which may be private."""
     if isinstance(corpus, TextFiles | ChatFiles) or (isinstance(corpus, HubPartitions) and corpus.is_local):
         return True
     inside = [getattr(corpus, name, None) for name in ("source", "sources")]

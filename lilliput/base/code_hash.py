@@ -14,7 +14,7 @@ from lilliput.base.own_code import Code, code_of, lines_of, own_types, plain_nam
 
 
 def definitions(value: Any) -> dict[str, str]:
-    """The hash of each class from a recipe file in a spec, by its name in plain forms; empty where there is none."""
+    """The hash of each class from a recipe file in a spec, by its name in plain forms; empty if none."""
     code = {kind: one.code for one in code_of(value) for kind in own_types(value) if one.defines(kind)}
     found = {plain_name(kind): hash_of(sorted(_Rests(one).on(plain_name(kind)))) for kind, one in code.items()}
     return dict(sorted(found.items()))

@@ -81,7 +81,7 @@ class RunFolder(LockedFolder):
             self.write_with_checksum(RUN_FILE, {"format": FORMAT, "lilliput": __version__, "machine": None})
 
     def hint(self, name: str) -> str:
-        """Return what to do about a damaged file: removing the record of a part would leave its folder to nobody."""
+        """Return what to do about a damaged file: removing the record of a part would orphan its folder."""
         if name == RUN_FILE:
             return "put it back from a copy; without it the folder is no run, begin another one with --out"
         if name.startswith("parts/"):

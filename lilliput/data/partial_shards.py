@@ -38,7 +38,7 @@ class PartialShards:
 
     Args:
         folder: where the files will be.
-        inputs: JSON value that decides what is in them, to the byte; None: nobody knows, so that nothing is resumed and
+        inputs: JSON value that decides what is in them, to the byte; None if unknown: then nothing is resumed and
             nothing stays.
     """
 

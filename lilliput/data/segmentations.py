@@ -115,7 +115,7 @@ class Segmenter:
         )
 
     def _words_of(self, ids: list[int], begins: list[int]) -> Iterator[tuple[int, int, str]]:
-        """Yield where each word begins, its tokens and its letters; no word goes on in another piece."""
+        """Yield where each word begins, its tokens and its letters; no word crosses into another piece."""
         for start, end in zip([0, *begins], [*begins, len(ids)], strict=True):
             for tokens, letters in self._words.of(ids[start:end]):
                 yield start, tokens, letters

@@ -39,7 +39,7 @@ def judge_replies(
     """Two scores on at most `limit` conversations, drawn without replacement by `seed`.
 
     `ENDS`: the share of greedy replies whose `<|im_end|>` is among the first `max_new_tokens` tokens. Decoding uses
-    the folder's own repetition penalty (of `lilliput.json`, or of `generation_config.json` where there is none), and
+    the folder's own repetition penalty (of `lilliput.json`, or of `generation_config.json` without it), and
     stops at its end tokens too.
 
     `PREFERS`: the share of questions under which the right answer, with its `<|im_end|>`, has a higher mean

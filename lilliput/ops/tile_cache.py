@@ -26,7 +26,7 @@ _used: TileConfigs = {}
 
 
 def activate(cuts: TileConfigs) -> None:
-    """From now on kernels of this process take these cuts, and the shipped ones where there is none."""
+    """Use these tile configs for the rest of the process, and the shipped ones where they lack one."""
     _used.clear()
     _used.update(cuts)
 

@@ -36,7 +36,7 @@ class MatrixUpdate:
     """True if weight decay spares entries that the step leads away from zero."""
 
     def state_size(self, rows: int, columns: int) -> int:
-        """Numbers of the running mean of an [m, n] matrix; 0 where there is none."""
+        """Numbers of the running mean of an [m, n] matrix; 0 if none."""
         return {"rows": rows, "longer side": max(rows, columns)}.get(self.normalization, 0)
 
     def divided(self, directions: Tensor, squares: Tensor | None) -> Tensor:

@@ -61,7 +61,7 @@ def corpora(recipe: Recipe, read: Mapping[str, float], folder: Path | None) -> l
     Args:
         recipe: whose.
         read: tokens that the phases read, by corpus.
-        folder: the run folder; None where there is none.
+        folder: the run folder; None if none.
 
     Returns:
         JSON values: `name`, `source`, `licenses`, `tokens_read`; `passes` over the training side, `text_bytes` and

@@ -48,7 +48,7 @@ def plan(
         costs: what `probe` measured there, by index in the timeline; None where nobody looked.
         tariff: what an hour there costs.
         rating: how fast the machine is said to be; without costs time is estimated from it.
-        folder: the run folder, whose token files are known; None where there is none.
+        folder: the run folder, whose token files are known; None if none.
 
     Returns:
         JSON values: `model`, its parameters and ids at first; `corpora` (see `lilliput.plan.corpora`); `phases`,
@@ -63,7 +63,7 @@ def plan(
         passes. The totals' `estimate` is of all operations at the speed of a rating; None without one, or with costs.
 
     Raises:
-        MachineError: there is a tariff for hours that nobody measured or estimated.
+        MachineError: there is a tariff for hours that are neither measured nor estimated.
     """
     if costs is None and rating is None and tariff != Tariff():
         raise MachineError(

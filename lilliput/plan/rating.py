@@ -1,4 +1,4 @@
-"""Hours of a machine that nobody has measured, from what it is said to do: an estimate, and called one."""
+"""Estimated hours of a machine that has not been measured, from its published speed."""
 
 from dataclasses import dataclass
 from importlib import import_module
@@ -23,7 +23,7 @@ class Rating:
     source: str
     """Sources of both numbers."""
     price_per_hour: tuple[float, float] | None = None
-    """From, to; None where nobody rents it out."""
+    """Lowest and highest price; None if it is not for rent."""
     currency: str | None = None
     price_source: str = ""
     is_tested: bool = False

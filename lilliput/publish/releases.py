@@ -27,7 +27,7 @@ def folder_named(path: Path) -> Path:
 
 
 def last_release(run: Path) -> Path | None:
-    """The last release of a run folder's timeline that is there; None for a run without one, and for other folders."""
+    """The last existing release of a run folder's timeline; None for a run without one, and for other folders."""
     folders = releases(run)
     return folders[-1] if folders else None
 

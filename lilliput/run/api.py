@@ -194,7 +194,7 @@ def evaluate_model(
 
     Args:
         model: a model folder, or a run folder, also by the name of its recipe: its last release is scored, or what it
-            has trained where there is none.
+            has trained if it has none.
         suite: `open-slm` unless told, `odinnext`, `mtlm`, `smoke`, or another that `lilliput eval --help` names.
         tasks: only these of its tasks.
         task_files: YAML files of tasks, as the harness has them, instead of a suite.

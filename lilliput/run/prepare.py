@@ -295,7 +295,7 @@ class Preparation:
         return identity | ({"code": code} if code else {})
 
     def _extent(self, name: str, content: Any) -> dict[str, int]:
-        """Return how much there is of a corpus, which is looked at once."""
+        """Return the extent of a corpus, which is measured once."""
         known = self._extents.get(name)
         if known is None or known[0] != content:
             with self._console.status(f"{name}: looking how much there is"):

@@ -44,7 +44,7 @@ class Estimate:
 
     @property
     def excludes_zero(self) -> bool | None:
-        """Return whether zero lies outside of the interval; None where there is none."""
+        """Return whether zero lies outside of the interval; None without an interval."""
         return None if self.half_width is None else abs(self.mean) > self.half_width
 
 

@@ -19,7 +19,7 @@ SHORT = {"parameters": "params"}
 
 
 def headline(found: dict[str, Any]) -> str:
-    """Return what was measured, how often, and how much of it is there."""
+    """Return the metric, the number of measurements, and how many of them are done."""
     metric, seeds = found["metric"], len(found["seeds"])
     missing = found["variants"] - found["finished"] - found["failed"]
     parts = [
@@ -128,7 +128,7 @@ def value_text(value: Any) -> str:
 
 
 def half_width(interval: list[float] | None) -> float | None:
-    """Half of an interval; None where there is none."""
+    """Half of an interval; None without one."""
     return None if interval is None else (interval[1] - interval[0]) / 2
 
 

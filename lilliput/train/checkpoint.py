@@ -91,7 +91,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def newest(folder: Path, report: Callable[[str], None]) -> Checkpoint | None:
-    """The newest whole checkpoint, or None where there is none at all; damaged ones are reported by name and skipped.
+    """The newest whole checkpoint, or None without any; damaged ones are reported by name and skipped.
 
     Raises:
         RunError: there are checkpoints and every one is damaged.

@@ -104,7 +104,7 @@ def keep_until(path: Path, step: int) -> None:
 
 
 def last_step(path: Path) -> int:
-    """The last step that a `metrics.jsonl` has whole; 0 where there is none, or no file."""
+    """The last step that a `metrics.jsonl` has whole; 0 if none, or no file."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     return max((int(step) for line in lines if math.isfinite(step := _step_of(line))), default=0)
 

@@ -193,7 +193,7 @@ class StepPlan:
         self.steps = int(int(phase.tokens) / (phase.batch_tokens * tokens_per_position(phase.stages, phase.length)))
         self.rows = phase.batch_tokens // phase.length
         self.stable_until = stable_until(phase.schedule, self.steps)
-        """Steps before the decay of a stable rate; None where there is none."""
+        """Steps before the decay of a stable rate; None without one."""
         begun = 0.0
         self._begins = []
         for stage in phase.stages:

@@ -45,7 +45,7 @@ class Precision(Protocol):
 
     @property
     def due(self) -> bool:
-        """Return whether the next forward pass is looked at, so that it has to run operation by operation."""
+        """Return whether the next forward pass is watched, so that it has to run eagerly."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""A dataset of parts in folders: which files are read, in which proportions, and how reading goes on."""
+"""A dataset of parts in folders: which files are read, in which proportions, and how reading resumes."""
 
 import io
 import json

@@ -273,7 +273,7 @@ def test_no_target_is_in_its_own_prediction_but_for_its_noised_self(name, bag, d
         assert torch.equal(sees(route, rows, variant), allowed)
         leaking = Leaking(objective.route, model)
         leaking.load_state_dict(route.state_dict())
-        assert (sees(leaking, rows, variant) & ~allowed).any(), "the test finds a leak that is there"
+        assert (sees(leaking, rows, variant) & ~allowed).any(), "the test finds a planted leak"
 
 
 @pytest.mark.parametrize("name", MODELS)

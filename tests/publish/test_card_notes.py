@@ -34,7 +34,7 @@ def test_a_recipe_without_notes_has_a_card_without_their_sections(record):
     text = card(record)
     for heading in ("Intended uses", "Not suited for", "Citation", "References", "Contradictions of the original card"):
         assert f"## {heading}" not in text
-    assert "Compared with other models" not in text, "nobody is compared with on this suite"
+    assert "Compared with other models" not in text, "this suite has no peers"
     assert "notes" not in to_plain(load_recipe("quickstart")) and load_recipe("quickstart").notes == CardNotes()
 
 

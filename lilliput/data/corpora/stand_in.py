@@ -1,4 +1,4 @@
-"""Public text in the place of a collection that a model card mentions and nobody else has."""
+"""Public text in place of a collection that a model card mentions and only its author has."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

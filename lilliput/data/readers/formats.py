@@ -39,7 +39,7 @@ def suffix_of(path: Path) -> str:
 
 
 def compression_of(path: Path) -> str:
-    """The suffix of the compression in small letters; "" where there is none."""
+    """The suffix of the compression in small letters; "" if none."""
     return path.suffix.lower() if path.suffix.lower() in COMPRESSED else ""
 
 

@@ -149,7 +149,7 @@ class _Rest:
         )
 
     def _is_cut(self, error: Exception) -> bool:
-        """Return whether what is wrong may be that the text goes on."""
+        """Return whether the fault may only be that the text is not complete yet."""
         if not isinstance(error, json.JSONDecodeError):
             return False
         return error.msg.startswith("Unterminated string") or error.pos >= len(self._text) - _LITERAL

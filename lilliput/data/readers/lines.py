@@ -31,7 +31,7 @@ def lines(
         path: the file.
         room: a line may be this many times as long as the limit `line_bytes`.
         unit: a line's name in errors.
-        opener: of a file that is elsewhere, of which nobody is told how much is read; None for one on the disk.
+        opener: of a file elsewhere, whose progress is not shown; None for one on the disk.
 
     Raises:
         DataError: the file is damaged, or a line is longer.

@@ -30,7 +30,7 @@ def embedding_bag(
     Args:
         tokens: ids [.., S], int64.
         weight: [V, D].
-        dtype: of the result, rounded once; that of the weight where there is none.
+        dtype: of the result, rounded once; by default that of the weight.
         shares: what each token counts instead of 1 / S [.., S], fp32 constants.
         backend: one of `Backend`.
 

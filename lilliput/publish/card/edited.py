@@ -16,7 +16,7 @@ def card_of(run: Path, release: str) -> Path:
 
 
 def edited(run: Path, release: str) -> bytes | None:
-    """The README.md of a release that is not as it was written; None where it is, or where there is none."""
+    """The edited README.md of a release; None if it is as it was written, or missing."""
     readme, last = run / "releases" / release / CARD_FILE, card_of(run, release)
     if not readme.is_file():
         return None

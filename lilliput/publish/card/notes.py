@@ -45,7 +45,7 @@ class CardNotes:
     """Examples, by what the model is for."""
     unsuited: tuple[str, ...] = ()
     prompt: str = ""
-    """To show how a base model goes on, where no sample does."""
+    """A prompt that a base model continues, if there is no sample."""
     ranking: RankingExample | None = None
     advice: tuple[str, ...] = ()
     """On using it."""

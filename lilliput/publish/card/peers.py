@@ -12,7 +12,7 @@ OWN = "this run"
 
 
 def peers(run: Part, tokens: str) -> dict[str, Any] | None:
-    """The table of the release's suite; None where nobody is compared with.
+    """The table of the release's suite; None if there are no peers.
 
     Args:
         run: the record.
