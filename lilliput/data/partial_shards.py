@@ -1,12 +1,10 @@
-"""Token files that are being written: what of them outlives a kill, and where tokenization resumes.
+"""Token files that are being written: what of them outlives a kill, and how encoding goes on from there.
 
-<folder>.begun-<key>/     other inputs have another key, so that nothing of theirs is ever resumed
+<folder>.begun-<key>/     other inputs have another key, so that nothing of theirs is ever taken up
     train-00000.bin       as many bytes of each file count as the record says, with their SHA-256
     heldout-00000.bin
     heldout.txt.jsonl
     progress.json         sealed; written anew whenever a token file is closed
-
-Tokenization resumes where the record was written. If a file is not what the record says, everything is encoded again.
 """
 
 import glob
@@ -17,7 +15,6 @@ from typing import Any, NamedTuple
 
 from lilliput.base.files import (
     PARTIAL,
-    hash_of,
     name_file,
     read_json,
     replace_folder,
@@ -26,11 +23,10 @@ from lilliput.base.files import (
     write_json,
 )
 from lilliput.base.ownership import BEGUN
-from lilliput.data.resumable import CorpusProgress, Position
-from lilliput.data.shard_writer import ShardRecord, ShardWriter
+from lilliput.data.shard_writer import CorpusProgress, Position, ShardRecord, ShardWriter, other_corpus
 
 PROGRESS = "progress.json"
-_FORMAT = 2
+_FORMAT = 1
 
 
 class PartialShards:
@@ -38,40 +34,42 @@ class PartialShards:
 
     Args:
         folder: where the files will be.
-        inputs: JSON value that decides what is in them, to the byte; None if unknown: then nothing is resumed and
-            nothing stays.
+        key: decides what is in them, to the byte; None if unknown: then nothing is resumed and nothing stays.
     """
 
-    def __init__(self, folder: Path, inputs: Any):
-        self._folder, self._key = folder, None if inputs is None else hash_of([_FORMAT, inputs])
-        self.path = folder.with_name(f"{folder.name}{BEGUN}{self._key[:12]}" if self._key else folder.name + PARTIAL)
+    def __init__(self, folder: Path, key: str | None):
+        self._folder, self._key = folder, key
+        self.path = folder.with_name(f"{folder.name}{BEGUN}{key[:12]}" if key else folder.name + PARTIAL)
         self._writers: dict[str, ShardWriter] = {}
         self.kept = Position()
-        """Position up to which documents were in the files when this process opened them."""
-        self.closed = 0
-        """Number of files that were closed then."""
+        """Position covered by the resumed files and by those that this process kept."""
         self.damaged: list[str] = []
-        """Names of files that are not what the record says, or of the record itself: then nothing is kept."""
+        """Names of files that are not what the record says, and are made again; of the record, if it is not sound."""
+        self.closed = 0
+        """Files that were closed when it was opened."""
 
     def __enter__(self) -> "PartialShards":
         return self
 
-    def open(self, writers: dict[str, ShardWriter]) -> None:
-        """Let these writers resume what is there."""
-        self._writers, record = writers, self._record()
+    def open(self, writers: dict[str, ShardWriter]) -> Position:
+        """Take up what is there with these writers; the earliest position that reading has to begin at."""
+        self._writers = writers
+        record = self._record()
         if record is None or not record.is_of(writers):
             self.damaged = [PROGRESS] if self._key and (self.path / PROGRESS).exists() else []
-        else:
-            _remove_unrecorded(self.path, record)
-            self.damaged = [bad for name, writer in writers.items() for bad in writer.resume(record.shards[name])]
-            if not self.damaged:
-                self.kept = record.kept
-                self.closed = sum(shard.closed for writer in writers.values() for shard in writer.shards)
-                return
-        for writer in writers.values():
-            writer.reset()
-        shutil.rmtree(self.path, ignore_errors=True)
-        self.path.mkdir(parents=True)
+            shutil.rmtree(self.path, ignore_errors=True)
+            self.path.mkdir(parents=True)
+            return Position()
+        self.kept = record.kept
+        self.closed = sum(entry.closed for writer in record.writers.values() for entry in writer)
+        for path in self.path.iterdir():
+            if path.name != PROGRESS and (path.name not in record.lengths or not _is_plain(path)):
+                _remove(path)
+        damaged = [
+            bad for name, writer in writers.items() for bad in writer.resume(record.writers[name], self.kept.items)
+        ]
+        self.damaged = [entry.name for entry in damaged]
+        return min((self.kept, *(entry.begins for entry in damaged)), key=lambda position: position.items)
 
     def commit(self, progress: CorpusProgress) -> None:
         """Make all that is written before `progress` outlive a kill."""
@@ -79,9 +77,21 @@ class PartialShards:
             return
         for writer in self._writers.values():
             writer.flush()
-        shards = {name: [asdict(shard) for shard in writer.shards] for name, writer in self._writers.items()}
-        record = {"key": self._key, "kept": asdict(progress.position()), "shards": shards}
+        writers = {name: [asdict(entry) for entry in writer.shards] for name, writer in self._writers.items()}
+        self.kept = progress.position()
+        record = {"format": _FORMAT, "key": self._key, "kept": asdict(self.kept), "writers": writers}
         write_json(self.path / PROGRESS, with_checksum(record))
+
+    def compare(self, progress: CorpusProgress) -> None:
+        """Make sure that what was read again is what was read before.
+
+        Raises:
+            DataError: it is not.
+        """
+        now = progress.position()
+        same = (now.items, now.text, now.dropped) == (self.kept.items, self.kept.text, self.kept.dropped)
+        if not same or not all(writer.is_sound for writer in self._writers.values()):
+            raise other_corpus(self.path)
 
     def finish(self) -> None:
         """Put the folder, which is whole, where it belongs; what was begun from other inputs goes."""
@@ -92,12 +102,26 @@ class PartialShards:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *where: object) -> None:
         for writer in self._writers.values():
-            writer.reset()
-        if error is not None:  # a full disk should not be filled by what no record counts on
-            record = self._record()
-            shutil.rmtree(self.path, ignore_errors=True) if record is None else _remove_unrecorded(self.path, record)
+            writer.abandon()
+        if error is not None:
+            self._free()
         if isinstance(error, OSError):
             name_file(error, self.path)
+
+    def _free(self) -> None:
+        """Remove what no record counts on: a full disk should not be filled by it."""
+        record = self._record()
+        if record is None:
+            shutil.rmtree(self.path, ignore_errors=True)
+            return
+        for path in self.path.iterdir():
+            if path.name == PROGRESS:
+                continue
+            if path.name not in record.lengths or not _is_plain(path):
+                _remove(path)
+            elif path.stat().st_size > record.lengths[path.name]:
+                with open(path, "r+b") as file:
+                    file.truncate(record.lengths[path.name])
 
     def _record(self) -> "_Record | None":
         """Return what is noted of files of this key; None without any that can be read and makes sense."""
@@ -105,11 +129,12 @@ class PartialShards:
             return None
         try:
             plain = verify_checksum(read_json(self.path / PROGRESS))
-            if plain["key"] != self._key:
+            if (plain["format"], plain["key"]) != (_FORMAT, self._key):
                 return None
-            found = {name: shards for name, shards in plain["shards"].items() if isinstance(shards, list)}
-            shards = {name: list(map(_shard, found[name])) for name in found}
-            return _Record(_position(plain["kept"]), shards)
+            writers = {
+                name: list(map(_entry, writer)) for name, writer in plain["writers"].items() if isinstance(writer, list)
+            }
+            return _Record(_position(plain["kept"]), writers)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
@@ -118,13 +143,17 @@ class _Record(NamedTuple):
     """Record of partial files."""
 
     kept: Position
-    shards: dict[str, list[ShardRecord]]
-    """By writer."""
+    writers: dict[str, list[ShardRecord]]
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Bytes that count, by file."""
+        return {entry.name: entry.length for writer in self.writers.values() for entry in writer}
 
     def is_of(self, writers: dict[str, ShardWriter]) -> bool:
-        """Return whether these writers can have left it: then names lead nowhere else."""
-        return self.shards.keys() == writers.keys() and all(
-            writers[name].can_leave(shards) for name, shards in self.shards.items()
+        """Return whether these writers can have left it: names lead nowhere else, and files follow each other."""
+        return self.writers.keys() == writers.keys() and all(
+            writers[name].left(entries, self.kept.items) for name, entries in self.writers.items()
         )
 
 
@@ -133,31 +162,17 @@ def partial_folders(shards: Path) -> list[Path]:
     return sorted(path for path in shards.glob(f"*{BEGUN}*") if path.is_dir())
 
 
-def _remove_unrecorded(folder: Path, record: _Record) -> None:
-    """Remove what a record does not count on, and what is no file itself: a link leads to what is not ours."""
-    lengths = {shard.name: shard.length for shards in record.shards.values() for shard in shards}
-    for path in folder.iterdir():
-        if path.name == PROGRESS:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        elif path.name not in lengths or path.is_symlink() or not path.is_file():
-            path.unlink()
-        elif path.stat().st_size > lengths[path.name]:
-            with open(path, "r+b") as file:
-                file.truncate(lengths[path.name])
-
-
-def _shard(plain: dict[str, Any]) -> ShardRecord:
-    shard = ShardRecord(**plain)
-    numbers = (shard.documents, shard.tokens, shard.text, shard.length)
-    if not (all(map(_is_count, numbers)) and isinstance(shard.sha256, str) and isinstance(shard.closed, bool)):
-        raise ValueError(f"{shard.name!r:.80} has numbers that cannot be")
-    return shard
+def _entry(plain: dict[str, Any]) -> ShardRecord:
+    rest = {key: value for key, value in plain.items() if key != "begins"}
+    entry = ShardRecord(begins=_position(plain["begins"]), **rest)
+    numbers = (entry.documents, entry.tokens, entry.text, entry.length)
+    if not (all(map(_is_count, numbers)) and isinstance(entry.sha256, str) and isinstance(entry.closed, bool)):
+        raise ValueError(f"{entry.name!r:.80} has numbers that cannot be")
+    return entry
 
 
 def _position(plain: dict[str, Any]) -> Position:
-    position = Position(items=plain["items"], mark=plain["mark"], text=plain["text"], dropped=plain["dropped"])
+    position = Position(**plain)
     if not all(map(_is_count, (position.items, *position.dropped.values()))) or len(bytes.fromhex(position.text)) != 32:
         raise ValueError("a position has numbers that cannot be")
     return position
@@ -165,3 +180,12 @@ def _position(plain: dict[str, Any]) -> Position:
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and value >= 0
+
+
+def _is_plain(path: Path) -> bool:
+    """Return whether it is a file itself: what a link leads to is not ours to write to, and a pipe may never end."""
+    return path.is_file() and not path.is_symlink()
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -1,16 +1,14 @@
-"""Marks: how reading a corpus resumes in another process, after what was read before.
+"""Marks: how reading a corpus goes on in another process, after what was read before.
 
-Most corpora can only be read from their beginning. One that can do better has `iterate_from`, beside `documents`:
+Most corpora can only be read from their beginning. One that can do better has `marked`, beside `documents`:
 
-    for item, mark in corpus.iterate_from(after): ... items from the mark `after` on, or from the first where it is None
+    for item, mark in corpus.marked(after): ...       items from the mark `after` on, or from the first where it is None
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
-from lilliput.data.documents import Corpus, Document, TextHash
+from lilliput.data.documents import Corpus, Document
 
 Offset = Any
 """A JSON value that says where a corpus was read to; only the corpus that gave it can read it."""
@@ -54,37 +52,3 @@ def is_seekable(corpus: Corpus) -> bool:
 def fraction_read(corpus: Corpus) -> FractionRead:
     """Return what tells how far a mark of a corpus is."""
     return corpus.fraction_read() if isinstance(corpus, Resumable) else lambda mark: None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Position:
-    """Position of reading in a corpus, with what was seen up to it."""
-
-    items: int = 0
-    """Documents, those that filters dropped too."""
-    mark: Offset | None = None
-    text: str = TextHash().hex()
-    """`TextHash` of the documents that were kept."""
-    dropped: Mapping[str, int] = field(default_factory=dict)
-    """Number of documents dropped by filters, by reason."""
-
-
-class CorpusProgress:
-    """A position that moves on, item by item."""
-
-    def __init__(self, start: Position):
-        self.items, self.mark = start.items, start.mark
-        self._texts, self._dropped = TextHash(start.text), Counter(start.dropped)
-
-    def step(self, item: Item, mark: Offset | None) -> None:
-        """Go past an item."""
-        if isinstance(item, str):
-            self._dropped[item] += 1
-        else:
-            self._texts.add(item.id, item.text)
-        self.items, self.mark = self.items + 1, mark
-
-    def position(self) -> Position:
-        """Return where it stands now."""
-        dropped = dict(sorted(self._dropped.items()))
-        return Position(items=self.items, mark=self.mark, text=self._texts.hex(), dropped=dropped)

@@ -11,7 +11,6 @@ import math
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from tokenizers import Tokenizer
 
 from lilliput.base.background import run_in_background
 from lilliput.base.errors import DataError
+from lilliput.base.files import hash_of
 from lilliput.base.hash_cache import HashCache
 from lilliput.base.spec import to_plain
 from lilliput.data.batch import Batch, document_ids_of
@@ -29,16 +29,8 @@ from lilliput.data.documents import Corpus, Document, bytes_of
 from lilliput.data.partial_shards import PROGRESS, PartialShards
 from lilliput.data.pieces import PIECES, POSITION, write_pieces
 from lilliput.data.readers.rows import read_back, shown
-from lilliput.data.resumable import (
-    CorpusProgress,
-    Item,
-    Offset,
-    Position,
-    fraction_read,
-    is_seekable,
-    iterate_from,
-)
-from lilliput.data.shard_writer import ShardWriter
+from lilliput.data.resumable import Item, Offset, fraction_read, is_seekable, iterate_from
+from lilliput.data.shard_writer import CorpusProgress, Position, ShardWriter, other_corpus
 from lilliput.data.split import HeldOut
 from lilliput.data.token_files import (
     SIDES,
@@ -109,24 +101,27 @@ def write_shards(
     index = new_index("documents", tokenizer, end)
     code = np.dtype(index["dtype"]).char
     encoder = Encoder(literal(tokenizer), where=f"the corpus of {folder.name}", code=code)
-    decisive = None if inputs is None else [inputs, index, to_plain(split), shard_tokens]
-    with PartialShards(folder, decisive) as partial:
+    key = None if inputs is None else hash_of([inputs, index, to_plain(split), shard_tokens])
+    with PartialShards(folder, key) as partial:
         writers = _Writers(partial.path, index, split, shard_tokens)
-        partial.open(writers.by_name)
-        reached = CorpusProgress(partial.kept if is_seekable(corpus) else Position())
+        start = partial.open(writers.by_name)
+        reached = CorpusProgress(start if is_seekable(corpus) else Position())
         items = _items(corpus, reached.mark, partial.path)
         clock = Throughput(corpus, partial.kept.items, partial.closed, tuple(partial.damaged), progress)
         clock.update(reached.items, reached.mark, [])
-        _read_again(items, reached, partial, clock)
 
         def encode(batch: list[tuple[Item, Offset]]) -> None:
-            documents = [item for item, _ in batch if not isinstance(item, str)]
-            sizes = [bytes_of(document) for document in documents]
-            texts = (document.text for document in documents)
+            items_at = enumerate((item for item, _ in batch), reached.items)
+            documents = ((number, item) for number, item in items_at if not isinstance(item, str))
+            wanted = [document for number, document in documents if writers.encodes(document, number)]
+            sizes = [bytes_of(document) for document in wanted]
+            texts = (document.text for document in wanted)
             tokens = zip(_in_background(encoder.stream(texts, add_special_tokens=True)), sizes, strict=True)
             for item, mark in batch:
-                closed = not isinstance(item, str) and writers.add(item, *next(tokens))
+                closed = not isinstance(item, str) and writers.add(reached, item, tokens)
                 reached.step(item, mark)
+                if reached.items == partial.kept.items:
+                    partial.compare(reached)
                 if closed:
                     partial.commit(reached)
             clock.update(reached.items, reached.mark, sizes)
@@ -134,13 +129,15 @@ def write_shards(
         for batch in _batches(items):
             encode(batch)
             batch.clear()  # long texts are not to be kept while the next ones are read
-        writers.close()
+        if reached.items < partial.kept.items:
+            partial.compare(reached)
+        writers.close(reached)
         index["files"], index["sides"] = writers.files(), writers.totals()
         index["pieces"] = write_pieces(partial.path, index)
         index["files"].append({"name": PIECES})
         final = reached.position()
         if sum(side["documents"] for side in index["sides"].values()) + sum(final.dropped.values()) != final.items:
-            raise _other_corpus(partial.path)
+            raise other_corpus(partial.path)
         if not index["sides"]["train"]["documents"]:
             raise DataError(
                 "no document is left to train on",
@@ -248,13 +245,23 @@ class _Writers:
     def by_name(self) -> dict[str, ShardWriter]:
         return {**self._sides, "texts": self._texts}
 
-    def add(self, document: Document, ids: "array[int]", size: int) -> bool:
-        """Write the next document, which has these ids and so many UTF-8 bytes; whether a token file was closed."""
-        side = self._side(document)
-        data, count = self._numbers(ids)
-        closed = self._sides[side].add(data, count, size)
-        if side == "heldout":
-            self._texts.add(_line(document))
+    def encodes(self, document: Document, index: int) -> bool:
+        """Return whether the tokens of the document at this index of the corpus are to be written."""
+        return self._sides[self._side(document)].wants(index)
+
+    def add(self, progress: CorpusProgress, document: Document, tokens: "Iterator[tuple[array[int], int]]") -> bool:
+        """Write the document that comes next at `progress`, of which `tokens` has ids and size if it is to be encoded.
+
+        Returns:
+            whether a token file was closed.
+        """
+        side, closed = self._side(document), False
+        if self._sides[side].wants(progress.items):
+            ids, size = next(tokens)
+            data, count = self._numbers(ids)
+            closed = self._sides[side].add(progress, data, count, size)
+        if side == "heldout" and self._texts.wants(progress.items):
+            self._texts.add(progress, _line(document))
         return closed
 
     def _numbers(self, ids: "array[int]") -> tuple[Iterator[bytes], int]:
@@ -266,10 +273,10 @@ class _Writers:
         slices = (numbers[start : start + _SLICE] for start in range(0, len(numbers), _SLICE))
         return (in_bytes(some, self._dtype) for some in chain([[self._end]], slices)), len(numbers) + 1
 
-    def close(self) -> None:
+    def close(self, progress: CorpusProgress) -> None:
         """Close all files; the held-out texts are there even if nothing is held out."""
         if not self._texts.shards:
-            self._texts.begin()
+            self._texts.begin(progress)
         for writer in self.by_name.values():
             writer.close()
 
@@ -341,31 +348,6 @@ def _items(corpus: Corpus, mark: Offset | None, partial: Path) -> Iterator[tuple
             where=str(partial / PROGRESS),
             hint="remove that folder to tokenize everything again",
         ) from error
-
-
-def _read_again(
-    items: Iterator[tuple[Item, Offset]], reached: CorpusProgress, partial: PartialShards, clock: Throughput
-) -> None:
-    """Read up to where partial files end, in a corpus that has to be read from its beginning.
-
-    Raises:
-        DataError: the documents are others than those in the files.
-    """
-    for item, mark in islice(items, partial.kept.items - reached.items):
-        reached.step(item, mark)
-        if reached.items % _BATCH_ITEMS == 0:
-            clock.update(reached.items, reached.mark, [])
-    if replace(reached.position(), mark=partial.kept.mark) != partial.kept:
-        raise _other_corpus(partial.path)
-
-
-def _other_corpus(folder: Path) -> DataError:
-    """The error of a corpus that is not what it was when encoding began."""
-    return DataError(
-        "the corpus does not return the same documents as before",
-        where=str(folder),
-        hint="remove that folder to tokenize everything again; a corpus must return the same documents every time",
-    )
 
 
 def _lengths(index: dict[str, Any]) -> dict[str, int]:

@@ -19,7 +19,7 @@ class TokenizationProgress:
     shards: int
     """Files that were closed then."""
     damaged: tuple[str, ...]
-    """Files that were damaged since; with any of them, everything is encoded again."""
+    """Files that were damaged since, and are made again."""
     encoded: int
     """Documents that this process encoded."""
     speed: float | None
@@ -37,7 +37,7 @@ class Throughput:
         corpus: that is encoded.
         kept: documents that were encoded before an interruption.
         shards: files that were closed then.
-        damaged: files that were damaged since.
+        damaged: those of them that are made again.
         tell: is told.
     """
 

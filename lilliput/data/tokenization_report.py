@@ -50,7 +50,7 @@ class ProgressLines:
         if not self._begun and encoding.kept:
             self._shown.say(f"{encoding.kept:,} documents are encoded already, in {encoding.shards:,} closed files")
         for name in encoding.damaged if not self._begun else ():
-            self._shown.say(f"the file {name} is damaged, so every document is encoded again")
+            self._shown.say(f"the file {name} is damaged, what it stands for is encoded again")
         self._begun = True
         self._shown.show(_how_far(encoding))
 

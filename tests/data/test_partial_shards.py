@@ -263,7 +263,7 @@ def test_sigkill_at_a_boundary_and_in_the_middle_costs_no_closed_shard(
 
 @pytest.mark.parametrize("kind", ["files", "no marks"])
 @pytest.mark.parametrize("name", ["train-00001.bin", "heldout-00000.bin", "heldout.txt.jsonl", "gone"])
-def test_a_flipped_byte_in_a_kept_file_is_named_and_everything_encoded_again(
+def test_a_flipped_byte_in_a_kept_file_is_named_and_that_file_made_again(
     kind, name, texts, tokenizer, straight, tmp_path
 ) -> None:
     corpus = CORPORA[kind](texts)
@@ -271,7 +271,7 @@ def test_a_flipped_byte_in_a_kept_file_is_named_and_everything_encoded_again(
     record = read_json(begun / PROGRESS)
     (entry,) = [
         entry
-        for writer in record["shards"].values()
+        for writer in record["writers"].values()
         for entry in writer
         if entry["name"] == (name if name != "gone" else "train-00002.bin")
     ]
@@ -283,7 +283,9 @@ def test_a_flipped_byte_in_a_kept_file_is_named_and_everything_encoded_again(
     made = write(corpus, tokenizer, tmp_path / "broken", going_on)
     assert (made, contents(tmp_path / "broken")) == straight(kind)
     assert going_on[0].damaged == (entry["name"],)
-    assert (going_on[0].kept, going_on[0].shards, going_on[0].documents) == (0, 0, 0)
+    again = 0 if name.endswith("jsonl") else entry["documents"]
+    assert going_on[-1].encoded == COUNT + 2 - record["kept"]["items"] + again, "that file, and no other"
+    assert going_on[0].documents == (entry["begins"]["items"] if kind == "files" else 0)
 
 
 def test_a_damaged_record_counts_for_nothing(texts, tokenizer, straight, tmp_path) -> None:
@@ -340,7 +342,7 @@ def test_a_failure_keeps_what_is_closed_and_cuts_off_the_rest(texts, tokenizer, 
         write(corpus, tokenizer, tmp_path / "broken")
     (begun,) = partial_folders(tmp_path)
     record = read_json(begun / PROGRESS)
-    lengths = {entry["name"]: entry["length"] for writer in record["shards"].values() for entry in writer}
+    lengths = {entry["name"]: entry["length"] for writer in record["writers"].values() for entry in writer}
     assert {path.name: path.stat().st_size for path in begun.iterdir() if path.name != PROGRESS} == lengths
     (folder / "b.jsonl.gz").write_bytes(good)
     assert write(corpus, tokenizer, tmp_path / "broken") == whole

@@ -216,13 +216,14 @@ def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Interrupted:
 
 ODD_RECORDS: list[tuple[tuple[str | int, ...], Any]] = [
     *((("kept",), value) for value in ODD),
-    *((("shards",), value) for value in ODD),
-    *((("shards", "train"), value) for value in (None, {}, [None], [{}], "x")),
+    *((("writers",), value) for value in ODD),
+    *((("writers", "train"), value) for value in (None, {}, [None], [{}], "x")),
     *(
-        (("shards", "train", 0, "name"), value)
+        (("writers", "train", 0, "name"), value)
         for value in ("../precious", "/etc/passwd", "x", None, "train-00001.bin")
     ),
-    *((("shards", "train", 0, key), -1) for key in ("documents", "tokens", "text", "length", "sha256")),
+    *((("writers", "train", 0, key), -1) for key in ("documents", "tokens", "text", "length", "sha256", "begins")),
+    *((("writers", "train", 0, "begins", "items"), value) for value in (10**9, -1, "x", None)),
     *((("kept", key), value) for key in ("items", "text", "dropped") for value in (None, -1, "x", {"a": "b"})),
 ]
 
@@ -247,7 +248,7 @@ def test_a_record_of_what_is_encoded_that_says_odd_things_means_encode_again(
 
 def test_a_record_that_leaves_documents_out_is_no_way_to_lose_them(interrupted: Interrupted) -> None:
     record = interrupted.record
-    record["shards"]["train"] = []
+    record["writers"]["train"] = []
     write_json(interrupted.path / PROGRESS, with_checksum(record))
     with pytest.raises(DataError, match="does not return the same documents"):
         interrupted.go_on()
