@@ -5,7 +5,7 @@
 
 The model of SLM-10M's card, 131,072 positions a step, bf16, a WSD schedule over the whole time of an arm, on real text.
 Each arm is tried at three learning rates for --tune seconds and trained with two seeds at its best one for --final
-seconds. A trial has as many steps as its time allows, by the median of the steps that a short run takes first; neither
+seconds. A trial has as many steps as its time allows, by the steps of each stage that a short run takes first; neither
 that run nor compilation counts. Held-out bits per byte are those of single tokens, means over the files.
 
     bag 1             ordinary training
@@ -23,7 +23,9 @@ import math
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +54,8 @@ RATES = (4e-3, 8e-3, 1.6e-2)
 """NorMuon's best rate for this model is in the middle (`benchmarks/optimizer_race.py`)."""
 SEEDS = (0, 1)
 ROWS = 128
-CALIBRATION = 40
-"""Steps of the run that tells how long a step takes."""
+CALIBRATION = 150
+"""Steps of the run that tells how long a step of each stage takes."""
 MEASUREMENTS = 12
 """Of held-out text in a trial."""
 POSITIONS = 524_288
@@ -114,9 +116,14 @@ class Curve:
 
     def log_validation(self, step: int, tokens: int, numbers: dict[str, float], headline: str = "") -> None:
         read = self.before + tokens
-        seconds = len(self.times) * statistics.median(self.times) if self.times else 0.0
+        seconds = steady(self.times)
         self.points.append((seconds, read, read / self.available, statistics.mean(numbers.values())))
         self.last = time.perf_counter()
+
+
+def steady(times: Sequence[float]) -> float:
+    """Return the seconds of steps together, those that compiled or captured a graph as a usual one."""
+    return sum(min(time, 2 * statistics.median(times)) for time in times)
 
 
 class Race:
@@ -153,7 +160,7 @@ class Race:
             "passes": passes,
             "steps": len(curve.times),
             "step_milliseconds": 1e3 * statistics.median(curve.times),
-            "step_seconds_together": sum(curve.times),
+            "seconds_of_steps": steady(curve.times),
             "curve": curve.points,
         }
 
@@ -163,9 +170,11 @@ class Race:
         if key not in self._seconds:
             model = replace(self._spec, layers=layers).build(0).to(self._machine.device)
             curve = Curve(available=1)
-            steps = 2 * CALIBRATION if self._machine.device == "cuda" else 6
+            steps = CALIBRATION if self._machine.device == "cuda" else 20
             self._run(model, self._phase(trial, stages, steps), 0, curve, measures=False)
-            self._seconds[key] = statistics.median(curve.times[len(curve.times) // 2 :])
+            self._seconds[key] = sum(
+                stage.share * seconds for stage, seconds in zip(stages, _each(stages, curve.times), strict=True)
+            )
         return max(4, int(share * trial.seconds / self._seconds[key]))
 
     def _phase(self, trial: Trial, stages: tuple[Stage, ...], steps: int) -> Phase:
@@ -189,6 +198,12 @@ class Race:
             reader = phase.data.open(self._files)
             trainer = Trainer(model, phase, reader, self._machine, folder=Path(folder), seed=seed, report=print)
             trainer.train(lambda _: curve, measure if measures else lambda *_: {"none": math.nan})  # type: ignore[arg-type, return-value]
+
+
+def _each(stages: tuple[Stage, ...], times: Sequence[float]) -> list[float]:
+    """Return the median seconds of a step of each stage, without the first half of it, which compiles."""
+    ends = [round(len(times) * end) for end in accumulate(stage.share for stage in stages)]
+    return [statistics.median(times[(begin + end) // 2 : end]) for begin, end in pairwise([0, *ends])]
 
 
 def best_rate(trials: list[dict[str, Any]], arm: str, seconds: float) -> float:
