@@ -21,7 +21,8 @@ from lilliput.nn.init import InitSpec, Normal
 from lilliput.nn.mixer import Mixer, MixerSpec, PairMixer, State
 from lilliput.nn.norm import NormSpec, RMSNorm
 from lilliput.ops.embedding_bag import embedding_bag
-from lilliput.ops.softcap import softcap
+from lilliput.ops.linear import linear_in_fp32
+from lilliput.ops.softcap import softcap, to_fp32
 
 ALL = slice(None)
 
@@ -182,10 +183,11 @@ class LanguageModel(nn.Module):
             layers: which layers.
 
         Returns:
-            the stream after those layers [B, L, D]; anything where there is padding.
+            the stream after those layers [B, L, D], in fp32 or fp64; anything where there is padding.
         """
+        x = to_fp32(x)
         for block, state, shared in zip(self.layers[layers], states, self._rows(layers), strict=True):
-            x = cast(Block, block).decode(x, state, positions, lengths, *shared)
+            x = cast(Any, block).decode(x, state, positions, lengths, *shared)
         return x
 
     def _rows(self, layers: slice) -> list[tuple[Tensor, ...]]:
@@ -196,8 +198,8 @@ class LanguageModel(nn.Module):
         return every[layers]
 
     def logits(self, x: Tensor) -> Tensor:
-        """Residual stream [B, L, D] -> logits [B, L, V]; in fp32 where they are capped."""
-        logits = nn.functional.linear(self.norm(x), self.head_weight)
+        """Residual stream [B, L, D] -> logits [B, L, V]; in fp32 where they are capped, or can be had so."""
+        logits = linear_in_fp32(self.norm(x), self.head_weight)
         return logits if self.spec.logit_softcap is None else softcap(logits, self.spec.logit_softcap)
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ SHORT = {
     "data/formats.py",  # the one choice between formats
     "growth/use_ema.py",  # a spec
     "objectives/routes/route.py",  # a seam
+    "base/cuda_graph.py",  # the seam between training and decoding
     "ops/small_width.py",  # a device spec
     "ops/softcap.py",  # an op that is its own reference form
 }

@@ -15,11 +15,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from lilliput.base.errors import LilliputError
+from lilliput.generate.decode_step import CapturedDecodeStep, DecodeStep
 from lilliput.generate.request import Prefix, Request, Token
 from lilliput.generate.row import Row
 from lilliput.generate.sampler import Sampler
 from lilliput.generate.states import SLOTS, RowStates
 from lilliput.model import LanguageModel
+from lilliput.nn.decoding_copy import decoding_copy
 
 Beyond = Literal["refuse", "slide"]
 """Treatment of a text for whose next position attention has no room: it ends there, and a longer prompt is refused; or
@@ -37,6 +39,8 @@ class Engine:
             A model of recurrent layers alone has no such limit.
         beyond: one of `Beyond`.
         prefill_tokens: of prompts that are read in one step, padding included, at most.
+        compile: compile the step that writes, which takes some ten seconds before the first token; worth it for many.
+        int8: round weights to 8 bits.
     """
 
     def __init__(
@@ -48,20 +52,27 @@ class Engine:
         context: int | None = None,
         beyond: Beyond = "refuse",
         prefill_tokens: int = 512,
+        compile: bool = False,
+        int8: bool = False,
     ):
         assert rows > 0 and prefill_tokens > 0 and (context is None or context > 0), (rows, prefill_tokens, context)
-        self._model, self._tokenizer = model, tokenizer
-        self._context = context if model.spec.states_grow else None
+        self._model, self._tokenizer = decoding_copy(model, int8=int8), tokenizer
+        self._states_grow = model.spec.states_grow
+        self._context = context if self._states_grow else None
         self._slides, self._budget = beyond == "slide", prefill_tokens
         self._device = next(model.parameters()).device
         self._rows: list[Row | None] = [None] * rows
         self._waiting: deque[Row] = deque()
         self._added = 0
-        self._states = RowStates(model, rows, 1)
+        self._states = RowStates(self._model, rows, 1)
+        step = DecodeStep(self._model, compile=compile)
+        self._step = CapturedDecodeStep(step) if self._device.type == "cuda" else step
         self._sampler = Sampler(rows, model.spec.vocab, self._device)
         with torch.inference_mode():
             self._positions = torch.zeros(rows, dtype=torch.int64, device=self._device)
             self._last = torch.zeros(rows, dtype=torch.int64, device=self._device)
+            self._lengths = torch.zeros(rows, dtype=torch.int64, device=self._device)
+        self._writing: list[int] = []
         self._masks: dict[tuple[int, ...], Tensor] = {}
 
     def add(self, request: Request) -> int:
@@ -119,7 +130,7 @@ class Engine:
         if not choosing:
             return []
         if after is not None:
-            whole = after.new_zeros(choosing[-1] + 1, after.shape[-1])
+            whole = after.new_zeros(max(choosing[-1] + 1, 0 if logits is None else len(logits)), after.shape[-1])
             if logits is not None:
                 whole[: len(logits)] = logits
             whole[begun] = after
@@ -192,7 +203,7 @@ class Engine:
             if row is None and self._waiting:
                 joined = self._rows[index] = self._waiting.popleft()
                 request = joined.request
-                if self._model.spec.states_grow:
+                if self._states_grow:
                     room = joined.unread + min(request.max_new_tokens, 8 * SLOTS)
                     self._states.fit(room if self._context is None else min(room, self._context))
                 self._sampler.begin(index, request.sampling, request.seed, request.prompt, request.log_probabilities)
@@ -208,19 +219,17 @@ class Engine:
 
     def _read_last(self, writing: Sequence[int]) -> Tensor:
         """Read the last token of some rows; logits after each row up to the last of them [B, V]."""
-        count = writing[-1] + 1
-        lengths = self._mask(writing, count)
+        count = min(len(self._rows), 1 << writing[-1].bit_length())  # few shapes: each is compiled and captured
+        if self._writing != writing:
+            self._writing = list(writing)
+            self._lengths.copy_(self._mask(writing, len(self._rows)))
         # Rows that read a prompt are padding here, and what padding writes must not lie among what they have read.
         reach = max(row.read for row in self._rows[:count] if row is not None) + 1
-        if self._model.spec.states_grow:
+        if self._states_grow:
             self._states.fit(reach)
-        x = self._model.embed(self._last[:count, None, None])
-        positions = self._positions[:count]
-        x = self._model.decode(x, self._states.view(count, reach), positions, lengths)
-        positions += lengths
         for index in writing:
             self._row(index).read += 1
-        return self._model.logits(x)[:, 0]
+        return self._step(self._last[:count], self._states, reach, self._positions[:count], self._lengths[:count])
 
     def _read_prompts(self) -> tuple[list[int], Tensor | None]:
         """Read chunks of prompts, padded on the right; rows that have read all of theirs, and logits after them."""
@@ -255,7 +264,7 @@ class Engine:
         if begun := [place for place, position in enumerate(positions) if position]:
             own.copy_rows(begun, self._states, [indices[place] for place in begun])
         x = self._decode(tokens, own, positions, lengths)
-        if self._model.spec.states_grow:
+        if self._states_grow:
             self._states.fit(max(position + length for position, length in zip(positions, lengths, strict=True)))
         self._states.copy_rows(indices, own, range(len(indices)))
         last = {}

@@ -9,7 +9,7 @@ from lilliput.model import LanguageModel
 from lilliput.nn.mixer import State
 
 SLOTS = 128
-"""Capacity is a multiple of it, so that few rows need another one soon."""
+"""Capacity is it times a power of two, so that few rows need another one soon, and steps have few shapes."""
 
 
 class RowStates:
@@ -23,7 +23,7 @@ class RowStates:
 
     def __init__(self, model: LanguageModel, rows: int, positions: int):
         self._model, self._rows = model, rows
-        self.capacity = _rounded(positions)
+        self.capacity = self.rounded(positions)
         self._views: dict[tuple[int, int], list[State]] = {}
         with torch.inference_mode():
             self.layers = model.empty_states(rows, self.capacity)
@@ -36,12 +36,17 @@ class RowStates:
             grown.copy_rows(every, self, every)
             self.capacity, self.layers, self._views = grown.capacity, grown.layers, {}
 
+    @staticmethod
+    def rounded(positions: int) -> int:
+        """Return the slots that so many positions are given."""
+        return SLOTS << max(0, (positions - 1).bit_length() - (SLOTS - 1).bit_length())
+
     def view(self, rows: int, positions: int) -> list[State]:
         """The states of the first rows as far as their first positions: what a step reads and changes in place.
 
-        Attention then looks at no more slots than the longest row has filled, to the next multiple of `SLOTS`.
+        Attention then looks at fewer than twice the slots that the longest row has filled, or at `SLOTS`.
         """
-        key = rows, min(_rounded(positions), self.capacity)
+        key = rows, self.rounded(positions)
         if key not in self._views:
             shapes = self._shapes(key[1])
             self._views = {
@@ -89,7 +94,3 @@ class RowStates:
         """Return the part of each entry's axes after the rows that so many positions take."""
         empty = self._model.empty_states(0, positions)
         return [{name: tuple(map(slice, tensor.shape[1:])) for name, tensor in state.items()} for state in empty]
-
-
-def _rounded(positions: int) -> int:
-    return -(-positions // SLOTS) * SLOTS

@@ -119,6 +119,7 @@ class Block(nn.Module):
         mixed, read = mixer.mix_pair(clean_projected, noisy_projected, document_ids, target_document_ids, *shared)
         return self._transformed(clean, mixed), self._transformed(noisy, read)
 
+    @torch.compiler.nested_compile_region  # layers are alike: a decoding step compiles in 9 s, not in 25 (12 layers)
     def decode(self, x: Tensor, state: State, positions: Tensor, lengths: Tensor, *shared: Tensor) -> Tensor:
         """The next positions of rows, [B, L, D] -> [B, L, D]; `state` is changed in place, see `Mixer.decode`."""
         mixer, norm = cast(Mixer, self.mixer), cast(Norm, self.mixer_norm)

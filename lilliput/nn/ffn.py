@@ -11,6 +11,7 @@ from typing import Protocol, get_args
 from torch import Tensor, nn
 
 from lilliput.base.spec import check_choice, check_range
+from lilliput.nn.decoding_copy import weights
 from lilliput.ops.linear import fused_linear
 from lilliput.ops.swiglu import Activation, swiglu
 
@@ -87,12 +88,13 @@ class GatedFFN(nn.Module):
         super().__init__()
         self.gate = nn.Linear(width, inner, bias=False)
         self.up = nn.Linear(width, inner, bias=False)
+        self.in_linears = "gate", "up"
         self.down = nn.Linear(inner, width, bias=False)
         self.square: Activation | None = square
 
     @property
     def in_weights(self) -> tuple[Tensor, ...]:
-        return self.gate.weight, self.up.weight
+        return weights(self)
 
     def forward(self, x: Tensor) -> Tensor:
         return swiglu(fused_linear(x, *self.in_weights), self.down.weight, self.square)

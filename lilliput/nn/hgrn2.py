@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.spec import check_range
+from lilliput.nn.decoding_copy import weights
 from lilliput.nn.lower_bounds import LowerBounds
 from lilliput.nn.mixer import State
 from lilliput.nn.norm import Norm, NormSpec, RMSNorm
 from lilliput.nn.rope import NoPE, Rope
-from lilliput.ops.gla import gla
+from lilliput.ops.gla.step import gla_next
 from lilliput.ops.hgrn2 import activations, has_kernels_for, hgrn2
 from lilliput.ops.hgrn2.pair import hgrn2_pair
 from lilliput.ops.linear import LinearOutput, fused_linear, scale_weight
@@ -115,6 +116,7 @@ class HGRN2Mixer(nn.Module):
         self.query = nn.Linear(width, width, bias=False)
         self.forget = nn.Linear(width, width, bias=False)
         self.input = nn.Linear(width, width, bias=False)
+        self.in_linears = "query", "forget", "input"
         self.output = nn.Linear(width, width, bias=False)
         self.forget_bias = ForgetBias(width, spec.heads, spec.forget_timescales) if spec.forget_timescales else None
         self.norm = spec.output_norm.build(width)
@@ -124,7 +126,7 @@ class HGRN2Mixer(nn.Module):
 
     @property
     def in_weights(self) -> tuple[Tensor, ...]:
-        return self.query.weight, self.forget.weight, self.input.weight
+        return weights(self)
 
     def mix(self, projected: Tensor, document_ids: Tensor | None, bound: Tensor | None = None) -> LinearOutput:
         mixed = hgrn2(projected, self.spec.heads, bound=bound, document_ids=document_ids, **self._settings)
@@ -144,20 +146,19 @@ class HGRN2Mixer(nn.Module):
 
     def empty_state(self, rows: int, capacity: int) -> State:
         """The recurrent state [B, H, K, V] in fp32, whatever the capacity."""
-        weight, heads = self.query.weight, self.spec.heads
+        weight, heads = self.in_weights[0], self.spec.heads
         wide = weight.dtype if weight.dtype == torch.float64 else torch.float32
-        shape = rows, heads, weight.shape[0] // heads, weight.shape[0] // heads
+        width = weight.shape[1] // heads
+        shape = rows, heads, width, width
         return {STATE: torch.zeros(shape, dtype=wide, device=weight.device)}
 
     def decode(
         self, x: Tensor, state: State, positions: Tensor, lengths: Tensor, bound: Tensor | None = None
     ) -> Tensor:
-        """See `Mixer`; padding forgets nothing and writes nothing."""
+        """See `Mixer`."""
         projected = fused_linear(x, *self.in_weights)
         q, k, v, log_decay = activations(projected, self.spec.heads, bound=bound, first=positions, **self._settings)
-        is_padding = (torch.arange(x.shape[1], device=x.device) >= lengths[:, None])[:, :, None, None]
-        mixed, after = gla(q, k.masked_fill(is_padding, 0), v, log_decay.masked_fill(is_padding, 0), state[STATE])
-        state[STATE].copy_(after)
+        mixed = gla_next(q, k, v, log_decay, state[STATE], lengths)
         return self._normed(mixed.flatten(-2)).materialize()
 
     def _normed(self, mixed: Tensor) -> LinearOutput:
@@ -168,7 +169,7 @@ class HGRN2Mixer(nn.Module):
     @property
     def host_sync(self) -> bool:
         """Unless the kernels run, the scan reads back from a device how far channels decay."""
-        width = self.query.weight.shape[0] // self.spec.heads
+        width = self.in_weights[0].shape[1] // self.spec.heads
         rope = self.spec.rope
         plain = not self.spec.lower_bounds and not (self.rotary and (self.spec.rope_tie_gate or rope.layout != "half"))
         return not (plain and has_kernels_for(width))

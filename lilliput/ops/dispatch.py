@@ -22,6 +22,8 @@ class Backend(Enum):
     """Plain PyTorch, a chunk at a time."""
     TORCH = "torch"
     """PyTorch's own fused form."""
+    SUM = "sum"
+    """A sum of products, which a compiler fuses with what makes them."""
     TRITON = "triton"
     """Kernels of ours."""
     FLA = "fla"

@@ -8,21 +8,50 @@ multiply than a weight.
 Shapes: D input channels, E outputs.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lilliput.ops.int8_linear import Int8Weight, int8_linear
+
+Weight = Tensor | Int8Weight
+"""The matrix of a product, [E, D]; in 8 bits for decoding alone."""
+
 TOGETHER = 1024
 """Positions from which on a product is worth another form of its weights; a decode step would only copy them."""
 
 
-def fused_linear(x: Tensor, *weights: Tensor, gain: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, weight: Weight) -> Tensor:
+    """Project x [..., D] by a weight [E, D]: [..., E], in the weight's precision unless autocast says which.
+
+    A stream in fp32 meets weights of 16 bits where a model is cast as a whole, to decode.
+    """
+    if isinstance(weight, Int8Weight):
+        return int8_linear(x, weight)
+    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+        x = x.to(weight.dtype)
+    return F.linear(x, weight)
+
+
+def linear_in_fp32(x: Tensor, weight: Weight) -> Tensor:
+    """The same product, its sums as they are added up where the device gives them: on CUDA in fp32.
+
+    Logits in bf16 have steps of 1/16 between 8 and 16, so that the likeliest token is often a tie.
+    """
+    narrow = isinstance(weight, Tensor) and weight.is_cuda and weight.dtype in (torch.bfloat16, torch.float16)
+    if not narrow or torch.is_autocast_enabled("cuda") or torch.is_grad_enabled():
+        return linear(x, weight)
+    flat = x.to(weight.dtype).flatten(0, -2)
+    return torch.mm(flat, weight.mT, out_dtype=torch.float32).unflatten(0, x.shape[:-1])  # type: ignore[union-attr]
+
+
+def fused_linear(x: Tensor, *weights: Weight, gain: Tensor | None = None) -> Tensor:
     """Project x [..., D], times a gain [D] or 1, by each weight [E_i, D], side by side: [..., sum of E_i]."""
     if should_fuse(x):
-        return F.linear(x, scale_weight(torch.cat(weights), gain))
-    return torch.cat([F.linear(x, scale_weight(weight, gain)) for weight in weights], dim=-1)
+        return linear(x, scale_weight(concatenated(*weights), gain))
+    return torch.cat([linear(x, scale_weight(weight, gain)) for weight in weights], dim=-1)
 
 
 class LinearOutput(NamedTuple):
@@ -30,21 +59,36 @@ class LinearOutput(NamedTuple):
 
     x: Tensor
     """[..., D]."""
-    weight: Tensor
-    """[E, D]."""
+    weight: Weight
     scale: Tensor | None = None
     """A number that all of it is multiplied by; None for 1."""
 
     def materialize(self) -> Tensor:
         """[..., E]."""
         if self.scale is None or should_fuse(self.x):
-            return F.linear(self.x, scale_weight(self.weight, self.scale))
-        return self.scale * F.linear(self.x, self.weight)
+            return linear(self.x, scale_weight(self.weight, self.scale))
+        return self.scale * linear(self.x, self.weight)
 
 
-def scale_weight(weight: Tensor, factor: Tensor | None) -> Tensor:
-    """A weight [E, D] times a gain [D], a number, or 1, in its dtype."""
-    return weight if factor is None else (factor * weight).to(weight.dtype)
+@overload
+def scale_weight(weight: Tensor, factor: Tensor | None) -> Tensor: ...
+@overload
+def scale_weight(weight: Weight, factor: Tensor | None) -> Weight: ...
+def scale_weight(weight: Weight, factor: Tensor | None) -> Weight:
+    """A weight [E, D] times a gain [D], a number, or 1, in its dtype; one of 8 bits in fp32."""
+    if factor is None:
+        return weight
+    return factor * weight.dense() if isinstance(weight, Int8Weight) else (factor * weight).to(weight.dtype)
+
+
+def concatenated(*weights: Weight) -> Weight:
+    """Weights [E_i, D] as one, [sum of E_i, D]."""
+    if len(weights) == 1:
+        return weights[0]
+    narrow = [weight for weight in weights if isinstance(weight, Int8Weight)]
+    if not narrow:
+        return torch.cat(weights)  # type: ignore[arg-type]
+    return Int8Weight(torch.cat([weight.values for weight in narrow]), torch.cat([weight.scale for weight in narrow]))
 
 
 def matmul_dtype(x: Tensor) -> torch.dtype:

@@ -9,36 +9,18 @@ is there. Python needs 1.1 ms to launch PyTorch's fused AdamW for 112 tensors, a
 194 M, one H100, 2026-11-26, `benchmarks/step.py --profile`).
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from lilliput.base.cuda_graph import capture
 from lilliput.data.batch import Batch
 from lilliput.train.forward_backward import EagerForwardBackward, ForwardBackward, LossParts, StepInputs, added
 from lilliput.train.precision import Precision
 from lilliput.train.ranks import Ranks
 from lilliput.train.trainable import Trainable
-
-Made = TypeVar("Made")
-
-
-def capture(run: Callable[[], Made], pool: Any = None) -> tuple[torch.cuda.CUDAGraph, Made]:
-    """Capture what `run` launches as a CUDA graph, without launching it; return the graph and what `run` returned.
-
-    Args:
-        run: reads and writes the same addresses whenever it is replayed.
-        pool: of the memory that it takes, from `torch.cuda.graph_pool_handle`; None for one of its own.
-    """
-    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
-    try:
-        with torch.cuda.graph(graph, pool=pool):
-            made = run()
-    except BaseException:
-        torch.cuda.set_stream(stream)  # a recording that cannot be ended, either, leaves its own
-        raise
-    return graph, made
 
 
 def forward_backward_of(how: str, trainable: Trainable, precision: Precision, ranks: Ranks) -> ForwardBackward:

@@ -41,7 +41,7 @@ def greedy_by_full_passes(model, text, count):
     text = list(text)
     with torch.inference_mode():
         for _ in range(count):
-            text.append(int(model(torch.tensor([text]))[0, -1].argmax()))
+            text.append(int(model(torch.tensor([text], device=model.head_weight.device))[0, -1].argmax()))
     return text[-count:]
 
 
@@ -68,9 +68,32 @@ def decoded(monkeypatch, model):
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 8])
 def test_greedy_text_is_that_of_full_passes_with_joins_and_leaves_at_random_moments(model, rows):
-    draw = torch.Generator().manual_seed(rows)
-    engine, asked, found = Engine(model, rows=rows, prefill_tokens=16), {}, {}
-    for seed in range(10):
+    compare_with_full_passes(model, Engine(model, rows=rows, prefill_tokens=16), rows, requests=10)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # of PyTorch's compiler, in PyTorch
+@pytest.mark.parametrize("name", SPECS)
+def test_a_compiled_step_writes_what_full_passes_say(name):
+    model = SPECS[name].build(seed=1).eval()
+    compare_with_full_passes(model, Engine(model, rows=3, prefill_tokens=16, compile=True), 3, requests=10)
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore:TensorFloat32")
+@pytest.mark.parametrize("compiles", [False, True])
+@pytest.mark.parametrize("rows", [1, 5, 64])
+@pytest.mark.parametrize("name", SPECS)
+def test_graphs_write_what_full_passes_say(name, rows, compiles):
+    model = SPECS[name].build(seed=1).eval().cuda()
+    engine = Engine(model, rows=rows, prefill_tokens=16, compile=compiles)
+    compare_with_full_passes(model, engine, rows, requests=10 if rows < 64 else 80)
+
+
+def compare_with_full_passes(model, engine, seed, *, requests):
+    draw = torch.Generator().manual_seed(seed)
+    asked, found = {}, {}
+    for seed in range(requests):
         size, most = (int(torch.randint(1, high, (), generator=draw)) for high in (40, 14))
         request = Request(prompt=prompt(size, seed), max_new_tokens=most, sampling=GREEDY)
         asked[engine.add(request)] = request

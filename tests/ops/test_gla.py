@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from lilliput.ops.gla import RESET, Backend, gla, reset_at_documents
+from lilliput.ops.gla.step import gla_next
 
 chunked_module = importlib.import_module("lilliput.ops.gla.chunk")  # the package exports the function
 
@@ -112,3 +113,23 @@ def test_short_rows_take_the_naive_form():
     auto = gla(q, k, v, F.logsigmoid(z), state)
     naive = gla(q, k, v, F.logsigmoid(z), state, Backend.REFERENCE)
     assert torch.equal(auto[0], naive[0]) and torch.equal(auto[1], naive[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_next_positions_change_the_state_in_place_as_the_specification_says(dtype):
+    draw = torch.Generator().manual_seed(0)
+    q, k, v, z = (torch.randn(3, 4, 2, 8, generator=draw, dtype=dtype) for _ in range(4))
+    log_decay, lengths = torch.nn.functional.logsigmoid(z), torch.tensor([4, 0, 2])
+    state = torch.randn(3, 2, 8, 8, generator=draw, dtype=dtype)
+    whole, single = state.clone(), state.clone()
+    out = gla_next(q, k, v, log_decay, whole, lengths)
+    for t in range(4):
+        step = slice(t, t + 1)
+        one = gla_next(q[:, step], k[:, step], v[:, step], log_decay[:, step], single, (lengths > t).long())
+        for row in (row for row in range(3) if t < lengths[row]):
+            assert torch.allclose(one[row, 0], out[row, t], atol=1e-5)
+    for row, length in enumerate(lengths.tolist()):
+        parts = (x[row : row + 1, :length] for x in (q, k, v, log_decay))
+        expected = gla(*parts, state[row : row + 1], Backend.REFERENCE)[1] if length else state[row : row + 1]
+        assert torch.allclose(whole[row], expected[0], atol=1e-5)
+        assert torch.allclose(single[row], expected[0], atol=1e-5)

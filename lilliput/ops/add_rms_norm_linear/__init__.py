@@ -8,6 +8,8 @@ read and write; with `triton` one of them joins and norms as it multiplies, and 
 Shapes: D channels of the stream, E_i of the projections that a branch begins with.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -52,7 +54,8 @@ def add_rms_norm_linear(
     first = scale_weight(torch.cat(weights), gain)
     if branch is None:
         return add_rms_norm_linear_triton(stream, first, eps)
-    return add_rms_norm_linear_triton(stream, first, eps, branch.x, scale_weight(branch.weight, branch.scale))
+    last = scale_weight(cast(Tensor, branch.weight), branch.scale)  # whoever has 8 bits decodes, and does not come here
+    return add_rms_norm_linear_triton(stream, first, eps, branch.x, last)
 
 
 def _is_supported(stream: Tensor, weights: tuple[Tensor, ...], branch: LinearOutput | None) -> bool:

@@ -15,11 +15,13 @@ from torch import Tensor
 from lilliput.ops.dispatch import TRITON_HERE, check_backend
 from lilliput.ops.dispatch import Backend as Backend
 from lilliput.ops.embedding_bag.reference import embedding_bag_reference
+from lilliput.ops.int8_linear import Int8Weight
+from lilliput.ops.linear import Weight
 
 
 def embedding_bag(
     tokens: Tensor,
-    weight: Tensor,
+    weight: Weight,
     dtype: torch.dtype | None = None,
     *,
     shares: Tensor | None = None,
@@ -29,7 +31,7 @@ def embedding_bag(
 
     Args:
         tokens: ids [.., S], int64.
-        weight: [V, D].
+        weight: [V, D]; in 8 bits for one token in a bag.
         dtype: of the result, rounded once; by default that of the weight.
         shares: what each token counts instead of 1 / S [.., S], fp32 constants.
         backend: one of `Backend`.
@@ -39,6 +41,10 @@ def embedding_bag(
     """
     dtype = dtype or weight.dtype
     check_backend("embedding_bag", backend, Backend.TRITON)
+    if isinstance(weight, Int8Weight):
+        assert tokens.shape[-1] == 1 and shares is None, "8 bits are for decoding, a token at a position"
+        one = tokens[..., 0]
+        return (weight.values[one].float() * weight.scale[one][..., None]).to(dtype)
     if backend is Backend.AUTO:
         fits = TRITON_HERE and weight.is_cuda and weight.dtype != torch.float64
         backend = Backend.TRITON if fits else Backend.REFERENCE
