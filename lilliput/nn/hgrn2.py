@@ -149,8 +149,7 @@ class HGRN2Mixer(nn.Module):
         weight, heads = self.in_weights[0], self.spec.heads
         wide = weight.dtype if weight.dtype == torch.float64 else torch.float32
         width = weight.shape[1] // heads
-        shape = rows, heads, width, width
-        return {STATE: torch.zeros(shape, dtype=wide, device=weight.device)}
+        return {STATE: torch.zeros(rows, heads, width, width, dtype=wide, device=weight.device)}
 
     def decode(
         self, x: Tensor, state: State, positions: Tensor, lengths: Tensor, bound: Tensor | None = None
