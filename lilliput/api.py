@@ -19,12 +19,12 @@ from torch import Tensor
 from lilliput.base.background import run_in_background
 from lilliput.base.errors import LilliputError, RecipeError, RunError
 from lilliput.base.run_folder import no_run
-from lilliput.generate.engine import Beyond, Engine
+from lilliput.generate.engine import Beyond
 from lilliput.generate.log_likelihood import log_likelihoods
 from lilliput.generate.rank import RankedDocument, rank_documents
 from lilliput.generate.request import Prefix, Request
 from lilliput.generate.sampling import Sampling
-from lilliput.generate.stream_text import stream_text
+from lilliput.generate.writer import Writer
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.publish.load import LoadedModel
 from lilliput.publish.load import load as load_folder
@@ -37,8 +37,8 @@ from lilliput.train.machine import Machine
 Message = Mapping[str, str]
 """`role` (`system`, `user`, `assistant`) and `content` of a turn."""
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Precisions of weights and products."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
+"""Precisions of weights; with `int8` those that write have 8 bits, and scores are of fp32."""
 DELIMITER = " "
 """Between a context and a choice, as lm-evaluation-harness has it."""
 
@@ -68,11 +68,15 @@ class Choice:
 class Model:
     """A published model, ready to write. Made by `load`."""
 
-    def __init__(self, published: LoadedModel, folder: Path, device: str, dtype: str = "fp32"):
+    def __init__(
+        self, published: LoadedModel, folder: Path, device: str, dtype: str = "fp32", *, compile: bool = False
+    ):
         self._published, self.folder = published, folder
         if dtype not in DTYPES:
             raise LilliputError(f"dtype cannot be {dtype!r:.80}", where="load", hint=f"give one of {', '.join(DTYPES)}")
         self._model = published.model.to(device, DTYPES[dtype])
+        about = {"compile": compile, "int8": dtype == "int8", "context": published.context}
+        self._writer = Writer(self._model, published.tokenizer, **about)
         self._prefix: Prefix | None = None
         """States after the last message of a conversation, from which its next one resumes."""
 
@@ -143,8 +147,7 @@ class Model:
                 repetition_penalty, frequency_penalty) where they differ from the release's own.
 
         Returns:
-            why it ended, as the generator's value: `stop`; `length` where `max_new_tokens` cut it; `context` where
-            that was full.
+            why it ended, as the generator's value: `stop`, `length` (`max_new_tokens`) or `context` (it was full).
 
         Raises:
             LilliputError: a conversation for a model without a chat template, a setting that does not exist, or a
@@ -167,13 +170,12 @@ class Model:
             seed=seed,
             prefix=self._prefix if talks and self._prefix is not None and self._prefix.begins(ids) else None,
         )
-        engine = Engine(self._model, tokenizer=self.tokenizer, context=self.context, beyond=beyond)
-        engine.check(request)
+        pieces = self._writer.stream(request, beyond, keep=self._keep if talks else None)
         if not self.spec.states_grow:
             self._warn_beyond(len(ids), "what it writes may mean little")
         elif beyond == "slide":
             self._warn_beyond(len(ids), "the first are not read")
-        return stream_text(engine, request, keep=self._keep if talks else None)
+        return pieces
 
     def _keep(self, prefix: Prefix) -> None:
         self._prefix = prefix
@@ -362,14 +364,17 @@ class Model:
         return joined[:cut] or [self._published.end_id], joined[cut:]
 
 
-def load(path: str | Path, *, device: str = "auto", dtype: str = "fp32") -> Model:
+def load(path: str | Path, *, device: str = "auto", dtype: str = "fp32", compile: bool = False) -> Model:
     """Open a published model.
 
     Args:
         path: the folder of a release, a run folder (its last release), or a Hugging Face folder of a Llama, a Qwen3 or
             a release of ours that was saved again; or the name of a recipe, whose run is in `runs/<name>`.
         device: `cpu`, `cuda`, `mps`, or `auto` for the best one there is.
-        dtype: `fp32`, `bf16` or `fp16`: weights are cast once, and are read at each token in half the bytes.
+        dtype: `fp32`, `bf16` or `fp16`: weights are cast once, and are read at each token in half the bytes; or `int8`:
+            a quarter of them.
+        compile: compile the step that writes (on a processor with g++ or clang): some ten seconds before the first
+            token, three the next time, and two to four times as many tokens a second.
 
     Warns where the release of a run is older than what that has trained.
 
@@ -391,4 +396,5 @@ def load(path: str | Path, *, device: str = "auto", dtype: str = "fp32") -> Mode
             "`lilliput.load_trained` opens the weights without a release",
         )
     warn_if_outdated(Path(path), folder)
-    return Model(load_folder(folder), folder, Machine(device=device).resolved().device, dtype)
+    device = Machine(device=device).resolved().device
+    return Model(load_folder(folder), folder, device, dtype, compile=compile)

@@ -300,3 +300,37 @@ def test_a_conversation_resumes_from_its_states(chat_folder):
     talks += [{"role": "assistant", "content": first}, {"role": "user", "content": "and?"}]
     resumed, fresh = (one.generate(talks, max_new_tokens=6, greedy=True) for one in asked)
     assert resumed == fresh
+
+
+def test_texts_written_in_turns_are_those_written_one_after_the_other(folder):
+    model = lilliput.load(folder, device="cpu")
+    alone = [model.generate(prompt, greedy=True) for prompt in ("the old", "a small")]
+    pieces = [model.stream(prompt, greedy=True) for prompt in ("the old", "a small")]
+    turns = ["", ""]
+    for _ in range(40):
+        for index, stream in enumerate(pieces):
+            turns[index] += next(stream, "")
+    assert turns == alone
+
+
+def test_weights_that_somebody_changed_are_the_ones_that_write(folder):
+    model, fresh = (lilliput.load(folder, device="cpu") for _ in range(2))
+    model.generate("the old", greedy=True)
+    for one in (model, fresh):
+        with torch.no_grad():
+            for parameter in one.module.parameters():
+                parameter.mul_(1.5)
+    assert model.generate("the old", greedy=True) == fresh.generate("the old", greedy=True)
+
+
+def test_weights_of_8_bits_write_and_their_scores_are_those_of_fp32(folder):
+    model, exact = lilliput.load(folder, device="cpu", dtype="int8"), lilliput.load(folder, device="cpu")
+    assert model.generate("the old", max_new_tokens=8, seed=1)
+    assert torch.equal(model.losses("the old house"), exact.losses("the old house"))
+
+
+@pytest.mark.skipif("CXX" in __import__("os").environ, reason="a compiler is named")
+def test_a_machine_without_a_compiler_is_told_what_is_missing(folder, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(LilliputError, match=r"no C\+\+ compiler"):
+        lilliput.load(folder, device="cpu", compile=True).generate("the old")

@@ -81,16 +81,19 @@ def _missing(folder: Path) -> RunError | None:
     )
 
 
-def open_model(name: str, out: Path | None, device: str, dtype: str = "fp32", *, trust_code: bool = False) -> "Model":
+def open_model(
+    name: str, out: Path | None, device: str, dtype: str = "fp32", *, compile: bool = False, trust_code: bool = False
+) -> "Model":
     """Load a model for generation; if the run has no release, a line on stderr says which weights are used."""
     from lilliput.api import Model, load
     from lilliput.train.machine import Machine
 
     found = find_model(name, out, trust_code=trust_code)
     if isinstance(found, Path):
-        return load(found, device=device, dtype=dtype)
+        return load(found, device=device, dtype=dtype, compile=compile)
     explain(found)
-    return Model(found.published, found.folder, Machine(device=device).resolved().device, dtype)
+    device = Machine(device=device).resolved().device
+    return Model(found.published, found.folder, device, dtype, compile=compile)
 
 
 def explain(trained: "Trained") -> None:

@@ -22,6 +22,9 @@ MostOption = Annotated[
 SlideOption = Annotated[
     bool, typer.Option("--slide", help="Where attention's context is full, read the last part of the text alone.")
 ]
+CompileOption = Annotated[
+    bool, typer.Option("--compile", help="Compile first, for ten seconds or so: worth it for thousands of tokens.")
+]
 TemperatureOption = Annotated[
     float | None, typer.Option(help="Above 1 bolder, below 1 safer; 0 always takes the likeliest token.")
 ]
@@ -59,6 +62,7 @@ def generate(
     trust_code: TrustOption = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "fp32",
+    compile: CompileOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write one continuation or answer, by default with the release's own settings."""
@@ -70,7 +74,7 @@ def generate(
             where="--greedy",
             hint="leave out --greedy, or the others",
         )
-    loaded = open_model(str(model), out, device, dtype, trust_code=trust_code)
+    loaded = open_model(str(model), out, device, dtype, compile=compile, trust_code=trust_code)
     given = {
         "greedy": greedy or None,
         "temperature": temperature,
@@ -101,16 +105,18 @@ def chat(
     system: Annotated[str, typer.Option(help="The system message of a chat model.")] = "",
     most: MostOption = None,
     temperature: TemperatureOption = None,
+    slide: SlideOption = False,
     seed: Annotated[int, typer.Option(help="The same seed and the same messages give the same answers.")] = 0,
     out: RunOption = None,
     trust_code: TrustOption = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "fp32",
+    compile: CompileOption = False,
 ) -> None:
     """Talk with a chat model in the terminal; a base model continues each text instead."""
     from lilliput.generate.chat import Chat, Messages
 
-    loaded = open_model(str(model), out, device, dtype, trust_code=trust_code)
+    loaded = open_model(str(model), out, device, dtype, compile=compile, trust_code=trust_code)
     is_base = loaded.chat_template is None
     if is_base and system:
         raise LilliputError(
@@ -127,7 +133,9 @@ def chat(
         return messages[-1]["content"] if is_base else messages
 
     talk = Chat(
-        lambda messages, seed: loaded.stream(prompt(messages), max_new_tokens=most, seed=seed, **settings),
+        lambda messages, seed: loaded.stream(
+            prompt(messages), max_new_tokens=most, seed=seed, beyond="slide" if slide else "refuse", **settings
+        ),
         console,
         seed=seed,
         system=system,

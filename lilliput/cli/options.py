@@ -127,6 +127,7 @@ ItemsOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, mps, or auto for the best available.")]
 DtypeOption = Annotated[
-    str, typer.Option(help="fp32, bf16 or fp16: weights are read at each token, and 16 bits are half as many bytes.")
+    str,
+    typer.Option(help="fp32, bf16, fp16 or int8: weights are read at each token, and 16 bits are half as many bytes."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

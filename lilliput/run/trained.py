@@ -84,7 +84,14 @@ class _Reached:
     """The last one until there."""
 
 
-def load_trained(recipe: str | PathLike[str] | Recipe, folder: str | PathLike[str], *, device: str = "auto") -> Model:
+def load_trained(
+    recipe: str | PathLike[str] | Recipe,
+    folder: str | PathLike[str],
+    *,
+    device: str = "auto",
+    dtype: str = "fp32",
+    compile: bool = False,
+) -> Model:
     """Open what a run has trained so far; it is that of the run's own `recipe.json`.
 
     Args:
@@ -92,6 +99,7 @@ def load_trained(recipe: str | PathLike[str] | Recipe, folder: str | PathLike[st
             file defines.
         folder: of the run.
         device: `cpu`, `cuda`, `mps`, or `auto` for the best one there is.
+        dtype, compile: as of `lilliput.load`.
 
     Raises:
         RunError: nothing is trained yet, or what is there is damaged or was trained from something else.
@@ -111,7 +119,7 @@ def load_trained(recipe: str | PathLike[str] | Recipe, folder: str | PathLike[st
         code = [recipe_and_code(str(recipe))[1]]
     with using(*code):
         published = read_trained(Path(folder)).published
-    return Model(published, Path(folder), Machine(device=device).resolved().device)
+    return Model(published, Path(folder), Machine(device=device).resolved().device, dtype, compile=compile)
 
 
 def read_trained(folder: Path) -> Trained:
