@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+import torch
 import torch._functorch.config as functorch
 
 from lilliput.model import LanguageModel
+from lilliput.nn.block import Block
 
 RECOMPUTED = {
     "ban_recompute_used_far_apart": False,
@@ -22,6 +24,9 @@ DETERMINISTIC = "deterministic"
 process may sum in another order. With this setting (PyTorch 2.10 and later) it takes the one that promises most, which
 costs less than 1%: 53.0, 118.5, 174.9 ms became 53.0, 119.4, 175.4 (one H100, 2026-11-26, `benchmarks/step.py`)."""
 
+PAIR = Block.forward_pair.__name__
+"""The other call of a layer, which `nn.Module.compile` does not know."""
+
 SHAPES = 64
 """Shapes that a layer is compiled for at most, of all micro-batches that were tried; beyond that it would run eagerly,
 without a word."""
@@ -31,9 +36,11 @@ without a word."""
 def compiled(model: LanguageModel, how: str) -> Iterator[None]:
     """Compile layers, if `how` (of `Machine.compile`) says so, for the length of a `with` block.
 
-    Layer by layer: layers of one shape share one compilation, and any route over them stays ordinary Python.
+    Layer by layer: layers of one shape share one compilation, and any route over them stays ordinary Python. What a
+    layer does to a clean and a noised stream is compiled by itself, once a route asks for it.
     """
-    parts = [*model.layers, model.norm] if how in ("blocks", "graphs") else []
+    layers = list(model.layers) if how in ("blocks", "graphs") else []
+    parts = [*layers, model.norm] if layers else []
     with ExitStack() as settings:
         settings.enter_context(functorch.patch(RECOMPUTED))
         if parts:
@@ -45,8 +52,12 @@ def compiled(model: LanguageModel, how: str) -> Iterator[None]:
                 settings.enter_context(inductor.patch({DETERMINISTIC: True}))
         for part in parts:
             part.compile(dynamic=False)
+        for layer in layers:
+            vars(layer)[PAIR] = torch.compile(getattr(layer, PAIR), dynamic=False)
         try:
             yield
         finally:
             for part in parts:
                 part._compiled_call_impl = None
+            for layer in layers:
+                del vars(layer)[PAIR]

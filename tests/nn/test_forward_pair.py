@@ -10,6 +10,7 @@ from torch.nn.init import normal_
 from lilliput.nn.gqa import GQA
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.rope import NoPE, RoPE
+from lilliput.train.compile import compiled
 
 EVEN = RoPE(layers="even", layout="interleaved", theta=100.0)
 MIXERS = {
@@ -196,6 +197,28 @@ def test_documents_are_given_for_both_streams_or_for_neither():
     model = made(HGRN2_SPEC)
     with pytest.raises(AssertionError, match="or neither"):
         model.forward_pair(*streams(), document_ids=torch.zeros(2, LENGTH, dtype=torch.int64))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # which the compiler looks at
+@pytest.mark.parametrize(("name", "kinds"), [("gqa", 1), ("hgrn2", 1), ("even layers", 2)])
+def test_layers_compile_what_they_do_to_both_streams_and_share_it(monkeypatch, name, kinds):
+    from torch._dynamo import reset
+    from torch._dynamo.testing import CompileCounter
+
+    model, counter, plainly = made(replace(ALL_SPECS[name], layers=4), torch.float32), CompileCounter(), torch.compile
+    inputs = [stream.requires_grad_() for stream in streams(dtype=torch.float32)]
+    expected = model.forward_pair(*inputs)
+    monkeypatch.setattr(torch, "compile", lambda each, **how: plainly(each, backend=counter, fullgraph=True, **how))
+    reset()
+    with compiled(model, "blocks"):
+        assert all(map(torch.equal, model.forward_pair(*inputs), expected))
+        assert counter.frame_count == kinds, "one for each kind of layers, whichever block they are in"
+        assert all(map(torch.equal, model.forward_pair(*inputs, slice(2, 4)), model.forward_pair(*inputs, slice(2, 4))))
+        assert counter.frame_count == kinds
+    assert all(map(torch.equal, model.forward_pair(*inputs), expected)) and counter.frame_count == kinds
+    with compiled(model, "off"):
+        assert all(map(torch.equal, model.forward_pair(*inputs), expected)) and counter.frame_count == kinds
+    reset()
 
 
 WIDE = {
