@@ -19,7 +19,7 @@ from lilliput.nn.per_layer import PerLayer
 from lilliput.nn.rope import RoPE
 from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.noise import Noise
-from lilliput.objectives.routes.denoising_sampler import sample
+from lilliput.objectives.routes.denoising_sampler import predict, sample
 from lilliput.objectives.routes.diffusion_blocks import (
     PORT,
     DiffusionBlocks,
@@ -415,3 +415,28 @@ def test_text_is_written_as_whole_rows_are_denoised():
     assert torch.equal(drawn[1], drawn[2]) and not torch.equal(drawn[0], drawn[1])
     with pytest.raises(RecipeError, match="1 steps leave out some of 2 blocks"):
         sample(route, start, 5, noise(), steps=1)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_whole_rows_are_predicted_as_text_is_written(name):
+    """Each position as the next token of the text up to it, of its own document."""
+    trainable = made(MODELS[name], NextToken(route=DiffusionBlocks(blocks=2)), torch.float32)
+    route, tokens = trainable.stages[0].route, torch.tensor([[5, 6, 7, 8], [8, 9, 10, 11]])
+
+    class Noiseless:
+        """So that a position begins alike in rows of any length."""
+
+        def normal(self, rows, *shape, stream=0):
+            return torch.linspace(-1, 1, shape[-1]).expand(len(rows), *shape)
+
+    found = predict(route, tokens, Noiseless(), steps=3)
+    written = [sample(route, tokens[:, :end], 1, Noiseless(), steps=3)[:, -1] for end in range(1, 5)]
+    assert torch.equal(found.argmax(dim=-1), torch.stack(written, dim=1))
+    begins = torch.tensor([0, 0, 1, 1, 1])
+    documents = {"document_ids": begins[:-1].expand(2, -1), "target_document_ids": begins[1:].expand(2, -1)}
+    changed = tokens + torch.tensor([9, 9, 0, 0])
+    one, other = (predict(route, each, Noiseless(), **documents) for each in (tokens, changed))
+    torch.testing.assert_close(one[:, 1:], other[:, 1:], rtol=1e-5, atol=1e-6)
+    assert not torch.equal(predict(route, tokens, noise()), predict(route, tokens, noise(step=4)))
+    with pytest.raises(RecipeError, match="1 steps leave out some of 2 blocks"):
+        predict(route, tokens, noise(), steps=1)
