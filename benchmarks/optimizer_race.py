@@ -65,11 +65,11 @@ class Trial:
     seed: int = 0
 
 
-def encode(files: Sequence[str], folder: Path) -> None:
+def encode(files: Sequence[str], folder: Path, vocab: int = slm_10m.model.vocab) -> None:
     """Learn the card's tokenizer from the first file, encode each, hold out one document in fifty."""
     corpora, split = [TextFiles(paths=(file,)) for file in files], Split()
     texts = (document.text for document in corpora[0].documents() if not split.is_heldout(document.group))
-    tokenizer = BPE(vocab=slm_10m.model.vocab).train(texts)
+    tokenizer = BPE(vocab=vocab).train(texts)
     for number, corpus in enumerate(corpora):
         sides = write_shards(corpus, tokenizer, split, folder / f"{number:03d}").index["sides"]
         print({side: {name: f"{count:,}" for name, count in numbers.items()} for side, numbers in sides.items()})
