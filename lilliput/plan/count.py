@@ -172,7 +172,7 @@ def _phase(phase: Phase, spec: ModelSpec, machine: Machine, cost: Cost | None, t
     parameters = _parameters(spec)
     micro = machine.micro_batch_sizes(steps.rows, phase.length, cost and cost.rows)
     known = cost is not None or not machine.rows_from_memory
-    held = held_bytes(phase, spec)
+    held = held_bytes(phase, spec, captures=machine.captures)
     state = held["weights"] + held["optimizer"] + held["average"]
     before_decay = steps.stable_until is not None
     saves = 1 + sum(steps.is_due(phase.save_every, step) for step in range(1, steps.steps + 1))  # one before any step

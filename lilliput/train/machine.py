@@ -112,6 +112,14 @@ class Machine:
         device = _best_device() if self.device == "auto" else self.device
         return self.rows == "memory" or (self.rows == "auto" and device.startswith("cuda"))
 
+    @property
+    def captures(self) -> bool:
+        """Return whether whole passes are replayed as CUDA graphs, by models that do not wait for the device."""
+        if self.compile != "auto":
+            return self.compile == "graphs"
+        device = _best_device() if self.device == "auto" else self.device
+        return device.startswith("cuda") and isinstance(self.exchange, Alone)
+
     def held_out_rows(self, length: int) -> int:
         """Rows of a held-out batch of `length` positions."""
         return max(1, (POSITIONS if self.positions == "auto" else self.positions) // length)

@@ -17,6 +17,7 @@ from lilliput.base.run_folder import RunFolder
 from lilliput.base.terminal import Terminal, visible
 from lilliput.base.text_units import duration, flops, number, price, size
 from lilliput.base.units import Steps, Tokens
+from lilliput.data.batch import Cursor
 from lilliput.data.chat_rows import ChatData
 from lilliput.data.corpora.arithmetic import Arithmetic
 from lilliput.data.corpora.concatenated import Concatenated, ConcatenatedChats
@@ -38,6 +39,7 @@ from lilliput.plan import Tariff, plan, show
 from lilliput.plan.cost import Cost, Measured, Pass
 from lilliput.plan.growth_timing import tokens_before_growth
 from lilliput.plan.memory import held_bytes
+from lilliput.plan.synthetic_data import RandomRows
 from lilliput.publish.hf_formats.hgrn2 import HGRN2Format
 from lilliput.publish.hf_formats.llama import LlamaFormat
 from lilliput.publish.hf_formats.qwen3 import Qwen3Format
@@ -46,9 +48,14 @@ from lilliput.run.prepare import Preparation
 from lilliput.shrink import TEXT
 from lilliput.tokenizer.bpe import BPE
 from lilliput.tokenizer.chatml import CHATML
+from lilliput.train.all_reduce import AllReduce
 from lilliput.train.checkpoint import Checkpoint, Progress, save
+from lilliput.train.forward_backward import EagerForwardBackward, StepInputs
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Stage
+from lilliput.train.precision import precision_of
+from lilliput.train.ranks import OneRank
+from lilliput.train.trainable import Trainable
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +205,35 @@ def test_the_bytes_are_those_of_a_real_step(tmp_path, name, tied, optimizer, ema
     names = sum(200 + len(key) for part in tensors.values() for key in part)
     written = held["weights"] + held["average"] + held["optimizer"]
     assert written < on_disk < written + names, "a checkpoint holds this and its tensors' names"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_gradients_are_those_of_one_block_at_a_time_unless_graphs_keep_them(share):
+    bags = (NextToken(bag=bag, route=DiffusionBlocks(blocks=2, clean_share=share)) for bag in (2, 1))
+    phase = tiny.pretraining(stages=tuple(Stage(share=0.5, objective=objective) for objective in bags))
+    trainable = Trainable.of_phase(tiny.HGRN2_SPEC.build(seed=0), [stage.objective for stage in phase.stages], seed=0)
+    optimizer, precision = phase.optimizer.build(trainable), precision_of("cpu", "fp32", trainable)
+    passes, sizes, ever = EagerForwardBackward(trainable, precision, OneRank()), [], {}
+    for stage, variant in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        batch, _ = RandomRows(300).read(Cursor(), 2, phase.stages[stage].objective.row_length(16))
+        passes(StepInputs(step=0, stage=stage, variant=variant, progress=0.0, seed=0), [batch], 64.0)
+        trainable.keep_active(stage, variant)
+        made = {name: one.grad for name, one in trainable.named_parameters() if one.grad is not None}
+        sizes.append(in_bytes(made.values()))
+        ever |= made
+        optimizer.step()
+        optimizer.zero_grad()
+        assert all(one.grad is None for one in trainable.parameters())
+    assert held_bytes(phase, tiny.HGRN2_SPEC)["gradients"] == max(sizes) < in_bytes(ever.values())
+    assert held_bytes(phase, tiny.HGRN2_SPEC, captures=True)["gradients"] == in_bytes(ever.values())
+    for machine, captures in (
+        (Machine(device="cuda"), True),
+        (Machine(device="cuda", compile="blocks"), False),
+        (Machine(device="cuda", exchange=AllReduce(workers=2)), False),
+        (Machine(device="cpu"), False),
+        (Machine(device="cpu", compile="graphs"), True),
+    ):
+        assert machine.captures == captures
 
 
 def cost(seconds, *, rows=2, activations=1_000):
