@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from io import StringIO
@@ -15,7 +16,9 @@ from rich.console import Console
 
 from lilliput.base import files
 from lilliput.base.files import sha256
+from lilliput.recipe import load_recipe
 from lilliput.run import pipeline, trained_phase
+from lilliput.shrink import shrink
 from lilliput.train.machine import Machine
 from lilliput.train.metrics_log import MetricsLogger
 
@@ -25,8 +28,27 @@ _forks = get_context("forkserver")
 _forks.set_forkserver_preload(["tiny_kills", "torch._dynamo", "matplotlib.figure", "matplotlib.backends.backend_agg"])
 
 
-def walk(work: str, run: str, kill_at: int | None, told: Any) -> None:
-    """Text to the weights of two phases, of stages, growths and an average; killed before the n-th boundary, from 1.
+Timeline = Callable[[Path, Path], Any]
+"""What is done, with a folder for its data, in the folder of a run."""
+
+
+def small_timeline(work: Path, run: Path) -> None:
+    """Text to the weights of two phases, of stages, growths and an average."""
+    recipe = tiny.recipe(work / "data", tiny.GQA_SPEC)
+    steps = [entry for entry in recipe.timeline if type(entry).__name__ != "Release"]
+    pipeline.train(replace(recipe, timeline=tuple(steps)), run, MACHINE, Console(file=StringIO()))
+
+
+def odinnext_base(work: Path, run: Path) -> None:
+    """Denoising blocks in bags of 4, 2 and 1, all layers together, and the base release of odinnext-138m, all small."""
+    recipe = shrink(load_recipe("odinnext-138m"))
+    entries = recipe.timeline[: next(iter(recipe.releases)) + 1]
+    corpora = {name: recipe.corpora[name] for entry in entries for name in entry.reads()}  # no teacher is asked
+    pipeline.run(replace(recipe, timeline=entries, corpora=corpora), run, MACHINE, Console(file=StringIO()))
+
+
+def walk(timeline: Timeline, work: str, run: str, kill_at: int | None, told: Any) -> None:
+    """Do a timeline, and be killed before the n-th boundary, from 1.
 
     A boundary is a write, an fsync, a rename or a removal, or the end of a step. Sends how many there were.
     """
@@ -46,16 +68,20 @@ def walk(work: str, run: str, kill_at: int | None, told: Any) -> None:
     files.boundary = boundary
     if find_spec("matplotlib") is None:  # the picture of a loss decides nothing
         trained_phase.plot_loss = lambda *drawn: None
-    recipe = tiny.recipe(Path(work) / "data", tiny.GQA_SPEC)
-    steps = [entry for entry in recipe.timeline if type(entry).__name__ != "Release"]
-    pipeline.train(replace(recipe, timeline=tuple(steps)), Path(run), MACHINE, Console(file=StringIO()))
+    timeline(Path(work), Path(run))
     told.send(count)
 
 
-def finished(work: Path, run: Path, kill_at: int | None = None, after: float | None = None) -> int | None:
+def finished(
+    work: Path,
+    run: Path,
+    kill_at: int | None = None,
+    after: float | None = None,
+    timeline: Timeline = small_timeline,
+) -> int | None:
     """The boundaries that a process met, or None where it was killed: before one of them, or after some seconds."""
     ours, theirs = _forks.Pipe(duplex=False)
-    process = _forks.Process(target=walk, args=(str(work), str(run), kill_at, theirs), daemon=True)
+    process = _forks.Process(target=walk, args=(timeline, str(work), str(run), kill_at, theirs), daemon=True)
     process.start()
     theirs.close()
     if after is not None:
@@ -73,15 +99,26 @@ def trained(run: Path) -> dict[str, str]:
     return {path.parents[1].name: sha256(path) for path in sorted(run.glob("phases/*/final/weights.safetensors"))}
 
 
+def released(run: Path) -> dict[str, str]:
+    """Hashes of the weights of every release."""
+    return {path.parent.name: sha256(path) for path in sorted(run.glob("releases/*/model.safetensors"))}
+
+
 def killed(
-    work: Path, run: Path, kill_at: int | None, after: float | None, draw: Random, boundaries: int
+    work: Path,
+    run: Path,
+    kill_at: int | None,
+    after: float | None,
+    draw: Random,
+    boundaries: int,
+    timeline: Timeline = small_timeline,
 ) -> tuple[bool, bool]:
     """Kill a run that begins, kill it once more where it goes on, and let it end; whether each of the two was killed.
 
     It is not where it ends before: after more seconds than it needs, or at once where it was killed at its end.
     """
-    first = finished(work, run, kill_at, after) is None
+    first = finished(work, run, kill_at, after, timeline) is None
     left = boundaries - (kill_at or 0)  # at least: what came after the last checkpoint is done again
-    second = finished(work, run, draw.randint(1, max(1, left))) is None
-    assert finished(work, run) is not None, "killed by nobody"
+    second = finished(work, run, draw.randint(1, max(1, left)), timeline=timeline) is None
+    assert finished(work, run, timeline=timeline) is not None, "killed by nobody"
     return first, second

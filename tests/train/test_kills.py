@@ -24,3 +24,30 @@ def test_a_run_that_is_killed_twice_ends_in_the_same_weights(straight, tmp_path,
     assert any(tiny_kills.killed(work, tmp_path / "run", place, None, draw, boundaries))
     expected = tiny_kills.trained(work / "straight")
     assert len(expected) == 2 and tiny_kills.trained(tmp_path / "run") == expected
+
+
+@pytest.fixture(scope="module")
+def odinnext(tmp_path_factory):
+    """A folder with odinnext-138m at toy size, to its base release, and how many boundaries it met."""
+    work = tmp_path_factory.mktemp("odinnext")
+    boundaries = tiny_kills.finished(work, work / "straight", timeline=tiny_kills.odinnext_base)
+    assert boundaries > 150, "there is a lot to be killed between"
+    return work, boundaries
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(4))
+def test_odinnext_comes_to_its_base_release_in_the_same_bits(odinnext, tmp_path, part):
+    """Blocks in bags, all layers together, and what is published of them."""
+    work, boundaries = odinnext
+    draw = Random(part)
+    place = draw.randrange(part * boundaries // 4, (part + 1) * boundaries // 4) + 1
+    assert any(
+        tiny_kills.killed(work, tmp_path / "run", place, None, draw, boundaries, timeline=tiny_kills.odinnext_base)
+    )
+    for hashes, names in (
+        (tiny_kills.trained, ["00-accelerated", "01-end-to-end"]),
+        (tiny_kills.released, ["OdinNext-138M-Base"]),
+    ):
+        expected = hashes(work / "straight")
+        assert list(expected) == names and hashes(tmp_path / "run") == expected
