@@ -309,6 +309,9 @@ def test_a_block_has_gradients_of_its_own_layers_and_of_what_all_share(name, sha
         assert {"embedding.weight", "norm.weight"} <= touched
         assert any(f"conditioning.{variant}." in name for name in touched)
         assert not any(f"conditioning.{1 - variant}." in name for name in touched)
+        frozen = replace(objective, route=replace(objective.route, freeze_shared=True))
+        alone = Trainable.of_phase(trainable.model, [frozen], seed=0).active(0, variant).keys()
+        assert alone == {name for name in touched if name.startswith(("layers.", "objective."))}
 
 
 def test_impossible_settings_are_refused():

@@ -21,6 +21,8 @@ from train.test_loop import MACHINE, shards, train  # noqa: F401, shards is a fi
 from lilliput.base.errors import RunError
 from lilliput.base.units import Tokens
 from lilliput.data.shards import Shards
+from lilliput.objectives.next_token import NextToken
+from lilliput.objectives.routes.diffusion_blocks import DiffusionBlocks
 from lilliput.train import checkpoint
 from lilliput.train.loop import Trainer
 from lilliput.train.merge import merged
@@ -46,7 +48,7 @@ class Paced(MetricsLogger):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def owner(rank, port, tokens, folder, killed_after):
+def owner(rank, port, tokens, folder, killed_after, phase=PHASE, every=EVERY):
     torch.set_num_threads(1)
     mine = folder / f"rank-{rank}"
     mine.mkdir(parents=True, exist_ok=True)
@@ -54,16 +56,16 @@ def owner(rank, port, tokens, folder, killed_after):
     Paced.seconds, Paced.killed_after = (0.3 if rank == SLOW else 0.1), killed_after
     Trainer(
         tiny.HGRN2_SPEC.build(seed=0),
-        PHASE,
-        PHASE.data.open(opened),
+        phase,
+        phase.data.open(opened),
         MACHINE,
         folder=folder / "checkpoints",
         seed=3,
         report=lambda line: None,
-        ranks=OwnersOfHalves(rank, port, every=EVERY, limit=LIMIT, log=mine / "settled.jsonl"),
+        ranks=OwnersOfHalves(rank, port, every=every, limit=LIMIT, log=mine / "settled.jsonl"),
     ).train(
-        lambda step: Paced(mine / "metrics.jsonl", Console(file=StringIO()), PHASE.name, 24, step, 2.0),
-        make_validator(opened, PHASE.length, MACHINE),
+        lambda step: Paced(mine / "metrics.jsonl", Console(file=StringIO()), phase.name, 24, step, 2.0),
+        make_validator(opened, phase.length, MACHINE),
     )
 
 
@@ -131,3 +133,54 @@ def test_a_merge_is_an_ordinary_checkpoint_that_one_rank_resumes(shards, tmp_pat
     assert [line["step"] for line in steps_of(metrics)] == list(range(25, 31))
     with pytest.raises(RunError, match="the ranks are at steps 24, 12"):
         merged([ranks[0], replace(ranks[1], progress=replace(ranks[1].progress, step=12))], [{}, {}])
+
+
+FROZEN = NextToken(route=DiffusionBlocks(blocks=2, freeze_shared=True))
+DENOISING = replace(PHASE, stages=(Stage(share=1.0, objective=FROZEN),))
+COLLECTIVES = ("all_reduce", "reduce", "broadcast", "all_gather", "all_gather_into_tensor", "reduce_scatter", "send")
+
+
+def counting_owner(rank, port, tokens, folder, told):
+    """An owner of a block in a group of processes; tells the bytes that were sent there in training, and after it."""
+    store, sent = distributed.TCPStore("127.0.0.1", port, is_master=False), []
+
+    def counted(send):
+        def count(tensor, *others, **how):
+            sent.append(tensor.nbytes)
+            return send(tensor, *others, **how)
+
+        return count
+
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    for name in COLLECTIVES:
+        setattr(distributed, name, counted(getattr(distributed, name)))
+    owner(rank, port, tokens, folder, None, DENOISING, every=10**9)
+    training = sum(sent)
+    distributed.all_reduce(torch.ones(4))
+    told.send((training, sum(sent)))
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+def test_owners_of_blocks_send_no_gradient_and_their_blocks_are_one_model(shards, tmp_path):  # noqa: F811
+    """Two processes of a gloo group; what both blocks read stays as it is, and the merge loads as an ordinary model."""
+    store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    processes, pipes = get_context("forkserver"), []
+    for rank in (0, 1):
+        pipes.append(processes.Pipe(duplex=False))
+        given = (rank, store.port, shards["texts"].folder, tmp_path, pipes[-1][1])
+        processes.Process(target=counting_owner, args=given, daemon=True).start()
+    for told, _ in pipes:
+        assert told.poll(120) and told.recv() == (0, 16), "nothing but what was sent to see that it is counted"
+    model = tiny.HGRN2_SPEC.build(seed=0)
+    first = {name: one.detach().clone() for name, one in model.named_parameters()}
+    trainable = Trainable.of_phase(model, [FROZEN], seed=3)
+    ranks = [checkpoint.newest(tmp_path / "checkpoints" / f"rank-{rank}", print) for rank in (0, 1)]
+    owned = [trainable.active(0, variant) for variant in (0, 1)]
+    assert not owned[0].keys() & owned[1].keys()
+    weights = merged(ranks, owned).tensors["weights"]
+    model.load_state_dict(weights, strict=True)
+    for name, one in weights.items():
+        layer = name.split(".")[1] if name.startswith("layers.") else None
+        assert torch.equal(one, ranks[int(layer or 0)].tensors["weights"][name])
+        assert torch.equal(one, first[name]) == (layer is None), name

@@ -12,7 +12,7 @@ Shapes: B rows, L positions, D width.
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from math import sqrt
 from typing import Literal, cast
@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lilliput.base.errors import RecipeError
+from lilliput.base.spec import LATER
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.nn.block import stream_precision
 from lilliput.objectives.noise import Noise
@@ -63,6 +64,9 @@ class DiffusionBlocks:
     clean_share: float = 0.0
     """Share of the loss that is ordinary cross-entropy, without noise and through all layers, of which the block's
     alone learn. Above 0 held-out numbers are defined."""
+    freeze_shared: bool = field(default=False, metadata=LATER)
+    """Leave embedding, final norm, head and what mixers share as they are. Blocks then train nothing in common, and
+    machines with blocks of their own have no gradient to send each other."""
 
     def __post_init__(self) -> None:
         where = "DiffusionBlocks"
@@ -134,16 +138,21 @@ class DiffusionBlocksModule(nn.Module):
 
     def active(self, variant: int) -> Iterable[nn.Parameter]:
         """The layers of a block and its network; embedding, final norm and head, which all blocks share."""
-        model, layers = self.model, self.layers[variant]
+        yield from self.model.layers[self.layers[variant]].parameters()
+        if self.conditioning:
+            yield from self.conditioning[variant].parameters()
+        if not self.spec.freeze_shared:
+            yield from self._shared(variant)
+
+    def _shared(self, variant: int) -> Iterable[nn.Parameter]:
+        """Yield what a block trains of all that belongs to several."""
+        model = self.model
         yield from model.embedding.parameters()
-        yield from model.layers[layers].parameters()
-        if model.shared is not None and any(row is not None for row in model.shared()[layers]):
+        if model.shared is not None and any(row is not None for row in model.shared()[self.layers[variant]]):
             yield from cast(nn.Module, model.shared).parameters()
         yield from model.norm.parameters()
         if not model.spec.tie_embeddings:
             yield from model.output.parameters()
-        if self.conditioning:
-            yield from self.conditioning[variant].parameters()
 
     def forward(self, rows: RouteInput, variant: int, progress: Tensor, noise: Noise) -> list[Routed]:
         spec, documents = self.spec, (rows.document_ids, rows.target_document_ids)
