@@ -19,6 +19,7 @@ from lilliput.nn.block import Block, GateSpec, Ungated, stream_precision
 from lilliput.nn.ffn import FFNSpec
 from lilliput.nn.init import InitSpec, Normal
 from lilliput.nn.mixer import Mixer, MixerSpec, PairMixer, State
+from lilliput.nn.modulation import LayerModulation
 from lilliput.nn.norm import NormSpec, RMSNorm
 from lilliput.ops.embedding_bag import embedding_bag
 from lilliput.ops.linear import linear_in_fp32
@@ -128,7 +129,7 @@ class LanguageModel(nn.Module):
         Returns:
             the stream after those layers [B, L, D].
         """
-        for block, shared in zip(self.layers[layers], self._rows(layers), strict=True):
+        for block, shared in self.layers_with_shared(layers):
             x = block(x, document_ids, *shared)
         return x
 
@@ -139,6 +140,7 @@ class LanguageModel(nn.Module):
         layers: slice = ALL,
         document_ids: Tensor | None = None,
         target_document_ids: Tensor | None = None,
+        modulations: Sequence[LayerModulation | None] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Run a slice of the layers over whole rows and over a noised stream that reads them.
 
@@ -146,11 +148,10 @@ class LanguageModel(nn.Module):
         holds the clean positions up to j and then itself, in the target's document.
 
         Args:
-            clean: residual stream [B, L, D].
-            noisy: the noised targets [B, L, D].
+            clean, noisy: residual stream, and the noised targets, [B, L, D] each.
             layers: which layers.
-            document_ids: document numbers of the clean stream [B, L]; None for one document a row.
-            target_document_ids: those of the targets [B, L], given with the former.
+            document_ids, target_document_ids: document numbers of both [B, L]; None for one document a row.
+            modulations: adaptive norms, one a layer of the slice; None for layers as they are.
 
         Returns:
             both streams after those layers, [B, L, D] each; the clean one is that of `forward_layers`.
@@ -160,10 +161,10 @@ class LanguageModel(nn.Module):
         """
         assert clean.shape == noisy.shape, "a noised position for each clean one"
         assert (document_ids is None) == (target_document_ids is None), "documents of inputs and of targets, or neither"
-        for block, shared in zip(self.layers[layers], self._rows(layers), strict=True):
-            block = cast(Block, block)
+        parts, documents = self.layers_with_shared(layers), (document_ids, target_document_ids)
+        for (block, shared), modulation in zip(parts, modulations or [None] * len(parts), strict=True):
             check_module(block.mixer, PairMixer, built_by=self.spec.mixer)
-            clean, noisy = block.forward_pair(clean, noisy, document_ids, target_document_ids, *shared)
+            clean, noisy = block.forward_pair(clean, noisy, *documents, *shared, modulation=modulation)
         return clean, noisy
 
     def empty_states(self, rows: int, capacity: int) -> list[State]:
@@ -186,16 +187,15 @@ class LanguageModel(nn.Module):
             the stream after those layers [B, L, D], in fp32 or fp64; anything where there is padding.
         """
         x = to_fp32(x)
-        for block, state, shared in zip(self.layers[layers], states, self._rows(layers), strict=True):
+        for (block, shared), state in zip(self.layers_with_shared(layers), states, strict=True):
             x = cast(Any, block).decode(x, state, positions, lengths, *shared)
         return x
 
-    def _rows(self, layers: slice) -> list[tuple[Tensor, ...]]:
-        """Return what each layer of a slice is handed of what mixers share."""
-        if self.shared is None:
-            return [()] * len(range(self.spec.layers)[layers])
-        every = [() if row is None else (row,) for row in self.shared()]
-        return every[layers]
+    def layers_with_shared(self, layers: slice = ALL) -> list[tuple[Block, tuple[Tensor, ...]]]:
+        """Return each layer of a slice, and what it is handed of what mixers share."""
+        every = [None] * self.spec.layers if self.shared is None else self.shared()
+        shared = [() if row is None else (row,) for row in every[layers]]
+        return list(zip(cast(list[Block], self.layers[layers]), shared, strict=True))
 
     def logits(self, x: Tensor) -> Tensor:
         """Residual stream [B, L, D] -> logits [B, L, V]; in fp32 where they are capped, or can be had so."""

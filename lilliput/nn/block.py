@@ -17,9 +17,10 @@ from lilliput.base.protocols import check_module, provides
 from lilliput.base.spec import check_range
 from lilliput.nn.ffn import FFN, FFNSpec, FusedFFN
 from lilliput.nn.mixer import FusedMixer, Mixer, MixerSpec, PairMixer, State
+from lilliput.nn.modulation import LayerModulation
 from lilliput.nn.norm import Norm, NormSpec
 from lilliput.ops.add_rms_norm_linear import add_rms_norm_linear
-from lilliput.ops.linear import LinearOutput
+from lilliput.ops.linear import LinearOutput, fused_linear
 
 
 class GateSpec(Protocol):
@@ -111,12 +112,20 @@ class Block(nn.Module):
         document_ids: Tensor | None,
         target_document_ids: Tensor | None,
         *shared: Tensor,
+        modulation: LayerModulation | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Whole rows of a clean stream and of a noised one beside it, [B, L, D] each; see `PairMixer.mix_pair`."""
         mixer, norm = cast(PairMixer, self.mixer), cast(Norm, self.mixer_norm)
+        documents = document_ids, target_document_ids
+        if modulation is not None:
+            read = (modulation.mixer.applied(norm(x)) for x in (clean, noisy))
+            clean_projected, noisy_projected = (fused_linear(x, *mixer.in_weights) for x in read)
+            made = mixer.mix_pair(clean_projected, noisy_projected, *documents, *shared)
+            clean_made, noisy_made = (output.materialize() for output in made)
+            return self._modulated(clean, clean_made, modulation), self._modulated(noisy, noisy_made, modulation)
         clean, clean_projected = add_rms_norm_linear(clean, mixer.in_weights, norm.gain, norm.eps)
         noisy, noisy_projected = add_rms_norm_linear(noisy, mixer.in_weights, norm.gain, norm.eps)
-        mixed, read = mixer.mix_pair(clean_projected, noisy_projected, document_ids, target_document_ids, *shared)
+        mixed, read = mixer.mix_pair(clean_projected, noisy_projected, *documents, *shared)
         return self._transformed(clean, mixed), self._transformed(noisy, read)
 
     @torch.compiler.nested_compile_region  # layers are alike: a decoding step compiles in 9 s, not in 25 (12 layers)
@@ -124,6 +133,21 @@ class Block(nn.Module):
         """The next positions of rows, [B, L, D] -> [B, L, D]; `state` is changed in place, see `Mixer.decode`."""
         mixer, norm = cast(Mixer, self.mixer), cast(Norm, self.mixer_norm)
         return self._transformed(self._joined(x, mixer.decode(norm(x), state, positions, lengths, *shared)))
+
+    def decode_modulated(
+        self, x: Tensor, state: State, positions: Tensor, lengths: Tensor, modulation: LayerModulation, *shared: Tensor
+    ) -> Tensor:
+        """The same with adaptive norms."""
+        read = modulation.mixer.applied(cast(Norm, self.mixer_norm)(x))
+        made = cast(Mixer, self.mixer).decode(read, state, positions, lengths, *shared)
+        return self._modulated(x, made, modulation)
+
+    def _modulated(self, x: Tensor, mixed: Tensor, modulation: LayerModulation) -> Tensor:
+        """The stream after both branches with adaptive norms, the mixer's made already."""
+        x = self._joined(x, modulation.mixer.gate * mixed)
+        ffn, norm, gate = cast(FFN, self.ffn), cast(Norm, self.ffn_norm), self.ffn_gate()
+        made = modulation.ffn.gate * ffn(modulation.ffn.applied(norm(x)))
+        return x + (made if gate is None else gate * made)
 
     def _joined(self, x: Tensor, mixed: Tensor) -> Tensor:
         gate = self.mixer_gate()

@@ -48,6 +48,7 @@ ROUTES = {
     "port": replace(PORT, blocks=2),
     "unbounded, unconditioned": DiffusionBlocks(blocks=2, lowest=0.1, max_loss_weight=None, conditioning="none"),
     "mixed": DiffusionBlocks(blocks=2, clean_share=0.25),
+    "adaptive norms": DiffusionBlocks(blocks=2, conditioning="adaln"),
 }
 OBJECTIVES = {
     "tokens": NextToken(),
@@ -89,6 +90,19 @@ def losses(trainable, objective, batch, variant, progress=0.5):
     return trainable.objective(0)(batch, denominator, variant, torch.tensor(progress), noise())
 
 
+def modulated(model, x, layers, document_ids, numbers):
+    """Layers with adaptive norms, written out."""
+    by_layer = numbers.view(-1, 6, x.shape[-1])
+    for (block, shared), vectors in zip(model.layers_with_shared(layers), by_layer, strict=True):
+        branches = (
+            (block.mixer_norm, lambda x, of=block, row=shared: of.mixer(x, document_ids, *row), block.mixer_gate()),
+            (block.ffn_norm, block.ffn, block.ffn_gate()),
+        )
+        for (norm, branch, factor), (shift, scale, gate) in zip(branches, vectors.split(3), strict=True):
+            x = x + (1 if factor is None else factor) * (1 + gate) * branch(norm(x) * (1 + scale) + shift)
+    return x
+
+
 def naive(trainable, objective, batch, variant, progress=0.5):
     """The loss by its definition: a row for each target, in which it is the last position."""
     route, model, spec = trainable.stages[0].route, trainable.model, objective.route
@@ -116,9 +130,10 @@ def naive(trainable, objective, batch, variant, progress=0.5):
         level = float(noise().uniform(number)[0])
         sigma = exp(spec.mean + spec.std * NormalDist().inv_cdf(first + level * (last - first)))
         epsilon = noise().normal(number, positions, width, stream=1)[0].double()
-        added = 0.0
-        if spec.conditioning == "add":
-            added = route.conditioning[variant](torch.tensor([log(sigma) / 4], dtype=torch.float64))[0, 0]
+        told = torch.zeros(width)
+        if spec.conditioning != "none":
+            told = route.conditioning[variant](torch.tensor([log(sigma) / 4], dtype=torch.float64))[0, 0]
+        added = told if spec.conditioning == "add" else 0.0
         summed = sigma**2 + spec.data_std**2
         weight = summed / (sigma * spec.data_std) ** 2
         weight = weight if spec.max_loss_weight is None else min(weight, spec.max_loss_weight)
@@ -140,7 +155,10 @@ def naive(trainable, objective, batch, variant, progress=0.5):
             z = scaled(target[:near]) + sigma * epsilon[place]
             stream = torch.stack([*clean, z / sqrt(summed) + added])[None]
             of = torch.tensor([[*own, target_documents[0]]])
-            out = model.forward_layers(stream, layers, of)[0, -1]
+            if spec.conditioning == "adaln":
+                out = modulated(model, stream, layers, of, told)[0, -1]
+            else:
+                out = model.forward_layers(stream, layers, of)[0, -1]
             denoised = spec.data_std**2 / summed * z + sigma * spec.data_std / sqrt(summed) * out
             outputs = [(denoised, weight * (1 - spec.clean_share))]
             if spec.clean_share:
@@ -321,7 +339,7 @@ def test_impossible_settings_are_refused():
         {"lowest": 90.0},
         {"std": 0.0},
         {"max_loss_weight": 0.0},
-        {"conditioning": "adaln"},
+        {"conditioning": "film"},
         {"embeddings": "raw"},
         {"clean_share": 1.0},
     ):
@@ -349,13 +367,13 @@ def test_held_out_numbers_are_defined_where_all_layers_learn_them():
 
 def test_conditioning_begins_as_nothing_and_tells_levels_apart():
     first = []
-    for name in ("none", "add"):
+    for name in ("none", "adaln", "add"):
         objective = NextToken(route=DiffusionBlocks(blocks=2, conditioning=name))
         trainable = Trainable.of_phase(tiny.ODIN_SPEC.build(seed=0), [objective], seed=0)
         owned = sorted(trainable.owned_tensors())
-        assert len(owned) == (8 if name == "add" else 0), "a network for each block, of two layers"
+        assert len(owned) == (0 if name == "none" else 8), "a network for each block, of two layers"
         first.append(losses(trainable, objective, batch_of(objective), 0).loss.item())
-    assert first[0] == first[1]
+    assert first[0] == first[2] == pytest.approx(first[1], rel=1e-6)
     network = made(tiny.ODIN_SPEC, objective).stages[0].route.conditioning[0].float()
     told = network(torch.tensor([0.002, 0.0021, 0.3, 0.31, 79.0, 80.0]).log() / 4)[:, 0]
     assert told.shape == (6, 32) and torch.cdist(told, told).add(torch.eye(6)).amin() > 1e-3
@@ -421,9 +439,11 @@ def test_text_is_written_as_whole_rows_are_denoised():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_whole_rows_are_predicted_as_text_is_written(name):
+@pytest.mark.parametrize("conditioning", ["add", "adaln"])
+def test_whole_rows_are_predicted_as_text_is_written(name, conditioning):
     """Each position as the next token of the text up to it, of its own document."""
-    trainable = made(MODELS[name], NextToken(route=DiffusionBlocks(blocks=2)), torch.float32)
+    objective = NextToken(route=DiffusionBlocks(blocks=2, conditioning=conditioning))
+    trainable = made(MODELS[name], objective, torch.float32)
     route, tokens = trainable.stages[0].route, torch.tensor([[5, 6, 7, 8], [8, 9, 10, 11]])
 
     class Noiseless:

@@ -49,7 +49,11 @@ def test_a_killed_run_ends_in_the_same_bits(shards, tmp_path, name, precision, s
     assert len(last(tmp_path / "killed")["objectives"]) == 8, "bags of 4, 2 and 1 share the networks of the blocks"
 
 
-@pytest.mark.parametrize("route", [BLOCKS, MIXED, replace(PORT, blocks=2)], ids=["paper", "mixed", "port"])
+@pytest.mark.parametrize(
+    "route",
+    [BLOCKS, MIXED, replace(PORT, blocks=2), replace(BLOCKS, conditioning="adaln")],
+    ids=["default", "mixed", "port", "adaptive norms"],
+)
 def test_a_rollback_leaves_no_trace_of_what_was_spoilt(shards, tmp_path, route):  # noqa: F811
     stages = (Stage(share=1.0, objective=NextToken(route=route)),)
     phase = replace(ONE, stages=stages, data=Spoilt("nan", 10 * ROWS + 5), guard=Guard(window=6))

@@ -17,9 +17,11 @@ from torch import Tensor
 from lilliput.base.errors import RecipeError
 from lilliput.nn.block import stream_precision
 from lilliput.nn.mixer import State
+from lilliput.nn.modulation import LayerModulation
 from lilliput.objectives.noise import Noise
 from lilliput.objectives.routes.diffusion_blocks import DiffusionBlocksModule
 from lilliput.objectives.routes.preconditioning import euler_step
+from lilliput.ops.softcap import to_fp32
 
 
 @torch.no_grad()
@@ -143,16 +145,25 @@ class _Sampler:
         for level, states in zip(self.levels, self.states, strict=True):
             sigma = torch.full_like(self.rows, level.sigma, dtype=fresh.dtype)
             clean, noisy = self.route.inputs(fresh, z, sigma, level.variant)
-            self._decode(clean, states, level.variant, self.read)
+            modulations = self.route.modulations(sigma, level.variant)
+            self._decode(clean, states, level.variant, self.read, modulations)
             copied = [{name: one.clone() for name, one in state.items()} for state in states]
-            made = self._decode(noisy, copied, level.variant, tokens.shape[1])
+            made = self._decode(noisy, copied, level.variant, tokens.shape[1], modulations)
             denoised = self.route.combine(z, made, sigma)
             logits = self.model.logits(denoised.to(made.dtype))
             z = _step(z, logits, level, self.embeddings)
         self.read = tokens.shape[1]
         return logits[:, 0].float()
 
-    def _decode(self, x: Tensor, states: list[State], variant: int, position: int) -> Tensor:
+    def _decode(
+        self, x: Tensor, states: list[State], variant: int, position: int, modulations: list[LayerModulation] | None
+    ) -> Tensor:
         positions = torch.full_like(self.rows, position)
         lengths = torch.full_like(self.rows, x.shape[1])
-        return self.model.decode(x, states, positions, lengths, self.route.layers[variant])
+        layers = self.route.layers[variant]
+        if modulations is None:
+            return self.model.decode(x, states, positions, lengths, layers)
+        x = to_fp32(x)
+        for (block, shared), state, one in zip(self.model.layers_with_shared(layers), states, modulations, strict=True):
+            x = block.decode_modulated(x, state, positions, lengths, one, *shared)
+        return x

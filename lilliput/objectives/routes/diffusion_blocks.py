@@ -25,6 +25,7 @@ from lilliput.base.errors import RecipeError
 from lilliput.base.spec import LATER
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.nn.block import stream_precision
+from lilliput.nn.modulation import VECTORS, LayerModulation, layer_modulations
 from lilliput.objectives.noise import Noise
 from lilliput.objectives.objective import Parts
 from lilliput.objectives.routes.noise_conditioning import NoiseConditioning
@@ -59,8 +60,9 @@ class DiffusionBlocks:
     max_loss_weight: float | None = 20.0
     """Largest weight of a row: almost clean targets are decodable already, and unbounded would drown the others. None
     for no bound."""
-    conditioning: Literal["none", "add"] = "add"
-    """Conditioning on sigma: none, or a small network outside of the model that is gone with the phase."""
+    conditioning: Literal["none", "add", "adaln"] = "add"
+    """Conditioning on sigma: none, or a small network outside of the model that is gone with the phase. What it returns
+    is added to what a block reads, or makes the norms of its layers adaptive, as in the paper; that is slower."""
     clean_share: float = 0.0
     """Share of the loss that is ordinary cross-entropy, without noise and through all layers, of which the block's
     alone learn. Above 0 held-out numbers are defined."""
@@ -85,7 +87,7 @@ class DiffusionBlocks:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise RecipeError(f"{name} is {value}", where=where, hint="give a number above 0")
-        for name, known in (("conditioning", ("none", "add")), ("embeddings", ("data_std", "unit"))):
+        for name, known in (("conditioning", ("none", "add", "adaln")), ("embeddings", ("data_std", "unit"))):
             if getattr(self, name) not in known:
                 hint = f"one of {', '.join(known)}"
                 raise RecipeError(f"{name} cannot be {getattr(self, name)!r}", where=where, hint=hint)
@@ -128,8 +130,9 @@ class DiffusionBlocksModule(nn.Module):
         self.spec, self.model = spec, model
         self.ranges = spec.levels.ranges(spec.blocks, spec.overlap)
         self.layers = blocks_of(len(model.layers), spec.blocks)
+        vectors = {"none": [], "add": [1] * spec.blocks, "adaln": [VECTORS * _count(each) for each in self.layers]}
         self.conditioning = nn.ModuleList(
-            NoiseConditioning(model.spec.width) for _ in self.layers if spec.conditioning == "add"
+            NoiseConditioning(count * model.spec.width) for count in vectors[spec.conditioning]
         )
 
     @property
@@ -191,19 +194,27 @@ class DiffusionBlocksModule(nn.Module):
             document_ids, target_document_ids: see `LanguageModel.forward_pair`.
         """
         read, scaled_z = self.inputs(clean, z, sigma, variant)
-        documents = document_ids, target_document_ids
-        _, made = self.model.forward_pair(read, scaled_z, self.layers[variant], *documents)
+        documents, modulations = (document_ids, target_document_ids), self.modulations(sigma, variant)
+        _, made = self.model.forward_pair(read, scaled_z, self.layers[variant], *documents, modulations)
         return self.combine(z, made, sigma)
 
     def inputs(self, clean: Tensor, z: Tensor, sigma: Tensor, variant: int) -> tuple[Tensor, Tensor]:
         """Return what the layers of a block read of the clean stream and of the noised one."""
         scales = preconditioning(sigma, self.spec.data_std)
         noisy = scales.into[:, None, None] * z
-        if self.conditioning:
+        if self.spec.conditioning == "add":
             level = self.conditioning[variant](scales.noise)
             clean, noisy = clean + level, noisy + level
         narrow = stream_precision(self.model.embedding.weight)
         return clean.to(narrow), noisy.to(narrow)
+
+    def modulations(self, sigma: Tensor, variant: int) -> list[LayerModulation] | None:
+        """Return the adaptive norms of the layers of a block; None where they have none."""
+        if self.spec.conditioning != "adaln":
+            return None
+        numbers = self.conditioning[variant](preconditioning(sigma, self.spec.data_std).noise)
+        narrow = stream_precision(self.model.embedding.weight)
+        return layer_modulations(numbers.to(narrow), _count(self.layers[variant]))
 
     def combine(self, z: Tensor, made: Tensor, sigma: Tensor) -> Tensor:
         """Return D(z) from what the layers of a block made."""
@@ -238,6 +249,10 @@ def blocks_of(layers: int, blocks: int) -> list[slice]:
         )
     ends = [layers * block // blocks for block in range(blocks + 1)]
     return [slice(start, stop) for start, stop in pairwise(ends)]
+
+
+def _count(layers: slice) -> int:
+    return layers.stop - layers.start
 
 
 @contextmanager
