@@ -12,6 +12,7 @@ from typing import Any
 from lilliput.base.errors import DataError, RecipeError, reading
 from lilliput.base.safetensors_headers import check_weights_cover
 from lilliput.evals.evaluation import Answered, Evaluation, summed_up, write_records
+from lilliput.evals.load_tasks import load_tasks
 from lilliput.evals.local_files import FILES, identity_of
 from lilliput.evals.native_model import Native
 from lilliput.evals.offline import offline
@@ -22,7 +23,6 @@ from lilliput.evals.suites import Suite, TaskUse
 from lilliput.evals.task_file import TaskFile
 from lilliput.tokenizer.bpe import TOKENIZER_FILE, load_tokenizer
 
-TASKS = Path(__file__).parent / "tasks"
 WEIGHTS = ("float32", "bfloat16", "float16")
 """Types that the weights may be rounded to."""
 
@@ -90,13 +90,14 @@ def evaluate(
     with questions.loading(work), sandboxed(own):
         loaded = [load_own(file) for file in own]
         by_task = {use.task: questions.questions(use, work) for use in public}
-        tasks = _load_tasks(public, by_task, source=str(questions))
+        tasks = load_tasks(public, _settings(by_task), source=str(questions))
         identities = {use.task: by_task[use.task].identity or _identity(use, tasks[use.task]) for use in public}
     with offline(work), sandboxed(own):
         own_items = {
             task: Questions(settings=from_file(path, split="test", work=work)) for task, path in item_files.items()
         }
-        tasks |= _load_tasks([use for use in uses if use.task in item_files], own_items, source="a file made for it")
+        made = [use for use in uses if use.task in item_files]
+        tasks |= load_tasks(made, _settings(own_items), source="a file made for it")
         tasks |= {one.use.task: one.task for one in loaded}
         identities |= {one.use.task: one.identity for one in loaded}
         import lm_eval.evaluator
@@ -186,21 +187,5 @@ def _identity(use: TaskUse, task: Any) -> str:
     return identity_of(task.dataset[file.split].select_columns(list(file.columns)), file)
 
 
-def _load_tasks(uses: list[TaskUse], questions: Mapping[str, Questions], *, source: str) -> dict[str, Any]:
-    import lm_eval.tasks
-    from datasets.exceptions import DatasetsError
-
-    # Only the folders of these tasks: reading all 14,000 task files of the harness takes eleven seconds.
-    shipped = Path(lm_eval.tasks.__file__).parent
-    folders = dict.fromkeys(TASKS if use.shipped is None else shipped / use.shipped for use in uses)
-    manager = lm_eval.tasks.TaskManager(include_path=list(folders), include_defaults=False)
-    # A group is the harness's own way to add settings to tasks that are defined in files.
-    members = [{"task": use.task, "num_fewshot": 0, **questions[use.task].settings} for use in uses]
-    try:
-        return dict(manager.load({"group": "asked", "task": members})["tasks"])
-    except (OSError, DatasetsError) as error:
-        raise DataError(
-            f"the questions cannot be fetched: {error}",
-            where=f"{source}, for {', '.join(use.task for use in uses)}",
-            hint="check the network, or give local files with --eval-data FOLDER",
-        ) from error
+def _settings(questions: Mapping[str, Questions]) -> dict[str, dict[str, Any]]:
+    return {task: one.settings for task, one in questions.items()}

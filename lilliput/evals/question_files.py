@@ -16,6 +16,7 @@ from lilliput.base.files import write_text
 from lilliput.base.limits import limit, raising
 from lilliput.data.readers.formats import COMPRESSED
 from lilliput.data.readers.row_files import rows
+from lilliput.evals.load_tasks import load_tasks
 from lilliput.evals.local_files import FILES, Row, checked, identity_of
 from lilliput.evals.offline import offline, quiet
 from lilliput.evals.suites import Suite, TaskUse
@@ -42,6 +43,14 @@ class QuestionSource(Protocol):
 
     def questions(self, use: TaskUse, work: Path) -> Questions:
         """A task's questions; files that have to be written go to `work`."""
+        ...
+
+    def rows(self, use: TaskUse, work: Path) -> Iterator[Row]:
+        """A task's questions as rows in the hub's columns.
+
+        Raises:
+            DataError: they cannot be had.
+        """
         ...
 
     def loading(self, work: Path) -> AbstractContextManager[None]:
@@ -73,6 +82,12 @@ class Hub:
     def questions(self, use: TaskUse, work: Path) -> Questions:
         """Read the questions as the task's file says."""
         return Questions(settings={})
+
+    def rows(self, use: TaskUse, work: Path) -> Iterator[Row]:
+        """The rows of the dataset that the task's file names."""
+        with self.loading(work):
+            task = load_tasks([use], {use.task: {}}, source=str(self))[use.task]
+            yield from task.dataset[FILES[use.task].split]
 
     def loading(self, work: Path) -> AbstractContextManager[None]:
         """Allow the network, unless the environment forbids it (HF_HUB_OFFLINE)."""
@@ -134,6 +149,10 @@ class Folder:
             note=file.note if any(question is not row for row, question in pairs) else "",
             identity=identity_of(asked, file),
         )
+
+    def rows(self, use: TaskUse, work: Path) -> Iterator[Row]:
+        """The rows of the file."""
+        return (question for _, question in self._rows(use))
 
     def loading(self, work: Path) -> AbstractContextManager[None]:
         """Without network."""
