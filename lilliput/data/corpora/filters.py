@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, ClassVar, Protocol
 
+from lilliput.base.errors import RecipeError
 from lilliput.data.documents import Corpus, Document, documents_of
+from lilliput.data.language import is_in
 from lilliput.data.resumable import FractionRead, Item, Offset, fraction_read, is_seekable, iterate_from
 
 FilterResult = Document | str
@@ -148,6 +150,25 @@ class MostlyText:
             return document if words >= self.letters * len(document.text) else "too few letters"
 
         return step
+
+
+@dataclass(frozen=True, kw_only=True)
+class InLanguage:
+    """Documents in some languages; those whose language cannot be told stay."""
+
+    name: ClassVar[str] = "language"
+    remembers: ClassVar[bool] = False
+
+    languages: tuple[str, ...]
+    """ISO 639-1 codes."""
+
+    def __post_init__(self) -> None:
+        if not self.languages:
+            raise RecipeError("no language is named", where="InLanguage.languages", hint='give codes: ("en",)')
+
+    def begin(self) -> Callable[[Document], FilterResult]:
+        """A function of one document that remembers nothing."""
+        return lambda document: document if is_in(document.text, self.languages) else "another language"
 
 
 @dataclass(frozen=True, kw_only=True)
