@@ -1,0 +1,43 @@
+"""Replies that a teacher has given, as the chat corpus that the recipe's `Teacher` stands for."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lilliput.data.conversations import Conversation
+from lilliput.data.replies.reply import Reply
+from lilliput.data.replies.reply_file import read_replies
+from lilliput.data.replies.reply_filters import ReplyFilters
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherReplies:
+    """Replies of a file, seen through filters."""
+
+    path: Path
+    sha256: str
+    """Hash of the file."""
+    filters: ReplyFilters
+    overlaps: Mapping[str, Sequence[str]]
+    """Tasks of evaluation that a prompt or its reply overlaps, by key."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Replies that were dropped, by reason, once they have been read."""
+
+    def identity(self) -> Any:
+        """Return what the conversations depend on besides the filters."""
+        return {"replies": self.sha256, "overlaps": {key: list(tasks) for key, tasks in self.overlaps.items()}}
+
+    def judged(self) -> Iterator[tuple[Reply, str]]:
+        """Every reply with the reason for dropping it, empty for one that is kept."""
+        return self.filters.judge(read_replies(self.path), self.overlaps)
+
+    def conversations(self) -> Iterator[Conversation]:
+        """Prompts with the replies that are kept, which alone are learned, in the order of the prompts."""
+        self.dropped.clear()
+        for reply, reason in self.judged():
+            if reason:
+                self.dropped[reason] += 1
+            else:
+                yield Conversation(reply.messages(), reply.id, reply.group)
