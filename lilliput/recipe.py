@@ -239,7 +239,7 @@ def _is_own(corpus: Any) -> bool:
     """Return whether a corpus reads the user's own files, which may be private."""
     if isinstance(corpus, TextFiles | ChatFiles) or (isinstance(corpus, HubPartitions) and corpus.is_local):
         return True
-    inside = [getattr(corpus, name, None) for name in ("source", "sources")]
+    inside = [getattr(corpus, name, None) for name in ("source", "sources", "prompts")]
     return any(_is_own(part) for parts in inside for part in (parts if isinstance(parts, tuple) else [parts]) if part)
 
 

@@ -18,6 +18,7 @@ from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.hub import HubChats, HubText
 from lilliput.data.corpora.hub_partitions import HubPartitions
 from lilliput.data.corpora.teacher import Teacher
+from lilliput.data.replies.asking import ANSWERS
 from lilliput.data.split import Split
 from lilliput.model import ModelSpec
 from lilliput.nn.ffn import SwiGLU, SwiGLU2
@@ -38,6 +39,8 @@ REHEARSAL = (
 )
 REPLY = 24
 """Tokens that a release writes by itself."""
+REPLIES = 200
+"""Prompts that a teacher is asked: of several packages, so that not all of them are held out."""
 
 # Small, of plain Python, and Lilliput depends on them.
 TEXT = Installed(
@@ -55,7 +58,8 @@ def shrink(recipe: Recipe) -> Recipe:
     """The recipe at toy size, under the same names.
 
     Corpora of the hub, of files and of installed packages become a little documentation of what is installed anyway,
-    and evaluation suites the quickstart's. Specs from elsewhere stay as they are: a mixer of yours must fit width 64.
+    evaluation suites the quickstart's, and a teacher's replies the answers of its prompts' own corpus. Specs from
+    elsewhere stay as they are: a mixer of yours must fit width 64.
     """
     return _smaller(recipe)
 
@@ -98,7 +102,7 @@ def _by_rule(spec: Any) -> Any:
         case Recipe():
             return replace(spec, about=f"{REHEARSAL} {spec.about}")
         case Teacher():
-            return replace(spec, replies=10)
+            return replace(spec, stand_in=ANSWERS, replies=REPLIES)
         case Phase():
             return _shorter(spec)
         case Release():

@@ -22,10 +22,11 @@ BEGUN = ".begun-"
 
 _WRITTEN = re.compile(
     rf"""
-    \.lock | (run|recipe|command|code|environment|verified|failure)\.json | report\.html | train\.log
+    \.lock | (run|recipe|command|code|environment|verified|failure)\.json | (report|replies)\.html | train\.log
     | code/[0-9a-f]{{16}}/([^/\n]+/)*[^/\n]+\.py
     | parts/{NAME}\.json
     | tokenizer/tokenizer(_config)?\.json
+    | replies/{NAME}/replies\.jsonl
     | shards/{NAME}/((index|progress)\.json | (train|heldout)-[a-z0-9_]+\.bin | heldout(\.txt)?\.jsonl)
     | phases/{NAME}/((metrics|incidents)\.jsonl | loss\.png | final/(weights|average)\.safetensors)
     | phases/{NAME}/checkpoints/(incidents|rows)\.jsonl?
@@ -41,7 +42,7 @@ _WRITTEN = re.compile(
 """Every file that a run writes, by its path below the run folder."""
 _UNFINISHED = re.compile(rf"(\.before|\.replaced)?{re.escape(PARTIAL)}$|{re.escape(BEGUN)}[0-9a-f]+$")
 """Suffixes of files and folders that are being written, or wait to be removed."""
-_FOLDERS = ("code", "parts", "tokenizer", "shards", "phases", "computed", "releases", "evals", "baselines", "cards")
+_FOLDERS = tuple("code parts tokenizer replies shards phases computed releases evals baselines cards".split())
 
 
 def check_name(kind: str, name: object, where: str) -> None:

@@ -7,6 +7,7 @@ command.json       the command that it comes from, where it comes from one
 environment.json   versions and hardware of the last process that worked here
 parts/             one record a part: its inputs and their hash, whether it is done, what came out
 verified.json      which token files were hashed, and how to tell that they have not changed since
+replies/<corpus>/  what a teacher answered, as it came
 tokenizer/  shards/<corpus>/  phases/<nn-name>/  computed/<nn-name>/
 releases/<name>/  evals/<name>/
 cards/             the model cards as they were written, whatever became of them in releases/

@@ -14,6 +14,7 @@ import typer
 from lilliput.base.background import has_unfinished_calls
 from lilliput.cli.options import (
     ChangeOption,
+    EndpointOption,
     ItemsOption,
     LoggerOption,
     MachineOption,
@@ -51,9 +52,11 @@ def run_command(
     more_tokens: MoreOption = [],  # noqa: B006
     eval_data: ItemsOption = None,
     loggers: LoggerOption = [],  # noqa: B006
+    endpoint: EndpointOption = None,
 ) -> None:
     """Do everything a recipe says: tokenizer, data, training, releases. Run again to resume after a stop."""
     from lilliput.evals.question_files import question_source
+    from lilliput.run.asking import Asking
     from lilliput.run.pipeline import run
 
     target = resolve(
@@ -77,6 +80,7 @@ def run_command(
             target.command,
             loggers=loggers,
             allow_change=allow_change,
+            asking=Asking(endpoint=endpoint),
         )
     for release in releases:
         show_release(release, target.folder)
@@ -113,13 +117,18 @@ def data(
     verify: Annotated[
         bool, typer.Option("--verify", help="Hash every token file again, even if it looks unchanged.")
     ] = False,
+    endpoint: EndpointOption = None,
+    eval_data: ItemsOption = None,
 ) -> None:
     """Tokenize a recipe's corpora, after training its tokenizer. Run again to resume after a stop."""
+    from lilliput.evals.question_files import question_source
     from lilliput.run import pipeline
+    from lilliput.run.asking import Asking
 
     target = resolve(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
+    asking = Asking(endpoint=endpoint, questions=question_source(eval_data))
     with interruptible():
-        pipeline.data(target.recipe, target.folder, console, target.command, verify=verify)
+        pipeline.data(target.recipe, target.folder, console, target.command, verify=verify, asking=asking)
     _say(f"the token files are in {target.folder / 'shards'}{', and as they were written' if verify else ''}")
 
 
@@ -136,9 +145,11 @@ def train(
     more_tokens: MoreOption = [],  # noqa: B006
     loggers: LoggerOption = [],  # noqa: B006
     until: UntilOption = None,
+    endpoint: EndpointOption = None,
 ) -> None:
     """Train every phase of a recipe, after tokenizing, and publish nothing."""
     from lilliput.run import pipeline
+    from lilliput.run.asking import Asking
 
     target = resolve(
         recipe,
@@ -161,6 +172,7 @@ def train(
             until=until,
             loggers=loggers,
             allow_change=allow_change,
+            asking=Asking(endpoint=endpoint),
         )
     if until:
         return _say(f"trained as far as {until}; lilliput train {target.folder} trains the rest")

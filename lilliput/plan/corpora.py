@@ -125,7 +125,8 @@ def source(corpus: Any) -> str:
         case Arithmetic():
             return f"{corpus.count:,} generated documents"
         case Teacher():
-            return f"replies of {corpus.model}"
+            of = f"{corpus.stand_in}, in the place of {corpus.model}" if corpus.stand_in else corpus.model
+            return f"replies of {of} to {source(corpus.prompts)}"
     return type(corpus).__name__
 
 

@@ -12,6 +12,7 @@ from lilliput.base.run_folder import IsIntact, Part, RunFolder
 from lilliput.publish.lineage import phase_seed
 from lilliput.recipe import Recipe
 from lilliput.report.page import REPORT, write_report
+from lilliput.run.asking import Asking
 from lilliput.run.reproducibility import check_unchanged
 from lilliput.train.machine import Machine
 from lilliput.train.ranks import OneRank, Ranks
@@ -32,6 +33,8 @@ class RunContext:
     """Names of other programs that are shown the numbers of training."""
     allow_change: bool = False
     """True if training may resume on another machine, or with other versions, than it began with."""
+    asking: Asking = Asking()
+    """Means to ask teachers."""
 
     @property
     def is_first(self) -> bool:

@@ -17,6 +17,7 @@ from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.base.terminal import Terminal
 from lilliput.recipe import Recipe
+from lilliput.run.asking import Asking
 from lilliput.run.command_record import FILE as COMMAND_FILE
 from lilliput.run.command_record import Command, write_command
 from lilliput.run.context import RunContext
@@ -35,6 +36,7 @@ def open_context(
     command: Command | None,
     loggers: Sequence[str],
     allow_change: bool,
+    asking: Asking = Asking(),
 ) -> Iterator[RunContext]:
     """Return the context of this process: the first rank opens the run, another one only reads it.
 
@@ -46,6 +48,7 @@ def open_context(
         command: that the recipe comes from; None for a recipe made in Python.
         loggers: names of other programs that are shown the numbers of training.
         allow_change: whether training may resume on another machine, or with other versions.
+        asking: means to ask teachers.
 
     Raises:
         RunError: a phase was trained from something else, or another machine than before, which is not allowed.
@@ -71,6 +74,7 @@ def open_context(
                 ranks=ranks,
                 loggers=loggers,
                 allow_change=allow_change,
+                asking=asking,
             )
 
 

@@ -5,14 +5,17 @@ has changed: the recipe, the text, the tokenizer or the machine. Only training i
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.implemented import check_implemented
+from lilliput.data.replies.teacher_replies import TeacherReplies
 from lilliput.evals.question_files import Hub, QuestionSource
 from lilliput.recipe import Recipe
+from lilliput.run.asking import Asking
 from lilliput.run.command_record import Command
 from lilliput.run.context import RunContext
 from lilliput.run.open_run import open_context, open_run
@@ -34,6 +37,7 @@ def run(
     *,
     loggers: Sequence[str] = (),
     allow_change: bool = False,
+    asking: Asking = Asking(),
 ) -> list[Path]:
     """Do everything the recipe's timeline says, and return the folders of the releases, in order.
 
@@ -46,6 +50,7 @@ def run(
         command: what the recipe comes from, for the cards; None where it was made in Python.
         loggers: names of other programs that are shown the numbers of training.
         allow_change: whether training may resume on another machine, or with other versions, than it began with.
+        asking: means to ask teachers; what replies are compared with comes from `questions`.
 
     Raises:
         LilliputError: a logger does not exist.
@@ -54,7 +59,8 @@ def run(
     """
     check_implemented(recipe)
     check_loggers(loggers)
-    with open_context(recipe, folder, machine, console, command, loggers, allow_change) as context:
+    asking = replace(asking, questions=questions)
+    with open_context(recipe, folder, machine, console, command, loggers, allow_change, asking) as context:
         publisher = Publisher(context, questions) if context.is_first else None
         return list(Runner(context, publisher).run_timeline())
 
@@ -65,6 +71,18 @@ def tokenizer(recipe: Recipe, folder: Path, console: Console, command: Command |
         Preparation(run_folder, recipe, console).tokenizer()
 
 
+def replies(
+    recipe: Recipe, folder: Path, console: Console, command: Command | None = None, *, asking: Asking = Asking()
+) -> dict[str, TeacherReplies]:
+    """Ask the teachers of a recipe for what its timeline reads of them, and return the replies by corpus.
+
+    Raises:
+        DataError: a teacher, or its prompts, are out of reach.
+    """
+    with open_run(recipe, folder, command) as run_folder:
+        return Preparation(run_folder, recipe, console, asking=asking).replies()
+
+
 def data(
     recipe: Recipe,
     folder: Path,
@@ -73,11 +91,12 @@ def data(
     *,
     until: str | None = None,
     verify: bool = False,
+    asking: Asking = Asking(),
 ) -> None:
     """Learn the tokenizer and write the token files of every corpus that the timeline reads, or phases until one.
 
     Args:
-        recipe, folder, console, command: see `run`.
+        recipe, folder, console, command, asking: see `run`.
         until: the last phase; None for all.
         verify: whether every token file is hashed again, also one that looks unchanged.
 
@@ -85,7 +104,7 @@ def data(
         DataError: a token file differs from its index.
     """
     with open_run(recipe, folder, command) as run_folder:
-        preparation = Preparation(run_folder, recipe, console)
+        preparation = Preparation(run_folder, recipe, console, asking=asking)
         if verify:
             preparation.forget()
         preparation.everything(until)
@@ -101,6 +120,7 @@ def train(
     until: str | None = None,
     loggers: Sequence[str] = (),
     allow_change: bool = False,
+    asking: Asking = Asking(),
 ) -> None:
     """Do everything up to the weights of the last phase, and release nothing; arguments as of `run`.
 
@@ -108,7 +128,7 @@ def train(
     """
     check_implemented(recipe.until(until) if until else recipe)
     check_loggers(loggers)
-    with open_context(recipe, folder, machine, console, command, loggers, allow_change) as context:
+    with open_context(recipe, folder, machine, console, command, loggers, allow_change, asking) as context:
         Runner(context).run_timeline(until)
 
 

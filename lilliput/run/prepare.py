@@ -21,9 +21,11 @@ from lilliput.base.spec import to_plain
 from lilliput.base.text_units import duration, size
 from lilliput.data.corpora.concatenated import at_revision
 from lilliput.data.corpora.stand_in import StandIn
+from lilliput.data.corpora.teacher import Teacher
 from lilliput.data.corpus_format import CorpusFormat, TokenFiles, WriteSettings
 from lilliput.data.formats import format_of
 from lilliput.data.lost_conversations import lost as lost_of
+from lilliput.data.replies.teacher_replies import TeacherReplies
 from lilliput.data.shards import SHARD_TOKENS
 from lilliput.data.small_corpora import Extent, Way, extent, sides
 from lilliput.data.token_files import INDEX, SIDES
@@ -31,6 +33,8 @@ from lilliput.data.tokenization_report import COUNTED, lines_of
 from lilliput.data.tokenizer_sample import sampled
 from lilliput.data.validation import check_sides
 from lilliput.recipe import Recipe
+from lilliput.run.asking import Asking
+from lilliput.run.replies import RunReplies
 from lilliput.tokenizer.bpe import BPE, load_tokenizer, save_tokenizer, tokenizer_hash
 from lilliput.tokenizer.specials import vocabulary_size
 from lilliput.train.phase import Phase
@@ -47,11 +51,20 @@ class Preparation:
         recipe: what to make.
         console: where progress is shown.
         shard_tokens: of a token file.
+        asking: means to ask teachers.
     """
 
-    def __init__(self, run: RunFolder, recipe: Recipe, console: Console, shard_tokens: int = SHARD_TOKENS):
+    def __init__(
+        self,
+        run: RunFolder,
+        recipe: Recipe,
+        console: Console,
+        shard_tokens: int = SHARD_TOKENS,
+        asking: Asking = Asking(),
+    ):
         self._run, self._recipe, self._console, self._shard_tokens = run, recipe, console, shard_tokens
         self._token_files: dict[str, TokenFiles] = {}
+        self._replies = RunReplies(run, recipe, asking, console)
         self._known = self._verified_before()
         self._changed: set[str] = set()
         """Corpora whose text is not what the run has read, and that has been said of."""
@@ -74,12 +87,26 @@ class Preparation:
             the tokenizer that the timeline begins with.
         """
         part = self._recipe.until(until).without_releases() if until else self._recipe
+        self.replies(until, trained=False)
         tokenizer = first = self.tokenizer()
         for entry in part.timeline:
             for name in entry.reads():
                 self.tokens(name, tokenizer)
             tokenizer = entry.retokenize(tokenizer)
         return first
+
+    def replies(self, until: str | None = None, *, trained: bool = True) -> dict[str, TeacherReplies]:
+        """Ask teachers for what the timeline reads of them, unless it is there; the replies by corpus.
+
+        Args:
+            until: see `everything`.
+            trained: include those that weights were trained on, which need no replies any more.
+        """
+        part = self._recipe.until(until).without_releases() if until else self._recipe
+        read = dict.fromkeys(name for entry in part.timeline for name in entry.reads())
+        asked = [name for name in read if isinstance(self._recipe.corpora[name], Teacher)]
+        left_out = self._trained() if asked and not trained else set()
+        return {name: self._replies.readable(name) for name in asked if name not in left_out}
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer, learned from the training side of the recipe's tokenizer corpora."""
@@ -142,6 +169,7 @@ class Preparation:
                 console=self._console,
             )
             outputs = format.write(corpus, tokenizer, split, folder, settings) | {"unit": format.unit}
+            outputs |= {"dropped": dict(corpus.dropped)} if isinstance(corpus, TeacherReplies) else {}
             return outputs if way == "groups" else outputs | {"held_out": way}
 
         outputs = self._run.cached(f"shards/{name}", inputs, build, _has_index)
@@ -273,12 +301,14 @@ class Preparation:
                 where=str(self._run.path),
                 hint="leave the change out: the run has its own token files; or start another run with --out",
             )
+        if before and trained and isinstance(corpus, Teacher):
+            return before  # its replies are in the token files: nobody is asked for them again
         code = definitions(corpus)
         is_same = before and before["spec"] == spec and before.get("code", code) == code
         if is_same and _follows_a_branch(spec):
             return before  # a run stays with the commit that it began with: a new one is no reason to read it all again
         try:
-            content = corpus.identity()
+            content = self._replies.readable(name).identity()
         except DataError as error:
             if not before:
                 raise DataError(error.what, where=f"the corpus {name!r}: {error.where}", hint=error.hint) from error
@@ -299,7 +329,7 @@ class Preparation:
         known = self._extents.get(name)
         if known is None or known[0] != content:
             with self._console.status(f"{name}: looking how much there is"):
-                known = content, asdict(extent(at_revision(self._recipe.corpora[name], content)))
+                known = content, asdict(extent(at_revision(self._replies.readable(name), content)))
             self._extents[name] = known
         return known[1]
 
@@ -314,7 +344,7 @@ class Preparation:
 
     def _corpus(self, name: str, identity: dict[str, Any]) -> Any:
         """A corpus as it was when it had that identity."""
-        return at_revision(self._recipe.corpora[name], identity["content"])
+        return at_revision(self._replies.readable(name), identity["content"])
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)

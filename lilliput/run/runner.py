@@ -44,7 +44,8 @@ class Runner:
     def __init__(self, context: RunContext, publisher: Publisher | None = None, *, trains: bool = True):
         self._context, self._run, self._recipe = context, context.run, context.recipe
         self._publisher, self._trains = publisher, trains
-        self._preparation = Preparation(context.run, context.recipe, context.console)
+        asking = replace(context.asking, device=str(context.machine.device))
+        self._preparation = Preparation(context.run, context.recipe, context.console, asking=asking)
 
     def run_timeline(self, until: str | None = None) -> tuple[Path, ...]:
         """Carry out every entry that is not done, up to the phase `until`, and return the folders of releases."""

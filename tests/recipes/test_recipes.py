@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import tiny
@@ -15,6 +16,7 @@ from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Clean, Filtered
 from lilliput.data.corpora.teacher import Teacher
+from lilliput.growth.use_ema import UseEma
 from lilliput.optim.ema import Ema
 from lilliput.overrides import replace_sources
 from lilliput.plan import plan
@@ -135,22 +137,29 @@ def test_claims_without_effect_are_told_and_not_armed():
     assert any("z-loss" in claim for claim in load_recipe("slm-10m").card_claims)
 
 
+class ToCome(UseEma):
+    """A growth that nobody has built yet."""
+
+    not_implemented: ClassVar[str] = "a growth of tomorrow"
+
+
 def test_missing_parts_are_named_with_their_place():
-    recipe = load_recipe("odinnext-138m")
-    assert [part.partition(",")[0] for part in unimplemented_parts(recipe)] == ["corpora.replies: Teacher"]
-    with pytest.raises(RecipeError, match="corpora.replies: Teacher") as error:
+    built = load_recipe("odinnext-138m")
+    check_implemented(built)
+    recipe = replace(built, timeline=(*built.timeline[:2], ToCome(), *built.timeline[3:]))
+    assert unimplemented_parts(recipe) == ["timeline.2: ToCome, a growth of tomorrow"]
+    with pytest.raises(RecipeError, match="timeline.2: ToCome") as error:
         check_implemented(recipe)
     assert "recipe 'odinnext-138m'" in str(error.value)
-    check_implemented(recipe.until("sft"))
-    check_implemented(load_recipe("quickstart"))
+    check_implemented(recipe.until("end-to-end"))
 
 
-def test_parts_to_come_refuse_impossible_numbers_and_do_not_pretend():
+def test_a_teacher_refuses_impossible_numbers_and_does_not_pretend():
     prompts = ChatFiles(paths=("none.jsonl",))
-    for settings in ({"replies": 0}, {"max_tokens": 0}, {"temperature": -1.0}):
+    for settings in ({"replies": 0}, {"max_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}):
         with pytest.raises(RecipeError):
             Teacher(model="m", prompts=prompts, license="l", **settings)
-    with pytest.raises(DataError, match="is not built"):
+    with pytest.raises(DataError, match="from the run that asked"):
         next(iter(Teacher(model="m", prompts=prompts, license="l").conversations()))
 
 
@@ -167,7 +176,6 @@ def test_a_corpus_of_the_hub_is_read_from_files_instead(tmp_path):
     natural = recipe.corpora["natural"]
     assert replace_sources(recipe, {"natural": (mix,)}).corpora["natural"] == replace(natural, dataset=mix)
     assert replace_sources(recipe, {}) == recipe
-    assert not any("replies" in part for part in unimplemented_parts(local)), "replies that one has need no teacher"
 
 
 def test_a_source_may_name_its_column_and_filters_stay(tmp_path):

@@ -12,8 +12,10 @@ import jinja2
 from lilliput.base.spec import to_plain
 from lilliput.base.text_units import size
 from lilliput.data.corpora.stand_in import StandIn
+from lilliput.data.corpora.teacher import Teacher
 from lilliput.data.documents import licenses
 from lilliput.data.lost_conversations import in_words, lost
+from lilliput.data.replies.asking import ANSWERS
 from lilliput.model import ModelSpec
 from lilliput.publish.card.markdown import NOTHING, cell, code, fenced, literal, prose, source
 from lilliput.publish.card.notes import CardNotes
@@ -254,6 +256,7 @@ def _data(run: Part, names: list[str]) -> dict[str, Any]:
             unit = "conversations" if "conversations" in side else "documents"
             text_bytes = f"{side['bytes']:,}" if unit == "documents" else NOTHING
             sides.append((name, shown, f"{side[unit]:,} {unit}", text_bytes, f"{side['tokens']:,}"))
+    teachers = {name: recipe["corpora"][name] for name in names if recipe["corpora"][name].kind == Teacher.__name__}
     return {
         "sides": sides,
         "texts": [(name, recipe["corpora"][name].kind, corpus["text_sha256"]) for name, corpus in corpora.items()],
@@ -264,15 +267,31 @@ def _data(run: Part, names: list[str]) -> dict[str, Any]:
             (name, recipe["corpora"][name]["missing"])
             for name in names
             if recipe["corpora"][name].kind == StandIn.__name__
-        ],
+        ]
+        + [(name, f"replies of {one['model']}") for name, one in teachers.items() if one.optional("stand_in")],
+        "teachers": [(name, _replies(one)) for name, one in teachers.items()],
         "lost": lacking,
-        "licenses": [(name, ", ".join(found)) for name in names if (found := licenses(recipe["corpora"][name].plain))],
+        "licenses": [(name, ", ".join(found)) for name in names if (found := _licenses(recipe["corpora"][name]))],
         "share": f"{100 * split['share']:.3g}%",
         "salt": split["salt"],
         "tokenizer": recipe["tokenizer"].kind,
         "tokenizer_of": recipe["tokenizer"].plain.get("checkpoint"),
         "tokenizer_corpora": recipe["tokenizer_corpora"],
     }
+
+
+def _replies(teacher: Part) -> str:
+    """A teacher's replies in words."""
+    if teacher.optional("stand_in") == ANSWERS:
+        return "the answers that the prompts have in their own corpus, to rehearse with"
+    how = "the likeliest tokens" if teacher["temperature"] == 0 else f"temperature {teacher['temperature']:g}"
+    return f"replies of {teacher['stand_in'] or teacher['model']} to prompts of another corpus, at {how}"
+
+
+def _licenses(corpus: Part) -> list[str]:
+    """The licenses of a corpus; that of a teacher does not cover what another one replied."""
+    is_other = corpus.kind == Teacher.__name__ and corpus.optional("stand_in")
+    return licenses(corpus["prompts"].plain if is_other else corpus.plain)
 
 
 def _reasons(dropped: dict[str, int]) -> str:
