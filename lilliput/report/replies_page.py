@@ -90,7 +90,7 @@ def _reply(reply: Reply, overlaps: Any) -> dict[str, Any]:
     facts = [
         _teacher(reply),
         settings,
-        f"ended by {reply.finish}",
+        f"finish reason: {reply.finish}",
         *([f"{reply.tokens:,} tokens in {duration(reply.seconds)}"] if reply.seconds else []),
         reply.at,
         *([f"overlaps {', '.join(overlaps)}"] if overlaps else []),

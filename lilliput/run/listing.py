@@ -215,7 +215,10 @@ def _releases(recipe: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _parts(recipe: dict[str, Any]) -> list[str]:
     """Names of the parts of a run, in the order in which they are made; growths leave no files."""
-    names = ["tokenizer", *(f"shards/{name}" for name in recipe["corpora"])]
+    corpora = recipe["corpora"].items()
+    teachers = [name for name, corpus in corpora if corpus["type"] == "lilliput.data.corpora.teacher:Teacher"]
+    names = [f"replies/{name}" for name in teachers]
+    names += ["tokenizer", *(f"shards/{name}" for name in recipe["corpora"])]
     for index, entry in enumerate(recipe["timeline"]):
         if entry["type"] == "lilliput.train.phase:Phase":
             names.append(f"phases/{index:02d}-{entry['name']}")

@@ -1,4 +1,4 @@
-"""The tokenizer and the token files of a sweep, made once: a variant that needs them gets links to another's.
+"""Tokenizer, token files and a teacher's replies of a sweep, made once: a variant that needs them gets links.
 
 A run never writes into a file that is there, it removes and replaces whole folders. So a link is as good as a copy: a
 variant with another tokenizer gives its links up and makes its own, and nobody else's files change.
@@ -34,7 +34,7 @@ def link_prepared(run: RunFolder, recipe: Recipe, donors: Iterable[tuple[Path, R
 
     Whether a part fits is for the run to say, by the part's inputs; likely ones come first.
     """
-    names = ["tokenizer", *(f"shards/{corpus}" for corpus in recipe.corpora)]
+    names = ["tokenizer", *(f"{kind}/{corpus}" for corpus in recipe.corpora for kind in ("replies", "shards"))]
     # What is there without a record is somebody's own: the run refuses it, and a link would replace it.
     missing = [name for name in names if not run.record(name) and not (run.path / name).exists()]
     mine = text_of(recipe)

@@ -238,9 +238,9 @@ def test_replies_are_dropped_for_one_reason_each() -> None:
     overlaps = {given["benchmark overlap"].key: ["piqa"]}
     judged = list(ReplyFilters().judge(given.values(), overlaps))
     assert [reason for _, reason in judged] == list(given)
-    free = ReplyFilters(refusals=False, languages=(), likeness=0.0, benchmarks=False, max_tokens=2_000)
+    free = ReplyFilters(cut_off=False, refusals=False, languages=(), likeness=0.0, benchmarks=False, max_tokens=2_000)
     dropped = [reason for _, reason in free.judge(given.values(), overlaps) if reason]
-    assert dropped == ["no answer", "cut off", "empty"]
+    assert dropped == ["no answer", "empty"]
     for settings in ({"max_tokens": 0}, {"likeness": 1.5}):
         with pytest.raises(RecipeError):
             ReplyFilters(**settings)

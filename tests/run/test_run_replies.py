@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import tiny
+import tiny_checkpoints
 import tiny_commands
 import tiny_questions
 import tiny_teacher
@@ -18,18 +19,22 @@ from tiny_teacher import KEY, TinyTeacher
 from lilliput.base.errors import DataError, LilliputError, RunError
 from lilliput.base.files import read_json
 from lilliput.base.ownership import foreign
+from lilliput.base.run_folder import RunFolder
 from lilliput.base.units import Tokens
 from lilliput.data.chat_rows import ChatData
 from lilliput.data.corpora.teacher import Teacher
 from lilliput.data.replies import endpoint
 from lilliput.data.replies.reply import reply_of
+from lilliput.data.replies.reply_file import ReplyFile
 from lilliput.data.replies.reply_filters import ReplyFilters
 from lilliput.evals.question_files import Folder
 from lilliput.recipe import Recipe
 from lilliput.report.replies_page import judged, write_replies_page
 from lilliput.run.asking import KEY as KEY_NAME
 from lilliput.run.asking import URL, Asking, answering, price_of
+from lilliput.run.listing import remove, since
 from lilliput.run.pipeline import replies, run, train
+from lilliput.sweep.shared_data import link_prepared
 from lilliput.train.machine import Machine
 
 CPU = Machine(device="cpu", precision="fp32", threads=1)
@@ -206,6 +211,11 @@ def test_a_model_in_a_folder_teaches_and_any_way_to_none_is_named(tmp_path: Path
     assert all(row["teacher"].startswith("tiny-instruct@") and row["completion_tokens"] <= 12 for row in given)
     ask(recipe, tmp_path / "again", device="cpu")
     assert rows(tmp_path / "again") == given and "in the place of big/one" in said
+    llama = tmp_path / "llama"
+    tiny_checkpoints.save_checkpoint(llama, "llama")
+    (llama / "chat_template.jinja").write_text(tiny_checkpoints.TEMPLATE)
+    ask(distilled(tmp_path, stand_in=str(llama), max_tokens=8), tmp_path / "other", device="cpu")
+    assert {row["teacher"].partition("@")[0] for row in rows(tmp_path / "other")} == {"llama"}
     with pytest.raises(RunError, match="no chat template"):
         ask(distilled(tmp_path, stand_in=str(releases[0])), tmp_path / "base", device="cpu")
     with pytest.raises(DataError, match="is not here") as error:
@@ -234,3 +244,38 @@ def test_the_record_of_a_part_says_who_answered(tmp_path: Path) -> None:
     outputs = read_json(tmp_path / "run/parts/replies.replies.json")["outputs"]
     assert outputs["teachers"] == {"big/one-as-served": PROMPTS} and outputs["hosts"] == [f"127.0.0.1:{teacher.port}"]
     assert outputs["replies"] == PROMPTS and outputs["failed"] == 0 and outputs["completion_tokens"] > PROMPTS
+
+
+def test_replies_of_which_none_is_kept_are_told_of_before_training(tmp_path: Path) -> None:
+    with TinyTeacher(lambda prompt, attempt: "cut") as teacher, pytest.raises(DataError, match="24 cut off") as error:
+        train(distilled(tmp_path), tmp_path / "run", CPU, Console(quiet=True), asking=Asking(endpoint=teacher.url))
+    assert "lilliput replies" in error.value.hint and not (tmp_path / "run/phases").exists()
+    kept = distilled(tmp_path, filters=ReplyFilters(cut_off=False))
+    train(kept, tmp_path / "run", CPU, Console(quiet=True))
+    assert teacher.asked.total() == PROMPTS, "filters that changed ask for nothing"
+
+
+def test_replies_are_given_up_by_their_name_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with TinyTeacher() as teacher:
+        train(distilled(tmp_path), folder, CPU, Console(quiet=True), until="seqkd", asking=Asking(endpoint=teacher.url))
+    tokenizer = {one.name for one in since(folder, "tokenizer")}
+    assert "replies/replies" not in tokenizer and {"shards/replies", "phases/00-pretrain"} <= tokenizer
+    every = since(folder, "replies/replies")
+    assert {"replies/replies", *tokenizer} == {one.name for one in every}
+    remove(folder, every)
+    assert not list((folder / "replies").iterdir())
+
+
+def test_variants_of_a_sweep_share_what_was_replied(tmp_path: Path) -> None:
+    recipe = distilled(tmp_path)
+    with TinyTeacher() as teacher:
+        ask(recipe, tmp_path / "one", endpoint=teacher.url)
+    with RunFolder(tmp_path / "two") as two:
+        link_prepared(two, recipe, [(tmp_path / "one", recipe)])
+    ask(recipe, tmp_path / "two")
+    assert teacher.asked.total() == PROMPTS and len(rows(tmp_path / "two")) == PROMPTS
+    first = (tmp_path / "one/replies/replies/replies.jsonl").read_bytes()
+    with ReplyFile(tmp_path / "two/replies/replies/replies.jsonl") as file:
+        file.append([reply_of(first.splitlines()[0].decode())])
+    assert (tmp_path / "one/replies/replies/replies.jsonl").read_bytes() == first, "nobody else's file changes"

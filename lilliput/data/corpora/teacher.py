@@ -4,10 +4,11 @@ The student learns from the teacher's text in its own tokens, by the loss of ins
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lilliput.base.errors import DataError, RecipeError
+from lilliput.base.spec import LATER
 from lilliput.data.conversations import ChatCorpus, Conversation
 from lilliput.data.replies.reply_filters import ReplyFilters
 
@@ -21,7 +22,7 @@ class Teacher:
 
     model: str
     """Its name on the hub, which it also has at an endpoint; or its folder."""
-    stand_in: str | None = None
+    stand_in: str | None = field(default=None, metadata=LATER)
     """Model that is asked in its place, which cards then say: a name at an endpoint, a folder, or `answers`, those that
     the prompts have in their own corpus."""
     prompts: ChatCorpus
@@ -30,11 +31,11 @@ class Teacher:
     """Prompts that are answered, at most; those whose replies filters drop are not replaced."""
     temperature: float = 0.0
     """0 takes the likeliest token, the nearest to the mode of the teacher's distribution."""
-    top_p: float = 1.0
+    top_p: float = field(default=1.0, metadata=LATER)
     """Share of the likeliest tokens that one is drawn from."""
     max_tokens: int = 1_024
     """Teacher's tokens of a reply; longer ones are cut off, and dropped."""
-    filters: ReplyFilters = ReplyFilters()
+    filters: ReplyFilters = field(default=ReplyFilters(), metadata=LATER)
     """Conditions on replies; others may be set at any time before they are trained on."""
     license: str
     """Under which the replies may be used."""

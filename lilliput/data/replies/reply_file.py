@@ -25,7 +25,7 @@ class ReplyFile:
         self.path = path
         lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
         whole = [line for line in lines if _key(line)]
-        if len(whole) < len(lines):
+        if len(whole) < len(lines) or (lines and path.stat().st_nlink > 1):  # a link to another run's is given up
             write_bytes(path, b"".join(whole))
         self.keys = {key for line in whole if (key := _key(line))}
         """Keys of the prompts that are answered."""

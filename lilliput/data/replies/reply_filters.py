@@ -36,8 +36,10 @@ _REFUSALS = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class ReplyFilters:
-    """Conditions on replies, besides that they are there, are not empty and were not cut off."""
+    """Conditions on replies, besides that they are there and are not empty."""
 
+    cut_off: bool = True
+    """True to drop replies that did not end by themselves: the student would learn to stop anywhere."""
     max_tokens: int = 1_024
     """Teacher's tokens of a reply; an endpoint may ignore how many it was asked for."""
     refusals: bool = True
@@ -74,7 +76,7 @@ class ReplyFilters:
     def _reason(self, reply: Reply, overlaps: Mapping[str, Sequence[str]]) -> str:
         checks = (
             (FAILURE, reply.finish == FAILED),
-            (CUT_OFF, reply.finish == LENGTH),
+            (CUT_OFF, self.cut_off and reply.finish == LENGTH),
             (EMPTY, not reply.text.strip()),
             (TOO_LONG, reply.tokens > self.max_tokens),
             (REFUSAL, self.refusals and is_refusal(reply.text)),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lilliput.base.errors import DataError
 from lilliput.data.conversations import Conversation
 from lilliput.data.replies.reply import Reply
 from lilliput.data.replies.reply_file import read_replies
@@ -34,10 +35,22 @@ class TeacherReplies:
         return self.filters.judge(read_replies(self.path), self.overlaps)
 
     def conversations(self) -> Iterator[Conversation]:
-        """Prompts with the replies that are kept, which alone are learned, in the order of the prompts."""
+        """Prompts with the replies that are kept, which alone are learned, in the order of the prompts.
+
+        Raises:
+            DataError: none is kept.
+        """
         self.dropped.clear()
+        kept = 0
         for reply, reason in self.judged():
             if reason:
                 self.dropped[reason] += 1
             else:
+                kept += 1
                 yield Conversation(reply.messages(), reply.id, reply.group)
+        if not kept:
+            raise DataError(
+                f"no reply is kept: {', '.join(f'{count:,} {reason}' for reason, count in self.dropped.items())}",
+                where=str(self.path),
+                hint="look at them with `lilliput replies RUN`; change the Teacher's filters, or ask another one",
+            )

@@ -268,7 +268,7 @@ def _data(run: Part, names: list[str]) -> dict[str, Any]:
             for name in names
             if recipe["corpora"][name].kind == StandIn.__name__
         ]
-        + [(name, f"replies of {one['model']}") for name, one in teachers.items() if one.optional("stand_in")],
+        + [(name, f"replies of {one['model']}") for name, one in teachers.items() if one.plain.get("stand_in")],
         "teachers": [(name, _replies(one)) for name, one in teachers.items()],
         "lost": lacking,
         "licenses": [(name, ", ".join(found)) for name in names if (found := _licenses(recipe["corpora"][name]))],
@@ -282,15 +282,17 @@ def _data(run: Part, names: list[str]) -> dict[str, Any]:
 
 def _replies(teacher: Part) -> str:
     """A teacher's replies in words."""
-    if teacher.optional("stand_in") == ANSWERS:
+    if teacher.plain.get("stand_in") == ANSWERS:
         return "the answers that the prompts have in their own corpus, to rehearse with"
     how = "the likeliest tokens" if teacher["temperature"] == 0 else f"temperature {teacher['temperature']:g}"
-    return f"replies of {teacher['stand_in'] or teacher['model']} to prompts of another corpus, at {how}"
+    asked = teacher.plain.get("stand_in") or teacher["model"]
+    name = Path(asked).name if asked.count("/") != 1 else asked  # a folder's path is nobody's business
+    return f"replies of {name} to prompts of another corpus, at {how}"
 
 
 def _licenses(corpus: Part) -> list[str]:
     """The licenses of a corpus; that of a teacher does not cover what another one replied."""
-    is_other = corpus.kind == Teacher.__name__ and corpus.optional("stand_in")
+    is_other = corpus.kind == Teacher.__name__ and corpus.plain.get("stand_in")
     return licenses(corpus["prompts"].plain if is_other else corpus.plain)
 
 
