@@ -27,6 +27,7 @@ from lilliput.evals.suites import SUITE
 from lilliput.publish.releases import folder_named, last_release, releases, warn_if_outdated
 from lilliput.publish.remote_code import check_code
 from lilliput.recipe import Recipe, allow_code, load_machine, read_recipe
+from lilliput.run.asking import Asking
 from lilliput.run.command_record import Command, RecipeOptions
 from lilliput.run.pipeline import run, train
 from lilliput.run.target import Target, find_target
@@ -117,6 +118,7 @@ def run_recipe(
     trust_code: bool = False,
     eval_data: str | PathLike[str] | None = None,
     loggers: Sequence[str] = (),
+    endpoint: str | None = None,
     quiet: bool = False,
 ) -> Run:
     """Do everything a recipe says, as `lilliput run` does; a folder that exists is continued.
@@ -132,6 +134,7 @@ def run_recipe(
         trust_code: let the Python files run that a run folder keeps of its recipe.
         eval_data: a folder of evaluation sets; the hub unless told.
         loggers: names of programs that are shown the numbers of training.
+        endpoint: base URL where a teacher answers; that of OPENAI_BASE_URL unless told.
         quiet: show nothing.
 
     Raises:
@@ -141,7 +144,8 @@ def run_recipe(
     questions, terminal = question_source(Path(eval_data) if eval_data is not None else None), Terminal(quiet=quiet)
     for note in target.notes:
         terminal.print(note)
-    run(target.recipe, target.folder, where, terminal, questions, target.command, loggers=loggers)
+    asking = Asking(endpoint=endpoint)
+    run(target.recipe, target.folder, where, terminal, questions, target.command, loggers=loggers, asking=asking)
     return Run(folder=target.folder)
 
 
@@ -157,12 +161,14 @@ def train_recipe(
     trust_code: bool = False,
     until: str | None = None,
     loggers: Sequence[str] = (),
+    endpoint: str | None = None,
     quiet: bool = False,
 ) -> Run:
     """Train every phase of a recipe and release nothing, as `lilliput train` does.
 
     Args:
-        recipe, folder, machine, overrides, sources, more_tokens, shrink, trust_code, loggers, quiet: see `run_recipe`.
+        recipe, folder, machine, overrides, sources, more_tokens, shrink, trust_code: see `run_recipe`.
+        loggers, endpoint, quiet: see `run_recipe`.
         until: the last phase to train; None for all.
 
     Raises:
@@ -172,7 +178,8 @@ def train_recipe(
     terminal = Terminal(quiet=quiet)
     for note in target.notes:
         terminal.print(note)
-    train(target.recipe, target.folder, where, terminal, target.command, until=until, loggers=loggers)
+    asking = Asking(endpoint=endpoint)
+    train(target.recipe, target.folder, where, terminal, target.command, until=until, loggers=loggers, asking=asking)
     return Run(folder=target.folder)
 
 
