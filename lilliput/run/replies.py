@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from lilliput.base.errors import DataError
+from lilliput.base.errors import DataError, LilliputError
 from lilliput.base.files import sha256
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
@@ -31,6 +31,9 @@ from lilliput.evals.suites import SUITES, Suite, named
 from lilliput.recipe import Recipe
 from lilliput.run.asking import Asking, answering
 from lilliput.run.reply_progress import ReplyProgress
+
+_FREE = ("filters", "license", "replies")
+"""Fields of a teacher that do not change what a prompt is answered: more prompts may be asked at any time."""
 
 
 class RunReplies:
@@ -92,7 +95,13 @@ class _CorpusReplies:
         outputs = self._asked()
         path = self.run.path / self._part / REPLIES
         overlaps = self._overlaps(path, outputs["sha256"]) if self.teacher.filters.benchmarks else {}
-        return TeacherReplies(path=path, sha256=outputs["sha256"], filters=self.teacher.filters, overlaps=overlaps)
+        return TeacherReplies(
+            path=path,
+            sha256=outputs["sha256"],
+            count=self.teacher.replies,
+            filters=self.teacher.filters,
+            overlaps=overlaps,
+        )
 
     @property
     def _part(self) -> str:
@@ -101,11 +110,11 @@ class _CorpusReplies:
     def _asked(self) -> dict[str, Any]:
         """The outputs of the part, which is made if it is not there."""
         plain = to_plain(self.teacher)
-        asked = {key: value for key, value in plain.items() if key not in ("filters", "license")}
+        asked = {key: value for key, value in plain.items() if key not in _FREE}
         begun = self.run.record(self._part).get("from")
         inputs = {"teacher": asked, "prompts": begun["prompts"] if begun else self.teacher.identity()}
         self.run.refuse_change(self._part, inputs)
-        with self.run.part(self._part, inputs, _is_intact) as part:
+        with self.run.part(self._part, inputs, self._is_whole) as part:
             if part.is_missing:
                 part.outputs = self._ask(part.folder / REPLIES, inputs["prompts"])
         self._say(_summary(part.outputs, self.teacher))
@@ -128,7 +137,12 @@ class _CorpusReplies:
                     if len(left) < len(every):
                         progress.say(f"{len(every) - len(left):,} replies are there, and are not asked for again")
                     self._collect(left, file, progress)
-        return _outputs(path) | {"skipped": dict(prompts.skipped)}
+        return _outputs(path) | {"asked": self.teacher.replies, "skipped": dict(prompts.skipped)}
+
+    def _is_whole(self, folder: Path, outputs: Any) -> bool:
+        """Return whether as many prompts were asked as the recipe says, and their replies are there."""
+        path = folder / REPLIES
+        return outputs["asked"] == self.teacher.replies and path.is_file() and sha256(path) == outputs["sha256"]
 
     def _collect(self, prompts: list[Prompt], file: ReplyFile, progress: ReplyProgress) -> None:
         stop = threading.Event()
@@ -137,7 +151,7 @@ class _CorpusReplies:
             for reply in replies:
                 file.append([reply])
                 progress.add(reply)
-        except KeyboardInterrupt:  # what was asked is paid for: a moment more brings most of it home
+        except (KeyboardInterrupt, LilliputError):  # what was asked is paid for: most of it comes in a moment
             stop.set()
             for reply in replies:
                 file.append([reply])
@@ -210,8 +224,3 @@ def _summary(outputs: Mapping[str, Any], teacher: Teacher) -> str:
 
 def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
-
-
-def _is_intact(folder: Path, outputs: Any) -> bool:
-    path = folder / REPLIES
-    return path.is_file() and sha256(path) == outputs["sha256"]

@@ -287,7 +287,7 @@ def test_a_corpus_of_replies_learns_the_teachers_words_alone(tmp_path: Path) -> 
         file.append(
             [a_reply("", 1), reply_to(prompt, text="The teacher's.", finish="stop", teacher="t", settings={}, at="")]
         )
-    corpus = TeacherReplies(path=path, sha256="x", filters=ReplyFilters(), overlaps={})
+    corpus = TeacherReplies(path=path, sha256="x", count=5, filters=ReplyFilters(), overlaps={})
     (conversation,) = corpus.conversations()
     roles = [(message.role, message.content, message.weight) for message in conversation.messages]
     assert roles == [

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -75,6 +76,14 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
+def taught() -> str:
+    """A recipe file with the recipe of these tests."""
+    return (
+        f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom pathlib import Path\n"
+        "import test_run_replies\nrecipe = test_run_replies.distilled(Path('scratch').resolve())\n"
+    )
+
+
 def test_a_run_asks_each_prompt_once_and_says_what_it_costs(tmp_path: Path) -> None:
     recipe = distilled(tmp_path)
     with TinyTeacher() as teacher:
@@ -142,10 +151,7 @@ def test_a_teacher_that_dies_is_asked_for_the_rest_when_it_is_back(tmp_path: Pat
 def test_a_killed_command_asks_for_what_is_missing_and_for_nothing_twice(tmp_path: Path) -> None:
     """Of what was asked and had not come when the process was killed, nobody can know."""
     folder = tiny_commands.workshop(tmp_path / "shop")
-    (folder / "taught.py").write_text(
-        f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom pathlib import Path\n"
-        "import test_run_replies\nrecipe = test_run_replies.distilled(Path('scratch').resolve())\n"
-    )
+    (folder / "taught.py").write_text(taught())
     command = ("replies", "taught.py", "--concurrency", "2", "--endpoint")
 
     def behavior(prompt: str, attempt: int) -> str:
@@ -279,3 +285,30 @@ def test_variants_of_a_sweep_share_what_was_replied(tmp_path: Path) -> None:
     with ReplyFile(tmp_path / "two/replies/replies/replies.jsonl") as file:
         file.append([reply_of(first.splitlines()[0].decode())])
     assert (tmp_path / "one/replies/replies/replies.jsonl").read_bytes() == first, "nobody else's file changes"
+
+
+def test_more_replies_are_asked_for_without_those_that_are_there(tmp_path: Path) -> None:
+    recipe, folder = distilled(tmp_path), tmp_path / "run"
+    counts = []
+    with TinyTeacher() as teacher:
+        for count in (5, PROMPTS, 7):
+            asked = replace(recipe.corpora["replies"], replies=count)
+            found, _ = ask(replace(recipe, corpora={**recipe.corpora, "replies": asked}), folder, endpoint=teacher.url)
+            counts.append((teacher.asked.total(), len(list(found.conversations())) + found.dropped.total()))
+    assert counts == [(5, 5), (PROMPTS, PROMPTS), (PROMPTS, 7)]
+
+
+@pytest.mark.slow
+def test_an_interrupted_command_keeps_what_it_has_asked(tmp_path: Path) -> None:
+    folder = tiny_commands.workshop(tmp_path / "shop")
+    (folder / "taught.py").write_text(taught())
+    with TinyTeacher(lambda prompt, attempt: "slow") as teacher:
+        command = ("replies", "taught.py", "--concurrency", "3", "--endpoint", teacher.url)
+        running = tiny_commands.Running(*command, folder=folder)
+        running.wait_for(folder / "runs/tiny/replies/replies/replies.jsonl", 4)
+        running.signal(signal.SIGINT)
+        ended = running.end()
+        assert ended.code == 130 and "the same command resumes it" in ended.out
+        assert len(rows(folder / "runs/tiny")) == teacher.answered.total() < PROMPTS
+        tiny_commands.lilliput(*command, folder=folder)
+    assert set(teacher.answered.values()) == {1} and len(rows(folder / "runs/tiny")) == PROMPTS

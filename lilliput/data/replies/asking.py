@@ -76,7 +76,7 @@ class _Replies(Iterator[Reply]):
         self._prompts, self._lock = iter(prompts), threading.Lock()
         self._done: queue.SimpleQueue[Reply | BaseException | None] = queue.SimpleQueue()
         self._ready: deque[Reply] = deque()
-        self._refused: list[Reply] = []
+        self._held: list[Reply] = []
         """Replies that are held back before the first answer: is one prompt refused, or every one?"""
         self._answered = 0
         """Answers so far: where none comes any more, no prompt is to blame."""
@@ -91,25 +91,26 @@ class _Replies(Iterator[Reply]):
     def __next__(self) -> Reply:
         while not self._ready:
             if not self._running:
-                if self._refused and not self._stop.is_set():
+                if self._held and not self._stop.is_set():
                     raise self._refuses()
                 raise StopIteration
             found = self._next_done()
             if found is None:
                 self._running -= 1
             elif isinstance(found, BaseException):
-                self._stop.set()
-                raise found
+                if not self._stop.is_set():  # of several workers that fail, the first one says why
+                    self._stop.set()
+                    raise found
             else:
                 self._take(found)
         return self._ready.popleft()
 
     def _take(self, reply: Reply) -> None:
-        self._refused.append(reply)
+        self._held.append(reply)
         if self._answered:
-            self._ready.extend(self._refused)
-            self._refused = []
-        elif len(self._refused) >= REFUSALS:
+            self._ready.extend(self._held)
+            self._held = []
+        elif len(self._held) >= REFUSALS and not self._stop.is_set():
             self._stop.set()
             raise self._refuses()
 
@@ -176,7 +177,7 @@ class _Replies(Iterator[Reply]):
 
     def _refuses(self) -> LilliputError:
         return DataError(
-            f"the teacher's endpoint refuses what it is asked: {self._refused[0].error}",
+            f"the teacher's endpoint refuses what it is asked: {self._held[0].error}",
             where=self._asked.endpoint.url,
             hint="check the model's name and the sampling settings of the recipe's Teacher",
         )

@@ -20,6 +20,8 @@ class TeacherReplies:
     path: Path
     sha256: str
     """Hash of the file."""
+    count: int
+    """Prompts whose replies are read: the file may have more, from when more were wanted."""
     filters: ReplyFilters
     overlaps: Mapping[str, Sequence[str]]
     """Tasks of evaluation that a prompt or its reply overlaps, by key."""
@@ -32,7 +34,8 @@ class TeacherReplies:
 
     def judged(self) -> Iterator[tuple[Reply, str]]:
         """Every reply with the reason for dropping it, empty for one that is kept."""
-        return self.filters.judge(read_replies(self.path), self.overlaps)
+        replies = (reply for reply in read_replies(self.path) if reply.number < self.count)
+        return self.filters.judge(replies, self.overlaps)
 
     def conversations(self) -> Iterator[Conversation]:
         """Prompts with the replies that are kept, which alone are learned, in the order of the prompts.
