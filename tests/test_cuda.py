@@ -170,11 +170,13 @@ def bound():
     give_back("cuda")
 
 
-def test_replayed_passes_are_launched_ones_to_the_bit():
+@pytest.mark.parametrize("missing", [0, 3])  # of the targets: text in another order lacks some
+def test_replayed_passes_are_launched_ones_to_the_bit(missing):
     """In several micro-batches, as many times as one likes: a run that goes on launches what the other replays."""
     machine, reader = replace(CUDA, compile="graphs").resolved(), RandomRows(300, document=60)
     model = WIDE.build(seed=0).to("cuda")
     batches = [reader.read(Cursor(), rows, 513)[0] for rows in (16, 8, 16)]
+    batches[0].weight[1, 5 : 5 + missing] = 0
     trainable = Trainable.of_phase(model, [NextToken()], seed=0)
     precision = precision_of("cuda", "bf16", trainable)
     inputs = StepInputs(step=0, stage=0, variant=0, progress=0.0, seed=0)
@@ -186,6 +188,7 @@ def test_replayed_passes_are_launched_ones_to_the_bit():
             gradients = {name: one.grad.clone() for name, one in model.named_parameters()}
             found.append(gradients | {name: value.clone() for name, value in parts.items()})
             model.zero_grad()
+        assert len(passes._graphs) == 3, "one for each number of rows, and one of the first that begins a step"
     for other in found[1:]:
         assert [name for name, value in found[0].items() if not torch.equal(value, other[name])] == []
 

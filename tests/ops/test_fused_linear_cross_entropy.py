@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from lilliput.base.errors import MachineError
 from lilliput.ops.fused_linear_cross_entropy import Backend, fused_linear_cross_entropy
+from lilliput.ops.fused_linear_cross_entropy.compact_targets import CompactTargets, keeping_all_positions
 from lilliput.ops.fused_linear_cross_entropy.reference import LossCoefficients
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or its products are not deterministic
@@ -264,3 +265,21 @@ def test_a_recorded_pass_is_the_launched_one_to_the_bit(dtype):
         factor.fill_(factor_now)
         graph.replay()
         assert all(torch.equal(one, other) for one, other in zip(recorded, grads(), strict=True))
+
+
+def test_positions_without_weight_may_stay_in_and_cost_nothing():
+    hidden, head, targets, weight = draw(torch.float32, 1)
+
+    def total_and_gradients():
+        total = fused_linear_cross_entropy(
+            hidden, head, targets, weight, coefficients=PRICE, backend=Backend.CHUNK
+        ).total
+        return total.detach(), *torch.autograd.grad(total, (hidden, head))
+
+    taken_out = total_and_gradients()
+    assert not CompactTargets(weight.flatten(0, 1)).all
+    with keeping_all_positions():
+        assert CompactTargets(weight.flatten(0, 1)).all
+        kept = total_and_gradients()
+    for one, other in zip(kept, taken_out, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)

@@ -6,15 +6,32 @@ moves 2 kB for each that stays, so that one in forty pays. The host reads how ma
 live there: on a GPU it waits for what is queued, and the GPU then for the host, once.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor
+
+_KEEPS_ALL = ContextVar("keeps_all", default=False)
+
+
+@contextmanager
+def keeping_all_positions(keeps: bool = True) -> Iterator[None]:
+    """Take out nothing inside: what a CUDA graph does, which a pass that stands for one must do to the bit."""
+    before = _KEEPS_ALL.set(keeps)
+    try:
+        yield
+    finally:
+        _KEEPS_ALL.reset(before)
 
 
 class CompactTargets:
     """Which of P positions carry any weight, from weights [P, S]; in order, so that results are the same each time."""
 
     def __init__(self, weight: Tensor):
-        if weight.is_cuda and torch.cuda.is_current_stream_capturing():  # nothing can be read back; all is right, too
+        capturing = weight.is_cuda and torch.cuda.is_current_stream_capturing()  # nothing can be read back
+        if capturing or _KEEPS_ALL.get():  # with all of them the results are right, too
             self.all = True
             return
         places = (weight != 0).any(dim=-1).nonzero().squeeze(-1)
