@@ -23,9 +23,11 @@ from lilliput.data.conversations import ChatCorpus
 from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.hub_partitions import HubPartitions
+from lilliput.data.corpora.pairs import PairFiles
 from lilliput.data.corpus_format import FormattedCorpus
 from lilliput.data.documents import Corpus
 from lilliput.data.formats import format_of
+from lilliput.data.pairs import PairCorpus
 from lilliput.data.split import Split
 from lilliput.entry import TimelineEntry
 from lilliput.evals.suites import named
@@ -106,7 +108,7 @@ class Recipe:
     name: str
     about: str
     """One sentence for the card."""
-    corpora: Mapping[str, Corpus | ChatCorpus | FormattedCorpus]
+    corpora: Mapping[str, Corpus | ChatCorpus | PairCorpus | FormattedCorpus]
     tokenizer: BPE | PretrainedTokenizer
     tokenizer_corpora: tuple[str, ...] = ()
     """Names of the corpora whose training side the tokenizer is learned from; none where it is kept."""
@@ -237,7 +239,7 @@ class Recipe:
 
 def _is_own(corpus: Any) -> bool:
     """Return whether a corpus reads the user's own files, which may be private."""
-    if isinstance(corpus, TextFiles | ChatFiles) or (isinstance(corpus, HubPartitions) and corpus.is_local):
+    if isinstance(corpus, TextFiles | ChatFiles | PairFiles) or (isinstance(corpus, HubPartitions) and corpus.is_local):
         return True
     inside = [getattr(corpus, name, None) for name in ("source", "sources")]
     return any(_is_own(part) for parts in inside for part in (parts if isinstance(parts, tuple) else [parts]) if part)

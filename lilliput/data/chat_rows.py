@@ -67,7 +67,7 @@ def write_chats(
             writers = {side: stack.enter_context(_Writer(side, partial, index)) for side in SIDES}
             for batch in _batches(corpus.conversations()):
                 messages = [message for each in batch for message in each.messages]
-                encoded = _weighted(messages, run_in_background(encode_messages, tokenizer, messages))
+                encoded = without_unlearned(messages, run_in_background(encode_messages, tokenizer, messages))
                 first = 0
                 for conversation in batch:
                     after = first + len(conversation.messages)
@@ -200,21 +200,25 @@ class _Writer(RowWriter):
 
 
 def shorten(messages: Sequence[Message], encoded: Encoded, length: int) -> Encoded:
-    """Drop the oldest turns until the rest fits into `length` tokens or is a single turn.
-
-    A turn is a user's message and what follows it; system messages at the beginning belong to all of them and stay.
-    """
-    sizes = [len(ids) for ids, _ in encoded]
-    head = next((index for index, message in enumerate(messages) if message.role != "system"), len(messages))
-    begins = [index for index in range(head + 1, len(messages)) if messages[index].role == "user"]
-    first = next((index for index in (head, *begins) if sum(sizes[:head]) + sum(sizes[index:]) <= length), None)
-    if first is None:
-        first = begins[-1] if begins else head
+    """Drop the oldest turns until the rest fits into `length` tokens or is a single turn; see `first_kept`."""
+    head, first = first_kept(messages, [len(ids) for ids, _ in encoded], length)
     return [*encoded[:head], *encoded[first:]]
 
 
-def _weighted(messages: Sequence[Message], encoded: Encoded) -> Encoded:
-    """The same with no target in a message of weight 0."""
+def first_kept(messages: Sequence[Message], sizes: Sequence[int], length: int) -> tuple[int, int]:
+    """Return how many system messages a conversation begins with, which stay, and the first one that stays after them.
+
+    A turn is a user's message and what follows it. Without the oldest ones the rest fits into `length`, or is a single
+    turn.
+    """
+    head = next((index for index, message in enumerate(messages) if message.role != "system"), len(messages))
+    begins = [index for index in range(head + 1, len(messages)) if messages[index].role == "user"]
+    fitting = (index for index in (head, *begins) if sum(sizes[:head]) + sum(sizes[index:]) <= length)
+    return head, next(fitting, begins[-1] if begins else head)
+
+
+def without_unlearned(messages: Sequence[Message], encoded: Encoded) -> Encoded:
+    """Return encoded messages with no target in a message of weight 0."""
     pairs = zip(messages, encoded, strict=True)
     return [(ids, mask if message.weight else [0] * len(mask)) for message, (ids, mask) in pairs]
 

@@ -8,7 +8,7 @@ which lie in one row. What a row has left over is the end token at weight 0, a d
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import torch
@@ -20,8 +20,8 @@ from lilliput.data.batch import Batch, Cursor
 from lilliput.data.packing import pack
 from lilliput.data.token_files import SIDES, Side, counted, header, in_bytes, open_index
 
-Document = tuple[Sequence[int], Sequence[int]]
-"""Ids, and 1 for each that is a target."""
+IdsAndMask = tuple[Sequence[int], Sequence[int]]
+"""Ids of a document, and 1 for each that is a target."""
 ARRAYS = ("tokens", "weight", "document_ids")
 WINDOW = 32_768
 """Items packed together: enough to fill rows well, few enough to hold in memory."""
@@ -34,10 +34,10 @@ class RowWriter:
         self.rows = self.most_items = 0
         """Rows written, and the most items that one of them has."""
         self._side, self._folder, self._index, self._length = side, folder, index, index["length"]
-        self._window: list[Sequence[Document]] = []
+        self._window: list[Sequence[IdsAndMask]] = []
         self._files: list[BinaryIO] = []
 
-    def __enter__(self) -> "RowWriter":
+    def __enter__(self) -> Self:
         for array, dtype in zip(ARRAYS, _dtypes(self._index), strict=True):
             self._files.append(open(self._folder / file_name(self._side, array), "wb"))
             self._files[-1].write(header(dtype, self._index["tokenizer"]))
@@ -49,7 +49,7 @@ class RowWriter:
         for file in self._files:
             file.close()
 
-    def add(self, *documents: Document) -> None:
+    def add(self, *documents: IdsAndMask) -> None:
         """Take an item, which has room in a row."""
         self._window.append(documents)
         if len(self._window) == WINDOW:

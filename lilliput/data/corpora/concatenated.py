@@ -9,6 +9,7 @@ from lilliput.data.conversations import ChatCorpus, Conversation
 from lilliput.data.corpora.filters import Filtered
 from lilliput.data.corpora.hub import HubChats, HubText
 from lilliput.data.corpora.hub_partitions import HubPartitions
+from lilliput.data.corpora.pairs import HubPairs, ShuffledAnswers
 from lilliput.data.corpora.stand_in import StandIn
 from lilliput.data.documents import Corpus, Document, documents_of
 from lilliput.data.resumable import FractionRead, Item, Offset, is_seekable, iterate_from
@@ -85,9 +86,9 @@ def _check(sources: tuple[Any, ...], name: str, yields: str) -> None:
 def at_revision(corpus: Any, identity: Any) -> Any:
     """The corpus that had this identity, as far as it, or one within it, is on the hub; else as it is."""
     match corpus:
-        case HubText() | HubChats() | HubPartitions():
+        case HubText() | HubChats() | HubPairs() | HubPartitions():
             return corpus.at_revision(identity)
-        case Filtered() | StandIn():
+        case Filtered() | StandIn() | ShuffledAnswers():
             return replace(corpus, source=at_revision(corpus.source, identity))
         case Concatenated() | ConcatenatedChats():
             return replace(corpus, sources=tuple(map(at_revision, corpus.sources, identity)))
