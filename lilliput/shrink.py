@@ -19,7 +19,7 @@ from lilliput.data.corpora.hub import HubChats, HubText
 from lilliput.data.corpora.hub_partitions import HubPartitions
 from lilliput.data.corpora.pairs import HubPairs, PairFiles, ShuffledAnswers
 from lilliput.data.corpora.teacher import Teacher
-from lilliput.data.pair_rows import PairData
+from lilliput.data.pair_data import PairData
 from lilliput.data.split import Split
 from lilliput.model import ModelSpec
 from lilliput.nn.ffn import SwiGLU, SwiGLU2

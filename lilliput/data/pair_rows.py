@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,13 @@ import torch
 from tokenizers import Tokenizer
 
 from lilliput.base.background import run_in_background
-from lilliput.base.errors import DataError, RecipeError
+from lilliput.base.errors import DataError
 from lilliput.base.files import new_folder
 from lilliput.base.hash_cache import HashCache
 from lilliput.data.batch import Batch
 from lilliput.data.chat_rows import ROLES, Encoded, first_kept, without_unlearned
 from lilliput.data.lost_conversations import in_words
-from lilliput.data.packed_rows import ARRAYS, PackedReader, PackedRows, RowWriter, byte_lengths, file_name
+from lilliput.data.packed_rows import ARRAYS, PackedRows, RowWriter, byte_lengths, file_name
 from lilliput.data.pairs import Pair, PairCorpus, is_tie
 from lilliput.data.split import HeldOut
 from lilliput.data.token_files import SIDES, Side, counted, new_index, seal_index
@@ -121,50 +121,13 @@ class PackedPairs(PackedRows):
         found._reference = reference
         return found
 
+    def reference_of(self, side: Side) -> np.ndarray:
+        """Return those of a side."""
+        return self._reference[side]
+
     def heldout_loss(self, total: float, targets: float) -> float:
         """Nats per token of an answer, chosen or rejected."""
         return total / targets
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairData:
-    """Training on the pairs of a corpus."""
-
-    corpus: str
-    """Name of the corpus of pairs."""
-    reference: str
-    """Name of the `ReferenceLogProbabilities` before the phase, of this corpus."""
-    seed: int = 0
-    """Decides, with the number of the pass, the order of the rows."""
-    lost: float = 0.05
-    """Share of the pairs that may be dropped, or shortened by their oldest turns; more is an error."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.lost <= 1:
-            raise RecipeError(f"lost cannot be {self.lost}", where="PairData.lost", hint="give a fraction in [0, 1]")
-
-    @property
-    def corpora(self) -> tuple[str, ...]:
-        """Name of the corpus that is read."""
-        return (self.corpus,)
-
-    @property
-    def computed(self) -> tuple[str, ...]:
-        """Name of the computation that is read."""
-        return (self.reference,)
-
-    def bytes_per_token(self, tokens: Mapping[str, PackedPairs]) -> None:
-        """Only answers are targets, so that bits per byte would mean nothing."""
-
-    def open(self, tokens: Mapping[str, PackedPairs]) -> PackedReader:
-        """Read from the train side of this corpus."""
-        return PackedReader(self.corpus, tokens[self.corpus], self.seed, "pairs")
-
-    def synthetic(self, batch: Batch) -> Batch:
-        """Rows of random tokens as this brings rows, with one pair each, for plans."""
-        document_ids = torch.zeros_like(batch.document_ids)
-        document_ids[:, document_ids.shape[1] // 2 :] = 1
-        return replace(batch, document_ids=document_ids, extras={REFERENCE: torch.zeros(len(document_ids), 1, 2)})
 
 
 class _Writer(RowWriter):

@@ -17,8 +17,9 @@ from lilliput.data.corpora.hub import HubDataset
 from lilliput.data.corpora.pairs import HubPairs, PairFiles, ShuffledAnswers
 from lilliput.data.formats import format_of
 from lilliput.data.messages import Message
+from lilliput.data.pair_data import PairData
 from lilliput.data.pair_format import PAIRS
-from lilliput.data.pair_rows import PackedPairs, PairData, write_pairs
+from lilliput.data.pair_rows import PackedPairs, write_pairs
 from lilliput.data.pairs import Pair, row_pair
 from lilliput.data.split import Split
 from lilliput.tokenizer.chatml import add_chatml, encode_messages

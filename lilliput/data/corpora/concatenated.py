@@ -6,10 +6,12 @@ from typing import Any
 
 from lilliput.base.errors import RecipeError
 from lilliput.data.conversations import ChatCorpus, Conversation
+from lilliput.data.corpora.chat_files import ChatFiles
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Filtered
 from lilliput.data.corpora.hub import HubChats, HubText
 from lilliput.data.corpora.hub_partitions import HubPartitions
-from lilliput.data.corpora.pairs import HubPairs, ShuffledAnswers
+from lilliput.data.corpora.pairs import HubPairs, PairFiles, ShuffledAnswers
 from lilliput.data.corpora.stand_in import StandIn
 from lilliput.data.documents import Corpus, Document, documents_of
 from lilliput.data.resumable import FractionRead, Item, Offset, is_seekable, iterate_from
@@ -93,3 +95,11 @@ def at_revision(corpus: Any, identity: Any) -> Any:
         case Concatenated() | ConcatenatedChats():
             return replace(corpus, sources=tuple(map(at_revision, corpus.sources, identity)))
     return corpus
+
+
+def is_own(corpus: Any) -> bool:
+    """Return whether a corpus reads the user's own files, which may be private."""
+    if isinstance(corpus, TextFiles | ChatFiles | PairFiles) or (isinstance(corpus, HubPartitions) and corpus.is_local):
+        return True
+    inside = [getattr(corpus, name, None) for name in ("source", "sources")]
+    return any(is_own(part) for parts in inside for part in (parts if isinstance(parts, tuple) else [parts]) if part)
