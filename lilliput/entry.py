@@ -22,7 +22,7 @@ class TimelineEntry(Protocol):
         return ()
 
     def needs(self) -> tuple[str, ...]:
-        """Names of the computations before it whose results it reads."""
+        """Names of the phases and computations before it whose results it reads by name."""
         return ()
 
     def shape(self, spec: ModelSpec) -> ModelSpec:

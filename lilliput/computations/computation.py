@@ -52,7 +52,7 @@ class Computation(TimelineEntry, Protocol):
 
 
 def check_needs(timeline: Sequence[TimelineEntry], where: str) -> None:
-    """Refuse an entry that needs a computation which is not before it.
+    """Refuse an entry that needs a phase or a computation which is not before it.
 
     Raises:
         RecipeError: there is one.
@@ -62,9 +62,9 @@ def check_needs(timeline: Sequence[TimelineEntry], where: str) -> None:
         for name in entry.needs():
             if name not in known:
                 raise RecipeError(
-                    f"{entry.describe()} reads the computation {name!r}, which is not before it",
+                    f"{entry.describe()}, reads {name!r}, which is not before it",
                     where=f"timeline.{index} of {where}",
-                    hint=f"computed until there: {', '.join(known) or 'nothing'}; put it into the timeline before",
+                    hint=f"before it are: {', '.join(known) or 'none'}; put what it reads into the timeline before",
                 )
-        if entry.kind == COMPUTATION:
-            known.append(entry.name)  # type: ignore[attr-defined]
+        if (name := getattr(entry, "name", None)) and entry.part(index):
+            known.append(name)

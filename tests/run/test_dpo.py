@@ -184,7 +184,7 @@ def test_a_reference_of_other_pairs_is_refused(trained):
 
 def test_what_a_timeline_lacks_is_refused_before_anything_is_done(tmp_path):
     whole = recipe(tmp_path / "data")
-    with pytest.raises(RecipeError, match=r"dpo, 12 steps reads the computation 'reference', which is not before it"):
+    with pytest.raises(RecipeError, match=r"dpo, 12 steps, reads 'reference', which is not before it"):
         replace(whole, timeline=(*whole.timeline[:3], whole.timeline[4]))
     wrong = ReferenceLogProbabilities(name="reference", corpus="chats")
     with pytest.raises(RecipeError, match="'chats' holds no pairs"):
