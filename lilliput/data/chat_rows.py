@@ -115,8 +115,13 @@ class PackedChats(PackedRows):
 
     def heldout_conversations(self) -> Iterator[tuple[str, tuple[Message, ...]]]:
         """Id and messages of every held-out conversation, whole, in the order of the corpus."""
-        for record in read_back(self.folder / HELDOUT_CONVERSATIONS):
-            yield record.text("id"), messages_of(record.column("messages"), str(record))
+        return read_heldout(self.folder / HELDOUT_CONVERSATIONS)
+
+
+def read_heldout(file: Path) -> Iterator[tuple[str, tuple[Message, ...]]]:
+    """Yield id and messages of every conversation in a `HELDOUT_CONVERSATIONS`."""
+    for record in read_back(file):
+        yield record.text("id"), messages_of(record.column("messages"), str(record))
 
 
 @dataclass(frozen=True, kw_only=True)
