@@ -43,6 +43,17 @@ def test_what_cannot_be_judged_is_refused(desk):
     tiny_commands.refused("judge", "run", *FEW, "--page", "mine.html", folder=desk)
 
 
+def test_releases_are_compared_by_what_is_recorded_of_them(desk):
+    releases = [f"run/releases/tiny-{name}" for name in ("base", "instruct")]
+    made = tiny_commands.lilliput("compare", *releases, folder=desk)
+    assert "tiny-base" in made.out and "replies that end by themselves" in made.out
+    found = json.loads(tiny_commands.lilliput("compare", *releases, "--json", folder=desk).out)
+    base, instruct = (one["scores"] for one in found["releases"])
+    assert len(instruct) > len(base) > 0
+    tiny_commands.refused("compare", releases[0], "run", folder=desk, says="run is no release, others are")
+    tiny_commands.refused("compare", *releases, "--at", "1", folder=desk, says="--at has no effect on releases")
+
+
 def test_a_figure_that_a_model_lacks_stays_empty(tmp_path):
     def score(metric, value, **more):
         plain = {"task": "t", "metric": metric, "value": value, "stderr": 0.01, "chance": None}
