@@ -47,7 +47,7 @@ class PairData:
         """Read from the train side of this corpus."""
         return PackedReader(self.corpus, tokens[self.corpus], self.seed, "pairs")
 
-    def with_computed(self, tokens: Mapping[str, Any], computed: Mapping[str, Any]) -> Mapping[str, Any]:
+    def with_computed(self, tokens: Mapping[str, Any], computed: Mapping[str, Any]) -> dict[str, Any]:
         """The token files with the reference's log-probabilities.
 
         Raises:

@@ -3,7 +3,6 @@
 Every rank runs the timeline. The first one writes; the others train with it and read what it wrote.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,9 +72,8 @@ class Runner:
             RunError: it is untrained, and this runner only loads; or it was trained from other inputs.
         """
         context, name = self._context, phase_folder(index, phase)
-        tokens = {corpus: self._preparation.tokens(corpus, reached.lineage.tokenizer) for corpus in phase.reads()}
+        tokens = self._preparation.tokens_of(phase, reached.lineage)
         inputs = self._inputs(index, phase, reached, tokens)
-        tokens = phase.with_computed(tokens, reached.lineage.computed)
         if not self._trains:
             outputs = self._run.outputs(name, inputs, is_intact)
             if outputs is None:
@@ -93,7 +91,7 @@ class Runner:
                 part.outputs = write_trained(context, index, phase, model, average, bytes_per_token)
         return self._after(index, phase, reached, inputs, part.outputs)
 
-    def _trainer(self, folder: Path, index: int, phase: Phase, lineage: Lineage, tokens: Mapping[str, Any]) -> Trainer:
+    def _trainer(self, folder: Path, index: int, phase: Phase, lineage: Lineage, tokens: dict[str, Any]) -> Trainer:
         context, reader = self._context, phase.data.open(tokens)
         context.say(f"{phase.name}: {passes(self._recipe, phase, reader.tokens_available)}")
         context.say(f"{phase.name}: {units(self._recipe, phase)}")

@@ -65,7 +65,7 @@ class ComputedData(DataSpec, Protocol):
         """Names of the computations."""
         ...
 
-    def with_computed(self, tokens: Mapping[str, Any], computed: Mapping[str, Any]) -> Mapping[str, Any]:
+    def with_computed(self, tokens: Mapping[str, Any], computed: Mapping[str, Any]) -> dict[str, Any]:
         """Return the token files with what was computed, given every `Computed` of the timeline so far."""
         ...
 
@@ -177,7 +177,7 @@ class Phase(TimelineEntry):
         """Names of the computations that its data reads."""
         return tuple(getattr(self.data, "computed", ()))
 
-    def with_computed(self, tokens: Mapping[str, Any], computed: Mapping[str, Any]) -> Mapping[str, Any]:
+    def with_computed(self, tokens: dict[str, Any], computed: Mapping[str, Any]) -> dict[str, Any]:
         """Return the token files of its corpora with what its data needs of earlier computations."""
         return cast(ComputedData, self.data).with_computed(tokens, computed) if self.needs() else tokens
 
