@@ -21,6 +21,10 @@ class TimelineEntry(Protocol):
         """Names of the recipe's corpora whose token files it needs."""
         return ()
 
+    def needs(self) -> tuple[str, ...]:
+        """Names of the phases and computations before it whose results it reads by name."""
+        return ()
+
     def shape(self, spec: ModelSpec) -> ModelSpec:
         """Return what becomes of the model's shape; refused now if it cannot be."""
         return spec

@@ -10,6 +10,7 @@ from lilliput.base.run_folder import RunFolder
 from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Filtered
+from lilliput.data.corpora.pairs import PairFiles, ShuffledAnswers
 from lilliput.data.formats import format_of
 from lilliput.data.readers.paths import files_of
 from lilliput.recipe import Recipe, unknown
@@ -50,9 +51,9 @@ def refuse_missing_files(recipe: Recipe, run: Path) -> None:
         DataError: some are not there, or cannot be read.
     """
     for name, corpus in recipe.corpora.items():
-        while isinstance(corpus, Filtered):
+        while isinstance(corpus, Filtered | ShuffledAnswers):
             corpus = corpus.source
-        if isinstance(corpus, TextFiles | ChatFiles) and not RunFolder(run).recorded(f"shards/{name}"):
+        if isinstance(corpus, TextFiles | ChatFiles | PairFiles) and not RunFolder(run).recorded(f"shards/{name}"):
             try:
                 files_of(corpus.paths, f"the corpus {name!r} of the recipe {recipe.name!r}")
             except DataError as error:

@@ -18,14 +18,13 @@ from lilliput.base.protocols import check_parts
 from lilliput.base.run_code import code_for, waiting
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import LATER, from_plain, is_lilliputs, types_in
-from lilliput.computations.computation import Computation
+from lilliput.computations.computation import Computation, check_needs
 from lilliput.data.conversations import ChatCorpus
-from lilliput.data.corpora.chat_files import ChatFiles
-from lilliput.data.corpora.files import TextFiles
-from lilliput.data.corpora.hub_partitions import HubPartitions
+from lilliput.data.corpora.concatenated import is_own
 from lilliput.data.corpus_format import FormattedCorpus
 from lilliput.data.documents import Corpus
 from lilliput.data.formats import format_of
+from lilliput.data.pairs import PairCorpus
 from lilliput.data.split import Split
 from lilliput.entry import TimelineEntry
 from lilliput.evals.suites import named
@@ -106,7 +105,7 @@ class Recipe:
     name: str
     about: str
     """One sentence for the card."""
-    corpora: Mapping[str, Corpus | ChatCorpus | FormattedCorpus]
+    corpora: Mapping[str, Corpus | ChatCorpus | PairCorpus | FormattedCorpus]
     tokenizer: BPE | PretrainedTokenizer
     tokenizer_corpora: tuple[str, ...] = ()
     """Names of the corpora whose training side the tokenizer is learned from; none where it is kept."""
@@ -152,6 +151,7 @@ class Recipe:
         for index, entry in enumerate(self.timeline):
             if part := entry.part(index):
                 check_name(entry.kind, part.partition("/")[2], f"timeline.{index} of recipe {self.name!r}")
+        check_needs(self.timeline, f"recipe {self.name!r}")
         for index, phase in self.phases.items():
             if phase.resumes is not None:
                 before = self.phase_before(index)
@@ -229,18 +229,10 @@ class Recipe:
     def prints_samples(self, release: Release) -> bool:
         """Return whether the card of a release prints samples."""
         judged = self.corpora[release.chat or release.heldout]
-        return release.samples == "all" or (release.samples == "public" and not _is_own(judged))
+        return release.samples == "all" or (release.samples == "public" and not is_own(judged))
 
     def _used_corpora(self) -> set[str]:
         return {*self.tokenizer_corpora, *(name for entry in self.timeline for name in entry.reads())}
-
-
-def _is_own(corpus: Any) -> bool:
-    """Return whether a corpus reads the user's own files, which may be private."""
-    if isinstance(corpus, TextFiles | ChatFiles) or (isinstance(corpus, HubPartitions) and corpus.is_local):
-        return True
-    inside = [getattr(corpus, name, None) for name in ("source", "sources", "prompts")]
-    return any(_is_own(part) for parts in inside for part in (parts if isinstance(parts, tuple) else [parts]) if part)
 
 
 def _check_layers(spec: ModelSpec) -> None:

@@ -17,7 +17,9 @@ from lilliput.data.corpora.documentation.questions import DocumentationQuestions
 from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.hub import HubChats, HubText
 from lilliput.data.corpora.hub_partitions import HubPartitions
+from lilliput.data.corpora.pairs import HubPairs, PairFiles, ShuffledAnswers
 from lilliput.data.corpora.teacher import Teacher
+from lilliput.data.pair_data import PairData
 from lilliput.data.replies.asking import ANSWERS
 from lilliput.data.split import Split
 from lilliput.model import ModelSpec
@@ -97,6 +99,10 @@ def _by_rule(spec: Any) -> Any:
             return TEXT
         case ChatFiles() | HubChats() | DocumentationQuestions():
             return QUESTIONS
+        case PairFiles() | HubPairs():
+            return ShuffledAnswers(source=QUESTIONS)
+        case PairData():
+            return replace(spec, lost=1.0)  # rows are short, and a pair has its prompt twice
         case Arithmetic():
             return replace(spec, count=100)
         case Recipe():

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from lilliput.base.errors import LilliputError
 from lilliput.cli.options import JsonOption, TrustOption, expanded
 from lilliput.cli.show import console
 
@@ -34,7 +35,8 @@ def compare_command(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN", help="Two or more run folders, or phases (runs/a:pretrain). The first is the baseline."
+            metavar="RUN",
+            help="Two or more run folders, phases (runs/a:pretrain), or releases. The first is the baseline.",
         ),
     ],
     heldout: Annotated[str | None, typer.Option(metavar="CORPUS", help="The held-out text to compare on.")] = None,
@@ -45,7 +47,7 @@ def compare_command(
     trust_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare the tokens and time that runs need to reach the same held-out bits per byte."""
+    """Compare the tokens and time that runs need to the same held-out bits per byte, or all figures of releases."""
     from lilliput.base.ownership import check_output
     from lilliput.cli.trust import meet
     from lilliput.report.comparison import compare
@@ -53,7 +55,11 @@ def compare_command(
     from lilliput.report.comparison_table import says, table
     from lilliput.report.heldout_curve import folder_of
     from lilliput.report.page import GENERATOR
+    from lilliput.report.release_scores import is_release
 
+    if any(map(is_release, runs)):
+        _compare_releases(runs, {"--heldout": heldout, "--at": at, "--page": page}, as_json)
+        return
     if page is not None:
         check_output(page, GENERATOR, "--page")
     for run in runs:
@@ -67,3 +73,21 @@ def compare_command(
     console.print(table(found))
     for line in (*says(found), "", *found["notes"], *([f"the curves are in {page}"] if page else [])):
         console.print(line)
+
+
+def _compare_releases(folders: list[str], options: dict[str, object], as_json: bool) -> None:
+    from lilliput.report.release_scores import is_release, release_scores, release_table
+
+    given = [name for name, value in options.items() if value is not None]
+    if given or not all(map(is_release, folders)):
+        strange = next((folder for folder in folders if not is_release(folder)), None)
+        raise LilliputError(
+            f"{strange} is no release, others are" if strange else f"{given[0]} has no effect on releases",
+            where="lilliput compare",
+            hint="compare runs with runs, and releases with releases; lilliput judge --page shows replies side by side",
+        )
+    found = release_scores(folders)
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    console.print(release_table(found).terminal())

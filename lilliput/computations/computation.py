@@ -5,10 +5,11 @@ It runs once. What it returns and the files that it writes are kept in `computed
 hashes; later entries depend on it as they do on a phase.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from lilliput.base.errors import RecipeError
 from lilliput.data.corpus_format import TokenFiles
 from lilliput.entry import TimelineEntry
 from lilliput.growth.growth import Lineage
@@ -48,3 +49,22 @@ class Computation(TimelineEntry, Protocol):
     def part(self, index: int) -> str:
         """Its folder in the run."""
         return f"computed/{index:02d}-{self.name}"
+
+
+def check_needs(timeline: Sequence[TimelineEntry], where: str) -> None:
+    """Refuse an entry that needs a phase or a computation which is not before it.
+
+    Raises:
+        RecipeError: there is one.
+    """
+    known: list[str] = []
+    for index, entry in enumerate(timeline):
+        for name in entry.needs():
+            if name not in known:
+                raise RecipeError(
+                    f"{entry.describe()}, reads {name!r}, which is not before it",
+                    where=f"timeline.{index} of {where}",
+                    hint=f"before it are: {', '.join(known) or 'none'}; put what it reads into the timeline before",
+                )
+        if (name := getattr(entry, "name", None)) and entry.part(index):
+            known.append(name)

@@ -52,7 +52,7 @@ class ChatFormat(CorpusFormat):
     def validate(
         self, name: str, sides: Mapping[str, Mapping[str, Any]], *, length: int, lost: float, phases: Sequence[str]
     ) -> None:
-        check_lost(name, sides, length, lost, phases)
+        check_lost(name, sides, length, lost, phases, noun="conversations", reader="ChatData")
 
     def from_files(self, corpus: Any, paths: tuple[str, ...], column: str) -> ChatFiles:
         files = corpus if isinstance(corpus, ChatFiles) else ChatFiles(paths=paths)

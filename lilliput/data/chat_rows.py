@@ -1,35 +1,29 @@
 """Conversations, encoded once and packed whole into rows of one length, with the assistant's tokens marked.
 
-A side is three `.bin` files of the layout in `token_files.py`, each [rows, length]: tokens (uint16 or uint32), weight
-(uint8, 1 where an assistant answers for the token) and document_ids (uint16, number of the conversation in the row).
-What a row has left over is the end token at weight 0, a document of its own.
+Token files are those of `packed_rows.py`: a conversation is a document, and a target what an assistant answers for.
 """
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
-import torch
 from tokenizers import Tokenizer
 
 from lilliput.base.background import run_in_background
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.files import new_folder
 from lilliput.base.hash_cache import HashCache
-from lilliput.data.batch import Batch, Cursor
 from lilliput.data.conversations import ChatCorpus, Conversation
 from lilliput.data.lost_conversations import in_words
 from lilliput.data.messages import Message, messages_of
-from lilliput.data.packing import pack
+from lilliput.data.packed_rows import ARRAYS, PackedReader, PackedRows, RowWriter, byte_lengths, file_name
 from lilliput.data.readers.rows import read_back
 from lilliput.data.split import HeldOut
-from lilliput.data.token_files import SIDES, Side, counted, header, in_bytes, new_index, open_index, seal_index
+from lilliput.data.token_files import SIDES, Side, new_index, seal_index
 from lilliput.tokenizer.bpe import END
 from lilliput.tokenizer.chatml import encode_messages
 
@@ -38,9 +32,6 @@ ROLES = ("system", "user", "assistant", "tool")
 """Roles of messages; a conversation with another role would not be encoded as its writer meant."""
 _ROLES_TOLD = 8
 """Unknown roles that are counted each by itself."""
-_ARRAYS = ("tokens", "weight", "document_ids")
-_WINDOW = 32_768
-"""Conversations packed together: enough to fill rows well, few enough to hold in memory."""
 _BATCH_CONVERSATIONS = 2_048
 _BATCH_CHARACTERS = 4_000_000
 
@@ -76,28 +67,29 @@ def write_chats(
             writers = {side: stack.enter_context(_Writer(side, partial, index)) for side in SIDES}
             for batch in _batches(corpus.conversations()):
                 messages = [message for each in batch for message in each.messages]
-                encoded = _weighted(messages, run_in_background(encode_messages, tokenizer, messages))
+                encoded = without_unlearned(messages, run_in_background(encode_messages, tokenizer, messages))
                 first = 0
                 for conversation in batch:
                     after = first + len(conversation.messages)
                     side: Side = "heldout" if split.is_heldout(conversation.group) else "train"
-                    if writers[side].add(conversation.messages, encoded[first:after]) and side == "heldout":
+                    is_kept = writers[side].add_conversation(conversation.messages, encoded[first:after])
+                    if is_kept and side == "heldout":
                         texts.write(_line(conversation))
                     first = after
-        if not writers["train"].counts["rows"]:
+        if not writers["train"].rows:
             reasons = in_words(writers["train"].dropped) or "all of it is held out"
             raise DataError(
                 "no conversation is left to train on",
                 where=f"the chat corpus of {folder.name}: {reasons}",
                 hint=f"name the roles {', '.join(ROLES)}, raise the row length, or hold out a smaller share",
             )
-        names = [_file_name(side, array) for side in SIDES for array in _ARRAYS]
+        names = [file_name(side, array) for side in SIDES for array in ARRAYS]
         index["files"] = [{"name": name} for name in (*names, HELDOUT_CONVERSATIONS)]
         index["sides"] = {side: writers[side].totals() for side in SIDES}
         return seal_index(partial, index)
 
 
-class PackedChats:
+class PackedChats(PackedRows):
     """A folder that `write_chats` wrote, verified and open for reading.
 
     Args:
@@ -110,43 +102,12 @@ class PackedChats:
     """
 
     def __init__(self, folder: Path, tokenizer_hash: str | None = None, verified: HashCache | None = None):
-        self.folder = folder
-        self.tokenizer: Tokenizer | None = None
-        """Whose ids these are, where whoever opened them has told."""
-        token_folder = open_index(folder, "conversations", tokenizer_hash, verified, _lengths)
-        self.index = token_folder.index
-        self.length: int = self.index["length"]
-        dtypes = dict(zip(_ARRAYS, _dtypes(self.index), strict=True))
-        below = dict(zip(_ARRAYS, (self.index["vocab"], 2, 2**16), strict=True))
-        self._arrays = {
-            (side, array): token_folder.numbers(_file_name(side, array), dtypes[array], below[array])
-            for side in SIDES
-            for array in _ARRAYS
-            if self.count(side)
-        }
-
-    def count(self, side: Side) -> int:
-        """Number of rows of a side."""
-        return self.index["sides"][side]["rows"]
-
-    def take(self, side: Side, indices: Sequence[int] | np.ndarray) -> Batch:
-        """The rows at these indices, each below `count(side)`."""
-        tokens, weight, document_ids = (self._arrays[side, array].rows(indices, self.length) for array in _ARRAYS)
-        return Batch(
-            tokens=torch.from_numpy(tokens.astype(np.int64)),
-            weight=torch.from_numpy(weight.astype(np.float32)),
-            document_ids=torch.from_numpy(document_ids.astype(np.int32)),
-        )
+        super().__init__(folder, "conversations", tokenizer_hash, verified, _lengths)
 
     @property
     def heldout_size(self) -> int:
         """Conversations that are held out."""
         return self.index["sides"]["heldout"]["conversations"]
-
-    def heldout_batches(self, length: int, positions: int, rows: Callable[[int], int]) -> Iterator[Batch]:
-        """The first held-out rows, as long as they were packed; see `TokenFiles`."""
-        first, size = range(min(self.count("heldout"), max(1, positions // self.length))), rows(self.length)
-        return (self.take("heldout", list(first[start : start + size])) for start in range(0, len(first), size))
 
     def heldout_loss(self, total: float, targets: float) -> float:
         """Nats per token of an answer."""
@@ -154,8 +115,13 @@ class PackedChats:
 
     def heldout_conversations(self) -> Iterator[tuple[str, tuple[Message, ...]]]:
         """Id and messages of every held-out conversation, whole, in the order of the corpus."""
-        for record in read_back(self.folder / HELDOUT_CONVERSATIONS):
-            yield record.text("id"), messages_of(record.column("messages"), str(record))
+        return read_heldout(self.folder / HELDOUT_CONVERSATIONS)
+
+
+def read_heldout(file: Path) -> Iterator[tuple[str, tuple[Message, ...]]]:
+    """Yield id and messages of every conversation in a `HELDOUT_CONVERSATIONS`."""
+    for record in read_back(file):
+        yield record.text("id"), messages_of(record.column("messages"), str(record))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +147,7 @@ class ChatData:
     def bytes_per_token(self, tokens: Mapping[str, PackedChats]) -> None:
         """Only answers are targets, so that bits per byte would mean nothing."""
 
-    def open(self, tokens: Mapping[str, PackedChats]) -> "ChatsReader":
+    def open(self, tokens: Mapping[str, PackedChats]) -> PackedReader:
         """Read from the train side of this corpus.
 
         Raises:
@@ -193,83 +159,22 @@ class ChatData:
                 where="ChatData(corpus=...)",
                 hint=f"the chat corpora with rows are: {', '.join(sorted(tokens)) or 'none'}",
             )
-        return ChatsReader(self.corpus, tokens[self.corpus], self.seed)
-
-
-class ChatsReader:
-    """The train rows of a chat corpus, every pass in another order."""
-
-    def __init__(self, name: str, rows: PackedChats, seed: int):
-        self._name, self._rows, self._seed = name, rows, seed
-        self._order = lru_cache(maxsize=2)(self._find_order)
-
-    @property
-    def tokens_available(self) -> int:
-        """Tokens of all rows, with what fills them up."""
-        return self._rows.count("train") * self._rows.length
-
-    def read(self, cursor: Cursor, rows: int, length: int, overlap: int = 1) -> tuple[Batch, Cursor]:
-        """The next rows and the cursor after them, as `MixtureReader.read`; the end of one pass may share a batch with
-        the beginning of the next.
-
-        Args:
-            cursor: where to begin.
-            rows: B, rows of the batch.
-            length: T, tokens of a row, as they were packed.
-            overlap: for the sake of the common signature: conversations are whole, so these rows have nothing to share.
-
-        Raises:
-            DataError: rows of another length are stored, or the cursor is of another source.
-        """
-        if length != self._rows.length:
-            raise DataError(
-                f"the conversations are packed into rows of {self._rows.length} tokens, not of {length}",
-                where=str(self._rows.folder),
-                hint='write them again with "lilliput run RECIPE"',
-            )
-        unknown = sorted(name for name, _ in cursor.positions if name != self._name)
-        if unknown:
-            raise DataError(
-                f"the cursor is in {', '.join(unknown)}, not in {self._name}",
-                where="the data position of a checkpoint",
-                hint="resume with the chat corpus that the run started with",
-            )
-        start, count = cursor.of(self._name), self._rows.count("train")
-        indices = [int(self._order(row // count)[row % count]) for row in range(start, start + rows)]
-        return self._rows.take("train", indices), Cursor(positions=((self._name, start + rows),))
-
-    def _find_order(self, epoch: int) -> np.ndarray:
-        # RandomState: NumPy promises its numbers for ever; those of a Generator may change with a version.
-        return np.random.RandomState([self._seed, epoch]).permutation(self._rows.count("train"))
+        return PackedReader(self.corpus, tokens[self.corpus], self.seed, "conversations")
 
 
 Encoded = Sequence[tuple[Sequence[int], Sequence[int]]]
 """Ids and mask of each message."""
 
 
-class _Writer:
-    """The three files of one side."""
+class _Writer(RowWriter):
+    """The files of one side, and counts of it."""
 
-    def __init__(self, side: Side, folder: Path, index: dict[str, Any]):
-        self.counts = {"rows": 0, "conversations": 0, "tokens": 0, "targets": 0, "shortened": 0}
+    def __init__(self, side: Side, folder: Path, index: Mapping[str, Any]):
+        super().__init__(side, folder, index)
+        self.counts = {"conversations": 0, "tokens": 0, "targets": 0, "shortened": 0}
         self.dropped: Counter[str] = Counter()
-        self._side, self._folder, self._index, self._length = side, folder, index, index["length"]
-        self._window: list[tuple[list[int], list[int]]] = []
-        self._files: list[BinaryIO] = []
 
-    def __enter__(self) -> "_Writer":
-        for array, dtype in zip(_ARRAYS, _dtypes(self._index), strict=True):
-            self._files.append(open(self._folder / _file_name(self._side, array), "wb"))
-            self._files[-1].write(header(dtype, self._index["tokenizer"]))
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if error[0] is None:
-            self._pack_window()
-        for file in self._files:
-            file.close()
-
-    def add(self, messages: Sequence[Message], encoded: Encoded) -> bool:
+    def add_conversation(self, messages: Sequence[Message], encoded: Encoded) -> bool:
         """Take a conversation, shortened if need be; False: it is dropped."""
         unknown = next((message.role for message in messages if message.role not in ROLES), None)
         if unknown is not None:
@@ -288,9 +193,7 @@ class _Writer:
         self.counts["conversations"] += 1
         self.counts["tokens"] += len(ids)
         self.counts["targets"] += sum(mask)
-        self._window.append((ids, mask))
-        if len(self._window) == _WINDOW:
-            self._pack_window()
+        self.add((ids, mask))
         return True
 
     def _reason(self, role: str) -> str:
@@ -298,43 +201,29 @@ class _Writer:
         return reason if reason in self.dropped or len(self.dropped) < _ROLES_TOLD else "with other unknown roles"
 
     def totals(self) -> dict[str, Any]:
-        return self.counts | {"dropped": dict(sorted(self.dropped.items()))}
-
-    def _pack_window(self) -> None:
-        for row in pack([len(ids) for ids, _ in self._window], self._length):
-            tokens = np.full(self._length, self._index["end"], dtype=np.int64)
-            weight = np.zeros(self._length, dtype=np.int64)
-            document_ids = np.full(self._length, len(row), dtype=np.int64)
-            first = 0
-            for number, item in enumerate(row):
-                ids, mask = self._window[item]
-                after = first + len(ids)
-                tokens[first:after], weight[first:after], document_ids[first:after] = ids, mask, number
-                first = after
-            for file, numbers, dtype in zip(
-                self._files, (tokens, weight, document_ids), _dtypes(self._index), strict=True
-            ):
-                file.write(in_bytes(numbers, dtype))
-            self.counts["rows"] += 1
-        self._window.clear()
+        return {"rows": self.rows} | self.counts | {"dropped": dict(sorted(self.dropped.items()))}
 
 
 def shorten(messages: Sequence[Message], encoded: Encoded, length: int) -> Encoded:
-    """Drop the oldest turns until the rest fits into `length` tokens or is a single turn.
-
-    A turn is a user's message and what follows it; system messages at the beginning belong to all of them and stay.
-    """
-    sizes = [len(ids) for ids, _ in encoded]
-    head = next((index for index, message in enumerate(messages) if message.role != "system"), len(messages))
-    begins = [index for index in range(head + 1, len(messages)) if messages[index].role == "user"]
-    first = next((index for index in (head, *begins) if sum(sizes[:head]) + sum(sizes[index:]) <= length), None)
-    if first is None:
-        first = begins[-1] if begins else head
+    """Drop the oldest turns until the rest fits into `length` tokens or is a single turn; see `first_kept`."""
+    head, first = first_kept(messages, [len(ids) for ids, _ in encoded], length)
     return [*encoded[:head], *encoded[first:]]
 
 
-def _weighted(messages: Sequence[Message], encoded: Encoded) -> Encoded:
-    """The same with no target in a message of weight 0."""
+def first_kept(messages: Sequence[Message], sizes: Sequence[int], length: int) -> tuple[int, int]:
+    """Return how many system messages a conversation begins with, which stay, and the first one that stays after them.
+
+    A turn is a user's message and what follows it. Without the oldest ones the rest fits into `length`, or is a single
+    turn.
+    """
+    head = next((index for index, message in enumerate(messages) if message.role != "system"), len(messages))
+    begins = [index for index in range(head + 1, len(messages)) if messages[index].role == "user"]
+    fitting = (index for index in (head, *begins) if sum(sizes[:head]) + sum(sizes[index:]) <= length)
+    return head, next(fitting, begins[-1] if begins else head)
+
+
+def without_unlearned(messages: Sequence[Message], encoded: Encoded) -> Encoded:
+    """Return encoded messages with no target in a message of weight 0."""
     pairs = zip(messages, encoded, strict=True)
     return [(ids, mask if message.weight else [0] * len(mask)) for message, (ids, mask) in pairs]
 
@@ -354,23 +243,11 @@ def _batches(conversations: Iterable[Conversation]) -> Iterator[list[Conversatio
 
 def _lengths(index: dict[str, Any]) -> dict[str, int]:
     """Bytes of the numbers of every file by an index; see `open_index`."""
-    lengths, names = {}, {file["name"] for file in index["files"]}
-    for side in SIDES:
-        rows, *_ = (counted(index["sides"][side][key]) for key in ("rows", "conversations", "tokens", "targets"))
-        numbers = rows * counted(index["length"])
-        for array, dtype in zip(_ARRAYS, _dtypes(index), strict=True):
-            lengths[_file_name(side, array)] = numbers * np.dtype(dtype).itemsize
-    if not index["length"] or names != {*lengths, HELDOUT_CONVERSATIONS}:
-        raise ValueError(f"rows of {index['length']} tokens in {len(names)} files")
+    lengths = byte_lengths(index, ("conversations", "tokens", "targets"))
+    names = {file["name"] for file in index["files"]}
+    if names != {*lengths, HELDOUT_CONVERSATIONS}:
+        raise ValueError(f"{len(names)} files")
     return lengths
-
-
-def _dtypes(index: dict[str, Any]) -> tuple[str, str, str]:
-    return index["dtype"], "uint8", "uint16"
-
-
-def _file_name(side: str, array: str) -> str:
-    return f"{side}-{array}.bin"
 
 
 def _line(conversation: Conversation) -> str:

@@ -1,4 +1,4 @@
-"""Counts, reports and limits the conversations of a chat corpus that were dropped or shortened."""
+"""Counts, reports and limits the conversations, or pairs of them, that were dropped or shortened."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ SHORTENED = "shortened"
 
 
 def lost(side: Mapping[str, Any]) -> dict[str, int]:
-    """Count the conversations of a side that were dropped, by reason, and shortened; zero counts are left out."""
+    """Count the items of a side that were dropped, by reason, and shortened; zero counts are left out."""
     counts = {**side.get("dropped", {}), SHORTENED: side.get("shortened", 0)}
     return {reason: count for reason, count in counts.items() if count}
 
@@ -28,15 +28,19 @@ def in_words(counts: Mapping[str, int]) -> str:
     return ", ".join(parts)
 
 
-def check_lost(name: str, sides: Sides, length: int, allowed: float, phases: Sequence[str]) -> None:
-    """Refuse rows that lack more of a chat corpus than is allowed.
+def check_lost(
+    name: str, sides: Sides, length: int, allowed: float, phases: Sequence[str], *, noun: str, reader: str
+) -> None:
+    """Refuse rows that lack more of a corpus than is allowed.
 
     Args:
         name: of the corpus.
         sides: counts by side.
         length: tokens of a row.
-        allowed: share of the conversations that may be dropped or shortened.
+        allowed: share of the items that may be dropped or shortened.
         phases: names of those that read it.
+        noun: of the items, by which their counts are named too.
+        reader: name of the data spec that has the limit.
 
     Raises:
         DataError: more of them are.
@@ -44,15 +48,15 @@ def check_lost(name: str, sides: Sides, length: int, allowed: float, phases: Seq
     counts: Counter[str] = Counter()
     for side in SIDES:
         counts.update(lost(sides[side]))
-    conversations = sum(sides[side]["conversations"] + sum(sides[side].get("dropped", {}).values()) for side in SIDES)
-    share = sum(counts.values()) / max(1, conversations)
+    items = sum(sides[side][noun] + sum(sides[side].get("dropped", {}).values()) for side in SIDES)
+    share = sum(counts.values()) / max(1, items)
     if share <= allowed:
         return
     enough = ceil(100 * share) / 100
     fields = " ".join(f"--set timeline.{phase}.data.lost={enough:g}" for phase in phases)
     raised = f"raise `length` of {' and '.join(map(repr, phases))}, which is {length:,}, rename the roles, or "
     raise DataError(
-        f"{share:.1%} of the conversations of {name!r} are not whole in the rows: {in_words(counts)}",
-        where=f"{conversations:,} conversations in rows of {length:,} tokens; at most {allowed:.1%} may be lost",
-        hint=f"{raised if phases else ''}allow it: {fields} (in a recipe, ChatData(corpus={name!r}, lost={enough:g}))",
+        f"{share:.1%} of the {noun} of {name!r} are not whole in the rows: {in_words(counts)}",
+        where=f"{items:,} {noun} in rows of {length:,} tokens; at most {allowed:.1%} may be lost",
+        hint=f"{raised if phases else ''}allow it: {fields} (in a recipe, {reader}(corpus={name!r}, lost={enough:g}))",
     )

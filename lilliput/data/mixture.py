@@ -1,7 +1,7 @@
 """Weighted sources of text. Reading is a function of a cursor; to resume is to pass the one that was saved."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import lcm
 
@@ -13,7 +13,7 @@ from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.spec import LATER
 from lilliput.data.batch import Batch, Cursor, document_numbers
 from lilliput.data.epochs import EpochStream
-from lilliput.data.segmentations import Segmentations, Segmenter
+from lilliput.data.segmentations import Segmentations, Segmenter, repeated
 from lilliput.data.shards import Shards
 from lilliput.data.token_stream import TokenStream
 
@@ -65,6 +65,10 @@ class Mixture:
                 )
         streams = {name: tokens[name].stream("train") for name in self.weights}
         return MixtureReader(self.weights, streams, self.seed, self._segmenter(tokens))
+
+    def synthetic(self, batch: Batch) -> Batch:
+        """Rows of random tokens as this brings rows, for plans."""
+        return replace(batch, extras=repeated(batch.tokens, self.segmentations.count)) if self.segmentations else batch
 
     def _segmenter(self, tokens: Mapping[str, Shards]) -> Segmenter | None:
         if self.segmentations is None:

@@ -10,7 +10,7 @@ from lilliput.data.split import Split
 from lilliput.data.token_files import SIDES
 from lilliput.data.tokenization_progress import TokenizationProgress
 
-COUNTED = ("bytes", "documents", "conversations", "rows", "tokens")
+COUNTED = ("bytes", "documents", "conversations", "pairs", "rows", "tokens")
 """Counts of a side, by the keys of a token index."""
 _HELD_OUT = {
     "ends": "few texts, so the last {:.4g}% of each is held out",

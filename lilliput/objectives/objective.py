@@ -6,6 +6,7 @@ programs ("variants"), each of which trains some of the parameters.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -27,6 +28,29 @@ class Losses(NamedTuple):
     """Scalar to differentiate."""
     terms: dict[str, Tensor]
     """Detached scalars by term, before each term's weight; the objective's headline is one of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alarm:
+    """A limit of one of the recorded terms, whose mean over the last steps should not lie beyond it."""
+
+    number: str
+    """Name of the term."""
+    says: str
+    """Line for people where it does; `{amount}` is by how much the mean differs from 0."""
+    below: float | None = None
+    """The limit that it should not fall under."""
+    above: float | None = None
+    """The limit that it should not rise over."""
+
+
+class AlarmingObjective(Protocol):
+    """An objective that watches some of its terms: an optional capability."""
+
+    @property
+    def alarms(self) -> tuple[Alarm, ...]:
+        """The limits."""
+        ...
 
 
 class Objective(Protocol):

@@ -22,6 +22,7 @@ from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Filtered
 from lilliput.data.corpora.hub import HubChats, HubText
 from lilliput.data.corpora.hub_partitions import HubPartitions
+from lilliput.data.corpora.pairs import HubPairs, PairFiles, ShuffledAnswers
 from lilliput.data.corpora.stand_in import StandIn
 from lilliput.data.corpora.teacher import Teacher
 from lilliput.data.documents import licenses
@@ -103,16 +104,18 @@ def shares(phase: Phase) -> dict[str, float]:
 def source(corpus: Any) -> str:
     """Return where a corpus comes from, in a few words."""
     match corpus:
-        case HubText() | HubChats():
+        case HubText() | HubChats() | HubPairs():
             parts = [corpus.dataset, corpus.config, None if corpus.split == "train" else corpus.split]
             return ", ".join(part for part in parts if part)
         case HubPartitions():
             without = f" without {', '.join(corpus.left_out)}" if corpus.left_out else ""
             return f"{corpus.dataset}, {len(corpus.kept)} parts{without}"
-        case TextFiles() | ChatFiles():
+        case TextFiles() | ChatFiles() | PairFiles():
             return ", ".join(corpus.paths)
         case Filtered():
             return f"{source(corpus.source)}, filtered"
+        case ShuffledAnswers():
+            return f"{source(corpus.source)}, with answers to other questions"
         case StandIn():
             return f"{source(corpus.source)}, in the place of {corpus.missing}"
         case Concatenated() | ConcatenatedChats():
@@ -168,7 +171,9 @@ def _changed(corpus: Any, content: Any) -> bool:
     if isinstance(corpus, Filtered):
         return _changed(corpus.source, content)
     try:
-        is_local = isinstance(corpus, TextFiles | ChatFiles) or (isinstance(corpus, HubPartitions) and corpus.is_local)
+        is_local = isinstance(corpus, TextFiles | ChatFiles | PairFiles) or (
+            isinstance(corpus, HubPartitions) and corpus.is_local
+        )
         return is_local and corpus.identity() != content
     except LilliputError:
         return False

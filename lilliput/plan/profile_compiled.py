@@ -18,7 +18,7 @@ from lilliput.base.units import Tokens
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.optim.schedule import Constant
 from lilliput.plan.cost import Cost, Pass
-from lilliput.plan.synthetic_data import RandomRows, segmentations_of
+from lilliput.plan.synthetic_data import RandomRows, as_read, kind_of_rows
 from lilliput.plan.timer import Timer
 from lilliput.train.compile import compiled
 from lilliput.train.loop import Trainer
@@ -50,10 +50,10 @@ class CompiledProfile:
         Phases that differ in nothing but their data cost the same.
         """
         alike = replace(phase, name="any", data=None, tokens=Tokens(1e18), schedule=Constant(), resumes=None)  # type: ignore[arg-type]
-        many = segmentations_of(phase)
-        key = hash_of([to_plain(spec), to_plain(alike), targets, many])
+        key = hash_of([to_plain(spec), to_plain(alike), targets, kind_of_rows(phase)])
         if key not in self._costs:
-            self._costs[key] = self._cost(phase, spec, RandomRows(spec.vocab, weight=targets, segmentations=many))
+            reader = RandomRows(spec.vocab, weight=targets, as_read=as_read(phase))
+            self._costs[key] = self._cost(phase, spec, reader)
         return self._costs[key]
 
     def _cost(self, phase: Phase, spec: ModelSpec, reader: RandomRows) -> Cost:

@@ -12,13 +12,12 @@ import torch
 from lilliput.base.files import hash_of
 from lilliput.base.spec import to_plain
 from lilliput.data.batch import Batch, document_ids_of
-from lilliput.data.segmentations import repeated
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.objectives.objective import Objective
 from lilliput.optim.optimizer import set_multiplier
 from lilliput.plan.cost import Cost, Measured, Pass
 from lilliput.plan.saved_tensors import saved_tensor_bytes
-from lilliput.plan.synthetic_data import segmentations_of
+from lilliput.plan.synthetic_data import AsRead, as_read, kind_of_rows
 from lilliput.plan.timer import Timer
 from lilliput.train.forward_backward import EagerForwardBackward, StepInputs
 from lilliput.train.machine import Machine
@@ -48,10 +47,9 @@ class EagerProfile:
         passes = []
         for stage in phase.stages:
             length = stage.positions(phase.length)
-            many = segmentations_of(phase)
-            key = hash_of([to_plain(spec), to_plain(stage.objective), length, most, many])
+            key = hash_of([to_plain(spec), to_plain(stage.objective), length, most, kind_of_rows(phase)])
             if key not in self._passes:
-                self._passes[key] = self._pass(spec, stage.objective, length, most, many)
+                self._passes[key] = self._pass(spec, stage.objective, length, most, as_read(phase))
             passes.append(self._passes[key])
         key = hash_of([to_plain(spec), to_plain(phase.optimizer), to_plain(phase.ema)])
         if key not in self._updates:
@@ -64,10 +62,10 @@ class EagerProfile:
             self._model = spec.build(seed=0).to(self._device)
         return self._model
 
-    def _pass(self, spec: ModelSpec, objective: Objective, length: int, most: int, many: int | None) -> Pass:
+    def _pass(self, spec: ModelSpec, objective: Objective, length: int, most: int, read: AsRead) -> Pass:
         """Time a pass with one row at first, and twice as many until a pass is long or the micro-batch is whole."""
         model = self._model_of(spec)
-        task = _Task(model, objective, self._machine, many)
+        task = _Task(model, objective, self._machine, read)
         if length > self._longest:
             # Memory that was never touched is slow: the first forward of 138 M parameters took 24 s, the second 4 s.
             task.batch(1, length)
@@ -102,21 +100,19 @@ class EagerProfile:
 class _Task:
     """Forward and backward of one batch of random tokens, as training makes them."""
 
-    def __init__(self, model: LanguageModel, objective: Objective, machine: Machine, segmentations: int | None):
+    def __init__(self, model: LanguageModel, objective: Objective, machine: Machine, read: AsRead):
         self._model, self._objective, self._device = model, objective, torch.device(machine.device)
         trainable = Trainable.of_phase(model, [objective], seed=0)
         self._precision = precision_of(machine.device, machine.precision, trainable)
         self._passes = EagerForwardBackward(trainable, self._precision, OneRank())
-        self._segmentations = segmentations
+        self._as_read = read
         self._inputs = StepInputs(step=0, stage=0, variant=0, progress=0.0, seed=0)
         self.activations = 0
         """Bytes that the last counting run kept."""
 
     def batch(self, rows: int, length: int) -> None:
         """Take another batch, of `rows` rows of `length` positions."""
-        self._batch = _random_batch(
-            rows, self._objective.row_length(length), self._model.spec.vocab, self._segmentations
-        )
+        self._batch = self._as_read(_random_batch(rows, self._objective.row_length(length), self._model.spec.vocab))
         self._denominator = self._objective.denominator(self._batch)
 
     def run(self) -> None:
@@ -131,8 +127,7 @@ class _Task:
         self._precision.scale(loss).backward()
 
 
-def _random_batch(rows: int, length: int, vocab: int, segmentations: int | None) -> Batch:
+def _random_batch(rows: int, length: int, vocab: int) -> Batch:
     tokens = torch.randint(vocab, (rows, length), generator=torch.Generator().manual_seed(0))
     document_ids = torch.from_numpy(document_ids_of(tokens.numpy(), end=0))
-    extras = repeated(tokens, segmentations) if segmentations else {}
-    return Batch(tokens=tokens, weight=torch.ones(rows, length), document_ids=document_ids, extras=extras)
+    return Batch(tokens=tokens, weight=torch.ones(rows, length), document_ids=document_ids)

@@ -1,11 +1,15 @@
 """Random tokens in place of a corpus: what a step costs hardly depends on the text."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from lilliput.data.batch import Batch, Cursor, document_ids_of
-from lilliput.data.segmentations import repeated
 from lilliput.train.phase import Phase
 
+AsRead = Callable[[Batch], Batch]
+"""Changes rows of random tokens into rows as data brings them: with extras, in pairs, ..."""
 DOCUMENT = 700
 """Tokens of a document on average; attention does not look beyond one."""
 
@@ -16,7 +20,12 @@ class RandomRows:
     tokens_available = 2**62
 
     def __init__(
-        self, vocab: int, *, document: int | None = DOCUMENT, weight: float = 1.0, segmentations: int | None = None
+        self,
+        vocab: int,
+        *,
+        document: int | None = DOCUMENT,
+        weight: float = 1.0,
+        as_read: AsRead = lambda batch: batch,
     ):
         """Draw rows of random tokens.
 
@@ -24,9 +33,9 @@ class RandomRows:
             vocab: number of ids, of which 0 begins a document.
             document: its tokens; None for one document a row.
             weight: the share of target tokens.
-            segmentations: number of tokenizations that rows bring; None for none.
+            as_read: of the data, see `as_read`.
         """
-        self._vocab, self._document, self._weight, self._segmentations = vocab, document, weight, segmentations
+        self._vocab, self._document, self._weight, self._as_read = vocab, document, weight, as_read
         self._batches: dict[tuple[int, int], Batch] = {}
 
     def read(self, cursor: Cursor, rows: int, length: int, overlap: int = 1) -> tuple[Batch, Cursor]:
@@ -41,11 +50,19 @@ class RandomRows:
             tokens[torch.rand(rows, length, generator=draw) < 1 / self._document] = 0
         weight = (torch.rand(rows, length, generator=draw) < self._weight).float()
         document_ids = torch.from_numpy(document_ids_of(tokens.numpy(), end=0))
-        extras = repeated(tokens, self._segmentations) if self._segmentations else {}
-        return Batch(tokens=tokens, weight=weight, document_ids=document_ids, extras=extras)
+        return self._as_read(Batch(tokens=tokens, weight=weight, document_ids=document_ids))
 
 
-def segmentations_of(phase: Phase) -> int | None:
-    """Return how many tokenizations of a row the data of a phase brings; None where it brings none."""
-    found = getattr(phase.data, "segmentations", None)
-    return None if found is None else found.count
+def as_read(phase: Phase) -> AsRead:
+    """Return what changes random rows into rows as the data of a phase brings them: its `synthetic`, where it has one.
+
+    Its shapes must follow from those of the rows.
+    """
+    return getattr(phase.data, "synthetic", lambda batch: batch)
+
+
+def kind_of_rows(phase: Phase) -> Any:
+    """Return what tells rows of the data of a phase from those of others in cost, as a JSON value."""
+    empty = torch.zeros(1, 64, dtype=torch.int64)
+    batch = as_read(phase)(Batch(tokens=empty, weight=torch.zeros(1, 64), document_ids=empty.int()))
+    return [[name, list(shape)] for name, shape in batch.shapes]

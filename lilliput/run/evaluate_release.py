@@ -84,22 +84,20 @@ class ReleaseEvaluator:
                     trust_remote_code=code,
                     watcher=lambda progress: status.update(f"{release.name}: {progress}"),
                 ).plain()
+                published = load(folder)
+                samples = self._samples(published, heldout, chats)
                 if chats is not None:
                     status.update(f"{release.name}: judging replies")
-                    evaluation |= self._replies(folder, chats, work, evaluation["scores"], code)
-                samples = self._samples(load(folder), heldout, chats)
+                    published.model.to(self._machine.device)
+                    evaluation |= self._replies(published, chats, evaluation["scores"])
             return evaluation | {"samples": samples}
 
         return self._run.cached(f"evals/{release.name}", inputs, build)
 
-    def _replies(
-        self, folder: Path, chats: PackedChats, work: Path, scores: list[dict[str, Any]], code: bool
-    ) -> dict[str, Any]:
+    def _replies(self, published: LoadedModel, chats: PackedChats, scores: list[dict[str, Any]]) -> dict[str, Any]:
         """The scores with those of replies; or why there are none, which is no reason to lose a trained model."""
         try:
-            judged = judge_replies(
-                folder, list(_pairs(chats)), work=work, device=self._machine.device, trust_remote_code=code
-            )
+            judged = judge_replies(published, list(_pairs(chats)))
         except NothingToJudge as error:
             self._say(f"replies are not judged: {error.what}")
             return {"unjudged": error.what}

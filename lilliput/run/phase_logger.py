@@ -6,6 +6,7 @@ from typing import cast
 
 from lilliput.run.context import RunContext
 from lilliput.run.phase_lines import resuming
+from lilliput.train.alarms import AlarmWatch
 from lilliput.train.loggers.logger import LoggerGroup, RunInfo
 from lilliput.train.metrics_file import last_step
 from lilliput.train.metrics_log import MetricsLogger, NullLogger
@@ -48,6 +49,7 @@ def phase_logger(
             device=context.machine.device,
             after=context.report,
             feed=LoggerGroup(context.loggers, shown, context.say),
+            alarms=AlarmWatch(stage.objective for stage in phase.stages),
         )
 
     return open_at

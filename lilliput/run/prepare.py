@@ -32,6 +32,7 @@ from lilliput.data.token_files import INDEX, SIDES
 from lilliput.data.tokenization_report import COUNTED, lines_of
 from lilliput.data.tokenizer_sample import sampled
 from lilliput.data.validation import check_sides
+from lilliput.growth.growth import Lineage
 from lilliput.recipe import Recipe
 from lilliput.run.asking import Asking
 from lilliput.run.replies import RunReplies
@@ -144,6 +145,11 @@ class Preparation:
             self._token_files[name] = self._tokens(name, tokenizer)
             self._token_files[name].tokenizer = tokenizer
         return self._token_files[name]
+
+    def tokens_of(self, phase: Phase, lineage: Lineage) -> dict[str, Any]:
+        """The token files that a phase reads, by corpus, with what its data needs of earlier computations."""
+        files = {name: self.tokens(name, lineage.tokenizer) for name in phase.reads()}
+        return phase.with_computed(files, lineage.computed)
 
     def _tokens(self, name: str, tokenizer: Tokenizer) -> TokenFiles:
         format = format_of(self._recipe.corpora[name])

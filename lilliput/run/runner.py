@@ -73,7 +73,7 @@ class Runner:
             RunError: it is untrained, and this runner only loads; or it was trained from other inputs.
         """
         context, name = self._context, phase_folder(index, phase)
-        tokens = {corpus: self._preparation.tokens(corpus, reached.lineage.tokenizer) for corpus in phase.reads()}
+        tokens = self._preparation.tokens_of(phase, reached.lineage)
         inputs = self._inputs(index, phase, reached, tokens)
         if not self._trains:
             outputs = self._run.outputs(name, inputs, is_intact)

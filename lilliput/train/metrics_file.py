@@ -110,7 +110,7 @@ def last_step(path: Path) -> int:
 
 
 def note_incident(metrics: Path, step: int, incident: str, what: str) -> None:
-    """Note what happened to a phase after step `step`, beside its metrics: `resumed`, `diverged`, `set back`.
+    """Note what happened to a phase after step `step`, beside its metrics: `resumed`, `diverged`, `set back`, `alarm`.
 
     Args:
         metrics: the phase's `metrics.jsonl`.

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lilliput.base.errors import DivergenceError
 from lilliput.objectives.objective import CROSS_ENTROPY
+from lilliput.train.alarms import AlarmWatch
 from lilliput.train.loggers.logger import LoggerGroup
 from lilliput.train.memory import peak_memory
 from lilliput.train.metrics_file import WINDOW, headline_entry, keep_until, note_incident
@@ -36,6 +37,7 @@ class MetricsLogger:
         bytes_per_token: of its text; None where bits per byte are no measure.
         device: whose peak memory is recorded; None for no memory.
         feed: of other programs that are shown the same lines.
+        alarms: of the phase's objectives.
         after: called after each measurement, and when training ends however it ends.
     """
 
@@ -51,10 +53,11 @@ class MetricsLogger:
         device: str | None = None,
         after: Callable[[], None] = lambda: None,
         feed: LoggerGroup | None = None,
+        alarms: AlarmWatch | None = None,
     ):
         self._path, self._console, self._name, self._steps, self._step = path, console, name, steps, step
         self._bytes_per_token, self._device, self._after = bytes_per_token, device, after
-        self._feed = feed or LoggerGroup()
+        self._feed, self._alarms = feed or LoggerGroup(), alarms or AlarmWatch(())
         if path.exists() and path.stat().st_size:
             note_incident(path, step, "resumed", "training went on from the last checkpoint")
         keep_until(path, step)
@@ -108,6 +111,9 @@ class MetricsLogger:
         memory = peak_memory(self._device) if self._device else None
         self._write(line | ({"peak_memory": memory} if memory else {}))
         self._step = step
+        for alarm in self._alarms.see(numbers):
+            self._console.print(f"  {self._name} step {step}: {alarm}", style="yellow", highlight=False, soft_wrap=True)
+            note_incident(self._path, step, "alarm", alarm)
         note = self._note(speed, headline, short=self._console.is_terminal)
         self._bar.update(self._task, completed=step, note=note)
         if not self._console.is_terminal and now - self._shown > QUIET_SECONDS:

@@ -10,7 +10,7 @@ steps are cheaper: bags of S tokens in an S-th of the positions read the same te
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.ownership import check_name
@@ -54,6 +54,19 @@ class DataSpec(Protocol):
 
     def open(self, tokens: Mapping[str, Any]) -> Reader:
         """A reader over the opened token files of those corpora."""
+        ...
+
+
+class ComputedData(DataSpec, Protocol):
+    """Training data that needs results of computations before its phase, such as a reference's log-probabilities."""
+
+    @property
+    def computed(self) -> tuple[str, ...]:
+        """Names of the computations."""
+        ...
+
+    def with_computed(self, tokens: Mapping[str, Any], computed: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the token files with what was computed, given every `Computed` of the timeline so far."""
         ...
 
 
@@ -159,6 +172,14 @@ class Phase(TimelineEntry):
     def reads(self) -> tuple[str, ...]:
         """Names of the corpora of its data."""
         return tuple(self.data.corpora)
+
+    def needs(self) -> tuple[str, ...]:
+        """Names of the computations that its data reads."""
+        return tuple(getattr(self.data, "computed", ()))
+
+    def with_computed(self, tokens: dict[str, Any], computed: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the token files of its corpora with what its data needs of earlier computations."""
+        return cast(ComputedData, self.data).with_computed(tokens, computed) if self.needs() else tokens
 
     def describe(self) -> str:
         """Name and steps."""

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from lilliput.base.errors import ExportError
 from lilliput.evals.chat import ENDS, PREFERS, NothingToJudge, judge_replies
 from lilliput.evals.score import Score
+from lilliput.publish.load import load
 from lilliput.tokenizer.bpe import BPE, save_tokenizer
 from lilliput.tokenizer.chatml import MESSAGE_END, add_chatml, render
 
@@ -77,7 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scores(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Score]:
-    return judge_replies(folder, CONVERSATIONS, work=tmp_path_factory.mktemp("work"), max_new_tokens=MOST)
+    return judge_replies(load(folder), CONVERSATIONS, max_new_tokens=MOST)
 
 
 class ByHand:
@@ -136,11 +137,8 @@ def test_decoding_uses_the_released_repetition_penalty(
     settings = json.loads((penalized / "generation_config.json").read_text()) | {"repetition_penalty": 8.0}
     (penalized / "generation_config.json").write_text(json.dumps(settings))
     expected = [by_hand.ends(question, 8.0) for question, _ in CONVERSATIONS]
-    ends = judge_replies(penalized, CONVERSATIONS, work=tmp_path, max_new_tokens=MOST)[0]
+    ends = judge_replies(load(penalized), CONVERSATIONS, max_new_tokens=MOST)[0]
     assert ends.value == sum(expected) / len(expected) != scores[0].value
-    (penalized / "generation_config.json").write_text(json.dumps(settings | {"repetition_penalty": 1.0}))
-    (penalized / "lilliput.json").write_text(json.dumps({"generation": {"repetition_penalty": 8.0}}))
-    assert judge_replies(penalized, CONVERSATIONS, work=tmp_path, max_new_tokens=MOST)[0] == ends
 
 
 def test_a_right_answer_is_compared_with_another_questions(by_hand: ByHand, folder: Path, tmp_path: Path) -> None:
@@ -150,29 +148,29 @@ def test_a_right_answer_is_compared_with_another_questions(by_hand: ByHand, fold
         right = [by_hand.mean(question, answer) for question, answer in pair]
         other = [by_hand.mean(question, answer) for (question, _), (_, answer) in zip(pair, pair[::-1], strict=True)]
         by_mean, by_sum = (sum(a[i] > b[i] for a, b in zip(right, other, strict=True)) / 2 for i in (0, 1))
-        score = judge_replies(folder, pair, work=tmp_path, max_new_tokens=MOST, batch_size=3)[1]
+        score = judge_replies(load(folder), pair, max_new_tokens=MOST, rows=3)[1]
         assert (score.metric, score.value, score.items, score.chance) == (PREFERS, by_mean, 2, 0.5)
         assert f"by summed log-likelihood: {by_sum:.1%}" in score.note
 
 
 def test_a_taught_model_ends_and_prefers_right_answers(folder: Path, tmp_path: Path) -> None:
-    ends, prefers = judge_replies(folder, CONVERSATIONS[::2], work=tmp_path, max_new_tokens=MOST)
+    ends, prefers = judge_replies(load(folder), CONVERSATIONS[::2], max_new_tokens=MOST)
     assert (ends.value, prefers.value) == (1.0, 1.0)
     alike = "all 4 are right: 47.3% or more, at 95% confidence"
     assert prefers.note == f"{alike}; within two standard errors of chance; by summed log-likelihood: 100.0%"
     assert ends.note == alike and ends.stderr is prefers.stderr is None
-    endless = judge_replies(folder, CONVERSATIONS[1::2], work=tmp_path, max_new_tokens=MOST)[0]
+    endless = judge_replies(load(folder), CONVERSATIONS[1::2], max_new_tokens=MOST)[0]
     assert endless.value == 0.0
 
 
 def test_batches_and_padding_change_nothing(folder: Path, scores: list[Score], tmp_path: Path) -> None:
-    alone = judge_replies(folder, CONVERSATIONS, work=tmp_path, max_new_tokens=MOST, batch_size=1)
+    alone = judge_replies(load(folder), CONVERSATIONS, max_new_tokens=MOST, rows=1)
     assert alone == scores
 
 
 def test_the_draw_is_a_function_of_the_seed(folder: Path, tmp_path: Path) -> None:
     def judge(seed: int) -> list[Score]:
-        return judge_replies(folder, CONVERSATIONS, work=tmp_path, max_new_tokens=MOST, limit=4, seed=seed)
+        return judge_replies(load(folder), CONVERSATIONS, max_new_tokens=MOST, limit=4, seed=seed)
 
     assert judge(3) == judge(3)
     assert [score.items for score in judge(3)] == [4, 4]
@@ -182,19 +180,19 @@ def test_the_draw_is_a_function_of_the_seed(folder: Path, tmp_path: Path) -> Non
 def test_conversations_that_do_not_fit_take_no_part(folder: Path, scores: list[Score], tmp_path: Path) -> None:
     long_question = ("the fox " * 60, "It eats eggs.")
     long_answer = ("What?", "no " * 30)
-    kept = judge_replies(folder, [*CONVERSATIONS, long_question, long_answer], work=tmp_path, max_new_tokens=MOST)
+    kept = judge_replies(load(folder), [*CONVERSATIONS, long_question, long_answer], max_new_tokens=MOST)
     assert kept[0] == scores[0] and kept[1].items == len(CONVERSATIONS)
     with pytest.raises(NothingToJudge, match="0 of 2 questions fit 96 tokens with a reply of"):
-        judge_replies(folder, [long_question, long_answer], work=tmp_path, max_new_tokens=MOST)
+        judge_replies(load(folder), [long_question, long_answer], max_new_tokens=MOST)
 
 
 def test_equal_answers_are_never_compared(folder: Path, tmp_path: Path) -> None:
     same = [("What does the hen eat?", "It eats corn."), ("What does the ant eat?", "It eats corn.")]
     for alone in (same, same[:1]):
-        (ends,) = judge_replies(folder, alone, work=tmp_path, max_new_tokens=MOST)
+        (ends,) = judge_replies(load(folder), alone, max_new_tokens=MOST)
         assert ends.metric == ENDS and ends.items == len(alone) and "one answer alone" in ends.note
         assert (ends.stderr is None) == (len(alone) == 1)
-    assert judge_replies(folder, [*same, CONVERSATIONS[4]], work=tmp_path, max_new_tokens=MOST)[1].items == 3
+    assert judge_replies(load(folder), [*same, CONVERSATIONS[4]], max_new_tokens=MOST)[1].items == 3
 
 
 def test_a_base_model_has_no_replies(folder: Path, tmp_path: Path) -> None:
@@ -204,4 +202,4 @@ def test_a_base_model_has_no_replies(folder: Path, tmp_path: Path) -> None:
     del config["chat_template"]
     (base / "tokenizer_config.json").write_text(json.dumps(config))
     with pytest.raises(ExportError, match="no chat template"):
-        judge_replies(base, CONVERSATIONS, work=tmp_path)
+        judge_replies(load(base), CONVERSATIONS)

@@ -49,7 +49,7 @@ def test_a_method_decides_where_a_corpus_names_no_format(tmp_path):
     recipe = tiny.recipe(tmp_path)
     assert [format_of(corpus) for corpus in recipe.corpora.values()] == [TEXT, CHATS]
     assert format_of(Mine()) is TEXT and format_of(Pairs(count=1)) is Pairs.format
-    with pytest.raises(RecipeError, match=r"neither documents nor conversations[\s\S]*the corpus 'odd' of recipe"):
+    with pytest.raises(RecipeError, match=r"documents, conversations nor pairs[\s\S]*the corpus 'odd' of recipe"):
         replace(recipe, corpora={**recipe.corpora, "odd": 3})
 
 

@@ -84,6 +84,7 @@ def test_a_growth_says_nothing_of_what_it_leaves_alone(tmp_path):
             return lineage
 
     with pytest.raises(
-        RecipeError, match=r"Alone has no describe, keeps_optimizer, kind, part[\s\S]*what Growth in lilliput/growth"
+        RecipeError,
+        match=r"Alone has no describe, keeps_optimizer, kind, needs, part[\s\S]*what Growth in lilliput/growth",
     ):
         replace(recipe, timeline=(tiny.pretraining(), Alone()))

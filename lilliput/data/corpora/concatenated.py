@@ -6,9 +6,12 @@ from typing import Any
 
 from lilliput.base.errors import RecipeError
 from lilliput.data.conversations import ChatCorpus, Conversation
+from lilliput.data.corpora.chat_files import ChatFiles
+from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Filtered
 from lilliput.data.corpora.hub import HubChats, HubText
 from lilliput.data.corpora.hub_partitions import HubPartitions
+from lilliput.data.corpora.pairs import HubPairs, PairFiles, ShuffledAnswers
 from lilliput.data.corpora.stand_in import StandIn
 from lilliput.data.documents import Corpus, Document, documents_of
 from lilliput.data.resumable import FractionRead, Item, Offset, is_seekable, iterate_from
@@ -85,10 +88,18 @@ def _check(sources: tuple[Any, ...], name: str, yields: str) -> None:
 def at_revision(corpus: Any, identity: Any) -> Any:
     """The corpus that had this identity, as far as it, or one within it, is on the hub; else as it is."""
     match corpus:
-        case HubText() | HubChats() | HubPartitions():
+        case HubText() | HubChats() | HubPairs() | HubPartitions():
             return corpus.at_revision(identity)
-        case Filtered() | StandIn():
+        case Filtered() | StandIn() | ShuffledAnswers():
             return replace(corpus, source=at_revision(corpus.source, identity))
         case Concatenated() | ConcatenatedChats():
             return replace(corpus, sources=tuple(map(at_revision, corpus.sources, identity)))
     return corpus
+
+
+def is_own(corpus: Any) -> bool:
+    """Return whether a corpus reads the user's own files, which may be private."""
+    if isinstance(corpus, TextFiles | ChatFiles | PairFiles) or (isinstance(corpus, HubPartitions) and corpus.is_local):
+        return True
+    inside = [getattr(corpus, name, None) for name in ("source", "sources", "prompts")]
+    return any(is_own(part) for parts in inside for part in (parts if isinstance(parts, tuple) else [parts]) if part)

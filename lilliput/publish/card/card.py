@@ -253,7 +253,7 @@ def _data(run: Part, names: list[str]) -> dict[str, Any]:
             side = corpus["sides"][key]
             if counts := lost(side.plain):
                 lacking.append((name, shown, in_words(counts)))
-            unit = "conversations" if "conversations" in side else "documents"
+            unit = next((kind for kind in ("conversations", "pairs") if kind in side), "documents")
             text_bytes = f"{side['bytes']:,}" if unit == "documents" else NOTHING
             sides.append((name, shown, f"{side[unit]:,} {unit}", text_bytes, f"{side['tokens']:,}"))
     teachers = {name: recipe["corpora"][name] for name in names if recipe["corpora"][name].kind == Teacher.__name__}

@@ -1,0 +1,121 @@
+"""The `judge` command: replies of chat models, counted by a program, side by side."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lilliput.base.files import write_text
+from lilliput.cli.model_argument import explain, find_model
+from lilliput.cli.options import DeviceOption, JsonOption, TrustOption, expanded
+from lilliput.cli.show import console
+
+if TYPE_CHECKING:
+    from lilliput.data.messages import Message
+    from lilliput.publish.loaded_model import LoadedModel
+
+app = typer.Typer()
+
+
+@app.command("judge")
+def judge_command(
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL", help="Chat models: model folders, or runs (their last release)."),
+    ],
+    chats: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Conversations that no model was trained on; by default those that the first model's run held out.",
+            callback=expanded,
+        ),
+    ] = None,
+    each: Annotated[int, typer.Option(min=1, help="Generated instructions of each kind.")] = 40,
+    limit: Annotated[int, typer.Option(min=0, help="Held-out questions at most.")] = 200,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a reply.")] = 128,
+    seed: Annotated[int, typer.Option(help="Decides the prompts.")] = 0,
+    page: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write replies side by side to an HTML file.", callback=expanded)
+    ] = None,
+    records: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write figures and replies as JSON.", callback=expanded)
+    ] = None,
+    trust_code: TrustOption = False,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Judge chat models by what they write, without another model: instructions, ends, loops, held-out answers."""
+    from lilliput.base.ownership import check_output
+    from lilliput.evals.judge import judge
+    from lilliput.report.judged import scores_table, write_judged_page
+    from lilliput.report.page import GENERATOR
+    from lilliput.train.machine import Machine
+
+    if page is not None:
+        check_output(page, GENERATOR, "--page")
+    if records is not None:
+        check_output(records, '"models": ', "--records")
+    where, found = Machine(device=device).resolved().device, []
+    conversations = _read(chats) if chats is not None else None
+    for name in models:
+        chat, folder = _open(name, trust_code)
+        conversations = _heldout(folder) if conversations is None else conversations
+        chat.model.to(where)
+        with console.status(name) as status:
+            judged = judge(
+                chat,
+                conversations,
+                each=each,
+                limit=limit,
+                max_new_tokens=max_new_tokens,
+                seed=seed,
+                report=lambda line, name=name: status.update(f"{name}: {line}"),
+            )
+        found.append(judged.plain())
+    names = _short(models)
+    value = {"models": [{"model": name} | one for name, one in zip(models, found, strict=True)]}
+    if records is not None:
+        write_text(records, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    if page is not None:
+        write_judged_page(names, found, page)
+    if as_json:
+        print(json.dumps(value, indent=2))
+        return
+    console.print(scores_table(names, [one["scores"] for one in found]).terminal())
+    if not conversations:
+        console.print("no held-out conversations: --chats FILE names some", soft_wrap=True)
+    if page is not None:
+        console.print(f"the replies are in {page}", soft_wrap=True)
+
+
+def _open(name: str, trust_code: bool) -> "tuple[LoadedModel, Path]":
+    from lilliput.publish.load import load
+
+    found = find_model(name, None, trust_code=trust_code)
+    if isinstance(found, Path):
+        return load(found), found
+    explain(found)
+    return found.published, found.folder
+
+
+def _read(file: Path) -> "list[tuple[Message, ...]]":
+    from lilliput.data.corpora.chat_files import ChatFiles
+
+    return [conversation.messages for conversation in ChatFiles(paths=(str(file),)).conversations()]
+
+
+def _heldout(folder: Path) -> "list[tuple[Message, ...]]":
+    """Conversations that the run of a model held out; none where there is no such run."""
+    from lilliput.data.chat_rows import HELDOUT_CONVERSATIONS, read_heldout
+
+    run = next((place for place in (folder, *folder.resolve().parents) if (place / "recipe.json").is_file()), None)
+    files = sorted(run.glob(f"shards/*/{HELDOUT_CONVERSATIONS}")) if run is not None else []
+    return [messages for file in files for _, messages in read_heldout(file)]
+
+
+def _short(models: list[str]) -> list[str]:
+    """The last names of folders, as far as they tell models apart."""
+    last = [Path(name).name for name in models]
+    return last if len(set(last)) == len(last) else models
