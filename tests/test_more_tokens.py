@@ -23,7 +23,7 @@ from lilliput.recipe import read_recipe
 from lilliput.report.heldout_curve import asked
 from lilliput.report.page import write_report
 from lilliput.report.records import continued, read_run
-from lilliput.run import pipeline
+from lilliput.run import before_training, pipeline
 from lilliput.run.command_record import Command, RecipeOptions
 from lilliput.run.listing import overview, remove, since, spare, states
 from lilliput.shrink import shrink
@@ -133,7 +133,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_says_that_it_begins_a
 
 def test_what_cannot_be_is_refused_and_changes_nothing(one, tmp_path):
     folder = tmp_path / "run"
-    pipeline.data(one, folder, Console(file=StringIO()))
+    before_training.data(one, folder, Console(file=StringIO()))
     with pytest.raises(RunError, match="'pretrain' is not finished"):
         resolve(str(folder), more_tokens=[MORE])
     train(one, folder)

@@ -41,14 +41,14 @@ def replies(
     """Ask a recipe's teachers for replies, and write a page with them. Run again to resume after a stop."""
     from lilliput.evals.question_files import question_source
     from lilliput.report.replies_page import judged, write_replies_page
-    from lilliput.run import pipeline
+    from lilliput.run import before_training
     from lilliput.run.asking import Asking, price_of
 
     target = resolve(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
     questions = question_source(eval_data)
     asking = Asking(endpoint=endpoint, concurrency=concurrency, price=price_of(price), questions=questions)
     with interruptible():
-        found = pipeline.replies(target.recipe, target.folder, console, target.command, asking=asking)
+        found = before_training.replies(target.recipe, target.folder, console, target.command, asking=asking)
     corpora = [judged(name, one) for name, one in found.items()]
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in ("corpus", "what became of them"):

@@ -98,11 +98,11 @@ def tokenizer(
     trust_code: TrustOption = False,
 ) -> None:
     """Train the tokenizer of a recipe, and nothing more."""
-    from lilliput.run import pipeline
+    from lilliput.run import before_training
 
     target = resolve(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
     with interruptible():
-        pipeline.tokenizer(target.recipe, target.folder, console, target.command)
+        before_training.tokenizer(target.recipe, target.folder, console, target.command)
     _say(f"the tokenizer is in {target.folder / 'tokenizer'}")
 
 
@@ -122,13 +122,13 @@ def data(
 ) -> None:
     """Tokenize a recipe's corpora, after training its tokenizer. Run again to resume after a stop."""
     from lilliput.evals.question_files import question_source
-    from lilliput.run import pipeline
+    from lilliput.run import before_training
     from lilliput.run.asking import Asking
 
     target = resolve(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
     asking = Asking(endpoint=endpoint, questions=question_source(eval_data))
     with interruptible():
-        pipeline.data(target.recipe, target.folder, console, target.command, verify=verify, asking=asking)
+        before_training.data(target.recipe, target.folder, console, target.command, verify=verify, asking=asking)
     _say(f"the token files are in {target.folder / 'shards'}{', and as they were written' if verify else ''}")
 
 

@@ -12,14 +12,12 @@ from rich.console import Console
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.implemented import check_implemented
-from lilliput.data.replies.teacher_replies import TeacherReplies
 from lilliput.evals.question_files import Hub, QuestionSource
 from lilliput.recipe import Recipe
 from lilliput.run.asking import Asking
 from lilliput.run.command_record import Command
 from lilliput.run.context import RunContext
 from lilliput.run.open_run import open_context, open_run
-from lilliput.run.prepare import Preparation
 from lilliput.run.release import Publisher
 from lilliput.run.reproducibility import resolve_machine, untrained
 from lilliput.run.runner import Runner
@@ -63,51 +61,6 @@ def run(
     with open_context(recipe, folder, machine, console, command, loggers, allow_change, asking) as context:
         publisher = Publisher(context, questions) if context.is_first else None
         return list(Runner(context, publisher).run_timeline())
-
-
-def tokenizer(recipe: Recipe, folder: Path, console: Console, command: Command | None = None) -> None:
-    """Learn the recipe's tokenizer."""
-    with open_run(recipe, folder, command) as run_folder:
-        Preparation(run_folder, recipe, console).tokenizer()
-
-
-def replies(
-    recipe: Recipe, folder: Path, console: Console, command: Command | None = None, *, asking: Asking = Asking()
-) -> dict[str, TeacherReplies]:
-    """Ask the teachers of a recipe for what its timeline reads of them, and return the replies by corpus.
-
-    Raises:
-        DataError: a teacher, or its prompts, are out of reach.
-    """
-    with open_run(recipe, folder, command) as run_folder:
-        return Preparation(run_folder, recipe, console, asking=asking).replies()
-
-
-def data(
-    recipe: Recipe,
-    folder: Path,
-    console: Console,
-    command: Command | None = None,
-    *,
-    until: str | None = None,
-    verify: bool = False,
-    asking: Asking = Asking(),
-) -> None:
-    """Learn the tokenizer and write the token files of every corpus that the timeline reads, or phases until one.
-
-    Args:
-        recipe, folder, console, command, asking: see `run`.
-        until: the last phase; None for all.
-        verify: whether every token file is hashed again, also one that looks unchanged.
-
-    Raises:
-        DataError: a token file differs from its index.
-    """
-    with open_run(recipe, folder, command) as run_folder:
-        preparation = Preparation(run_folder, recipe, console, asking=asking)
-        if verify:
-            preparation.forget()
-        preparation.everything(until)
 
 
 def train(

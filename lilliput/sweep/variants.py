@@ -28,7 +28,7 @@ from lilliput.base.terminal import Terminal
 from lilliput.base.text_units import duration, operations_rate
 from lilliput.plan import plan
 from lilliput.recipe import Recipe
-from lilliput.run import pipeline
+from lilliput.run import before_training, pipeline
 from lilliput.run.command_record import Command, RecipeOptions
 from lilliput.sweep.axes import SweepAxis, Variant, expanded, variants
 from lilliput.sweep.metric import Metric, Outcome, choose, outcome, record_failure, refuse_without_effect
@@ -205,7 +205,7 @@ class _SweepRunner:
                 with _alone(LockedFolder(self._folder / ".tokens")):
                     with RunFolder(folder) as run:
                         link_prepared(run, variant.recipe, self._donors(variant))
-                    pipeline.data(variant.recipe, folder, console, command, until=until)
+                    before_training.data(variant.recipe, folder, console, command, until=until)
                 if self._outcome(variant).is_over:  # another process trained it while this one waited for token files
                     return False
                 self._say(

@@ -241,7 +241,7 @@ def test_the_bytes_that_were_verified_are_those_that_run(run, canary):
 def test_parts_of_two_recipe_files_are_refused(tmp_path, run):
     from lilliput.base.own_code import code_of
     from lilliput.base.terminal import Terminal
-    from lilliput.run.pipeline import tokenizer
+    from lilliput.run.before_training import tokenizer
 
     recipe = tiny.recipe(tmp_path / "texts")
     phases = []

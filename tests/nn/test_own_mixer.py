@@ -108,7 +108,7 @@ class Plain:
         (lambda recipe: replace(recipe.timeline[1], layout=Nothing()), "lilliput/publish/.*/format.py"),
         (
             lambda recipe: replace(recipe, timeline=(*recipe.timeline, Nothing())),
-            "Nothing has no describe, keeps_optimizer, kind, part, reads, retokenize, shape",
+            "Nothing has no describe, keeps_optimizer, kind, needs, part, reads, retokenize, shape",
         ),
     ],
 )

@@ -18,7 +18,7 @@ from lilliput.data.corpora.files import TextFiles
 from lilliput.evals.suites import HELDOUT
 from lilliput.more_tokens import with_more_tokens
 from lilliput.report.page import write_report
-from lilliput.run import pipeline
+from lilliput.run import before_training, pipeline
 from lilliput.run.listing import find, overview, remove, shards, since, spare
 from lilliput.train.machine import Machine
 from lilliput.train.metrics_file import measured_of, read_metrics
@@ -43,8 +43,8 @@ def run(tmp_path_factory):
     recipe = tiny.recipe(folder / "data", tiny.GQA_SPEC)
     states = []
     for step in (
-        lambda: pipeline.tokenizer(recipe, folder / "run", CONSOLE),
-        lambda: pipeline.data(recipe, folder / "run", CONSOLE),
+        lambda: before_training.tokenizer(recipe, folder / "run", CONSOLE),
+        lambda: before_training.data(recipe, folder / "run", CONSOLE),
         lambda: pipeline.train(recipe, folder / "run", MACHINE, CONSOLE),
         lambda: pipeline.publish(recipe, folder / "run", CONSOLE),
     ):
@@ -95,7 +95,7 @@ def test_publish_never_trains(run, tmp_path):
     recipe, _, _ = run
     with pytest.raises(RunError, match="not been trained"):
         pipeline.publish(recipe, tmp_path / "run", CONSOLE)
-    pipeline.data(recipe, tmp_path / "run", CONSOLE)
+    before_training.data(recipe, tmp_path / "run", CONSOLE)
     with pytest.raises(RunError, match="lilliput train"):
         pipeline.publish(recipe, tmp_path / "run", CONSOLE)
     assert not (tmp_path / "run" / "phases").exists()
@@ -128,7 +128,7 @@ def test_what_a_trained_phase_rests_on_is_not_replaced_either(run):
         path: path.read_bytes() for path in (folder / "tokenizer", folder / "shards") for path in path.rglob("*.json")
     }
     other = replace(recipe, tokenizer=replace(recipe.tokenizer, vocab=290), model=replace(recipe.model, vocab=290))
-    for verb in (pipeline.tokenizer, pipeline.data, pipeline.publish):
+    for verb in (before_training.tokenizer, before_training.data, pipeline.publish):
         with pytest.raises(RunError, match="trained on other tokens: tokenizer.vocab was 300, not 290"):
             verb(other, folder, CONSOLE)
         with pytest.raises(RunError, match="seed was 0, not"):
@@ -239,7 +239,7 @@ def test_what_weights_were_trained_on_is_theirs_for_good(tmp_path):
     pipeline.train(recipe, folder, MACHINE, CONSOLE)
     rests = {path: path.read_bytes() for name in ("tokenizer", "shards") for path in (folder / name).rglob("*.*")}
     texts.write_text(texts.read_text() + '{"text": "one more line"}\n')
-    for verb in (pipeline.tokenizer, pipeline.data, pipeline.publish):
+    for verb in (before_training.tokenizer, before_training.data, pipeline.publish):
         screen = StringIO()
         verb(recipe, folder, Console(file=screen, width=200))
         assert "texts: the text has changed since the run read it, the run goes on with what" in screen.getvalue()
@@ -249,7 +249,7 @@ def test_what_weights_were_trained_on_is_theirs_for_good(tmp_path):
     with pytest.raises(RunError, match=r"trained on another corpus: texts.paths.0 was .*elsewhere.jsonl"):
         pipeline.publish(other, folder, CONSOLE)
     (folder / "shards" / "texts" / "index.json").unlink()
-    for verb in (pipeline.data, pipeline.publish):
+    for verb in (before_training.data, pipeline.publish):
         with pytest.raises(RunError, match="shards/texts is damaged and cannot be made again"):
             verb(recipe, folder, CONSOLE)
     assert {path: path.read_bytes() for path in rests if path.exists()} == {
@@ -263,14 +263,14 @@ def test_another_text_under_the_same_relative_name_is_told_of_and_read_before_tr
     recipe = replace(recipe, corpora=recipe.corpora | {"texts": TextFiles(paths=("data/texts.jsonl",))})
     recipe = replace(recipe, timeline=recipe.timeline[:1])
     monkeypatch.chdir(tmp_path / "here")
-    pipeline.data(recipe, tmp_path / "here" / "run", CONSOLE)
+    before_training.data(recipe, tmp_path / "here" / "run", CONSOLE)
     there = tmp_path / "there"
     shutil.copytree(tmp_path / "here" / "run", there / "run")
     (there / "data").mkdir()
     lines = (tmp_path / "here" / "data" / "texts.jsonl").read_text().splitlines(keepends=True)
     (there / "data" / "texts.jsonl").write_text("".join(reversed(lines)) + '{"text": "one line more"}\n')
     monkeypatch.chdir(there)
-    for verb, said in ((pipeline.data, "it is read again"), (pipeline.train, "")):
+    for verb, said in ((before_training.data, "it is read again"), (pipeline.train, "")):
         screen = StringIO()
         settings = (MACHINE,) if verb is pipeline.train else ()
         verb(recipe, there / "run", *settings, Console(file=screen, width=200))
@@ -278,5 +278,5 @@ def test_another_text_under_the_same_relative_name_is_told_of_and_read_before_tr
         assert said in screen.getvalue()
     monkeypatch.chdir(tmp_path / "here")
     screen = StringIO()
-    pipeline.data(recipe, there / "run", Console(file=screen, width=200))
+    before_training.data(recipe, there / "run", Console(file=screen, width=200))
     assert "the run goes on with what it was trained on" in screen.getvalue()
