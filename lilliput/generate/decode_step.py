@@ -39,6 +39,7 @@ class DecodeStep:
         run = partial(_step, model)
         if compile:
             _check_compiler(model.head_weight.device)
+            torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)
             code = _step.__code__.replace(co_name=f"_step_of_{id(self)}")  # compiled code is found by this object
             own = FunctionType(code, _step.__globals__, closure=_step.__closure__)
             run = partial(torch.compile(own, fullgraph=True, options={"guard_filter_fn": _guards}), model)
@@ -54,8 +55,7 @@ class DecodeStep:
             positions: of the tokens [B] int64, changed in place.
             lengths: 1 for rows that read their token, 0 for others [B] int64.
         """
-        with torch._dynamo.config.patch(recompile_limit=VARIANTS):
-            return self._run(tokens, states.view(len(tokens), reach), positions, lengths)
+        return self._run(tokens, states.view(len(tokens), reach), positions, lengths)
 
 
 def _step(

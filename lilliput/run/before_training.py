@@ -1,4 +1,4 @@
-"""What comes before training, each by itself: a tokenizer, a teacher's replies, token files."""
+"""Steps before training, each by itself: the tokenizer, a teacher's replies, the token files."""
 
 from pathlib import Path
 
@@ -13,7 +13,11 @@ from lilliput.run.prepare import Preparation
 
 
 def tokenizer(recipe: Recipe, folder: Path, console: Console, command: Command | None = None) -> None:
-    """Learn the recipe's tokenizer."""
+    """Learn a recipe's tokenizer.
+
+    Args:
+        recipe, folder, console, command: see `lilliput.run.pipeline.run`.
+    """
     with open_run(recipe, folder, command) as run_folder:
         Preparation(run_folder, recipe, console).tokenizer()
 
@@ -22,6 +26,9 @@ def replies(
     recipe: Recipe, folder: Path, console: Console, command: Command | None = None, *, asking: Asking = Asking()
 ) -> dict[str, TeacherReplies]:
     """Ask the teachers of a recipe for what its timeline reads of them, and return the replies by corpus.
+
+    Args:
+        recipe, folder, console, command, asking: see `lilliput.run.pipeline.run`.
 
     Raises:
         DataError: a teacher, or its prompts, are out of reach.
