@@ -152,7 +152,8 @@ def test_what_names_leave_open_is_said_where_it_is_unusual():
         "channels, gates tied where channels turn together, learned lower bounds of the forget gates)"
     )
     assert "SwiGLU2 feed-forward of inner width 512, its product squared;" in facts["Feed-forward, norm, head"]
-    assert "`configuration_hgrn2_lm.py`, `modeling_hgrn2_lm.py` and `scan_hgrn2_lm.py`" in text
+    files = "`configuration_hgrn2_lm.py`, `modeling_hgrn2_lm.py`, `packing_hgrn2_lm.py` and `scan_hgrn2_lm.py`"
+    assert files in text
 
 
 def test_training_is_what_the_phases_measured(record):

@@ -320,17 +320,40 @@ def packed(*lengths):
     return DataCollatorWithFlattening(return_flash_attn_kwargs=True, return_seq_idx=True)(texts)
 
 
-@pytest.mark.parametrize(
-    "name", ["position_ids", "seq_idx", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k"]
-)
+PACKINGS = [("position_ids",), ("seq_idx",), ("cu_seq_lens_q",), ("cu_seq_lens_k", "max_length_k")]
+
+
+@pytest.mark.parametrize("names", [*PACKINGS, ()], ids=lambda names: "+".join(names) or "all")
+@pytest.mark.parametrize("spec", [HGRN, STEEP], ids=["even", "steep"])
 @torch.no_grad()
-def test_packed_texts_are_refused(name):
-    remote, batch = remote_of(awake(HGRN)), packed(7, 5)
-    for model in (remote, remote.model):
-        with pytest.raises(ValueError, match=f"{name} would have no effect.*row of its own"):
-            model(batch["input_ids"], **{name: batch[name]})
-    with pytest.raises(ValueError, match="position_ids, seq_idx, cu_seq_lens_q"):
-        remote(**batch)
+def test_packed_texts_are_what_each_is_by_itself(names, spec):
+    remote, batch = remote_of(steep(spec) if spec is STEEP else awake(spec)), packed(7, 21, 1, 16)
+    given = {name: batch[name] for name in names} if names else {**batch}
+    given.pop("input_ids", None)
+    labels = given.pop("labels", None)
+    whole = remote(batch["input_ids"], use_cache=True, **given)
+    begin = 0
+    for length in (7, 21, 1, 16):
+        part = slice(begin, begin + length)
+        alone = remote(batch["input_ids"][:, part], use_cache=True)
+        close(whole.logits[:, part], alone.logits)
+        begin += length
+    following = rows(1, 3, seed=9)
+    further = [remote(following, past_key_values=one.past_key_values).logits for one in (whole, alone)]
+    close(*further)
+    if labels is not None:
+        assert torch.isfinite(remote(**batch).loss)
+
+
+@torch.no_grad()
+def test_packings_that_contradict_each_other_are_refused():
+    remote, one, other = remote_of(awake(HGRN)), packed(7, 5), packed(5, 7)
+    with pytest.raises(ValueError, match="position_ids and seq_idx do not let the same texts begin"):
+        remote(one["input_ids"], position_ids=one["position_ids"], seq_idx=other["seq_idx"])
+    with pytest.raises(ValueError, match="cu_seq_lens_q ends at 12"):
+        remote(rows(2, 6), cu_seq_lens_q=one["cu_seq_lens_q"])
+    with pytest.raises(ValueError, match="count each text one by one from 0"):
+        remote(one["input_ids"], position_ids=2 * one["position_ids"])
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from lilliput.nn.rope import NoPE, RoPE
 from lilliput.publish.hf_formats.format import exactly, expand
 
 REMOTE = Path(__file__).parent.parent / "remote"
-REMOTE_FILES = tuple(REMOTE / f"{part}_hgrn2_lm.py" for part in ("configuration", "modeling", "scan"))
+REMOTE_FILES = tuple(REMOTE / f"{part}_hgrn2_lm.py" for part in ("configuration", "modeling", "packing", "scan"))
 AUTO_MAP = {
     "AutoConfig": "configuration_hgrn2_lm.HGRN2LMConfig",
     "AutoModel": "modeling_hgrn2_lm.HGRN2LMModel",

@@ -22,12 +22,11 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from transformers.utils import can_return_tuple
 
 from .configuration_hgrn2_lm import HGRN2LMConfig
+from .packing_hgrn2_lm import RESET, check_positions, positions_in_text, text_begins
 from .scan_hgrn2_lm import gated_scan
 
 PAIRS = {"half": ((2, -1), -2), "interleaved": ((-1, 2), -1)}
 """How the channels of a head unfold into pairs, and the axis along which the two of a pair then lie."""
-PACKED = ("position_ids", "seq_idx", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
-"""Arguments that say where the texts of a packed row begin, which this model cannot heed."""
 
 
 def wide_dtype(x: Tensor) -> torch.dtype:
@@ -53,15 +52,6 @@ def bounded(log_decay: Tensor, bound: Tensor) -> Tensor:
     """log(l + (1 - l) f) from log f and l."""
     least = bound.clamp(min=torch.finfo(bound.dtype).tiny).log()
     return torch.logaddexp(least, torch.log1p(-bound) + log_decay).clamp(max=0)
-
-
-def check_unpacked(arguments: dict) -> None:
-    """Refuse a row of several texts: the state of one would run on into the next."""
-    if packed := [name for name in PACKED if arguments.get(name) is not None]:
-        raise ValueError(
-            f"{', '.join(packed)} would have no effect: positions are counted from attention_mask, a row is one text; "
-            "give each text a row of its own, padded (no packing, no padding-free batches, no flattening collator)"
-        )
 
 
 class HGRN2LMCache(Cache):
@@ -146,6 +136,7 @@ class HGRN2LMMixer(nn.Module):
         turn: tuple[Tensor, Tensor] | None,
         real: Tensor | None,
         bound: Tensor | None,
+        begins: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         q, z, v = (
             projection(x).unflatten(-1, (self.num_heads, -1)) for projection in (self.q_proj, self.f_proj, self.i_proj)
@@ -162,6 +153,8 @@ class HGRN2LMMixer(nn.Module):
             q, k = F.silu(q), k.to(q.dtype)
             if turn is not None:
                 q, k = rotate(q, *turn, self.pairs), rotate(k, *turn, self.pairs)
+            if begins is not None:
+                log_decay = log_decay.masked_fill(begins[..., None, None], RESET)
             if real is not None:
                 log_decay, k = (y.masked_fill(~real[..., None, None], 0.0) for y in (log_decay, k))
             if memory is None:
@@ -210,8 +203,9 @@ class HGRN2LMLayer(GradientCheckpointingLayer):
         turn: tuple[Tensor, Tensor] | None,
         real: Tensor | None,
         bound: Tensor | None,
+        begins: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        mixed, memory = self.mixer(self.mixer_norm(x), memory, turn if self.turns else None, real, bound)
+        mixed, memory = self.mixer(self.mixer_norm(x), memory, turn if self.turns else None, real, bound, begins)
         x = x + self.mixer_gate(mixed)
         return x + self.ffn_gate(self.ffn(self.ffn_norm(x))), memory
 
@@ -270,11 +264,11 @@ class HGRN2LMModel(HGRN2LMPreTrainedModel):
         """Token ids [B, L] -> hidden states [B, L, D], and the state if `use_cache`.
 
         `attention_mask` is [B, L], or [B, seen + L] as `generate` keeps it; its last L columns count.
-        `past_key_values` is what an earlier call returned, and goes on in place.
+        `past_key_values` is what an earlier call returned, and goes on in place. Rows of several texts are told by
+        `position_ids`, `seq_idx` or `cu_seq_lens_*`, see `text_begins`.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
-        check_unpacked(kwargs)
         use_cache = self.config.use_cache and not self.training if use_cache is None else use_cache
         keep_streams = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
 
@@ -285,14 +279,18 @@ class HGRN2LMModel(HGRN2LMPreTrainedModel):
         real = None if attention_mask is None else self.real_columns(attention_mask, rows, length, cache.seen)
         first = x.new_zeros(rows, dtype=torch.long) if cache.positions is None else cache.positions
         steps = torch.arange(1, length + 1, device=x.device).expand(rows, -1) if real is None else real.cumsum(dim=1)
-        turn = self.angles(first[:, None] + steps - 1, x)
+        positions, begins = first[:, None] + steps - 1, text_begins(rows, length, **kwargs)
+        if begins is not None:
+            positions = positions_in_text(positions, begins)
+            check_positions(kwargs.get("position_ids"), positions, real)
+        turn = self.angles(positions, x)
 
         bounds, streams = self.bounds(), []
         for place, layer in enumerate(self.layers):
             if keep_streams:
                 streams.append(x)
-            x, cache.memories[place] = layer(x, cache.memories[place], turn, real, bounds[place])
-        cache.positions, cache.seen = first + steps[:, -1], cache.seen + length
+            x, cache.memories[place] = layer(x, cache.memories[place], turn, real, bounds[place], begins)
+        cache.positions, cache.seen = positions[:, -1] + 1, cache.seen + length
         x = self.norm(x)
         streams = (*streams, x) if keep_streams else None
         return BaseModelOutputWithPast(x, past_key_values=cache if use_cache else None, hidden_states=streams)
@@ -365,10 +363,8 @@ class HGRN2LMForCausalLM(HGRN2LMPreTrainedModel, GenerationMixin):
 
         With `labels` [B, L] (-100 where nothing is asked) also the mean loss of predicting each next one.
         """
-        check_unpacked(kwargs)
-        outputs = self.model(
-            input_ids, attention_mask, past_key_values, inputs_embeds, use_cache, output_hidden_states, return_dict=True
-        )
+        given = input_ids, attention_mask, past_key_values, inputs_embeds, use_cache, output_hidden_states
+        outputs = self.model(*given, **kwargs | {"return_dict": True})
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(outputs.last_hidden_state[:, kept])
         cap = self.config.logit_cap
