@@ -1,5 +1,6 @@
 """Releases in other people's trainers: the Trainer of transformers, TRL's of chats and preferences, LoRA by PEFT."""
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -134,7 +135,7 @@ def test_trl_teaches_answers_alone(release, tmp_path):
     assert changed(trainer.model, release.folder)
 
 
-def test_rows_without_padding_are_refused_by_the_model_that_cannot_tell_texts_apart(release, tmp_path):
+def test_rows_without_padding_are_what_each_text_is_by_itself(release, tmp_path):
     trl = pytest.importorskip("trl")
     from datasets import Dataset
 
@@ -143,11 +144,15 @@ def test_rows_without_padding_are_refused_by_the_model_that_cannot_tell_texts_ap
     trainer = trl.SFTTrainer(
         model=release.model, args=arguments, train_dataset=texts, processing_class=release.tokenizer
     )
-    if release.model.config.model_type == "qwen3":
-        trainer.train()
-        return
-    with pytest.raises(ValueError, match="give each text a row of its own, padded"):
-        trainer.train()
+    batch, model = next(iter(trainer.get_train_dataloader())), release.model.eval()
+    assert len(batch["input_ids"]) == 1 and (batch["position_ids"] == 0).sum() > 1
+    with torch.no_grad():
+        whole = model(**batch).logits[0]
+        begins = (batch["position_ids"][0] == 0).nonzero()[:, 0].tolist()
+        for begin, end in itertools.pairwise([*begins, len(whole)]):
+            alone = model(batch["input_ids"][:, begin:end]).logits[0]
+            assert torch.allclose(whole[begin:end], alone, atol=1e-4)
+    trainer.train()
 
 
 def answers_of(talk):

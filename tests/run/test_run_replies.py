@@ -33,8 +33,9 @@ from lilliput.recipe import Recipe
 from lilliput.report.replies_page import judged, write_replies_page
 from lilliput.run.asking import KEY as KEY_NAME
 from lilliput.run.asking import URL, Asking, answering, price_of
+from lilliput.run.before_training import replies
 from lilliput.run.listing import remove, since
-from lilliput.run.pipeline import replies, run, train
+from lilliput.run.pipeline import run, train
 from lilliput.sweep.shared_data import link_prepared
 from lilliput.train.machine import Machine
 
