@@ -188,7 +188,7 @@ class LanguageModel(nn.Module):
         """
         x = to_fp32(x)
         for (block, shared), state in zip(self.layers_with_shared(layers), states, strict=True):
-            x = cast(Any, block).decode(x, state, positions, lengths, *shared)
+            x = block.decode(x, state, positions, lengths, *shared)
         return x
 
     def layers_with_shared(self, layers: slice = ALL) -> list[tuple[Block, tuple[Tensor, ...]]]:

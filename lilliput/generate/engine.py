@@ -66,7 +66,8 @@ class Engine:
         self._added = 0
         self._states = RowStates(self._model, rows, 1)
         step = DecodeStep(self._model, compile=compile)
-        self._step = CapturedDecodeStep(step) if self._device.type == "cuda" else step
+        captures = self._device.type == "cuda" and not any(layer.host_sync for layer in self._model.layers)
+        self._step = CapturedDecodeStep(step) if captures else step
         self._sampler = Sampler(rows, model.spec.vocab, self._device)
         with torch.inference_mode():
             self._positions = torch.zeros(rows, dtype=torch.int64, device=self._device)

@@ -11,7 +11,7 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from lilliput.ops.int8_linear import Int8Weight, int8_linear, quantize
+from lilliput.ops.int8_linear import Int8Weight, quantize
 from lilliput.ops.linear import concatenated
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -23,32 +23,22 @@ def decoding_copy(model: Model, *, int8: bool = False) -> Model:
 
     Args:
         model: in evaluation; it stays as it is, and the copy does not follow it when it is trained further.
-        int8: round the weights of all products and embeddings to 8 bits.
+        int8: round the weights of embedding, head and the layers that name their `in_linears` to 8 bits; any others
+            keep theirs.
     """
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     copied = copy.deepcopy(model, shared)
+    packing = [module for module in copied.modules() if hasattr(module, "in_linears")]
     if int8:
-        _round_to_8_bits(copied)
-    for module in copied.modules():
-        if hasattr(module, "in_linears"):
-            _pack(module)
+        for module in (copied, *packing):
+            _round_to_8_bits(module)
+    for module in packing:
+        _pack(module)
     return copied
 
 
-class FixedLinear(nn.Module):
-    """A product with a weight that is not trained."""
-
-    def __init__(self, weight: Tensor):
-        super().__init__()
-        self.register_buffer("weight", weight.detach())
-        self.weight: Tensor
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.linear(x, self.weight)
-
-
 class Int8Linear(nn.Module):
-    """A product with a weight in 8 bits."""
+    """Holds the 8-bit weight of a linear layer, or of an embedding, for `ops/linear.py`."""
 
     def __init__(self, weight: Int8Weight):
         super().__init__()
@@ -60,9 +50,6 @@ class Int8Linear(nn.Module):
     @property
     def weight(self) -> Int8Weight:
         return Int8Weight(self.values, self.scale)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return int8_linear(x, self.weight)
 
 
 def weights(module: nn.Module) -> tuple[Tensor, ...]:
@@ -77,15 +64,17 @@ def weights(module: nn.Module) -> tuple[Tensor, ...]:
 def _pack(module: nn.Module) -> None:
     """Make the linear layers that a layer begins with one, whose outputs lie side by side."""
     weight = concatenated(*weights(module))
-    module.in_linear = Int8Linear(weight) if isinstance(weight, Int8Weight) else FixedLinear(weight)
+    if isinstance(weight, Int8Weight):
+        module.in_linear = Int8Linear(weight)
+    else:
+        module.in_linear = nn.Linear(*weight.mT.shape, bias=False, device="meta")
+        module.in_linear.weight = nn.Parameter(weight, requires_grad=False)
     for name in cast(tuple[str, ...], module.in_linears):
         delattr(module, name)
 
 
 def _round_to_8_bits(module: nn.Module) -> None:
-    """Replace the linear layers and embeddings in a module by those with 8-bit weights."""
+    """Replace the linear layers and embeddings that a module itself has by 8-bit weights."""
     for name, child in module.named_children():
         if isinstance(child, nn.Linear | nn.Embedding):
             setattr(module, name, Int8Linear(quantize(child.weight)))
-        else:
-            _round_to_8_bits(child)

@@ -15,6 +15,7 @@ from lilliput.generate.sampling import Sampling
 from lilliput.generate.states import RowStates
 from lilliput.growth.growth import Lineage
 from lilliput.growth.stack import Stack
+from lilliput.nn.decoding_copy import Int8Linear, decoding_copy
 from lilliput.nn.gqa import GQA
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.per_layer import PerLayer
@@ -148,3 +149,23 @@ def test_a_hybrid_is_stacked_by_whole_patterns(specs, order):
         torch.testing.assert_close(grown(text), model(text))
     with pytest.raises(RecipeError, match="layer 1 would be a copy of layer 0, and mixes in another way"):
         Stack(times=2, order="interleaved").shape(replace(spec, mixer=replace(HYBRID, pattern=HYBRID.pattern[1:])))
+
+
+@pytest.mark.parametrize("form", ["bf16", "fp16", "int8"])
+@pytest.mark.parametrize("name", NAMES)
+def test_narrow_weights_write_nearly_the_same_whatever_the_mixer(specs, name, form):
+    """A mixer of somebody's own reads the stream in the precision of its weights, and keeps them in 8 bits' place."""
+    model, narrow = specs[name].build(seed=1), specs[name].build(seed=1)
+    if form != "int8":
+        narrow = narrow.to({"bf16": torch.bfloat16, "fp16": torch.float16}[form])
+    request = Request(prompt=prompts(9)[0], max_new_tokens=4, sampling=Sampling(greedy=True), log_probabilities=True)
+    engines = Engine(model), Engine(narrow, int8=form == "int8")
+    exact, rounded = ([token for _, token in engine.tokens([request])] for engine in engines)
+    assert len(rounded) == 4
+    assert rounded[0].log_probability == pytest.approx(exact[0].log_probability, abs=0.05)
+
+
+def test_a_mixer_of_ones_own_keeps_its_weights_in_an_8_bit_copy(specs):
+    copied = decoding_copy(specs["own"].build(seed=1), int8=True)
+    assert all(isinstance(layer.mixer.value, torch.nn.Linear) for layer in copied.layers)
+    assert all(isinstance(layer.ffn.in_linear, Int8Linear) for layer in copied.layers)

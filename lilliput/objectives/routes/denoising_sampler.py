@@ -165,5 +165,5 @@ class _Sampler:
             return self.model.decode(x, states, positions, lengths, layers)
         x = to_fp32(x)
         for (block, shared), state, one in zip(self.model.layers_with_shared(layers), states, modulations, strict=True):
-            x = block.decode_modulated(x, state, positions, lengths, one, *shared)
+            x = block.decode(x, state, positions, lengths, *shared, modulation=one)
         return x
