@@ -51,7 +51,7 @@ class OneBlock(OneRank):
 
 
 def peak(phase: Phase, spec: ModelSpec, machine: Machine, blocks: Sequence[int], steps: int) -> int | None:
-    """Return the most bytes that were handed out in some steps of these variants; None where nobody tells."""
+    """Return the most bytes that were handed out in some steps of these variants; None where it is not known."""
     give_back(machine.device)
     cuda = machine.device == "cuda"
     before = torch.cuda.memory_allocated() if cuda else 0

@@ -1,6 +1,6 @@
-"""Token files that are being written: what of them outlives a kill, and how encoding goes on from there.
+"""Token files that are being written: what of them outlives a kill, and where encoding resumes.
 
-<folder>.begun-<key>/     other inputs have another key, so that nothing of theirs is ever taken up
+<folder>.begun-<key>/     other inputs have another key, so that nothing of theirs is ever resumed
     train-00000.bin       as many bytes of each file count as the record says, with their SHA-256
     heldout-00000.bin
     heldout.txt.jsonl
@@ -52,7 +52,7 @@ class PartialShards:
         return self
 
     def open(self, writers: dict[str, ShardWriter]) -> Position:
-        """Take up what is there with these writers; the earliest position that reading has to begin at."""
+        """Resume what is there with these writers; return the earliest position that reading has to begin at."""
         self._writers = writers
         record = self._record()
         if record is None or not record.is_of(writers):

@@ -1,4 +1,4 @@
-"""Marks: how reading a corpus goes on in another process, after what was read before.
+"""Marks: how reading a corpus resumes in another process, after what was read before.
 
 Most corpora can only be read from their beginning. One that can do better has `marked`, beside `documents`:
 

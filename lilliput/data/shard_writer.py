@@ -99,7 +99,7 @@ class ShardWriter:
         )
 
     def resume(self, entries: list[ShardRecord], kept: int) -> list[ShardRecord]:
-        """Go on from these files, which hold the documents among the first `kept` items; those that are damaged."""
+        """Resume from these files, which hold the documents among the first `kept` items; those that are damaged."""
         self.shards, self._kept = entries, kept
         for entry in entries:
             file = AppendFile.reopened(self._folder / entry.name, entry.length, entry.sha256)

@@ -15,7 +15,7 @@ from lilliput.model import copy_weights
 
 @dataclass(frozen=True, kw_only=True)
 class AverageWeights(Growth):
-    """Go on from the mean of the weights that phases ended with.
+    """Continue with the mean of the weights that phases ended with.
 
     They lie in one valley where each began with weights of the one before; the mean of runs from different beginnings
     is no model.
@@ -49,7 +49,7 @@ class AverageWeights(Growth):
 
 @dataclass(frozen=True, kw_only=True)
 class AverageKept(Growth):
-    """Go on from the mean of the checkpoints that a phase kept, `Phase(keep=...)`."""
+    """Continue with the mean of the checkpoints that a phase kept, `Phase(keep=...)`."""
 
     phase: str
     shares: tuple[float, ...] = ()

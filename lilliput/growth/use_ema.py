@@ -9,7 +9,7 @@ from lilliput.model import copy_weights
 
 @dataclass(frozen=True, kw_only=True)
 class UseEma(Growth):
-    """Go on from the averaged weights of the phase before."""
+    """Continue with the averaged weights of the phase before."""
 
     def grow(self, lineage: Lineage, seed: int) -> Lineage:
         if not lineage.average:

@@ -32,4 +32,4 @@ class Cost:
     rows: int | None = None
     """Most rows of a micro-batch, if found from memory: those of the stage that has the fewest."""
     peak: int | None = None
-    """Bytes that the allocator handed out at most during whole steps, everything included; None where nobody tells."""
+    """Bytes that the allocator handed out at most during whole steps, everything included; None if unknown."""

@@ -26,7 +26,7 @@ class Asking:
     concurrency: int = 8
     """Requests at a time."""
     price: tuple[float, float] | None = None
-    """Price of a million tokens of prompts, and of replies; None where nobody asked for it."""
+    """Price of a million tokens of prompts, and of replies; None if it is not to be told."""
     device: str = "auto"
     """For a teacher in a folder."""
     questions: QuestionSource = Hub()

@@ -130,7 +130,7 @@ def shards(folder: Path) -> list[Removable]:
         for path in sorted((folder / "shards").glob("*")):
             name = f"shards/{path.name}"
             if path in begun:
-                found.append(_removable(folder, name, "begun; encoding goes on from them"))
+                found.append(_removable(folder, name, "begun; encoding resumes from them"))
             elif run.recorded(name):
                 found.append(_removable(folder, name, "written again when needed"))
     return found

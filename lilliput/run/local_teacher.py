@@ -51,7 +51,7 @@ class LocalTeacher:
         self._loaded, self._where, self._settings = load(folder), str(folder), dict(settings)
         if self._loaded.chat_template is None:
             raise RunError(
-                "the teacher has no chat template, and answers nobody",
+                "the teacher has no chat template",
                 where=str(folder),
                 hint="give the folder of an instruction-tuned model",
             )

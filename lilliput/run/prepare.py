@@ -97,7 +97,7 @@ class Preparation:
         return first
 
     def replies(self, until: str | None = None, *, trained: bool = True) -> dict[str, TeacherReplies]:
-        """Ask teachers for what the timeline reads of them, unless it is there; the replies by corpus.
+        """Ask teachers for the replies that the timeline reads and the run lacks; return them by corpus.
 
         Args:
             until: see `everything`.
@@ -308,7 +308,7 @@ class Preparation:
                 hint="leave the change out: the run has its own token files; or start another run with --out",
             )
         if before and trained and isinstance(corpus, Teacher):
-            return before  # its replies are in the token files: nobody is asked for them again
+            return before  # its replies are in the token files, and are not asked for again
         code = definitions(corpus)
         is_same = before and before["spec"] == spec and before.get("code", code) == code
         if is_same and _follows_a_branch(spec):

@@ -1,6 +1,6 @@
 """Alarms of objectives: a line where the mean of a recorded term over the last steps lies beyond its limit.
 
-A limit that was passed is doubled, so that a term that goes on drifting is told of a few times and not at each step.
+A limit that was passed is doubled, so that a term that keeps drifting is reported a few times and not at each step.
 """
 
 from collections import deque

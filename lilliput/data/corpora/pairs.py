@@ -75,7 +75,7 @@ class HubPairs(HubDataset):
 class ShuffledAnswers:
     """The first question of each conversation with its answer as the chosen one, and another question's as rejected.
 
-    Nobody has judged them: they teach to listen to the question, and make a preference phase testable without a
+    They are not judged: they teach to listen to the question, and make a preference phase testable without a
     dataset. A conversation of the same answer as the one before it, or without a question and an answer, is left out.
     """
 

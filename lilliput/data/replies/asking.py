@@ -85,7 +85,7 @@ class _Replies(Iterator[Reply]):
         self._until: float | None = None
         """End of the wait for what was asked, once nothing more is."""
         self._running = asked.concurrency
-        for _ in range(asked.concurrency):  # daemons: a request of minutes keeps nobody from leaving
+        for _ in range(asked.concurrency):  # daemons: a request of minutes does not delay the exit
             threading.Thread(target=self._work, daemon=True).start()
 
     def __next__(self) -> Reply:
@@ -145,7 +145,7 @@ class _Replies(Iterator[Reply]):
             return (self._again.popleft(), True) if self._again else None
 
     def _reply(self, prompt: Prompt, is_last: bool) -> Reply | None:
-        """The reply to a prompt, of as many attempts as it needs; None if it is put off, or nobody waits any more."""
+        """The reply to a prompt, of as many attempts as it needs; None if it is put off, or asking was stopped."""
         before = self._answered
         for attempt in range(1, ATTEMPTS + 1):
             try:

@@ -286,7 +286,7 @@ def _replies(teacher: Part) -> str:
         return "the answers that the prompts have in their own corpus, to rehearse with"
     how = "the likeliest tokens" if teacher["temperature"] == 0 else f"temperature {teacher['temperature']:g}"
     asked = teacher.plain.get("stand_in") or teacher["model"]
-    name = Path(asked).name if asked.count("/") != 1 else asked  # a folder's path is nobody's business
+    name = Path(asked).name if asked.count("/") != 1 else asked  # a folder's path is private
     return f"replies of {name} to prompts of another corpus, at {how}"
 
 

@@ -264,7 +264,7 @@ class HGRN2LMModel(HGRN2LMPreTrainedModel):
         """Token ids [B, L] -> hidden states [B, L, D], and the state if `use_cache`.
 
         `attention_mask` is [B, L], or [B, seen + L] as `generate` keeps it; its last L columns count.
-        `past_key_values` is what an earlier call returned, and goes on in place. Rows of several texts are told by
+        `past_key_values` is what an earlier call returned, and is changed in place. Rows of several texts are told by
         `position_ids`, `seq_idx` or `cu_seq_lens_*`, see `text_begins`.
         """
         if (input_ids is None) == (inputs_embeds is None):
