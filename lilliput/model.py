@@ -172,7 +172,13 @@ class LanguageModel(nn.Module):
         return [cast(Mixer, cast(Block, block).mixer).empty_state(rows, capacity) for block in self.layers]
 
     def decode(
-        self, x: Tensor, states: Sequence[State], positions: Tensor, lengths: Tensor, layers: slice = ALL
+        self,
+        x: Tensor,
+        states: Sequence[State],
+        positions: Tensor,
+        lengths: Tensor,
+        layers: slice = ALL,
+        modulations: Sequence[LayerModulation] | None = None,
     ) -> Tensor:
         """Run a slice of the layers over the next positions of rows, which may differ in length.
 
@@ -182,13 +188,14 @@ class LanguageModel(nn.Module):
             positions: of the first one of x in each row, [B] int64; positions + L is at most the states' capacity.
             lengths: how many positions of each row are no padding, [B] int64, from 0 to L.
             layers: which layers.
+            modulations: as of `forward_pair`.
 
         Returns:
             the stream after those layers [B, L, D], in fp32 or fp64; anything where there is padding.
         """
-        x = to_fp32(x)
-        for (block, shared), state in zip(self.layers_with_shared(layers), states, strict=True):
-            x = block.decode(x, state, positions, lengths, *shared)
+        x, parts = to_fp32(x), self.layers_with_shared(layers)
+        for (block, shared), state, modulation in zip(parts, states, modulations or [None] * len(parts), strict=True):
+            x = block.decode(x, state, positions, lengths, *shared, modulation=modulation)
         return x
 
     def layers_with_shared(self, layers: slice = ALL) -> list[tuple[Block, tuple[Tensor, ...]]]:

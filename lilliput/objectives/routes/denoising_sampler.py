@@ -21,7 +21,6 @@ from lilliput.nn.modulation import LayerModulation
 from lilliput.objectives.noise import Noise
 from lilliput.objectives.routes.diffusion_blocks import DiffusionBlocksModule
 from lilliput.objectives.routes.preconditioning import euler_step
-from lilliput.ops.softcap import to_fp32
 
 
 @torch.no_grad()
@@ -160,10 +159,4 @@ class _Sampler:
     ) -> Tensor:
         positions = torch.full_like(self.rows, position)
         lengths = torch.full_like(self.rows, x.shape[1])
-        layers = self.route.layers[variant]
-        if modulations is None:
-            return self.model.decode(x, states, positions, lengths, layers)
-        x = to_fp32(x)
-        for (block, shared), state, one in zip(self.model.layers_with_shared(layers), states, modulations, strict=True):
-            x = block.decode(x, state, positions, lengths, *shared, modulation=one)
-        return x
+        return self.model.decode(x, states, positions, lengths, self.route.layers[variant], modulations)
