@@ -168,7 +168,7 @@ def test_cleaning_asks_before_it_takes_what_was_begun(recipe, tmp_path) -> None:
     write_json(folder / "recipe.json", to_plain(recipe))
     assert spare(folder) == []
     (one,) = shards(folder)
-    assert one.name == f"shards/{begun.name}" and "goes on" in one.why and one.size > 10_000
+    assert one.name == f"shards/{begun.name}" and "resumes" in one.why and one.size > 10_000
     (texts,) = plan(recipe, folder=folder)["corpora"]
     assert texts["there"] == sum(file.stat().st_size for file in begun.glob("*.bin")) and texts["estimated"]
     assert remove(folder, [one]) == one.size and not begun.exists()
