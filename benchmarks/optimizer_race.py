@@ -14,6 +14,7 @@ files; FILE.png is the picture.
 import argparse
 import itertools
 import math
+import os
 import statistics
 import tempfile
 import time
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 
 from lilliput.base.environment import environment
 from lilliput.base.files import read_json, write_json
@@ -66,13 +68,22 @@ class Trial:
 
 
 def encode(files: Sequence[str], folder: Path, vocab: int = slm_10m.model.vocab) -> None:
-    """Learn the card's tokenizer from the first file, encode each, hold out one document in fifty."""
-    corpora, split = [TextFiles(paths=(file,)) for file in files], Split()
-    texts = (document.text for document in corpora[0].documents() if not split.is_heldout(document.group))
+    """Learn the card's tokenizer from the first file, encode each, hold out one document in fifty.
+
+    Files are read side by side: one after another, 13 of them took 100 s on 32 cores.
+    """
+    split = Split()
+    texts = (one.text for one in TextFiles(paths=(files[0],)).documents() if not split.is_heldout(one.group))
     tokenizer = BPE(vocab=vocab).train(texts)
-    for number, corpus in enumerate(corpora):
-        sides = write_shards(corpus, tokenizer, split, folder / f"{number:03d}").index["sides"]
-        print({side: {name: f"{count:,}" for name, count in numbers.items()} for side, numbers in sides.items()})
+    processes = min(len(files), os.cpu_count() or 1)
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        folders = [folder / f"{number:03d}" for number in range(len(files))]
+        for sides in pool.map(_encode, files, [tokenizer.to_str()] * len(files), folders):
+            print({side: {name: f"{count:,}" for name, count in numbers.items()} for side, numbers in sides.items()})
+
+
+def _encode(file: str, tokenizer: str, folder: Path) -> dict[str, dict[str, int]]:
+    return write_shards(TextFiles(paths=(file,)), Tokenizer.from_str(tokenizer), Split(), folder).index["sides"]
 
 
 def train(trial: Trial, folder: Path, machine: Machine, rows: int) -> dict[str, Any]:
