@@ -3,16 +3,16 @@
     python benchmarks/accelerators_page.py RESULT.json... [--baseline "bag 1"] [--out FILE.json]
 
 Reads what `benchmarks/accelerators.py` wrote. FILE.json has the finals of each arm, FILE.md the tables of them, and
-FILE-seconds.png, -tokens.png and -passes.png the curves. Finals are the longest trials that there are. Between two
-measurements bits per byte are taken to fall in a straight line. Curves begin where they come below the baseline's first
-measurement; a seed after the first is faint.
+FILE-seconds.png, -tokens.png and -passes.png the curves. Finals are the longest trials that there are. The seconds in
+which an arm would end where the baseline does are those of a budget between the best tuning trial and the finals, on a
+straight line over the logarithm of seconds. Curves begin where they come below the baseline's first measurement; a seed
+after the first is faint.
 """
 
 import argparse
 import math
 import statistics
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ SPENDINGS = {"seconds": "seconds of training", "tokens": "text tokens", "passes"
 """By name of the picture; the first numbers of a point of a curve, in this order."""
 WIDTH, HEIGHT = 1200, 720
 HEADER = (
-    "| arm | rate | bits per byte | spread | against {} | steps | ms a step | tokens | passes | seconds to its end |",
+    "| arm | rate | bits per byte | spread | against {} | steps | ms a step | tokens | passes | seconds to {}'s end |",
     "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
 )
 PREDICTIONS = (
@@ -34,14 +34,14 @@ PREDICTIONS = (
 )
 
 
-def reached(curve: Sequence[Sequence[float]], level: float) -> float | None:
-    """Return the seconds after which a curve is at a level for the first time; None for never."""
-    if curve[0][3] <= level:
-        return curve[0][0]
-    for (before, *_, high), (after, *_, low) in pairwise(curve):
-        if low <= level:
-            return before + (after - before) * (high - level) / (high - low)
-    return None
+def seconds_to(level: float, short: tuple[float, float], long: tuple[float, float]) -> float:
+    """Return the budget whose training would end at a level, on the line through two budgets' ends over log seconds.
+
+    Each budget is a training of its own, with its own decay: inside of one, a curve falls when its rate does, and comes
+    to where another one ends only then.
+    """
+    (few, high), (many, low) = short, long
+    return math.exp(math.log(many) + math.log(many / few) * (low - level) / (high - low))
 
 
 def arms(trials: Sequence[dict[str, Any]], baseline: str) -> list[dict[str, Any]]:
@@ -52,11 +52,14 @@ def arms(trials: Sequence[dict[str, Any]], baseline: str) -> list[dict[str, Any]
         if trial["seconds"] == longest:
             finals.setdefault(trial["arm"], []).append(trial)
     level = statistics.mean(trial["bits_per_byte"] for trial in finals[baseline])
-    return [_arm(name, its, level) for name, its in finals.items()]
+    return [_arm(name, its, trials, level) for name, its in finals.items()]
 
 
-def _arm(name: str, trials: list[dict[str, Any]], level: float) -> dict[str, Any]:
+def _arm(name: str, trials: list[dict[str, Any]], all_trials: Sequence[dict[str, Any]], level: float) -> dict[str, Any]:
     values = [trial["bits_per_byte"] for trial in trials]
+    end = (trials[0]["seconds"], statistics.mean(values))
+    tuning = [one for one in all_trials if one["arm"] == name and one["seconds"] < end[0]]
+    best = min(tuning, key=lambda one: one["bits_per_byte"], default=None)
     means = ("steps", "step_milliseconds", "tokens", "passes")
     samplers = [trial["sampler"] for trial in trials if trial.get("sampler")]
     return {
@@ -66,7 +69,7 @@ def _arm(name: str, trials: list[dict[str, Any]], level: float) -> dict[str, Any
         "bits_per_byte": statistics.mean(values),
         "spread": max(values) - min(values),
         "against_baseline": statistics.mean(values) - level,
-        "seconds_to_baseline": [reached(trial["curve"], level) for trial in trials],
+        "seconds_to_baseline": seconds_to(level, (best["seconds"], best["bits_per_byte"]), end) if best else None,
         "accuracy": _mean(trial["accuracy"] for trial in trials if "accuracy" in trial),
         "sampler_accuracy": _mean(one["accuracy"] for one in samplers),
         "sampler_bits_per_byte": _mean(one["bits_per_byte"] for one in samplers),
@@ -81,7 +84,7 @@ def _mean(values: Any) -> float | None:
 
 def markdown(found: Sequence[dict[str, Any]]) -> str:
     """Return the tables: what arms came to, and how well tokens are predicted."""
-    header = HEADER[0].format(found[0]["arm"])
+    header = HEADER[0].replace("{}", found[0]["arm"])
     lines = [header, HEADER[1], *map(_row, found)]
     sampled = [arm for arm in found if arm["accuracy"] is not None]
     if sampled:
@@ -101,18 +104,9 @@ def _row(arm: dict[str, Any]) -> str:
         f"{arm['step_milliseconds']:.1f}",
         f"{arm['tokens'] / 1e6:,.1f} M",
         f"{arm['passes']:.2f}",
-        _soon(arm["seconds_to_baseline"]),
+        _or_none(arm["seconds_to_baseline"], ".0f"),
     )
     return f"| {' | '.join(cells)} |"
-
-
-def _soon(seconds: Sequence[float | None]) -> str:
-    """Return the mean of some seeds' seconds, or how many never came there."""
-    known = [each for each in seconds if each is not None]
-    if not known:
-        return "never"
-    never = len(seconds) - len(known)
-    return f"{statistics.mean(known):.0f}" + (f", never in {never} of {len(seconds)}" if never else "")
 
 
 def _predictions(arm: dict[str, Any]) -> str:
