@@ -4,15 +4,15 @@
                                 [--tokens 32] [--repeats 3] [--compile] [--ours] [--out FILE.json]
 
 Models of the recipes with random weights, `odinnext-138m` and `slm-10m` unless others are named. Each row has read
-`context` tokens, or one; then `tokens` greedy ones of each row are timed, and the best of `repeats` counts, as other
-processes only ever take time away. Transformers is asked through `forward` with its cache, in a plain loop, which is
-less work than `generate`; --ours leaves it out.
+`context` tokens, or one; then `tokens` greedy ones of each row are timed, contexts by turns, and the best of `repeats`
+counts, as other processes only ever take time away. Transformers is asked through `forward` with its cache, in a plain
+loop, which is less work than `generate`; --ours leaves it out.
 """
 
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,7 +25,7 @@ from torch import nn
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
 from lilliput.generate.engine import Engine
-from lilliput.generate.request import Request
+from lilliput.generate.request import Prefix, Request
 from lilliput.generate.sampling import Sampling
 from lilliput.model import ModelSpec
 from lilliput.publish.hf_formats.format import HFFormat
@@ -52,15 +52,17 @@ def prompts(vocab: int, context: int, batch: int) -> torch.Tensor:
     return torch.randint(vocab, (batch, max(1, context)), generator=torch.Generator().manual_seed(context))
 
 
-def our_seconds(engine: Engine, vocab: int, context: int, batch: int, tokens: int) -> float:
-    """Seconds of so many steps of the engine, in all of which every row writes."""
-    for row in prompts(vocab, context, batch):
-        engine.add(Request(prompt=row.tolist(), max_new_tokens=tokens + 2, sampling=Sampling(greedy=True)))
+def our_seconds(engine: Engine, prefixes: Sequence[Prefix], tokens: int) -> float:
+    """Seconds of so many steps of the engine, in all of which a row writes after each prefix."""
+    for prefix in prefixes:
+        engine.add(
+            Request(prompt=prefix.tokens, max_new_tokens=tokens + 2, sampling=Sampling(greedy=True), prefix=prefix)
+        )
     engine.step()
     began = time.perf_counter()
     written = sum(len(engine.step()) for _ in range(tokens))
     seconds = time.perf_counter() - began
-    assert written == batch * tokens
+    assert written == len(prefixes) * tokens
     while not engine.is_idle:
         engine.step()
     return seconds
@@ -80,35 +82,37 @@ def their_seconds(model: Any, vocab: int, context: int, batch: int, tokens: int)
     return time.perf_counter() - began
 
 
-def best(seconds: Callable[[], float], work: int, repeats: int) -> float:
-    """Tokens a second of the fastest repetition."""
-    return work / min(seconds() for _ in range(repeats))
-
-
 def measured(name: str, given: argparse.Namespace) -> list[dict[str, Any]]:
     recipe = load_recipe(name)
     spec = recipe.model.shape
     layout = next(entry.layout for entry in recipe.timeline if isinstance(entry, Release))
-    dtype, rows = DTYPES[given.dtype], []
+    dtype = DTYPES[given.dtype]
     our = spec.build(seed=0).eval().to(given.device, dtype)
     their = None if given.ours else theirs(spec, layout).eval().to(given.device, dtype)
-    for context in given.contexts:
-        work = given.batch * given.tokens
-        size = spec.vocab, context, given.batch, given.tokens
-        engine = Engine(
-            our,
-            rows=given.batch,
-            prefill_tokens=given.batch * max(1, context),
-            compile=given.compile,
-            int8=given.dtype == "int8",
-        )
-        our_seconds(engine, *size)  # compiles, and captures graphs
-        speed = best(lambda engine=engine, size=size: our_seconds(engine, *size), work, given.repeats)
-        other = None
-        if their is not None:
-            other = best(lambda size=size: their_seconds(their, *size), work, given.repeats)
-        rows.append({"recipe": name, "context": context, "ours": round(speed, 1), "transformers": other})
-    return rows
+    engine = Engine(our, rows=given.batch, compile=given.compile, int8=given.dtype == "int8")
+    read = {
+        context: [engine.read(row.tolist()) for row in prompts(spec.vocab, context, given.batch)]
+        for context in given.contexts
+    }
+    for prefixes in read.values():
+        our_seconds(engine, prefixes, given.tokens)  # compiles, and captures graphs
+    ours: dict[int, list[float]] = {context: [] for context in read}
+    others: dict[int, list[float]] = {context: [] for context in read}
+    for _ in range(given.repeats):  # contexts take turns: what else the machine does changes from minute to minute
+        for context, prefixes in read.items():
+            ours[context].append(our_seconds(engine, prefixes, given.tokens))
+            if their is not None:
+                others[context].append(their_seconds(their, spec.vocab, context, given.batch, given.tokens))
+    work = given.batch * given.tokens
+    return [
+        {
+            "recipe": name,
+            "context": context,
+            "ours": round(work / min(ours[context]), 1),
+            "transformers": work / min(others[context]) if others[context] else None,
+        }
+        for context in read
+    ]
 
 
 def main() -> None:

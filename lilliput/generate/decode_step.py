@@ -21,7 +21,7 @@ from lilliput.model import LanguageModel
 from lilliput.ops.dispatch import TRITON_HERE
 
 VARIANTS = 64
-"""Shapes that a step is compiled for, at most: rows in powers of two, and slots of a cache as well."""
+"""Shapes that a step is compiled for, at most: rows in powers of two, and capacities of a cache."""
 
 
 class DecodeStep:
@@ -37,6 +37,8 @@ class DecodeStep:
 
     def __init__(self, model: LanguageModel, *, compile: bool):
         run = partial(_step, model)
+        self._compiled = compile
+        self._marked: object = None
         if compile:
             _check_compiler(model.head_weight.device)
             torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)
@@ -55,7 +57,12 @@ class DecodeStep:
             positions: of the tokens [B] int64, changed in place.
             lengths: 1 for rows that read their token, 0 for others [B] int64.
         """
-        return self._run(tokens, states.view(len(tokens), reach), positions, lengths)
+        view = states.view(len(tokens), reach)
+        if self._compiled and view is not self._marked:
+            self._marked = view
+            for tensor, axis in states.slots(view):  # one program for parts of it: SLM-10M's took 8 s each
+                torch._dynamo.mark_dynamic(tensor, axis)
+        return self._run(tokens, view, positions, lengths)
 
 
 def _step(

@@ -1,6 +1,6 @@
 """The states of a model's layers for several rows: what all of them can do, as each is tensors with rows first."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from lilliput.model import LanguageModel
 from lilliput.nn.mixer import State
 
 SLOTS = 128
-"""Capacity is it times a power of two, so that few rows need another one soon, and steps have few shapes."""
+"""Least capacity, and what all others are multiples of; see `RowStates.rounded`."""
 
 
 class RowStates:
@@ -38,13 +38,14 @@ class RowStates:
 
     @staticmethod
     def rounded(positions: int) -> int:
-        """Return the slots that so many positions are given."""
-        return SLOTS << max(0, (positions - 1).bit_length() - (SLOTS - 1).bit_length())
+        """Return the slots that so many positions are given: at most a quarter more beyond a few, of few sizes."""
+        unit = max(SLOTS, 1 << max(0, (positions - 1).bit_length() - 3))
+        return -(-positions // unit) * unit
 
     def view(self, rows: int, positions: int) -> list[State]:
         """The states of the first rows as far as their first positions: what a step reads and changes in place.
 
-        Attention then looks at fewer than twice the slots that the longest row has filled, or at `SLOTS`.
+        Attention then looks at few slots more than the longest row has filled.
         """
         key = rows, self.rounded(positions)
         if key not in self._views:
@@ -56,6 +57,14 @@ class RowStates:
                 ]
             }
         return self._views[key]
+
+    def slots(self, view: Sequence[State]) -> Iterator[tuple[Tensor, int]]:
+        """Yield the tensors of a view whose size depends on positions, each with the axis of its slots."""
+        few, more = (self._model.empty_states(0, positions) for positions in (SLOTS, 2 * SLOTS))
+        for state, small, large in zip(view, few, more, strict=True):
+            for name, tensor in state.items():
+                sizes = zip(small[name].shape, large[name].shape, strict=True)
+                yield from ((tensor, axis) for axis, (one, other) in enumerate(sizes) if one != other)
 
     @torch.inference_mode()
     def copy_rows(self, rows: Sequence[int], other: "RowStates", others: Sequence[int]) -> None:

@@ -10,6 +10,7 @@ from lilliput.base.errors import LilliputError
 from lilliput.generate.engine import Engine
 from lilliput.generate.request import Request
 from lilliput.generate.sampling import Sampling
+from lilliput.generate.states import SLOTS, RowStates
 from lilliput.nn.gqa import GQA
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.per_layer import PerLayer
@@ -77,6 +78,26 @@ def test_greedy_text_is_that_of_full_passes_with_joins_and_leaves_at_random_mome
 def test_a_compiled_step_writes_what_full_passes_say(name):
     model = SPECS[name].build(seed=1).eval()
     compare_with_full_passes(model, Engine(model, rows=3, prefill_tokens=16, compile=True), 3, requests=10)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_one_program_serves_every_part_of_a_cache_and_one_all_of_it():
+    engine = Engine(tiny.GQA_SPEC.build(seed=1).eval(), compile=True)
+    engine.add(Request(prompt=prompt(3), max_new_tokens=400, sampling=GREEDY))
+    compiled = []
+    while not engine.is_idle:
+        engine.step()
+        compiled.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    first = compiled[1]
+    assert 0 < first == compiled[380] and compiled[-1] == first + 1
+
+
+@pytest.mark.parametrize("positions", [1, 128, 129, 1000, 1025, 1281, 40_000])
+def test_caches_have_few_slots_more_than_they_need(positions):
+    slots = RowStates.rounded(positions)
+    assert positions <= slots <= max(positions + SLOTS - 1, 1.25 * positions)
+    assert RowStates.rounded(slots) == slots and slots % SLOTS == 0
 
 
 @pytest.mark.gpu
