@@ -3,12 +3,15 @@
     python benchmarks/decode_memory.py [RECIPE...] [--contexts 128 1024 4096 16384] [--rows 1] [--dtype bf16]
                                        [--device cuda] [--out FILE.json] [--png FILE.png]
 
-Models of the recipes with random weights, `odinnext-138m` and `slm-10m` unless others are named. An engine reads
-`context` tokens in chunks and writes eight; the bytes of its states, and on CUDA the most memory that PyTorch handed
-out beside the weights. What attention has room for is not asked: SLM-10M's context is 1,024.
+Models of the recipes with random weights, `odinnext-138m` and `mtlm1-200m` unless others are named. An engine reads
+`context` tokens in chunks and writes eight; the bytes of its states, and the most memory that generation took beside
+the weights: what PyTorch handed out on CUDA, the growth of the process on Linux elsewhere. What attention was trained
+for is not asked. Each measurement has a process of its own.
 """
 
 import argparse
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -36,34 +39,49 @@ def measured(name: str, context: int, given: argparse.Namespace) -> dict[str, An
     text = torch.randint(spec.vocab, (context,), generator=torch.Generator().manual_seed(0)).tolist()
     for _ in range(given.rows):
         engine.add(Request(prompt=text, max_new_tokens=WRITTEN, sampling=Sampling(greedy=True)))
-    peak = None
-    if given.device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        weights = torch.cuda.memory_allocated()
+    before = _in_use(given.device)
     while not engine.is_idle:
         engine.step()
-    if given.device == "cuda":
-        peak = (torch.cuda.max_memory_allocated() - weights) / MIB
     states = sum(tensor.nbytes for layer in engine._states.layers for tensor in layer.values()) / MIB
-    return {"recipe": name, "context": context, "states_mib": round(states, 2), "peak_mib": peak}
+    peak = (_most_in_use(given.device) - before) / MIB
+    return {"recipe": name, "context": context, "states_mib": round(states, 2), "peak_mib": round(peak, 1)}
+
+
+def _in_use(device: str) -> int:
+    """Return the bytes in use, from which on the most is looked for."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    Path("/proc/self/clear_refs").write_text("5")
+    return _most_in_use(device)
+
+
+def _most_in_use(device: str) -> int:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
 
 
 def chart(found: list[dict[str, Any]]) -> Chart:
-    """States of each recipe over the context."""
+    """States and peak of each recipe over the context."""
     names = list(dict.fromkeys(one["recipe"] for one in found))
     series = []
     for color, name in enumerate(names):
         own = [one for one in found if one["recipe"] == name]
-        x, y = [float(one["context"]) for one in own], [one["states_mib"] for one in own]
-        series.append(Series(name=name, x=x, y=y, color=color, style="dots"))
+        x = [float(one["context"]) for one in own]
+        series.append(
+            Series(name=f"{name}, states", x=x, y=[one["states_mib"] for one in own], color=color, style="dots")
+        )
+        series.append(Series(name=f"{name}, peak", x=x, y=[one["peak_mib"] for one in own], color=color))
     across = Axis(label="tokens of context", logarithmic=True)
-    down = Axis(label="MiB of states", logarithmic=True)
+    down = Axis(label="MiB beside the weights", logarithmic=True)
     return Chart(key="memory", title="Memory of one text", x=across, y=down, series=series)
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("recipes", nargs="*", default=["odinnext-138m", "slm-10m"])
+    options.add_argument("recipes", nargs="*", default=["odinnext-138m", "mtlm1-200m"])
     options.add_argument("--contexts", type=int, nargs="+", default=[128, 1024, 4096, 16384])
     options.add_argument("--rows", type=int, default=1)
     options.add_argument("--dtype", default="bf16", choices=DTYPES)
@@ -74,7 +92,8 @@ def main() -> None:
     found = []
     for name in given.recipes:
         for context in given.contexts:
-            found.append(measured(name, context, given))
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+                found.append(process.submit(measured, name, context, given).result())
             print(found[-1], flush=True)
     if given.out:
         write_json(given.out, {"rows": given.rows, "dtype": given.dtype, "found": found, "environment": environment()})
