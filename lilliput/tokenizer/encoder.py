@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from lilliput.base.errors import DataError
 from lilliput.base.limits import limit, raising
 from lilliput.tokenizer.cuts import cuts_of, inert_parts
+from lilliput.tokenizer.fast_bpe import FastBPE
 from lilliput.tokenizer.merging import Merger
 
 PIECE = 8_192
@@ -45,6 +46,7 @@ class Encoder:
     def __init__(self, tokenizer: Tokenizer, where: str = "a text to encode", *, piece: int = PIECE, code: str = "I"):
         self._tokenizer, self._where, self._piece, self._code = tokenizer, where, piece, code
         self._cuts = cuts_of(tokenizer)
+        self._fast = FastBPE.of(tokenizer, code)
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> "array[int]":
         """The ids of a text; see `stream`."""
@@ -65,16 +67,21 @@ class Encoder:
         ids = array(self._code, before)
         for batch in _batches(self._units(texts, is_cut=around is not None)):
             plain = [unit for unit in batch if isinstance(unit, str)]
-            encodings = iter(self._tokenizer.encode_batch_fast(plain, add_special_tokens=around is None))
+            encoded = self._encoded(plain, add_special_tokens=around is None)
             for unit in batch:
                 if isinstance(unit, str):
-                    ids.extend(next(encodings).ids)
+                    ids.extend(next(encoded))
                 elif unit is not None:
                     self._merger.add(ids, unit.text)
                 else:
                     ids.extend(after)
                     yield ids
                     ids = array(self._code, before)
+
+    def _encoded(self, texts: list[str], *, add_special_tokens: bool) -> Iterator[Iterable[int]]:
+        if self._fast is not None and not add_special_tokens:
+            return iter(self._fast.encode_batch(texts))
+        return (one.ids for one in self._tokenizer.encode_batch_fast(texts, add_special_tokens=add_special_tokens))
 
     def with_heads(self, texts: Sequence[str], heads: Sequence[str]) -> Iterator[tuple["array[int]", int]]:
         """Yield the ids of each text, and how many of them begin within the head that it begins with.
