@@ -393,6 +393,14 @@ def test_a_state_of_other_rows_another_model_or_another_text_is_refused():
     assert torch.equal(rest, whole)
 
 
+def test_losses_of_other_libraries_find_the_bound_of_the_logits():
+    from lilliput.publish.remote.configuration_hgrn2_lm import HGRN2LMConfig
+
+    config = HGRN2LMConfig(logit_cap=20.0)
+    assert config.final_logit_softcapping == 20.0, "TRL computes logits by itself, bounded by what has this name"
+    assert "final_logit_softcapping" not in config.to_dict() and config.to_dict()["logit_cap"] == 20.0
+
+
 def test_the_config_refuses_what_the_code_does_not_know():
     from lilliput.publish.remote.configuration_hgrn2_lm import HGRN2LMConfig
 

@@ -38,6 +38,8 @@ class HGRN2LMConfig(PretrainedConfig):
 
     model_type = "hgrn2_lm"
     keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012 (the Trainer adds a list to it)
+    # Losses that compute logits by themselves, such as TRL's, look for the bound under the name of Gemma.
+    attribute_map = {"final_logit_softcapping": "logit_cap"}  # noqa: RUF012 (transformers reads a plain dict)
 
     def __init__(
         self,
