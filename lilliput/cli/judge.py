@@ -1,14 +1,15 @@
-"""The `judge` command: replies of chat models, counted by a program, side by side."""
+"""The `judge` command: replies of chat models, counted by a program and compared by a judge, side by side."""
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lilliput.base.files import write_text
 from lilliput.cli.model_argument import explain, find_model
-from lilliput.cli.options import DeviceOption, JsonOption, TrustOption, expanded
+from lilliput.cli.options import DeviceOption, JsonOption, JudgeEndpointOption, TrustOption, expanded
+from lilliput.cli.run import interruptible
 from lilliput.cli.show import console
 
 if TYPE_CHECKING:
@@ -42,15 +43,29 @@ def judge_command(
     records: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write figures and replies as JSON.", callback=expanded)
     ] = None,
+    pairwise: Annotated[
+        str | None,
+        typer.Option("--judge", metavar="NAME", help="A model at an endpoint, which says whose replies are better."),
+    ] = None,
+    endpoint: JudgeEndpointOption = None,
+    verdicts: Annotated[
+        Path, typer.Option(metavar="FILE", help="What the judge says is kept there.", callback=expanded)
+    ] = Path("verdicts.jsonl"),
+    concurrency: Annotated[int, typer.Option(help="Requests to the judge at a time.")] = 8,
+    price: Annotated[
+        str | None, typer.Option(metavar="IN,OUT", help="The judge's price of a million tokens read, and written.")
+    ] = None,
     trust_code: TrustOption = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Judge chat models by what they write, without another model: instructions, ends, loops, held-out answers."""
+    """Judge chat models by what they write: instructions, ends, loops, held-out answers; a judge may compare them."""
     from lilliput.base.ownership import check_output
     from lilliput.evals.judge import judge
-    from lilliput.report.judged import scores_table, write_judged_page
+    from lilliput.report.judged import scores_table, win_rates_table, write_judged_page
     from lilliput.report.page import GENERATOR
+    from lilliput.run.asking import Asking, price_of
+    from lilliput.run.pairwise import judge_pairs
     from lilliput.train.machine import Machine
 
     if page is not None:
@@ -75,7 +90,19 @@ def judge_command(
             )
         found.append(judged.plain())
     names = _short(models)
-    value = {"models": [{"model": name} | one for name, one in zip(models, found, strict=True)]}
+    value: dict[str, Any] = {"models": [{"model": name} | one for name, one in zip(models, found, strict=True)]}
+    rates = []
+    if pairwise is not None:
+        with interruptible():
+            rates = judge_pairs(
+                names,
+                found,
+                judge=pairwise,
+                path=verdicts,
+                asking=Asking(endpoint=endpoint, concurrency=concurrency, price=price_of(price)),
+                console=console,
+            )
+        value["pairwise"] = {"judge": pairwise, "rates": [rate.plain() for rate in rates]}
     if records is not None:
         write_text(records, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
     if page is not None:
@@ -84,6 +111,8 @@ def judge_command(
         print(json.dumps(value, indent=2))
         return
     console.print(scores_table(names, [one["scores"] for one in found]).terminal())
+    if rates:
+        console.print(win_rates_table(rates, str(pairwise)).terminal())
     if not conversations:
         console.print("no held-out conversations: --chats FILE names some", soft_wrap=True)
     if page is not None:

@@ -133,6 +133,14 @@ EndpointOption = Annotated[
         "A key is read from OPENAI_API_KEY.",
     ),
 ]
+JudgeEndpointOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Where the judge answers, e.g. http://localhost:8000/v1; OPENAI_BASE_URL by default. "
+        "A key is read from OPENAI_API_KEY.",
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, mps, or auto for the best available.")]
 DtypeOption = Annotated[
     str,

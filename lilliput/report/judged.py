@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lilliput.base.files import write_text
+from lilliput.evals.pairwise import WinRate
 from lilliput.report.page import render
 from lilliput.report.table import Column, Table
 
@@ -35,6 +36,33 @@ def scores_table(names: Sequence[str], scores: Sequence[Sequence[Mapping[str, An
             Column(name="chance", cells=chance),
             Column(name="better", cells=better, is_text=True),
         ]
+    )
+
+
+def win_rates_table(rates: Sequence[WinRate], judge: str) -> Table:
+    """Return one row a model: how often a judge prefers its replies.
+
+    Args:
+        rates: at least one.
+        judge: name of the judge.
+    """
+
+    def told(value: float | None) -> str:
+        return "" if value is None else f"{value:.1%}"
+
+    counts = ("questions", "wins", "ties", "losses", "contradictions", "unjudged")
+    return Table(
+        title=f"preferred to {rates[0].other} by {judge}, asked in both orders",
+        columns=[
+            Column(name="model", cells=[rate.model for rate in rates], is_text=True),
+            Column(name="win rate", cells=[told(rate.value) for rate in rates]),
+            Column(
+                name="95% interval",
+                cells=[" to ".join(map(told, rate.interval)) if rate.interval else "" for rate in rates],
+            ),
+            *(Column(name=name, cells=[f"{getattr(rate, name):,}" for rate in rates]) for name in counts),
+            Column(name="first answer preferred", cells=[told(rate.first) for rate in rates]),
+        ],
     )
 
 

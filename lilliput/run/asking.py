@@ -58,6 +58,12 @@ def price_of(text: str | None) -> tuple[float, float] | None:
     return prompts, replies
 
 
+def endpoint_of(model: str, asking: Asking, environment: Mapping[str, str] = os.environ) -> Endpoint | None:
+    """Return the endpoint of a model, with the key of the environment; None where no endpoint is given."""
+    url = asking.endpoint or environment.get(URL)
+    return Endpoint(url=url, model=model, key=environment.get(KEY) or None) if url else None
+
+
 def answering(teacher: Teacher, asking: Asking, environment: Mapping[str, str] = os.environ) -> Answering:
     """Return what answers for a teacher: a folder of its name, or else the endpoint.
 
@@ -68,8 +74,7 @@ def answering(teacher: Teacher, asking: Asking, environment: Mapping[str, str] =
         return OwnAnswers(settings=teacher.settings)
     if (folder := Path(teacher.asked).expanduser()).is_dir():
         return LocalTeacher(folder, teacher.settings, Machine(device=asking.device).resolved().device)
-    if url := asking.endpoint or environment.get(URL):
-        endpoint = Endpoint(url=url, model=teacher.asked, key=environment.get(KEY) or None)
+    if (endpoint := endpoint_of(teacher.asked, asking, environment)) is not None:
         return AskedEndpoint(endpoint=endpoint, settings=teacher.settings, concurrency=asking.concurrency)
     raise DataError(
         f"the teacher {teacher.asked!r} is not here: no folder has that name, and no endpoint is given",

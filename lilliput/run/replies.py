@@ -4,7 +4,6 @@ Every reply is on the disk before it counts, so that an interrupted run asks for
 twice. Filters, and overlaps with evaluation sets (`parts/overlaps.<corpus>.json`), are functions of what is kept.
 """
 
-import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,12 +14,13 @@ from typing import Any
 
 from rich.console import Console
 
-from lilliput.base.errors import DataError, LilliputError
+from lilliput.base.errors import DataError
 from lilliput.base.files import sha256
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.data.corpora.concatenated import at_revision
 from lilliput.data.corpora.teacher import Teacher
+from lilliput.data.replies.asking import ask_and_keep
 from lilliput.data.replies.prompts import Prompt, Prompts
 from lilliput.data.replies.reply import FAILED, Reply
 from lilliput.data.replies.reply_file import REPLIES, ReplyFile, read_replies
@@ -133,7 +133,8 @@ class _CorpusReplies:
         with ReplyFile(path) as file:
             left = [prompt for prompt in every if prompt.key not in file.keys]
             if left:
-                with ReplyProgress(self.console, self.name, left, self.teacher, self.asking.price) as progress:
+                teacher, price = self.teacher, self.asking.price
+                with ReplyProgress(self.console, self.name, left, teacher.asked, teacher.max_tokens, price) as progress:
                     if len(left) < len(every):
                         progress.say(f"{len(every) - len(left):,} replies are there, and are not asked for again")
                     self._collect(left, file, progress)
@@ -145,17 +146,7 @@ class _CorpusReplies:
         return outputs["asked"] == self.teacher.replies and path.is_file() and sha256(path) == outputs["sha256"]
 
     def _collect(self, prompts: list[Prompt], file: ReplyFile, progress: ReplyProgress) -> None:
-        stop = threading.Event()
-        replies = answering(self.teacher, self.asking).replies(prompts, stop)
-        try:
-            for reply in replies:
-                file.append([reply])
-                progress.add(reply)
-        except (KeyboardInterrupt, LilliputError):  # what was asked is paid for: most of it comes in a moment
-            stop.set()
-            for reply in replies:
-                file.append([reply])
-            raise
+        ask_and_keep(answering(self.teacher, self.asking), prompts, file, progress.add)
         if missing := [prompt for prompt in prompts if prompt.key not in file.keys]:
             raise DataError(
                 f"{len(missing):,} prompts were not answered", where=str(file.path), hint="repeat the command"

@@ -1,4 +1,4 @@
-"""Time and money that a teacher's replies take: estimated before it is asked, measured as soon as it answers."""
+"""Time and money that replies take: estimated before a model is asked, measured as soon as it answers."""
 
 from collections.abc import Sequence
 from time import perf_counter
@@ -8,7 +8,6 @@ from rich.console import Console
 
 from lilliput.base.progress import Progress
 from lilliput.base.text_units import duration, number, price
-from lilliput.data.corpora.teacher import Teacher
 from lilliput.data.replies.prompts import Prompt
 from lilliput.data.replies.reply import Reply
 
@@ -23,7 +22,8 @@ class ReplyProgress:
         console: where it is shown.
         name: of the corpus.
         prompts: that are to be asked.
-        teacher: to ask.
+        asked: name of the model.
+        most: tokens of a reply at most.
         prices: of a million tokens of prompts, and of replies; None where they are not known.
     """
 
@@ -32,13 +32,14 @@ class ReplyProgress:
         console: Console,
         name: str,
         prompts: Sequence[Prompt],
-        teacher: Teacher,
+        asked: str,
+        most: int,
         prices: tuple[float, float] | None,
     ):
-        self._progress = Progress(console, name, f"asking {teacher.asked}")
+        self._progress = Progress(console, name, f"asking {asked}")
         self._count, self._prices = len(prompts), prices
         self._replies = self._prompt_tokens = self._tokens = 0
-        self.say(self._before(prompts, teacher))
+        self.say(self._before(prompts, asked, most))
 
     def __enter__(self) -> "ReplyProgress":
         self._progress.__enter__()
@@ -64,11 +65,11 @@ class ReplyProgress:
             self.say(line)
         self._progress.show(line)
 
-    def _before(self, prompts: Sequence[Prompt], teacher: Teacher) -> str:
-        read, written = sum(prompt.tokens for prompt in prompts), self._count * teacher.max_tokens
+    def _before(self, prompts: Sequence[Prompt], asked: str, most: int) -> str:
+        read, written = sum(prompt.tokens for prompt in prompts), self._count * most
         cost = self._cost(read, written)
         tokens = f"about {number(read)} tokens to read, at most {number(written)} to write"
-        return f"{self._count:,} prompts for {teacher.asked}: {tokens}{f', at most {cost}' if cost else ''}"
+        return f"{self._count:,} prompts for {asked}: {tokens}{f', at most {cost}' if cost else ''}"
 
     def _line(self) -> str:
         seconds = max(perf_counter() - self._began, 1e-9)

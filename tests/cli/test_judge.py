@@ -6,6 +6,7 @@ import pytest
 import tiny
 import tiny_commands
 from rich.console import Console
+from tiny_teacher import TinyTeacher
 
 from lilliput.report.judged import scores_table, write_judged_page
 from lilliput.run import pipeline
@@ -35,6 +36,17 @@ def test_models_are_judged_side_by_side(desk):
         tiny_commands.lilliput("judge", release, *FEW, "--chats", "data/chats.jsonl", "--json", folder=desk).out
     )
     assert {score["metric"] for score in shown["models"][0]["scores"]} == {score["metric"] for score in one["scores"]}
+
+
+def test_a_judge_at_an_endpoint_compares_models(desk):
+    with TinyTeacher(reply=lambda prompt: "A") as server:
+        options = ("--judge", "wise", "--endpoint", server.url, "--price", "1,2")
+        base = "run/releases/tiny-instruct"
+        made = tiny_commands.lilliput("judge", "run", base, *FEW, *options, "--records", "j.json", folder=desk)
+    rate = json.loads((desk / "j.json").read_text())["pairwise"]["rates"][0]
+    assert rate["ties"] == 4 and rate["value"] == 0.5 and "asked in both orders" in made.out, "it is the same model"
+    refused = ("judge", "run", *FEW, *options)
+    tiny_commands.refused(*refused, folder=desk, says="nothing to be compared with")
 
 
 def test_what_cannot_be_judged_is_refused(desk):

@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from lilliput.base.errors import DataError, LilliputError
 from lilliput.data.replies.endpoint import Endpoint, Passing, wait_before
 from lilliput.data.replies.prompts import Prompt
 from lilliput.data.replies.reply import FAILED, STOP, Reply, now, reply_to
+from lilliput.data.replies.reply_file import ReplyFile
 
 ANSWERS = "answers"
 """Name of the stand-in that has the answers of the prompts' own corpus."""
@@ -34,6 +35,33 @@ class Answering(Protocol):
             stop: set when nothing more is to be asked; replies to what was asked still come, for a while.
         """
         ...
+
+
+def ask_and_keep(
+    answering: Answering, prompts: Iterable[Prompt], file: ReplyFile, kept: Callable[[Reply], None]
+) -> None:
+    """Ask for replies, and bring each to the disk as it comes.
+
+    Args:
+        answering: whoever is asked.
+        prompts: to ask.
+        file: open to append to.
+        kept: called with each reply once it is there.
+
+    Raises:
+        DataError: the endpoint does not answer any more; what had been asked was waited for, and kept.
+    """
+    stop = threading.Event()
+    replies = answering.replies(prompts, stop)
+    try:
+        for reply in replies:
+            file.append([reply])
+            kept(reply)
+    except (KeyboardInterrupt, LilliputError):  # what was asked is paid for: most of it comes in a moment
+        stop.set()
+        for reply in replies:
+            file.append([reply])
+        raise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +184,7 @@ class _Replies(Iterator[Reply]):
                 return None
         if self._answered == before and not is_last:
             raise DataError(
-                f"the teacher does not answer: {why}",
+                f"the endpoint does not answer: {why}",
                 where=f"{self._asked.endpoint.url}, after {ATTEMPTS} attempts",
                 hint="when it answers again, repeat the command: every reply that came is kept, and is not asked again",
             )
@@ -177,7 +205,7 @@ class _Replies(Iterator[Reply]):
 
     def _refuses(self) -> LilliputError:
         return DataError(
-            f"the teacher's endpoint refuses what it is asked: {self._held[0].error}",
+            f"the endpoint refuses what it is asked: {self._held[0].error}",
             where=self._asked.endpoint.url,
-            hint="check the model's name and the sampling settings of the recipe's Teacher",
+            hint="check the model's name, and the sampling settings of the recipe's Teacher",
         )

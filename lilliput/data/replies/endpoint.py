@@ -1,4 +1,4 @@
-"""A teacher behind an endpoint that speaks OpenAI's `/chat/completions`: a server of one's own, or somebody's service.
+"""A model behind an endpoint that speaks OpenAI's `/chat/completions`: a server of one's own, or somebody's service.
 
 One request is one prompt, on a connection of its own. What may pass (a full queue, a restart, half an answer) is asked
 again after a while that doubles, with jitter, or that the server names.
@@ -48,7 +48,7 @@ class Passing(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """Address of a teacher."""
+    """Address of a model that answers."""
 
     url: str
     """Its base, such as `http://localhost:8000/v1`."""
@@ -64,7 +64,7 @@ class Endpoint:
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
             raise RecipeError(
                 f"{shown(self.url) if not parts.username else 'a URL with a password'} is no endpoint",
-                where="the URL of the teacher",
+                where="the URL of the endpoint",
                 hint="give its base, as in http://localhost:8000/v1; a key goes into OPENAI_API_KEY",
             )
 
@@ -104,7 +104,7 @@ class Endpoint:
             return reply_to(prompt, text="", finish=FAILED, error=error, teacher=self.model, **fields)
         if status != 200:
             raise DataError(
-                f"the teacher's endpoint answers HTTP {status}: {self._said(answer)}",
+                f"the endpoint answers HTTP {status}: {self._said(answer)}",
                 where=f"{self.url}, the model {self.model!r}",
                 hint="check the URL (it often ends in /v1), the model's name, and the key in OPENAI_API_KEY",
             )
