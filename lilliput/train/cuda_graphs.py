@@ -43,8 +43,9 @@ class CapturedForwardBackward:
     """As CUDA graphs, from the second step of a kind on: the first one compiles what is to be captured.
 
     Each parameter has one gradient, always in the same place: the first micro-batch of a step makes it, or overwrites
-    the one that another variant made, and further micro-batches add to it. Steps with many positions without targets
-    run eagerly, because how much can be left out is different in each; and so do those whose activations are watched.
+    the one that another variant made, and further micro-batches add to it. Steps with many positions without targets,
+    such as those on conversations and on pairs, where more than half have none, run eagerly, because how much can be
+    left out is different in each (`benchmarks/tuning_steps.py`); and so do those whose activations are watched.
     """
 
     FEW = 1 / 40
