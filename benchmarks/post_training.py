@@ -5,8 +5,9 @@
 
 A small attention model and a small HGRN2 are trained on texts, then tuned on conversations (SFT), on a teacher's
 replies (SeqKD) and on pairs (DPO). SFT and SeqKD are also scaled by LiNeS, moderately and aggressively, and averaged;
-DPO is tried at a second, higher rate from the same weights. Each of these is judged as `lilliput judge` does: generated
-instructions, replies that end by themselves, loops, repetition, held-out answers; and held-out texts of pretraining.
+DPO is tried at a second, higher rate from the same weights, and SeqKD is asked with other repetition penalties. Each of
+these is judged as `lilliput judge` does: generated instructions, replies that end by themselves, loops, repetition,
+held-out answers; and held-out texts of pretraining.
 
 The prompts of held-out conversations are in no other conversation, no pair, and no question to the teacher. The teacher
 is a folder of a model, or a Llama in a GGUF file, or the pieces of one (`split -b 45M`) in their order, of which
@@ -83,10 +84,13 @@ from lilliput.tokenizer.bpe import BPE
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, CHATML
 from lilliput.tokenizer.specials import literal, vocabulary_size
 from lilliput.train.machine import Machine
+from lilliput.train.metrics_file import INCIDENTS, read_metrics
 from lilliput.train.phase import Phase, Stage
 
 LINES = {"LiNeS": (0.5, 0.5), "aggressive LiNeS": (0.0, 0.5)}
 """Variants of a tuned step: alpha and beta."""
+PENALTIES = (1.0, 1.1, 1.3)
+"""Repetition penalties that SeqKD is judged with besides that of the settings."""
 BYTES_PER_TOKEN = 3.5
 """Estimate by which passes become tokens before anything is encoded; the result has the rows that there were."""
 FITS, LOST = 2.5, 0.2
@@ -438,10 +442,14 @@ def train_line(work: Workplace, name: str, teacher: Path) -> dict[str, Any]:
     steps["mean of sft and seqkd"] = work.judged(
         name, "mean of sft and seqkd", partial(weights_after, run, ["sft", "seqkd"]), texts
     )
+    for penalty in PENALTIES:
+        opened = partial(weights_after, run, ["seqkd"], penalty=penalty)
+        steps[f"seqkd, penalty {penalty}"] = work.judged(name, f"seqkd, penalty {penalty}", opened, texts)
     token_files = {name: read_json(run / "shards" / name / "index.json") for name in ("chats", "replies", "pairs")}
     return {
         "parameters": load(base).model.parameter_counts()["total"],
         "token_files": {name: index["sides"] | {"length": index["length"]} for name, index in token_files.items()},
+        "incidents": {file.parent.name: read_metrics(file) for file in sorted(run.glob(f"phases/*/{INCIDENTS}"))},
         "training": {one.name: Run(folder=run).metrics(one.name)[-2:] for one in recipe.phases.values()},
         "steps": steps,
     }
@@ -472,8 +480,12 @@ def trained_base(work: Workplace, name: str, recipe: Recipe) -> Path:
     return base
 
 
-def weights_after(run: Path, names: Sequence[str], back: tuple[float, float] | None = None) -> LoadedModel:
-    """The model after a phase, or with the mean of several; scaled by LiNeS, if `back` says alpha and beta."""
+def weights_after(
+    run: Path, names: Sequence[str], back: tuple[float, float] | None = None, penalty: float | None = None
+) -> LoadedModel:
+    """The model after a phase, or with the mean of several; scaled by LiNeS, if `back` says alpha and beta, and with
+    another repetition penalty.
+    """
     recipe, loaded, folder = read_recipe(run), read_trained(run).published, RunFolder(run)
     phases = {phase.name: TrainedPhase(folder, index, phase) for index, phase in recipe.phases.items()}
     copy_weights(loaded.model, mean_of([phases[name].weights() for name in names], (), "the mean"))
@@ -481,6 +493,8 @@ def weights_after(run: Path, names: Sequence[str], back: tuple[float, float] | N
         known = vocabulary_size(loaded.tokenizer)
         before = phases["pretrain"].weights()
         copy_weights(loaded.model, scaled(loaded.model, before, alpha=back[0], beta=back[1], known=known))
+    if penalty is not None:
+        return replace(loaded, generation=replace(loaded.generation, repetition_penalty=penalty))
     return loaded
 
 

@@ -37,6 +37,9 @@ COMPARED = {
     "mean of sft and seqkd": "seqkd",
     "dpo": "seqkd",
     "dpo-hot": "seqkd",
+    "seqkd, penalty 1.0": "seqkd",
+    "seqkd, penalty 1.1": "seqkd",
+    "seqkd, penalty 1.3": "seqkd",
 }
 """Steps, and what each began with."""
 LEAST = 0.005
@@ -175,6 +178,8 @@ def write_page(result: Mapping[str, Any], path: Path) -> str:
         steps = dict(model["steps"]) | ({"teacher": result["teacher"]} if "teacher" in result else {})
         parts += [f"## {name}, {model['parameters']:,} parameters", "", *judging_table(steps), ""]
         parts += [*training_table(model), ""]
+        told = [(phase, one) for phase, each in model.get("incidents", {}).items() for one in each]
+        parts += [*(f"- {phase}, step {one['step']:,}: {one['incident']}: {one['what']}" for phase, one in told), ""]
     parts += ["## Verdicts", "", *(f"- {line}" for line in verdicts(result)), "", "## Seconds", ""]
     parts += [
         "| stage | seconds |",
