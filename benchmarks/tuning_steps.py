@@ -7,14 +7,16 @@ In the FOLDER of `benchmarks/post_training.py`, with its models and its data, pa
 random tokens, which are all targets, one on conversations and one on pairs, with as many positions. Each is taken
 uncompiled, compiled by layers, and as graphs, once with the rule that steps with many positions without targets run
 eagerly (`CapturedForwardBackward.FEW`), and once as graphs whatever the positions are. The median of the second half of
-the steps; beside it the share of positions that are targets, and that are text and no filling.
+the steps; beside it the share of positions that are targets, and that are text and no filling. What is measured is not
+measured again, so that a comparison may take several commands.
 """
 
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ import torch
 from post_training import LOST, PAIR_ROWS, Settings, Workplace, options, tuned
 
 from lilliput.base.environment import environment
-from lilliput.base.files import write_json, write_text
+from lilliput.base.files import read_json, write_json, write_text
 from lilliput.base.units import Share, Steps, Tokens
 from lilliput.data.chat_rows import ChatData, PackedChats, write_chats
 from lilliput.data.pair_data import PairData
@@ -123,19 +125,26 @@ def measured(work: Workplace, name: str, chats: PackedChats, pairs: PackedPairs,
     found: dict[str, Any] = {}
     for learned, (phase, reader) in phases.items():
         for how, compiles in COMPILE.items() if work.device.startswith("cuda") else (("eager", "off"),):
-            few, cuda_graphs.CapturedForwardBackward.FEW = (
-                cuda_graphs.CapturedForwardBackward.FEW,
-                FEW.get(how, cuda_graphs.CapturedForwardBackward.FEW),
-            )
-            try:
+            file = work.folder / "steps" / name / f"{learned}, {how}, {steps}.json".replace(" ", "-")
+            if not file.is_file():
                 with work.stage(f"{name}: steps on {learned}, {how}"):
-                    machine = replace(work.machine, compile=compiles)
-                    found.setdefault(learned, {})[how] = step_time(spec, phase, reader, machine.resolved(), steps)
-            except RuntimeError as error:  # of what cannot be captured
-                found.setdefault(learned, {})[how] = {"error": str(error)[:500]}
-            finally:
-                cuda_graphs.CapturedForwardBackward.FEW = few
+                    machine = replace(work.machine, compile=compiles).resolved()
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    write_json(file, with_few(FEW.get(how), partial(step_time, spec, phase, reader, machine, steps)))
+            found.setdefault(learned, {})[how] = read_json(file)
     return found
+
+
+def with_few(share: float | None, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A measurement with another share up to which graphs compute positions without targets; an error, if it fails."""
+    captured = cuda_graphs.CapturedForwardBackward
+    before, captured.FEW = captured.FEW, captured.FEW if share is None else share
+    try:
+        return measure()
+    except RuntimeError as error:  # of what cannot be captured
+        return {"error": str(error)[:500]}
+    finally:
+        captured.FEW = before
 
 
 def timed(name: str, data: Any, steps: int, s: Settings) -> Phase:
