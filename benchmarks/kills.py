@@ -1,11 +1,13 @@
 """Does a run that is killed, wherever, end in the weights of one that is not?
 
-    python benchmarks/kills.py [--minutes 10] [--workers 1] [--external N] [--seed 0] [--out FILE.json]
+    python benchmarks/kills.py [--whole] [--minutes 10] [--workers 1] [--external N] [--seed 0] [--out FILE.json]
 
 A small timeline (two stages, an average, growths, instruction tuning) is run straight, which counts the boundaries:
 every write, fsync, rename and removal, and every end of a step. Then it is begun again and again and killed before one
-of them, each in turn and shuffled, or every fifth time (`--external` times in all, if that is given) at a random moment
-from outside; killed a second time where it goes on, let end, and its weights are compared.
+of them, each in turn, of one part of the run after the other and drawn within it, or every fifth time (`--external`
+times in all, if that is given) at a random moment from outside; killed a second time where it goes on, let end, and its
+weights are compared. --whole does so with bags, a stack, an average, SFT, a local teacher's replies, DPO, LiNeS and two
+releases.
 
 Workers are processes with folders of their own, below TMPDIR, which share the boundaries among them; each needs a core
 and computes in one thread. FILE.json, and FILE.md beside it, are written every few seconds.
@@ -16,6 +18,7 @@ import os
 import shutil
 import sys
 import time
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -35,8 +38,8 @@ OUTSIDE = 5
 """Every so many runs are killed from outside."""
 LOOKS = 5.0
 """Seconds between two looks at what workers have found."""
-GRACE = 60.0
-"""Seconds that a run which has begun may take beyond the time there is."""
+GRACE, WHOLE_GRACE = 60.0, 600.0
+"""Seconds that a run which has begun may take beyond the time there is: of the small timeline, and of the whole one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,8 @@ class Share:
     """By the clock."""
     external: float
     """Kills from outside at most; infinity for no limit but time."""
+    whole: bool
+    """True for the timeline from bags to DPO."""
 
     @property
     def result(self) -> Path:
@@ -59,6 +64,7 @@ class Share:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--whole", action="store_true")
     arguments.add_argument("--minutes", type=float, default=10.0)
     arguments.add_argument("--workers", type=int, default=1)
     arguments.add_argument("--external", type=int, help="kills from outside in all; else every fifth run has one")
@@ -67,7 +73,7 @@ def main() -> None:
     given = arguments.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # of the workers and of all that they start
     with TemporaryDirectory() as work:
-        for result in compare(Path(work), given.minutes, given.workers, given.external, given.seed):
+        for result in compare(Path(work), given):
             if given.out:
                 write_json(given.out.with_suffix(".json"), result)
                 write_text(given.out.with_suffix(".md"), markdown(result))
@@ -76,18 +82,21 @@ def main() -> None:
     sys.exit(0 if result["runs"] and not result["differ"] and not result["failed_workers"] else 1)
 
 
-def compare(work: Path, minutes: float, workers: int, external: int | None, seed: int) -> Iterator[dict[str, Any]]:
+def compare(work: Path, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Kill as many runs as there is time for; what was found so far, every few seconds and at the end."""
-    began, until = time.time(), time.time() + 60 * minutes
+    began, until = time.time(), time.time() + 60 * given.minutes
+    workers, external = given.workers, given.external
     shares, processes = [], []
     for worker in range(workers):
         most = float("inf") if external is None else external // workers + (worker < external % workers)
         folder = work / f"worker-{worker}"
         folder.mkdir()
-        shares.append(Share(worker=worker, workers=workers, folder=folder, seed=seed, until=until, external=most))
+        about = {"seed": given.seed, "until": until, "external": most, "whole": given.whole}
+        shares.append(Share(worker=worker, workers=workers, folder=folder, **about))
         processes.append(get_context("spawn").Process(target=kill, args=(shares[-1],)))
         processes[-1].start()
-    while any(process.is_alive() for process in processes) and time.time() < until + GRACE:
+    grace = WHOLE_GRACE if given.whole else GRACE
+    while any(process.is_alive() for process in processes) and time.time() < until + grace:
         processes[0].join(LOOKS) if processes[0].is_alive() else time.sleep(LOOKS)
         yield merged(shares, began)
     for process in processes:
@@ -99,36 +108,53 @@ def compare(work: Path, minutes: float, workers: int, external: int | None, seed
 def kill(share: Share) -> None:
     """Kill the runs of one worker, and keep what is found in its folder."""
     work, draw = share.folder, Random(f"{share.seed}/{share.worker}")
-    boundaries = tiny_kills.finished(work, work / "straight")
+    timeline = tiny_kills.whole_timeline if share.whole else tiny_kills.small_timeline
+    boundaries = tiny_kills.finished(work, work / "straight", timeline=timeline)
     assert boundaries is not None
-    expected = tiny_kills.trained(work / "straight")
+    expected = hashes(work / "straight")
     began = time.monotonic()
-    assert tiny_kills.finished(work, work / "again") == boundaries
+    assert tiny_kills.finished(work, work / "again", timeline=timeline) == boundaries
     seconds = time.monotonic() - began  # without what only the first one has to import
-    assert tiny_kills.trained(work / "again") == expected
-    every = Random(share.seed).sample(range(1, boundaries + 1), boundaries)  # the same order for all workers
-    mine, left = every[share.worker :: share.workers], []
+    assert hashes(work / "again") == expected
+    parts = (work / "again.parts").read_text().split("\n")
+    mine, left = by_turns(parts, share.seed)[share.worker :: share.workers], []  # the same order for all workers
     found = {"boundaries": boundaries, "straight": expected, "straight_seconds": round(seconds, 1)}
-    found |= {"runs": 0, "placed": 0, "external": 0, "killed_at": [], "differ": []}
+    found |= {"runs": 0, "placed": 0, "external": 0, "killed_at": [], "killed_in": {}, "differ": []}
     write_json(share.result, found)
     while time.time() < share.until:
         from_outside = found["external"] < share.external and found["runs"] % OUTSIDE == OUTSIDE - 1
-        left = left or draw.sample(mine, len(mine))
-        place = None if from_outside else left.pop()
+        left = left or list(mine)
+        place = None if from_outside else left.pop(0)
         after = draw.uniform(0.0, seconds) if from_outside else None
         run = work / "killed"
         try:
-            first, second = tiny_kills.killed(work, run, place, after, draw, boundaries)
-            why = None if tiny_kills.trained(run) == expected else "other weights"
+            first, second = tiny_kills.killed(work, run, place, after, draw, boundaries, timeline)
+            why = None if hashes(run) == expected else "other weights"
         except AssertionError as error:
             first, second, why = True, False, f"it does not go on: {error}"
         found["runs"] += 1
         found["placed"] += (first and not from_outside) + second
         found["external"] += first and from_outside
         found["killed_at"] += [place] if place is not None and first and place not in found["killed_at"] else []
+        if place is not None and first:
+            found["killed_in"][parts[place - 1]] = found["killed_in"].get(parts[place - 1], 0) + 1
         found["differ"] += [{"boundary": place, "after_seconds": after, "why": why}] if why else []
         write_json(share.result, found)
         shutil.rmtree(run)
+
+
+def hashes(run: Path) -> dict[str, str]:
+    """Of the weights of every phase and every release."""
+    return tiny_kills.trained(run) | tiny_kills.released(run)
+
+
+def by_turns(parts: list[str], seed: int) -> list[int]:
+    """Every boundary, from 1: one of each part of the run after the other, in an order that is drawn within each."""
+    draw, places = Random(seed), defaultdict(list)
+    for place, part in enumerate(parts, 1):
+        places[part].append(place)
+    drawn = [draw.sample(each, len(each)) for each in places.values()]
+    return [each.pop() for _ in range(max(map(len, drawn))) for each in draw.sample(drawn, len(drawn)) if each]
 
 
 def merged(shares: list[Share], began: float) -> dict[str, Any]:
@@ -141,6 +167,7 @@ def merged(shares: list[Share], began: float) -> dict[str, Any]:
     return {
         "boundaries": max((result["boundaries"] for result in results), default=0),
         "boundaries_killed_at": len({place for result in results for place in result["killed_at"]}),
+        "killed_in": dict(sum((Counter(result["killed_in"]) for result in results), Counter())),
         "runs": sum(result["runs"] for result in results),
         "kills": placed + external,
         "placed": placed,
@@ -175,6 +202,9 @@ def markdown(result: dict[str, Any]) -> str:
         "runs that ended in other weights, or not at all": len(result["differ"]),
         "workers": result["workers"],
         "minutes": result["minutes"],
+    }
+    rows |= {
+        f"killed in {part or 'what is before all parts'}": count for part, count in sorted(result["killed_in"].items())
     }
     lines = [f"| {name} | {value:,} |" for name, value in rows.items()]
     return "\n".join(["# Killed and continued (`benchmarks/kills.py`)", "", "| | |", "|---|--:|", *lines, ""])

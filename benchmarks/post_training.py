@@ -95,8 +95,8 @@ BYTES_PER_TOKEN = 3.5
 """Estimate by which passes become tokens before anything is encoded; the result has the rows that there were."""
 FITS, LOST = 2.5, 0.2
 """Bytes per token up to which a text is taken to fit, and the share of those that may not fit after all."""
-REPLY_PROMPT = 150
-"""Estimated tokens of a prompt of the teacher."""
+REPLY_PROMPT, KEPT = 150, 0.6
+"""Estimated tokens of a prompt of the teacher, and share of its replies that are kept: others are cut off."""
 PAIR_ROWS = 2
 """Rows of conversations that are as long as one of pairs, which holds prompts and both answers."""
 
@@ -347,7 +347,7 @@ def prompt_of(messages: Sequence[Message]) -> str:
 def recipe_of(work: Workplace, name: str, teacher: Path) -> Recipe:
     """Texts to two preference phases, of which the second begins with the weights that the first one began with."""
     s = work.settings
-    spec, passes = s.models[name], s.seqkd_passes * s.replies * (REPLY_PROMPT + s.reply_tokens / 2)
+    spec, passes = s.models[name], s.seqkd_passes * KEPT * s.replies * (REPLY_PROMPT + s.reply_tokens / 2)
     layout = (Qwen3Format if isinstance(spec.mixer, GQA) else HGRN2Format)(context=s.length)
     pretrain = Phase(
         name="pretrain",

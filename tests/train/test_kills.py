@@ -27,6 +27,38 @@ def test_a_run_that_is_killed_twice_ends_in_the_same_weights(straight, tmp_path,
 
 
 @pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A folder with a run from bags to preferences, and the part of the run that each boundary is in."""
+    work = tmp_path_factory.mktemp("whole")
+    assert tiny_kills.finished(work, work / "straight", timeline=tiny_kills.whole_timeline) is not None
+    return work, (work / "straight.parts").read_text().split("\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "part",
+    [
+        "phases/00-pretrain",
+        "phases/06-sft",
+        "replies/replies",
+        "phases/07-seqkd",
+        "computed/08-reference",
+        "phases/09-dpo",
+    ],
+)
+def test_a_whole_timeline_that_is_killed_in_any_stage_makes_the_same_releases(whole, tmp_path, part):
+    """Bags, a stack, SFT, replies of a local teacher, the reference of DPO, and DPO."""
+    work, parts = whole
+    draw = Random(part)
+    place = draw.choice([index for index, each in enumerate(parts, 1) if each == part])
+    timeline = tiny_kills.whole_timeline
+    assert any(tiny_kills.killed(work, tmp_path / "run", place, None, draw, len(parts), timeline=timeline))
+    for hashes, count in ((tiny_kills.trained, 5), (tiny_kills.released, 2)):
+        expected = hashes(work / "straight")
+        assert len(expected) == count and hashes(tmp_path / "run") == expected
+
+
+@pytest.fixture(scope="module")
 def odinnext(tmp_path_factory):
     """A folder with odinnext-138m at toy size, to its base release, and how many boundaries it met."""
     work = tmp_path_factory.mktemp("odinnext")
