@@ -47,13 +47,18 @@ class Suite:
     limit: int | None = None
     """Ask only the first so many questions of each task; None asks all."""
 
+    @property
+    def uses(self) -> tuple[TaskUse, ...]:
+        """All tasks, whether they can be had or not."""
+        return (*self.tasks, *self.optional, *self.made)
+
     def only(self, names: Sequence[str]) -> "Suite":
         """The suite restricted to some of its tasks, by the harness's names; all of them must be had then.
 
         Raises:
             RecipeError: the suite has no such task.
         """
-        known = {use.task: use for use in (*self.tasks, *self.optional, *self.made)}
+        known = {use.task: use for use in self.uses}
         for name in names:
             if name not in known:
                 raise _unknown("task", name, list(known), f"evaluation suite {self.name!r}")

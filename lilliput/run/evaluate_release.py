@@ -20,6 +20,7 @@ from lilliput.evals.chat import NothingToJudge, judge_replies
 from lilliput.evals.evaluation import versions
 from lilliput.evals.harness import evaluate
 from lilliput.evals.question_files import QuestionSource, asked
+from lilliput.evals.recount import ITEMS_FILE
 from lilliput.evals.run_suite import write_arithmetic
 from lilliput.evals.suites import ARITHMARK2_SYNTHETIC, HELDOUT, Suite, named
 from lilliput.generate.stream_text import write_texts
@@ -81,6 +82,7 @@ class ReleaseEvaluator:
                     item_files={use.task: item_files[use] for use in suite.made},
                     work=work,
                     device=self._machine.device,
+                    records=results / ITEMS_FILE,
                     trust_remote_code=code,
                     watcher=lambda progress: status.update(f"{release.name}: {progress}"),
                 ).plain()
