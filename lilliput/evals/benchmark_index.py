@@ -86,6 +86,7 @@ _ITEMS: dict[str, Callable[[Row], list[Any]]] = {
     "copa": lambda row: [row["premise"], row["choice2" if int(row["label"]) else "choice1"]],
     "boolq": lambda row: [row["question"]],
     "wsc": lambda row: [row["text"]],
+    "wsc273": lambda row: [row["text"]],
     "winogrande": lambda row: [row["sentence"].replace("_", row[f"option{row['answer']}"])],
     "agieval_aqua_rat": lambda row: [row["query"]],
     "openbookqa": _lettered("question_stem"),

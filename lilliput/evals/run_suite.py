@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,7 +13,7 @@ from lilliput.data.corpora.arithmetic import arithmetic_items
 from lilliput.evals.evaluation import Evaluation
 from lilliput.evals.harness import evaluate
 from lilliput.evals.native_model import Native
-from lilliput.evals.question_files import QuestionSource
+from lilliput.evals.question_files import QuestionSource, absent
 from lilliput.evals.suites import ARITHMARK2_SYNTHETIC, HELDOUT, Suite, named
 from lilliput.evals.task_file import read_task
 
@@ -26,6 +27,7 @@ def evaluate_by_name(
     questions: QuestionSource,
     *,
     tasks: Sequence[str] = (),
+    num_fewshot: int | None = None,
     heldout: Path | None = None,
     **settings: Any,
 ) -> Evaluation:
@@ -39,6 +41,7 @@ def evaluate_by_name(
         suite: name of the suite.
         questions: source of the public questions.
         tasks: the only tasks to score; all if empty.
+        num_fewshot: solved questions before each public one; None for what the suite says.
         heldout: file of held-out texts.
         settings: of `lilliput.evals.harness.evaluate`: its `device`, `dtype` and those after them.
 
@@ -47,6 +50,7 @@ def evaluate_by_name(
         DataError: see `lilliput.evals.harness.evaluate`.
     """
     chosen = named(suite).only(tasks) if tasks else named(suite)
+    chosen = chosen if num_fewshot is None else chosen.with_fewshot(num_fewshot)
     with TemporaryDirectory() as temporary:
         work = Path(temporary)
         item_files = {}
@@ -54,7 +58,8 @@ def evaluate_by_name(
             item_files[ARITHMARK2_SYNTHETIC.task] = write_arithmetic(work / "arithmetic.jsonl", seed=0)
         if HELDOUT in chosen.made and heldout is not None:
             item_files[HELDOUT.task] = heldout
-        return evaluate(model_folder, chosen, questions, work=work, item_files=item_files, **settings)
+        found = evaluate(model_folder, chosen, questions, work=work, item_files=item_files, **settings)
+    return replace(found, absent=absent(chosen, questions))
 
 
 def evaluate_own(

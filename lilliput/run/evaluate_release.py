@@ -19,7 +19,7 @@ from lilliput.evals.baselines import unigram_bits_per_byte, xz_bits_per_byte, xz
 from lilliput.evals.chat import NothingToJudge, judge_replies
 from lilliput.evals.evaluation import versions
 from lilliput.evals.harness import evaluate
-from lilliput.evals.question_files import QuestionSource, asked
+from lilliput.evals.question_files import QuestionSource, absent, asked
 from lilliput.evals.recount import ITEMS_FILE
 from lilliput.evals.run_suite import write_arithmetic
 from lilliput.evals.suites import ARITHMARK2_SYNTHETIC, HELDOUT, Suite, named
@@ -92,7 +92,7 @@ class ReleaseEvaluator:
                     status.update(f"{release.name}: judging replies")
                     published.model.to(self._machine.device)
                     evaluation |= self._replies(published, chats, evaluation["scores"])
-            return evaluation | {"samples": samples}
+            return evaluation | {"samples": samples, "absent": absent(suite, self._source)}
 
         return self._run.cached(f"evals/{release.name}", inputs, build)
 

@@ -80,6 +80,7 @@ def card(record: dict[str, Any]) -> str:
         remote_files=[path.name for path in layout.remote_files],
         state=_state(shape),
         scores=[_score(score) for score in run["evaluation"]["scores"]],
+        absent=run["evaluation"].plain.get("absent", {}),
         averages=[_average(average) for average in run["evaluation"]["averages"]],
         at_chance=_at_chance(run),
         evaluation=run["evaluation"],
