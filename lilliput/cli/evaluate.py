@@ -34,7 +34,9 @@ def evaluate(
     ],
     suite: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="open-slm, odinnext, mtlm or smoke. With a run, scores its last release."),
+        typer.Option(
+            metavar="NAME", help="open-slm, odinnext, mtlm, grammar or smoke. With a run, scores its last release."
+        ),
     ] = None,
     eval_data: ItemsOption = None,
     tasks: Annotated[str, typer.Option(help="Only these tasks of the suite, separated by commas.")] = "",

@@ -7,7 +7,8 @@ from typing import Literal
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.spec import LATER
-from lilliput.evals.averages import ARC_ACC, ARC_ACC_NORM, AVG_SLM, HEADLINE, INTELLIGENCE_INDEX, Average
+from lilliput.evals.averages import ARC_ACC, ARC_ACC_NORM, AVG_SLM, HEADLINE, INTELLIGENCE_INDEX, Average, mean
+from lilliput.evals.minimal_pairs import PHENOMENA
 
 Likelihood = Literal["joined", "apart", "apart, per token"]
 """Encoding of context and choice: encoded as one text; encoded one by one, which no merge of the tokenizer can
@@ -97,6 +98,16 @@ ARITHMARK3 = TaskUse(
     task="arithmark3", metrics=("acc",), chance=0.25, likelihood="apart, per token", display="ArithMark-3"
 )
 
+_GRAMMAR_USES = tuple(
+    TaskUse(
+        task=f"grammar_{phenomenon}",
+        metrics=("acc",),
+        chance=0.5,
+        display=f"grammar: {phenomenon.replace('_', ' ')}",
+    )
+    for phenomenon in PHENOMENA
+)
+
 NORM_FIRST, ACC_FIRST = ("acc_norm", "acc"), ("acc", "acc_norm")
 
 HELLASWAG = TaskUse(task="hellaswag", shipped="hellaswag", metrics=NORM_FIRST, chance=0.25, display="HellaSwag")
@@ -181,11 +192,19 @@ MTLM = Suite(
 """The MTLM card's twelve, and WSC273 in a row of its own. The card's "Winograd" of 43.27% is 45 of SuperGLUE's 104, of
 which few have the file; WSC273 has no such share."""
 
+GRAMMAR = Suite(
+    name="grammar",
+    made=_GRAMMAR_USES,
+    averages=(mean("grammar", "mean over the phenomena, acc", [use.task for use in _GRAMMAR_USES], "acc"),),
+)
+"""English grammar in generated minimal pairs; it needs no file and no network."""
+
 SMOKE = Suite(name="smoke", tasks=OPEN_SLM.tasks, made=(ARITHMARK2_SYNTHETIC,), limit=100)
 """Smoke test of minutes; its figures say little about the model."""
 
 SUITES = {
-    suite.name: suite for suite in (QUICKSTART, QUICKSTART_CHAT, OWN_TEXT, OWN_CHAT, OPEN_SLM, ODINNEXT, MTLM, SMOKE)
+    suite.name: suite
+    for suite in (QUICKSTART, QUICKSTART_CHAT, OWN_TEXT, OWN_CHAT, OPEN_SLM, ODINNEXT, MTLM, GRAMMAR, SMOKE)
 }
 """Suites by the name that recipes and people type."""
 SUITE = OPEN_SLM.name

@@ -89,7 +89,7 @@ def test_an_average_of_a_task_without_an_error_has_none() -> None:
 
 def test_averages_weigh_what_their_suite_measures() -> None:
     for suite in SUITES.values():
-        metrics = {use.task: use.metrics for use in (*suite.tasks, *suite.optional)}
+        metrics = {use.task: use.metrics for use in suite.uses}
         for average in suite.averages:
             assert all(term.metric in metrics[term.task] for term in average.terms)
     for average in (AVG_SLM, HEADLINE, ARC_ACC_NORM, INTELLIGENCE_INDEX):
