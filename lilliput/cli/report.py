@@ -1,4 +1,4 @@
-"""Commands that show runs: report and compare."""
+"""Commands that show runs: report, compare and leaderboard."""
 
 import json
 from pathlib import Path
@@ -77,6 +77,45 @@ def compare_command(
     console.print(table(found))
     for line in (*says(found), "", *found["notes"], *([f"the curves are in {page}"] if page else [])):
         console.print(line)
+
+
+@app.command("leaderboard")
+def leaderboard_command(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN", help="Folders of runs, with all their releases, or of releases.")
+    ],
+    score: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="An average (avg_slm), or a task and a metric (PIQA/acc)."),
+    ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the table and its charts to an HTML file.", callback=expanded),
+    ] = None,
+    trust_code: TrustOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List releases by one score, with intervals, parameters and compute; --page draws them."""
+    from lilliput.base.ownership import check_output
+    from lilliput.cli.trust import meet
+    from lilliput.report.leaderboard_page import leaderboard_table, says, write_leaderboard
+    from lilliput.report.page import GENERATOR
+    from lilliput.run.leaderboard import leaderboard
+
+    if page is not None:
+        check_output(page, GENERATOR, "--page")
+    for run in runs:
+        if (run / "recipe.json").is_file():
+            meet(run, trusted=trust_code)
+    found = leaderboard(runs, score=score).plain()
+    if page is not None:
+        write_leaderboard(found, page)
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    console.print(leaderboard_table(found).terminal())
+    for line in (*says(found), *([f"the charts are in {page}"] if page else [])):
+        console.print(line, soft_wrap=True)
 
 
 def _compare_releases(folders: list[str], options: dict[str, object], as_json: bool) -> None:

@@ -72,8 +72,9 @@ def test_a_release_stands_beside_other_models_and_earlier_ones(record):
     assert by_model["OPT-125M"][2:5] == ["180B", "\\~30", "\\~35.0"]
     assert by_model["garden-small"][2] == "598,016" and by_model["garden-small"][7] == "26.12"
     assert by_model["**garden-base**"][0] == "**this run**" and by_model["**garden-base**"][7] == "**27.65**"
-    assert rows[0][-1] == "Source; harness" and "MTLM1-200M card" in by_model["OPT-125M"][-1]
-    assert by_model["garden-small"][-1] == "this card; lm-evaluation-harness 0.4.13"
+    assert rows[0][-1] == "By" and by_model["OPT-125M"][-1] == "a" and by_model["garden-small"][-1] == "b"
+    assert "- a: MTLM1-200M card; a harness that is not named\n" in table
+    assert "- b: this card; lm-evaluation-harness 0.4.13\n" in table
     assert "mixes harnesses (lm-evaluation-harness, a harness that is not named)" in table
     assert "WinoGrande of MTLM1-200M: 50.00% is no share of 1,267 questions" in table
 

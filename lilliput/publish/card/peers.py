@@ -1,6 +1,7 @@
 """This release beside other models: figures that others published, and earlier releases of the same run."""
 
 from collections.abc import Mapping
+from string import ascii_lowercase
 from typing import Any
 
 from lilliput.publish.card.markdown import NOTHING
@@ -38,10 +39,13 @@ def peers(run: Part, tokens: str) -> dict[str, Any] | None:
     for earlier in run.plain.get("earlier", []):
         if scores := _row(earlier["evaluation"], table.columns):
             rows.append((OWN, earlier["name"], f"{earlier['tokens']:,}", scores, here))
+    own = (OWN, run["release"]["name"], tokens, ours, here)
+    letters = dict(zip(dict.fromkeys(row[-1] for row in (*rows, own)), ascii_lowercase, strict=False))
     return {
         "columns": list(table.columns),
-        "rows": rows,
-        "own": (OWN, run["release"]["name"], tokens, ours, here),
+        "rows": [(*row[:-1], letters[row[-1]]) for row in rows],
+        "own": (*own[:-1], letters[here]),
+        "measured": [(letter, by) for by, letter in letters.items()],
         "harnesses": list(dict.fromkeys((HARNESS, *table.harnesses))),
         "contradictions": contradictions(QuotedCard(tables=(table,))),
     }
