@@ -12,6 +12,7 @@ from lilliput.base.terminal import Terminal
 from lilliput.cli import (
     bench,
     check,
+    contamination,
     evaluate,
     judge,
     lines,
@@ -31,7 +32,23 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-COMMANDS = (start, run, publish, replies, models, evaluate, judge, lines, recipes, check, sweep, report, runs, bench)
+COMMANDS = (
+    start,
+    run,
+    publish,
+    replies,
+    models,
+    evaluate,
+    contamination,
+    judge,
+    lines,
+    recipes,
+    check,
+    sweep,
+    report,
+    runs,
+    bench,
+)
 for commands in (module.app for module in COMMANDS):
     app.registered_commands += commands.registered_commands
     app.registered_groups += commands.registered_groups

@@ -4,7 +4,7 @@ An item is a question with its right answer, which is what a text would have to 
 and so are passages that questions are about (BoolQ): they are public text that belongs in any corpus.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,15 @@ def benchmark_index(suites: Iterable[Suite], questions: QuestionSource, work: Pa
                 absent[task] = error.what
                 unreachable = "" if isinstance(questions, Folder) else error.what
     return BenchmarkIndex(index=NgramIndex(items), absent=absent)
+
+
+def indexed_items(use: TaskUse, questions: QuestionSource, work: Path) -> Iterator[str]:
+    """Yield the text of every item of a task, in the order in which it is asked.
+
+    Raises:
+        DataError: the questions cannot be had.
+    """
+    return (_text(use, row) for row in questions.rows(use, work))
 
 
 def _text(use: TaskUse, row: Row) -> str:
