@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from lilliput.base.errors import ExportError, LilliputError
+from lilliput.base.errors import ExportError
 from lilliput.base.text_units import size
 from lilliput.publish.card.travelling import RECORD_FILE
 from lilliput.publish.export import CARD_FILE, RELEASE_FILE
@@ -66,8 +66,6 @@ def upload(push: Push, *, private: bool) -> str:
     try:
         api.create_repo(push.name, private=private, exist_ok=True)
         made = api.create_commit(push.name, operations, commit_message="Release by Lilliput")
-    except LilliputError:
-        raise
     except Exception as error:  # the library raises what its own libraries do
         raise ExportError(
             f"the hub did not take it: {error}",

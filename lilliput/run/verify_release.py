@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lilliput.base.errors import ExportError, LilliputError, reading
+from lilliput.base.errors import ExportError, reading
 from lilliput.base.files import read_json
 from lilliput.base.run_folder import RunFolder, differences
 from lilliput.base.safetensors_headers import read_headers
@@ -142,7 +142,7 @@ def _read_card(folder: Path) -> str:
         return file.read_text(encoding="utf-8")
 
 
-def _refusal(folder: Path, found: list[str]) -> LilliputError:
+def _refusal(folder: Path, found: list[str]) -> ExportError:
     more = f"; and {len(found) - MOST} more" if len(found) > MOST else ""
     return ExportError(
         f"the card and its records contradict each other: {'; '.join(found[:MOST])}{more}",
