@@ -75,6 +75,20 @@ def wsc(draw: random.Random, number: int) -> Row:
     }
 
 
+def wsc273(draw: random.Random, number: int) -> Row:
+    begin = f"{said(draw)} because"
+    options = [f"{begin} {said(draw, 3)}" for _ in range(2)]
+    return {"context_options": options, "continuation": f"{said(draw, 4)}.", "gold": draw.randrange(2)}
+
+
+def wsc273_on_hub(row: Row) -> Row:
+    """The pronoun is lost in such a row; the harness's requests do not depend on it."""
+    begin = row["context_options"][0].rpartition("because")[0] + "because "
+    options = [one.removeprefix(begin) for one in row["context_options"]]
+    text = f"{begin}they {row['continuation']}"
+    return {"text": text, "pronoun": "they", "pronoun_loc": len(begin), "options": options, "label": row["gold"]}
+
+
 def winogrande(draw: random.Random, number: int) -> Row:
     answer = draw.choice("12")
     return {"sentence": f"{said(draw)} _ {said(draw)}.", "option1": "Ann", "option2": "the fox", "answer": answer}
@@ -126,6 +140,7 @@ PUBLIC: dict[str, tuple[str, str | None, Callable[..., Row], Callable[[Row], Row
     "openbookqa.test": ("allenai/openbookqa", "main", openbookqa, same),
     "commonsense_qa.validation": ("tau/commonsense_qa", None, commonsense_qa, same),
     "truthful_qa_mc.validation": ("truthfulqa/truthful_qa", "multiple_choice", truthful_qa, same),
+    "wsc273.test": ("lighteval/winograd_wsc", "wsc273", wsc273, wsc273_on_hub),
 }
 """Local file -> dataset and configuration on the hub, how a local row is drawn, and what it is on the hub."""
 

@@ -32,9 +32,9 @@ _WRITTEN = re.compile(
     | phases/{NAME}/checkpoints/(incidents|rows)\.jsonl?
     | phases/{NAME}/(checkpoints|before-decay|kept)/step-\d+/(manifest\.json | [a-z0-9-]+\.safetensors)
     | computed/{NAME}/[a-z0-9_-]+\.(json | jsonl | bin | safetensors)
-    | releases/{NAME}/((config|tokenizer|tokenizer_config|generation_config|lilliput)\.json | model\.safetensors)
+    | releases/{NAME}/((config|tokenizer|tokenizer_config|generation_config|lilliput|record)\.json | model\.safetensors)
     | releases/{NAME}/(chat_template\.jinja | README\.md | loss\.png | [a-z0-9_]+_lm\.py)
-    | evals/{NAME}\.json | evals/{NAME}/arithmetic\.jsonl
+    | evals/{NAME}\.json | evals/{NAME}/[a-z0-9_]+\.jsonl
     | cards/{NAME}\.md
     """,
     re.VERBOSE,

@@ -9,14 +9,46 @@ import typer
 
 from lilliput.base.errors import LilliputError, RunError
 from lilliput.base.terminal import Terminal
-from lilliput.cli import bench, check, evaluate, judge, lines, models, recipes, replies, report, run, runs, start, sweep
+from lilliput.cli import (
+    bench,
+    check,
+    contamination,
+    evaluate,
+    judge,
+    lines,
+    models,
+    publish,
+    recipes,
+    replies,
+    report,
+    run,
+    runs,
+    start,
+    sweep,
+)
 
 app = typer.Typer(
     help="The small-language-model foundry: raw text to a published small language model.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-COMMANDS = (start, run, replies, models, evaluate, judge, lines, recipes, check, sweep, report, runs, bench)
+COMMANDS = (
+    start,
+    run,
+    publish,
+    replies,
+    models,
+    evaluate,
+    contamination,
+    judge,
+    lines,
+    recipes,
+    check,
+    sweep,
+    report,
+    runs,
+    bench,
+)
 for commands in (module.app for module in COMMANDS):
     app.registered_commands += commands.registered_commands
     app.registered_groups += commands.registered_groups

@@ -34,7 +34,9 @@ def evaluate(
     ],
     suite: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="open-slm, odinnext, mtlm or smoke. With a run, scores its last release."),
+        typer.Option(
+            metavar="NAME", help="open-slm, odinnext, mtlm, grammar or smoke. With a run, scores its last release."
+        ),
     ] = None,
     eval_data: ItemsOption = None,
     tasks: Annotated[str, typer.Option(help="Only these tasks of the suite, separated by commas.")] = "",
@@ -48,6 +50,10 @@ def evaluate(
     ] = None,
     column: Annotated[
         str | None, typer.Option(metavar="NAME", help="The column of --text that holds the texts; text by default.")
+    ] = None,
+    num_fewshot: Annotated[
+        int | None,
+        typer.Option("--num-fewshot", metavar="N", help="Put this many solved questions before each one of a suite."),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first this many items of each task.")] = None,
     records: Annotated[
@@ -79,6 +85,12 @@ def evaluate(
             where="the command line",
             hint="use one at a time; --tasks names tasks of a suite, --task a file of your own",
         )
+    if num_fewshot is not None and (text or own):
+        raise LilliputError(
+            "--num-fewshot has no effect on a text, and a task of your own says it itself",
+            where="--num-fewshot",
+            hint="leave it out; a task file has `num_fewshot:`",
+        )
     if column is not None and text is None:
         raise LilliputError(
             "--column has no effect without --text", where="--column", hint="give the file with --text too"
@@ -89,6 +101,7 @@ def evaluate(
             asked = {
                 "--tasks": tasks,
                 "--limit": limit,
+                "--num-fewshot": num_fewshot,
                 "--records": records,
                 "--trust-remote-code": trust_remote_code,
             }
@@ -116,7 +129,7 @@ def evaluate(
     elif own:
         scores = _on_own_tasks(subject, own, eval_data, settings | {"trust_tasks": trust_remote_code})
     else:
-        scores = _on_suite(subject, suite or SUITE, eval_data, tasks, settings)
+        scores = _on_suite(subject, suite or SUITE, eval_data, tasks, settings | {"num_fewshot": num_fewshot})
     if not isinstance(subject, Path):
         explain(subject)
     name = str(subject if isinstance(subject, Path) else subject.folder)

@@ -85,7 +85,7 @@ def run_command(
     for release in releases:
         show_release(release, target.folder)
     if not releases:
-        _say(f"trained; {NO_RELEASE}")
+        say(f"trained; {NO_RELEASE}")
 
 
 @app.command()
@@ -103,7 +103,7 @@ def tokenizer(
     target = resolve(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
     with interruptible():
         before_training.tokenizer(target.recipe, target.folder, console, target.command)
-    _say(f"the tokenizer is in {target.folder / 'tokenizer'}")
+    say(f"the tokenizer is in {target.folder / 'tokenizer'}")
 
 
 @app.command()
@@ -129,7 +129,7 @@ def data(
     asking = Asking(endpoint=endpoint, questions=question_source(eval_data))
     with interruptible():
         before_training.data(target.recipe, target.folder, console, target.command, verify=verify, asking=asking)
-    _say(f"the token files are in {target.folder / 'shards'}{', and as they were written' if verify else ''}")
+    say(f"the token files are in {target.folder / 'shards'}{', and as they were written' if verify else ''}")
 
 
 @app.command()
@@ -175,35 +175,14 @@ def train(
             asking=Asking(endpoint=endpoint),
         )
     if until:
-        return _say(f"trained as far as {until}; lilliput train {target.folder} trains the rest")
+        return say(f"trained as far as {until}; lilliput train {target.folder} trains the rest")
     then = f"lilliput publish {target.folder} makes the releases" if target.recipe.releases else NO_RELEASE
-    _say(f"trained; {then}")
-
-
-@app.command()
-def publish(
-    recipe: TargetArgument,
-    out: OutOption = None,
-    overrides: SetOption = [],  # noqa: B006
-    sources: SourceOption = [],  # noqa: B006
-    shrink: ShrinkOption = False,
-    trust_code: TrustOption = False,
-    eval_data: ItemsOption = None,
-) -> None:
-    """Export, check, evaluate and describe the releases of a trained run. Never trains."""
-    from lilliput.evals.question_files import question_source
-    from lilliput.run import pipeline
-
-    target = resolve(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
-    with interruptible():
-        releases = pipeline.publish(target.recipe, target.folder, console, question_source(eval_data), target.command)
-    for release in releases:
-        show_release(release, target.folder)
+    say(f"trained; {then}")
 
 
 def _announce(target: "Target") -> None:
     for line in target.notes:
-        _say(line)
+        say(line)
 
 
 def _resuming_command(target: "Target") -> Callable[[], str]:
@@ -234,7 +213,7 @@ def interruptible(again: Callable[[], str] = lambda: SAME) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        _say(f"\ninterrupted; {again()} resumes it")
+        say(f"\ninterrupted; {again()} resumes it")
         if has_unfinished_calls():  # in the middle of native code, which Python cannot end with
             sys.stdout.flush()
             sys.stderr.flush()
@@ -275,5 +254,6 @@ class _Asked:
             os._exit(self.code)
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Print one line, however long it is."""
     console.print(line, highlight=False, markup=False, soft_wrap=True)

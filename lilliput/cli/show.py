@@ -46,7 +46,10 @@ def score_table(scores: list[dict[str, Any]], title: str) -> Table:
 
 def show_evaluation(evaluation: dict[str, Any], title: str) -> None:
     """Print scores and averages of a model."""
-    console.print(score_table(evaluation["scores"], title))
+    table = score_table(evaluation["scores"], title)
+    for task in evaluation.get("absent", {}):
+        table.add_row(task, "", "file absent")
+    console.print(table)
     for score in (score for score in evaluation["scores"] if score["note"]):
         console.print(f"  {score['task']}, {score['metric']}: {score['note']}", soft_wrap=True)
     for average in evaluation["averages"]:

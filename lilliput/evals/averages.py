@@ -5,7 +5,7 @@ name says would be compared with numbers that stand for all of it.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lilliput.evals.score import Score
@@ -61,13 +61,22 @@ def averaged(average: Average, scores: Mapping[tuple[str, str], Score]) -> Avera
     return AverageScore(name=average.name, value=value, stderr=stderr, formula=average.formula)
 
 
-def _mean_arc(name: str, metric: str) -> Average:
-    terms = tuple(Term(task=task, metric=metric, weight=1 / 2) for task in ("arc_easy", "arc_challenge"))
-    return Average(name=name, formula=f"(ARC-Easy + ARC-Challenge) / 2, {metric}", terms=terms)
+def mean(name: str, formula: str, tasks: Sequence[str], metric: str) -> Average:
+    """The plain mean of one metric over some tasks.
+
+    Args:
+        name: of the average.
+        formula: the same in words.
+        tasks: by the harness's names.
+        metric: of each of them.
+    """
+    terms = tuple(Term(task=task, metric=metric, weight=1 / len(tasks)) for task in tasks)
+    return Average(name=name, formula=formula, terms=terms)
 
 
-ARC_ACC = _mean_arc("arc_avg_acc", "acc")
-ARC_ACC_NORM = _mean_arc("arc_avg_accnorm", "acc_norm")
+_ARC = ("arc_easy", "arc_challenge")
+ARC_ACC = mean("arc_avg_acc", "(ARC-Easy + ARC-Challenge) / 2, acc", _ARC, "acc")
+ARC_ACC_NORM = mean("arc_avg_accnorm", "(ARC-Easy + ARC-Challenge) / 2, acc_norm", _ARC, "acc_norm")
 
 HEADLINE = Average(
     name="headline",

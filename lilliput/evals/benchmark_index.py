@@ -4,7 +4,7 @@ An item is a question with its right answer, which is what a text would have to 
 and so are passages that questions are about (BoolQ): they are public text that belongs in any corpus.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,15 @@ def benchmark_index(suites: Iterable[Suite], questions: QuestionSource, work: Pa
     return BenchmarkIndex(index=NgramIndex(items), absent=absent)
 
 
+def indexed_items(use: TaskUse, questions: QuestionSource, work: Path) -> Iterator[str]:
+    """Yield the text of every item of a task, in the order in which it is asked.
+
+    Raises:
+        DataError: the questions cannot be had.
+    """
+    return (_text(use, row) for row in questions.rows(use, work))
+
+
 def _text(use: TaskUse, row: Row) -> str:
     """The text of an item of a task, from a row in the hub's columns."""
     return " ".join(map(str, _ITEMS[use.task](row)))
@@ -86,6 +95,7 @@ _ITEMS: dict[str, Callable[[Row], list[Any]]] = {
     "copa": lambda row: [row["premise"], row["choice2" if int(row["label"]) else "choice1"]],
     "boolq": lambda row: [row["question"]],
     "wsc": lambda row: [row["text"]],
+    "wsc273": lambda row: [row["text"]],
     "winogrande": lambda row: [row["sentence"].replace("_", row[f"option{row['answer']}"])],
     "agieval_aqua_rat": lambda row: [row["query"]],
     "openbookqa": _lettered("question_stem"),

@@ -25,6 +25,8 @@ class Evaluation:
     """Versions of the libraries that a score depends on."""
     questions: Mapping[str, str] = field(default_factory=dict)
     """Hash of all public questions of a task, whatever the limit, by the harness's name of the task."""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """Missing files of tasks that were left out, by the name of the task on cards."""
 
     def plain(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -33,6 +35,7 @@ class Evaluation:
             "averages": [asdict(average) for average in self.averages],
             "versions": dict(self.versions),
             "questions": dict(self.questions),
+            "absent": dict(self.absent),
         }
 
 

@@ -9,6 +9,8 @@ from lilliput.evals.suites import TaskUse
 
 TASKS = Path(__file__).with_name("tasks")
 """Task files of our own."""
+FEWSHOT_SEED = 1234
+"""The harness's own, so that `lm_eval` draws the same examples."""
 
 
 def load_tasks(uses: Sequence[TaskUse], settings: Mapping[str, dict[str, Any]], *, source: str) -> dict[str, Any]:
@@ -30,12 +32,15 @@ def load_tasks(uses: Sequence[TaskUse], settings: Mapping[str, dict[str, Any]], 
     folders = dict.fromkeys(TASKS if use.shipped is None else shipped / use.shipped for use in uses)
     manager = lm_eval.tasks.TaskManager(include_path=list(folders), include_defaults=False)
     # A group is the harness's own way to add settings to tasks that are defined in files.
-    members = [{"task": use.task, "num_fewshot": 0, **settings[use.task]} for use in uses]
+    members = [{"task": use.task, "num_fewshot": use.num_fewshot, **settings[use.task]} for use in uses]
     try:
-        return dict(manager.load({"group": "asked", "task": members})["tasks"])
+        tasks = dict(manager.load({"group": "asked", "task": members})["tasks"])
     except (OSError, DatasetsError) as error:
         raise DataError(
             f"the questions cannot be fetched: {error}",
             where=f"{source}, for {', '.join(use.task for use in uses)}",
             hint="check the network, or give local files with --eval-data FOLDER",
         ) from error
+    for task in tasks.values():
+        task.set_fewshot_seed(FEWSHOT_SEED)
+    return tasks

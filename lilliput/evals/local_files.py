@@ -74,6 +74,23 @@ def _agieval_aqua_rat(row: Row) -> Row:
     }
 
 
+def _wsc273(row: Row) -> Row:
+    """The hub's columns of a row that has the beginnings with either name already in them.
+
+    The harness asks beginnings with the options in the pronoun's place and the text behind it; which pronoun stood
+    there decides nothing.
+    """
+    beginnings, rest = row.get("context_options") or [], row.get("continuation")
+    if "text" in row or not CHOICES.fits(beginnings) or not is_text(rest):
+        return row
+    first, second = beginnings[:2]
+    alike = next((place for place, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), len(first))
+    begin = first[: first.rfind(" ", 0, alike) + 1]
+    options = [one[len(begin) :] for one in beginnings]
+    named = {"text": f"{begin}it {rest}", "pronoun": "it", "pronoun_loc": len(begin), "options": options}
+    return named | {"label": row.get("gold")}
+
+
 _LETTERS = tuple(string.ascii_uppercase)
 _ARC = {"question": TEXT, "choices": LETTERED, "answerKey": TEXT}
 _ARITHMARK = {"ctx": TEXT, "endings": CHOICES, "label": NUMBER}
@@ -123,6 +140,13 @@ FILES = {
         name="wsc.validation",
         split="validation",
         columns={"text": TEXT, "span1_text": TEXT, "span2_text": TEXT, "span2_index": NUMBER, "label": YES_NO},
+    ),
+    "wsc273": LocalFile(
+        name="wsc273.test",
+        split="test",
+        columns={"text": WORDS, "pronoun": WORDS, "pronoun_loc": NUMBER, "options": CHOICES, "label": YES_NO},
+        answers=lambda row: row["pronoun_loc"] > 1 and len(row["options"]) == 2,
+        rewrite=_wsc273,
     ),
     "winogrande": LocalFile(
         name="winogrande_xl.validation",

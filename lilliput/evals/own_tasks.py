@@ -10,11 +10,9 @@ from typing import Any
 
 from lilliput.base.errors import DataError, reading
 from lilliput.base.untrusted import shown
+from lilliput.evals.load_tasks import FEWSHOT_SEED
 from lilliput.evals.suites import TaskUse
 from lilliput.evals.task_file import HINT, TaskFile
-
-FEWSHOT_SEED = 1234
-"""The harness's own, so that `lm_eval` draws the same examples."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,7 +81,7 @@ class Hub:
 
     def questions(self, use: TaskUse, work: Path) -> Questions:
         """Read the questions as the task's file says."""
-        return Questions(settings={})
+        return Questions(settings={}, note=_examples(use))
 
     def rows(self, use: TaskUse, work: Path) -> Iterator[Row]:
         """The rows of the dataset that the task's file names."""
@@ -142,13 +142,38 @@ class Folder:
         asked = [question for _, question in pairs]
         plain = work / "questions" / f"{use.task}.jsonl"
         write_text(plain, "".join(lines))
-        splits = ("training_split", "validation_split", "test_split")
-        settings = from_file(plain, split=file.split, work=work) | dict.fromkeys(splits)
+        splits = ("training_split", "validation_split", "test_split", "fewshot_split")
+        settings: dict[str, Any] = from_files({file.split: plain}, work=work) | dict.fromkeys(splits)
+        if use.num_fewshot:
+            examples = self._write_examples(use, asked[0], work)
+            files = {file.split: plain, "examples": examples}
+            settings |= from_files(files, work=work) | {"training_split": "examples"}
+        rewritten = file.note if any(question is not row for row, question in pairs) else ""
         return Questions(
             settings=settings | {f"{file.split}_split": file.split},
-            note=file.note if any(question is not row for row, question in pairs) else "",
+            note="; ".join(filter(None, (_examples(use), rewritten))),
             identity=identity_of(asked, file),
         )
+
+    def _write_examples(self, use: TaskUse, like: Row, work: Path) -> Path:
+        """Write the questions that few-shot examples are drawn from: those of another split, which is not scored.
+
+        Raises:
+            DataError: there is no such file, or it is damaged.
+        """
+        file, name = FILES[use.task], FILES[use.task].name.rpartition(".")[0]
+        names = [f"{name}.{split}" for split in ("train", "validation") if f"{name}.{split}" != FILES[use.task].name]
+        found = next((path for path in map(self._file, names) if path), None)
+        if found is None:
+            raise DataError(
+                f"{self} has no examples: {' or '.join(f'{one}.jsonl' for one in names)}",
+                where=f"task {use.task!r} with --num-fewshot {use.num_fewshot}",
+                hint="put the split there, or leave --num-fewshot out",
+            )
+        examples = (checked(record.values, file, where=str(record)) for record in rows(found, file.columns))
+        path = work / "questions" / f"{use.task}.examples.jsonl"
+        write_text(path, "".join(json.dumps({key: one.get(key) for key in like}) + "\n" for one in examples))
+        return path
 
     def rows(self, use: TaskUse, work: Path) -> Iterator[Row]:
         """The rows of the file."""
@@ -181,7 +206,10 @@ class Folder:
             yield record.values, checked(record.values, file, where=str(record))
 
     def _found(self, use: TaskUse) -> Path | None:
-        plain = self.path / f"{FILES[use.task].name}.jsonl"
+        return self._file(FILES[use.task].name)
+
+    def _file(self, name: str) -> Path | None:
+        plain = self.path / f"{name}.jsonl"
         candidates = [plain, *(plain.with_name(plain.name + suffix) for suffix in COMPRESSED)]
         return next((path for path in candidates if path.is_file()), None)
 
@@ -205,8 +233,14 @@ def question_source(folder: Path | None) -> QuestionSource:
 
 def from_file(path: Path, *, split: str, work: Path) -> dict[str, Any]:
     """Settings of a task that reads one JSON lines file as one split."""
-    exactly = glob.escape(str(path.resolve()))  # "shards/[x]/heldout.txt.jsonl" would be read from "shards/x" otherwise
-    files = {"data_files": {split: exactly}, "cache_dir": str(work.resolve() / "datasets")}
+    return from_files({split: path}, work=work)
+
+
+def from_files(splits: Mapping[str, Path], *, work: Path) -> dict[str, Any]:
+    """Settings of a task that reads JSON lines files, one a split."""
+    # "shards/[x]/heldout.txt.jsonl" would be read from "shards/x" otherwise.
+    exactly = {split: glob.escape(str(path.resolve())) for split, path in splits.items()}
+    files = {"data_files": exactly, "cache_dir": str(work.resolve() / "datasets")}
     return {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": files}
 
 
@@ -226,6 +260,17 @@ def check_questions(suite: Suite, questions: QuestionSource) -> None:
             where=f"evaluation suite {suite.name!r}",
             hint=f"put it in the folder of --eval-data, plain or compressed, {others}",
         )
+
+
+def absent(suite: Suite, questions: QuestionSource) -> dict[str, str]:
+    """The missing files of tasks of a suite that are left out for it, by the name of the task on cards."""
+    missing = {use.display: questions.missing(use) for use in suite.optional}
+    return {name: file for name, file in missing.items() if file is not None}
+
+
+def _examples(use: TaskUse) -> str:
+    """The note of a task that is asked after examples."""
+    return f"{use.num_fewshot} examples before each" if use.num_fewshot else ""
 
 
 def asked(suite: Suite, questions: QuestionSource, made: Iterable[str]) -> tuple[TaskUse, ...]:

@@ -1,23 +1,19 @@
 """A model folder and the name of a suite in, an evaluation out."""
 
-import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from lilliput.base.errors import RecipeError
-from lilliput.base.files import write_text
-from lilliput.data.corpora.arithmetic import arithmetic_items
 from lilliput.evals.evaluation import Evaluation
 from lilliput.evals.harness import evaluate
+from lilliput.evals.made_items import write_made
 from lilliput.evals.native_model import Native
-from lilliput.evals.question_files import QuestionSource
-from lilliput.evals.suites import ARITHMARK2_SYNTHETIC, HELDOUT, Suite, named
+from lilliput.evals.question_files import QuestionSource, absent
+from lilliput.evals.suites import HELDOUT, Suite, named
 from lilliput.evals.task_file import read_task
-
-ARITHMETIC_ITEMS = 500
-"""Generated arithmetic questions; one standard error at chance is 1.9 points."""
 
 
 def evaluate_by_name(
@@ -26,19 +22,21 @@ def evaluate_by_name(
     questions: QuestionSource,
     *,
     tasks: Sequence[str] = (),
+    num_fewshot: int | None = None,
     heldout: Path | None = None,
     **settings: Any,
 ) -> Evaluation:
     """Score a Hugging Face folder, or a native model, on a suite, or on some of its tasks by the harness's names.
 
     Held-out text, which only a run has, is a file of JSON lines; without one its bits per byte are left out. Generated
-    arithmetic is the same for every model.
+    items are the same for every model.
 
     Args:
         model_folder: a Hugging Face folder, or a native model.
         suite: name of the suite.
         questions: source of the public questions.
         tasks: the only tasks to score; all if empty.
+        num_fewshot: solved questions before each public one; None for what the suite says.
         heldout: file of held-out texts.
         settings: of `lilliput.evals.harness.evaluate`: its `device`, `dtype` and those after them.
 
@@ -47,14 +45,14 @@ def evaluate_by_name(
         DataError: see `lilliput.evals.harness.evaluate`.
     """
     chosen = named(suite).only(tasks) if tasks else named(suite)
+    chosen = chosen if num_fewshot is None else chosen.with_fewshot(num_fewshot)
     with TemporaryDirectory() as temporary:
         work = Path(temporary)
-        item_files = {}
-        if ARITHMARK2_SYNTHETIC in chosen.made:
-            item_files[ARITHMARK2_SYNTHETIC.task] = write_arithmetic(work / "arithmetic.jsonl", seed=0)
+        item_files = write_made(chosen, work)
         if HELDOUT in chosen.made and heldout is not None:
             item_files[HELDOUT.task] = heldout
-        return evaluate(model_folder, chosen, questions, work=work, item_files=item_files, **settings)
+        found = evaluate(model_folder, chosen, questions, work=work, item_files=item_files, **settings)
+    return replace(found, absent=absent(chosen, questions))
 
 
 def evaluate_own(
@@ -88,10 +86,3 @@ def evaluate_own(
                     f"two tasks are named {task.name!r}", where=f"--task {task.path}", hint="rename one: `task:`"
                 )
         return evaluate(model_folder, Suite(name="own"), questions, work=work, own=own, **settings)
-
-
-def write_arithmetic(path: Path, *, seed: int) -> Path:
-    """Write generated arithmetic questions as JSON lines."""
-    lines = (json.dumps(item) + "\n" for item in arithmetic_items(ARITHMETIC_ITEMS, seed=seed))
-    write_text(path, "".join(lines))
-    return path

@@ -151,7 +151,12 @@ def _state(spec: ModelSpec, context: int) -> dict[str, int]:
     return {"bf16_per_token": HALF * (second - first), "context": context, "bf16_at_context": HALF * last}
 
 
-def _phase(phase: Phase, spec: ModelSpec, machine: Machine, cost: Cost | None, tariff: Tariff) -> dict[str, Any]:
+def phase_operations(phase: Phase, spec: ModelSpec) -> int:
+    """Return the floating-point operations of a phase of a model of this shape, forward and backward."""
+    return sum(stage["operations"] for stage in _stages(phase, spec))
+
+
+def _stages(phase: Phase, spec: ModelSpec) -> list[dict[str, Any]]:
     steps = StepPlan(phase)
     counts = Counter(steps.stage(step) for step in range(steps.steps))
     stages = []
@@ -168,6 +173,11 @@ def _phase(phase: Phase, spec: ModelSpec, machine: Machine, cost: Cost | None, t
                 "operations": 3 * _flops(stage.objective, spec, length) * positions,
             }
         )
+    return stages
+
+
+def _phase(phase: Phase, spec: ModelSpec, machine: Machine, cost: Cost | None, tariff: Tariff) -> dict[str, Any]:
+    steps, stages = StepPlan(phase), _stages(phase, spec)
     tokens, positions, operations = (sum(stage[key] for stage in stages) for key in COUNTED[1:])
     parameters = _parameters(spec)
     micro = machine.micro_batch_sizes(steps.rows, phase.length, cost and cost.rows)

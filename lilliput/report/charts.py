@@ -108,7 +108,7 @@ class Series:
     """`line`, `faint` for single steps behind their mean, `dots` for rare measurements, `dashed` for their likes; in a
     picture also `single` for dots without a line, and `seeds` for small ones."""
     half_widths: Sequence[float] = ()
-    """Half widths of an interval around each y; only a picture shows them."""
+    """Half widths of an interval around each y."""
     shift: float = 0.0
     """Share of the x axis by which the points are moved, to be seen beside others at the same x."""
 
@@ -164,6 +164,11 @@ class Chart:
             for x, y in zip(series.x, series.y, strict=True)
             if math.isfinite(y)
         ]
+
+    def intervals(self, series: Series) -> list[tuple[float, float, float]]:
+        """Return the intervals of a series: in percent from the left, and of their ends from the top."""
+        pairs = zip(series.x, series.y, series.half_widths, strict=bool(series.half_widths))
+        return [(self.left(x, series.shift), self.top(y + half), self.top(y - half)) for x, y, half in pairs if half]
 
     def x_ticks(self, about: int = TICKS) -> list[tuple[float, str]]:
         """The ticks of x in percent from the left, with their labels."""

@@ -19,9 +19,10 @@ from lilliput.evals.baselines import unigram_bits_per_byte, xz_bits_per_byte, xz
 from lilliput.evals.chat import NothingToJudge, judge_replies
 from lilliput.evals.evaluation import versions
 from lilliput.evals.harness import evaluate
-from lilliput.evals.question_files import QuestionSource, asked
-from lilliput.evals.run_suite import write_arithmetic
-from lilliput.evals.suites import ARITHMARK2_SYNTHETIC, HELDOUT, Suite, named
+from lilliput.evals.made_items import write_made
+from lilliput.evals.question_files import QuestionSource, absent, asked
+from lilliput.evals.recount import ITEMS_FILE
+from lilliput.evals.suites import HELDOUT, Suite, named
 from lilliput.generate.stream_text import write_texts
 from lilliput.publish.load import LoadedModel, load
 from lilliput.publish.remote_code import check_code
@@ -70,17 +71,17 @@ class ReleaseEvaluator:
             code = check_code(folder)
             with self._console.status(f"{release.name}: evaluating") as status, TemporaryDirectory() as temporary:
                 work = Path(temporary)
-                item_files = {HELDOUT: heldout.folder / "heldout.txt.jsonl"}
-                if ARITHMARK2_SYNTHETIC in suite.made:
-                    file = results / "arithmetic.jsonl"
-                    item_files[ARITHMARK2_SYNTHETIC] = write_arithmetic(file, seed=self._recipe.seed)
+                item_files = write_made(suite, results, arithmetic_seed=self._recipe.seed)
+                if HELDOUT in suite.made:
+                    item_files[HELDOUT.task] = heldout.folder / "heldout.txt.jsonl"
                 evaluation = evaluate(
                     folder,
                     suite,
                     self._source,
-                    item_files={use.task: item_files[use] for use in suite.made},
+                    item_files=item_files,
                     work=work,
                     device=self._machine.device,
+                    records=results / ITEMS_FILE,
                     trust_remote_code=code,
                     watcher=lambda progress: status.update(f"{release.name}: {progress}"),
                 ).plain()
@@ -90,7 +91,7 @@ class ReleaseEvaluator:
                     status.update(f"{release.name}: judging replies")
                     published.model.to(self._machine.device)
                     evaluation |= self._replies(published, chats, evaluation["scores"])
-            return evaluation | {"samples": samples}
+            return evaluation | {"samples": samples, "absent": absent(suite, self._source)}
 
         return self._run.cached(f"evals/{release.name}", inputs, build)
 

@@ -24,8 +24,10 @@ from lilliput.data.shards import Shards
 from lilliput.evals.question_files import QuestionSource, check_questions
 from lilliput.evals.suites import HELDOUT, named
 from lilliput.growth.growth import Lineage
+from lilliput.model import ModelSpec
 from lilliput.publish.card.card import card
 from lilliput.publish.card.edited import card_of, edited, write_card
+from lilliput.publish.card.travelling import write_record
 from lilliput.publish.export import CARD_FILE, WEIGHTS_FILE, export
 from lilliput.publish.load import verified
 from lilliput.publish.parity import check_parity
@@ -33,16 +35,8 @@ from lilliput.recipe import Recipe, Release, vocabulary_of
 from lilliput.run.command_record import read_command
 from lilliput.run.context import RunContext
 from lilliput.run.evaluate_release import ReleaseEvaluator
+from lilliput.run.phase_record import phase_record
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, has_chatml
-from lilliput.train.metrics_file import (
-    headline_entry,
-    headline_of,
-    measured_of,
-    read_metrics,
-    recent_loss,
-    released,
-    steps_of,
-)
 from lilliput.train.phase import Phase, StepPlan, phase_folder
 
 LOOKED_AT, BEGINNING = 300, 400
@@ -92,14 +86,16 @@ class Publisher:
         exported = self._export(release, lineage, provenance, heldout)
         evaluation = self._evaluator.scores(release, exported["sha256"], heldout, chats)
         evaluation |= {"baselines": self._evaluator.baselines(release, heldout), "weights": exported["sha256"]}
-        record = [self._phase(name, self._left_at(name, phases)) for name in phases]
+        record = [phase_record(self._run, name, self._left_at(name, phases)) for name in phases]
         evaluation["scores"] = [_with_earlier(score, record, release.heldout) for score in evaluation["scores"]]
         self._run.write(f"evals/{release.name}.json", evaluation)
         if phases:
             write_bytes(folder / "loss.png", (self._run.path / phases[-1] / "loss.png").read_bytes())
         hint = f"evaluate it again: lilliput clean {self._run.path} --from evals/{release.name} --yes"
         with reading(self._run.path, hint, "the card cannot be made of what is recorded"):
-            text = card(self._record(release, exported, evaluation, record, phases, heldout, lineage))
+            known = self._record(release, exported, evaluation, record, phases, heldout, lineage)
+            text = card(known)
+        write_record(folder, known)
         if not write_card(self._run.path, release.name, text):
             fresh = card_of(self._run.path, release.name)
             self._say(f"{release.name}: README.md was edited and stays as it is; the card as of now is {fresh}")
@@ -156,10 +152,13 @@ class Publisher:
         """Everything the card may say, and nothing that is not in the run folder."""
         parts = {name: self._run.read(f"parts/shards.{name}.json") for name in self._recipe.corpora}
         run, command = self._run.read("run.json"), read_command(self._run, self._recipe)
+        recipe = self._recipe.filled(vocabulary_of(self._run))
         assert run is not None
         return {
             "release": to_plain(release) | {name: value for name, value in exported.items() if name != "environment"},
-            "recipe": to_plain(self._recipe.filled(vocabulary_of(self._run))),
+            "recipe": to_plain(recipe),
+            # A checkpoint may be elsewhere when the card is made again, so that its shape is recorded.
+            **({} if isinstance(recipe.model, ModelSpec) else {"shape": to_plain(recipe.model.shape)}),
             "command": command and to_plain(command),
             "machine": run["machine"],
             "made_with": run.get("made_with"),
@@ -192,24 +191,6 @@ class Publisher:
                 if later is not None and phase_folder(later, self._recipe.phases[later]) in phases:
                     return StepPlan(phase).resumable
         return None
-
-    def _phase(self, name: str, left_at: int | None) -> dict[str, Any]:
-        """A phase as its metrics and its own record tell it, and as far as the model was there for it."""
-        lines = read_metrics(self._run.path / name / "metrics.jsonl")
-        steps, measured = steps_of(lines), measured_of(lines)
-        inherited = [step for step in steps if left_at is None or step["step"] <= left_at]
-        seconds = sum(step["seconds"] for step in inherited)
-        left = {"step": left_at, "tokens": inherited[-1]["tokens"], "seconds": seconds}
-        return ({} if left_at is None else {"resumed_at": left}) | {
-            "name": name.rpartition("/")[2].partition("-")[2],
-            "steps": steps[-1]["step"],
-            "tokens": steps[-1]["tokens"],
-            "seconds": sum(step["seconds"] for step in steps),
-            "loss": recent_loss(steps),
-            **headline_entry(headline_of(steps[-1])),
-            "heldout": released(measured[-1]) if measured else {},
-            "incidents": self._run.record(name)["outputs"].get("incidents", []),
-        }
 
 
 def _with_earlier(score: dict[str, Any], phases: list[dict[str, Any]], corpus: str) -> dict[str, Any]:

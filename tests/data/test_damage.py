@@ -88,7 +88,7 @@ def read_chats(file: Path) -> None:
 
 
 def read_questions(file: Path) -> None:
-    for use in (*MTLM.tasks, *OPEN_SLM.tasks):
+    for use in (*MTLM.tasks, *MTLM.optional, *OPEN_SLM.tasks):
         if Folder(file.parent).missing(use) is None:
             Folder(file.parent).questions(use, file.parent / "work")
             Folder(file.parent).identity((use,))

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 import tiny_questions
 from tiny_releases import RELEASES, awake, tokenizer
 
+from lilliput.base.errors import DataError, RecipeError
 from lilliput.evals import evaluation
 from lilliput.evals.evaluation import Answered, Evaluation
+from lilliput.evals.local_files import FILES
 from lilliput.evals.question_files import Folder, Hub
 from lilliput.evals.run_suite import evaluate_by_name
 from lilliput.evals.suites import MTLM, OPEN_SLM, TaskUse
@@ -21,7 +24,7 @@ from lilliput.publish.export import Generation, export
 pytestmark = pytest.mark.slow
 
 # The twelve of the MTLM card include all of open-slm but PIQA.
-USES = {use.task: use for use in (*MTLM.tasks, *OPEN_SLM.tasks)}
+USES = {use.task: use for use in (*MTLM.tasks, *MTLM.optional, *OPEN_SLM.tasks)}
 LONG = 2048
 """Tokens; the tokenizer of the tiny releases makes one of nearly every byte."""
 
@@ -152,10 +155,66 @@ def test_questions_of_the_hub_are_known_again_in_a_folder(
 ) -> None:
     monkeypatch.chdir(hub)
     asked = evaluate_by_name(model, "mtlm", Hub(), limit=2).questions
-    assert asked == Folder(questions).identity(MTLM.tasks) and len(asked) == 12
+    known = Folder(questions).identity((*MTLM.tasks, *MTLM.optional))
+    # Rows of WSC273 with the names in the pronoun's place do not say which pronoun it was.
+    assert asked.pop("wsc273") != known.pop("wsc273")
+    assert asked == known and len(asked) == 12
 
 
 def test_passages_without_titles_are_noted(ours: Ran) -> None:
     notes = {score.task: score.note for score in ours[0].scores}
     assert "without the titles" in notes["BoolQ"]
     assert "titles" not in notes["AQuA-RAT (AGIEval)"]
+
+
+@pytest.mark.parametrize("task", ["hellaswag", "arc_easy", "winogrande"])
+def test_fewshot_requests_are_those_of_the_harness_itself(
+    task: str, hub: Path, model: Path, questions: Path, tmp_path: Path
+) -> None:
+    """The examples come from the split that the harness takes, and are the ones that it draws."""
+    import lm_eval.tasks
+    from lm_eval.models.huggingface import HFLM
+
+    folder, name = shutil.copytree(questions, tmp_path / "eval"), FILES[task].name
+    (folder / f"{name.rpartition('.')[0]}.train.jsonl").write_text(
+        tiny_questions.lines(tiny_questions.local_rows(name)), encoding="utf-8"
+    )
+    shipped = Path(lm_eval.tasks.__file__).parent
+    wrapper: Any = HFLM
+    harness = wrapper(str(model), dtype="float32", softmax_dtype="float32", batch_size=16, device="cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(hub)
+        manager = lm_eval.tasks.TaskManager(include_path=[shipped / str(USES[task].shipped)], include_defaults=False)
+        theirs = lm_eval.simple_evaluate(
+            harness, tasks=[task], task_manager=manager, num_fewshot=2, bootstrap_iters=0, limit=4
+        )
+    assert theirs is not None
+    samples: list[dict[str, Any]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "lilliput.evals.harness.write_records",
+            lambda answered, path: samples.extend(answered[0].answer["samples"][task]),
+        )
+        found = evaluate_by_name(
+            model, "mtlm", Folder(folder), tasks=[task], num_fewshot=2, limit=4, records=tmp_path / "records.jsonl"
+        )
+    assert [one["arguments"] for one in samples] == [one["arguments"] for one in theirs["samples"][task]]
+    assert all("2 examples before each" in score.note for score in found.scores)
+
+
+def test_fewshot_needs_examples_that_are_not_scored(model: Path, questions: Path) -> None:
+    with pytest.raises(DataError, match=r"no examples: piqa.train.jsonl") as refused:
+        evaluate_by_name(model, "open-slm", Folder(questions), tasks=["piqa"], num_fewshot=3)
+    assert "--num-fewshot 3" in refused.value.where
+    with pytest.raises(RecipeError, match="num_fewshot is -1"):
+        evaluate_by_name(model, "open-slm", Folder(questions), tasks=["piqa"], num_fewshot=-1)
+
+
+def test_files_that_few_have_are_left_out_and_named(model: Path, questions: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(questions, tmp_path / "eval")
+    for path in folder.glob("wsc.validation.jsonl*"):
+        path.unlink()
+    found = evaluate_by_name(model, "mtlm", Folder(folder), limit=2)
+    assert found.absent == {"Winograd (SuperGLUE WSC)": "wsc.validation.jsonl"}
+    tasks = list(dict.fromkeys(score.task for score in found.scores))
+    assert len(tasks) == 12 and tasks[-1] == "Winograd (WSC273)"

@@ -46,13 +46,13 @@ def values(found: Evaluation) -> dict[tuple[str, str], float]:
 
 def test_missing_files_are_named_before_anything_is_loaded(questions: Path, tmp_path: Path) -> None:
     check_questions(MTLM, Folder(questions))
-    (questions / "wsc.validation.jsonl.xz").unlink()
+    (questions / "copa.validation.jsonl.xz").unlink()
     (questions / "winogrande_xl.validation.jsonl").unlink()
     with pytest.raises(DataError) as caught:
         evaluate_by_name(_no_weights(tmp_path), "mtlm", Folder(questions))
-    assert "wsc.validation.jsonl, winogrande_xl.validation.jsonl" in caught.value.what
-    assert "--tasks copa,boolq,agieval_aqua_rat" in caught.value.hint and "wsc" not in caught.value.hint
-    check_questions(MTLM.only(("copa", "boolq")), Folder(questions))
+    assert "copa.validation.jsonl, winogrande_xl.validation.jsonl" in caught.value.what
+    assert "--tasks boolq,agieval_aqua_rat" in caught.value.hint and "copa" not in caught.value.hint
+    check_questions(MTLM.only(("wsc", "boolq")), Folder(questions))
     check_questions(MTLM, Hub())
 
 
@@ -109,6 +109,7 @@ def test_arithmark_is_asked_from_its_file_alone(model: Path) -> None:
         ("boolq", {"answer": [True]}, "no column 'label'"),
         ("wsc", {"span2_index": None}, "None, not a whole number"),
         ("agieval_aqua_rat", {"options": {"A": 1}}, "no column 'query'"),
+        ("wsc273", {"context_options": ["only one"]}, "no column 'text'"),
         ("agieval_aqua_rat", {"correct": "Z"}, "not one of the choices"),
         ("truthfulqa_mc1", {"mc1_targets": {"choices": ["a", "b"], "labels": [1]}}, "as many 0 or 1"),
         ("commonsense_qa", {"answerKey": "F"}, "not one of A, B, C, D, E"),
@@ -117,7 +118,7 @@ def test_arithmark_is_asked_from_its_file_alone(model: Path) -> None:
 def test_values_that_the_harness_would_stumble_over_are_named(
     questions: Path, task: str, changes: dict[str, Any], says: str
 ) -> None:
-    use = next(use for use in (*MTLM.tasks, *OPEN_SLM.tasks) if use.task == task)
+    use = next(use for use in (*MTLM.uses, *OPEN_SLM.tasks) if use.task == task)
     name = FILES[task].name
     rows = tiny_questions.local_rows(name)
     for path in questions.glob(f"{name}.*"):
@@ -198,7 +199,7 @@ def test_only_a_folder_with_other_questions_differs_from_those_that_were_asked(q
 
 
 def test_every_public_task_has_a_place_in_the_folder() -> None:
-    for use in (*MTLM.tasks, *OPEN_SLM.tasks, *OPEN_SLM.optional):
+    for use in (*MTLM.tasks, *MTLM.optional, *OPEN_SLM.tasks, *OPEN_SLM.optional):
         assert FILES[use.task].split in ("validation", "test")
 
 

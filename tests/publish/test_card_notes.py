@@ -67,12 +67,16 @@ def test_a_release_stands_beside_other_models_and_earlier_ones(record):
     table = card(record).split("### Compared with other models")[1].split("##")[0]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")]
     assert rows[0][:5] == ["Company", "Model", "Training tokens", "OpenBookQA", "ARC-Easy"]
-    assert {len(row) for row in rows} == {15}
+    assert {len(row) for row in rows} == {16}
     by_model = {row[1]: row for row in rows}
     assert by_model["OPT-125M"][2:5] == ["180B", "\\~30", "\\~35.0"]
     assert by_model["garden-small"][2] == "598,016" and by_model["garden-small"][7] == "26.12"
     assert by_model["**garden-base**"][0] == "**this run**" and by_model["**garden-base**"][7] == "**27.65**"
-    assert "MTLM1-200M model card" in table
+    assert rows[0][-1] == "By" and by_model["OPT-125M"][-1] == "a" and by_model["garden-small"][-1] == "b"
+    assert "- a: MTLM1-200M card; a harness that is not named\n" in table
+    assert "- b: this card; lm-evaluation-harness 0.4.13\n" in table
+    assert "mixes harnesses (lm-evaluation-harness, a harness that is not named)" in table
+    assert "WinoGrande of MTLM1-200M: 50.00% is no share of 1,267 questions" in table
 
 
 @pytest.mark.parametrize("name", names("lilliput.recipes"))

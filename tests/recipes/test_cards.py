@@ -96,7 +96,7 @@ def test_what_stands_for_a_statement_is_there(row):
             title = row.what.partition(",")[0]
             assert title == "front matter" or re.search(rf"^##+ {re.escape(title)}$", TEMPLATE, flags=re.M)
         case "published":
-            known = {peer.model for table in peer_tables().values() for peer in table.peers}
+            known = {row.model for table in peer_tables().values() for row in table.rows}
             assert set(row.what.split(", ")) <= known
         case "not built":
             assert row.what in UNBUILT
@@ -113,7 +113,7 @@ def test_everything_that_a_recipe_says_of_its_card_is_in_the_table(name):
 
 def test_each_model_that_is_compared_with_is_in_the_table():
     told = {name for row in rows() if row.kind == "published" for name in row.what.split(", ")}
-    assert told == {peer.model for table in peer_tables().values() for peer in table.peers}
+    assert told == {row.model for table in peer_tables().values() for row in table.rows}
 
 
 def test_what_is_not_built_is_what_the_recipes_cannot_run():

@@ -21,7 +21,7 @@ from lilliput.publish.card.markdown import NOTHING, cell, code, fenced, literal,
 from lilliput.publish.card.notes import CardNotes
 from lilliput.publish.card.peers import peers
 from lilliput.publish.card.record import Part, Timeline, refusal
-from lilliput.publish.card.reproduce import reproduce_command
+from lilliput.publish.card.reproduce import PRIVATE, reproduce_command
 from lilliput.publish.card.training import course, training
 
 TEMPLATE = "card.md.jinja"
@@ -80,6 +80,7 @@ def card(record: dict[str, Any]) -> str:
         remote_files=[path.name for path in layout.remote_files],
         state=_state(shape),
         scores=[_score(score) for score in run["evaluation"]["scores"]],
+        absent=run["evaluation"].plain.get("absent", {}),
         averages=[_average(average) for average in run["evaluation"]["averages"]],
         at_chance=_at_chance(run),
         evaluation=run["evaluation"],
@@ -286,7 +287,8 @@ def _replies(teacher: Part) -> str:
         return "the answers that the prompts have in their own corpus, to rehearse with"
     how = "the likeliest tokens" if teacher["temperature"] == 0 else f"temperature {teacher['temperature']:g}"
     asked = teacher.plain.get("stand_in") or teacher["model"]
-    name = Path(asked).name if asked.count("/") != 1 else asked  # a folder's path is private
+    is_private = PRIVATE.match(asked) or asked.count("/") != 1
+    name = Path(asked).name if is_private else asked
     return f"replies of {name} to prompts of another corpus, at {how}"
 
 

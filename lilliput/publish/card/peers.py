@@ -1,14 +1,17 @@
 """This release beside other models: figures that others published, and earlier releases of the same run."""
 
 from collections.abc import Mapping
+from string import ascii_lowercase
 from typing import Any
 
 from lilliput.publish.card.markdown import NOTHING
 from lilliput.publish.card.published_scores import peer_tables
+from lilliput.publish.card.quoted import QuotedCard, contradictions
 from lilliput.publish.card.record import Part
 
 OWN = "this run"
 """In the column of companies."""
+HARNESS = "lm-evaluation-harness"
 
 
 def peers(run: Part, tokens: str) -> dict[str, Any] | None:
@@ -22,16 +25,29 @@ def peers(run: Part, tokens: str) -> dict[str, Any] | None:
     ours = None if table is None else _row(run["evaluation"].plain, table.columns)
     if table is None or ours is None:
         return None
-    rows = [(one.company, one.model, one.tokens or NOTHING, list(map(_percent, one.scores))) for one in table.peers]
+    here = f"this card; {HARNESS} {run['evaluation']['versions']['lm_eval']}"
+    rows = [
+        (
+            one.company,
+            one.model,
+            one.tokens or NOTHING,
+            [_percent(score) for score in one.scores],
+            f"{one.source}; {one.harness}",
+        )
+        for one in table.rows
+    ]
     for earlier in run.plain.get("earlier", []):
         if scores := _row(earlier["evaluation"], table.columns):
-            rows.append((OWN, earlier["name"], f"{earlier['tokens']:,}", scores))
+            rows.append((OWN, earlier["name"], f"{earlier['tokens']:,}", scores, here))
+    own = (OWN, run["release"]["name"], tokens, ours, here)
+    letters = dict(zip(dict.fromkeys(row[-1] for row in (*rows, own)), ascii_lowercase, strict=False))
     return {
         "columns": list(table.columns),
-        "rows": rows,
-        "own": (OWN, run["release"]["name"], tokens, ours),
-        "source": table.source,
-        "harness": table.harness,
+        "rows": [(*row[:-1], letters[row[-1]]) for row in rows],
+        "own": (*own[:-1], letters[here]),
+        "measured": [(letter, by) for by, letter in letters.items()],
+        "harnesses": list(dict.fromkeys((HARNESS, *table.harnesses))),
+        "contradictions": contradictions(QuotedCard(tables=(table,))),
     }
 
 
@@ -40,8 +56,9 @@ def _row(evaluation: dict[str, Any], columns: Mapping[str, str]) -> list[str] | 
     values = {f"{score['task']}/{score['metric']}": score["value"] for score in evaluation["scores"]}
     values |= {average["name"]: average["value"] for average in evaluation["averages"]}
     found = [values.get(key) for key in columns.values()]
-    return None if found == [None] * len(found) else [_percent(None if one is None else 100 * one) for one in found]
+    shown = [NOTHING if one is None else f"{100 * one:.2f}" for one in found]
+    return None if found == [None] * len(found) else shown
 
 
-def _percent(score: float | str | None) -> str:
-    return NOTHING if score is None else score if isinstance(score, str) else f"{score:.2f}"
+def _percent(score: str | None) -> str:
+    return NOTHING if score is None else score

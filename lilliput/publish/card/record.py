@@ -78,7 +78,9 @@ class Timeline:
         ends = [index for index, entry in enumerate(entries) if entry.kind == "Release" and entry["name"] == name]
         if not ends:
             raise refusal(f"recipe.timeline has no release {name!r}")
-        self._entries = [entry for entry in entries[: ends[0]] if entry.kind != "Release"]
+        self.end = ends[0]
+        """Index of the release in the recipe's timeline."""
+        self._entries = [entry for entry in entries[: self.end] if entry.kind != "Release"]
         self.phases = [entry for entry in self._entries if entry.kind == "Phase"]
         planned, run_names = ([phase["name"] for phase in phases] for phases in (self.phases, run["phases"]))
         if planned != run_names:
@@ -91,7 +93,8 @@ class Timeline:
             ExportError: it does not have as many parameters as the release.
         """
         try:
-            spec = self._recipe["model"].spec().shape
+            start = self._run["shape"] if "shape" in self._run else self._recipe["model"]
+            spec = start.spec().shape
             for entry in self._entries:
                 if entry.kind != "Phase":  # of which the shape needs no part
                     spec = entry.spec().shape(spec)

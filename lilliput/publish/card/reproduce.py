@@ -25,7 +25,7 @@ def reproduce_command(command: Part | None) -> dict[str, Any] | None:
         return None
     recipe, machine = command["recipe"], command.optional("machine")
     sources = [source.partition("=") for source in command["sources"]]
-    shown = _shown([recipe, *([machine] if machine else []), *(path for _, _, path in sources)])
+    shown = shown_paths([recipe, *([machine] if machine else []), *(path for _, _, path in sources)])
     words = ["lilliput", "run", shown[recipe], *(["--shrink"] if command["shrink"] else [])]
     for override in command["overrides"]:
         words += ["--set", override]
@@ -41,7 +41,7 @@ def reproduce_command(command: Part | None) -> dict[str, Any] | None:
     }
 
 
-def _shown(paths: Sequence[str]) -> dict[str, str]:
+def shown_paths(paths: Sequence[str]) -> dict[str, str]:
     """Paths as they were typed; of those from a root or home their end, as long as it takes to tell them apart."""
     private = {path: re.split(r"[/\\]+", path.rstrip("/\\")) for path in paths if PRIVATE.match(path)}
     most = max((len(words) for words in private.values()), default=1)

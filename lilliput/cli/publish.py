@@ -1,0 +1,127 @@
+"""The `publish` command: releases of a trained run, the check of a published folder, and its upload."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lilliput.base.errors import LilliputError
+from lilliput.cli.options import (
+    ItemsOption,
+    JsonOption,
+    OutOption,
+    SetOption,
+    ShrinkOption,
+    SourceOption,
+    TargetArgument,
+    TrustOption,
+)
+from lilliput.cli.resolve import resolve
+from lilliput.cli.run import interruptible, say
+from lilliput.cli.show import console, show_release
+
+app = typer.Typer()
+
+
+@app.command()
+def publish(
+    recipe: TargetArgument,
+    out: OutOption = None,
+    overrides: SetOption = [],  # noqa: B006, typer reads it
+    sources: SourceOption = [],  # noqa: B006
+    shrink: ShrinkOption = False,
+    trust_code: TrustOption = False,
+    eval_data: ItemsOption = None,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Check a published folder, or those of a run, against their records instead."),
+    ] = False,
+    push: Annotated[
+        str | None,
+        typer.Option(metavar="OWNER/NAME", help="Show what would be uploaded to the hub of a published folder."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="With --push: upload it.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="With --push: to a private repository.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Export, check, evaluate and describe the releases of a trained run. Never trains."""
+    from lilliput.evals.question_files import question_source
+    from lilliput.run import pipeline
+
+    given = {"--yes": yes, "--private": private}
+    if push is None and any(given.values()):
+        option = next(name for name, value in given.items() if value)
+        raise LilliputError(f"{option} has no effect without --push", where=option, hint="give --push OWNER/NAME too")
+    if as_json and not verify:
+        raise LilliputError("--json has no effect without --verify", where="--json", hint="leave it out")
+    if verify or push is not None:
+        folders = _published(Path(recipe), out, trust_code)
+        if push is not None and len(folders) > 1:
+            raise LilliputError(
+                f"the run has {len(folders)} releases",
+                where="--push",
+                hint=f"give the folder of one: {' or '.join(map(str, folders))}",
+            )
+        _verify(folders, as_json)
+        if push is not None:
+            _push(folders[0], push, yes=yes, private=private)
+        return
+    target = resolve(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
+    with interruptible():
+        releases = pipeline.publish(target.recipe, target.folder, console, question_source(eval_data), target.command)
+    for release in releases:
+        show_release(release, target.folder)
+
+
+def _published(name: Path, out: Path | None, trust_code: bool) -> list[Path]:
+    """The folder of a release, or all releases of a run."""
+    from lilliput.base.run_folder import no_run
+    from lilliput.cli.trust import meet
+    from lilliput.publish.releases import folder_named, releases
+
+    folder = out or folder_named(name)
+    if not (folder / "recipe.json").is_file():
+        if folder.is_dir() and folder.resolve().parent.name == "releases":
+            run = folder.resolve().parents[1]
+            if (run / "recipe.json").is_file():
+                meet(run, trusted=trust_code)
+        return [folder]
+    meet(folder, trusted=trust_code)
+    found = releases(folder)
+    if not found:
+        raise (
+            no_run(folder)
+            if not (folder / "run.json").is_file()
+            else LilliputError(
+                "the run has released nothing", where=str(folder), hint=f"publish it first: lilliput publish {folder}"
+            )
+        )
+    return found
+
+
+def _verify(folders: list[Path], as_json: bool) -> None:
+    from lilliput.run.verify_release import verify_release
+
+    found = [verify_release(folder) for folder in folders]
+    if as_json:
+        print(json.dumps([one.plain() for one in found], indent=2))
+        return
+    for one in found:
+        say(str(one))
+        for line in one.added:
+            say(f"  no record has the figures of {line}")
+
+
+def _push(folder: Path, name: str, *, yes: bool, private: bool) -> None:
+    from lilliput.publish.push import planned, upload
+
+    push = planned(folder, name)
+    for line in push.lines():
+        say(line)
+    if not yes:
+        say("nothing was uploaded; --yes uploads it")
+        return
+    with console.status(f"uploading to {name}"):
+        address = upload(push, private=private)
+    say(f"uploaded: {address}")

@@ -1,0 +1,39 @@
+"""A trained phase as its metrics and its own record tell it: cost, end and incidents, for cards."""
+
+from typing import Any
+
+from lilliput.base.run_folder import RunFolder
+from lilliput.train.metrics_file import (
+    headline_entry,
+    headline_of,
+    measured_of,
+    read_metrics,
+    recent_loss,
+    released,
+    steps_of,
+)
+
+
+def phase_record(run: RunFolder, name: str, left_at: int | None) -> dict[str, Any]:
+    """Return what a card says of a phase, as far as the model was there for it.
+
+    Args:
+        run: the run folder.
+        name: folder of the phase, relative to the run.
+        left_at: the step that a later phase resumes from; None where none does.
+    """
+    lines = read_metrics(run.path / name / "metrics.jsonl")
+    steps, measured = steps_of(lines), measured_of(lines)
+    inherited = [step for step in steps if left_at is None or step["step"] <= left_at]
+    seconds = sum(step["seconds"] for step in inherited)
+    left = {"step": left_at, "tokens": inherited[-1]["tokens"], "seconds": seconds}
+    return ({} if left_at is None else {"resumed_at": left}) | {
+        "name": name.rpartition("/")[2].partition("-")[2],
+        "steps": steps[-1]["step"],
+        "tokens": steps[-1]["tokens"],
+        "seconds": sum(step["seconds"] for step in steps),
+        "loss": recent_loss(steps),
+        **headline_entry(headline_of(steps[-1])),
+        "heldout": released(measured[-1]) if measured else {},
+        "incidents": run.record(name)["outputs"].get("incidents", []),
+    }
