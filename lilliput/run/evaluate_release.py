@@ -24,9 +24,9 @@ from lilliput.evals.run_suite import write_arithmetic
 from lilliput.evals.suites import ARITHMARK2_SYNTHETIC, HELDOUT, Suite, named
 from lilliput.generate.stream_text import write_texts
 from lilliput.publish.load import LoadedModel, load
-from lilliput.publish.remote_code import check_code
 from lilliput.recipe import Release
 from lilliput.run.context import RunContext
+from lilliput.run.native import native
 from lilliput.tokenizer.bpe import load_tokenizer
 from lilliput.tokenizer.chatml import render
 from lilliput.tokenizer.encoder import Encoder
@@ -67,28 +67,25 @@ class ReleaseEvaluator:
         inputs["items"] = self._questions(f"evals/{release.name}", inputs, suite)
 
         def build(results: Path) -> dict[str, Any]:
-            code = check_code(folder)
             with self._console.status(f"{release.name}: evaluating") as status, TemporaryDirectory() as temporary:
                 work = Path(temporary)
                 item_files = {HELDOUT: heldout.folder / "heldout.txt.jsonl"}
                 if ARITHMARK2_SYNTHETIC in suite.made:
                     file = results / "arithmetic.jsonl"
                     item_files[ARITHMARK2_SYNTHETIC] = write_arithmetic(file, seed=self._recipe.seed)
+                published = load(folder)
                 evaluation = evaluate(
-                    folder,
+                    native(published, folder),
                     suite,
                     self._source,
                     item_files={use.task: item_files[use] for use in suite.made},
                     work=work,
                     device=self._machine.device,
-                    trust_remote_code=code,
                     watcher=lambda progress: status.update(f"{release.name}: {progress}"),
                 ).plain()
-                published = load(folder)
                 samples = self._samples(published, heldout, chats)
                 if chats is not None:
                     status.update(f"{release.name}: judging replies")
-                    published.model.to(self._machine.device)
                     evaluation |= self._replies(published, chats, evaluation["scores"])
             return evaluation | {"samples": samples}
 

@@ -129,7 +129,7 @@ def test_a_run_that_is_on_its_way_is_as_a_release_there_would_be(tmp_path):
 def test_a_native_model_scores_as_its_export_does(tmp_path):
     spec, layout = RELEASES["llama"]
     model, long = awake(spec), replace(layout, context=256)
-    native = Native(name="here", model=model, tokenizer=tokenizer(), specials=OURS, context=256)
+    native = Native(name="here", model=model, tokenizer=tokenizer(), special_tokens=OURS.names(), context=256)
     export(model, tokenizer(), tmp_path, layout=long, dtype="F32", generation=Generation(), chat_template=None)
     texts = tmp_path / "texts.jsonl"
     texts.write_text("".join(json.dumps({"text": tiny.sentences(number) * 3}) + "\n" for number in range(4)))
