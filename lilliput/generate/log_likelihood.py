@@ -18,11 +18,12 @@ from lilliput.generate.shared_prefixes import Group, Row, common_length, groups
 from lilliput.model import LanguageModel
 from lilliput.nn.mixer import State
 
-POSITIONS = {"cpu": 4_096, "cuda": 65_536}
-"""Positions that a batch reads at most, padding included, by device; a longer row is a batch of its own."""
+POSITIONS = {"cpu": 1_024, "cuda": 65_536}
+"""Positions that a pass reads at most, padding included, by device: on a processor as many as its caches like; a longer
+row has a pass of its own."""
 SLOTS = 4
 """Slots of keys and values for each of these positions: rows of a group have a copy of their beginning each."""
-LOGITS = {"cpu": 2**22, "cuda": 2**27}
+LOGITS = {"cpu": 2**21, "cuda": 2**27}
 """Logits that are made at a time, by device: in a processor's cache, or 512 MiB."""
 ALIGNED = {"cpu": 1, "cuda": 16}
 """Lengths are multiples of it, by device: few shapes, and kernels for aligned memory."""
@@ -135,30 +136,23 @@ class _Scoring:
             pending = made
         return [Likelihood(total, bool(best)) for total, best in zip(totals.tolist(), greedy, strict=True)]
 
-    def _size(self, group: Group) -> tuple[bool, int, int]:
+    def _size(self, group: Group) -> tuple[bool, int]:
         """Sort key: groups that are read in the same way, of like lengths, are neighbors."""
-        rest = max(len(self._rows[row]) for row in group.rows) - group.shared
-        return rest > 0, -(-group.shared // 8), rest
+        return any(len(self._rows[row]) > group.shared for row in group.rows), group.shared
 
     def _batch(self, waiting: Sequence[Group]) -> list[Group]:
-        """The last groups that wait, as many as fit."""
-        batch: list[Group] = []
-        first = rest = rows = 0
-        for group in reversed(waiting):
-            if batch and (self._size(group)[0] != self._size(batch[0])[0]):
-                break
-            first = max(first, group.shared)
-            rest = max(rest, self._size(group)[2])
-            rows += sum(len(self._rows[row]) > group.shared for row in group.rows)
-            count = len(batch) + 1
-            slots = count * (self._start + first) + rows * (self._start + first + rest)
-            fits = count * first + rows * rest <= self._positions and max(count, rows) <= self._most_rows
-            if self._model.spec.states_grow:
-                fits = fits and slots <= SLOTS * self._positions
-            if batch and not fits:
-                break
-            batch.append(group)
-        return batch
+        """The last groups that wait, as many as fit; the last one has the longest beginning."""
+        kind, longest = self._size(waiting[-1])
+        most = self._fitting(longest, self._start + longest)
+        batch = waiting[-most:]
+        return [group for group in reversed(batch) if self._size(group)[0] == kind]
+
+    def _fitting(self, length: int, slots: int) -> int:
+        """Rows of a pass that read so many positions each, and have so many slots of keys and values."""
+        fitting = self._positions // length
+        if self._model.spec.states_grow:
+            fitting = min(fitting, SLOTS * self._positions // slots)
+        return max(1, min(fitting, self._most_rows))
 
     def _attempt(self, batch: list[Group]) -> "tuple[np.ndarray, Tensor, Tensor, int] | None":
         """Score a batch; None where memory ran out, and half the positions are to be tried."""
@@ -175,16 +169,9 @@ class _Scoring:
 
     def _scored(self, batch: list[Group]) -> tuple[np.ndarray, Tensor, Tensor, int]:
         """The request and log-likelihood of each wanted token, whether it is the likeliest, and the number of rows."""
-        first = self._padded([self._rows[group.rows[0]][: group.shared] for group in batch])
-        rest = [
-            (place, row)
-            for place, group in enumerate(batch)
-            for row in group.rows
-            if len(self._rows[row]) > group.shared
-        ]
-        x = self._read(first, [group.shared for group in batch], batch, rest)
-        width, behind = first.shape[1], (len(x) - first.numel()) // max(1, len(rest))
-        begins = {row: first.numel() + number * behind for number, (_, row) in enumerate(rest)}
+        x, begins = self._read(batch)
+        width = max(group.shared for group in batch)
+        width = -(-width // self._aligned) * self._aligned
         where, targets, owners = [], [], []
         for place, group in enumerate(batch):
             for row in group.rows:
@@ -197,20 +184,40 @@ class _Scoring:
         likelihoods, best, order = self._likelihoods(x, np.concatenate(where), np.array(targets))
         return np.concatenate(owners)[order], likelihoods, best, sum(len(group.rows) for group in batch)
 
-    def _read(self, first: Tensor, lengths: list[int], batch: list[Group], rest: list[tuple[int, int]]) -> Tensor:
-        """The stream after all layers, at the positions of beginnings and then of what is behind them, in one row."""
-        embedded = self._model.embed(first[..., None])
+    def _read(self, batch: list[Group]) -> tuple[Tensor, dict[int, int]]:
+        """Read the beginnings of groups, and then the rest of each row, rows of like lengths together.
+
+        Returns:
+            the stream after all layers at all positions in one row, beginnings first, and where in it the rest of each
+            row begins.
+        """
+        first = self._padded([self._rows[group.rows[0]][: group.shared] for group in batch])
+        rest = [
+            (len(self._rows[row]) - group.shared, place, row)
+            for place, group in enumerate(batch)
+            for row in group.rows
+            if len(self._rows[row]) > group.shared
+        ]
         if not rest and self._states is None:
-            return self._model.forward_layers(embedded).flatten(0, 1)
-        states = self._forked(self._states, [0] * len(batch), self._start + first.shape[1])
-        x = self._decode(first, states, [self._start] * len(batch), lengths).flatten(0, 1)
-        if not rest:
-            return x
-        tokens = self._padded([self._rows[row][batch[place].shared :] for place, row in rest])
-        states = self._forked(states, [place for place, _ in rest], self._start + first.shape[1] + tokens.shape[1])
-        begins = [self._start + lengths[place] for place, _ in rest]
-        sizes = [len(self._rows[row]) - batch[place].shared for place, row in rest]
-        return torch.cat((x, self._decode(tokens, states, begins, sizes).flatten(0, 1)))
+            return self._model.forward_layers(self._model.embed(first[..., None])).flatten(0, 1), {}
+        capacity = self._start + first.shape[1]
+        states = self._forked(self._states, [0] * len(batch), capacity)
+        parts = [self._decode(first, states, [self._start] * len(batch), [group.shared for group in batch])]
+        begins: dict[int, int] = {}
+        rest.sort(reverse=True)
+        end = first.numel()
+        while rest:
+            longest = rest[0][0]
+            count = self._fitting(longest, capacity + longest)
+            part, rest = rest[:count], rest[count:]
+            tokens = self._padded([self._rows[row][batch[place].shared :] for _, place, row in part])
+            forked = self._forked(states, [place for _, place, _ in part], capacity + tokens.shape[1])
+            places = [self._start + batch[place].shared for _, place, _ in part]
+            parts.append(self._decode(tokens, forked, places, [length for length, _, _ in part]))
+            for number, (_, _, row) in enumerate(part):
+                begins[row] = end + number * tokens.shape[1]
+            end += tokens.numel()
+        return torch.cat([part.flatten(0, 1) for part in parts]), begins
 
     def _decode(
         self, tokens: Tensor, states: list[State], positions: list[int], lengths: list[int] | None = None

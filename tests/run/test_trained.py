@@ -83,7 +83,9 @@ def test_it_is_evaluated_as_any_model(desk):
     scores = {score["task"]: score for score in found["scores"]}
     assert scores["held-out text, bits per byte"]["value"] < 3.5 and scores["held-out text, bits per byte"]["stderr"]
     assert scores["arithmark2-synthetic"]["chance"] == 0.25
-    refused("eval", "own.py", "--out", "own", "--dtype", "bfloat16", folder=desk, says="leave it out", where="--dtype")
+    assert found["model_code"] == "lilliput"
+    code = ("--model-code", "transformers")
+    refused("eval", "own.py", "--out", "own", *code, folder=desk, says="leave it out", where="--model-code")
 
 
 def test_a_layout_says_what_still_works(desk):
