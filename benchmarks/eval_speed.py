@@ -6,7 +6,7 @@
 DATA is a folder as --eval-data takes it. MODEL is a folder that Lilliput can load; without one it is of SLM-10M's shape
 and has random weights. Both models get the harness's own requests, task by task, in one process, and every item is
 compared: the log-likelihood of each choice, and the choices predicted by acc and by acc_norm. The `hf` model runs at
-the batch size that was fastest on some items of each task. Last, the whole command is timed: `lilliput eval`, from its
+the batch size that was fastest on some items of each task. The whole command is timed too: `lilliput eval`, from its
 start to its table.
 """
 
@@ -28,7 +28,7 @@ import torch
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
 from lilliput.evals.lilliput_model import LilliputModel
-from lilliput.evals.load_tasks import load_tasks
+from lilliput.evals.load_tasks import compiled_once, load_tasks
 from lilliput.evals.offline import offline
 from lilliput.evals.question_files import Folder, asked, from_file
 from lilliput.evals.run_suite import write_arithmetic
@@ -67,12 +67,14 @@ def main() -> None:
     with TemporaryDirectory() as temporary:
         work = Path(temporary)
         folder = given.model or random_model(given.data, work / "random-slm-10m")
-        result = measured(folder, given, work)
-        result["command"] = timed_command(folder, given)
-    result["environment"] = environment()
-    print(table(result))
+        result = {
+            "command": timed_command(folder, given),
+            **measured(folder, given, work),
+            "environment": environment(),
+        }
     if given.out:
         write_json(given.out, result)
+    print(table(result))
     sys.exit(0 if all(row["same predictions"] for row in result["tasks"].values()) else 1)
 
 
@@ -128,7 +130,7 @@ def requests_of(given: argparse.Namespace, work: Path) -> list[tuple[TaskUse, li
         for use in asked(suite, source, [ARITHMARK2_SYNTHETIC.task])
         if (not names or use.task in names) and (use == ARITHMARK2_SYNTHETIC or source.missing(use) is None)
     ]
-    with offline(work):
+    with offline(work), compiled_once():
         settings = {use.task: source.questions(use, work).settings for use in uses if use != ARITHMARK2_SYNTHETIC}
         if ARITHMARK2_SYNTHETIC in uses:
             made = write_arithmetic(work / "arithmetic.jsonl", seed=0)

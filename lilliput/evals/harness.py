@@ -13,7 +13,7 @@ from typing import Any
 from lilliput.base.errors import DataError, RecipeError, reading
 from lilliput.base.safetensors_headers import check_weights_cover
 from lilliput.evals.evaluation import Answered, Evaluation, ModelCode, summed_up, write_records
-from lilliput.evals.load_tasks import load_tasks
+from lilliput.evals.load_tasks import compiled_once, load_tasks
 from lilliput.evals.local_files import FILES, identity_of
 from lilliput.evals.native_model import Native
 from lilliput.evals.offline import offline
@@ -97,7 +97,7 @@ def evaluate(
         by_task = {use.task: questions.questions(use, work) for use in public}
         tasks = load_tasks(public, _settings(by_task), source=str(questions))
         identities = {use.task: by_task[use.task].identity or _identity(use, tasks[use.task]) for use in public}
-    with offline(work), sandboxed(own):
+    with offline(work), sandboxed(own), compiled_once():
         own_items = {
             task: Questions(settings=from_file(path, split="test", work=work)) for task, path in item_files.items()
         }

@@ -16,6 +16,7 @@ from lilliput.base.errors import DataError
 from lilliput.base.files import write_json
 from lilliput.evals.hf_model import HFModel
 from lilliput.evals.lilliput_model import LilliputModel
+from lilliput.evals.load_tasks import compiled_once
 from lilliput.evals.progress import Progress
 from lilliput.evals.suites import ARITHMARK2, ARITHMARK3, PIQA, TaskUse
 from lilliput.publish.export import GENERATION_FILE, RELEASE_FILE, Generation, export
@@ -190,3 +191,21 @@ def test_progress_counts_rows(folder: Path) -> None:
     ours(folder, watcher=seen.append, batch_size=1).loglikelihood(requests)
     assert [(one.rows, one.total) for one in seen][-1] == (seen[-1].total, seen[-1].total)
     assert seen[-1].task == PIQA.display and len(seen) > 1
+
+
+def test_templates_are_compiled_once_and_rendered_for_every_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    import lm_eval.utils
+
+    compiled: list[str] = []
+    environment: Any = lm_eval.utils.env
+    compile_template = type(environment).compile
+
+    def counted(self: Any, source: str, *names: Any, **settings: Any) -> Any:
+        compiled.append(source)
+        return compile_template(self, source, *names, **settings)
+
+    monkeypatch.setattr(type(environment), "compile", counted)
+    with compiled_once():
+        texts = [lm_eval.utils.apply_template("{{a}}!", {"a": number}) for number in range(3)]
+    assert texts == ["0!", "1!", "2!"] and compiled == ["{{a}}!"]
+    assert lm_eval.utils.apply_template("{{a}}!", {"a": 4}) == "4!" and len(compiled) == 2
