@@ -139,5 +139,7 @@ def test_a_native_model_scores_as_its_export_does(tmp_path):
         evaluate_by_name(subject, "quickstart", Hub(), heldout=texts, limit=12) for subject in (native, tmp_path)
     )
     for mine, theirs in zip(one.scores, other.scores, strict=True):
-        assert mine.value == pytest.approx(theirs.value, rel=1e-5) and mine.stderr == pytest.approx(theirs.stderr)
+        assert mine.value == pytest.approx(theirs.value, rel=1e-5) and mine.stderr == pytest.approx(
+            theirs.stderr, rel=1e-4
+        )
     assert len(one.scores) == 2
