@@ -3,10 +3,11 @@
     python benchmarks/eval_parity.py DATA MODEL [--suite open-slm] [--tasks A,B] [--limit N] [--out FILE.json]
 
 DATA is a folder as --eval-data takes it, MODEL a published model. Each task of the suite whose file is in DATA is asked
-twice, in processes of their own without network: by `lilliput eval`, and by the harness's own command on its own task
-files, unchanged. The harness reads the same questions from a folder named like its dataset on the hub, where `datasets`
-looks before it asks the network. Every item is compared: the question, the log-likelihood of each choice, the choice
-that is predicted, and each metric. --out writes a table in Markdown beside the JSON.
+twice, in processes of their own without network: by `lilliput eval --model-code transformers`, and by the harness's own
+command on its own task files, unchanged; `eval_speed.py` compares Lilliput's own forward pass. The harness reads the
+same questions from a folder named like its dataset on the hub, where `datasets` looks before it asks the network. Every
+item is compared: the question, the log-likelihood of each choice, the choice that is predicted, and each metric. --out
+writes a table in Markdown beside the JSON.
 """
 
 import argparse
@@ -77,6 +78,7 @@ def compare(use: TaskUse, data: Path, model: Path, suite: str, settings: Sequenc
     records, logs = work / "records.jsonl", work / "logs"
     ours = [sys.executable, "-m", "lilliput", "eval", str(model.resolve()), "--suite", suite, "--tasks", use.task]
     ours += ["--eval-data", str(data.resolve()), "--records", str(records), "--json"]
+    ours += ["--model-code", "transformers"]
     ours += [word.replace("_", "-") if word.startswith("--") else word for word in settings]
     theirs = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--tasks", use.task, "--log_samples"]
     loaded = f"pretrained={model.resolve()},dtype=float32,softmax_dtype=float32,trust_remote_code={check_code(model)}"

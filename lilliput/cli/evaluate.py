@@ -17,8 +17,8 @@ from lilliput.cli.run import interruptible
 from lilliput.cli.show import console, show_evaluation, show_release, silent
 
 if TYPE_CHECKING:
+    from lilliput.evals.native_model import Native
     from lilliput.run.target import Target
-    from lilliput.run.trained import Trained
 
 app = typer.Typer()
 
@@ -68,13 +68,22 @@ def evaluate(
     out: RunOption = None,
     device: DeviceOption = "auto",
     dtype: Annotated[str, typer.Option(help="Type of the weights: float32, bfloat16 or float16.")] = "float32",
-    batch_size: Annotated[int, typer.Option(help="Rows of a forward pass.")] = 16,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Rows of a forward pass at most; unless told, as many as memory holds.")
+    ] = None,
+    model_code: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="lilliput or transformers, whose model computes; auto: lilliput where it can load it."
+        ),
+    ] = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Score a model on a suite, a task or a text, by lm-evaluation-harness; or a run's releases as its recipe says."""
     from lilliput.base.ownership import check_output
     from lilliput.evals.suites import SUITE
     from lilliput.publish.remote_code import check_code
+    from lilliput.run.model_code import model_to_score
     from lilliput.train.machine import Machine
 
     given = {"--suite": suite, "--text": text, "--task": own}
@@ -124,12 +133,15 @@ def evaluate(
         "records": records,
         "trust_remote_code": isinstance(subject, Path) and check_code(subject, trusted=trust_remote_code),
     }
+    asked = model_to_score(subject, model_code)
     if text:
-        scores = _on_text(subject, text, settings | {"column": column})
+        scores = _on_text(asked, text, settings | {"column": column})
     elif own:
-        scores = _on_own_tasks(subject, own, eval_data, settings | {"trust_tasks": trust_remote_code})
+        scores = _on_own_tasks(asked, own, eval_data, settings | {"trust_tasks": trust_remote_code})
     else:
-        scores = _on_suite(subject, suite or SUITE, eval_data, tasks, settings | {"num_fewshot": num_fewshot})
+        if not isinstance(subject, Path):
+            settings["heldout"] = subject.heldout
+        scores = _on_suite(asked, suite or SUITE, eval_data, tasks, settings | {"num_fewshot": num_fewshot})
     if not isinstance(subject, Path):
         explain(subject)
     name = str(subject if isinstance(subject, Path) else subject.folder)
@@ -140,43 +152,36 @@ def evaluate(
         show_evaluation(scores.plain(), name)
 
 
-def _on_suite(
-    subject: "Path | Trained", suite: str, eval_data: Path | None, tasks: str, settings: dict[str, Any]
-) -> Any:
+def _on_suite(model: "Path | Native", suite: str, eval_data: Path | None, tasks: str, settings: dict[str, Any]) -> Any:
     from lilliput.evals.question_files import question_source
     from lilliput.evals.run_suite import evaluate_by_name
 
     chosen = [name.strip() for name in tasks.split(",") if name.strip()]
-    if not isinstance(subject, Path):
-        settings["heldout"] = subject.heldout
-    with _with_status(suite, subject, settings) as model:
+    with _status(suite, model, settings):
         return evaluate_by_name(model, suite, question_source(eval_data), tasks=chosen, **settings)
 
 
-def _on_own_tasks(
-    subject: "Path | Trained", files: list[Path], eval_data: Path | None, settings: dict[str, Any]
-) -> Any:
+def _on_own_tasks(model: "Path | Native", files: list[Path], eval_data: Path | None, settings: dict[str, Any]) -> Any:
     from lilliput.evals.question_files import question_source
     from lilliput.evals.run_suite import evaluate_own
 
-    with _with_status(", ".join(map(str, files)), subject, settings) as model:
+    with _status(", ".join(map(str, files)), model, settings):
         return evaluate_own(model, [file.expanduser() for file in files], question_source(eval_data), **settings)
 
 
-def _on_text(subject: "Path | Trained", text: Path, settings: dict[str, Any]) -> Any:
+def _on_text(model: "Path | Native", text: Path, settings: dict[str, Any]) -> Any:
     from lilliput.evals.perplexity import measure_text
 
-    with _with_status(str(text), subject, settings) as model:
+    with _status(str(text), model, settings):
         return measure_text(model, text, **settings)
 
 
 @contextmanager
-def _with_status(what: str, subject: "Path | Trained", settings: dict[str, Any]) -> Iterator[Any]:
-    """Yield the model to ask, while a line shows the progress."""
-    model = subject if isinstance(subject, Path) else subject.native
+def _status(what: str, model: "Path | Native", settings: dict[str, Any]) -> Iterator[None]:
+    """Show the progress in a line."""
     with console.status(f"{model}: {what}") as status:
         settings["watcher"] = lambda progress: status.update(str(progress))
-        yield model
+        yield
 
 
 def _as_the_recipe_says(target: "Target", eval_data: Path | None, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from lilliput.base.files import write_text
 from lilliput.evals.averages import Average, AverageScore, averaged
 from lilliput.evals.score import Score, against_chance, jackknife_stderr, mean_stderr, when_alike
 from lilliput.evals.suites import TaskUse
+
+ModelCode = Literal["lilliput", "transformers"]
+"""The code that computed log-likelihoods: Lilliput's own forward pass, or the model class of transformers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +28,7 @@ class Evaluation:
     """Versions of the libraries that a score depends on."""
     questions: Mapping[str, str] = field(default_factory=dict)
     """Hash of all public questions of a task, whatever the limit, by the harness's name of the task."""
+    model_code: ModelCode
     absent: Mapping[str, str] = field(default_factory=dict)
     """Missing files of tasks that were left out, by the name of the task on cards."""
 
@@ -36,6 +40,7 @@ class Evaluation:
             "versions": dict(self.versions),
             "questions": dict(self.questions),
             "absent": dict(self.absent),
+            "model_code": self.model_code,
         }
 
 
@@ -101,7 +106,7 @@ class Answered:
         )
 
 
-def summed_up(answered: list[Answered], averages: tuple[Average, ...]) -> Evaluation:
+def summed_up(answered: list[Answered], averages: tuple[Average, ...], model_code: ModelCode) -> Evaluation:
     """The scores of all tasks in their order, and the averages whose inputs are all there."""
     scores = [(one.use.task, score) for one in answered for score in one.scores()]
     found = {(task, score.metric): score for task, score in scores}
@@ -111,6 +116,7 @@ def summed_up(answered: list[Answered], averages: tuple[Average, ...]) -> Evalua
         averages=tuple(value for value in values if value is not None),
         versions=versions(),
         questions={one.use.task: one.identity for one in answered if one.identity is not None},
+        model_code=model_code,
     )
 
 

@@ -1,7 +1,8 @@
-"""Scores of an exported model folder through lm-evaluation-harness.
+"""Scores of a model through lm-evaluation-harness.
 
-Anyone can repeat them: the folder is loaded as a Hugging Face model, tasks are the harness's own files or those in
-`tasks/`, and without --eval-data the questions come from where these files say.
+Anyone can repeat them: tasks are the harness's own files or those in `tasks/`, and without --eval-data the questions
+come from where these files say. A model that Lilliput can load answers through its own forward pass, whose
+log-likelihoods are those of the harness's Hugging Face model but for rounding; any other through that one.
 https://github.com/EleutherAI/lm-evaluation-harness
 """
 
@@ -11,8 +12,8 @@ from typing import Any
 
 from lilliput.base.errors import DataError, RecipeError, reading
 from lilliput.base.safetensors_headers import check_weights_cover
-from lilliput.evals.evaluation import Answered, Evaluation, summed_up, write_records
-from lilliput.evals.load_tasks import load_tasks
+from lilliput.evals.evaluation import Answered, Evaluation, ModelCode, summed_up, write_records
+from lilliput.evals.load_tasks import compiled_once, load_tasks
 from lilliput.evals.local_files import FILES, identity_of
 from lilliput.evals.native_model import Native
 from lilliput.evals.offline import offline
@@ -25,10 +26,12 @@ from lilliput.tokenizer.bpe import TOKENIZER_FILE, load_tokenizer
 
 WEIGHTS = ("float32", "bfloat16", "float16")
 """Types that the weights may be rounded to."""
+ROWS = 16
+"""Rows of a forward pass in transformers, unless told."""
 
 
 def evaluate(
-    model_folder: Path | Native,
+    model: Path | Native,
     suite: Suite,
     questions: QuestionSource,
     *,
@@ -37,7 +40,7 @@ def evaluate(
     own: Sequence[TaskFile] = (),
     device: str = "cpu",
     dtype: str = "float32",
-    batch_size: int = 16,
+    batch_size: int | None = None,
     limit: int | None = None,
     records: Path | None = None,
     trust_remote_code: bool = False,
@@ -48,7 +51,8 @@ def evaluate(
     The model's window is `max_position_embeddings` of its config, for recurrent models too: what fits no window is cut.
 
     Args:
-        model_folder: config, weights, tokenizer, and the model's own code where it has any; or a native model.
+        model: a native model, which answers by Lilliput's own forward pass; or a folder for transformers, with config,
+            weights, tokenizer, and the model's own code where it has any.
         suite: the tasks, with the metrics to report.
         questions: where public questions come from. The network is touched for them alone, and only by `Hub`.
         work: the only folder written to, but for the hub's cache: dataset caches, copies of model code.
@@ -56,7 +60,8 @@ def evaluate(
         own: tasks that are in no suite.
         device: as torch names it.
         dtype: of the weights; softmax is always in float32.
-        batch_size: rows of a forward pass.
+        batch_size: rows of a forward pass at most; None for as many as memory is meant to hold, or `ROWS` in
+            transformers.
         limit: ask only the first so many questions of each task (of held-out text, the longest), or the suite's limit
             if that is lower.
         records: a file for the record of every item, JSON lines.
@@ -71,7 +76,7 @@ def evaluate(
     item_files = item_files or {}
     limit = min((bound for bound in (limit, suite.limit) if bound is not None), default=None)
     _check(suite, item_files, limit)
-    if dtype not in WEIGHTS or batch_size < 1:
+    if dtype not in WEIGHTS or (batch_size is not None and batch_size < 1):
         raise RecipeError(
             f"cannot evaluate with {dtype} weights in batches of {batch_size} rows",
             where="--dtype and --batch-size",
@@ -85,14 +90,14 @@ def evaluate(
             where=f"evaluation suite {suite.name!r}",
             hint="its items are made by a run; measure a text with --text, or choose another suite",
         )
-    _check_model(model_folder, dtype)
+    _check_model(model)
     public = [use for use in uses if use.task not in item_files]
     with questions.loading(work), sandboxed(own):
         loaded = [load_own(file) for file in own]
         by_task = {use.task: questions.questions(use, work) for use in public}
         tasks = load_tasks(public, _settings(by_task), source=str(questions))
         identities = {use.task: by_task[use.task].identity or _identity(use, tasks[use.task]) for use in public}
-    with offline(work), sandboxed(own):
+    with offline(work), sandboxed(own), compiled_once():
         own_items = {
             task: Questions(settings=from_file(path, split="test", work=work)) for task, path in item_files.items()
         }
@@ -102,23 +107,15 @@ def evaluate(
         identities |= {one.use.task: one.identity for one in loaded}
         import lm_eval.evaluator
 
-        from lilliput.evals.hf_model import HFModel
-
-        with reading(str(model_folder), "fetch or publish the folder again", "the model cannot be loaded"):
-            model: Any = HFModel(
-                model_folder,
-                device=device,
-                dtype=dtype,
-                batch_size=batch_size,
-                trust_remote_code=trust_remote_code,
-                watcher=watcher,
-            )
+        settings: dict[str, Any] = {"device": device, "dtype": dtype, "watcher": watcher}
+        with reading(str(model), "fetch or publish the folder again", "the model cannot be loaded"):
+            scorer: Any = _scorer(model, settings, batch_size, trust_remote_code)
         answered = []
         for use in (*uses, *(one.use for one in loaded)):
-            model.begin(use)
+            scorer.begin(use)
             task = tasks[use.task]
             # Bootstrapping takes longer than the model; the standard errors here are exact or closed-form.
-            answer = lm_eval.evaluator.evaluate(model, {"tasks": {use.task: task}}, limit=limit, bootstrap_iters=0)
+            answer = lm_eval.evaluator.evaluate(scorer, {"tasks": {use.task: task}}, limit=limit, bootstrap_iters=0)
             note = "" if limit is None else f"first {limit:,} items only"
             known = (by_task | own_items).get(use.task)
             notes = "; ".join(part for part in (note, known and known.note) if part)
@@ -126,7 +123,8 @@ def evaluate(
         if records is not None:
             write_records(answered, records)
         # An average of part of the questions would be taken for the one of all.
-        return summed_up(answered, suite.averages if limit is None else ())
+        code: ModelCode = "lilliput" if isinstance(model, Native) else "transformers"
+        return summed_up(answered, suite.averages if limit is None else (), code)
 
 
 def longest_first(documents: Any) -> Any:
@@ -139,15 +137,20 @@ def longest_first(documents: Any) -> Any:
     return documents.select(sorted((row for row, text in enumerate(texts) if text), key=lambda row: -len(texts[row])))
 
 
-def _check_model(model: Path | Native, dtype: str) -> None:
+def _scorer(model: Path | Native, settings: dict[str, Any], batch_size: int | None, trust_remote_code: bool) -> Any:
+    """The harness's interface to the model."""
+    if isinstance(model, Native):
+        from lilliput.evals.lilliput_model import LilliputModel
+
+        return LilliputModel(model, batch_size=batch_size, **settings)
+    from lilliput.evals.hf_model import HFModel
+
+    return HFModel(model, batch_size=batch_size or ROWS, trust_remote_code=trust_remote_code, **settings)
+
+
+def _check_model(model: Path | Native) -> None:
     """Refuse a folder without a model of the size that it claims, before transformers builds what its config says."""
     if isinstance(model, Native):
-        if dtype != "float32":
-            raise RecipeError(
-                f"the weights of a run are float32, not {dtype}",
-                where="--dtype",
-                hint="leave it out, or publish the run: a release can be evaluated in other types",
-            )
         return
     if not (model / "config.json").is_file():
         raise DataError(

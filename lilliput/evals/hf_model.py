@@ -1,28 +1,24 @@
-"""lm-evaluation-harness's Hugging Face model, with what its settings lack: ArithMark's encoding, progress, and models
-that no folder holds.
+"""lm-evaluation-harness's Hugging Face model, for architectures that only transformers has, and to compare with.
+
+It has what the harness's settings lack: ArithMark's encoding and progress.
 """
 
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from types import SimpleNamespace
 from typing import Any
 
-import torch
 from lm_eval.models.huggingface import HFLM
 from tokenizers import Tokenizer
-from torch import Tensor, nn
-from transformers import AutoTokenizer, PretrainedConfig
+from torch import Tensor
+from transformers import AutoTokenizer
 
 from lilliput.base.errors import DataError
-from lilliput.evals.native_model import Native
 from lilliput.evals.progress import Progress, Watcher
 from lilliput.evals.suites import TaskUse
 from lilliput.tokenizer.bpe import END
 from lilliput.tokenizer.encoder import PIECE, Encoder
 
 _HFLM: Any = HFLM  # its decorator hides it from type checkers
-_CONFIG: Any = PretrainedConfig
 
 
 def _encoder(tokenizer: Any) -> Encoder | None:
@@ -40,7 +36,7 @@ class HFModel(_HFLM):
     """Log-likelihoods of a model, one task after the other.
 
     Args:
-        model: a folder with config, weights, tokenizer, and the model's own code where it has any; or a native model.
+        folder: config, weights, tokenizer, and the model's own code where it has any.
         device: as torch names it.
         dtype: of the weights; softmax is always in float32.
         batch_size: rows of a forward pass.
@@ -50,7 +46,7 @@ class HFModel(_HFLM):
 
     def __init__(
         self,
-        model: Path | Native,
+        folder: Path,
         *,
         device: str,
         dtype: str,
@@ -58,12 +54,9 @@ class HFModel(_HFLM):
         trust_remote_code: bool,
         watcher: Watcher | None,
     ):
-        is_native = isinstance(model, Native)
-        with TemporaryDirectory() as temporary:
-            files = model.write_tokenizer(Path(temporary)) if is_native else model
-            tokenizer = AutoTokenizer.from_pretrained(files, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
         super().__init__(
-            pretrained=_Causal(model, device) if is_native else str(model),
+            pretrained=str(folder),
             tokenizer=tokenizer,
             backend="causal",
             device=device,
@@ -140,19 +133,3 @@ class HFModel(_HFLM):
             seconds = time.monotonic() - self._start
             self._watcher(Progress(task=self._use.display, rows=self._rows, total=self._total, seconds=seconds))
         return logits
-
-
-class _Causal(nn.Module):
-    """A native model as the harness asks for one: token ids [B, L] -> `logits` [B, L, V]."""
-
-    def __init__(self, native: Native, device: str):
-        super().__init__()
-        self.model = native.model.to(device)
-        self.device = torch.device(device)
-        self.config = _CONFIG(vocab_size=native.model.spec.vocab, max_position_embeddings=native.context)
-
-    def tie_weights(self) -> None:
-        """Do nothing: they are tied already, or never."""
-
-    def forward(self, tokens: Tensor) -> Any:
-        return SimpleNamespace(logits=self.model(tokens))

@@ -1,6 +1,8 @@
-"""Loads tasks of the harness by their files, with their questions."""
+"""Loads tasks of the harness by their files, with their questions, and compiles their templates once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ TASKS = Path(__file__).with_name("tasks")
 """Task files of our own."""
 FEWSHOT_SEED = 1234
 """The harness's own, so that `lm_eval` draws the same examples."""
+TEMPLATES = 1_024
+"""Compiled templates that are kept; a task has three or four."""
 
 
 def load_tasks(uses: Sequence[TaskUse], settings: Mapping[str, dict[str, Any]], *, source: str) -> dict[str, Any]:
@@ -44,3 +48,20 @@ def load_tasks(uses: Sequence[TaskUse], settings: Mapping[str, dict[str, Any]], 
     for task in tasks.values():
         task.set_fewshot_seed(FEWSHOT_SEED)
     return tasks
+
+
+@contextmanager
+def compiled_once() -> Iterator[None]:
+    """Let the harness compile each template once.
+
+    It compiles every template anew for every question, 72,000 times for `open-slm`: three fifths of all that it does
+    besides the model.
+    """
+    import lm_eval.utils
+
+    environment: Any = lm_eval.utils.env
+    environment.from_string = lru_cache(TEMPLATES)(environment.from_string)
+    try:
+        yield
+    finally:
+        del environment.from_string

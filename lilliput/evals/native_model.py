@@ -1,34 +1,33 @@
-"""A native model under evaluation, such as one with a mixer of its own that no Hugging Face architecture has."""
+"""A model under evaluation that Lilliput itself has loaded: of a folder, or of a run that released nothing."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from lilliput.base.files import read_json, write_json
 from lilliput.model import LanguageModel
-from lilliput.tokenizer.bpe import save_tokenizer
-from lilliput.tokenizer.specials import Specials
 
 
 @dataclass(frozen=True, kw_only=True)
 class Native:
-    """A model that no folder holds, with what the harness needs beside it."""
+    """A model, with what the harness needs beside it."""
 
     name: str
-    """Name shown to users: the run folder."""
+    """Name shown to users: the folder."""
     model: LanguageModel
     tokenizer: Tokenizer
-    specials: Specials
+    special_tokens: Mapping[str, str]
+    """Special tokens by the names that transformers has for them: `bos_token`, `eos_token`."""
     context: int
     """The window: what fits no window is cut."""
+    tokenizer_folder: Path | None = None
+    """The folder that transformers reads the tokenizer from, where it may make something else of its files; None where
+    it takes them as they are."""
+    stop_ids: tuple[int, ...] = ()
+    """Ids that end a text which the model writes."""
+    repetition_penalty: float = 1.0
+    """Penalty that transformers writes with unless told: that of `generation_config.json`."""
 
     def __str__(self) -> str:
         return self.name
-
-    def write_tokenizer(self, folder: Path) -> Path:
-        """Write the files that transformers reads the tokenizer from, as those of a release; returns their folder."""
-        save_tokenizer(self.tokenizer, folder, self.specials)
-        file = folder / "tokenizer_config.json"
-        write_json(file, read_json(file) | {"model_max_length": self.context, "padding_side": "left"})
-        return folder

@@ -32,7 +32,7 @@ def evaluate_by_name(
     items are the same for every model.
 
     Args:
-        model_folder: a Hugging Face folder, or a native model.
+        model_folder: a Hugging Face folder, which transformers loads, or a native model.
         suite: name of the suite.
         questions: source of the public questions.
         tasks: the only tasks to score; all if empty.

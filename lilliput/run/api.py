@@ -29,6 +29,7 @@ from lilliput.publish.remote_code import check_code
 from lilliput.recipe import Recipe, allow_code, load_machine, read_recipe
 from lilliput.run.asking import Asking
 from lilliput.run.command_record import Command, RecipeOptions
+from lilliput.run.model_code import model_to_score
 from lilliput.run.pipeline import run, train
 from lilliput.run.target import Target, find_target
 from lilliput.run.trained import Trained, read_trained
@@ -193,7 +194,8 @@ def evaluate_model(
     limit: int | None = None,
     device: str = "auto",
     dtype: str = "float32",
-    batch_size: int = 16,
+    batch_size: int | None = None,
+    model_code: str = "auto",
     trust_code: bool = False,
     trust_remote_code: bool = False,
 ) -> Evaluation:
@@ -209,7 +211,9 @@ def evaluate_model(
         limit: only the first so many items of each task.
         device: `cpu`, `cuda`, `mps`, or `auto` for the best one there is.
         dtype: of the weights: float32, bfloat16 or float16.
-        batch_size: rows of a forward pass.
+        batch_size: rows of a forward pass at most; unless told, as many as memory is meant to hold.
+        model_code: `lilliput` or `transformers`, whose model class computes; `auto` is Lilliput where it can load the
+            folder.
         trust_code: let the Python files run that a run folder keeps of its recipe.
         trust_remote_code: let Python files of the folder, or of tasks, run that are not ours.
 
@@ -235,7 +239,7 @@ def evaluate_model(
         "limit": limit,
         "trust_remote_code": isinstance(found, Path) and check_code(found, trusted=trust_remote_code),
     }
-    asked = found if isinstance(found, Path) else found.native
+    asked = model_to_score(found, model_code)
     if files:
         return evaluate_own(asked, files, questions, trust_tasks=trust_remote_code, **settings)
     heldout = None if isinstance(found, Path) else found.heldout

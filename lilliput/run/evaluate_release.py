@@ -25,9 +25,9 @@ from lilliput.evals.recount import ITEMS_FILE
 from lilliput.evals.suites import HELDOUT, Suite, named
 from lilliput.generate.stream_text import write_texts
 from lilliput.publish.load import LoadedModel, load
-from lilliput.publish.remote_code import check_code
 from lilliput.recipe import Release
 from lilliput.run.context import RunContext
+from lilliput.run.native import native
 from lilliput.tokenizer.bpe import load_tokenizer
 from lilliput.tokenizer.chatml import render
 from lilliput.tokenizer.encoder import Encoder
@@ -68,28 +68,25 @@ class ReleaseEvaluator:
         inputs["items"] = self._questions(f"evals/{release.name}", inputs, suite)
 
         def build(results: Path) -> dict[str, Any]:
-            code = check_code(folder)
             with self._console.status(f"{release.name}: evaluating") as status, TemporaryDirectory() as temporary:
                 work = Path(temporary)
                 item_files = write_made(suite, results, arithmetic_seed=self._recipe.seed)
                 if HELDOUT in suite.made:
                     item_files[HELDOUT.task] = heldout.folder / "heldout.txt.jsonl"
+                published = load(folder)
                 evaluation = evaluate(
-                    folder,
+                    native(published, folder),
                     suite,
                     self._source,
                     item_files=item_files,
                     work=work,
                     device=self._machine.device,
                     records=results / ITEMS_FILE,
-                    trust_remote_code=code,
                     watcher=lambda progress: status.update(f"{release.name}: {progress}"),
                 ).plain()
-                published = load(folder)
                 samples = self._samples(published, heldout, chats)
                 if chats is not None:
                     status.update(f"{release.name}: judging replies")
-                    published.model.to(self._machine.device)
                     evaluation |= self._replies(published, chats, evaluation["scores"])
             return evaluation | {"samples": samples, "absent": absent(suite, self._source)}
 

@@ -20,7 +20,6 @@ from lilliput.base.safetensors_headers import open_safetensors
 from lilliput.base.spec import to_plain
 from lilliput.computations.computation import COMPUTATION
 from lilliput.data.formats import format_of
-from lilliput.evals.native_model import Native
 from lilliput.growth.growth import GROWTH, Computed, Growth, Lineage
 from lilliput.model import LanguageModel, ModelSpec, copy_weights
 from lilliput.publish.export import Generation
@@ -33,7 +32,7 @@ from lilliput.run.steps import entry_code
 from lilliput.run.trained_phase import TrainedPhase
 from lilliput.tokenizer.bpe import load_tokenizer
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, has_chatml
-from lilliput.tokenizer.specials import Specials, id_of, vocabulary_size
+from lilliput.tokenizer.specials import id_of, vocabulary_size
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase, phase_folder
 
@@ -48,24 +47,12 @@ class Trained:
     folder: Path
     published: LoadedModel
     """Everything that the model needs to write."""
-    specials: Specials
     phase: Phase
     """The last one that is trained."""
     left: tuple[str, ...]
     """Names of phases that are not."""
     heldout: Path | None
     """Held-out text, JSON lines: of the corpus that a release is judged by, else of the first that has some."""
-
-    @property
-    def native(self) -> Native:
-        """The same for evaluation."""
-        return Native(
-            name=str(self.folder),
-            model=self.published.model,
-            tokenizer=self.published.tokenizer,
-            specials=self.specials,
-            context=self.published.context,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +127,6 @@ def read_trained(folder: Path) -> Trained:
         return Trained(
             folder=folder,
             published=_published(recipe, reached, lineage, str(folder)),
-            specials=recipe.tokenizer.specials,
             phase=reached.phase,
             left=tuple(phase.name for phase in phases[phases.index(reached.phase) + 1 :]),
             heldout=_heldout(recipe, reached.phase, folder),

@@ -20,6 +20,7 @@ from lilliput.evals.question_files import Folder, Hub
 from lilliput.evals.run_suite import evaluate_by_name
 from lilliput.evals.suites import MTLM, OPEN_SLM, TaskUse
 from lilliput.publish.export import Generation, export
+from lilliput.run.model_code import model_to_score
 
 pytestmark = pytest.mark.slow
 
@@ -105,7 +106,7 @@ def ours(model: Path, questions: Path, tmp_path_factory: pytest.TempPathFactory)
             for line in path.read_text().splitlines():
                 record = json.loads(line)
                 records.setdefault(record["task"], []).append(record)
-    return Evaluation(scores=tuple(scores), versions=found.versions), samples, records
+    return Evaluation(scores=tuple(scores), versions=found.versions, model_code=found.model_code), samples, records
 
 
 @pytest.mark.parametrize("task", USES)
@@ -148,6 +149,29 @@ def test_records_hold_what_is_needed_to_compare_item_by_item(task: str, ours: Ra
         assert record["acc"] == float(sample["acc"])
         if "acc_norm" in sample["metrics"] and isinstance(sample["target"], int):
             assert (record["prediction_norm"] == sample["target"]) == bool(record["acc_norm"])
+
+
+@pytest.mark.parametrize("suite", ["mtlm", "open-slm"])
+def test_our_own_forward_pass_predicts_the_same(
+    suite: str, model: Path, questions: Path, ours: Ran, tmp_path: Path
+) -> None:
+    path = tmp_path / "records.jsonl"
+    subject = model_to_score(model)
+    found = evaluate_by_name(
+        subject, suite, Folder(questions), tasks=() if suite == "mtlm" else ("piqa",), records=path
+    )
+    assert (found.model_code, ours[0].model_code) == ("lilliput", "transformers")
+    values = {(score.task, score.metric): score.value for score in ours[0].scores}
+    for score in found.scores:
+        assert score.value == pytest.approx(values[score.task, score.metric], abs=1e-5)
+    seen: dict[str, int] = {}
+    for record in map(json.loads, path.read_text().splitlines()):
+        place = seen[record["task"]] = seen.get(record["task"], -1) + 1
+        other = ours[2][record["task"]][place]
+        assert record["log_likelihoods"] == pytest.approx(other["log_likelihoods"], abs=1e-3)
+        assert {name: value for name, value in record.items() if name.startswith("pred")} == {
+            name: value for name, value in other.items() if name.startswith("pred")
+        }
 
 
 def test_questions_of_the_hub_are_known_again_in_a_folder(

@@ -123,7 +123,7 @@ def test_averages_of_kept_checkpoints_train_on_and_are_resumed(tmp_path, monkeyp
     train(part, tmp_path / "resumed")
     mean = {
         name: parameter.clone()
-        for name, parameter in read_trained(tmp_path / "resumed").native.model.named_parameters()
+        for name, parameter in read_trained(tmp_path / "resumed").published.model.named_parameters()
     }
     kept = [load(tmp_path / f"resumed/phases/00-pretrain/kept/step-{step:06d}").tensors["weights"] for step in (2, 6)]
     assert all(torch.equal(value, (kept[0][name] + kept[1][name]) / 2) for name, value in mean.items())

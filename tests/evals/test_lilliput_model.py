@@ -1,0 +1,211 @@
+"""Lilliput's own forward pass answers every request as lm-evaluation-harness's Hugging Face model does."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from tiny_releases import RELEASES, awake, offline, tokenizer  # noqa: F401
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
+
+from lilliput.base.errors import DataError
+from lilliput.base.files import write_json
+from lilliput.evals.hf_model import HFModel
+from lilliput.evals.lilliput_model import LilliputModel
+from lilliput.evals.load_tasks import compiled_once
+from lilliput.evals.progress import Progress
+from lilliput.evals.suites import ARITHMARK2, ARITHMARK3, PIQA, TaskUse
+from lilliput.publish.export import GENERATION_FILE, RELEASE_FILE, Generation, export
+from lilliput.publish.load import load
+from lilliput.run.native import native
+from lilliput.tokenizer.bpe import END, END_ID
+
+pytestmark = pytest.mark.usefixtures("offline")
+
+WINDOW = 64
+WORDS = "the quick brown fox jumps over a lazy dog café “mat” 12 geese".split()
+
+
+def released(folder: Path, name: str) -> Path:
+    spec, layout = RELEASES[name]
+    export(
+        awake(spec),
+        tokenizer(),
+        folder,
+        layout=replace(layout, context=WINDOW),
+        dtype="F32",
+        generation=Generation(repetition_penalty=1.2),
+        chat_template=None,
+    )
+    return folder
+
+
+@pytest.fixture(params=["qwen3", "hgrn2"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return released(tmp_path / "model", request.param)
+
+
+def ours(folder: Path, **settings: Any) -> LilliputModel:
+    asked = {"device": "cpu", "dtype": "float32", "batch_size": None, "watcher": None} | settings
+    model = LilliputModel(native(load(folder), folder), **asked)
+    model.begin(PIQA)
+    return model
+
+
+def theirs(folder: Path, batch_size: int = 4) -> Any:
+    wrapper: Any = HFLM
+    return wrapper(
+        str(folder),
+        dtype="float32",
+        softmax_dtype="float32",
+        device="cpu",
+        batch_size=batch_size,
+        trust_remote_code=True,
+        prefix_token_id=END_ID,
+    )
+
+
+def asked(kind: str, *arguments: tuple[Any, ...]) -> list[Instance]:
+    return [
+        Instance(request_type=kind, doc={}, arguments=one, idx=index)  # type: ignore[arg-type]
+        for index, one in enumerate(arguments)
+    ]
+
+
+def said(draw: random.Random, most: int) -> str:
+    return " ".join(draw.choices(WORDS, k=draw.randint(1, most)))
+
+
+def choices() -> list[Instance]:
+    draw = random.Random(0)
+    pairs: list[tuple[str, str]] = []
+    for _ in range(6):
+        context = f"Question: {said(draw, 4)}?\nAnswer:"
+        pairs += [(context, f" {said(draw, 3)}") for _ in range(3)] + [(context, letter) for letter in "ABC"]
+    pairs += [
+        ("", "a continuation of nothing"),
+        ("", END + "that begins as documents do"),
+        ("trailing spaces  ", "belong to what follows"),
+        (said(draw, 40) * 3, " a context longer than the window"),
+        ("the", " fox " * 9),
+        pairs[0],
+    ]
+    return asked("loglikelihood", *pairs)
+
+
+def test_choices_are_as_likely_as_in_transformers(folder: Path) -> None:
+    requests = choices()
+    expected, found = theirs(folder).loglikelihood(requests), ours(folder).loglikelihood(requests)
+    for (total, greedy), (other, best) in zip(found, expected, strict=True):
+        assert total == pytest.approx(other, abs=1e-4) and greedy == best
+
+
+def test_decisions_are_the_same_at_any_batch_size(folder: Path) -> None:
+    requests = choices()[:36]
+    expected = None
+    for size in (None, 1, 2, 7, 64):
+        totals = [total for total, _ in ours(folder, batch_size=size).loglikelihood(requests)]
+        decided = [max(range(start, start + 3), key=totals.__getitem__) for start in range(0, 36, 3)]
+        assert decided == (expected or decided)
+        expected = decided
+
+
+@pytest.mark.parametrize("use", [ARITHMARK2, ARITHMARK3], ids=["summed", "mean"])
+def test_choices_that_are_encoded_apart(folder: Path, use: TaskUse) -> None:
+    requests = asked("loglikelihood", ("1 + 2 =", " 3"), ("1 + 2 =", " 31"), ("5 - 4 =", " 1"), ("", " 1"))
+    reference = HFModel(folder, device="cpu", dtype="float32", batch_size=2, trust_remote_code=True, watcher=None)
+    model = ours(folder)
+    for one in (model, reference):
+        one.begin(use)
+    expected = reference.loglikelihood(requests)
+    assert [total for total, _ in model.loglikelihood(requests)] == pytest.approx(
+        [total for total, _ in expected], abs=1e-4
+    )
+
+
+def test_texts_are_measured_in_windows(folder: Path) -> None:
+    draw = random.Random(1)
+    requests = asked("loglikelihood_rolling", *((said(draw, most),) for most in (3, 30, 90)), ("fox",))
+    reference = theirs(folder)
+    assert ours(folder).loglikelihood_rolling(requests) == pytest.approx(
+        reference.loglikelihood_rolling(requests), abs=1e-3
+    )
+
+
+@pytest.mark.parametrize("penalty", [None, 1.3], ids=["released", "saved-by-others"])
+def test_texts_are_written_until_a_stop_string(tmp_path: Path, penalty: float | None) -> None:
+    folder = released(tmp_path / "model", "qwen3")
+    if penalty is not None:
+        (folder / RELEASE_FILE).unlink()
+        write_json(folder / GENERATION_FILE, {"repetition_penalty": penalty, "eos_token_id": END_ID})
+    free = [(f"the quick {word}", {"until": [], "max_gen_toks": 12}) for word in WORDS[:4]]
+    reference, model = theirs(folder, batch_size=1), ours(folder, batch_size=3)
+    written = reference.generate_until(asked("generate_until", *free))
+    assert model.generate_until(asked("generate_until", *free)) == written
+    stopping = [
+        (context, {"until": [text[4:6]], "max_gen_toks": 12, "do_sample": False})
+        for (context, _), text in zip(free, written, strict=True)
+    ]
+    stopped = model.generate_until(asked("generate_until", *stopping))
+    assert stopped == reference.generate_until(asked("generate_until", *stopping))
+    assert all(len(short) < len(text) for short, text in zip(stopped, written, strict=True))
+    with pytest.raises(DataError, match="leave no room"):
+        model.generate_until(asked("generate_until", ("the", {"until": [], "max_gen_toks": WINDOW})))
+
+
+@pytest.mark.parametrize("is_ours", [True, False], ids=["released", "saved-by-others"])
+def test_a_tokenizer_that_begins_texts(tmp_path: Path, is_ours: bool) -> None:
+    folder = released(tmp_path / "model", "qwen3")
+    changed = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    changed.post_processor = TemplateProcessing(single=f"{END} $A", special_tokens=[(END, END_ID)])
+    loaded = load(folder)
+    changed.save(str(folder / "tokenizer.json"))
+    if not is_ours:
+        (folder / RELEASE_FILE).unlink()
+        loaded = load(folder)
+    model = native(replace(loaded, tokenizer=changed), folder)
+    likely = LilliputModel(model, device="cpu", dtype="float32", batch_size=None, watcher=None)
+    likely.begin(PIQA)
+    requests = choices()
+    for (total, greedy), (other, best) in zip(
+        likely.loglikelihood(requests), theirs(folder).loglikelihood(requests), strict=True
+    ):
+        assert total == pytest.approx(other, abs=1e-4) and greedy == best
+
+
+def test_choices_beyond_the_window_and_without_tokens_are_refused(folder: Path) -> None:
+    model = ours(folder)
+    with pytest.raises(DataError, match=f"the model's window {WINDOW}"):
+        model.loglikelihood(asked("loglikelihood", ("the", " fox" * 80)))
+    with pytest.raises(DataError, match="a choice has no tokens"):
+        model.loglikelihood(asked("loglikelihood", ("the", "")))
+
+
+def test_progress_counts_rows(folder: Path) -> None:
+    seen: list[Progress] = []
+    requests = asked("loglikelihood", *(("the fox", f" {letter}") for letter in "ab"), ("the dog", " a b"))
+    ours(folder, watcher=seen.append, batch_size=1).loglikelihood(requests)
+    assert [(one.rows, one.total) for one in seen][-1] == (seen[-1].total, seen[-1].total)
+    assert seen[-1].task == PIQA.display and len(seen) > 1
+
+
+def test_templates_are_compiled_once_and_rendered_for_every_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    import lm_eval.utils
+
+    compiled: list[str] = []
+    environment: Any = lm_eval.utils.env
+    compile_template = type(environment).compile
+
+    def counted(self: Any, source: str, *names: Any, **settings: Any) -> Any:
+        compiled.append(source)
+        return compile_template(self, source, *names, **settings)
+
+    monkeypatch.setattr(type(environment), "compile", counted)
+    with compiled_once():
+        texts = [lm_eval.utils.apply_template("{{a}}!", {"a": number}) for number in range(3)]
+    assert texts == ["0!", "1!", "2!"] and compiled == ["{{a}}!"]
+    assert lm_eval.utils.apply_template("{{a}}!", {"a": 4}) == "4!" and len(compiled) == 2
