@@ -1,8 +1,9 @@
 """Byte-level BPE by the package tokie, for the texts of which its ids are known to be those of `tokenizers`.
 
-It needs a sixth of the time, over 707 MB in which no id differed. Where the two differ is known as well: where Unicode's versions do (circled letters,
-Roman numerals), and at runs of spaces of different kinds. Texts with other characters than `KNOWN`, and tokenizers with
-other rules than our own, are left to `tokenizers`; `benchmarks/encoders.py` compares both over whole corpora.
+It needs a sixth of the time, over 707 MB in which no id differed. It is known where the two differ as well: where
+versions of Unicode do (circled letters, Roman numerals), and at runs of spaces of different kinds. Texts with other
+characters than `KNOWN`, and tokenizers with other rules than our own, are left to `tokenizers`;
+`benchmarks/encoders.py` compares both over whole corpora.
 """
 
 import json
