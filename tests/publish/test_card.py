@@ -74,6 +74,14 @@ def test_results_are_the_scores(record):
     ]  # fmt: skip
 
 
+def test_results_say_whose_forward_pass_was_scored(record):
+    ours = "Measured on this folder by Lilliput's own forward pass with lm_eval"
+    record["evaluation"]["model_code"] = "lilliput"
+    assert ours in section(card(record), "Results")
+    record["evaluation"]["model_code"] = "transformers"
+    assert ours not in section(card(record), "Results")
+
+
 def test_averages_say_what_they_are_made_of(record):
     assert rows(card(record), "Averages") == [["`headline`", "35.06", "0.71", "(a + b) / 2, acc_norm"]]
     record["evaluation"]["averages"] = []

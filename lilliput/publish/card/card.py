@@ -85,6 +85,7 @@ def card(record: dict[str, Any]) -> str:
         at_chance=_at_chance(run),
         evaluation=run["evaluation"],
         unjudged=run["evaluation"].plain.get("unjudged"),
+        model_code=run["evaluation"].plain.get("model_code"),
         comparison=_comparison(run),
         training=trained,
         peers=peers(run, trained["together"]["tokens"]),
