@@ -385,7 +385,7 @@ def table(trials: list[dict[str, Any]], final: float) -> str:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("folder", type=Path)
-    options.add_argument("arms", nargs="*", metavar="ARM", help=f"of {', '.join(ARMS)}")
+    options.add_argument("arms", nargs="*", metavar="ARM", help=f"of {', '.join(ARMS)}".replace("%", "%%"))
     options.add_argument("--encode", nargs="+", metavar="FILE")
     options.add_argument("--model", choices=SETUPS, default="slm-10m")
     options.add_argument("--tune", type=float, default=75.0, metavar="SECONDS")

@@ -29,9 +29,9 @@ from lilliput.base.environment import environment
 from lilliput.base.files import write_json
 from lilliput.evals.lilliput_model import LilliputModel
 from lilliput.evals.load_tasks import compiled_once, load_tasks
+from lilliput.evals.made_items import write_arithmetic
 from lilliput.evals.offline import offline
 from lilliput.evals.question_files import Folder, asked, from_file
-from lilliput.evals.run_suite import write_arithmetic
 from lilliput.evals.suites import ARITHMARK2_SYNTHETIC, TaskUse, named
 from lilliput.nn.init import Normal
 from lilliput.publish.export import Generation, export

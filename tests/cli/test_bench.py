@@ -40,6 +40,15 @@ def test_every_script_is_listed_with_its_question():
     assert all(question.strip().endswith("?") for question in lines.values())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_every_script_finds_what_it_imports_and_explains_itself(script):
+    settings = {"cwd": ROOT, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "capture_output": True, "text": True}
+    explained = subprocess.run([sys.executable, str(script), "--help"], **settings)
+    assert explained.returncode == 0, explained.stderr
+    assert "usage:" in explained.stdout
+
+
 @pytest.mark.parametrize("arguments", [["--help", "-h", "--", "a b", "", "--device=cpu"], []])
 def test_a_script_runs_as_python_alone_would_run_it(installed, arguments):
     script = installed / "lilliput" / "benchmarks" / "echo.py"
