@@ -339,15 +339,18 @@ def test_a_disk_that_loses_bits_is_found_out(shop, run, monkeypatch):
 def test_a_changed_byte_of_a_release_is_refused_by_name(shop, run):
     """By those who read it, whichever file it is, and mended by those who made it."""
     release = run / "releases" / "tiny-base"
-    names = [path.name for path in release.iterdir() if path.name not in ("README.md", "loss.png")]
+    names = [path.name for path in release.iterdir() if path.name not in ("README.md", "loss.png", "record.json")]
     assert {"model.safetensors", "tokenizer.json", "config.json", "lilliput.json"} <= set(names)
     for name in names:
         good = (release / name).read_bytes()
         flip(release / name, len(good) // 2)
         refused("generate", "run", folder=shop, where=str(Path("run/releases/tiny-base")), says=name)
         (release / name).write_bytes(good)
+    flip(release / "record.json", 400)
+    refused("publish", "run/releases/tiny-base", "--verify", folder=shop, where="record.json")
     flip(release / "config.json", 40)
     lilliput("publish", "run", folder=shop)
+    lilliput("publish", "run/releases/tiny-base", "--verify", folder=shop)
     lilliput("generate", "run", folder=shop)
     for name in names:
         assert (release / name).read_bytes() == (shop / "good/releases/tiny-base" / name).read_bytes()

@@ -33,18 +33,36 @@ def check_code(folder: Path, *, trusted: bool = False) -> bool:
     """
     if (folder / RELEASE_FILE).is_file():
         verified(folder)
-    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.py"))}
-    named = {name: _read(folder / name).get("auto_map") for name in ("config.json", "tokenizer_config.json")}
-    foreign = [name for name, path in files.items() if not _is_installed(name, path)]
-    foreign += [f"{name}: auto_map" for name, auto_map in named.items() if auto_map not in (None, AUTO_MAP)]
-    foreign += [f"config.json: {key}" for key in KERNELS if "/" in str(_read(folder / "config.json").get(key, ""))]
+    foreign = foreign_code(folder)
     if foreign and not trusted:
         raise RunError(
             f"the model brings code that is not Lilliput's: {', '.join(foreign[:4])}",
             where=str(folder),
             hint="read it, then add --trust-remote-code to let it run; or use the version that released the model",
         )
-    return bool(files) or any(named.values())
+    return bool(_files(folder)) or any(_auto_maps(folder).values())
+
+
+def foreign_code(folder: Path) -> list[str]:
+    """Return what a model folder brings of code that is not Lilliput's: its Python files, and entries of its configs.
+
+    Raises:
+        RunError: a config cannot be read.
+    """
+    foreign = [name for name, path in _files(folder).items() if not _is_installed(name, path)]
+    foreign += [
+        f"{name}: auto_map" for name, auto_map in _auto_maps(folder).items() if auto_map not in (None, AUTO_MAP)
+    ]
+    foreign += [f"config.json: {key}" for key in KERNELS if "/" in str(_read(folder / "config.json").get(key, ""))]
+    return foreign
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.py"))}
+
+
+def _auto_maps(folder: Path) -> dict[str, Any]:
+    return {name: _read(folder / name).get("auto_map") for name in ("config.json", "tokenizer_config.json")}
 
 
 def _is_installed(name: str, path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The code that scores a model folder: Lilliput's own forward pass wherever it can load the folder."""
+"""The code that scores a model folder: Lilliput's own forward pass wherever that is the model's."""
 
 from pathlib import Path
 from typing import Literal, get_args
@@ -6,11 +6,12 @@ from typing import Literal, get_args
 from lilliput.base.errors import LilliputError, RecipeError
 from lilliput.evals.native_model import Native
 from lilliput.publish.load import load
+from lilliput.publish.remote_code import foreign_code
 from lilliput.run.native import native
 from lilliput.run.trained import Trained
 
 Choice = Literal["auto", "lilliput", "transformers"]
-"""One of the two, or Lilliput's where it can load the folder."""
+"""One of the two, or Lilliput's where it can load the folder and the folder brings no code of its own."""
 
 
 def model_to_score(found: Path | Trained, code: str = "auto") -> Path | Native:
@@ -36,7 +37,7 @@ def model_to_score(found: Path | Trained, code: str = "auto") -> Path | Native:
                 hint="leave it out, or publish the run",
             )
         return native(found.published, found.folder)
-    if code == "transformers":
+    if code == "transformers" or (code == "auto" and foreign_code(found)):
         return found
     try:
         loaded = load(found)

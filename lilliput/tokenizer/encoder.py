@@ -46,7 +46,6 @@ class Encoder:
     def __init__(self, tokenizer: Tokenizer, where: str = "a text to encode", *, piece: int = PIECE, code: str = "I"):
         self._tokenizer, self._where, self._piece, self._code = tokenizer, where, piece, code
         self._cuts = cuts_of(tokenizer)
-        self._fast = FastBPE.of(tokenizer, code)
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> "array[int]":
         """The ids of a text; see `stream`."""
@@ -142,6 +141,10 @@ class Encoder:
 
     def _at_once(self, text: str):
         return self._tokenizer.encode(self._checked(text), add_special_tokens=False)
+
+    @cached_property
+    def _fast(self) -> FastBPE | None:
+        return FastBPE.of(self._tokenizer, self._code)  # takes tens of milliseconds
 
     @cached_property
     def _merger(self) -> Merger:
