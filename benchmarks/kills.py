@@ -162,7 +162,7 @@ def merged(shares: list[Share], began: float) -> dict[str, Any]:
     results = [read_json(share.result) for share in shares if share.result.exists()]
     straight = results[0]["straight"] if results else {}
     differ = [one for result in results for one in result["differ"]]
-    differ += [{"why": "the runs that nobody killed differ"} for result in results if result["straight"] != straight]
+    differ += [{"why": "the runs without a kill differ"} for result in results if result["straight"] != straight]
     placed, external = (sum(result[key] for result in results) for key in ("placed", "external"))
     return {
         "boundaries": max((result["boundaries"] for result in results), default=0),

@@ -5,7 +5,7 @@
 Shapes: slm-10m (128 x 1,024), llama-194m (16 x 2,048), odinnext-138m (32 x 2,048), each a phase of its recipe with its
 own objective, optimizer and average. First the plan is probed, then as many steps of the phase are trained on random
 tokens; both in micro-batches that are found from memory, unless --rows says how many. The median of the steps after the
-fifth, and the most memory handed out (on CUDA; elsewhere nobody can tell), predicted, measured, and their ratio.
+fifth, and the most memory handed out (on CUDA; elsewhere it is unknown), predicted, measured, and their ratio.
 """
 
 import argparse

@@ -286,8 +286,8 @@ def read_recipe(run: Path) -> Recipe:
 
     Raises:
         RunError: the file, or one of the code, is missing or damaged.
-        UntrustedCodeError: nobody allowed the code of the run to run.
-        RecipeError: it holds no recipe, or one of types that nobody knows.
+        UntrustedCodeError: the code of the run is not allowed to run.
+        RecipeError: it holds no recipe, or one of unknown types.
     """
     path = run / "recipe.json"
     hint = "give the recipe by name, with --out for this folder; it is written again"

@@ -17,8 +17,8 @@ from typing import Any
 BLOCK = 1 << 20
 """Bytes of a block; the last one of a file may be shorter."""
 RECENT = 2.0
-"""Seconds: a file changed so shortly before may change again under the same time, as coarse as FAT's. It is hashed anew
-the next time."""
+"""Seconds: a file changed so shortly before may change again under the same time, as coarse as FAT's. It is then
+hashed again."""
 
 Sums = array
 """CRC-32 of every block of a file, as `array("I")`."""

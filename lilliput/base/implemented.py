@@ -1,4 +1,4 @@
-"""Parts that a recipe names and nobody has built yet: it can be planned, and is refused before it would run."""
+"""Parts that a recipe names and that are not built yet: it can be planned, and is refused before it would run."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -8,7 +8,7 @@ from lilliput.base.errors import RecipeError
 
 
 def unimplemented_parts(recipe: Any) -> list[str]:
-    """One line a part that a recipe names and nobody has built yet: its path as `--set` has it, its name, what it is.
+    """One line a part that a recipe names and that is not built yet: its path as `--set` has it, its name, what it is.
 
     A spec of a part to come has a class attribute, `not_implemented: ClassVar[str]`, a few words for what it would do.
     The plan of such a recipe can be read, but it cannot run.

@@ -30,7 +30,7 @@ _HINT = "put it back from a copy, or name the recipe file again: lilliput train 
 
 
 class UntrustedCodeError(RecipeError):
-    """A run needs its own code, and nobody allowed that to run."""
+    """A run needs its own code, which was not allowed to run."""
 
 
 def write_code(run: RunFolder, code: Code) -> None:
@@ -78,7 +78,7 @@ def code_for(run: Path, types: Collection[str]) -> Loaded | None:
         types: names such as `mine:Mixer`.
 
     Raises:
-        UntrustedCodeError: nobody allowed it to run.
+        UntrustedCodeError: it was not allowed to run.
         RunError: see `read_code`.
         RecipeError: a file fails.
     """

@@ -23,7 +23,7 @@ ACTING = re.compile(
     "\xad\u061c\u180e\u200b\u200e\u200f\u2060-\u206f\ufeff\ufff9-\ufffb"  # unseen, or turning letters around
     "\u2028-\u202e"  # ends of lines and paragraphs; embeddings and overrides of direction
     "\ud800-\udfff"  # halves of a character, which no encoding has
-    "\U000e0000-\U000e0fff"  # letters that nobody sees
+    "\U000e0000-\U000e0fff"  # invisible letters
     "]"
 )
 """Characters that are not shown as they are. Joiners (U+200C, U+200D) are: words of many languages and emoji are

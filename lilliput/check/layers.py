@@ -35,7 +35,7 @@ class MixerLayer:
 
     @property
     def shared(self) -> tuple[Tensor, ...]:
-        """The layer's row of what mixers share, made anew."""
+        """The layer's row of what mixers share, made again."""
         row = None if self.model.shared is None else self.model.shared()[self.index]
         return () if row is None else (row,)
 

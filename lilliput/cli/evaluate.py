@@ -69,7 +69,7 @@ def evaluate(
     device: DeviceOption = "auto",
     dtype: Annotated[str, typer.Option(help="Type of the weights: float32, bfloat16 or float16.")] = "float32",
     batch_size: Annotated[
-        int | None, typer.Option(help="Rows of a forward pass at most; unless told, as many as memory holds.")
+        int | None, typer.Option(help="Most rows of a forward pass; by default, as many as memory holds.")
     ] = None,
     model_code: Annotated[
         str,

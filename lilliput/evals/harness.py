@@ -27,7 +27,7 @@ from lilliput.tokenizer.bpe import TOKENIZER_FILE, load_tokenizer
 WEIGHTS = ("float32", "bfloat16", "float16")
 """Types that the weights may be rounded to."""
 ROWS = 16
-"""Rows of a forward pass in transformers, unless told."""
+"""Rows of a forward pass in transformers by default."""
 
 
 def evaluate(

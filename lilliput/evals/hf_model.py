@@ -41,7 +41,7 @@ class HFModel(_HFLM):
         dtype: of the weights; softmax is always in float32.
         batch_size: rows of a forward pass.
         trust_remote_code: whether transformers may run the folder's own code.
-        watcher: told after every forward pass; None tells nobody.
+        watcher: called after every forward pass; None for no reports.
     """
 
     def __init__(

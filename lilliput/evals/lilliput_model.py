@@ -36,7 +36,7 @@ class LilliputModel(LM):
         device: as torch names it.
         dtype: of the weights; logits and softmax are always in float32.
         batch_size: rows of a forward pass at most; None for as many as memory is meant to hold.
-        watcher: told after every batch; None tells nobody.
+        watcher: called after every batch; None for no reports.
     """
 
     def __init__(self, model: Native, *, device: str, dtype: str, batch_size: int | None, watcher: Watcher | None):

@@ -54,7 +54,7 @@ def load_tasks(uses: Sequence[TaskUse], settings: Mapping[str, dict[str, Any]], 
 def compiled_once() -> Iterator[None]:
     """Let the harness compile each template once.
 
-    It compiles every template anew for every question, 72,000 times for `open-slm`: three fifths of all that it does
+    It compiles every template again for every question, 72,000 times for `open-slm`: three fifths of all that it does
     besides the model.
     """
     import lm_eval.utils

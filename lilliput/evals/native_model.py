@@ -27,7 +27,7 @@ class Native:
     stop_ids: tuple[int, ...] = ()
     """Ids that end a text which the model writes."""
     repetition_penalty: float = 1.0
-    """Penalty that transformers writes with unless told: that of `generation_config.json`."""
+    """Penalty that transformers uses by default: that of `generation_config.json`."""
 
     def __str__(self) -> str:
         return self.name

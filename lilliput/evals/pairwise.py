@@ -13,7 +13,7 @@ from typing import Any
 from lilliput.data.messages import Message
 from lilliput.data.replies.prompts import Prompt
 from lilliput.evals.judge import QUESTION
-from lilliput.evals.score import mean_stderr
+from lilliput.evals.score import NORMAL_95, mean_stderr
 
 ASKED = """\
 Two assistants answered the same question. Which answer is better: more correct, more helpful, of the right length?
@@ -31,8 +31,6 @@ Judge the answers alone, and not their order.
 Reply with one letter and nothing else: A if answer A is better, B if answer B is better, C if they are equally good."""
 """Text that a judge is asked with."""
 FIRST, SECOND, TIE = "A", "B", "C"
-INTERVAL = 1.96
-"""Standard errors on either side of an interval of 95%."""
 _VERDICT = re.compile(r"(?<![A-Za-z])[ABC](?![A-Za-z'’])")
 
 
@@ -89,7 +87,7 @@ class WinRate:
         """The interval of 95%, within 0 and 1; None without a standard error."""
         if self.value is None or self.stderr is None:
             return None
-        margin = INTERVAL * self.stderr
+        margin = NORMAL_95 * self.stderr
         return max(0.0, self.value - margin), min(1.0, self.value + margin)
 
     def plain(self) -> dict[str, Any]:
@@ -118,7 +116,7 @@ def _by_prompt(replies: Sequence[Mapping[str, Any]], kind: str | None) -> dict[s
 
 
 def verdict(text: str) -> str | None:
-    """Return the only letter of the last line, whatever stands before it; None where there is none, or several."""
+    """Return the only letter of the last line, whatever stands before it; None if it has none, or several."""
     lines = text.strip().splitlines()
     found = set(_VERDICT.findall(lines[-1])) if lines else set()
     return found.pop() if len(found) == 1 else None
@@ -132,7 +130,7 @@ def win_rate(
     Args:
         model: name of the compared model.
         other: name of the one that it is compared with.
-        compared: the pairs; the same replies twice are a tie that nobody is asked about.
+        compared: the pairs; equal replies are a tie, without a question.
         verdicts: replies of the judge by the keys of prompts.
         judge: its name.
     """

@@ -38,7 +38,7 @@ def measure_text(
         model_folder: config, weights, tokenizer, and the model's own code where it has any; or a native model.
         path: rows, a document each, in any format of `TextFiles`; or plain text, whose documents are pieces of at least
             10,000 characters that end where a line does. Compressed files are read as they are.
-        column: of the rows' texts; `text` unless told.
+        column: of the rows' texts; `text` by default.
         limit: read only the first so many documents.
         settings: of `lilliput.evals.harness.evaluate`: its `device`, `dtype` and those after them but `limit`.
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+NORMAL_95 = 1.96
+"""Standard errors on either side of a value, in its interval of 95%."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Score:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lilliput.generate.shared_prefixes import Group, Row, common_length, groups
+from lilliput.generate.states import copy_rows
 from lilliput.model import LanguageModel
 from lilliput.nn.mixer import State
 
@@ -230,11 +231,7 @@ class _Scoring:
         """States with room for `capacity` positions that continue the given rows of others; empty ones of None."""
         forked = self._model.empty_states(len(rows), capacity)
         if states is not None:
-            index = torch.tensor(rows, device=self._device)
-            for new, old in zip(forked, states, strict=True):
-                for name, tensor in new.items():
-                    slots = [slice(min(sizes)) for sizes in zip(tensor.shape[1:], old[name].shape[1:], strict=True)]
-                    tensor[(slice(None), *slots)] = old[name][(slice(None), *slots)].index_select(0, index)
+            copy_rows(forked, range(len(rows)), states, rows)
         return forked
 
     def _likelihoods(self, x: Tensor, where: np.ndarray, targets: np.ndarray) -> tuple[Tensor, Tensor, np.ndarray]:

@@ -69,12 +69,7 @@ class RowStates:
     @torch.inference_mode()
     def copy_rows(self, rows: Sequence[int], other: "RowStates", others: Sequence[int]) -> None:
         """Overwrite rows with rows of another batch, as far as both have room; one taken several times is forked."""
-        to, source = torch.tensor(list(rows)), torch.tensor(list(others))
-        for new, old in zip(self.layers, other.layers, strict=True):
-            for name, tensor in new.items():
-                slots = tuple(slice(min(sizes)) for sizes in zip(tensor.shape[1:], old[name].shape[1:], strict=True))
-                device = tensor.device
-                tensor[(to.to(device), *slots)] = old[name][(source.to(device), *slots)]
+        copy_rows(self.layers, rows, other.layers, others)
 
     def row(self, index: int, positions: int | None = None) -> dict[str, Tensor]:
         """Return copies of the state of one row, `<layer>/<entry>`: to save, or to continue later.
@@ -103,3 +98,20 @@ class RowStates:
         """Return the part of each entry's axes after the rows that so many positions take."""
         empty = self._model.empty_states(0, positions)
         return [{name: tuple(map(slice, tensor.shape[1:])) for name, tensor in state.items()} for state in empty]
+
+
+def copy_rows(layers: Sequence[State], rows: Sequence[int], others: Sequence[State], taken: Sequence[int]) -> None:
+    """Overwrite rows of the states of layers with rows of others, as far as both have room.
+
+    Args:
+        layers: the states of each layer, changed in place.
+        rows: of them.
+        others: the states of each layer of another batch.
+        taken: its rows, one for each of `rows`; one that is taken several times is forked.
+    """
+    to, source = torch.tensor(list(rows)), torch.tensor(list(taken))
+    for new, old in zip(layers, others, strict=True):
+        for name, tensor in new.items():
+            slots = tuple(slice(min(sizes)) for sizes in zip(tensor.shape[1:], old[name].shape[1:], strict=True))
+            device = tensor.device
+            tensor[(to.to(device), *slots)] = old[name][(source.to(device), *slots)]

@@ -14,7 +14,7 @@ class Writer:
     """Lends an engine to each text: what an engine copies and compiles is done once.
 
     Args:
-        model: in evaluation; its engines are made anew when its weights have changed.
+        model: in evaluation; its engines are made again when its weights have changed.
         tokenizer: its tokenizer.
         context: positions that attention may read.
         compile, int8: as of `Engine`.

@@ -71,7 +71,7 @@ def int8_linear(x: Tensor, weight: Int8Weight, backend: Backend = Backend.AUTO) 
     if backend is Backend.AUTO:
         backend = _fastest(x)
     if backend is Backend.SUM:
-        # A view by strides is a tensor of its own: else what makes x, as SwiGLU, would be made anew for every output.
+        # A view by strides is a tensor of its own: else what makes x, as SwiGLU, would be made again for every output.
         wide = wide.as_strided(wide.shape, wide.stride())
         return (wide[..., None, :] * weight.values.to(wide.dtype)).sum(dim=-1) * weight.scale
     if backend is Backend.TORCH:

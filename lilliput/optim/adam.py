@@ -12,7 +12,7 @@ def adam_step(parameters: list[Tensor], state: Mapping[Tensor, dict[str, Any]], 
 
     Args:
         parameters: of any shapes.
-        state: of each, `step` (on the processor, so that nobody waits for it), `exp_avg` and `exp_avg_sq`; empty first.
+        state: of each, `step` (on the processor: nothing waits for it), `exp_avg` and `exp_avg_sq`; empty first.
         group: their `lr`, `betas`, `eps`, `weight_decay` and `cautious`.
     """
     if not parameters:

@@ -45,7 +45,7 @@ def plan(
     Args:
         recipe: what would be done.
         machine: where; it decides how a step is split into micro-batches.
-        costs: what `probe` measured there, by index in the timeline; None where nobody looked.
+        costs: what `probe` measured there, by index in the timeline; None where it was not measured.
         tariff: what an hour there costs.
         rating: how fast the machine is said to be; without costs time is estimated from it.
         folder: the run folder, whose token files are known; None if none.

@@ -1,7 +1,7 @@
 """Profiles steps that are compiled and captured as CUDA graphs, by running some in the training loop.
 
 Pieces would not add up there. A pass that is launched alone takes longer and keeps more than one that is replayed, each
-number of rows is compiled anew, and the allocator tells the whole peak.
+number of rows is compiled again, and the allocator tells the whole peak.
 """
 
 import statistics

@@ -29,7 +29,7 @@ AT_LEAST = (
     "Activations are those of a micro-batch, measured here and scaled up to its rows. The workspace of losses and "
     "updates cannot be seen on this device, so the peak is the least that is needed."
 )
-UNSEEN = "On this device nobody tells how much memory whole steps take."
+UNSEEN = "The memory of whole steps cannot be measured on this device."
 EXTRAPOLATED = (
     "Extrapolated from what was run: whole steps, or passes (forward and backward) over so many rows of one and "
     "updates of the weights. Steps alone: data, held-out measurements, checkpoints and evaluations come on top."

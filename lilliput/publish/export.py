@@ -108,7 +108,7 @@ def export(
     readme: str | None = None,
     specials: Specials = OURS,
 ) -> None:
-    """Write a released model into an existing folder, of which nobody reads yet.
+    """Write a released model into an existing folder, which is not read yet.
 
     Args:
         model: on any device, in training or not; left as it is.

@@ -21,8 +21,8 @@ def compare(*names: str, corpus: str | None = None, at: float | None = None) -> 
 
     Args:
         names: run folders, or `folder:phase`, two at least; each one is compared with the first.
-        corpus: whose held-out text; the one that the first run's release is judged by, unless told.
-        at: bits per byte to look at; the lowest that both came to, and some above it, unless told.
+        corpus: whose held-out text; by default the one that the first run's release is judged by.
+        at: bits per byte to look at; by default the lowest that both came to, and some above it.
 
     Returns:
         JSON values: `runs` with their curves, and `against`, what each of the others needs beside the first. Where

@@ -1,4 +1,4 @@
-"""The recipe of a run without the code of its own parts, which nobody allowed to run: all that needs none of it."""
+"""The recipe of a run without the code of its own parts, which was not allowed to run: all that needs none of it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -171,7 +171,7 @@ def continued(before: PhaseRecord, phase: PhaseRecord) -> PhaseRecord:
 
     Args:
         before: the phase that it resumes, itself continued where it resumes one.
-        phase: as its own metrics have it, which begin anew.
+        phase: as its own metrics have it, which begin again.
     """
     at = before.resumed_at or 0
     kept = [line for line in before.steps if line["step"] <= at]

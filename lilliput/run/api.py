@@ -126,16 +126,16 @@ def run_recipe(
 
     Args:
         recipe: by name, a Python file, a run folder, or the value itself.
-        folder: of the run; `runs/<name>` unless told.
-        machine: by name, a Python file, or the value itself; whatever is here unless told.
+        folder: of the run; `runs/<name>` by default.
+        machine: by name, a Python file, or the value itself; this machine by default.
         overrides: fields of the recipe, such as `"seed=1"`.
         sources: local files for corpora of the recipe.
         more_tokens: train for longer: `"1e6"` tokens after the last phase, `"pretrain=1e6"` after one by name.
         shrink: the same recipe at toy size.
         trust_code: let the Python files run that a run folder keeps of its recipe.
-        eval_data: a folder of evaluation sets; the hub unless told.
+        eval_data: a folder of evaluation sets; the hub by default.
         loggers: names of programs that are shown the numbers of training.
-        endpoint: base URL where a teacher answers; that of OPENAI_BASE_URL unless told.
+        endpoint: base URL where a teacher answers; OPENAI_BASE_URL by default.
         quiet: show nothing.
 
     Raises:
@@ -204,14 +204,14 @@ def evaluate_model(
     Args:
         model: a model folder, or a run folder, also by the name of its recipe: its last release is scored, or what it
             has trained if it has none.
-        suite: `open-slm` unless told, `odinnext`, `mtlm`, `smoke`, or another that `lilliput eval --help` names.
+        suite: `open-slm` by default, `odinnext`, `mtlm`, `smoke`, or another that `lilliput eval --help` names.
         tasks: only these of its tasks.
         task_files: YAML files of tasks, as the harness has them, instead of a suite.
-        eval_data: a folder of evaluation sets; the hub unless told.
+        eval_data: a folder of evaluation sets; the hub by default.
         limit: only the first so many items of each task.
         device: `cpu`, `cuda`, `mps`, or `auto` for the best one there is.
         dtype: of the weights: float32, bfloat16 or float16.
-        batch_size: rows of a forward pass at most; unless told, as many as memory is meant to hold.
+        batch_size: most rows of a forward pass; by default, as many as memory holds.
         model_code: `lilliput` or `transformers`, whose model class computes; `auto` is Lilliput where it can load the
             folder.
         trust_code: let the Python files run that a run folder keeps of its recipe.

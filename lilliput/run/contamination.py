@@ -57,7 +57,7 @@ class Contamination:
 
     scores: tuple[CleanScore, ...]
     texts: Mapping[str, int]
-    """Tokens of training text that were looked at, by corpus."""
+    """Tokens of training text that were searched, by corpus."""
     short: Mapping[str, int]
     """Items that are too short to be told, by the harness's name of their task."""
 

@@ -7,13 +7,11 @@ from typing import Any
 
 from lilliput.base.errors import LilliputError, RunError, reading
 from lilliput.base.spec import from_plain
+from lilliput.evals.score import NORMAL_95
 from lilliput.plan.count import phase_operations
 from lilliput.plan.timeline_shapes import timeline_shapes
 from lilliput.publish.card.travelling import HINT, read_record
 from lilliput.publish.releases import releases
-
-NORMAL = 1.96
-"""Standard errors on each side of a value, of an interval at 95%."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +122,7 @@ def _entry(folder: Path, record: dict[str, Any], figure: dict[str, Any]) -> Entr
         tokens=sum(_tokens(phase) for phase in record["phases"]),
         operations=_operations(record),
         value=figure["value"],
-        half_width=None if stderr is None else NORMAL * stderr,
+        half_width=None if stderr is None else NORMAL_95 * stderr,
         higher_is_better=figure["higher_is_better"],
         is_share="bits" not in figure.get("metric", "") and -1 <= figure["value"] <= 1,
     )

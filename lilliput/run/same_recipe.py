@@ -36,7 +36,7 @@ def _refuse_shorter(run_folder: RunFolder, recipe: Recipe) -> None:
     try:
         before = (run_folder.read("recipe.json") or {}).get("timeline", [])
         entries = [entry if isinstance(entry, dict) else {} for entry in before]
-    except (RunError, AttributeError, TypeError):  # damaged, and written anew
+    except (RunError, AttributeError, TypeError):  # damaged, and written again
         return
     names = {phase.name for phase in recipe.phases.values()}
     for index, entry in enumerate(entries):

@@ -147,5 +147,5 @@ def _refusal(folder: Path, found: list[str]) -> ExportError:
     return ExportError(
         f"the card and its records contradict each other: {'; '.join(found[:MOST])}{more}",
         where=str(folder / CARD_FILE),
-        hint="remove README.md and publish the release again, which writes the card anew; or evaluate it again",
+        hint="remove README.md and publish the release again, which writes the card again; or evaluate it again",
     )

@@ -16,7 +16,7 @@ SIGNS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
 
 
 def peak_memory(device: str) -> int | None:
-    """Bytes: of PyTorch's allocator on CUDA, of the whole process on a CPU; None where nobody counts them."""
+    """Bytes: of PyTorch's allocator on CUDA, of the whole process on a CPU; None where they are not counted."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
     if device != "cpu":
@@ -42,7 +42,7 @@ def ran_out(error: BaseException) -> bool:
 
 
 def give_back(device: str) -> None:
-    """After something that did not fit: hand what nobody holds any more back, and count the peak without it."""
+    """After something that did not fit: hand back what is no longer held, and count the peak without it."""
     gc.collect()  # cycles of frames and tensors
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
@@ -79,4 +79,4 @@ def memory_summary(device: str) -> str:
         return f"{size(total)}{bound}; {size(free)} are free, and {size(held)} are held besides such a pass"
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         return f"{size(os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))} in all"
-    return "nobody tells how much there is"
+    return "the memory of this device is unknown"

@@ -150,7 +150,7 @@ def test_a_phase_reads_more_text_where_bags_are_larger(recipe):
     assert made["operations"] == 3 * tiny.HGRN2_SPEC.flops(32) * 20 * 128
     assert made["tokens_per_parameter"] == made["tokens"] / made["parameters"]["total"]
     assert made["checkpoints"]["kept"] == 2, "it is saved at its beginning and at its end"
-    assert made["memory"]["peak"] is None and made["cost"] is None, "nobody measured"
+    assert made["memory"]["peak"] is None and made["cost"] is None, "not measured"
 
 
 def test_a_block_counts_its_own_layers_for_two_streams_and_the_head_once(recipe):

@@ -1,4 +1,4 @@
-"""The record beside a card makes the same card anywhere, and tells of nobody's folders."""
+"""The record beside a card makes the same card anywhere, and names no folder of its maker."""
 
 import json
 

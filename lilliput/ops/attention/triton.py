@@ -1,7 +1,7 @@
 """Attention from the projection on as Triton kernels, for CUDA and ROCm devices.
 
 The projection is kept for the backward pass, with the outputs and a log-sum-exp a query and head. Queries and keys are
-turned where they lie in it: only gradients have to be turned back. Normed ones are made anew in each pass, since a turn
+turned where they lie in it: only gradients have to be turned back. Each pass makes normed ones again, since a turn
 adds channels whose gains may differ in size, and what they were could not be found again. At SLM-10M's shape that takes
 0.06 ms a layer and spares 80 MiB. The projection's gradient is made in the place of those of queries, keys and values.
 
@@ -21,7 +21,7 @@ from lilliput.ops.sdpa import triton as kernels
 TILE = 2048
 """Numbers of heads that a program holds at a time."""
 TIMES = 8
-"""So many times it does, where gains have a gradient: with sums over heads each time anew the kernel took 0.18 ms at
+"""So many times it does, where gains have a gradient: with sums over heads each time again the kernel took 0.18 ms at
 SLM-10M's shape, 0.13 with twice as many heads a sum."""
 
 

@@ -6,8 +6,8 @@ position, and one reading more of what a program does not hold at once. To make 
 pass would be 8 D V.
 
 So the gradients are there before anybody asks for them. They are kept instead of the hidden states, and the backward
-pass multiplies them with the one number that it brings, which stays on the device. Where nobody will ask, a third of
-the operations remain, and the kernel writes nothing back.
+pass multiplies them with the one number that it brings, which stays on the device. Where they are not needed, a third
+of the operations remains, and the kernel writes nothing back.
 
 Shapes: P positions, S tokens in a bag, D width, V vocabulary.
 """

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 SIZES = ("positions", "heads")
-"""Arguments whose values compile nothing anew."""
+"""Arguments whose values compile nothing again."""
 
 
 @triton.jit

@@ -21,7 +21,7 @@ class QuotedRow:
 
     model: str
     scores: tuple[str | None, ...]
-    """In percent and as they are written, one a column; None where there is none."""
+    """In percent and as they are written, one a column; None for an empty cell."""
     harness: str
     """With which they were measured, as far as the source names it."""
     company: str = ""
