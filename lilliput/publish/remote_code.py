@@ -28,8 +28,8 @@ def check_code(folder: Path, *, trusted: bool = False) -> bool:
         trusted: whether the user said that its code may run, whatever it is.
 
     Raises:
-        RunError: it has code that is not that of this version of Lilliput, and the user does not trust it; or a released
-            file has changed.
+        RunError: it has code that is not that of this version of Lilliput and is not trusted; or a released file has
+            changed.
     """
     if (folder / RELEASE_FILE).is_file():
         verified(folder)
