@@ -1,12 +1,12 @@
-"""How many tokens a second does the engine write on a processor, beside llama.cpp with the same weights?
+"""How many tokens a second does the engine write on a processor, beside transformers and llama.cpp with one model?
 
     python benchmarks/decode_llama_cpp.py FOLDER FILE.gguf [--contexts 0 512] [--tokens 48] [--repeats 8] [--threads 2]
                                           [--out FILE.json]
 
 FOLDER holds the model that FILE.gguf has: `benchmarks/gguf_llama.py` makes one of the other. The engine writes in fp16
-and in 8 bits, compiled; llama.cpp, of llama-cpp-python, which has to be installed, with the weights as F16, Q8_0 and as
-they are in the file, rounded again by its own tool. Both write one text greedily, by turns; the fastest of the
-repetitions counts, as other processes only ever take time away.
+and in 8 bits, compiled; transformers in fp32 and bf16; llama.cpp, of llama-cpp-python, which has to be installed, with
+the weights as F16, Q8_0 and as they are in the file, rounded again by its own tool. All write one text greedily, by
+turns; the fastest of the repetitions counts, as other processes only ever take time away.
 """
 
 import argparse
@@ -49,6 +49,24 @@ def engine_writer(folder: str, dtype: str, threads: int) -> Writer:
         while not engine.is_idle:
             engine.step()
         return seconds
+
+    return write
+
+
+def transformers_writer(folder: str, dtype: torch.dtype) -> Writer:
+    """transformers, with the cache that its `generate` takes by itself."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+
+    @torch.inference_mode()
+    def write(context: int, tokens: int) -> float:
+        made = model(torch.tensor([[1 + index % 1000 for index in range(max(1, context))]]), logits_to_keep=1)
+        began = time.perf_counter()
+        for _ in range(tokens):
+            last = made.logits[:, -1].argmax(-1, keepdim=True)
+            made = model(last, past_key_values=made.past_key_values, logits_to_keep=1)
+        return time.perf_counter() - began
 
     return write
 
@@ -98,6 +116,10 @@ def main() -> None:
     with TemporaryDirectory() as temporary:
         files = {kind: rounded(given.gguf, kind, Path(temporary)) for kind in ("F16", "Q8_0")}
         writers = {f"engine, {dtype}": engine_writer(given.folder, dtype, given.threads) for dtype in ("fp16", "int8")}
+        writers |= {
+            f"transformers, {name}": transformers_writer(given.folder, dtype)
+            for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
+        }
         writers |= {f"llama.cpp, {kind}": llama_cpp_writer(file, given.threads) for kind, file in files.items()}
         writers["llama.cpp, as it is"] = llama_cpp_writer(given.gguf, given.threads)
         for write in writers.values():
