@@ -1,39 +1,24 @@
-"""Public questions that a run has trained on: of each release's scores, what they are on the items that are left.
+"""Scores of releases on the items that their training text does not give away (`lilliput.run.read_items`)."""
 
-An item counts as read where the training text has 13 words in a row of its question and right answer, or all of one of
-8 to 12 words (`lilliput.data.ngram_index`); shorter items cannot be told from everyday phrases, and count as not read.
-The text is that of the token files, decoded: what the model saw, after every filter.
-"""
-
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from lilliput.base.errors import RunError
-from lilliput.base.files import read_json
-from lilliput.data.chat_rows import PackedChats
-from lilliput.data.ngram_index import NgramIndex
-from lilliput.data.packed_rows import PackedRows
-from lilliput.data.pair_rows import PackedPairs
-from lilliput.data.shards import Shards
-from lilliput.evals.benchmark_index import indexed_items
 from lilliput.evals.question_files import QuestionSource
 from lilliput.evals.recount import ITEMS_FILE, read_items
 from lilliput.evals.score import mean_stderr
-from lilliput.evals.suites import TaskUse, named
+from lilliput.evals.suites import Suite, TaskUse, named
 from lilliput.publish.releases import releases
 from lilliput.recipe import Recipe, read_recipe
-from lilliput.tokenizer.bpe import load_tokenizer
+from lilliput.run.read_items import ReadItems, find_read_items, item_key
+from lilliput.train.phase import Phase
 
-READ = 1 << 20
-"""Tokens that are decoded at a time."""
-ROWS = 256
-"""Packed rows that are."""
-_PACKED = {"conversations": PackedChats, "pairs": PackedPairs}
+Items = Mapping[str, Sequence[Mapping[str, Any]]]
+"""Recorded items of an evaluation, by the harness's name of their task."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +58,12 @@ class Contamination:
 def contamination(
     folder: Path, questions: QuestionSource, *, report: Callable[[str], None] = lambda line: None
 ) -> Contamination:
-    """Look through a run's training text for the questions of its releases' suites.
+    """Search a run's training text for the questions of its releases' suites.
 
     Args:
         folder: of the run.
         questions: source of the questions that the releases were asked.
-        report: told how far it is.
+        report: called as the search proceeds.
 
     Raises:
         RunError: the run has no release whose items were recorded.
@@ -94,91 +79,55 @@ def contamination(
             hint=f"evaluate it with this version of Lilliput: lilliput eval {folder}",
         )
     suites = {release.name: named(release.suite) for release in recipe.releases.values()}
-    uses = {
-        use.task: use
-        for name in items
-        for use in (*suites[name].tasks, *suites[name].optional)
-        if use.task in items[name] and questions.missing(use) is None
-    }
+    uses = {use.task: use for name in items for use in searchable(suites[name], questions, items[name])}
     if not uses:
         raise RunError(
             "none of the questions that its releases were asked are here",
             where=f"{folder} and {questions}",
             hint="give the folder that they were asked from with --eval-data; generated items are in no text",
         )
-    with TemporaryDirectory() as work:
-        index = NgramIndex(_named(uses, questions, Path(work)))
-    texts: dict[str, int] = {}
-    overlapped = set[str]()
-    for name in _trained(recipe):
-        index_file = read_json(folder / "shards" / name / "index.json")
-        texts[name] = index_file["sides"]["train"]["tokens"]
-        for done, found in enumerate(index.overlaps_of(_texts(folder, name, index_file["kind"]))):
-            overlapped.update(found)
-            if done % 1_000 == 0:
-                report(f"{name}: {done:,} texts, {len(overlapped):,} items overlapped")
-    scores = [
-        score
-        for release, by_task in items.items()
-        for task, records in by_task.items()
-        if task in uses
-        for score in _scores(release, uses[task], records, overlapped)
-    ]
-    short: dict[str, int] = {}
-    for key, counts in index.items.items():
-        task = key.partition("/")[0]
-        short[task] = short.get(task, 0) + counts.short
-    return Contamination(scores=tuple(scores), texts=texts, short=short)
+    found = find_read_items(folder, trained_corpora(recipe), uses.values(), questions, report=report)
+    scores = (score for name, recorded in items.items() for score in clean_scores(name, uses.values(), recorded, found))
+    return Contamination(
+        scores=tuple(scores),
+        texts=found.texts,
+        short={task: counts.short for task, counts in found.counts.items()},
+    )
 
 
-def _named(uses: Mapping[str, TaskUse], questions: QuestionSource, work: Path) -> Iterator[tuple[str, str]]:
-    """Every item by a name of its own: the task and the number that the harness has for it."""
-    for task, use in uses.items():
-        for number, text in enumerate(indexed_items(use, questions, work)):
-            yield f"{task}/{number}", text
+def searchable(suite: Suite, questions: QuestionSource, tasks: Iterable[str]) -> tuple[TaskUse, ...]:
+    """Return the tasks of a suite, among those with these names, whose public questions are at hand."""
+    asked = set(tasks)
+    return tuple(use for use in (*suite.tasks, *suite.optional) if use.task in asked and questions.missing(use) is None)
 
 
-def _trained(recipe: Recipe) -> list[str]:
-    """Names of the text corpora that phases read."""
-    return list(dict.fromkeys(name for phase in recipe.phases.values() for name in phase.reads()))
+def trained_corpora(recipe: Recipe, before: int | None = None) -> list[str]:
+    """Return the names of the corpora that phases read, those of the first `before` entries of the timeline."""
+    phases = (entry for entry in recipe.timeline[:before] if isinstance(entry, Phase))
+    return list(dict.fromkeys(name for phase in phases for name in phase.reads()))
 
 
-def _texts(folder: Path, name: str, kind: str) -> Iterator[str]:
-    """The training texts of a corpus, from its tokens; the texts themselves may lie on another machine by now."""
-    tokenizer, files = load_tokenizer(folder / "tokenizer"), folder / "shards" / name
-    parts = _documents(Shards(files)) if kind == "documents" else _packed(_PACKED[kind](files))
-    for batch in parts:
-        yield from tokenizer.decode_batch([part.tolist() for part in batch if len(part)])
+def clean_scores(release: str, uses: Iterable[TaskUse], recorded: Items, found: ReadItems) -> Iterator[CleanScore]:
+    """Yield the scores of a release on all of its items, and on those that were not found in its training text.
 
-
-def _documents(shards: Shards) -> Iterator[list[np.ndarray]]:
-    stream, left = shards.stream("train"), np.zeros(0, dtype=np.int64)
-    for start in range(0, len(stream), READ):
-        ids = np.concatenate([left, stream.read(start, min(READ, len(stream) - start)).astype(np.int64)])
-        *whole, left = np.split(ids, np.flatnonzero(ids == shards.end))
-        yield [part[part != shards.end] for part in whole]
-    yield [left[left != shards.end]]
-
-
-def _packed(rows: PackedRows) -> Iterator[list[np.ndarray]]:
-    """Conversations, or other rows that hold several texts."""
-    for start in range(0, rows.count("train"), ROWS):
-        batch = rows.take("train", range(start, min(start + ROWS, rows.count("train"))))
-        for ids, owners in zip(batch.tokens.numpy(), batch.document_ids.numpy(), strict=True):
-            yield np.split(ids, np.flatnonzero(np.diff(owners)) + 1)
-
-
-def _scores(release: str, use: TaskUse, records: list[dict[str, Any]], overlapped: set[str]) -> Iterator[CleanScore]:
-    clean = [record for record in records if f"{use.task}/{record['doc_id']}" not in overlapped]
-    for metric in use.metrics:
-        values = [float(record[metric]) for record in clean]
-        yield CleanScore(
-            release=release,
-            task=use.display,
-            metric=metric,
-            items=len(records),
-            overlapped=len(records) - len(clean),
-            value=float(np.mean([float(record[metric]) for record in records])),
-            clean=float(np.mean(values)) if values else None,
-            clean_stderr=mean_stderr(values) if len(values) > 1 else None,
-        )
+    Args:
+        release: its name.
+        uses: tasks that were searched for.
+        recorded: items of its evaluation.
+        found: those that the training text overlaps.
+    """
+    for use in uses:
+        records = recorded.get(use.task, ())
+        clean = [record for record in records if item_key(use.task, record["doc_id"]) not in found.items]
+        for metric in use.metrics if records else ():
+            values = [float(record[metric]) for record in clean]
+            yield CleanScore(
+                release=release,
+                task=use.display,
+                metric=metric,
+                items=len(records),
+                overlapped=len(records) - len(clean),
+                value=float(np.mean([float(record[metric]) for record in records])),
+                clean=float(np.mean(values)) if values else None,
+                clean_stderr=mean_stderr(values) if len(values) > 1 else None,
+            )

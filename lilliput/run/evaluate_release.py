@@ -1,7 +1,7 @@
 """Evaluates a release: its scores, baselines, and a few texts it writes."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice, pairwise
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lilliput.base.errors import reading
+from lilliput.base.errors import DataError, reading
 from lilliput.base.spec import to_plain
 from lilliput.data.chat_rows import PackedChats
 from lilliput.data.messages import Message
@@ -21,13 +21,15 @@ from lilliput.evals.evaluation import versions
 from lilliput.evals.harness import evaluate
 from lilliput.evals.made_items import write_made
 from lilliput.evals.question_files import QuestionSource, absent, asked
-from lilliput.evals.recount import ITEMS_FILE
+from lilliput.evals.recount import ITEMS_FILE, read_items
 from lilliput.evals.suites import HELDOUT, Suite, named
 from lilliput.generate.stream_text import write_texts
 from lilliput.publish.load import LoadedModel, load
 from lilliput.recipe import Release
+from lilliput.run.contamination import clean_scores, searchable, trained_corpora
 from lilliput.run.context import RunContext
 from lilliput.run.native import native
+from lilliput.run.read_items import find_read_items
 from lilliput.tokenizer.bpe import load_tokenizer
 from lilliput.tokenizer.chatml import render
 from lilliput.tokenizer.encoder import Encoder
@@ -84,13 +86,42 @@ class ReleaseEvaluator:
                     records=results / ITEMS_FILE,
                     watcher=lambda progress: status.update(f"{release.name}: {progress}"),
                 ).plain()
+                contamination = self._contamination(release, suite, results / ITEMS_FILE, status.update)
                 samples = self._samples(published, heldout, chats)
                 if chats is not None:
                     status.update(f"{release.name}: judging replies")
                     evaluation |= self._replies(published, chats, evaluation["scores"])
-            return evaluation | {"samples": samples, "absent": absent(suite, self._source)}
+            lacking = {"absent": absent(suite, self._source)}
+            return evaluation | {"samples": samples, "contamination": contamination} | lacking
 
         return self._run.cached(f"evals/{release.name}", inputs, build)
+
+    def _contamination(
+        self, release: Release, suite: Suite, items: Path, report: Callable[[str], None]
+    ) -> dict[str, Any] | None:
+        """Scores without the items that the training text gives away; None where no public item was asked.
+
+        A reason where the questions cannot be read again, which is no reason to lose an evaluation.
+        """
+        recorded = read_items(items)
+        uses = searchable(suite, self._source, recorded)
+        if not uses:
+            return None
+        corpora = trained_corpora(self._recipe, self._recipe.timeline.index(release))
+        try:
+            found = find_read_items(
+                self._run.path,
+                corpora,
+                uses,
+                self._source,
+                report=lambda line: report(f"{release.name}: {line}"),
+            )
+        except DataError as error:
+            self._say(f"the training text is not searched for items of benchmarks: {error.what}")
+            return {"unknown": error.what}
+        scores = [asdict(score) for score in clean_scores(release.name, uses, recorded, found)]
+        short = {use.display: found.counts[use.task].short for use in uses}
+        return {"scores": scores, "texts": dict(found.texts), "short": short}
 
     def _replies(self, published: LoadedModel, chats: PackedChats, scores: list[dict[str, Any]]) -> dict[str, Any]:
         """The scores with those of replies; or why there are none, which is no reason to lose a trained model."""

@@ -108,7 +108,7 @@ def _of_weights(folder: Path, release: dict[str, Any], record: dict[str, Any]) -
 def _of_run(run: RunFolder, name: str, record: dict[str, Any]) -> Iterator[str]:
     """Say what the run has measured other than the record has it."""
     scores = run.read(f"evals/{name}.json") or {}
-    measured = {key: scores.get(key) for key in ("scores", "averages", "baselines", "versions")}
+    measured = {key: scores.get(key) for key in ("scores", "averages", "baselines", "versions", "contamination")}
     yield from differences(measured, {key: record["evaluation"].get(key) for key in measured}, "evaluation")
     folders = {path.name.partition("-")[2]: f"phases/{path.name}" for path in (run.path / "phases").glob("*-*")}
     for index, phase in enumerate(record["phases"]):

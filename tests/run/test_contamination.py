@@ -11,12 +11,13 @@ import tiny_questions
 from rich.console import Console
 from typer.testing import CliRunner
 
-from lilliput.base.errors import RunError
+from lilliput.base.errors import ExportError, RunError
 from lilliput.cli.app import app
 from lilliput.evals.question_files import Folder
 from lilliput.recipe import Release
 from lilliput.run.contamination import contamination
 from lilliput.run.pipeline import run
+from lilliput.run.verify_release import verify_release
 from lilliput.train.machine import Machine
 
 pytestmark = pytest.mark.slow
@@ -77,3 +78,18 @@ def test_the_command_prints_both_scores(made: tuple[Path, Path]) -> None:
 def test_without_recorded_items_or_questions_there_is_nothing_to_say(made: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(RunError, match="none of the questions"):
         contamination(made[0], Folder(tmp_path))
+
+
+def test_the_card_has_both_scores_and_they_are_verified(made: tuple[Path, Path]) -> None:
+    folder, _ = made
+    release = folder / "releases" / "tiny-base"
+    card = (release / "README.md").read_text()
+    section = card.partition("### Items in the training text")[2].partition("\n#")[0]
+    assert "| ARC-Easy | acc | 3 of 12 |" in section and "No item was found of" in section and "PIQA" in section
+    assert "tokens of `texts`" in section
+    verify_release(release)
+    record = json.loads((folder / "evals" / "tiny-base.json").read_text())
+    record["contamination"]["scores"][0]["clean"] = 0.99
+    (folder / "evals" / "tiny-base.json").write_text(json.dumps(record))
+    with pytest.raises(ExportError, match=r"evaluation.contamination"):
+        verify_release(release)

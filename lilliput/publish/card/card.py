@@ -17,6 +17,7 @@ from lilliput.data.documents import licenses
 from lilliput.data.lost_conversations import in_words, lost
 from lilliput.data.replies.asking import ANSWERS
 from lilliput.model import ModelSpec
+from lilliput.publish.card.contaminated import contaminated
 from lilliput.publish.card.markdown import NOTHING, cell, code, fenced, literal, prose, source
 from lilliput.publish.card.notes import CardNotes
 from lilliput.publish.card.peers import peers
@@ -86,6 +87,7 @@ def card(record: dict[str, Any]) -> str:
         evaluation=run["evaluation"],
         unjudged=run["evaluation"].plain.get("unjudged"),
         model_code=run["evaluation"].plain.get("model_code"),
+        contamination=contaminated(run["evaluation"]),
         comparison=_comparison(run),
         training=trained,
         peers=peers(run, trained["together"]["tokens"]),
