@@ -1,0 +1,113 @@
+"""The steps before training, each by itself: the tokenizer and the token files, and what is in them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lilliput.base.errors import LilliputError
+from lilliput.cli.options import (
+    EndpointOption,
+    ItemsOption,
+    OutOption,
+    SetOption,
+    ShrinkOption,
+    SourceOption,
+    TargetArgument,
+    TrustOption,
+)
+from lilliput.cli.resolve import resolve
+from lilliput.cli.run import interruptible, say
+from lilliput.cli.show import console
+
+if TYPE_CHECKING:
+    from lilliput.run.run_data import RunData
+
+app = typer.Typer()
+ROWS = 3
+"""Rows that are shown unless told."""
+
+
+@app.command()
+def tokenizer(
+    recipe: TargetArgument,
+    out: OutOption = None,
+    overrides: SetOption = [],  # noqa: B006, typer reads it
+    sources: SourceOption = [],  # noqa: B006
+    shrink: ShrinkOption = False,
+    trust_code: TrustOption = False,
+) -> None:
+    """Train the tokenizer of a recipe, and nothing more."""
+    from lilliput.run import before_training
+
+    target = resolve(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
+    with interruptible():
+        before_training.tokenizer(target.recipe, target.folder, console, target.command)
+    say(f"the tokenizer is in {target.folder / 'tokenizer'}")
+
+
+@app.command()
+def data(
+    recipe: TargetArgument,
+    out: OutOption = None,
+    overrides: SetOption = [],  # noqa: B006
+    sources: SourceOption = [],  # noqa: B006
+    shrink: ShrinkOption = False,
+    trust_code: TrustOption = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Hash every token file again, even if it looks unchanged.")
+    ] = False,
+    endpoint: EndpointOption = None,
+    eval_data: ItemsOption = None,
+    show: Annotated[bool, typer.Option("--show", help="Print rows as training reads them, and write nothing.")] = False,
+    phase: Annotated[
+        str | None, typer.Option(metavar="PHASE", help="With --show: the phase; the first by default.")
+    ] = None,
+    step: Annotated[
+        int | None, typer.Option(metavar="STEP", help="With --show: rows from this step on, counted from 1.", min=1)
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option(metavar="N", help=f"With --show: the number of rows, {ROWS} by default.", min=1)
+    ] = None,
+) -> None:
+    """Tokenize a recipe's corpora, after training its tokenizer. Run again to resume after a stop.
+
+    --show looks at what is written.
+    """
+    given = {"--phase": phase, "--step": step, "--rows": rows}
+    if not show and (useless := next((name for name, value in given.items() if value is not None), None)):
+        raise LilliputError(f"{useless} has no effect without --show", where=useless, hint="give --show too")
+    if show:
+        found = _looked_at(recipe, out, trust_code)
+        _show(found, phase, step or 1, rows or ROWS)
+        return
+    from lilliput.evals.question_files import question_source
+    from lilliput.run import before_training
+    from lilliput.run.asking import Asking
+
+    target = resolve(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
+    asking = Asking(endpoint=endpoint, questions=question_source(eval_data))
+    with interruptible():
+        before_training.data(target.recipe, target.folder, console, target.command, verify=verify, asking=asking)
+    say(f"the token files are in {target.folder / 'shards'}{', and as they were written' if verify else ''}")
+
+
+def _looked_at(name: str, out: Path | None, trust_code: bool) -> "RunData":
+    """Return the data of an existing run, by its folder or the name of its recipe."""
+    from lilliput.cli.trust import meet
+    from lilliput.publish.releases import folder_named
+    from lilliput.run.run_data import RunData
+
+    folder = out or folder_named(Path(name))
+    meet(folder, trusted=trust_code)
+    return RunData(folder)
+
+
+def _show(found: "RunData", phase: str | None, step: int, rows: int) -> None:
+    from lilliput.report.training_rows import LEGEND, row_lines
+
+    shown = found.rows(found.phase(phase), step, rows)
+    for row in shown:
+        for line in row_lines(row.number, row.source, row.documents, are_pairs=row.is_of_pairs):
+            console.print(line, soft_wrap=True)
+    console.print(LEGEND, style="dim")
