@@ -15,6 +15,7 @@ from lilliput.cli.options import (
     SourceOption,
     TargetArgument,
     TrustOption,
+    expanded,
 )
 from lilliput.cli.resolve import resolve
 from lilliput.cli.run import interruptible, say
@@ -69,17 +70,28 @@ def data(
     rows: Annotated[
         int | None, typer.Option(metavar="N", help=f"With --show: the number of rows, {ROWS} by default.", min=1)
     ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Write data.html: sizes, drops, duplicates, lengths, the mixture.")
+    ] = False,
+    page: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --report: the page, elsewhere.", callback=expanded)
+    ] = None,
 ) -> None:
     """Tokenize a recipe's corpora, after training its tokenizer. Run again to resume after a stop.
 
-    --show looks at what is written.
+    --show and --report look at the data of a run as it is.
     """
+    if not report and page is not None:
+        raise LilliputError("--page has no effect without --report", where="--page", hint="give --report too")
     given = {"--phase": phase, "--step": step, "--rows": rows}
     if not show and (useless := next((name for name, value in given.items() if value is not None), None)):
         raise LilliputError(f"{useless} has no effect without --show", where=useless, hint="give --show too")
-    if show:
+    if show or report:
         found = _looked_at(recipe, out, trust_code)
-        _show(found, phase, step or 1, rows or ROWS)
+        if show:
+            _show(found, phase, step or 1, rows or ROWS)
+        if report:
+            _report(found, page, eval_data)
         return
     from lilliput.evals.question_files import question_source
     from lilliput.run import before_training
@@ -111,3 +123,19 @@ def _show(found: "RunData", phase: str | None, step: int, rows: int) -> None:
         for line in row_lines(row.number, row.source, row.documents, are_pairs=row.is_of_pairs):
             console.print(line, soft_wrap=True)
     console.print(LEGEND, style="dim")
+
+
+def _report(found: "RunData", page: Path | None, eval_data: Path | None) -> None:
+    from lilliput.base.ownership import check_output
+    from lilliput.evals.question_files import question_source
+    from lilliput.report.data_page import PAGE, mixture_table, size_table, write_data_page
+    from lilliput.report.page import GENERATOR
+    from lilliput.run.data_facts import data_facts
+
+    if page is not None:
+        check_output(page, GENERATOR, "--page")
+    with console.status("data") as status:
+        facts = data_facts(found, question_source(eval_data) if eval_data else None, report=status.update)
+    console.print(size_table(facts.corpora).terminal())
+    console.print(mixture_table(facts.mixture).terminal())
+    say(f"the page is {write_data_page(facts, found.folder, page or found.folder / PAGE)}")

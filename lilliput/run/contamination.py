@@ -16,8 +16,8 @@ import numpy as np
 from lilliput.base.errors import RunError
 from lilliput.base.files import read_json
 from lilliput.data.chat_rows import PackedChats
-from lilliput.data.ngram_index import NgramIndex
-from lilliput.data.packed_rows import PackedRows
+from lilliput.data.encoded_documents import encoded_documents
+from lilliput.data.ngram_index import Items, NgramIndex
 from lilliput.data.pair_rows import PackedPairs
 from lilliput.data.shards import Shards
 from lilliput.evals.benchmark_index import indexed_items
@@ -29,11 +29,7 @@ from lilliput.publish.releases import releases
 from lilliput.recipe import Recipe, read_recipe
 from lilliput.tokenizer.bpe import load_tokenizer
 
-READ = 1 << 20
-"""Tokens that are decoded at a time."""
-ROWS = 256
-"""Packed rows that are."""
-_PACKED = {"conversations": PackedChats, "pairs": PackedPairs}
+_KINDS = {"documents": Shards, "conversations": PackedChats, "pairs": PackedPairs}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +64,22 @@ class Contamination:
             "texts": dict(self.texts),
             "short": dict(self.short),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overlaps:
+    """Items of tasks that a run's training text overlaps."""
+
+    overlapped: frozenset[str]
+    """Items as `task/number`, by the names and numbers that the harness has for them."""
+    items: Mapping[str, Items]
+    """Counts of items, by task."""
+    texts: Mapping[str, int]
+    """Tokens of training text that were looked at, by corpus."""
+
+    def of(self, task: str) -> int:
+        """Return how many items of a task are overlapped."""
+        return sum(item.partition("/")[0] == task for item in self.overlapped)
 
 
 def contamination(
@@ -106,29 +118,52 @@ def contamination(
             where=f"{folder} and {questions}",
             hint="give the folder that they were asked from with --eval-data; generated items are in no text",
         )
+    found = overlaps(folder, uses, questions, report=report)
+    scores = [
+        score
+        for release, by_task in items.items()
+        for task, records in by_task.items()
+        if task in uses
+        for score in _scores(release, uses[task], records, found.overlapped)
+    ]
+    short = {task: counts.short for task, counts in found.items.items()}
+    return Contamination(scores=tuple(scores), texts=found.texts, short=short)
+
+
+def overlaps(
+    folder: Path,
+    uses: Mapping[str, TaskUse],
+    questions: QuestionSource,
+    *,
+    report: Callable[[str], None] = lambda line: None,
+) -> Overlaps:
+    """Look through a run's training text for the questions of some tasks.
+
+    Args:
+        folder: of the run.
+        uses: tasks by the harness's name.
+        questions: source of their questions, which are there.
+        report: told how far it is.
+
+    Raises:
+        DataError: questions or token files are missing or damaged.
+    """
     with TemporaryDirectory() as work:
         index = NgramIndex(_named(uses, questions, Path(work)))
     texts: dict[str, int] = {}
     overlapped = set[str]()
-    for name in _trained(recipe):
+    for name in _trained(read_recipe(folder)):
         index_file = read_json(folder / "shards" / name / "index.json")
         texts[name] = index_file["sides"]["train"]["tokens"]
         for done, found in enumerate(index.overlaps_of(_texts(folder, name, index_file["kind"]))):
             overlapped.update(found)
             if done % 1_000 == 0:
                 report(f"{name}: {done:,} texts, {len(overlapped):,} items overlapped")
-    scores = [
-        score
-        for release, by_task in items.items()
-        for task, records in by_task.items()
-        if task in uses
-        for score in _scores(release, uses[task], records, overlapped)
-    ]
-    short: dict[str, int] = {}
+    items: dict[str, Items] = {}
     for key, counts in index.items.items():
-        task = key.partition("/")[0]
-        short[task] = short.get(task, 0) + counts.short
-    return Contamination(scores=tuple(scores), texts=texts, short=short)
+        before = items.setdefault(key.partition("/")[0], Items())
+        items[key.partition("/")[0]] = Items(before.indexed + counts.indexed, before.short + counts.short)
+    return Overlaps(overlapped=frozenset(overlapped), items=items, texts=texts)
 
 
 def _named(uses: Mapping[str, TaskUse], questions: QuestionSource, work: Path) -> Iterator[tuple[str, str]]:
@@ -146,29 +181,13 @@ def _trained(recipe: Recipe) -> list[str]:
 def _texts(folder: Path, name: str, kind: str) -> Iterator[str]:
     """The training texts of a corpus, from its tokens; the texts themselves may lie on another machine by now."""
     tokenizer, files = load_tokenizer(folder / "tokenizer"), folder / "shards" / name
-    parts = _documents(Shards(files)) if kind == "documents" else _packed(_PACKED[kind](files))
-    for batch in parts:
+    for batch in encoded_documents(_KINDS[kind](files), "train"):
         yield from tokenizer.decode_batch([part.tolist() for part in batch if len(part)])
 
 
-def _documents(shards: Shards) -> Iterator[list[np.ndarray]]:
-    stream, left = shards.stream("train"), np.zeros(0, dtype=np.int64)
-    for start in range(0, len(stream), READ):
-        ids = np.concatenate([left, stream.read(start, min(READ, len(stream) - start)).astype(np.int64)])
-        *whole, left = np.split(ids, np.flatnonzero(ids == shards.end))
-        yield [part[part != shards.end] for part in whole]
-    yield [left[left != shards.end]]
-
-
-def _packed(rows: PackedRows) -> Iterator[list[np.ndarray]]:
-    """Conversations, or other rows that hold several texts."""
-    for start in range(0, rows.count("train"), ROWS):
-        batch = rows.take("train", range(start, min(start + ROWS, rows.count("train"))))
-        for ids, owners in zip(batch.tokens.numpy(), batch.document_ids.numpy(), strict=True):
-            yield np.split(ids, np.flatnonzero(np.diff(owners)) + 1)
-
-
-def _scores(release: str, use: TaskUse, records: list[dict[str, Any]], overlapped: set[str]) -> Iterator[CleanScore]:
+def _scores(
+    release: str, use: TaskUse, records: list[dict[str, Any]], overlapped: frozenset[str]
+) -> Iterator[CleanScore]:
     clean = [record for record in records if f"{use.task}/{record['doc_id']}" not in overlapped]
     for metric in use.metrics:
         values = [float(record[metric]) for record in clean]

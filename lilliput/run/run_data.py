@@ -19,8 +19,9 @@ from lilliput.data.row_text import RowDocument, row_documents
 from lilliput.recipe import read_recipe, unknown, vocabulary_of
 from lilliput.run.prepare import VERIFIED
 from lilliput.tokenizer.bpe import load_tokenizer
+from lilliput.train.checkpoint import at_step, read_progress, steps_in
 from lilliput.train.phase import Phase, StepPlan, phase_folder
-from lilliput.train.resuming import CHECKPOINTS
+from lilliput.train.resuming import CHECKPOINTS, place_of
 from lilliput.train.rollback import Incidents
 
 
@@ -116,6 +117,30 @@ class RunData:
         """The reader of a phase's rows, without what computations add to them."""
         data = self.recipe.phases[index].data
         return data.open({name: self.tokens(name) for name in data.corpora})
+
+    def tokens_per_pass(self, name: str) -> int:
+        """Text tokens that a pass over the training side of a corpus reads.
+
+        Raises:
+            DataError: it has no token files.
+        """
+        return format_of(self.recipe.corpora[name]).tokens_per_pass(
+            self.record(name)["sides"]["train"], self.tokens(name).index.get("length", 0)
+        )
+
+    def read(self, index: int) -> dict[str, int] | None:
+        """Return the tokens that a phase has read of each corpus by its last checkpoint; None where there is none."""
+        phase = self.recipe.phases[index]
+        checkpoints = self.folder / phase_folder(index, phase) / CHECKPOINTS
+        steps = steps_in(checkpoints)
+        if not steps:
+            return None
+        last, begun = read_progress(at_step(checkpoints, steps[-1])).cursor, Cursor()
+        before = self.recipe.phase_before(index)
+        if phase.resumes is not None and before is not None:
+            begun = read_progress(place_of(before[1], self.folder / phase_folder(*before))).cursor
+        sizes = {name: self.tokens(name).index.get("length", 2) - 1 for name in phase.reads()}  # of a packed row
+        return {name: (last.of(name) - begun.of(name)) * sizes[name] for name in phase.reads()}
 
     def rows(self, index: int, step: int, count: int) -> list[ShownRow]:
         """The rows that a phase reads from the beginning of a step on, counted from 1; as many as there are steps for.

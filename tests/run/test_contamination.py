@@ -77,3 +77,13 @@ def test_the_command_prints_both_scores(made: tuple[Path, Path]) -> None:
 def test_without_recorded_items_or_questions_there_is_nothing_to_say(made: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(RunError, match="none of the questions"):
         contamination(made[0], Folder(tmp_path))
+
+
+def test_the_page_about_the_data_counts_the_same_items(made: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, questions = made
+    page = tmp_path / "page.html"
+    options = ["--report", "--page", str(page), "--eval-data", str(questions)]
+    told = CliRunner().invoke(app, ["data", str(folder), *options])
+    assert told.exit_code == 0, told.output
+    row = page.read_text().partition("<td>ARC-Easy</td>")[2].partition("</tr>")[0]
+    assert '<td class="n">12</td><td class="n">3</td>' in row
