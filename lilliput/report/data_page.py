@@ -97,7 +97,7 @@ def write_data_page(facts: DataFacts, folder: Path, path: Path) -> Path:
             "name": corpus.name,
             "facts": [
                 corpus.source,
-                ", ".join(corpus.licenses) or "license unknown",
+                *corpus.licenses,
                 *_repeats(corpus.repeats),
                 *([] if corpus.dropped else ["nothing was dropped"]),
             ],

@@ -7,16 +7,17 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from lilliput.base.spec import to_plain
-from lilliput.data.documents import licenses
 from lilliput.data.dropped import read_samples
 from lilliput.data.encoded_documents import DocumentCounts, count_documents, encoded_documents
+from lilliput.data.license_terms import license_names, unnamed
 from lilliput.data.lost_conversations import lost
 from lilliput.evals.question_files import QuestionSource
 from lilliput.evals.suites import named
-from lilliput.plan.corpora import shares, source
+from lilliput.plan.corpora import source
 from lilliput.report.data_page import CorpusFacts, DataFacts, MixtureShare, Repeats, TaskOverlap
 from lilliput.run.contamination import overlaps
 from lilliput.run.run_data import RunData
+from lilliput.train.passes import shares
 
 EXAMPLES, EXCERPT = 3, 300
 """Repeated documents of a corpus that are shown, and characters of each."""
@@ -59,13 +60,17 @@ def _corpus(
     return CorpusFacts(
         name=name,
         source=source(corpus),
-        licenses=licenses(to_plain(corpus)),
+        licenses=license_names(to_plain(corpus)) or _unnamed(name, corpus),
         sides=record["sides"],
         dropped=dropped,
         samples=read_samples(data.folder / "shards" / name),
         lengths=counts[name][0].lengths,
         repeats=_repeats(data.tokens(name), name, counts, tokenizer),
     )
+
+
+def _unnamed(name: str, corpus: Any) -> list[str]:
+    return ["no license named"] if unnamed({name: to_plain(corpus)}) else []
 
 
 def _repeats(

@@ -20,6 +20,7 @@ from lilliput.recipe import read_recipe, unknown, vocabulary_of
 from lilliput.run.prepare import VERIFIED
 from lilliput.tokenizer.bpe import load_tokenizer
 from lilliput.train.checkpoint import at_step, read_progress, steps_in
+from lilliput.train.passes import tokens_per_pass
 from lilliput.train.phase import Phase, StepPlan, phase_folder
 from lilliput.train.resuming import CHECKPOINTS, place_of
 from lilliput.train.rollback import Incidents
@@ -124,9 +125,8 @@ class RunData:
         Raises:
             DataError: it has no token files.
         """
-        return format_of(self.recipe.corpora[name]).tokens_per_pass(
-            self.record(name)["sides"]["train"], self.tokens(name).index.get("length", 0)
-        )
+        self.tokens(name)
+        return tokens_per_pass(self.recipe.corpora[name], self.run.record(f"shards/{name}")) or 0
 
     def read(self, index: int) -> dict[str, int] | None:
         """Return the tokens that a phase has read of each corpus by its last checkpoint; None where there is none."""
