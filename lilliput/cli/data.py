@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from lilliput.run.run_data import RunData
 
 app = typer.Typer()
+ReportOption = Annotated[bool, typer.Option("--report", help="Write a page about what the run has of it.")]
+PageOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="With --report: the page, elsewhere.", callback=expanded)
+]
 ROWS = 3
 """Rows that are shown unless told."""
 
@@ -37,8 +41,24 @@ def tokenizer(
     sources: SourceOption = [],  # noqa: B006
     shrink: ShrinkOption = False,
     trust_code: TrustOption = False,
+    report: ReportOption = False,
+    beside: Annotated[
+        list[str],
+        typer.Option(
+            "--beside",
+            metavar="FOLDER|MODEL",
+            help="With --report: another tokenizer, by its folder, a run, or a model's name on the hub.",
+        ),
+    ] = [],  # noqa: B006
+    page: PageOption = None,
 ) -> None:
-    """Train the tokenizer of a recipe, and nothing more."""
+    """Train the tokenizer of a recipe, and nothing more. --report looks at that of a run as it is."""
+    if not report and (page is not None or beside):
+        option = "--beside" if beside else "--page"
+        raise LilliputError(f"{option} has no effect without --report", where=option, hint="give --report too")
+    if report:
+        _report_tokenizer(_looked_at(recipe, out, trust_code), beside, page)
+        return
     from lilliput.run import before_training
 
     target = resolve(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
@@ -70,16 +90,12 @@ def data(
     rows: Annotated[
         int | None, typer.Option(metavar="N", help=f"With --show: the number of rows, {ROWS} by default.", min=1)
     ] = None,
-    report: Annotated[
-        bool, typer.Option("--report", help="Write data.html: sizes, drops, duplicates, lengths, the mixture.")
-    ] = False,
-    page: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="With --report: the page, elsewhere.", callback=expanded)
-    ] = None,
+    report: ReportOption = False,
+    page: PageOption = None,
 ) -> None:
     """Tokenize a recipe's corpora, after training its tokenizer. Run again to resume after a stop.
 
-    --show and --report look at the data of a run as it is.
+    --show and --report look at the data of a run as it is; data.html has sizes, drops, duplicates and the mixture.
     """
     if not report and page is not None:
         raise LilliputError("--page has no effect without --report", where="--page", hint="give --report too")
@@ -139,3 +155,18 @@ def _report(found: "RunData", page: Path | None, eval_data: Path | None) -> None
     console.print(size_table(facts.corpora).terminal())
     console.print(mixture_table(facts.mixture).terminal())
     say(f"the page is {write_data_page(facts, found.folder, page or found.folder / PAGE)}")
+
+
+def _report_tokenizer(found: "RunData", beside: list[str], page: Path | None) -> None:
+    from lilliput.base.ownership import check_output
+    from lilliput.report.page import GENERATOR
+    from lilliput.report.tokenizer_page import PAGE, bytes_per_token_table, write_tokenizer_page
+    from lilliput.run.tokenizer_facts import tokenizer_facts
+
+    if page is not None:
+        check_output(page, GENERATOR, "--page")
+    with console.status("tokenizer"):
+        facts = tokenizer_facts(found, beside)
+    console.print(bytes_per_token_table(facts.names, [*facts.corpora, *facts.kinds], "text").terminal())
+    say(f"of {facts.vocabularies[0]:,} ids {facts.unused:,} occur in no training text")
+    say(f"the page is {write_tokenizer_page(facts, found.folder, page or found.folder / PAGE)}")
