@@ -90,6 +90,9 @@ def data(
     rows: Annotated[
         int | None, typer.Option(metavar="N", help=f"With --show: the number of rows, {ROWS} by default.", min=1)
     ] = None,
+    ids: Annotated[
+        bool, typer.Option("--ids", help="With --show: ids of documents too, for which their corpora are read again.")
+    ] = False,
     report: ReportOption = False,
     page: PageOption = None,
 ) -> None:
@@ -99,13 +102,13 @@ def data(
     """
     if not report and page is not None:
         raise LilliputError("--page has no effect without --report", where="--page", hint="give --report too")
-    given = {"--phase": phase, "--step": step, "--rows": rows}
+    given = {"--phase": phase, "--step": step, "--rows": rows, "--ids": ids or None}
     if not show and (useless := next((name for name, value in given.items() if value is not None), None)):
         raise LilliputError(f"{useless} has no effect without --show", where=useless, hint="give --show too")
     if show or report:
         found = _looked_at(recipe, out, trust_code)
         if show:
-            _show(found, phase, step or 1, rows or ROWS)
+            _show(found, phase, step or 1, rows or ROWS, with_ids=ids)
         if report:
             _report(found, page, eval_data)
         return
@@ -131,12 +134,17 @@ def _looked_at(name: str, out: Path | None, trust_code: bool) -> "RunData":
     return RunData(folder)
 
 
-def _show(found: "RunData", phase: str | None, step: int, rows: int) -> None:
+def _show(found: "RunData", phase: str | None, step: int, rows: int, *, with_ids: bool) -> None:
     from lilliput.report.training_rows import LEGEND, row_lines
 
     shown = found.rows(found.phase(phase), step, rows)
+    numbers: dict[str, set[int]] = {}
+    for source in (row.source for row in shown if row.source and with_ids):
+        numbers.setdefault(source.corpus, set()).update(source.documents)
+    ids = {name: found.document_ids(name, some) for name, some in numbers.items() if some}
     for row in shown:
-        for line in row_lines(row.number, row.source, row.documents, are_pairs=row.is_of_pairs):
+        known = ids.get(row.source.corpus) if row.source else None
+        for line in row_lines(row.number, row.source, row.documents, are_pairs=row.is_of_pairs, ids=known):
             console.print(line, soft_wrap=True)
     console.print(LEGEND, style="dim")
 

@@ -1,6 +1,6 @@
 """Training rows in the terminal: borders of documents, sources, and what is read without being a target."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.text import Text
 
@@ -13,7 +13,12 @@ _BORDER = "── "
 
 
 def row_lines(
-    number: int, source: RowSource | None, documents: Sequence[RowDocument], *, are_pairs: bool
+    number: int,
+    source: RowSource | None,
+    documents: Sequence[RowDocument],
+    *,
+    are_pairs: bool,
+    ids: Mapping[int, str] | None = None,
 ) -> Iterator[Text]:
     """Yield a row in lines.
 
@@ -22,6 +27,7 @@ def row_lines(
         source: origin; None where the reader does not tell it.
         documents: of the row, in order.
         are_pairs: whether documents are the chosen and the rejected answers of pairs, in turn.
+        ids: of the documents of its corpus, by number, as far as they are known.
     """
     tokens, targets = sum(one.tokens for one in documents), sum(one.targets for one in documents)
     yield Text.assemble(
@@ -36,6 +42,7 @@ def row_lines(
             name = f"pair {place // 2 + 1}, {('chosen', 'rejected')[place % 2]}"
         else:
             name = f"document {numbers[place]:,}" if place < len(numbers) else f"document {place + 1} of the row"
+            name += f", {ids[numbers[place]]}" if ids and place < len(numbers) and numbers[place] in ids else ""
         continued = "" if document.begins else ", continued"
         yield Text(f"{_BORDER}{name}{continued}", style="cyan")
         body = Text()

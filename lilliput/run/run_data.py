@@ -1,6 +1,6 @@
 """Training data of a run, to look at: its tokenizer, token files and rows as they are there. Nothing is written."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,10 +12,12 @@ from lilliput.base.errors import DataError, RunError, reading
 from lilliput.base.hash_cache import HashCache
 from lilliput.base.run_folder import RunFolder, no_run
 from lilliput.data.batch import Cursor, RowSource
+from lilliput.data.corpora.concatenated import at_revision
 from lilliput.data.corpus_format import TokenFiles
 from lilliput.data.formats import format_of
 from lilliput.data.pair_format import PAIRS
 from lilliput.data.row_text import RowDocument, row_documents
+from lilliput.data.small_corpora import sides
 from lilliput.recipe import read_recipe, unknown, vocabulary_of
 from lilliput.run.prepare import VERIFIED
 from lilliput.tokenizer.bpe import load_tokenizer
@@ -118,6 +120,26 @@ class RunData:
         """The reader of a phase's rows, without what computations add to them."""
         data = self.recipe.phases[index].data
         return data.open({name: self.tokens(name) for name in data.corpora})
+
+    def document_ids(self, name: str, numbers: Collection[int]) -> dict[int, str]:
+        """The ids of training documents by their numbers, from the corpus, which is read again up to the last of them.
+
+        Raises:
+            DataError: the corpus is out of reach, or its text has changed since it was encoded.
+        """
+        record = self.run.record(f"shards/{name}")
+        content = record["from"]["corpus"]["content"]
+        corpus = at_revision(self.recipe.corpora[name], content)
+        if corpus.identity() != content:
+            raise DataError(
+                f"the text of {name} has changed since the run read it, and the numbers of documents mean others now",
+                where=str(self.folder),
+                hint="leave --ids out, or put the text back",
+            )
+        corpus, split = sides(corpus, self.recipe.split, record["outputs"].get("held_out", "groups"))
+        train = (document.id for document in corpus.documents() if not split.is_heldout(document.group))
+        found = enumerate(islice(train, max(numbers, default=-1) + 1))
+        return {number: identity for number, identity in found if number in numbers}
 
     def tokens_per_pass(self, name: str) -> int:
         """Text tokens that a pass over the training side of a corpus reads.

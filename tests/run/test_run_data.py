@@ -1,14 +1,18 @@
 """The data of a run, looked at: the rows that training reads, decoded, with their sources."""
 
 import json
+import os
 from dataclasses import replace
 from io import StringIO
+from pathlib import Path
 
 import pytest
 import tiny
 from rich.console import Console
+from typer.testing import CliRunner
 
 from lilliput.base.errors import DataError, RecipeError, RunError
+from lilliput.cli.app import app
 from lilliput.computations.reference_log_probabilities import ReferenceLogProbabilities
 from lilliput.data.batch import Cursor
 from lilliput.data.corpora.pairs import PairFiles
@@ -65,6 +69,28 @@ def test_rows_of_text_are_those_of_the_corpus_and_the_same_every_time(run):
             assert text.removeprefix("<|endoftext|>") in train[number]
         # The first token is the last one of the row before: no target here.
         assert [stretch.is_target for one in row.documents for stretch in one.stretches][:2] == [False, True]
+
+
+def test_ids_of_documents_are_read_from_the_corpus(run):
+    found = RunData(run)
+    texts_by_id = {document.id: document.text for document in found.recipe.corpora["texts"].documents()}
+    rows = found.rows(0, 1, 5)
+    numbers = {number for row in rows for number in row.source.documents}
+    ids = found.document_ids("texts", numbers)
+    assert ids.keys() == numbers
+    for row in rows:
+        for text, number in zip(texts(row), row.source.documents, strict=True):
+            assert text.removeprefix("<|endoftext|>") in texts_by_id[ids[number]]
+    told = CliRunner().invoke(app, ["data", str(run), "--show", "--ids", "--rows", "1"])
+    assert told.exit_code == 0 and f"── document {rows[0].source.documents[0]}, d" in told.output, told.output
+    (path,) = map(Path, found.recipe.corpora["texts"].paths)
+    stat = path.stat()
+    try:
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))
+        with pytest.raises(DataError, match="the text of texts has changed"):
+            found.document_ids("texts", numbers)
+    finally:
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
 def test_a_step_is_found_as_training_reads_it_text_that_was_left_out_aside(run):
