@@ -22,12 +22,13 @@ BEGUN = ".begun-"
 
 _WRITTEN = re.compile(
     rf"""
-    \.lock | (run|recipe|command|code|environment|verified|failure)\.json | (report|replies)\.html | train\.log
+    \.lock | (run|recipe|command|code|environment|verified|failure)\.json | train\.log
+    | (report|replies|data|tokenizer)\.html
     | code/[0-9a-f]{{16}}/([^/\n]+/)*[^/\n]+\.py
     | parts/{NAME}\.json
     | tokenizer/tokenizer(_config)?\.json
     | replies/{NAME}/replies\.jsonl
-    | shards/{NAME}/((index|progress)\.json | (train|heldout)-[a-z0-9_]+\.bin | heldout(\.txt)?\.jsonl)
+    | shards/{NAME}/((index|progress)\.json | (train|heldout)-[a-z0-9_]+\.bin | heldout(\.txt)?\.jsonl | dropped\.jsonl)
     | phases/{NAME}/((metrics|incidents)\.jsonl | loss\.png | final/(weights|average)\.safetensors)
     | phases/{NAME}/checkpoints/(incidents|rows)\.jsonl?
     | phases/{NAME}/(checkpoints|before-decay|kept)/step-\d+/(manifest\.json | [a-z0-9-]+\.safetensors)

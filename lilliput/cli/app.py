@@ -13,6 +13,7 @@ from lilliput.cli import (
     bench,
     check,
     contamination,
+    data,
     evaluate,
     judge,
     lines,
@@ -35,6 +36,7 @@ app = typer.Typer(
 COMMANDS = (
     start,
     run,
+    data,
     publish,
     replies,
     models,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -86,50 +86,6 @@ def run_command(
         show_release(release, target.folder)
     if not releases:
         say(f"trained; {NO_RELEASE}")
-
-
-@app.command()
-def tokenizer(
-    recipe: TargetArgument,
-    out: OutOption = None,
-    overrides: SetOption = [],  # noqa: B006
-    sources: SourceOption = [],  # noqa: B006
-    shrink: ShrinkOption = False,
-    trust_code: TrustOption = False,
-) -> None:
-    """Train the tokenizer of a recipe, and nothing more."""
-    from lilliput.run import before_training
-
-    target = resolve(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
-    with interruptible():
-        before_training.tokenizer(target.recipe, target.folder, console, target.command)
-    say(f"the tokenizer is in {target.folder / 'tokenizer'}")
-
-
-@app.command()
-def data(
-    recipe: TargetArgument,
-    out: OutOption = None,
-    overrides: SetOption = [],  # noqa: B006
-    sources: SourceOption = [],  # noqa: B006
-    shrink: ShrinkOption = False,
-    trust_code: TrustOption = False,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Hash every token file again, even if it looks unchanged.")
-    ] = False,
-    endpoint: EndpointOption = None,
-    eval_data: ItemsOption = None,
-) -> None:
-    """Tokenize a recipe's corpora, after training its tokenizer. Run again to resume after a stop."""
-    from lilliput.evals.question_files import question_source
-    from lilliput.run import before_training
-    from lilliput.run.asking import Asking
-
-    target = resolve(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
-    asking = Asking(endpoint=endpoint, questions=question_source(eval_data))
-    with interruptible():
-        before_training.data(target.recipe, target.folder, console, target.command, verify=verify, asking=asking)
-    say(f"the token files are in {target.folder / 'shards'}{', and as they were written' if verify else ''}")
 
 
 @app.command()

@@ -81,6 +81,20 @@ class Cursor:
         return cls(positions=tuple(sorted((str(source), int(position)) for source, position in plain.items())))
 
 
+@dataclass(frozen=True, kw_only=True)
+class RowSource:
+    """Origin of a training row."""
+
+    corpus: str
+    epoch: int
+    """Number of the pass over the corpus that the row begins in, from 0."""
+    row: int | None = None
+    """Index of the row among the packed ones of the corpus; None where rows are cut from a stream."""
+    documents: tuple[int, ...] = ()
+    """Numbers of the documents that it has tokens of, in order, from 0 in the order in which the training side was
+    written; empty where packing has mixed them."""
+
+
 def document_ids_of(tokens: np.ndarray, end: int) -> np.ndarray:
     """Document numbers of rows of documents: the end token opens the next one, unless it is the row's first token.
 

@@ -18,6 +18,7 @@ from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.files import new_folder
 from lilliput.base.hash_cache import HashCache
 from lilliput.data.conversations import ChatCorpus, Conversation
+from lilliput.data.dropped import DropSamples
 from lilliput.data.lost_conversations import in_words
 from lilliput.data.messages import Message, messages_of
 from lilliput.data.packed_rows import ARRAYS, PackedReader, PackedRows, RowWriter, byte_lengths, file_name
@@ -64,6 +65,7 @@ def write_chats(
     with new_folder(folder) as partial:
         with ExitStack() as stack:
             texts = stack.enter_context(open(partial / HELDOUT_CONVERSATIONS, "w", encoding="utf-8", newline="\n"))
+            dropped = stack.enter_context(DropSamples(partial))
             writers = {side: stack.enter_context(_Writer(side, partial, index)) for side in SIDES}
             for batch in _batches(corpus.conversations()):
                 messages = [message for each in batch for message in each.messages]
@@ -72,8 +74,10 @@ def write_chats(
                 for conversation in batch:
                     after = first + len(conversation.messages)
                     side: Side = "heldout" if split.is_heldout(conversation.group) else "train"
-                    is_kept = writers[side].add_conversation(conversation.messages, encoded[first:after])
-                    if is_kept and side == "heldout":
+                    reason = writers[side].add_conversation(conversation.messages, encoded[first:after])
+                    if reason is not None:
+                        dropped.add(reason, conversation.id, as_text(conversation.messages))
+                    elif side == "heldout":
                         texts.write(_line(conversation))
                     first = after
         if not writers["train"].rows:
@@ -174,19 +178,13 @@ class _Writer(RowWriter):
         self.counts = {"conversations": 0, "tokens": 0, "targets": 0, "shortened": 0}
         self.dropped: Counter[str] = Counter()
 
-    def add_conversation(self, messages: Sequence[Message], encoded: Encoded) -> bool:
-        """Take a conversation, shortened if need be; False: it is dropped."""
-        unknown = next((message.role for message in messages if message.role not in ROLES), None)
-        if unknown is not None:
-            self.dropped[self._reason(unknown)] += 1
-            return False
+    def add_conversation(self, messages: Sequence[Message], encoded: Encoded) -> str | None:
+        """Take a conversation, shortened if need be; return the reason if it is dropped."""
         kept = shorten(messages, encoded, self._length)
-        if not any(any(part) for _, part in kept):
-            self.dropped["without an answer of an assistant"] += 1
-            return False
-        if sum(len(part) for part, _ in kept) > self._length:
-            self.dropped["longer than a row"] += 1
-            return False
+        reason = self._reason(messages, kept)
+        if reason is not None:
+            self.dropped[reason] += 1
+            return reason
         ids = [token for part, _ in kept for token in part]
         mask = [weight for _, part in kept for weight in part]
         self.counts["shortened"] += len(kept) < len(messages)
@@ -194,11 +192,17 @@ class _Writer(RowWriter):
         self.counts["tokens"] += len(ids)
         self.counts["targets"] += sum(mask)
         self.add((ids, mask))
-        return True
+        return None
 
-    def _reason(self, role: str) -> str:
-        reason = f"with the unknown role {role[:40]!a}"
-        return reason if reason in self.dropped or len(self.dropped) < _ROLES_TOLD else "with other unknown roles"
+    def _reason(self, messages: Sequence[Message], kept: Encoded) -> str | None:
+        """The reason for dropping a conversation of which this much is kept; None if it stays."""
+        unknown = next((message.role for message in messages if message.role not in ROLES), None)
+        if unknown is not None:
+            reason = f"with the unknown role {unknown[:40]!a}"
+            return reason if reason in self.dropped or len(self.dropped) < _ROLES_TOLD else "with other unknown roles"
+        if not any(any(part) for _, part in kept):
+            return "without an answer of an assistant"
+        return "longer than a row" if sum(len(part) for part, _ in kept) > self._length else None
 
     def totals(self) -> dict[str, Any]:
         return {"rows": self.rows} | self.counts | {"dropped": dict(sorted(self.dropped.items()))}
@@ -220,6 +224,11 @@ def first_kept(messages: Sequence[Message], sizes: Sequence[int], length: int) -
     begins = [index for index in range(head + 1, len(messages)) if messages[index].role == "user"]
     fitting = (index for index in (head, *begins) if sum(sizes[:head]) + sum(sizes[index:]) <= length)
     return head, next(fitting, begins[-1] if begins else head)
+
+
+def as_text(messages: Sequence[Message]) -> str:
+    """Messages as one text, for samples."""
+    return "\n".join(f"{message.role}: {message.content}" for message in messages)
 
 
 def without_unlearned(messages: Sequence[Message], encoded: Encoded) -> Encoded:

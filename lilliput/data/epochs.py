@@ -48,6 +48,19 @@ class EpochStream:
             position, count = position + len(found), count - len(found)
         return np.concatenate(tokens), np.concatenate(begins)
 
+    def documents(self, position: int, count: int) -> list[int]:
+        """Numbers of the documents that the tokens from a position on are of, one a piece, in order.
+
+        They count from 0 in the order of the stream, whatever the order of the pass.
+        """
+        found: list[int] = []
+        while count:
+            number, offset = divmod(position, len(self))
+            begins, read = self._pass(number).pieces(offset, count)
+            found += self._stream.document_numbers(begins).tolist()
+            position, count = position + read, count - read
+        return found
+
     def _new_pass(self, number: int) -> "_Epoch":
         return _Epoch(self._stream, Permutation(self._stream.piece_count, f"{self._key}\0{number}"))
 
@@ -71,12 +84,7 @@ class _Epoch:
 
     def read(self, offset: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """At most `count` tokens of one chunk, from a position of the pass on, and which of them begin a piece."""
-        while self._begins[-1] <= offset:
-            self._begins.append(self._begins[-1] + self._chunk(len(self._begins) - 1).tokens)
-        number = bisect_right(self._begins, offset) - 1
-        chunk, offset = self._chunk(number), offset - self._begins[number]
-        after = min(offset + count, chunk.tokens)
-        first, last = np.searchsorted(chunk.begins, (offset, after - 1), side="right") - 1
+        chunk, offset, after, first, last = self._found(offset, count)
         begun = chunk.begins[first + 1 : last + 1]
         sizes = np.diff(begun, prepend=offset, append=after)
         sources = chunk.sources[first : last + 1].copy()
@@ -85,6 +93,21 @@ class _Epoch:
         starts[begun - offset] = True
         starts[0] = chunk.begins[first] == offset
         return self._stream.take(sources, sizes), starts
+
+    def pieces(self, offset: int, count: int) -> tuple[np.ndarray, int]:
+        """The positions in the stream at which the pieces of the same tokens begin, and how many tokens these are."""
+        chunk, offset, after, first, last = self._found(offset, count)
+        return chunk.sources[first : last + 1], after - offset
+
+    def _found(self, offset: int, count: int) -> tuple[_Chunk, int, int, int, int]:
+        """The chunk of a position of the pass, the ends of at most `count` tokens in it, and their pieces' indices."""
+        while self._begins[-1] <= offset:
+            self._begins.append(self._begins[-1] + self._chunk(len(self._begins) - 1).tokens)
+        number = bisect_right(self._begins, offset) - 1
+        chunk, offset = self._chunk(number), offset - self._begins[number]
+        after = min(offset + count, chunk.tokens)
+        first, last = np.searchsorted(chunk.begins, (offset, after - 1), side="right") - 1
+        return chunk, offset, after, int(first), int(last)
 
     def _new_chunk(self, number: int) -> _Chunk:
         positions = np.arange(number * _CHUNK, min((number + 1) * _CHUNK, len(self._order)))

@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.spec import LATER
-from lilliput.data.batch import Batch, Cursor, document_numbers
+from lilliput.data.batch import Batch, Cursor, RowSource, document_numbers
 from lilliput.data.epochs import EpochStream
 from lilliput.data.segmentations import Segmentations, Segmenter, repeated
 from lilliput.data.shards import Shards
@@ -121,15 +121,8 @@ class MixtureReader:
             DataError: the cursor is of other sources.
         """
         assert 0 <= overlap < length
-        taken, total_share, step = self._taken(cursor), sum(self._shares.values()), length - overlap
-        total = sum(taken.values())
-        rows_of: dict[str, list[int]] = {name: [] for name in taken}
-        for row in range(rows):
-            due = total + step
-            name = max(taken, key=lambda name: self._shares[name] * due - total_share * taken[name])
-            rows_of[name].append(row)
-            taken[name] += step
-            total += step
+        step = length - overlap
+        rows_of, taken = self._assigned(cursor, rows, step)
         tokens, begins = np.empty((rows, length), dtype=np.int64), np.empty((rows, length), dtype=bool)
         for name, indices in rows_of.items():
             if indices:
@@ -144,6 +137,35 @@ class MixtureReader:
             extras=self._extras(tokens, begins, rows_of, cursor, step),
         )
         return batch, Cursor(positions=tuple(taken.items()))
+
+    def after(self, cursor: Cursor, rows: int, length: int, overlap: int = 1) -> Cursor:
+        """The cursor after so many rows, as `read` returns it, without reading them."""
+        return Cursor(positions=tuple(self._assigned(cursor, rows, length - overlap)[1].items()))
+
+    def sources(self, cursor: Cursor, rows: int, length: int, overlap: int = 1) -> list[RowSource]:
+        """The origins of the rows that `read` returns for the same arguments."""
+        step = length - overlap
+        found: dict[int, RowSource] = {}
+        for name, indices in self._assigned(cursor, rows, step)[0].items():
+            source = self._passes[name]
+            for number, row in enumerate(indices):
+                position = cursor.of(name) + number * step
+                documents = tuple(source.documents(position, length))
+                found[row] = RowSource(corpus=name, epoch=position // len(source), documents=documents)
+        return [found[row] for row in range(rows)]
+
+    def _assigned(self, cursor: Cursor, rows: int, step: int) -> tuple[dict[str, list[int]], dict[str, int]]:
+        """The next rows by source, each of `step` new tokens, and the tokens taken of each source after them."""
+        taken, total_share = self._taken(cursor), sum(self._shares.values())
+        total = sum(taken.values())
+        rows_of: dict[str, list[int]] = {name: [] for name in taken}
+        for row in range(rows):
+            due = total + step
+            name = max(taken, key=lambda name: self._shares[name] * due - total_share * taken[name])
+            rows_of[name].append(row)
+            taken[name] += step
+            total += step
+        return rows_of, taken
 
     def _extras(
         self, tokens: np.ndarray, begins: np.ndarray, rows_of: Mapping[str, list[int]], cursor: Cursor, step: int

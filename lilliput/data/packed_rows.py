@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from lilliput.base.errors import DataError
 from lilliput.base.hash_cache import HashCache
-from lilliput.data.batch import Batch, Cursor
+from lilliput.data.batch import Batch, Cursor, RowSource
 from lilliput.data.packing import pack
 from lilliput.data.token_files import SIDES, Side, counted, header, in_bytes, open_index
 
@@ -177,9 +177,22 @@ class PackedReader:
                 where="the data position of a checkpoint",
                 hint="resume with the corpus that the run started with",
             )
+        indices = [index for _, index in self._indices(cursor, rows)]
+        return self._rows.take("train", indices), self.after(cursor, rows)
+
+    def after(self, cursor: Cursor, rows: int, length: int = 0, overlap: int = 1) -> Cursor:
+        """The cursor after so many rows, as `read` returns it, without reading them."""
+        return Cursor(positions=((self._name, cursor.of(self._name) + rows),))
+
+    def sources(self, cursor: Cursor, rows: int, length: int = 0, overlap: int = 1) -> list[RowSource]:
+        """The origins of the rows that `read` returns for the same arguments."""
+        return [RowSource(corpus=self._name, epoch=epoch, row=row) for epoch, row in self._indices(cursor, rows)]
+
+    def _indices(self, cursor: Cursor, rows: int) -> list[tuple[int, int]]:
+        """The pass and the index of each of the next rows."""
         start, count = cursor.of(self._name), self._rows.count("train")
-        indices = [int(self._order(row // count)[row % count]) for row in range(start, start + rows)]
-        return self._rows.take("train", indices), Cursor(positions=((self._name, start + rows),))
+        passed = (divmod(row, count) for row in range(start, start + rows))
+        return [(epoch, int(self._order(epoch)[place])) for epoch, place in passed]
 
     def _find_order(self, epoch: int) -> np.ndarray:
         # RandomState: NumPy promises its numbers for ever; those of a Generator may change with a version.

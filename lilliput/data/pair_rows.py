@@ -21,9 +21,10 @@ from lilliput.base.errors import DataError
 from lilliput.base.files import new_folder
 from lilliput.base.hash_cache import HashCache
 from lilliput.data.batch import Batch
-from lilliput.data.chat_rows import ROLES, Encoded, first_kept, without_unlearned
+from lilliput.data.chat_rows import ROLES, Encoded, as_text, first_kept, without_unlearned
+from lilliput.data.dropped import DropSamples
 from lilliput.data.lost_conversations import in_words
-from lilliput.data.packed_rows import ARRAYS, PackedRows, RowWriter, byte_lengths, file_name
+from lilliput.data.packed_rows import ARRAYS, IdsAndMask, PackedRows, RowWriter, byte_lengths, file_name
 from lilliput.data.pairs import Pair, PairCorpus, is_tie
 from lilliput.data.split import HeldOut
 from lilliput.data.token_files import SIDES, Side, counted, new_index, seal_index
@@ -60,6 +61,7 @@ def write_pairs(
     index = new_index("pairs", tokenizer, end) | {"length": length}
     with new_folder(folder) as partial:
         with ExitStack() as stack:
+            dropped = stack.enter_context(DropSamples(partial))
             writers = {side: stack.enter_context(_Writer(side, partial, index)) for side in SIDES}
             for batch in _batches(corpus.pairs()):
                 messages = [message for pair in batch for message in (*pair.prompt, *pair.chosen, *pair.rejected)]
@@ -67,7 +69,9 @@ def write_pairs(
                 for pair in batch:
                     side: Side = "heldout" if split.is_heldout(pair.group) else "train"
                     parts = ([next(encoded) for _ in part] for part in (pair.prompt, pair.chosen, pair.rejected))
-                    writers[side].add_pair(pair, *parts)
+                    reason = writers[side].add_pair(pair, *parts)
+                    if reason is not None:
+                        dropped.add(reason, pair.id, as_text((*pair.prompt, *pair.chosen, *pair.rejected)))
         if not writers["train"].rows:
             reasons = in_words(writers["train"].dropped) or "all of it is held out"
             raise DataError(
@@ -138,31 +142,34 @@ class _Writer(RowWriter):
         self.counts = {"pairs": 0, "tokens": 0, "targets": 0, "shortened": 0}
         self.dropped: Counter[str] = Counter()
 
-    def add_pair(self, pair: Pair, prompt: Encoded, chosen: Encoded, rejected: Encoded) -> None:
-        """Take a pair, shortened if need be, or count why it is dropped."""
-        if any(message.role not in ROLES for message in (*pair.prompt, *pair.chosen, *pair.rejected)):
-            self.dropped["with an unknown role"] += 1
-            return
-        if is_tie(pair):
-            self.dropped["with the same answer twice"] += 1
-            return
+    def add_pair(self, pair: Pair, prompt: Encoded, chosen: Encoded, rejected: Encoded) -> str | None:
+        """Take a pair, shortened if need be; return the reason if it is dropped."""
         room = self._length - sum(len(ids) for ids, _ in (*chosen, *rejected))
         head, first = first_kept(pair.prompt, [2 * len(ids) for ids, _ in prompt], room)
         kept = [*prompt[:head], *prompt[first:]]
         read = [(ids, [0] * len(ids)) for ids, _ in kept]
         sides = [_joined(read, chosen), _joined(read, rejected)]
-        if not all(any(mask) for _, mask in sides):
-            self.dropped["without an answer of an assistant"] += 1
-            return
         size = sum(len(ids) for ids, _ in sides)
-        if size > self._length:
-            self.dropped["longer than a row"] += 1
-            return
+        reason = self._reason(pair, sides)
+        if reason is not None:
+            self.dropped[reason] += 1
+            return reason
         self.counts["shortened"] += len(kept) < len(prompt)
         self.counts["pairs"] += 1
         self.counts["tokens"] += size
         self.counts["targets"] += sum(sum(mask) for _, mask in sides)
         self.add(*sides)
+        return None
+
+    def _reason(self, pair: Pair, sides: Sequence[IdsAndMask]) -> str | None:
+        """The reason for dropping a pair whose sides are these; None if it stays."""
+        if any(message.role not in ROLES for message in (*pair.prompt, *pair.chosen, *pair.rejected)):
+            return "with an unknown role"
+        if is_tie(pair):
+            return "with the same answer twice"
+        if not all(any(mask) for _, mask in sides):
+            return "without an answer of an assistant"
+        return "longer than a row" if sum(len(ids) for ids, _ in sides) > self._length else None
 
     def totals(self) -> dict[str, Any]:
         """Counts of the side."""

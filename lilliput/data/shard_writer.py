@@ -40,10 +40,14 @@ class CorpusProgress:
     def step(self, item: Item, mark: Offset | None) -> None:
         """Go past an item."""
         if isinstance(item, str):
-            self._dropped[item] += 1
+            self._dropped[str(item)] += 1  # without the beginning of the document, which it may hold
         else:
             self._texts.add(item.id, item.text)
         self.items, self.mark = self.items + 1, mark
+
+    def dropped(self, reason: str) -> int:
+        """Number of documents dropped for a reason so far."""
+        return self._dropped[reason]
 
     def position(self) -> Position:
         """Return where it stands now."""

@@ -26,6 +26,7 @@ from lilliput.base.hash_cache import HashCache
 from lilliput.base.spec import to_plain
 from lilliput.data.batch import Batch, document_ids_of
 from lilliput.data.documents import Corpus, Document, bytes_of
+from lilliput.data.dropped import DROPPED, Dropped, Sample, is_sampled
 from lilliput.data.partial_shards import PROGRESS, PartialShards
 from lilliput.data.pieces import PIECES, POSITION, write_pieces
 from lilliput.data.readers.rows import read_back, shown
@@ -118,6 +119,8 @@ def write_shards(
             texts = (document.text for document in wanted)
             tokens = zip(_in_background(encoder.stream(texts, add_special_tokens=True)), sizes, strict=True)
             for item, mark in batch:
+                if isinstance(item, Dropped):
+                    writers.add_dropped(reached, item)
                 closed = not isinstance(item, str) and writers.add(reached, item, tokens)
                 reached.step(item, mark)
                 if reached.items == partial.kept.items:
@@ -233,17 +236,19 @@ class Shards:
 
 
 class _Writers:
-    """Writers of a corpus's documents: into token files by side, and those held out into the held-out texts too."""
+    """Writers of a corpus's documents: into token files by side, those held out into the held-out texts too; and of
+    samples of those that are dropped."""
 
     def __init__(self, folder: Path, index: dict[str, Any], split: HeldOut, shard_tokens: int):
         head = header(index["dtype"], index["tokenizer"])
         self._sides = {side: ShardWriter(folder, (side + "-{:05}.bin").format, head, shard_tokens) for side in SIDES}
         self._texts = ShardWriter(folder, lambda number: HELDOUT_TEXTS)
+        self._dropped = ShardWriter(folder, lambda number: DROPPED)
         self._split, self._dtype, self._end = split, index["dtype"], index["end"]
 
     @property
     def by_name(self) -> dict[str, ShardWriter]:
-        return {**self._sides, "texts": self._texts}
+        return {**self._sides, "texts": self._texts, "dropped": self._dropped}
 
     def encodes(self, document: Document, index: int) -> bool:
         """Return whether the tokens of the document at this index of the corpus are to be written."""
@@ -263,6 +268,13 @@ class _Writers:
         if side == "heldout" and self._texts.wants(progress.items):
             self._texts.add(progress, _line(document))
         return closed
+
+    def add_dropped(self, progress: CorpusProgress, item: Dropped) -> None:
+        """Write the item that comes next at `progress`, which a filter drops, if it is one of the samples."""
+        number = progress.dropped(item) + 1
+        if is_sampled(number) and self._dropped.wants(progress.items):
+            sample = Sample(reason=str(item), number=number, id=item.id, text=item.excerpt)
+            self._dropped.add(progress, [sample.line()])
 
     def _numbers(self, ids: "array[int]") -> tuple[Iterator[bytes], int]:
         """Return what a token file has of a document, in slices, and how many tokens these are."""

@@ -1,5 +1,7 @@
 """The tokens of one side of a corpus: its files, joined."""
 
+from functools import cached_property
+
 import numpy as np
 
 from lilliput.base.errors import DataError
@@ -82,6 +84,17 @@ class TokenStream:
                 hint=REWRITE,
             )
         return begins, sizes
+
+    def document_numbers(self, positions: np.ndarray) -> np.ndarray:
+        """Return the numbers of the documents at these positions, from 0, [N] int64."""
+        return np.searchsorted(self.document_begins, positions, side="right") - 1
+
+    @cached_property
+    def document_begins(self) -> np.ndarray:
+        """Positions at which documents begin, [documents] int64: those of pieces that begin with the end token."""
+        assert self._begins is not None
+        begins = self._begins.read(0, len(self._begins)).astype(np.int64)
+        return begins[self.take(begins, np.ones_like(begins)) == self.end]
 
 
 def _positions(begins: np.ndarray, sizes: np.ndarray) -> np.ndarray:

@@ -25,13 +25,11 @@ from lilliput.data.corpora.hub_partitions import HubPartitions
 from lilliput.data.corpora.pairs import HubPairs, PairFiles, ShuffledAnswers
 from lilliput.data.corpora.stand_in import StandIn
 from lilliput.data.corpora.teacher import Teacher
-from lilliput.data.documents import licenses
 from lilliput.data.formats import format_of
-from lilliput.data.mixture import Mixture
+from lilliput.data.license_terms import license_names, without_licenses
 from lilliput.data.partial_shards import partial_folders
 from lilliput.data.resumable import fraction_read, iterate_from
 from lilliput.recipe import Recipe
-from lilliput.train.phase import Phase
 
 BYTES_PER_TOKEN = 4
 """Estimated bytes of text per token, before anything is encoded: English in tokenizers of a few thousand to a hundred
@@ -80,7 +78,7 @@ def corpora(recipe: Recipe, read: Mapping[str, float], folder: Path | None) -> l
             {
                 "name": name,
                 "source": source(corpus),
-                "licenses": licenses(to_plain(corpus)),
+                "licenses": license_names(to_plain(corpus)),
                 "tokens_read": tokens,
                 "passes": tokens / size.tokens if size.tokens else None,
                 "text_bytes": size.text,
@@ -91,14 +89,6 @@ def corpora(recipe: Recipe, read: Mapping[str, float], folder: Path | None) -> l
             }
         )
     return rows
-
-
-def shares(phase: Phase) -> dict[str, float]:
-    """The share of a phase's tokens that comes from each corpus."""
-    if not isinstance(phase.data, Mixture):
-        return {name: 1 / len(phase.data.corpora) for name in phase.data.corpora}
-    total = sum(phase.data.weights.values())
-    return {name: weight / total for name, weight in phase.data.weights.items()}
 
 
 def source(corpus: Any) -> str:
@@ -152,7 +142,10 @@ def _as_recorded(recipe: Recipe, name: str, run: RunFolder) -> _Size | None:
     recorded, corpus = record["from"], recipe.corpora[name]
     learned = tokenizer["from"]["tokenizer"]
     code = definitions(corpus)
-    same = recorded["corpus"]["spec"] == to_plain(corpus) and recorded["corpus"].get("code", code) == code
+    same = (
+        without_licenses(recorded["corpus"]["spec"]) == without_licenses(to_plain(corpus))
+        and recorded["corpus"].get("code", code) == code
+    )
     same = same and recorded["split"] == to_plain(recipe.split)
     same = same and {key: learned.get(key) for key in tokenizer_spec} == tokenizer_spec
     if not same or _changed(corpus, recorded["corpus"]["content"]):

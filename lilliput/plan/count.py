@@ -8,11 +8,13 @@ from typing import Any
 from lilliput.base.errors import MachineError
 from lilliput.base.implemented import unimplemented_parts
 from lilliput.base.protocols import provides
+from lilliput.base.spec import to_plain
+from lilliput.data.license_terms import disagreements
 from lilliput.growth.growth import GROWTH
 from lilliput.model import ModelSpec
 from lilliput.objectives.objective import Objective
 from lilliput.objectives.routes.route import CountedRoute
-from lilliput.plan.corpora import corpora, shares
+from lilliput.plan.corpora import corpora
 from lilliput.plan.cost import Cost
 from lilliput.plan.growth_timing import tokens_before_growth
 from lilliput.plan.memory import held_bytes
@@ -23,6 +25,7 @@ from lilliput.publish.export import DTYPES
 from lilliput.recipe import Recipe, Release
 from lilliput.train.checkpoint import KEPT
 from lilliput.train.machine import Machine
+from lilliput.train.passes import shares
 from lilliput.train.phase import Phase, StepPlan
 
 HALF, SINGLE = 2, 4
@@ -99,6 +102,7 @@ def plan(
         "machine": machine.device,
         "model": {"parameters": _parameters(at_first(recipe)), "vocabulary": at_first(recipe).vocab},
         "corpora": texts,
+        "license_notes": _license_notes(recipe),
         "phases": phases,
         "growths": growths,
         "releases": releases,
@@ -106,6 +110,12 @@ def plan(
         "totals": _totals(phases, releases, texts, tariff) | estimate,
         "not_implemented": unimplemented_parts(recipe),
     }
+
+
+def _license_notes(recipe: Recipe) -> list[str]:
+    """Terms of the texts' licenses that the recipe's has not."""
+    read = dict.fromkeys(name for phase in recipe.phases.values() for name in phase.reads())
+    return list(map(str, disagreements(recipe.license, {name: to_plain(recipe.corpora[name]) for name in read})))
 
 
 def _parameters(spec: ModelSpec) -> dict[str, int]:

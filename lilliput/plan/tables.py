@@ -60,6 +60,8 @@ def show(console: Terminal, plan: dict[str, Any]) -> None:
         for corpus in plan["corpora"]:
             if corpus["unknown"]:
                 _note(console, f"? The size of {corpus['name']} is {corpus['unknown']}.")
+        for note in plan["license_notes"]:
+            _note(console, f"License: {note}.")
     if plan["phases"]:
         console.print(_phases(plan))
         _note(console, OPERATIONS)

@@ -111,11 +111,13 @@ class Series:
     """Half widths of an interval around each y."""
     shift: float = 0.0
     """Share of the x axis by which the points are moved, to be seen beside others at the same x."""
+    tells_last: bool = True
+    """False for a distribution, whose last value is nothing to look for."""
 
     @property
     def last(self) -> str:
         """The last value, as the legend says it."""
-        return short(self.y[-1]) if len(self.y) else ""
+        return short(self.y[-1]) if len(self.y) and self.tells_last else ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from lilliput.report.recipe_outline import Outline
 from lilliput.report.records import HINT, PhaseRecord, RunRecord, continued, read_run
 from lilliput.report.table import Column, Table
 from lilliput.train.metrics_file import WINDOW, Line, headline_of, recent_loss, released
+from lilliput.train.passes import in_words
 
 REPORT = "report.html"
 GENERATOR = '<meta name="generator" content="Lilliput">'
@@ -214,6 +215,7 @@ def _rows(run: RunRecord) -> list[tuple[str, str]]:
         "tokens read": f"{line['tokens']:,}",
         "positions": f"{line['positions']:,}" if line["positions"] != line["tokens"] else "",
         "time in steps": duration(line["seconds"]),
+        "passes": in_words(run.passes),
         "steps": f"{line['steps']:,}",
         "replaced": f"{replaced:,} steps after those at which later phases resumed; they are not counted above"
         if replaced

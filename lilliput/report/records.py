@@ -15,6 +15,7 @@ from lilliput.objectives.objective import CROSS_ENTROPY
 from lilliput.recipe import Recipe, read_recipe, vocabulary_of
 from lilliput.report.recipe_outline import Outline, read_outline
 from lilliput.train.metrics_file import INCIDENTS, LIVE, Line, headline_of, measured_of, read_growing, steps_of
+from lilliput.train.passes import passes, tokens_per_pass
 from lilliput.train.phase import StepPlan
 from lilliput.train.resuming import described
 
@@ -82,6 +83,19 @@ class RunRecord:
             phase.steps[: phase.resumed_at] if is_followed else phase.steps
             for phase, is_followed in zip(self.phases, after, strict=True)
         ]
+
+    @property
+    def passes(self) -> dict[str, float]:
+        """Return the passes over each corpus that the last model has read; none where that takes hidden parts."""
+        if not isinstance(self.recipe, Recipe):
+            return {}
+        folder = RunFolder(self.folder)
+        sizes = {
+            name: tokens_per_pass(corpus, folder.record(f"shards/{name}"))
+            for name, corpus in self.recipe.corpora.items()
+        }
+        tokens = [steps[-1]["tokens"] if steps else 0 for steps in self.line]
+        return passes(zip(self.recipe.phases.values(), tokens, strict=True), sizes)
 
     @property
     def units(self) -> dict[str, str]:

@@ -24,6 +24,7 @@ from lilliput.data.corpora.stand_in import StandIn
 from lilliput.data.corpora.teacher import Teacher
 from lilliput.data.corpus_format import CorpusFormat, TokenFiles, WriteSettings
 from lilliput.data.formats import format_of
+from lilliput.data.license_terms import without_licenses
 from lilliput.data.lost_conversations import lost as lost_of
 from lilliput.data.replies.teacher_replies import TeacherReplies
 from lilliput.data.shards import SHARD_TOKENS
@@ -300,7 +301,8 @@ class Preparation:
         spec = to_plain(corpus)
         if before is not None and not (isinstance(before, dict) and {"spec", "content"} <= before.keys()):
             raise _damaged(name, self._run)
-        if trained and before and before["spec"] != spec:
+        is_same_spec = bool(before) and without_licenses(before["spec"]) == without_licenses(spec)
+        if trained and before and not is_same_spec:
             changed = "; ".join(differences({name: before["spec"]}, {name: spec})[:4])
             raise RunError(
                 f"the run was trained on another corpus: {changed}",
@@ -310,7 +312,7 @@ class Preparation:
         if before and trained and isinstance(corpus, Teacher):
             return before  # its replies are in the token files, and are not asked for again
         code = definitions(corpus)
-        is_same = before and before["spec"] == spec and before.get("code", code) == code
+        is_same = before and is_same_spec and before.get("code", code) == code
         if is_same and _follows_a_branch(spec):
             return before  # a run stays with the commit that it began with: a new one is no reason to read it all again
         try:

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-
 from lilliput.base.files import read_json
 from lilliput.data.chat_rows import PackedChats
+from lilliput.data.encoded_documents import encoded_documents
 from lilliput.data.ngram_index import Items, NgramIndex
-from lilliput.data.packed_rows import PackedRows
 from lilliput.data.pair_rows import PackedPairs
 from lilliput.data.shards import Shards
 from lilliput.evals.benchmark_index import indexed_items
@@ -23,11 +21,7 @@ from lilliput.evals.question_files import QuestionSource
 from lilliput.evals.suites import TaskUse
 from lilliput.tokenizer.bpe import load_tokenizer
 
-READ = 1 << 20
-"""Tokens that are decoded at a time."""
-ROWS = 256
-"""Packed rows that are."""
-_PACKED = {"conversations": PackedChats, "pairs": PackedPairs}
+_KINDS = {"documents": Shards, "conversations": PackedChats, "pairs": PackedPairs}
 Report = Callable[[str], None]
 """Called with a line that says how far the search is."""
 
@@ -42,6 +36,10 @@ class ReadItems:
     """Tokens of training text that were searched, by corpus."""
     counts: Mapping[str, Items]
     """Items that could be found, and those that are too short, by the harness's name of their task."""
+
+    def of(self, task: str) -> int:
+        """Return how many items of a task were found."""
+        return sum(item.rpartition("/")[0] == task for item in self.items)
 
 
 def find_read_items(
@@ -97,23 +95,5 @@ def _texts(folder: Path, name: str, kind: str) -> Iterator[tuple[int, list[str]]
     They are decoded: the texts themselves may lie on another machine by now.
     """
     tokenizer, files = load_tokenizer(folder / "tokenizer"), folder / "shards" / name
-    parts = _documents(Shards(files)) if kind == "documents" else _packed(_PACKED[kind](files))
-    for batch in parts:
+    for batch in encoded_documents(_KINDS[kind](files), "train"):
         yield sum(map(len, batch)), tokenizer.decode_batch([part.tolist() for part in batch if len(part)])
-
-
-def _documents(shards: Shards) -> Iterator[list[np.ndarray]]:
-    stream, left = shards.stream("train"), np.zeros(0, dtype=np.int64)
-    for start in range(0, len(stream), READ):
-        ids = np.concatenate([left, stream.read(start, min(READ, len(stream) - start)).astype(np.int64)])
-        *whole, left = np.split(ids, np.flatnonzero(ids == shards.end))
-        yield [part[part != shards.end] for part in whole]
-    yield [left[left != shards.end]]
-
-
-def _packed(rows: PackedRows) -> Iterator[list[np.ndarray]]:
-    """Conversations, or other rows that hold several texts."""
-    for start in range(0, rows.count("train"), ROWS):
-        batch = rows.take("train", range(start, min(start + ROWS, rows.count("train"))))
-        for ids, owners in zip(batch.tokens.numpy(), batch.document_ids.numpy(), strict=True):
-            yield np.split(ids, np.flatnonzero(np.diff(owners)) + 1)

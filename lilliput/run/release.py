@@ -35,8 +35,10 @@ from lilliput.recipe import Recipe, Release, vocabulary_of
 from lilliput.run.command_record import read_command
 from lilliput.run.context import RunContext
 from lilliput.run.evaluate_release import ReleaseEvaluator
+from lilliput.run.license_check import check_license, terms
 from lilliput.run.phase_record import phase_record
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, has_chatml
+from lilliput.train.passes import passes, tokens_per_pass
 from lilliput.train.phase import Phase, StepPlan, phase_folder
 
 LOOKED_AT, BEGINNING = 300, 400
@@ -49,13 +51,16 @@ class Publisher:
     """Publishes the releases of one run."""
 
     def __init__(self, context: RunContext, questions: QuestionSource):
-        """Check the suites' questions now, not after a week of training.
+        """Check licenses and the suites' questions now, not after a week of training.
 
         Raises:
             DataError: a suite's questions are not where they are said to be.
+            RecipeError: the recipe's license allows what that of a corpus forbids.
         """
         self._run, self._recipe, self._console = context.run, context.recipe, context.console
         self._say, self._evaluator = context.say, ReleaseEvaluator(context, questions)
+        for line in check_license(self._recipe):
+            self._say(line)
         for release in self._recipe.releases.values():
             check_questions(named(release.suite), questions)
 
@@ -165,11 +170,25 @@ class Publisher:
             "changes": [change for change in run.get("changes", []) if change["phase"] in phases],
             "environment": exported["environment"],
             "corpora": {name: part["outputs"] for name, part in parts.items() if part},
+            "passes": self._passes(record, phases),
+            "terms": terms(self._recipe, self._read(phases)),
             "phases": record,
             "earlier": self._earlier(release, record),
             "evaluation": evaluation if self._recipe.prints_samples(release) else evaluation | {"samples": []},
             "languages": list(self._recipe.languages) or languages(_beginnings(heldout, lineage.tokenizer)),
         }
+
+    def _read(self, phases: Sequence[str]) -> list[Phase]:
+        """The phases in these folders."""
+        by_folder = {phase_folder(index, phase): phase for index, phase in self._recipe.phases.items()}
+        return [by_folder[name] for name in phases]
+
+    def _passes(self, record: list[dict[str, Any]], phases: Sequence[str]) -> dict[str, float]:
+        """Passes over each corpus, by the tokens that the model has read of the phases."""
+        corpora = self._recipe.corpora
+        sizes = {name: tokens_per_pass(corpus, self._run.record(f"shards/{name}")) for name, corpus in corpora.items()}
+        tokens = [phase.get("resumed_at", phase)["tokens"] for phase in record]
+        return passes(zip(self._read(phases), tokens, strict=True), sizes)
 
     def _earlier(self, release: Release, phases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Releases before this one: name, scores, and the tokens of the phases that led to each."""

@@ -150,21 +150,41 @@ def load(path: Path) -> Checkpoint:
         RunError: it is damaged, or not there.
     """
     try:
-        manifest: dict[str, Any] = verify_checksum(read_json(path / "manifest.json"))
+        manifest = _manifest(path)
         for name, expected in manifest["files"].items():
             if sha256(path / name) != expected:
                 raise _damaged(path / name, "its bytes are not those that were written")
         return Checkpoint(
-            progress=Progress(
-                step=manifest["step"],
-                cursor=Cursor.from_plain(manifest["cursor"]),
-                tokens=manifest["tokens"],
-                before=manifest.get("before", 0),
-            ),
+            progress=_progress(manifest),
             tensors=_joined(path, manifest["files"]),
         )
     except (OSError, ValueError, KeyError) as error:
         raise _damaged(path, str(error)) from error
+
+
+def read_progress(path: Path) -> Progress:
+    """The progress of the phase at a checkpoint, whose tensors are not looked at.
+
+    Raises:
+        RunError: it is damaged, or not there.
+    """
+    try:
+        return _progress(_manifest(path))
+    except (OSError, ValueError, KeyError) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    return verify_checksum(read_json(path / "manifest.json"))
+
+
+def _progress(manifest: dict[str, Any]) -> Progress:
+    return Progress(
+        step=manifest["step"],
+        cursor=Cursor.from_plain(manifest["cursor"]),
+        tokens=manifest["tokens"],
+        before=manifest.get("before", 0),
+    )
 
 
 def _shards(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:

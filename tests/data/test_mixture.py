@@ -278,3 +278,31 @@ def test_specs_and_cursors_survive_json() -> None:
     assert Cursor.from_plain(json.loads(json.dumps(cursor.to_plain()))) == cursor
     assert cursor.of("b") == 10**12 and cursor.of("c") == 0
     assert Cursor.from_plain({}) == Cursor()
+
+
+@pytest.mark.parametrize("weights", WEIGHTS[:4])
+def test_rows_know_the_documents_that_they_have_tokens_of(shards, weights):
+    reader, tokenizer = Mixture(weights=weights, seed=3).open(shards), shards_tokenizer(shards)
+    kept = {name: [document.text for document in Counted(name=name, count=SIZES[name]).documents()] for name in SIZES}
+    cursor = Cursor()
+    for rows in (1, 30, 200):  # several passes of the small ones
+        batch, after = reader.read(cursor, rows, 64)
+        assert reader.after(cursor, rows, 64) == after
+        sources = reader.sources(cursor, rows, 64)
+        for row, source in enumerate(sources):
+            owners = batch.document_ids[row]
+            assert len(source.documents) == int(owners[-1]) + 1
+            for place, number in enumerate(source.documents):
+                part = batch.tokens[row][owners == place].tolist()
+                text = tokenizer.decode(part, skip_special_tokens=True)
+                assert text in kept[source.corpus][number]
+            size = len(shards[source.corpus].stream("train"))
+            taken = {name: 0 for name in weights} | dict(cursor.positions)
+            behind = sum(one.corpus == source.corpus for one in sources[:row])
+            assert source.epoch == (taken[source.corpus] + 63 * behind) // size
+        cursor = after
+
+
+def shards_tokenizer(shards):
+    texts = [document.text for name in SIZES for document in Counted(name=name, count=SIZES[name]).documents()]
+    return BPE(vocab=350).train(texts)

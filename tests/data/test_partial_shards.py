@@ -28,6 +28,7 @@ from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Exact, Filtered, Length
 from lilliput.data.corpora.hub import HubText
 from lilliput.data.documents import Document
+from lilliput.data.dropped import read_samples
 from lilliput.data.partial_shards import PROGRESS, partial_folders
 from lilliput.data.resumable import is_seekable, iterate_from
 from lilliput.data.shards import Encoded, Shards, write_shards
@@ -169,6 +170,9 @@ def test_every_corpus_goes_on_to_the_same_bytes(kind, texts, tokenizer, straight
         counts = Counter(item for item, _ in iterate_from(corpus) if isinstance(item, str))
         assert made.dropped == dict(counts) and counts["length: too short"] == 2
         assert (counts["exact: duplicate"] > 400) == rereads
+        samples = read_samples(tmp_path / "broken")
+        numbers = [one.number for one in samples if one.reason == "exact: duplicate"]
+        assert numbers == [2**power for power in range(counts["exact: duplicate"].bit_length())]
     assert made.text == corpus_hash(corpus.documents())
     heldout = [document for document in corpus.documents() if SPLIT.is_heldout(document.group)]
     written = list(Shards(tmp_path / "broken").heldout_texts())

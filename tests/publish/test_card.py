@@ -98,6 +98,17 @@ def test_licenses_of_corpora_are_those_of_their_specs(record):
     assert "`docs` odc-by, cc-by-4.0." in section(card(record), "Data")
 
 
+def test_passes_and_terms_of_licenses_are_told_where_they_are_recorded(record):
+    before = card(record)
+    assert "Passes over" not in before and "unknown, as the recipe names none" not in before
+    said = "the recipe names mit; the corpus docs names cc-by-sa-4.0, which asks that adaptations be shared"
+    record |= {"passes": {"docs": 3.2, "questions": 0.5}, "terms": {"disagreements": [said], "unnamed": ["poems"]}}
+    text = card(record)
+    assert "Passes over the training side: `docs` 3.20, `questions` 0.50." in section(text, "Data")
+    assert "unknown, as the recipe names none: `poems`." in section(text, "Data")
+    assert f"Note that {said}.".replace("-", "") in section(text, "License").replace("\\", "").replace("-", "")
+
+
 def test_the_comparison_is_sorted_and_says_who_sees_the_data(record):
     text = card(record)
     table = rows(text, "Compared with what anybody has")

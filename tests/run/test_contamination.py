@@ -93,3 +93,13 @@ def test_the_card_has_both_scores_and_they_are_verified(made: tuple[Path, Path])
     (folder / "evals" / "tiny-base.json").write_text(json.dumps(record))
     with pytest.raises(ExportError, match=r"evaluation.contamination"):
         verify_release(release)
+
+
+def test_the_page_about_the_data_counts_the_same_items(made: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, questions = made
+    page = tmp_path / "page.html"
+    options = ["--report", "--page", str(page), "--eval-data", str(questions)]
+    told = CliRunner().invoke(app, ["data", str(folder), *options])
+    assert told.exit_code == 0, told.output
+    row = page.read_text().partition("<td>ARC-Easy</td>")[2].partition("</tr>")[0]
+    assert '<td class="n">12</td><td class="n">3</td>' in row

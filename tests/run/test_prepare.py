@@ -162,6 +162,17 @@ def test_an_edited_text_begins_anew(recipe, tmp_path) -> None:
     assert contents(tmp_path / "run" / "shards") == contents(tmp_path / "straight" / "shards")
 
 
+def test_a_license_that_is_named_later_changes_no_token_file(recipe, tmp_path) -> None:
+    prepare(recipe, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").rglob("*.bin")}
+    source = replace(recipe.corpora["texts"].source, license="cc-by-4.0")
+    named = replace(recipe, corpora={"texts": replace(recipe.corpora["texts"], source=source)})
+    assert "encoding" not in prepare(named, tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").rglob("*.bin")} == before
+    (corpus,) = plan(named, folder=tmp_path)["corpora"]
+    assert corpus["licenses"] == ["cc-by-4.0"] and not corpus["estimated"]
+
+
 def test_cleaning_asks_before_it_takes_what_was_begun(recipe, tmp_path) -> None:
     folder = tmp_path / "run"
     (begun,) = interrupt(recipe, folder, 300)

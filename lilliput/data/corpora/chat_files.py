@@ -1,10 +1,11 @@
 """The corpus of local files that hold conversations."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lilliput.base.errors import DataError
+from lilliput.base.spec import LATER
 from lilliput.data.conversations import Conversation
 from lilliput.data.corpora.files import TextFiles
 from lilliput.data.message_formats import COLUMNS, row_messages
@@ -27,6 +28,8 @@ class ChatFiles:
     have."""
     id: str = "id"
     """Column that names the row, and so its group; a row without it is "<file name>:<row number>"."""
+    license: str | None = field(default=None, metadata=LATER)
+    """Under which the texts come, by its hub name; None: not named, as cards then say."""
 
     def identity(self) -> list[Any]:
         """Size and time of change of every file."""

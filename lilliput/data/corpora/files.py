@@ -1,10 +1,11 @@
 """The corpus of local files: rows of several formats and plain text, plain or compressed."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, ClassVar
 
+from lilliput.base.spec import LATER
 from lilliput.data.documents import Document, Null, check_length, check_null, documents_of, null_text
 from lilliput.data.readers.formats import holds_rows
 from lilliput.data.readers.lines import read_text
@@ -36,6 +37,8 @@ class TextFiles:
     """Column of the held-out group; without one, or where it is null or empty, a document is a group of its own."""
     null: Null = "refuse"
     """A row whose text is null: an error (`refuse`), or dropped and counted; an empty value of a `.csv` is null."""
+    license: str | None = field(default=None, metadata=LATER)
+    """Under which the texts come, by its hub name; None: not named, as cards then say."""
     is_seekable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 
 from lilliput.base.errors import RecipeError
 from lilliput.data.documents import Corpus, Document, documents_of
+from lilliput.data.dropped import Dropped
 from lilliput.data.language import is_in
 from lilliput.data.resumable import FractionRead, Item, Offset, fraction_read, is_seekable, iterate_from
 
@@ -92,7 +93,7 @@ class Filtered:
         """The same, and the reasons for dropping the others, with the marks of the source."""
         judge = FilterChain(self.filters).begin()
         for item, mark in iterate_from(self.source, after):
-            yield item if isinstance(item, str) else judge(item), mark
+            yield item if isinstance(item, str) else _told(judge(item), item), mark
 
     def fraction_read(self) -> FractionRead:
         """That of the source."""
@@ -248,6 +249,11 @@ def _clean(document: Document) -> FilterResult:
     if not text.strip():
         return "empty"
     return document if text == document.text else replace(document, text=text)
+
+
+def _told(verdict: FilterResult, document: Document) -> FilterResult:
+    """A verdict that holds the beginning of what it drops."""
+    return Dropped.of(verdict, document) if isinstance(verdict, str) else verdict
 
 
 def _normal(text: str) -> str:

@@ -1,4 +1,9 @@
-"""Several text corpora read side by side, in fixed proportions: every stretch of the text is a sample of all."""
+"""Several text corpora read side by side, in fixed proportions: every stretch of the text is a sample of all.
+
+Proportions are of bytes: texts are read before a tokenizer is there, which may yet be learned from them. Shares
+of tokens differ from these as far as the bytes per token of the sources do. Who wants shares of tokens gives each
+source a name of its own in a `Mixture`, which counts tokens.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

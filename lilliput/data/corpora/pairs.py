@@ -1,10 +1,11 @@
 """The corpora of pairs: of local files, of the hub, and made from a chat corpus by taking another question's answer."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lilliput.base.errors import DataError
+from lilliput.base.spec import LATER
 from lilliput.data.conversations import ChatCorpus
 from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.hub import HubDataset, check_budgets
@@ -23,6 +24,8 @@ class PairFiles:
     """Files, folders and glob patterns, as for `TextFiles`."""
     id: str = "id"
     """Column that names the row; a row without it is "<file name>:<row number>"."""
+    license: str | None = field(default=None, metadata=LATER)
+    """Under which the texts come, by its hub name; None: not named, as cards then say."""
 
     def identity(self) -> list[Any]:
         """Size and time of change of every file."""

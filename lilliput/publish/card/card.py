@@ -13,7 +13,7 @@ from lilliput.base.spec import to_plain
 from lilliput.base.text_units import size
 from lilliput.data.corpora.stand_in import StandIn
 from lilliput.data.corpora.teacher import Teacher
-from lilliput.data.documents import licenses
+from lilliput.data.license_terms import license_names
 from lilliput.data.lost_conversations import in_words, lost
 from lilliput.data.replies.asking import ANSWERS
 from lilliput.model import ModelSpec
@@ -71,6 +71,7 @@ def card(record: dict[str, Any]) -> str:
     return _render(
         front_matter=_front_matter(run, config["model_type"], license_named or LICENSE, notes),
         license=license_named,
+        terms=run.plain.get("terms") or {"disagreements": [], "unnamed": []},
         release=run["release"],
         recipe=recipe,
         shape=shape,
@@ -275,7 +276,10 @@ def _data(run: Part, names: list[str]) -> dict[str, Any]:
         + [(name, f"replies of {one['model']}") for name, one in teachers.items() if one.plain.get("stand_in")],
         "teachers": [(name, _replies(one)) for name, one in teachers.items()],
         "lost": lacking,
-        "licenses": [(name, ", ".join(found)) for name in names if (found := _licenses(recipe["corpora"][name]))],
+        "passes": [(name, f"{value:,.2f}") for name, value in (run.plain.get("passes") or {}).items() if value],
+        "licenses": [
+            (name, ", ".join(found)) for name in names if (found := license_names(recipe["corpora"][name].plain))
+        ],
         "share": f"{100 * split['share']:.3g}%",
         "salt": split["salt"],
         "tokenizer": recipe["tokenizer"].kind,
@@ -293,12 +297,6 @@ def _replies(teacher: Part) -> str:
     is_private = PRIVATE.match(asked) or asked.count("/") != 1
     name = Path(asked).name if is_private else asked
     return f"replies of {name} to prompts of another corpus, at {how}"
-
-
-def _licenses(corpus: Part) -> list[str]:
-    """The licenses of a corpus; that of a teacher does not cover what another one replied."""
-    is_other = corpus.kind == Teacher.__name__ and corpus.plain.get("stand_in")
-    return licenses(corpus["prompts"].plain if is_other else corpus.plain)
 
 
 def _reasons(dropped: dict[str, int]) -> str:

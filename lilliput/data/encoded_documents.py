@@ -1,0 +1,78 @@
+"""The documents of token files, one after the other, and what is counted of them in one reading."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from lilliput.data.packed_rows import PackedRows
+from lilliput.data.shards import Shards
+from lilliput.data.token_files import Side
+
+READ = 1 << 20
+"""Tokens that are read at a time."""
+ROWS = 256
+"""Packed rows that are."""
+
+
+def encoded_documents(files: Any, side: Side) -> Iterator[list[np.ndarray]]:
+    """The documents of one side, some at a time, each as ids without end tokens; an answer of a pair is one, too.
+
+    Args:
+        files: token files of text, conversations or pairs; of other formats nothing is known, and nothing comes.
+        side: which is not empty.
+    """
+    if isinstance(files, Shards):
+        yield from _of_stream(files, side)
+    elif isinstance(files, PackedRows):
+        yield from _of_rows(files, side)
+
+
+def _of_stream(shards: Shards, side: Side) -> Iterator[list[np.ndarray]]:
+    stream, left = shards.stream(side), np.zeros(0, dtype=np.int64)
+    for start in range(0, len(stream), READ):
+        ids = np.concatenate([left, stream.read(start, min(READ, len(stream) - start))])
+        *whole, left = np.split(ids, np.flatnonzero(ids == shards.end))
+        yield [part[part != shards.end] for part in whole]
+    yield [left[left != shards.end]]
+
+
+def _of_rows(rows: PackedRows, side: Side) -> Iterator[list[np.ndarray]]:
+    for start in range(0, rows.count(side), ROWS):
+        batch = rows.take(side, range(start, min(start + ROWS, rows.count(side))))
+        for ids, owners in zip(batch.tokens.numpy(), batch.document_ids.numpy(), strict=True):
+            parts = np.split(ids, np.flatnonzero(np.diff(owners)) + 1)
+            yield [part for part in parts if (part != rows.index["end"]).any()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentCounts:
+    """Counts of the documents of one side of a corpus, [documents] each, in their order; and of tokens."""
+
+    lengths: np.ndarray
+    """Tokens of each."""
+    hashes: np.ndarray
+    """64 bits of a hash of the ids of each: among a million that differ two seem equal with a chance of 3e-8."""
+    occurrences: np.ndarray
+    """Number of times that each id of the vocabulary occurs, [vocabulary]."""
+
+
+def count_documents(files: Any, side: Side) -> DocumentCounts:
+    """Read one side of token files once; counts of nothing where it is empty."""
+    lengths, hashes = [], []
+    occurrences = np.zeros(files.index["vocab"], dtype=np.int64)
+    is_empty = not files.index["sides"][side]["tokens"]
+    for documents in () if is_empty else encoded_documents(files, side):
+        documents = [one for one in documents if len(one)]
+        if not documents:
+            continue
+        lengths += map(len, documents)
+        hashes += [blake2b(one.tobytes(), digest_size=8).digest() for one in documents]
+        occurrences += np.bincount(np.concatenate(documents), minlength=len(occurrences))
+    return DocumentCounts(
+        lengths=np.array(lengths, dtype=np.int64),
+        hashes=np.frombuffer(b"".join(hashes), dtype=np.uint64),
+        occurrences=occurrences,
+    )

@@ -1,0 +1,140 @@
+"""Facts about the data of a run, for its page: each token file is read once, and nothing is written."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from lilliput.base.spec import to_plain
+from lilliput.data.dropped import read_samples
+from lilliput.data.encoded_documents import DocumentCounts, count_documents, encoded_documents
+from lilliput.data.license_terms import license_names, unnamed
+from lilliput.data.lost_conversations import lost
+from lilliput.evals.question_files import QuestionSource
+from lilliput.evals.suites import named
+from lilliput.plan.corpora import source
+from lilliput.report.data_page import CorpusFacts, DataFacts, MixtureShare, Repeats, TaskOverlap
+from lilliput.run.contamination import trained_corpora
+from lilliput.run.read_items import find_read_items
+from lilliput.run.run_data import RunData
+from lilliput.train.passes import shares
+
+EXAMPLES, EXCERPT = 3, 300
+"""Repeated documents of a corpus that are shown, and characters of each."""
+
+
+def data_facts(
+    data: RunData, questions: QuestionSource | None, report: Callable[[str], None] = lambda line: None
+) -> DataFacts:
+    """Read the data of a run.
+
+    Args:
+        data: of the run.
+        questions: benchmarks to look for in the training text; None to look for none.
+        report: told how far it is.
+
+    Raises:
+        DataError: token files or questions are missing or damaged.
+    """
+    counts: dict[str, tuple[DocumentCounts, DocumentCounts]] = {}
+    for name in data.corpora:
+        report(f"reading the token files of {name}")
+        counts[name] = count_documents(data.tokens(name), "train"), count_documents(data.tokens(name), "heldout")
+    tokenizer = data.tokenizer(len(data.recipe.timeline))
+    return DataFacts(
+        recipe=data.recipe.name,
+        corpora=[_corpus(data, name, counts, tokenizer) for name in data.corpora],
+        mixture=list(_mixture(data)),
+        overlaps=None if questions is None else _overlaps(data, questions, report),
+    )
+
+
+def _corpus(
+    data: RunData, name: str, counts: Mapping[str, tuple[DocumentCounts, DocumentCounts]], tokenizer: Tokenizer
+) -> CorpusFacts:
+    corpus, record = data.recipe.corpora[name], data.record(name)
+    dropped = dict(record.get("dropped", {}))
+    for side in record["sides"].values():
+        for reason, count in lost(side).items():
+            dropped[reason] = dropped.get(reason, 0) + count
+    return CorpusFacts(
+        name=name,
+        source=source(corpus),
+        licenses=license_names(to_plain(corpus)) or _unnamed(name, corpus),
+        sides=record["sides"],
+        dropped=dropped,
+        samples=read_samples(data.folder / "shards" / name),
+        lengths=counts[name][0].lengths,
+        repeats=_repeats(data.tokens(name), name, counts, tokenizer),
+    )
+
+
+def _unnamed(name: str, corpus: Any) -> list[str]:
+    return ["no license named"] if unnamed({name: to_plain(corpus)}) else []
+
+
+def _repeats(
+    files: Any, name: str, counts: Mapping[str, tuple[DocumentCounts, DocumentCounts]], tokenizer: Tokenizer
+) -> Repeats:
+    train, heldout = counts[name]
+    _, first, times = np.unique(train.hashes, return_index=True, return_counts=True)
+    is_again = np.ones(len(train.hashes), dtype=bool)
+    is_again[first] = False
+    others = [one.hashes for other, (one, _) in counts.items() if other != name]
+    every = np.concatenate([train.hashes, *others])
+    often = np.argsort(-times, kind="stable")[:EXAMPLES]
+    places = {int(first[place]): int(times[place]) for place in often if times[place] > 1}
+    texts = _documents_at(files, places, tokenizer)
+    return Repeats(
+        within=int(is_again.sum()),
+        tokens=int(train.lengths[is_again].sum()),
+        elsewhere=int(np.isin(train.hashes, np.concatenate(others)).sum()) if others else 0,
+        heldout=int(np.isin(heldout.hashes, every).sum()),
+        examples=[(count, texts[place]) for place, count in places.items()],
+    )
+
+
+def _documents_at(files: Any, places: Mapping[int, int], tokenizer: Tokenizer) -> dict[int, str]:
+    """The beginnings of the training documents at some places."""
+    found: dict[int, str] = {}
+    documents = (one for some in encoded_documents(files, "train") for one in some if len(one)) if places else ()
+    for place, ids in enumerate(documents):
+        if place in places:
+            found[place] = tokenizer.decode(ids[:EXCERPT].tolist(), skip_special_tokens=False)[:EXCERPT]
+        if len(found) == len(places):
+            break
+    return found
+
+
+def _mixture(data: RunData) -> Iterator[MixtureShare]:
+    for index, phase in data.recipe.phases.items():
+        asked, read = shares(phase), data.read(index)
+        total = sum(read.values()) if read else 0
+        for name, share in asked.items():
+            tokens = read.get(name, 0) if read else round(share * int(phase.tokens))
+            yield MixtureShare(
+                phase=phase.name,
+                corpus=name,
+                asked=share,
+                tokens=tokens,
+                share=tokens / total if total else None,
+                passes=tokens / data.tokens_per_pass(name),
+            )
+
+
+def _overlaps(data: RunData, questions: QuestionSource, report: Callable[[str], None]) -> Sequence[TaskOverlap]:
+    suites = dict.fromkeys(release.suite for release in data.recipe.releases.values())
+    uses = {
+        use.task: use
+        for suite in map(named, suites)
+        for use in (*suite.tasks, *suite.optional)
+        if questions.missing(use) is None
+    }
+    found = find_read_items(data.folder, trained_corpora(data.recipe), uses.values(), questions, report=report)
+    return [
+        TaskOverlap(
+            task=uses[task].display, items=counts.indexed + counts.short, overlapped=found.of(task), short=counts.short
+        )
+        for task, counts in found.counts.items()
+    ]
