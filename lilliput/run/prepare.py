@@ -7,6 +7,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, get_args
 
+import torch
 from rich.console import Console
 from tokenizers import Tokenizer
 
@@ -53,6 +54,7 @@ class Preparation:
         console: where progress is shown.
         shard_tokens: of a token file.
         asking: means to ask teachers.
+        processes: that encode a corpus; as many as the machine has threads, unless told.
     """
 
     def __init__(
@@ -62,8 +64,10 @@ class Preparation:
         console: Console,
         shard_tokens: int = SHARD_TOKENS,
         asking: Asking = Asking(),
+        processes: int | None = None,
     ):
         self._run, self._recipe, self._console, self._shard_tokens = run, recipe, console, shard_tokens
+        self._processes = processes or torch.get_num_threads()
         self._token_files: dict[str, TokenFiles] = {}
         self._replies = RunReplies(run, recipe, asking, console)
         self._known = self._verified_before()
@@ -172,6 +176,7 @@ class Preparation:
                 length=length,
                 shard_tokens=self._shard_tokens,
                 inputs=inputs,
+                processes=self._processes,
                 console=self._console,
             )
             outputs = format.write(corpus, tokenizer, split, folder, settings) | {"unit": format.unit}
