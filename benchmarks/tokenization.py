@@ -77,20 +77,32 @@ def plain_copy(files: list[Path], most: float, folder: Path) -> Path:
     return path
 
 
-def encoded(paths: tuple[str, ...], tokenizer: Tokenizer, folder: Path, processes: int, few: int) -> dict[str, Any]:
-    """Seconds of making token files, and what they are."""
-    encoding_queue.FEW = few
+def timed(call: Callable[[], float]) -> dict[str, Any]:
+    """What a call, which returns bytes of text, took: seconds, and those of processors, here and in other processes."""
     began, before = time.perf_counter(), os.times()
-    made = write_shards(TextFiles(paths=paths), tokenizer, Split(), folder, processes=processes)
+    megabytes = call() / 1e6
     seconds, after = time.perf_counter() - began, os.times()
     return {
-        "megabytes": sum(side["bytes"] for side in made.index["sides"].values()) / 1e6,
+        "megabytes": megabytes,
         "seconds": seconds,
         "own_processor_seconds": after.user + after.system - before.user - before.system,
-        "their_processor_seconds": after.children_user + after.children_system
-        - before.children_user - before.children_system,
-        "sha256": made.index["sha256"],
-    }  # fmt: skip
+        "their_processor_seconds": after.children_user
+        + after.children_system
+        - before.children_user
+        - before.children_system,
+    }
+
+
+def encoded(paths: tuple[str, ...], tokenizer: Tokenizer, folder: Path, processes: int) -> dict[str, Any]:
+    """What making token files took, from the first document on in so many processes, and their hash."""
+    encoding_queue.FEW = 0
+    index: dict[str, Any] = {}
+
+    def write() -> float:
+        index.update(write_shards(TextFiles(paths=paths), tokenizer, Split(), folder, processes=processes).index)
+        return sum(side["bytes"] for side in index["sides"].values())
+
+    return timed(write) | {"sha256": index["sha256"]}
 
 
 def without_tokie(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -103,14 +115,23 @@ def without_tokie(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def in_memory(path: Path, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Seconds of `encode_batch_fast` alone, with all cores."""
+    """What `encode_batch_fast` alone took, with all cores."""
     texts = [document.text for document in TextFiles(paths=(str(path),)).documents()]
     alone = literal(tokenizer)
-    began = time.perf_counter()
-    for first in range(0, len(texts), BATCH):
-        alone.encode_batch_fast(texts[first : first + BATCH], add_special_tokens=False)
-    seconds = time.perf_counter() - began
-    return {"megabytes": sum(len(text.encode()) for text in texts) / 1e6, "seconds": seconds}
+
+    def encode() -> float:
+        for first in range(0, len(texts), BATCH):
+            alone.encode_batch_fast(texts[first : first + BATCH], add_special_tokens=False)
+        return sum(len(text.encode()) for text in texts)
+
+    return timed(encode)
+
+
+def report(name: str, found: dict[str, Any]) -> str:
+    """What a way took, in a line."""
+    processors = found["own_processor_seconds"] + found["their_processor_seconds"]
+    size = found["megabytes"]
+    return f"{name}: {size / found['seconds']:.1f} MB/s, {size / processors:.1f} MB per second of a processor"
 
 
 def memory_of(minutes: float, path: Path, tokenizer: Tokenizer, folder: Path, processes: int) -> list[dict[str, Any]]:
@@ -183,16 +204,16 @@ def main() -> None:
         path = plain_copy(given.files, given.most, folder)
         plain, files = (str(path),), tuple(map(str, given.files))
         ways: dict[str, Callable[[], dict[str, Any]]] = {
-            f"plain text, {count} processes": lambda count=count: encoded(plain, tokenizer, folder / "made", count, 0)
+            f"plain text, {count} processes": lambda count=count: encoded(plain, tokenizer, folder / "made", count)
             for count in given.processes
         }
         ways["plain text, 1 process, tokenizers alone"] = lambda: without_tokie(
-            lambda: encoded(plain, tokenizer, folder / "made", 1, 0)
+            lambda: encoded(plain, tokenizer, folder / "made", 1)
         )
         ways["encode_batch_fast alone, texts in memory"] = lambda: in_memory(path, tokenizer)
         ways |= {
             f"files as they are, {count} processes": lambda count=count: encoded(
-                files, tokenizer, folder / "compressed", count, 0
+                files, tokenizer, folder / "compressed", count
             )
             for count in given.processes
         }
@@ -200,7 +221,7 @@ def main() -> None:
         for turn in range(given.turns):
             for name, way in ways.items():
                 made = way()
-                print(f"turn {turn}, {name}: {made['megabytes'] / made['seconds']:.1f} MB/s", flush=True)
+                print(report(f"turn {turn}, {name}", made), flush=True)
                 best = found.setdefault(name, made)
                 found[name] = min(best, made, key=lambda one: one["seconds"])
         result = {"vocab": given.vocab, "found": found, "environment": environment()}

@@ -64,7 +64,7 @@ class _Process:
             os.set_blocking(pipe.fileno(), False)
             _widen(pipe.fileno())
         self.frames: deque[_Frame] = deque()
-        """Those that it has not answered."""
+        """Frames that it has not answered."""
         self._unsent: deque[memoryview] = deque()
         self._head, self._data, self._read = bytearray(HEAD.size), bytearray(), 0
 

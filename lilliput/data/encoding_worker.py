@@ -33,12 +33,12 @@ SIZE = "Q"
 
 
 def joined(parts: Sequence[bytes | memoryview]) -> bytes:
-    """What a frame has of byte strings: their number, the size of each, and themselves."""
+    """Join byte strings as a frame has them: their number, the size of each, and themselves."""
     return b"".join((array(SIZE, (len(parts), *map(len, parts))), *parts))
 
 
 def parted(data: memoryview) -> list[memoryview]:
-    """The byte strings that were joined."""
+    """Return the byte strings that were joined."""
     width = array(SIZE).itemsize
     (count,) = data[:width].cast(SIZE)
     begin, parts = width * (1 + count), []
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def _frame(source: BufferedReader) -> bytes:
-    """What the next frame has; nothing where there is none, or no more than a part of one."""
+    """Return what the next frame has; nothing where there is none, or no more than a part of one."""
     head = source.read(HEAD.size)
     if len(head) < HEAD.size:
         return b""

@@ -7,7 +7,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, get_args
 
-import torch
 from rich.console import Console
 from tokenizers import Tokenizer
 
@@ -54,7 +53,7 @@ class Preparation:
         console: where progress is shown.
         shard_tokens: of a token file.
         asking: means to ask teachers.
-        processes: that encode a corpus; as many as the machine has threads, unless told.
+        processes: that encode a large corpus.
     """
 
     def __init__(
@@ -64,10 +63,10 @@ class Preparation:
         console: Console,
         shard_tokens: int = SHARD_TOKENS,
         asking: Asking = Asking(),
-        processes: int | None = None,
+        processes: int = 1,
     ):
-        self._run, self._recipe, self._console, self._shard_tokens = run, recipe, console, shard_tokens
-        self._processes = processes or torch.get_num_threads()
+        self._run, self._recipe, self._console = run, recipe, console
+        self._shard_tokens, self._processes = shard_tokens, processes
         self._token_files: dict[str, TokenFiles] = {}
         self._replies = RunReplies(run, recipe, asking, console)
         self._known = self._verified_before()
@@ -191,8 +190,7 @@ class Preparation:
                 f"{name}: this is read in the place of {corpus.missing}; --source {name}=PATH reads what you have"
             )
         if not trained:  # which is too late to be asked
-            phases = self._readers(name)
-            if phases:
+            if phases := self._readers(name):
                 lost = max(getattr(phase.data, "lost", 1.0) for phase in phases)
                 readers = [phase.name for phase in phases]
                 format.validate(name, outputs["sides"], length=length, lost=lost, phases=readers)

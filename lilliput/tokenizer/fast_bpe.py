@@ -37,7 +37,7 @@ between digits, and in runs."""
 _UNKNOWN = re.compile(f"[^{''.join(f'{re.escape(chr(first))}-{re.escape(chr(last))}' for first, last in KNOWN)}]")
 
 _KNOWN_ASCII = bytes(code for first, last in KNOWN for code in range(first, last + 1) if code < 0x80)
-_FEW = 8
+_FEW = 48
 """Unknown characters of a text that is cut around them; with more, all of it is left to `tokenizers`."""
 
 COMPARED = 128
