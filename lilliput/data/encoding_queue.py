@@ -10,6 +10,7 @@ from typing import NamedTuple
 from tokenizers import Tokenizer
 
 from lilliput.base.background import run_in_background
+from lilliput.base.errors import LilliputError
 from lilliput.data.documents import Document, bytes_of
 from lilliput.data.encoding_processes import EncodingProcesses
 from lilliput.data.resumable import Item, Offset
@@ -74,12 +75,21 @@ class EncodingQueue:
             first: index of the first item.
 
         Raises:
+            LilliputError: reading met it; all items before it have come by then.
             DataError: a wanted document is no text, or as for `take`.
             MachineError: as for `take`.
         """
         waiting: deque[tuple[Item, Offset, int | None]] = deque()
         characters = 0
-        for index, (item, mark) in enumerate(items, first):
+        read, failure = enumerate(items, first), None
+        while True:
+            try:
+                index, (item, mark) = next(read)
+            except StopIteration:
+                break
+            except LilliputError as error:  # it comes after what was read before it
+                failure = error
+                break
             size = None
             if not isinstance(item, str):
                 characters += len(item.text)
@@ -95,6 +105,8 @@ class EncodingQueue:
                 yield self._with_ids(*waiting.popleft())
         while waiting:
             yield self._with_ids(*waiting.popleft())
+        if failure is not None:
+            raise failure
 
     def _with_ids(self, item: Item, mark: Offset, size: int | None) -> tuple[Item, Offset, EncodedText | None]:
         return item, mark, None if size is None else EncodedText(self.take(), size)
