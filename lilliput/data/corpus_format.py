@@ -61,6 +61,8 @@ class WriteSettings:
     shard_tokens: int
     inputs: Any
     """JSON value that decides, with the corpus as it is read, what is written: the same after a kill."""
+    processes: int
+    """Processes that encode, where there is enough to do; the files are the same with any number."""
     console: Console
 
 

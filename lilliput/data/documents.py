@@ -107,6 +107,8 @@ def bytes_of(document: Document) -> int:
     Raises:
         DataError: it holds what is no text.
     """
+    if document.text.isascii():
+        return len(document.text)
     try:
         return len(document.text.encode())
     except UnicodeEncodeError as error:

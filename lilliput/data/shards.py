@@ -9,8 +9,7 @@ the stream of the train side its pieces begin, which training reads in another o
 import json
 import math
 from array import array
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,14 +18,14 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from lilliput.base.background import run_in_background
 from lilliput.base.errors import DataError
 from lilliput.base.files import hash_of
 from lilliput.base.hash_cache import HashCache
 from lilliput.base.spec import to_plain
 from lilliput.data.batch import Batch, document_ids_of
-from lilliput.data.documents import Corpus, Document, bytes_of
+from lilliput.data.documents import Corpus, Document
 from lilliput.data.dropped import DROPPED, Dropped, Sample, is_sampled
+from lilliput.data.encoding_queue import EncodedText, EncodingQueue
 from lilliput.data.partial_shards import PROGRESS, PartialShards
 from lilliput.data.pieces import PIECES, POSITION, write_pieces
 from lilliput.data.readers.rows import read_back, shown
@@ -46,19 +45,14 @@ from lilliput.data.token_files import (
 from lilliput.data.token_stream import TokenStream
 from lilliput.data.tokenization_progress import Throughput, TokenizationProgress
 from lilliput.tokenizer.bpe import END
-from lilliput.tokenizer.encoder import Encoder
 from lilliput.tokenizer.specials import literal
 
 HELDOUT_TEXTS = "heldout.txt.jsonl"
 SHARD_TOKENS = 100_000_000
 """Tokens of a file: some 200 MB, and a minute or two of encoding, which is what a kill costs."""
 
-_TOKENS = 1 << 16
-"""That are encoded before they are written, at least."""
 _SLICE = 1 << 16
 """Characters of a held-out text, or ids of a text, that become bytes of a file at a time."""
-_BATCH_ITEMS = 1_024
-_BATCH_CHARACTERS = 4_000_000
 
 
 class Encoded(NamedTuple):
@@ -82,6 +76,7 @@ def write_shards(
     progress: Callable[[TokenizationProgress], None] = lambda encoding: None,
     end: str = END,
     inputs: Any = None,
+    processes: int = 1,
 ) -> Encoded:
     """Encode a corpus into a folder, which appears whole or not at all; documents keep their order on each side.
 
@@ -95,13 +90,13 @@ def write_shards(
         end: the tokenizer's token that ends documents; what else the tokenizer puts before or after a text, stays.
         inputs: JSON value that decides, with the other arguments, what the documents are. Given one, closed files
             outlive a kill, and the same call goes on from the first document that is in none; without, it begins anew.
+        processes: that encode, once there is enough to do; the files are the same with any number.
 
     Raises:
         DataError: no document is left to train on, one is not text, or the corpus is not what it was before a kill.
     """
     index = new_index("documents", tokenizer, end)
     code = np.dtype(index["dtype"]).char
-    encoder = Encoder(literal(tokenizer), where=f"the corpus of {folder.name}", code=code)
     key = None if inputs is None else hash_of([inputs, index, to_plain(split), shard_tokens])
     with PartialShards(folder, key) as partial:
         writers = _Writers(partial.path, index, split, shard_tokens)
@@ -109,29 +104,20 @@ def write_shards(
         reached = CorpusProgress(start if is_seekable(corpus) else Position())
         items = _items(corpus, reached.mark, partial.path)
         clock = Throughput(corpus, partial.kept.items, partial.closed, tuple(partial.damaged), progress)
-        clock.update(reached.items, reached.mark, [])
-
-        def encode(batch: list[tuple[Item, Offset]]) -> None:
-            items_at = enumerate((item for item, _ in batch), reached.items)
-            documents = ((number, item) for number, item in items_at if not isinstance(item, str))
-            wanted = [document for number, document in documents if writers.encodes(document, number)]
-            sizes = [bytes_of(document) for document in wanted]
-            texts = (document.text for document in wanted)
-            tokens = zip(_in_background(encoder.stream(texts, add_special_tokens=True)), sizes, strict=True)
-            for item, mark in batch:
+        clock.update(reached.items, reached.mark)
+        with EncodingQueue(literal(tokenizer), f"the corpus of {folder.name}", code, processes) as queue:
+            for item, mark, encoded in queue.encode(items, writers.encodes, reached.items):
                 if isinstance(item, Dropped):
                     writers.add_dropped(reached, item)
-                closed = not isinstance(item, str) and writers.add(reached, item, tokens)
+                closed = not isinstance(item, str) and writers.add(reached, item, encoded)
                 reached.step(item, mark)
                 if reached.items == partial.kept.items:
                     partial.compare(reached)
                 if closed:
                     partial.commit(reached)
-            clock.update(reached.items, reached.mark, sizes)
-
-        for batch in _batches(items):
-            encode(batch)
-            batch.clear()  # long texts are not to be kept while the next ones are read
+                clock.step(reached.items, reached.mark, encoded and encoded.size)
+                del item, encoded  # a long text is not to be kept while the next one is read
+        clock.update(reached.items, reached.mark)
         if reached.items < partial.kept.items:
             partial.compare(reached)
         writers.close(reached)
@@ -254,17 +240,16 @@ class _Writers:
         """Return whether the tokens of the document at this index of the corpus are to be written."""
         return self._sides[self._side(document)].wants(index)
 
-    def add(self, progress: CorpusProgress, document: Document, tokens: "Iterator[tuple[array[int], int]]") -> bool:
-        """Write the document that comes next at `progress`, of which `tokens` has ids and size if it is to be encoded.
+    def add(self, progress: CorpusProgress, document: Document, encoded: EncodedText | None) -> bool:
+        """Write the document that comes next at `progress`, with its ids if its tokens are to be written.
 
         Returns:
             whether a token file was closed.
         """
         side, closed = self._side(document), False
-        if self._sides[side].wants(progress.items):
-            ids, size = next(tokens)
-            data, count = self._numbers(ids)
-            closed = self._sides[side].add(progress, data, count, size)
+        if encoded is not None:
+            data, count = self._numbers(encoded.ids)
+            closed = self._sides[side].add(progress, data, count, encoded.size)
         if side == "heldout" and self._texts.wants(progress.items):
             self._texts.add(progress, _line(document))
         return closed
@@ -279,11 +264,10 @@ class _Writers:
     def _numbers(self, ids: "array[int]") -> tuple[Iterator[bytes], int]:
         """Return what a token file has of a document, in slices, and how many tokens these are."""
         # A text cannot spell the end token; a tokenizer that adds it by itself would end the document twice.
-        if self._end in ids:
-            ids = array(ids.typecode, (token for token in ids if token != self._end))
         numbers = np.frombuffer(ids, dtype=self._dtype)
-        slices = (numbers[start : start + _SLICE] for start in range(0, len(numbers), _SLICE))
-        return (in_bytes(some, self._dtype) for some in chain([[self._end]], slices)), len(numbers) + 1
+        slices = [numbers[start : start + _SLICE] for start in range(0, len(numbers), _SLICE)]
+        slices = [some[some != self._end] if (some == self._end).any() else some for some in slices]
+        return (in_bytes(some, self._dtype) for some in chain([[self._end]], slices)), 1 + sum(map(len, slices))
 
     def close(self, progress: CorpusProgress) -> None:
         """Close all files; the held-out texts are there even if nothing is held out."""
@@ -314,24 +298,6 @@ class _Writers:
 
     def _side(self, document: Document) -> Side:
         return "heldout" if self._split.is_heldout(document.group) else "train"
-
-
-def _in_background(encoded: "Iterator[array[int]]") -> "Iterator[array[int]]":
-    """The same ids, which are made beside this thread."""
-    while some := run_in_background(_some, encoded):
-        while some:
-            yield some.popleft()
-
-
-def _some(encoded: "Iterator[array[int]]") -> "deque[array[int]]":
-    """The ids of a few documents: a thread for each would take longer than they do."""
-    some, count = deque(), 0
-    for ids in encoded:
-        some.append(ids)
-        count += len(ids)
-        if count >= _TOKENS:
-            break
-    return some
 
 
 def _line(document: Document) -> Iterator[bytes]:
@@ -376,18 +342,3 @@ def _lengths(index: dict[str, Any]) -> dict[str, int]:
         raise ValueError(f"{index['pieces']} pieces")
     lengths = {file["name"]: file["tokens"] * np.dtype(index["dtype"]).itemsize for file in files}
     return lengths | {PIECES: index["pieces"] * np.dtype(POSITION).itemsize}
-
-
-def _batches(items: Iterable[tuple[Item, Offset]]) -> Iterator[list[tuple[Item, Offset]]]:
-    """Enough at a time to keep every core busy, few enough to fit in memory."""
-    batch: list[tuple[Item, Offset]] = []
-    characters = 0
-    for item, mark in items:
-        batch.append((item, mark))
-        characters += 0 if isinstance(item, str) else len(item.text)
-        del item
-        if len(batch) == _BATCH_ITEMS or characters >= _BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch

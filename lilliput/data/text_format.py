@@ -46,6 +46,7 @@ class TextFormat(CorpusFormat):
                 progress=ProgressLines(shown),
                 end=settings.end,
                 inputs=settings.inputs,
+                processes=settings.processes,
             )
         index = written.index
         outputs = {"text_sha256": written.text, "index_sha256": index["sha256"], "sides": index["sides"]}

@@ -1,11 +1,14 @@
 """Progress of tokenizing a corpus: documents, speed, and the time left if the size is known."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lilliput.data.documents import Corpus
 from lilliput.data.resumable import Offset, fraction_read
+
+_DOCUMENTS, _BYTES = 1_024, 4_000_000
+"""After so many of either it is told how far it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,23 +54,31 @@ class Throughput:
     ):
         self._kept, self._shards, self._damaged, self._tell = kept, shards, damaged, tell
         self._gauge = fraction_read(corpus)
-        self._encoded = self._bytes = 0
+        self._encoded = self._bytes = self._items = self._size = 0
+        """Documents and bytes that were encoded; and those, of all items, since whoever asked was told."""
         self._first: tuple[float, float] | None = None
 
-    def update(self, documents: int, mark: Offset, sizes: Sequence[int]) -> None:
-        """That so many documents are read, up to a mark, and those of these UTF-8 bytes were encoded just now."""
-        self._encoded += len(sizes)
+    def step(self, documents: int, mark: Offset, size: int | None) -> None:
+        """Note that so many documents are read, up to a mark, and the UTF-8 bytes of the last one if it was encoded."""
+        self._items, self._size = self._items + 1, self._size + (size or 0)
+        self._encoded += size is not None
+        if self._items >= _DOCUMENTS or self._size >= _BYTES:
+            self.update(documents, mark)
+
+    def update(self, documents: int, mark: Offset) -> None:
+        """Tell how far it is, where so many documents are read, up to a mark."""
         now, share = time.perf_counter(), None if mark is None else self._gauge(mark)
         share = None if share is None else min(share, 1.0)  # the last text may go beyond a budget
         speed = left = None
         if self._first is not None:
-            self._bytes += sum(sizes)
+            self._bytes += self._size
             begun, before = self._first
             speed = self._bytes / max(now - begun, 1e-9)
             if share is not None and share > before:
                 left = (now - begun) * (1 - share) / (share - before)
         elif documents >= self._kept:  # from here on: reading again takes another time
             self._first = now, share or 0.0
+        self._items = self._size = 0
         self._tell(
             TokenizationProgress(
                 documents=documents,

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from lilliput.data.replies.teacher_replies import TeacherReplies
@@ -58,7 +59,7 @@ def data(
         DataError: a token file differs from its index.
     """
     with open_run(recipe, folder, command) as run_folder:
-        preparation = Preparation(run_folder, recipe, console, asking=asking)
+        preparation = Preparation(run_folder, recipe, console, asking=asking, processes=torch.get_num_threads())
         if verify:
             preparation.forget()
         preparation.everything(until)

@@ -54,6 +54,7 @@ class Preparation:
         console: where progress is shown.
         shard_tokens: of a token file.
         asking: means to ask teachers.
+        processes: that encode a large corpus.
     """
 
     def __init__(
@@ -63,8 +64,10 @@ class Preparation:
         console: Console,
         shard_tokens: int = SHARD_TOKENS,
         asking: Asking = Asking(),
+        processes: int = 1,
     ):
-        self._run, self._recipe, self._console, self._shard_tokens = run, recipe, console, shard_tokens
+        self._run, self._recipe, self._console = run, recipe, console
+        self._shard_tokens, self._processes = shard_tokens, processes
         self._token_files: dict[str, TokenFiles] = {}
         self._replies = RunReplies(run, recipe, asking, console)
         self._known = self._verified_before()
@@ -173,6 +176,7 @@ class Preparation:
                 length=length,
                 shard_tokens=self._shard_tokens,
                 inputs=inputs,
+                processes=self._processes,
                 console=self._console,
             )
             outputs = format.write(corpus, tokenizer, split, folder, settings) | {"unit": format.unit}
@@ -183,12 +187,10 @@ class Preparation:
         for line in lines_of(outputs, self._recipe.split):
             self._say(f"{name}: {line}")
         if isinstance(corpus := self._recipe.corpora[name], StandIn):
-            self._say(
-                f"{name}: this is read in the place of {corpus.missing}; --source {name}=PATH reads what you have"
-            )
+            own = f"--source {name}=PATH reads what you have"
+            self._say(f"{name}: this is read in the place of {corpus.missing}; {own}")
         if not trained:  # which is too late to be asked
-            phases = self._readers(name)
-            if phases:
+            if phases := self._readers(name):
                 lost = max(getattr(phase.data, "lost", 1.0) for phase in phases)
                 readers = [phase.name for phase in phases]
                 format.validate(name, outputs["sides"], length=length, lost=lost, phases=readers)

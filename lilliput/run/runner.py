@@ -45,7 +45,10 @@ class Runner:
         self._context, self._run, self._recipe = context, context.run, context.recipe
         self._publisher, self._trains = publisher, trains
         asking = replace(context.asking, device=str(context.machine.device))
-        self._preparation = Preparation(context.run, context.recipe, context.console, asking=asking)
+        assert isinstance(context.machine.threads, int), "the machine is resolved"
+        self._preparation = Preparation(
+            context.run, context.recipe, context.console, asking=asking, processes=context.machine.threads
+        )
 
     def run_timeline(self, until: str | None = None) -> tuple[Path, ...]:
         """Carry out every entry that is not done, up to the phase `until`, and return the folders of releases."""

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-_NEAR = 256
+_NEAR = 64
 """Characters before the end of a piece in which a cut is looked for first."""
 _AHEAD = 4_096
 """Characters beyond a piece in which a cut is looked for at a time."""
@@ -77,6 +77,11 @@ class Cuts:
         if start < len(text) or not text:
             yield Piece(start, len(text), False)
 
+    def around(self, text: str, index: int, start: int = 0) -> tuple[int, int]:
+        """Return the cuts nearest to a character, before and after it; the ends of the text are cuts, and `start`."""
+        last = self._last(text, start, index)
+        return start if last is None else last, self._first(text, index, _NEAR)
+
     def words_of(self, piece: str) -> Iterator[str] | None:
         """The words of a piece whose characters are composed; None where they are not known."""
         if self.words is None or _UNCLEAR in (shape := self.shapes.of(piece)):
@@ -95,10 +100,10 @@ class Cuts:
                     return cut
         return None
 
-    def _first(self, text: str, after: int) -> int:
-        """The first cut after a position, or the end of the text."""
-        for first in range(after, len(text) - 1, _AHEAD):
-            for cut in self._places(text, first, min(first + _AHEAD, len(text) - 1)):
+    def _first(self, text: str, after: int, ahead: int = _AHEAD) -> int:
+        """The first cut after a position, or the end of the text; looked for in so many characters at a time."""
+        for first in range(after, len(text) - 1, ahead):
+            for cut in self._places(text, first, min(first + ahead, len(text) - 1)):
                 if self._is_free(text, cut):
                     return cut
         return len(text)

@@ -61,7 +61,7 @@ class Encoder:
         Raises:
             DataError: a text that has to be encoded at once is too long for that.
         """
-        around = self._around if add_special_tokens else ([], [])
+        around = self.around if add_special_tokens else ([], [])
         before, after = around or ([], [])
         ids = array(self._code, before)
         for batch in _batches(self._units(texts, is_cut=around is not None)):
@@ -76,6 +76,30 @@ class Encoder:
                     ids.extend(after)
                     yield ids
                     ids = array(self._code, before)
+
+    @cached_property
+    def around(self) -> tuple[list[int], list[int]] | None:
+        """Return what the tokenizer puts before and after a text; None where that is not plain to see."""
+        found = []
+        for probe in _PROBES:
+            whole, bare = (self._tokenizer.encode(probe, add_special_tokens=added).ids for added in (True, False))
+            starts = [start for start in range(len(whole)) if whole[start : start + len(bare)] == bare]
+            if not bare or len(starts) != 1:
+                return None
+            found.append((whole[: starts[0]], whole[starts[0] + len(bare) :]))
+        return found[0] if found[0] == found[1] else None
+
+    def parts(self, text: str, most: int) -> Iterator[tuple[str, bool]]:
+        """Cut a text into parts whose ids, joined, are its own, of `most` characters where there are cuts.
+
+        Yields:
+            a part, and whether it is the last one. Where `around` is None, the text is its only part.
+        """
+        if self._cuts is None or self.around is None or len(text) <= most:
+            yield text, True
+            return
+        for start, end, _ in self._cuts.pieces(text, most):
+            yield text[start:end], end == len(text)
 
     def _encoded(self, texts: list[str], *, add_special_tokens: bool) -> Iterator[Iterable[int]]:
         if self._fast is not None and not add_special_tokens:
@@ -149,18 +173,6 @@ class Encoder:
     @cached_property
     def _merger(self) -> Merger:
         return Merger(self._tokenizer, self._piece)
-
-    @cached_property
-    def _around(self) -> tuple[list[int], list[int]] | None:
-        """Return what the tokenizer puts before and after a text; None where that is not plain to see."""
-        found = []
-        for probe in _PROBES:
-            whole, bare = (self._tokenizer.encode(probe, add_special_tokens=added).ids for added in (True, False))
-            starts = [start for start in range(len(whole)) if whole[start : start + len(bare)] == bare]
-            if not bare or len(starts) != 1:
-                return None
-            found.append((whole[: starts[0]], whole[starts[0] + len(bare) :]))
-        return found[0] if found[0] == found[1] else None
 
 
 def _batches(units: Iterable[_Unit]) -> Iterator[list]:

@@ -27,8 +27,8 @@ class Machine:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of matrix products; weights, gates, norms, losses and optimizer state are fp32 always."""
     threads: int | Literal["auto"] = "auto"
-    """CPU threads of PyTorch; part of what makes a run reproducible to the bit. `auto` is as many as PyTorch takes, and
-    at most eight where another device computes."""
+    """CPU threads of PyTorch, part of what makes a run reproducible to the bit; a large corpus is encoded by as many
+    processes, to the same files. `auto`: as many as PyTorch takes, and at most eight where another device computes."""
     rows: int | Literal["auto", "memory"] = "auto"
     """Rows of a micro-batch at most; `memory` is as many as fit into memory, which is found in training; `auto` is that
     on CUDA, and elsewhere as many as fit `positions`."""

@@ -9,6 +9,7 @@ from time import monotonic
 from tiny_corpora import corpus_hash
 
 from lilliput.base.spec import from_plain, to_plain
+from lilliput.data.corpora import filters
 from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Clean, Exact, FilterChain, Filtered, Length, MostlyText, SeenParagraphs
 from lilliput.data.documents import Document
@@ -22,6 +23,29 @@ def filtered(texts: list[str], *filters) -> tuple[list[str], dict[str, int]]:
     assert [document.text for document in chain.run(documents)] == first, "a run remembers nothing of the last one"
     assert dict(chain.counts) == counts
     return first, counts
+
+
+PARTS = [
+    *"ab\u00e9 \t\n\r\x0b\x1c\x85\xa0\u2028\u2029\u200b\u3000\u0301\u0323\u2001\u212a\ud800\U0001f642",
+    " \n",
+    "\n\n\n\n",
+    "e\u0301",
+]
+
+
+def test_cleaning_looks_at_all_that_there_is() -> None:
+    """What is passed over because it is not there, changes nothing: random texts, cleaned step by step."""
+    draw = random.Random(5)
+    for _ in range(3_000):
+        some = draw.sample(PARTS, draw.choice((2, 4, 8))) + ["word"] * 4
+        text = "".join(draw.choices(some, k=draw.choice((1, 5, 40, 200))))
+        text += "\u0301" * draw.choice((0, 0, 0, 70))
+        plain = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n\n")
+        plain = unicodedata.normalize("NFC", filters._MARKS.sub(filters._ordered, filters._CONTROL.sub("", plain)))
+        plain = filters._BLANK_LINES.sub("\n\n\n", filters._TRAILING.sub("", plain)).strip("\n")
+        assert filtered([text], Clean())[0] == ([plain] if plain.strip() else [])
+        words = sum(map(str.isalpha, text)) + sum(map(str.isspace, text))
+        assert bool(filtered([text], MostlyText(letters=0.7))[0]) == (words >= 0.7 * len(text))
 
 
 def test_clean() -> None:

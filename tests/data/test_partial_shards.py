@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 
 from lilliput.base.errors import DataError
 from lilliput.base.files import read_json
+from lilliput.data import encoding_processes, encoding_queue
 from lilliput.data.corpora.arithmetic import Arithmetic
 from lilliput.data.corpora.concatenated import Concatenated
 from lilliput.data.corpora.files import TextFiles
@@ -127,8 +128,14 @@ CORPORA = {
 }
 
 
-def write(corpus, tokenizer: Tokenizer, folder: Path, told=lambda encoding: None, inputs="these") -> Encoded:
-    return write_shards(corpus, tokenizer, SPLIT, folder, shard_tokens=SHARD, progress=told, inputs=inputs)
+def write(
+    corpus, tokenizer: Tokenizer, folder: Path, told=lambda encoding: None, inputs="these", processes=1
+) -> Encoded:
+    how = {"shard_tokens": SHARD, "progress": told, "inputs": inputs, "processes": processes}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(encoding_queue, "FEW", 20_000)
+        patched.setattr(encoding_processes, "FRAME", 5_000)
+        return write_shards(corpus, tokenizer, SPLIT, folder, **how)
 
 
 class Moments(list):
@@ -143,23 +150,25 @@ class Moments(list):
             raise KeyboardInterrupt
 
 
-def interrupted(corpus, tokenizer: Tokenizer, folder: Path, stop: int) -> Path:
-    """Begin, and stop once so many documents are read; the folder of what is kept."""
+def interrupted(corpus, tokenizer: Tokenizer, folder: Path, stop: int, processes: int = 1) -> Path:
+    """Begin, and stop once so many documents are written; the folder of what is kept."""
     with pytest.raises(KeyboardInterrupt):
-        write(corpus, tokenizer, folder, Moments(stop))
+        write(corpus, tokenizer, folder, Moments(stop), processes=processes)
     (begun,) = partial_folders(folder.parent)
     return begun
 
 
 @pytest.mark.parametrize("kind", CORPORA)
-def test_every_corpus_goes_on_to_the_same_bytes(kind, texts, tokenizer, straight, tmp_path) -> None:
+@pytest.mark.parametrize(("before", "after"), [(1, 1), (3, 2)])
+def test_every_corpus_resumes_to_the_same_bytes(kind, before, after, texts, tokenizer, straight, tmp_path) -> None:
+    """In so many processes before and after, where one wrote what there is to compare with."""
     corpus, (made, files) = CORPORA[kind](texts), straight(kind)
     assert len([file for file in made.index["files"] if file.get("side") == "train"]) > 3
-    begun = interrupted(corpus, tokenizer, tmp_path / "broken", 1_000)
+    begun = interrupted(corpus, tokenizer, tmp_path / "broken", 1_000, before)
     kept = read_json(begun / PROGRESS)["kept"]["items"]
     assert 500 < kept < 1_024 and not (tmp_path / "broken").exists()
     going_on = Moments()
-    assert write(corpus, tokenizer, tmp_path / "broken", going_on) == made
+    assert write(corpus, tokenizer, tmp_path / "broken", going_on, processes=after) == made
     assert contents(tmp_path / "broken") == files and not begun.exists()
     total, dropped = going_on[-1].documents, sum(made.dropped.values())
     assert going_on[0].kept == kept and going_on[0].shards > 1 and not going_on[0].damaged
@@ -241,19 +250,20 @@ if where == "boundary":
 else:
     append_file.AppendFile.write = counting(append_file.AppendFile.write)
 texts = Path(sys.argv[6])
-write(CORPORA[kind](texts), load_tokenizer(texts.parent / "tokenizer"), folder)
+write(CORPORA[kind](texts), load_tokenizer(texts.parent / "tokenizer"), folder, processes=int(sys.argv[7]))
 """
 
 
-@pytest.mark.parametrize("kind", ["files", "filters that remember"])
+@pytest.mark.parametrize(("kind", "processes"), [("files", 1), ("files", 2), ("filters that remember", 1)])
 def test_sigkill_at_a_boundary_and_in_the_middle_costs_no_closed_shard(
-    kind, texts, tokenizer, straight, tmp_path
+    kind, processes, texts, tokenizer, straight, tmp_path
 ) -> None:
     """Four times in a row: after a record, in a shard before any, in a later one, and after two more records."""
     here, folder = str(Path(__file__).parents[1]), tmp_path / "killed"
     kept = 0
     for where, count in (("middle", 600), ("boundary", 1), ("middle", 1_000), ("boundary", 2)):
         command = [sys.executable, "-c", KILLED, here, kind, where, str(folder), str(count), str(texts)]
+        command += [str(processes)]
         ended = subprocess.run(command, capture_output=True, env=os.environ | {"HF_HUB_OFFLINE": "1"}, check=False)
         assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
         (begun,) = partial_folders(tmp_path)

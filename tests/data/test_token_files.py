@@ -197,7 +197,7 @@ class Interrupted:
 
 @pytest.fixture
 def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Interrupted:
-    monkeypatch.setattr("lilliput.data.shards._BATCH_ITEMS", 10)
+    monkeypatch.setattr("lilliput.data.tokenization_progress._DOCUMENTS", 10)
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({"id": f"{n}", "text": tiny.sentences(n)}) + "\n" for n in range(30)))
     corpus, tokenizer = TextFiles(paths=(str(rows),)), BPE(vocab=290).train(tiny.sentences(n) for n in range(100))

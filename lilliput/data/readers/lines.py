@@ -12,6 +12,7 @@ from typing import Any
 
 from lilliput.base.errors import DataError, LilliputError
 from lilliput.base.limits import limit, raising
+from lilliput.data.readers.ahead import PIECE, ReadAhead
 from lilliput.data.readers.formats import compression_of
 
 Opener = Callable[[Path], Any]
@@ -19,7 +20,8 @@ Opener = Callable[[Path], Any]
 
 XZ_MEMORY = 512 << 20
 """Bytes that undoing xz may take: `xz -9` asks for 65 MiB, the header of a file for anything up to 4 GiB."""
-_PIECE = 1 << 20
+_PACKED = 1 << 18
+"""Bytes of an `.xz` file that are unpacked at a time, without the interpreter."""
 
 
 def lines(
@@ -64,7 +66,7 @@ def read_text(path: Path) -> str:
     most, data = limit("document_bytes"), bytearray()
     try:
         with open_decompressed(path) as (file, _):
-            while len(data) <= most and (piece := file.read(_PIECE)):
+            while len(data) <= most and (piece := file.read(PIECE)):
                 data += piece
     except Exception as error:
         number = data.count(b"\n") + 1
@@ -152,18 +154,20 @@ def open_decompressed(path: Path, opener: Opener | None = None) -> Iterator[tupl
     with opener(path) if opener else open(path, "rb") as raw:
         match compression_of(path):
             case ".gz":
-                file = io.BufferedReader(gzip.GzipFile(fileobj=raw))  # type: ignore[arg-type]
+                plain = io.BufferedReader(gzip.GzipFile(fileobj=raw))  # type: ignore[arg-type]
             case ".bz2":
-                file = io.BufferedReader(bz2.BZ2File(raw))
+                plain = io.BufferedReader(bz2.BZ2File(raw))
             case ".xz":
-                file = io.BufferedReader(_Xz(raw))
+                plain = io.BufferedReader(_Xz(raw))
             case ".zst":
                 import pyarrow as arrow
 
-                file = io.BufferedReader(arrow.input_stream(raw, compression="zstd"))
+                plain = io.BufferedReader(arrow.input_stream(raw, compression="zstd"))
             case _:
-                file = raw
-        with file:
+                with raw:
+                    yield raw, raw
+                return
+        with plain, io.BufferedReader(ReadAhead(plain), PIECE) as file:
             yield file, raw
 
 
@@ -192,7 +196,7 @@ class _Xz(io.RawIOBase):
                 return len(data)
 
     def _read(self) -> bytes:
-        return self._raw.read(io.DEFAULT_BUFFER_SIZE)
+        return self._raw.read(_PACKED)
 
 
 def _stream() -> lzma.LZMADecompressor:
