@@ -20,6 +20,7 @@ from lilliput.data.encoded_documents import encoded_documents
 from lilliput.data.ngram_index import Items, NgramIndex
 from lilliput.data.pair_rows import PackedPairs
 from lilliput.data.shards import Shards
+from lilliput.data.token_files import INDEX
 from lilliput.evals.benchmark_index import indexed_items
 from lilliput.evals.question_files import QuestionSource
 from lilliput.evals.recount import ITEMS_FILE, read_items
@@ -153,7 +154,9 @@ def overlaps(
     texts: dict[str, int] = {}
     overlapped = set[str]()
     for name in _trained(read_recipe(folder)):
-        index_file = read_json(folder / "shards" / name / "index.json")
+        if not (folder / "shards" / name / INDEX).is_file():
+            continue  # of a phase that is for another time
+        index_file = read_json(folder / "shards" / name / INDEX)
         texts[name] = index_file["sides"]["train"]["tokens"]
         for done, found in enumerate(index.overlaps_of(_texts(folder, name, index_file["kind"]))):
             overlapped.update(found)
