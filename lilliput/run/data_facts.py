@@ -109,6 +109,8 @@ def _documents_at(files: Any, places: Mapping[int, int], tokenizer: Tokenizer) -
 
 def _mixture(data: RunData) -> Iterator[MixtureShare]:
     for index, phase in data.recipe.phases.items():
+        if not set(phase.reads()) <= set(data.corpora):
+            continue
         asked, read = shares(phase), data.read(index)
         total = sum(read.values()) if read else 0
         for name, share in asked.items():

@@ -187,8 +187,7 @@ class Preparation:
         for line in lines_of(outputs, self._recipe.split):
             self._say(f"{name}: {line}")
         if isinstance(corpus := self._recipe.corpora[name], StandIn):
-            own = f"--source {name}=PATH reads what you have"
-            self._say(f"{name}: this is read in the place of {corpus.missing}; {own}")
+            self._say(f"{name}: read in the place of {corpus.missing}; --source {name}=PATH reads what you have")
         if not trained:  # which is too late to be asked
             if phases := self._readers(name):
                 lost = max(getattr(phase.data, "lost", 1.0) for phase in phases)

@@ -16,6 +16,7 @@ from lilliput.data.encoded_documents import encoded_documents
 from lilliput.data.ngram_index import Items, NgramIndex
 from lilliput.data.pair_rows import PackedPairs
 from lilliput.data.shards import Shards
+from lilliput.data.token_files import INDEX
 from lilliput.evals.benchmark_index import indexed_items
 from lilliput.evals.question_files import QuestionSource
 from lilliput.evals.suites import TaskUse
@@ -68,7 +69,9 @@ def find_read_items(
     texts: dict[str, int] = {}
     found = set[str]()
     for name in corpora:
-        index_file = read_json(folder / "shards" / name / "index.json")
+        if not (folder / "shards" / name / INDEX).is_file():
+            continue  # of a phase that is still to come
+        index_file = read_json(folder / "shards" / name / INDEX)
         tokens = texts[name] = index_file["sides"]["train"]["tokens"]
         searched = 0
         for size, batch in _texts(folder, name, index_file["kind"]):

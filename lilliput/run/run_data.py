@@ -58,8 +58,9 @@ class RunData:
 
     @property
     def corpora(self) -> tuple[str, ...]:
-        """Names of the corpora that the timeline reads."""
-        return tuple(dict.fromkeys(name for entry in self.recipe.timeline for name in entry.reads()))
+        """Names of the corpora that the timeline reads and that have token files; a run until a phase has not all."""
+        named = dict.fromkeys(name for entry in self.recipe.timeline for name in entry.reads())
+        return tuple(name for name in named if self.record(name))
 
     def phase(self, name: str | None) -> int:
         """The index of a phase in the timeline; of the first one, where none is named.

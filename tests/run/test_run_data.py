@@ -18,6 +18,7 @@ from lilliput.data.batch import Cursor
 from lilliput.data.corpora.pairs import PairFiles
 from lilliput.data.pair_data import PairData
 from lilliput.run import before_training
+from lilliput.run.data_facts import data_facts
 from lilliput.run.run_data import RunData
 from lilliput.train.phase import StepPlan, phase_folder
 from lilliput.train.resuming import CHECKPOINTS
@@ -136,5 +137,8 @@ def test_what_is_not_there_is_an_error_that_says_how_to_make_it(run, tmp_path):
         record.unlink()
         with pytest.raises(DataError, match="no token files of 'texts'"):
             RunData(run).rows(0, 1, 1)
+        facts = data_facts(RunData(run), None)  # of what is there
+        assert [one.name for one in facts.corpora] == ["chats", "pairs"]
+        assert [one.phase for one in facts.mixture] == ["sft", "prefer"]
     finally:
         record.write_bytes(kept)
