@@ -1,10 +1,11 @@
 """The corpus of local files: rows of several formats and plain text, plain or compressed."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, ClassVar
 
+from lilliput.base.spec import LATER
 from lilliput.data.documents import Document, Null, check_length, check_null, documents_of, null_text
 from lilliput.data.readers.formats import holds_rows
 from lilliput.data.readers.lines import read_text
@@ -36,6 +37,8 @@ class TextFiles:
     """Column of the held-out group; without one, or where it is null or empty, a document is a group of its own."""
     null: Null = "refuse"
     """A row whose text is null: an error (`refuse`), or dropped and counted; an empty value of a `.csv` is null."""
+    columns: tuple[str, ...] = field(default=(), metadata=LATER)
+    """Other columns that filters look at (`Metadata`)."""
     is_seekable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -82,7 +85,7 @@ class TextFiles:
             if after == 0:
                 yield self._as_one_document(found), 1, 1.0
             return
-        columns = [self.text, self.id] if self.group is None else [self.text, self.id, self.group]
+        columns = [self.text, self.id, *self.columns] + ([] if self.group is None else [self.group])
         for record in rows(found.path, columns, after):
             yield self._item(record), record.number, record.share
 
@@ -97,6 +100,6 @@ class TextFiles:
         text = record.text(self.text)
         check_length(record, text)
         name = record.id(self.id)
-        if self.group is None or record.column(self.group) in (None, ""):
-            return Document(text, name, name)
-        return Document(text, name, record.name(self.group))
+        is_alone = self.group is None or record.column(self.group) in (None, "")
+        metadata = {column: record.column(column) for column in self.columns}
+        return Document(text, name, name if is_alone else record.name(str(self.group)), metadata)
