@@ -23,6 +23,7 @@ from lilliput.data.corpora.concatenated import at_revision
 from lilliput.data.corpora.stand_in import StandIn
 from lilliput.data.corpora.teacher import Teacher
 from lilliput.data.corpus_format import CorpusFormat, TokenFiles, WriteSettings
+from lilliput.data.curate.curation import evaluation_sets
 from lilliput.data.formats import format_of
 from lilliput.data.lost_conversations import lost as lost_of
 from lilliput.data.replies.teacher_replies import TeacherReplies
@@ -176,6 +177,7 @@ class Preparation:
             )
             outputs = format.write(corpus, tokenizer, split, folder, settings) | {"unit": format.unit}
             outputs |= {"dropped": dict(corpus.dropped)} if isinstance(corpus, TeacherReplies) else {}
+            outputs |= {"decontaminated": sets} if (sets := evaluation_sets(self._recipe.corpora[name])) else {}
             return outputs if way == "groups" else outputs | {"held_out": way}
 
         outputs = self._run.cached(f"shards/{name}", inputs, build, _has_index)
