@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 class LilliputError(Exception):
@@ -18,8 +19,15 @@ class LilliputError(Exception):
         super().__init__(what)
         self.what, self.where, self.hint = what, where, hint
 
+    def __reduce__(self) -> tuple[Any, ...]:  # as it comes from another process
+        return _remade, (type(self), self.what, self.where, self.hint)
+
     def __str__(self) -> str:
         return f"{self.what}\n  where: {self.where}\n  hint: {self.hint}"
+
+
+def _remade(kind: type[LilliputError], what: str, where: str, hint: str) -> LilliputError:
+    return kind(what, where=where, hint=hint)
 
 
 class RecipeError(LilliputError):

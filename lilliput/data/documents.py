@@ -1,8 +1,8 @@
 """Documents, what a corpus of them has, and what all corpora ask of their texts."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, Literal, Protocol, TypeGuard, get_args
 
@@ -24,6 +24,8 @@ class Document:
     """Names the document; the same in every run."""
     group: str
     """The unit of the held-out split: documents of one group never land on both sides."""
+    metadata: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """Values of other columns that the corpus was asked to read, for filters."""
 
 
 class Corpus(Protocol):

@@ -12,11 +12,19 @@ seems to overlap an index of a million n-grams, and does not, is 1e-7.
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Self
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from lilliput.base.errors import DataError
+from lilliput.base.files import write_bytes
 
 N = 13
 """Words of an n-gram."""
@@ -85,9 +93,45 @@ class NgramIndex:
         order = np.argsort(keys, kind="stable")
         self._keys, self._owners = keys[order], owners[order]
         self._begins = np.unique(np.concatenate(begins))
+        self._fill_tables()
+
+    def _fill_tables(self) -> None:
         self._may = tuple(np.zeros(1 << _BITS, dtype=bool) for _ in range(2))
         for table, bits in zip(self._may, _parts(self._begins), strict=True):
             table[bits] = True
+
+    def write(self, path: Path) -> None:
+        """Write the index to a file, whole or not at all."""
+        facts = {
+            "tasks": self._tasks,
+            "sizes": self._sizes,
+            "items": {key: asdict(one) for key, one in self.items.items()},
+        }
+        arrays = {"keys": self._keys, "owners": self._owners.astype(np.int64), "begins": self._begins}
+        write_bytes(path, save(arrays, {"index": json.dumps(facts)}))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read an index that `write` wrote.
+
+        Raises:
+            DataError: the file is not there, or is none.
+        """
+        index = cls(())
+        try:
+            with safe_open(path, framework="numpy") as file:
+                facts = json.loads(file.metadata()["index"])
+                index._keys, index._owners, index._begins = map(file.get_tensor, ("keys", "owners", "begins"))
+            index._tasks, index._sizes = tuple(facts["tasks"]), tuple(facts["sizes"])
+            index.items = {key: Items(**one) for key, one in facts["items"].items()}
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"this is no index of evaluation sets ({error})",
+                where=str(path),
+                hint="lilliput curate writes one; or write it with NgramIndex(items).write(path)",
+            ) from error
+        index._fill_tables()
+        return index
 
     @property
     def sha256(self) -> str:

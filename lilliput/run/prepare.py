@@ -1,10 +1,8 @@
 """From raw text to token files: the tokenizer and the shards of a recipe, as parts of its run."""
 
-from array import array
 from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from time import perf_counter
 from typing import Any, get_args
 
 from rich.console import Console
@@ -13,16 +11,14 @@ from tokenizers import Tokenizer
 from lilliput.base.background import run_in_background
 from lilliput.base.code_hash import definitions
 from lilliput.base.errors import DataError, RunError, reading
-from lilliput.base.hash_cache import HashCache
 from lilliput.base.ownership import check_ours
-from lilliput.base.progress import Progress
 from lilliput.base.run_folder import IsIntact, RunFolder, differences
 from lilliput.base.spec import to_plain
-from lilliput.base.text_units import duration, size
 from lilliput.data.corpora.concatenated import at_revision
 from lilliput.data.corpora.stand_in import StandIn
 from lilliput.data.corpora.teacher import Teacher
-from lilliput.data.corpus_format import CorpusFormat, TokenFiles, WriteSettings
+from lilliput.data.corpus_format import TokenFiles, WriteSettings
+from lilliput.data.curate.curation import evaluation_sets
 from lilliput.data.formats import format_of
 from lilliput.data.license_terms import without_licenses
 from lilliput.data.lost_conversations import lost as lost_of
@@ -37,12 +33,10 @@ from lilliput.growth.growth import Lineage
 from lilliput.recipe import Recipe
 from lilliput.run.asking import Asking
 from lilliput.run.replies import RunReplies
+from lilliput.run.verified_token_files import TokenFileOpener
 from lilliput.tokenizer.bpe import BPE, load_tokenizer, save_tokenizer, tokenizer_hash
 from lilliput.tokenizer.specials import vocabulary_size
 from lilliput.train.phase import Phase
-
-VERIFIED = "verified.json"
-"""Which token files of the run were hashed, and how to tell that they have not changed since."""
 
 
 class Preparation:
@@ -70,14 +64,14 @@ class Preparation:
         self._shard_tokens, self._processes = shard_tokens, processes
         self._token_files: dict[str, TokenFiles] = {}
         self._replies = RunReplies(run, recipe, asking, console)
-        self._known = self._verified_before()
+        self._opener = TokenFileOpener(run, console, self._say)
         self._changed: set[str] = set()
         """Corpora whose text is not what the run has read, and that has been said of."""
         self._extents: dict[str, tuple[Any, dict[str, int]]] = {}
 
     def forget(self) -> None:
         """Hash every token file again, as if none had been."""
-        self._remember({})
+        self._opener.forget()
 
     def everything(self, until: str | None = None) -> Tokenizer:
         """Make the tokenizer, and the token files of all corpora that the timeline reads, before anything trains.
@@ -181,6 +175,7 @@ class Preparation:
             )
             outputs = format.write(corpus, tokenizer, split, folder, settings) | {"unit": format.unit}
             outputs |= {"dropped": dict(corpus.dropped)} if isinstance(corpus, TeacherReplies) else {}
+            outputs |= {"decontaminated": sets} if (sets := evaluation_sets(self._recipe.corpora[name])) else {}
             return outputs if way == "groups" else outputs | {"held_out": way}
 
         outputs = self._run.cached(f"shards/{name}", inputs, build, _has_index)
@@ -195,7 +190,7 @@ class Preparation:
                 format.validate(name, outputs["sides"], length=length, lost=lost, phases=readers)
             folder = self._run.path / "shards" / name
             check_sides(name, outputs["sides"], folder, self._corpus(name, identity), self._recipe.split, way)
-        token_files = self._open(name, key, format)
+        token_files = self._opener.open(name, key, format)
         if token_files.index["sha256"] != outputs["index_sha256"]:
             raise DataError(
                 "the token files are not the ones this run made",
@@ -203,39 +198,6 @@ class Preparation:
                 hint="restore them from a copy, or delete the folder to write them again",
             )
         return token_files
-
-    def _open(self, name: str, key: str, format: CorpusFormat) -> TokenFiles:
-        """The token files of a corpus, after those that have changed since they were hashed are hashed again."""
-        folder = self._run.path / "shards" / name
-        with Progress(self._console, name, "opening its token files") as shown:
-            started = perf_counter()
-
-            def report(done: int, total: int) -> None:
-                speed = done / max(perf_counter() - started, 1e-9)
-                left = f"{size(speed)}/s, {duration((total - done) / speed)} left"
-                shown.show(f"{size(done)} of {size(total)} of token files compared with their hashes, {left}")
-
-            verified = HashCache(self._run.path, self._known, report)
-            try:
-                return format.open(folder, key, verified)
-            finally:
-                self._remember(verified.plain())
-
-    def _remember(self, known: dict[str, Any]) -> None:
-        if known != self._known:
-            self._run.write_with_checksum(VERIFIED, {"files": known})
-            self._known = known
-
-    def _verified_before(self) -> dict[str, Any]:
-        try:
-            with reading(self._run.path / VERIFIED, "remove it"):
-                files = (self._run.read(VERIFIED) or {"files": {}})["files"]
-                for known in files.values():
-                    _check_stamp(**known)
-                return files
-        except RunError as error:
-            self._say(f"{VERIFIED}: {error.what}; every token file is hashed again")
-            return {}
 
     def _row_length(self, name: str) -> int:
         """Tokens of the longest rows that a phase takes from a corpus; of any phase, where only releases read it."""
@@ -380,13 +342,6 @@ def _follows_a_branch(spec: Any) -> bool:
     """Return whether a corpus, or one within it, is on the hub under a name whose commit may change."""
     parts = spec.values() if isinstance(spec, dict) else spec if isinstance(spec, list) else ()
     return (isinstance(spec, dict) and spec.get("revision", "") is None) or any(map(_follows_a_branch, parts))
-
-
-def _check_stamp(stamp: list[int], sha256: str, blocks: str) -> None:
-    """Raise whatever it is where a file is not noted as `HashCache` does it."""
-    if not isinstance(stamp, list) or not isinstance(sha256, str):
-        raise ValueError("a file record is malformed")
-    array("I", bytes.fromhex(blocks))
 
 
 def _has_index(folder: Path, outputs: Any) -> bool:

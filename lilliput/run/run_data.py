@@ -19,7 +19,7 @@ from lilliput.data.pair_format import PAIRS
 from lilliput.data.row_text import RowDocument, row_documents
 from lilliput.data.small_corpora import sides
 from lilliput.recipe import read_recipe, unknown, vocabulary_of
-from lilliput.run.prepare import VERIFIED
+from lilliput.run.verified_token_files import VERIFIED
 from lilliput.tokenizer.bpe import load_tokenizer
 from lilliput.train.checkpoint import at_step, read_progress, steps_in
 from lilliput.train.passes import tokens_per_pass

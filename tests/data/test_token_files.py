@@ -27,7 +27,7 @@ from lilliput.data.shards import HELDOUT_TEXTS, Shards, write_shards
 from lilliput.data.split import Split
 from lilliput.data.token_files import INDEX, header, in_bytes, seal_index
 from lilliput.data.tokenization_progress import TokenizationProgress
-from lilliput.run.prepare import VERIFIED, Preparation
+from lilliput.run.verified_token_files import VERIFIED, TokenFileOpener
 from lilliput.tokenizer.bpe import BPE
 from lilliput.tokenizer.chatml import add_chatml
 
@@ -279,10 +279,9 @@ def test_what_stands_in_the_place_of_a_token_file_is_not_written_to(interrupted:
     "files", [*ODD, {"a": None}, {"a": {"stamp": 1}}, {"a": {"stamp": [], "sha256": "", "blocks": "x"}}]
 )
 def test_odd_records_of_what_was_hashed_mean_hash_it_again(files: Any, tmp_path: Path) -> None:
-    recipe = tiny.recipe(tmp_path)
     with RunFolder(tmp_path / "run") as run:
         run.on_open()
         write_json(run.path / VERIFIED, {"files": files})
-        assert Preparation(run, recipe, Console(quiet=True))._known in ({}, files)
+        assert TokenFileOpener(run, Console(quiet=True), print).known in ({}, files)
         write_json(run.path / VERIFIED, files)
-        assert Preparation(run, recipe, Console(quiet=True))._known == {}
+        assert TokenFileOpener(run, Console(quiet=True), print).known == {}

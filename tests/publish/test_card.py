@@ -207,7 +207,9 @@ def test_data_are_the_corpora_that_were_used(record):
 
 
 def test_the_card_tells_what_is_not_there_and_how_sides_were_chosen(record):
-    assert "dropped" not in section(card(record), "Data")
+    assert "dropped" not in section(card(record), "Data") and "13 words" not in section(card(record), "Data")
+    sets = {"compared": ["copa", "piqa"], "absent": ["boolq"]}
+    record["corpora"]["questions"]["decontaminated"] = sets
     record["corpora"]["docs"] |= {"dropped": {"exact: duplicate": 1_200, "length: too short": 3}, "held_out": "ends"}
     sides = record["corpora"]["questions"]["sides"]
     sides["train"] |= {"shortened": 40, "dropped": {"longer than a row": 9, "without an answer of an assistant": 3}}
@@ -215,6 +217,8 @@ def test_the_card_tells_what_is_not_there_and_how_sides_were_chosen(record):
     record["corpora"]["questions"]["held_out"] = "lowest"
     text = section(card(record), "Data")
     assert "- of `docs`: 1,200 exact: duplicate, 3 length: too short" in text
+    assert "13 words in a row of a question" in text
+    assert "- of `questions`: compared with copa, piqa; not compared with boolq, which could not be had" in text
     reasons = "12 dropped (9 longer than a row, 3 without an answer of an assistant), 40 without their oldest turns"
     assert f"- `questions`, training: {reasons}" in text
     assert "- `questions`, held out: 1 dropped (1 longer than a row)" in text

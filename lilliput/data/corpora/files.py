@@ -39,6 +39,8 @@ class TextFiles:
     """A row whose text is null: an error (`refuse`), or dropped and counted; an empty value of a `.csv` is null."""
     license: str | None = field(default=None, metadata=LATER)
     """Under which the texts come, by its hub name; None: not named, as cards then say."""
+    columns: tuple[str, ...] = field(default=(), metadata=LATER)
+    """Other columns that filters look at (`Metadata`)."""
     is_seekable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -85,7 +87,7 @@ class TextFiles:
             if after == 0:
                 yield self._as_one_document(found), 1, 1.0
             return
-        columns = [self.text, self.id] if self.group is None else [self.text, self.id, self.group]
+        columns = [self.text, self.id, *self.columns] + ([] if self.group is None else [self.group])
         for record in rows(found.path, columns, after):
             yield self._item(record), record.number, record.share
 
@@ -100,6 +102,6 @@ class TextFiles:
         text = record.text(self.text)
         check_length(record, text)
         name = record.id(self.id)
-        if self.group is None or record.column(self.group) in (None, ""):
-            return Document(text, name, name)
-        return Document(text, name, record.name(self.group))
+        is_alone = self.group is None or record.column(self.group) in (None, "")
+        metadata = {column: record.column(column) for column in self.columns}
+        return Document(text, name, name if is_alone else record.name(str(self.group)), metadata)

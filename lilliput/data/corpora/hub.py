@@ -8,13 +8,14 @@ import glob
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, NoReturn, Self
 
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.hub import hub_trouble, is_transient
+from lilliput.base.spec import LATER
 from lilliput.base.units import Tokens
 from lilliput.data.conversations import Conversation
 from lilliput.data.corpora.files import TextFiles
@@ -74,6 +75,8 @@ class HubText(HubDataset):
     """Stop after the text that reaches this many, at `BYTES_PER_TOKEN`: texts are read before a tokenizer is there."""
     bytes: int | None = None
     """Stop after the text that reaches this many UTF-8 bytes."""
+    columns: tuple[str, ...] = field(default=(), metadata=LATER)
+    """Other columns that filters look at (`Metadata`)."""
     is_seekable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -95,7 +98,7 @@ class HubText(HubDataset):
         Going on, files that lie before the mark are not fetched again.
         """
         size, most = after["bytes"] if after else 0, self.most_bytes
-        columns = (self.text,) if self.group is None else (self.text, self.group)
+        columns = (self.text, *self.columns) + (() if self.group is None else (self.group,))
         if most is not None and size >= most:
             return
         for number, row, state in self._subset.rows(columns, (self.id,), self.rows, after):
@@ -112,7 +115,9 @@ class HubText(HubDataset):
             name = self._subset.id_of(row, self.id, number)
             size += len(text.encode("utf-8", "surrogatepass"))
             group = None if self.group is None else row[self.group]
-            yield Document(text, name, name if group in (None, "") else str(group)), state | {"bytes": size}
+            metadata = {column: row[column] for column in self.columns}
+            document = Document(text, name, name if group in (None, "") else str(group), metadata)
+            yield document, state | {"bytes": size}
             if most is not None and size >= most:
                 return
 
@@ -293,8 +298,8 @@ def check_budgets(name: str, **budgets: int | None) -> None:
     Raises:
         RecipeError: one is; it is named.
     """
-    for field, budget in budgets.items():
+    for unit, budget in budgets.items():
         if budget is not None and budget < 1:
             raise RecipeError(
-                f"nothing is read of {budget}", where=f"{name}({field}=...)", hint="give at least 1, or None"
+                f"nothing is read of {budget}", where=f"{name}({unit}=...)", hint="give at least 1, or None"
             )

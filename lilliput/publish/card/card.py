@@ -268,6 +268,11 @@ def _data(run: Part, names: list[str]) -> dict[str, Any]:
         "by_hash": [name for name in names if ways[name] in (None, "large")],
         **{way: [name for name in names if ways[name] == way] for way in ("large", "ends", "lowest")},
         "filtered": [(name, _reasons(dropped)) for name in names if (dropped := corpora[name].plain.get("dropped"))],
+        "decontaminated": [
+            (name, ", ".join(sets["compared"]), ", ".join(sets["absent"]))
+            for name in names
+            if (sets := corpora[name].plain.get("decontaminated"))
+        ],
         "stand_ins": [
             (name, recipe["corpora"][name]["missing"])
             for name in names

@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
 
 from lilliput.base.errors import RecipeError
 from lilliput.data.documents import Corpus, Document, documents_of
@@ -29,6 +31,22 @@ class Filter(Protocol):
 
     def begin(self) -> Callable[[Document], FilterResult]:
         """The filter as a function for one run over documents in order, remembering nothing yet."""
+        ...
+
+
+@runtime_checkable
+class KeyedFilter(Protocol):
+    """A filter that drops a document which has a key in common with any document before it.
+
+    Keys can be made by many processes, each of a part of the corpus, and compared afterwards.
+    """
+
+    name: ClassVar[str]
+    reason: ClassVar[str]
+    """Its only reason."""
+
+    def keys_of(self, texts: Iterable[str]) -> Iterator[np.ndarray | None]:
+        """Yield the 64-bit keys of each text, as many of every one; None of a text that is never dropped."""
         ...
 
 
@@ -179,6 +197,7 @@ class Exact:
     """Documents whose text, ignoring case and white space, was not there before."""
 
     name: ClassVar[str] = "exact"
+    reason: ClassVar[str] = "duplicate"
 
     def begin(self) -> Callable[[Document], FilterResult]:
         """A function that remembers the texts it has met."""
@@ -187,11 +206,15 @@ class Exact:
         def step(document: Document) -> FilterResult:
             key = _key(document.text)
             if key in seen:
-                return "duplicate"
+                return self.reason
             seen.add(key)
             return document
 
         return step
+
+    def keys_of(self, texts: Iterable[str]) -> Iterator[np.ndarray | None]:
+        """Yield a hash of each text."""
+        return (np.frombuffer(_key(text), dtype="<u8", count=1) for text in texts)
 
 
 @dataclass(frozen=True, kw_only=True)
