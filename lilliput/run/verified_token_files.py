@@ -18,7 +18,7 @@ from lilliput.base.text_units import duration, size
 from lilliput.data.corpus_format import CorpusFormat, TokenFiles
 
 VERIFIED = "verified.json"
-"""Which token files of the run were hashed, and how to tell that they have not changed since."""
+"""Record of the token files that were hashed, and of what tells that they have not changed since."""
 
 
 class TokenFileOpener:
