@@ -69,7 +69,7 @@ def declared(spec: type) -> dict[str, Any]:
 
 
 def fits(value: Any, kind: Any) -> bool:
-    """Return whether a value is of a kind, as far as its own type says; its fields are not looked at."""
+    """Return whether a value is of a kind, as far as its own type says; its fields are not checked."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return any(fits(value, part) for part in parts)

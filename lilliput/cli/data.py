@@ -30,7 +30,7 @@ PageOption = Annotated[
     Path | None, typer.Option(metavar="FILE", help="With --report: the page, elsewhere.", callback=expanded)
 ]
 ROWS = 3
-"""Rows that are shown unless told."""
+"""Rows that are shown by default."""
 
 
 @app.command()

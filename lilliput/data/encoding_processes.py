@@ -1,7 +1,7 @@
 """Texts that several processes encode, whose ids come back in order; they end when this process does, or at once.
 
 One thread of this process feeds them all and never blocks in a write, so it answers Ctrl-C at any moment. Processes of
-the standard library would import the user's script anew, which then needs a guard.
+the standard library would import the user's script again, which then needs a guard.
 """
 
 import json
@@ -259,7 +259,7 @@ def _error(parts: dict[str, Any]) -> Exception:
 
 
 def _widen(pipe: int) -> None:
-    """Let a pipe hold more, where there is a way and nobody forbids it."""
+    """Let a pipe hold more, where the system has a way and allows it."""
     with suppress(ImportError, AttributeError, OSError):
         import fcntl
 

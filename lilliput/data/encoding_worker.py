@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def _frame(source: BufferedReader) -> bytes:
-    """Return what the next frame has; nothing where there is none, or no more than a part of one."""
+    """Return what the next frame has; nothing at the end, or where a part of it is missing."""
     head = source.read(HEAD.size)
     if len(head) < HEAD.size:
         return b""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from lilliput.data.documents import licenses
 
 GENERATED = ("lilliput.data.corpora.arithmetic:Arithmetic",)
-"""Types of corpora whose texts are nobody's."""
+"""Types of corpora whose texts have no author."""
 
 
 class Terms(NamedTuple):

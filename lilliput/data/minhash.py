@@ -5,7 +5,7 @@ the signature, buckets of hashes make keys (Broder 1997; Leskovec et al., Mining
 texts that share a part s of their runs have a key in common with probability 1 - (1 - s^hashes)^buckets.
 
 Words and runs are hashed in NumPy: of a word its first and last eight bytes and its length, so that no object is made
-for a word and none of its bytes is looked at alone.
+for a word and none of its bytes is read alone.
 """
 
 import re
@@ -18,7 +18,7 @@ import numpy as np
 from lilliput.base.errors import RecipeError
 
 BATCH = 1 << 19
-"""Characters of texts that are looked at together: few calls for many short texts, and arrays that fit a cache."""
+"""Characters of texts that are hashed together: few calls for many short texts, and arrays that fit a cache."""
 SEED = 1
 """Seed of rensa's hashes: keys of two machines agree."""
 _SPACE = 0x20

@@ -31,7 +31,7 @@ N = 13
 LEAST = 8
 """Words of the shortest items that are indexed."""
 BATCH = 1 << 18
-"""Characters of texts that are looked at together: their arrays stay in the cache."""
+"""Characters of texts that are searched together: their arrays stay in the cache."""
 
 _SPACE, _BOUNDARY = 0x20, 0x01
 _DELETED = bytes(byte for byte in range(128) if not (chr(byte).isalnum() or chr(byte).isspace() or byte == _BOUNDARY))

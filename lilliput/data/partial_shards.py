@@ -4,7 +4,7 @@
     train-00000.bin       as many bytes of each file count as the record says, with their SHA-256
     heldout-00000.bin
     heldout.txt.jsonl
-    progress.json         sealed; written anew whenever a token file is closed
+    progress.json         sealed; written again whenever a token file is closed
 """
 
 import glob

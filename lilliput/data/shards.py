@@ -89,7 +89,7 @@ def write_shards(
         progress: told how far it is, when it begins and after every batch of documents.
         end: the tokenizer's token that ends documents; what else the tokenizer puts before or after a text, stays.
         inputs: JSON value that decides, with the other arguments, what the documents are. Given one, closed files
-            outlive a kill, and the same call goes on from the first document that is in none; without, it begins anew.
+            outlive a kill, and the same call goes on from the first document that is in none; without, it begins again.
         processes: that encode, once there is enough to do; the files are the same with any number.
 
     Raises:

@@ -22,7 +22,7 @@ R = TypeVar("R")
 
 
 def spread(call: Callable[[T], R], jobs: Sequence[T], count: int) -> list[R]:
-    """Return what a call returns for each job, made in so many processes at once that import what they need anew.
+    """Return what a call returns for each job, made in so many processes at once that import what they need again.
 
     Raises:
         MachineError: a process ended in mid-work.

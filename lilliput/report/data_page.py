@@ -87,7 +87,7 @@ class DataFacts:
     corpora: Sequence[CorpusFacts]
     mixture: Sequence[MixtureShare]
     overlaps: Sequence[TaskOverlap] | None
-    """None where nobody has looked."""
+    """None where it was not searched."""
 
 
 def write_data_page(facts: DataFacts, folder: Path, path: Path) -> Path:

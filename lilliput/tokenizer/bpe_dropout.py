@@ -1,7 +1,7 @@
 """BPE with dropout (arXiv 1910.13267): other tokenizations of a word, drawn by number instead of by a generator.
 
 BPE merges the pair of the lowest rank until none is left. With dropout every pair that could be merged is passed over
-with some probability, anew before each merge; where all of them are, the word stays as it is by then.
+with some probability, again before each merge; where all of them are, the word stays as it is by then.
 """
 
 import json

@@ -163,7 +163,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def read_progress(path: Path) -> Progress:
-    """The progress of the phase at a checkpoint, whose tensors are not looked at.
+    """The progress of the phase at a checkpoint, whose tensors are not read.
 
     Raises:
         RunError: it is damaged, or not there.

@@ -26,7 +26,7 @@ from lilliput.data.readers.rows import shown
 BYTES_PER_TOKEN = 5
 """Bytes of English text per token; 3.5 to 4.8 in most tokenizers, so that a budget reads a little too much."""
 PAUSES = (1.0, 5.0, 20.0, 60.0, *(300.0,) * 12)
-"""Seconds before each new attempt at a row; those after it start anew. The libraries below try a few times as well."""
+"""Seconds before each new attempt at a row; those after it start again. The libraries below try a few times as well."""
 LOCAL_FILES = "or read local files instead: --source NAME=PATH"
 
 

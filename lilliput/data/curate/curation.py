@@ -79,7 +79,7 @@ class Curate:
             RunError: the folder holds another curation, or a task failed.
         """
         try:
-            import datatrove  # noqa: F401, imported anew where it is called
+            import datatrove  # noqa: F401, imported again where it is called
         except ImportError as error:
             raise RecipeError("datatrove is not installed", where="lilliput curate", hint=EXTRA) from error
         source, filters = innermost(self.corpus)

@@ -18,7 +18,7 @@ class ReadAhead(io.RawIOBase):
     """Reads another file, in pieces that `read1` gives. Its errors come after what was read before them.
 
     Args:
-        file: nobody else is to read it; it is closed by whoever opened it, after this one.
+        file: nothing else may read it; it is closed by whoever opened it, after this one.
     """
 
     def __init__(self, file: io.BufferedIOBase):

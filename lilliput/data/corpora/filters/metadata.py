@@ -20,7 +20,7 @@ class Metadata:
     at_least: float | None = None
     at_most: float | None = None
     one_of: tuple[str | float | bool, ...] = ()
-    """Values that are kept; any where there is none."""
+    """Values that are kept; empty for any."""
 
     def __post_init__(self) -> None:
         if self.at_least is None and self.at_most is None and not self.one_of:

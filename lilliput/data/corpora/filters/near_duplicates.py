@@ -40,7 +40,7 @@ class NearDuplicates:
             RecipeError: rensa is not installed.
         """
         try:
-            import rensa  # noqa: F401, imported anew where it is called
+            import rensa  # noqa: F401, imported again where it is called
         except ImportError as error:
             raise not_installed("rensa", type(self).__name__) from error
         minhash, seen = self._minhash(), KeySet()

@@ -29,7 +29,7 @@ _PHONE = re.compile(
 class PersonalData:
     """Email addresses, public IP addresses and telephone numbers, each replaced by a placeholder.
 
-    The placeholders are reserved for documentation and belong to nobody.
+    The placeholders are reserved for documentation and have no owner.
     """
 
     name: ClassVar[str] = "personal data"
