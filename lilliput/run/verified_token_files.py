@@ -33,7 +33,7 @@ class TokenFileOpener:
     def __init__(self, run: RunFolder, console: Console, say: Callable[[str], None]):
         self._run, self._console = run, console
         self.known = self._verified_before(say)
-        """What was hashed, by file; see `HashCache.plain`."""
+        """Records of hashed files, by name; see `HashCache.plain`."""
 
     def open(self, name: str, key: str, format: CorpusFormat) -> TokenFiles:
         """Return the token files of a corpus, after those that have changed since they were hashed are hashed again."""
