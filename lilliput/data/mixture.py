@@ -121,15 +121,8 @@ class MixtureReader:
             DataError: the cursor is of other sources.
         """
         assert 0 <= overlap < length
-        taken, total_share, step = self._taken(cursor), sum(self._shares.values()), length - overlap
-        total = sum(taken.values())
-        rows_of: dict[str, list[int]] = {name: [] for name in taken}
-        for row in range(rows):
-            due = total + step
-            name = max(taken, key=lambda name: self._shares[name] * due - total_share * taken[name])
-            rows_of[name].append(row)
-            taken[name] += step
-            total += step
+        step = length - overlap
+        rows_of, after = self._dealt(cursor, rows, step)
         tokens, begins = np.empty((rows, length), dtype=np.int64), np.empty((rows, length), dtype=bool)
         for name, indices in rows_of.items():
             if indices:
@@ -143,7 +136,24 @@ class MixtureReader:
             document_ids=torch.from_numpy(document_numbers(begins)),
             extras=self._extras(tokens, begins, rows_of, cursor, step),
         )
-        return batch, Cursor(positions=tuple(taken.items()))
+        return batch, after
+
+    def skip(self, cursor: Cursor, rows: int, length: int, overlap: int = 1) -> Cursor:
+        """The cursor after the rows that `read` would return, which is a matter of the shares alone."""
+        return self._dealt(cursor, rows, length - overlap)[1]
+
+    def _dealt(self, cursor: Cursor, rows: int, step: int) -> tuple[dict[str, list[int]], Cursor]:
+        """The rows of each source, by their place in the batch, and the cursor after them; each row takes `step`."""
+        taken, total_share = self._taken(cursor), sum(self._shares.values())
+        total = sum(taken.values())
+        rows_of: dict[str, list[int]] = {name: [] for name in taken}
+        for row in range(rows):
+            due = total + step
+            name = max(taken, key=lambda name: self._shares[name] * due - total_share * taken[name])
+            rows_of[name].append(row)
+            taken[name] += step
+            total += step
+        return rows_of, Cursor(positions=tuple(taken.items()))
 
     def _extras(
         self, tokens: np.ndarray, begins: np.ndarray, rows_of: Mapping[str, list[int]], cursor: Cursor, step: int

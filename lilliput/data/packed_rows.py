@@ -164,6 +164,17 @@ class PackedReader:
         Raises:
             DataError: rows of another length are stored, or the cursor is of another source.
         """
+        after, count = self.skip(cursor, rows, length), self._rows.count("train")
+        end = after.of(self._name)
+        indices = [int(self._order(row // count)[row % count]) for row in range(end - rows, end)]
+        return self._rows.take("train", indices), after
+
+    def skip(self, cursor: Cursor, rows: int, length: int, overlap: int = 1) -> Cursor:
+        """The cursor after the rows that `read` would return; arguments as there.
+
+        Raises:
+            DataError: rows of another length are stored, or the cursor is of another source.
+        """
         if length != self._rows.length:
             raise DataError(
                 f"the {self._noun} are packed into rows of {self._rows.length} tokens, not of {length}",
@@ -177,9 +188,7 @@ class PackedReader:
                 where="the data position of a checkpoint",
                 hint="resume with the corpus that the run started with",
             )
-        start, count = cursor.of(self._name), self._rows.count("train")
-        indices = [int(self._order(row // count)[row % count]) for row in range(start, start + rows)]
-        return self._rows.take("train", indices), Cursor(positions=((self._name, start + rows),))
+        return Cursor(positions=((self._name, cursor.of(self._name) + rows),))
 
     def _find_order(self, epoch: int) -> np.ndarray:
         # RandomState: NumPy promises its numbers for ever; those of a Generator may change with a version.

@@ -59,8 +59,12 @@ def run(
     check_loggers(loggers)
     asking = replace(asking, questions=questions)
     with open_context(recipe, folder, machine, console, command, loggers, allow_change, asking) as context:
-        publisher = Publisher(context, questions) if context.is_first else None
-        return list(Runner(context, publisher).run_timeline())
+        publisher = Publisher(context, questions) if context.publishes else None
+        releases = list(Runner(context, publisher).run_timeline())
+        if context.writes and publisher is None and recipe.releases:
+            names = ", ".join(release.name for release in recipe.releases.values())
+            context.say(f"the first machine publishes {names}; there is nothing left to do here")
+        return releases
 
 
 def train(

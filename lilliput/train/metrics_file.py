@@ -12,6 +12,7 @@ those of one that was not. Incidents are what really happened, and stay.
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -101,6 +102,21 @@ def keep_until(path: Path, step: int) -> None:
     if path.exists():
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
         write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def merged_metrics(ranks: Sequence[bytes]) -> bytes:
+    """Return the metrics of ranks that took steps of their own, as one file.
+
+    Each step is there once, also where one of the files is merged already; measurements are those of the first rank.
+    """
+    found = {
+        line: json.loads(line)
+        for rank, text in enumerate(ranks)
+        for line in text.splitlines()
+        if not rank or b'"heldout"' not in line
+    }
+    in_order = sorted(found, key=lambda line: (found[line]["step"], "heldout" in found[line]))
+    return b"".join(line + b"\n" for line in in_order)
 
 
 def last_step(path: Path) -> int:
