@@ -87,7 +87,7 @@ class AllRanks:
         """
         self.rank, self.count = distributed.get_rank(), distributed.get_world_size()
         self.writes = own_folders or self.rank == 0
-        self._own_folders = own_folders
+        self._own_folders, self._sent = own_folders, 0
         self._device, self._gradient_dtype = device, gradient_dtype
         self._buckets: WeakKeyDictionary[Trainable, dict[tuple[int, int], GradientBuckets]] = WeakKeyDictionary()
 
@@ -114,7 +114,12 @@ class AllRanks:
         if (stage, variant) not in buckets:
             active = trainable.active(stage, variant)
             buckets[stage, variant] = GradientBuckets(active, self._gradient_dtype)
+        self._sent += self._share(buckets[stage, variant].bytes)
         return buckets[stage, variant].reduced()
+
+    def _share(self, size: int) -> int:
+        """Return the bytes that a rank sends, and receives, for a sum around a ring of all ranks."""
+        return 2 * size * (self.count - 1) // self.count
 
     def agree(self, step: int, numbers: dict[str, float]) -> dict[str, float]:
         together = torch.tensor(list(numbers.values()), dtype=torch.float64, device=self._device)
@@ -146,6 +151,10 @@ class AllRanks:
 
     def gather(self, name: str, own: bytes, *, drops: str | None = None) -> list[bytes]:
         return [own]
+
+    def traffic(self) -> dict[str, float]:
+        sent, self._sent = self._sent, 0
+        return {"bytes_sent": sent, "bytes_received": sent} if sent else {}
 
     def barrier(self) -> None:
         distributed.barrier()

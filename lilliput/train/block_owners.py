@@ -11,6 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from lilliput.base.errors import MachineError
+from lilliput.base.text_units import size
 from lilliput.train.all_reduce import AllRanks
 from lilliput.train.ranks import OneRank, Ranks, Report
 from lilliput.train.rendezvous import join_group
@@ -67,6 +68,7 @@ class BlockOwners:
         self._standing: dict[str, bytes] = {}
         """Short values that a store which was started again has to be given again."""
         self._large: list[str] = []
+        self._counted = link.sent, link.received
 
     def folder(self, checkpoints: Path) -> Path:
         return checkpoints
@@ -101,6 +103,11 @@ class BlockOwners:
 
     def resume_step(self, steps: Sequence[int]) -> int | None:
         return None
+
+    def traffic(self) -> dict[str, float]:
+        now = self.link.sent, self.link.received
+        (sent, received), self._counted = (new - old for new, old in zip(now, self._counted, strict=True)), now
+        return {"bytes_sent": sent, "bytes_received": received} if sent or received else {}
 
     def barrier(self) -> None: ...
 
@@ -157,7 +164,11 @@ class BlockOwners:
                 )
                 told = time.monotonic()
             time.sleep(POLL)
-        self._drop(drops)
+        if drops is not None:
+            self._drop(drops)
+            if counted := self.traffic():
+                sent, received = (size(counted[name]) for name in ("bytes_sent", "bytes_received"))
+                self._report(f"{self._phase}: {sent} sent and {received} received at its end")
         return [found[rank] for rank in range(self.count)]
 
     def _key(self, rank: int) -> str:
@@ -193,8 +204,8 @@ class BlockOwners:
             at = "out of reach"
         return f"rank {rank}, {'at ' if at.startswith('step') else ''}{at}"
 
-    def _drop(self, drops: str | None) -> None:
-        keys = [key for key in self._large if drops is not None and key.startswith(drops)]
+    def _drop(self, drops: str) -> None:
+        keys = [key for key in self._large if key.startswith(drops)]
         try:
             for key in (*keys, *([self._key(self.rank)] if keys else [])):
                 self.link.drop(key)

@@ -233,7 +233,8 @@ class Trainer:
         if not taken:
             return None
         numbers |= {"lr": multiplier, "positions": self.plan.positions_until(step + 1)}
-        return numbers | self.precision.metrics() | self.incidents.numbers(step + 1)
+        numbers |= self.precision.metrics() | self.ranks.traffic()
+        return numbers | self.incidents.numbers(step + 1)
 
     def _inputs(self, step: int) -> StepInputs:
         stage, seed = self.plan.stage(step), self.seed

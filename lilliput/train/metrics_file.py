@@ -1,7 +1,8 @@
 """`metrics.jsonl`, the record of a phase, and `incidents.jsonl` beside it.
 
 A line a step:         step, tokens (text that was read), positions (that were processed, fewer where bags are larger),
-                       seconds, tokens_per_second, losses by term, grad_norm, grad_norm/<role>, lr, ...
+                       seconds, tokens_per_second, losses by term, grad_norm, grad_norm/<role>, lr, ...; where ranks
+                       exchange, bytes_sent and bytes_received since the line before
 A line a measurement:  step, tokens, and `heldout`, numbers by corpus: of the averaged weights where there is an
                        average, which are those a release has, and then `<corpus>/live` of the weights that are trained
 A line an incident:    step, incident, what

@@ -109,6 +109,10 @@ class Ranks(Protocol):
         """
         ...
 
+    def traffic(self) -> dict[str, float]:
+        """Return what to record of a step: `bytes_sent` and `bytes_received` since the last call, if there are any."""
+        ...
+
     def barrier(self) -> None:
         """Wait until all ranks that share steps are here."""
         ...
@@ -175,5 +179,8 @@ class OneRank:
 
     def gather(self, name: str, own: bytes, *, drops: str | None = None) -> list[bytes]:
         return [own]
+
+    def traffic(self) -> dict[str, float]:
+        return {}
 
     def barrier(self) -> None: ...
