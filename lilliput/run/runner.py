@@ -93,7 +93,7 @@ class Runner:
                 average = trainer.train(phase_logger(context, phase, part.folder, bytes_per_token), measure)
                 model = reached.lineage.model
                 part.outputs = write_trained(context, index, phase, model, average, bytes_per_token)
-                check_same_weights(context, phase.name, part.outputs)
+        check_same_weights(context, phase.name, part.outputs)
         return self._after(index, phase, reached, inputs, part.outputs)
 
     def _trainer(self, folder: Path, index: int, phase: Phase, lineage: Lineage, tokens: dict[str, Any]) -> Trainer:

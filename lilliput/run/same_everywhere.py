@@ -9,6 +9,7 @@ from lilliput.base.errors import RunError
 from lilliput.base.files import hash_of
 from lilliput.base.spec import to_plain
 from lilliput.run.context import RunContext
+from lilliput.train.ranks import FINAL
 
 INPUTS = "inputs"
 """Name under which hashes are gathered."""
@@ -35,20 +36,20 @@ def check_same_inputs(context: RunContext, until: str | None) -> None:
     _compare(context, INPUTS, files, "copy that part of the run from one machine to the others, with `rsync -a`")
 
 
-def check_same_weights(context: RunContext, phase: str, outputs: Mapping[str, Any] | None) -> None:
+def check_same_weights(context: RunContext, phase: str, outputs: Mapping[str, Any]) -> None:
     """Compare the weights that a phase ends with; what machines handed each other to get there is dropped.
 
     Args:
         context: of the run.
         phase: its name.
-        outputs: recorded of it; None on ranks that write nothing.
+        outputs: recorded of it.
 
     Raises:
         RunError: machines have different ones.
     """
-    files = {f"{name} of {phase}": outputs[name] for name in ("weights", "average")} if outputs else {}
+    files = {f"{name} of {phase}": outputs[name] for name in ("weights", "average")}
     hint = "report it, with both run folders; to go on, copy the phase from one machine to the others"
-    _compare(context, f"final/{phase}", files, hint, drops=f"{phase}/")
+    _compare(context, f"{FINAL}/{phase}", files, hint, drops=f"{phase}/")
 
 
 def _compare(context: RunContext, name: str, files: Mapping[str, str], hint: str, drops: str | None = None) -> None:

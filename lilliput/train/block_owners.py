@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import cast
 
@@ -13,8 +13,8 @@ from torch import Tensor
 from lilliput.base.errors import MachineError
 from lilliput.base.text_units import size
 from lilliput.train.all_reduce import AllRanks
-from lilliput.train.ranks import OneRank, Ranks, Report
-from lilliput.train.rendezvous import join_group
+from lilliput.train.ranks import FINAL, OneRank, Ranks, Report
+from lilliput.train.rendezvous import join_group, left_behind
 from lilliput.train.store_link import CHUNK, LinkDown, StoreLink
 from lilliput.train.trainable import Trainable
 
@@ -140,36 +140,47 @@ class BlockOwners:
 
     def gather(self, name: str, own: bytes, *, drops: str | None = None) -> list[bytes]:
         found, key, told = {self.rank: own}, f"{name}/{self.rank}", time.monotonic() - NEWS + FIRST_NEWS
-        if len(own) <= CHUNK:
-            self._standing[key] = own
-        else:
+        is_large, is_stored = len(own) > CHUNK, False
+        if is_large:
             self._large.append(key)
+        else:
+            self._standing[key] = own
         while True:
             why = ""
             try:
-                if self.link.heads([key])[0] is None:
+                if self.link.heads([key])[0] is None or not (is_large or is_stored):
                     self.link.put(key, own, kept=1, limit=self._patience(len(own)))
-                missing = [other for other in self._others if other not in found]
-                for other, head in zip(missing, self.link.heads([f"{name}/{one}" for one in missing]), strict=True):
-                    value = head and self.link.get(f"{name}/{other}", self._patience(head.bytes))
-                    if value is not None:
-                        found[other] = value
+                    is_stored = True  # a short value may be another one than before a restart
+                found |= self._ready(name, [other for other in self._others if other not in found])
             except LinkDown as down:
                 why = f" ({down})"
             if len(found) == self.count:
                 break
             if time.monotonic() - told > NEWS:
-                self._report(
-                    f"waiting for {', '.join(self._news(one) for one in self._others if one not in found)}{why}"
-                )
+                missing = ", ".join(self._news(other) for other in self._others if other not in found)
+                self._report(f"waiting for {missing}{why}")
                 told = time.monotonic()
             time.sleep(POLL)
         if drops is not None:
             self._drop(drops)
-            if counted := self.traffic():
-                sent, received = (size(counted[name]) for name in ("bytes_sent", "bytes_received"))
-                self._report(f"{self._phase}: {sent} sent and {received} received at its end")
         return [found[rank] for rank in range(self.count)]
+
+    def _ready(self, name: str, ranks: Sequence[int]) -> dict[int, bytes]:
+        """Return what ranks have stored under a name, of those that have.
+
+        Raises:
+            MachineError: one has ended the phase, in an earlier start, and stores nothing any more.
+        """
+        found = {}
+        ended = self.link.heads([f"{FINAL}/{self._phase}/{rank}" for rank in ranks])
+        heads = self.link.heads([f"{name}/{rank}" for rank in ranks])
+        for rank, head, has_ended in zip(ranks, heads, ended, strict=True):
+            if head is None and has_ended and name.startswith(f"{self._phase}/"):
+                raise left_behind(rank, self._phase)
+            value = head and self.link.get(f"{name}/{rank}", self._patience(head.bytes))
+            if value is not None:
+                found[rank] = value
+        return found
 
     def _key(self, rank: int) -> str:
         return f"{self._phase}/blocks/{rank}"
@@ -205,13 +216,17 @@ class BlockOwners:
         return f"rank {rank}, {'at ' if at.startswith('step') else ''}{at}"
 
     def _drop(self, drops: str) -> None:
+        """Remove large values from the store, and say what the end of a phase has cost."""
         keys = [key for key in self._large if key.startswith(drops)]
-        try:
-            for key in (*keys, *([self._key(self.rank)] if keys else [])):
-                self.link.drop(key)
-        except LinkDown:
-            return  # memory of a store that is gone, or will be when training ends
+        if not keys:
+            return
         self._large = [key for key in self._large if key not in keys]
+        counted = self.traffic()
+        sent, received = (size(counted.get(name, 0)) for name in ("bytes_sent", "bytes_received"))
+        self._report(f"{self._phase}: {sent} sent and {received} received at its end")
+        with suppress(LinkDown):  # the store is gone, and its memory
+            for key in (*keys, self._key(self.rank)):
+                self.link.drop(key)
 
     def _owner_of(self, variant: tuple[int, int], blocks: int) -> int:
         if self._owners and len(self._owners) != blocks:

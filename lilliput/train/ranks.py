@@ -15,6 +15,8 @@ from lilliput.train.trainable import Trainable
 
 Report = Callable[[str], None]
 """Is called with a line for people."""
+FINAL = "final"
+"""Before the name of a phase: the name under which ranks gather what they end it with."""
 
 
 class Ranks(Protocol):

@@ -14,7 +14,7 @@ from torch.distributed import PrefixStore, Store, destroy_process_group, init_pr
 
 from lilliput.base.errors import MachineError
 from lilliput.base.files import hash_of
-from lilliput.train.ranks import Report
+from lilliput.train.ranks import FINAL, Report
 from lilliput.train.store_link import LinkDown, StoreLink
 
 POLL = 0.1
@@ -45,14 +45,16 @@ def join_group(link: StoreLink, rank: int, count: int, phase: str, report: Repor
         try:
             present = link.call(partial(_members, key=f"group/{phase}", rank=rank, own=own, count=count))
             ended = [
-                other for other, head in enumerate(link.heads([f"final/{phase}/{one}" for one in range(count)])) if head
+                other
+                for other, head in enumerate(link.heads([f"{FINAL}/{phase}/{one}" for one in range(count)]))
+                if head
             ]
         except LinkDown as down:
             present, ended, why = [], [], f" ({down})"
         else:
             why = ""
         if ended:
-            raise _left_behind(ended[0], phase)
+            raise left_behind(ended[0], phase)
         if len(present) == count:
             try:
                 store = PrefixStore(f"group/{phase}/{hash_of(present)}", link.connect(PATIENCE))
@@ -80,9 +82,10 @@ def _members(store: Store, key: str, rank: int, own: str, count: int) -> Sequenc
     return ids if store.check([f"{key}/{hash_of(ids)}/{other}" for other in range(count)]) else []
 
 
-def _left_behind(ended: int, phase: str) -> MachineError:
+def left_behind(ended: int, phase: str) -> MachineError:
+    """Return the error for a machine without which another one has ended a phase."""
     return MachineError(
         f"rank {ended} has ended the phase {phase!r}, and this machine has not",
         where="the checkpoints of the phase on this machine",
-        hint="copy the phase's checkpoints folder from that machine to this one, and start again",
+        hint="copy the phase's checkpoints folder and metrics.jsonl from that machine to this one, and start again",
     )

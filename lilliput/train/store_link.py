@@ -64,7 +64,7 @@ class StoreLink:
             return self._client.submit(what).result(max(seconds, 0.0))
         except (futures.TimeoutError, RuntimeError, OSError) as error:  # those of the store are RuntimeErrors
             self._client.leave()
-            self._client = None
+            self._client = self._posted = None
             reason = str(error).splitlines()[0] if str(error) else f"no answer within {seconds:g} s"
             raise LinkDown(reason) from error
 
