@@ -80,6 +80,7 @@ class StoreLink:
             for place, chunk in zip(_places(key, head), cut, strict=True):
                 there.set(place, cast(str, chunk))  # or bytes, which its stubs do not know
             there.set(key, json.dumps(vars(head)))
+            there.check([key])  # which the store answers, and what is set it does not
             for old in stored[: len(stored) + 1 - kept]:
                 for place in _places(key, old):
                     there.delete_key(place)
