@@ -39,6 +39,8 @@ def run(
 ) -> list[Path]:
     """Do everything the recipe's timeline says, and return the folders of the releases, in order.
 
+    Of several ranks, the first one makes the releases, and others return none.
+
     Args:
         recipe: what to do.
         folder: the run folder; one that exists is continued.
@@ -60,11 +62,7 @@ def run(
     asking = replace(asking, questions=questions)
     with open_context(recipe, folder, machine, console, command, loggers, allow_change, asking) as context:
         publisher = Publisher(context, questions) if context.publishes else None
-        releases = list(Runner(context, publisher).run_timeline())
-        if context.writes and publisher is None and recipe.releases:
-            names = ", ".join(release.name for release in recipe.releases.values())
-            context.say(f"the first machine publishes {names}; there is nothing left to do here")
-        return releases
+        return list(Runner(context, publisher).run_timeline())
 
 
 def train(

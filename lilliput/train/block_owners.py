@@ -14,14 +14,10 @@ from lilliput.base.errors import MachineError
 from lilliput.base.text_units import size
 from lilliput.train.all_reduce import AllRanks
 from lilliput.train.ranks import FINAL, OneRank, Ranks, Report
-from lilliput.train.rendezvous import join_group, left_behind
+from lilliput.train.rendezvous import FIRST_NEWS, NEWS, POLL, join_group, left_behind
 from lilliput.train.store_link import CHUNK, LinkDown, StoreLink
 from lilliput.train.trainable import Trainable
 
-POLL = 0.1
-"""Seconds between two looks at what others have stored."""
-FIRST_NEWS, NEWS = 2.0, 30.0
-"""Seconds before the first line about whom is waited for, and between two of them."""
 SLOWEST = 2**20
 """Bytes a second of the slowest link that a whole checkpoint is waited for over."""
 

@@ -18,6 +18,7 @@ from lilliput.train.ranks import FINAL, Report
 from lilliput.train.store_link import LinkDown, StoreLink
 
 POLL = 0.1
+"""Seconds between two looks at what others have stored."""
 PATIENCE = timedelta(minutes=5)
 """Time that a rank waits in a step for one that is silent; then its process ends, and is started again by torchrun."""
 FIRST_NEWS, NEWS = 2.0, 30.0
