@@ -57,7 +57,10 @@ class Skewed:
             weight=torch.ones(rows, length),
             document_ids=torch.from_numpy(document_ids_of(tokens.numpy(), end=0)),
         )
-        return batch, Cursor(positions=(("tokens", at + rows * (length - overlap)),))
+        return batch, self.skip(cursor, rows, length, overlap)
+
+    def skip(self, cursor: Cursor, rows: int, length: int, overlap: int = 1) -> Cursor:
+        return Cursor(positions=(("tokens", cursor.of("tokens") + rows * (length - overlap)),))
 
 
 def phase_of(name: str, steps: int, device: str) -> tuple[Any, Phase]:

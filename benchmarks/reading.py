@@ -60,7 +60,10 @@ class InOrder:
             weight=torch.ones(rows, length),
             document_ids=torch.from_numpy(document_ids_of(tokens, self._stream.end)),
         )
-        return batch, Cursor(positions=(("a", first + rows * step),))
+        return batch, self.skip(cursor, rows, length, overlap)
+
+    def skip(self, cursor: Cursor, rows: int, length: int, overlap: int = 1) -> Cursor:
+        return Cursor(positions=(("a", cursor.of("a") + rows * (length - overlap)),))
 
 
 class Ends:

@@ -56,7 +56,10 @@ class Rows:
         begin = cursor.of("rows")
         places = [self._place(row) for row in range(begin, begin + rows)]
         found = np.stack([self._tokens[place * LENGTH : place * LENGTH + length] for place in places])
-        return batch_of(found), Cursor(positions=(("rows", begin + rows),))
+        return batch_of(found), self.skip(cursor, rows, length)
+
+    def skip(self, cursor: Cursor, rows: int, length: int, overlap: int = 1) -> Cursor:
+        return Cursor(positions=(("rows", cursor.of("rows") + rows),))
 
     def _place(self, row: int) -> int:
         turn, place = divmod(row, self._rows)

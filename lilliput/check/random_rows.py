@@ -30,7 +30,10 @@ class NumberedRows:
         tokens, weight = (torch.stack(parts) for parts in zip(*made, strict=True))
         document_ids = torch.from_numpy(document_ids_of(tokens.numpy(), end=0))
         batch = Batch(tokens=tokens, weight=weight, document_ids=document_ids, extras=NoExtras())
-        return batch, Cursor(positions=((NAME, first + rows),))
+        return batch, self.skip(cursor, rows, length)
+
+    def skip(self, cursor: Cursor, rows: int, length: int, overlap: int = 1) -> Cursor:
+        return Cursor(positions=((NAME, cursor.of(NAME) + rows),))
 
     def _row(self, number: int, length: int, document: int) -> tuple[Tensor, Tensor]:
         draw = torch.Generator().manual_seed(number)

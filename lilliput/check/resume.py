@@ -96,6 +96,9 @@ class _Ending:
             raise _Interrupted
         return self._reader.read(cursor, rows, length, overlap)
 
+    def skip(self, cursor: Cursor, rows: int, length: int, overlap: int = 1) -> Cursor:
+        return self._reader.skip(cursor, rows, length, overlap)
+
 
 def _resumes(phase: _Phase) -> str:
     """Interrupt it between two checkpoints."""

@@ -90,7 +90,8 @@ MachineOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|FILE",
-        help="A machine by name (here, cpu, one-gpu, mac, two-cpus, a100-40gb, gb10, strix-halo) or Python file.",
+        help="A machine by name (here, cpu, one-gpu, mac, two-cpus, two-hosts, a100-40gb, gb10, strix-halo, "
+        "two-strix-halo) or Python file.",
         autocompletion=_machines,
     ),
 ]

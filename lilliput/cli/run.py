@@ -85,7 +85,7 @@ def run_command(
     for release in releases:
         show_release(release, target.folder)
     if not releases:
-        say(f"trained; {NO_RELEASE}")
+        say(f"trained; {'the first machine makes the releases' if target.recipe.releases else NO_RELEASE}")
 
 
 @app.command()

@@ -122,7 +122,7 @@ class MixtureReader:
         """
         assert 0 <= overlap < length
         step = length - overlap
-        rows_of, taken = self._assigned(cursor, rows, step)
+        rows_of, after = self._dealt(cursor, rows, step)
         tokens, begins = np.empty((rows, length), dtype=np.int64), np.empty((rows, length), dtype=bool)
         for name, indices in rows_of.items():
             if indices:
@@ -136,26 +136,14 @@ class MixtureReader:
             document_ids=torch.from_numpy(document_numbers(begins)),
             extras=self._extras(tokens, begins, rows_of, cursor, step),
         )
-        return batch, Cursor(positions=tuple(taken.items()))
+        return batch, after
 
-    def after(self, cursor: Cursor, rows: int, length: int, overlap: int = 1) -> Cursor:
-        """The cursor after so many rows, as `read` returns it, without reading them."""
-        return Cursor(positions=tuple(self._assigned(cursor, rows, length - overlap)[1].items()))
+    def skip(self, cursor: Cursor, rows: int, length: int, overlap: int = 1) -> Cursor:
+        """The cursor after the rows that `read` would return, which is a matter of the shares alone."""
+        return self._dealt(cursor, rows, length - overlap)[1]
 
-    def sources(self, cursor: Cursor, rows: int, length: int, overlap: int = 1) -> list[RowSource]:
-        """The origins of the rows that `read` returns for the same arguments."""
-        step = length - overlap
-        found: dict[int, RowSource] = {}
-        for name, indices in self._assigned(cursor, rows, step)[0].items():
-            source = self._passes[name]
-            for number, row in enumerate(indices):
-                position = cursor.of(name) + number * step
-                documents = tuple(source.documents(position, length))
-                found[row] = RowSource(corpus=name, epoch=position // len(source), documents=documents)
-        return [found[row] for row in range(rows)]
-
-    def _assigned(self, cursor: Cursor, rows: int, step: int) -> tuple[dict[str, list[int]], dict[str, int]]:
-        """The next rows by source, each of `step` new tokens, and the tokens taken of each source after them."""
+    def _dealt(self, cursor: Cursor, rows: int, step: int) -> tuple[dict[str, list[int]], Cursor]:
+        """The rows of each source, by their place in the batch, and the cursor after them; each row takes `step`."""
         taken, total_share = self._taken(cursor), sum(self._shares.values())
         total = sum(taken.values())
         rows_of: dict[str, list[int]] = {name: [] for name in taken}
@@ -165,7 +153,19 @@ class MixtureReader:
             rows_of[name].append(row)
             taken[name] += step
             total += step
-        return rows_of, taken
+        return rows_of, Cursor(positions=tuple(taken.items()))
+
+    def sources(self, cursor: Cursor, rows: int, length: int, overlap: int = 1) -> list[RowSource]:
+        """The origins of the rows that `read` returns for the same arguments."""
+        step = length - overlap
+        found: dict[int, RowSource] = {}
+        for name, indices in self._dealt(cursor, rows, step)[0].items():
+            source = self._passes[name]
+            for number, row in enumerate(indices):
+                position = cursor.of(name) + number * step
+                documents = tuple(source.documents(position, length))
+                found[row] = RowSource(corpus=name, epoch=position // len(source), documents=documents)
+        return [found[row] for row in range(rows)]
 
     def _extras(
         self, tokens: np.ndarray, begins: np.ndarray, rows_of: Mapping[str, list[int]], cursor: Cursor, step: int

@@ -164,6 +164,15 @@ class PackedReader:
         Raises:
             DataError: rows of another length are stored, or the cursor is of another source.
         """
+        after = self.skip(cursor, rows, length)
+        return self._rows.take("train", [index for _, index in self._indices(cursor, rows)]), after
+
+    def skip(self, cursor: Cursor, rows: int, length: int, overlap: int = 1) -> Cursor:
+        """The cursor after the rows that `read` would return; arguments as there.
+
+        Raises:
+            DataError: rows of another length are stored, or the cursor is of another source.
+        """
         if length != self._rows.length:
             raise DataError(
                 f"the {self._noun} are packed into rows of {self._rows.length} tokens, not of {length}",
@@ -177,11 +186,6 @@ class PackedReader:
                 where="the data position of a checkpoint",
                 hint="resume with the corpus that the run started with",
             )
-        indices = [index for _, index in self._indices(cursor, rows)]
-        return self._rows.take("train", indices), self.after(cursor, rows)
-
-    def after(self, cursor: Cursor, rows: int, length: int = 0, overlap: int = 1) -> Cursor:
-        """The cursor after so many rows, as `read` returns it, without reading them."""
         return Cursor(positions=((self._name, cursor.of(self._name) + rows),))
 
     def sources(self, cursor: Cursor, rows: int, length: int = 0, overlap: int = 1) -> list[RowSource]:

@@ -31,6 +31,6 @@ class Noise:
         return counter_noise.normal(self.seed, rows, shape, stream)
 
 
-def draw_variant(seed: int, step: int, variants: list[int]) -> int:
-    """Return the variant of a step, each as likely, a function of (seed, step) and of the variants to draw from."""
-    return variants[seed_of(f"{seed}/{step}/variant") % len(variants)]
+def draw_variant(seed: int, step: int, variants: int) -> int:
+    """Return the variant of a step, below `variants` and each as likely, a function of (seed, step) alone."""
+    return seed_of(f"{seed}/{step}/variant") % variants

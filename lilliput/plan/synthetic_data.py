@@ -43,6 +43,9 @@ class RandomRows:
             self._batches[rows, length] = self._batch(rows, length)
         return self._batches[rows, length], cursor
 
+    def skip(self, cursor: Cursor, rows: int, length: int, overlap: int = 1) -> Cursor:
+        return cursor
+
     def _batch(self, rows: int, length: int) -> Batch:
         draw = torch.Generator().manual_seed(0)
         tokens = torch.randint(1, self._vocab, (rows, length), generator=draw)

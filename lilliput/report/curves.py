@@ -43,6 +43,7 @@ def charts(key: str, phase: PhaseRecord, units: Mapping[str, str]) -> list[Chart
         for color, name in enumerate(["grad_norm", *_names(steps, ROLES)])
     ]
     memory = [_curve(steps, "peak_memory", "memory", summary=max, factor=1e-9)]
+    sent = [_curve(steps, "bytes_sent", "sent", summary=max, factor=1e-6)]
     scale, headroom = (
         [_curve(steps, name, name.replace("_", " "), summary=min)] for name in ("loss_scale", "headroom")
     )
@@ -68,6 +69,7 @@ def charts(key: str, phase: PhaseRecord, units: Mapping[str, str]) -> list[Chart
             [_curve(steps, "tokens_per_second", "tokens per second")],
             from_zero=True,
         ),
+        chart("traffic", "Traffic", "MB sent between machines, a step", sent, from_zero=True),
         chart("peak-memory", "Memory", "GB, the most so far", memory, from_zero=True),
         chart("loss-scale", "Loss scale", "factor of the loss under fp16, log axis", scale, logarithmic=True),
         chart("headroom", "Headroom", "65,504 over the largest activation, log axis", headroom, logarithmic=True),

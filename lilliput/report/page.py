@@ -10,7 +10,7 @@ import jinja2
 from lilliput.base.errors import reading
 from lilliput.base.files import write_text
 from lilliput.base.terminal import visible
-from lilliput.base.text_units import duration
+from lilliput.base.text_units import duration, size
 from lilliput.data.text_format import TEXT
 from lilliput.evals.suites import HELDOUT
 from lilliput.objectives.objective import CROSS_ENTROPY
@@ -153,6 +153,10 @@ def _tiles(run: RunRecord, trained: list[PhaseRecord]) -> list[tuple[str, str, s
     tiles.append((duration(line["seconds"]), "", taken))
     if trained:
         tiles.append((f"{trained[-1].steps[-1]['tokens_per_second']:,.0f}", "tokens/s", f"at last, {trained[-1].name}"))
+    sent = [line["bytes_sent"] for steps in run.line for line in steps if "bytes_sent" in line]
+    if sent:
+        each = f"between machines in training, {size(sum(sent) / line['steps'])} a step"
+        tiles.append((size(sum(sent)), "sent", each))
     if run.phases and run.phases[-1].parameters:
         tiles.append((short(run.phases[-1].parameters), "parameters", f"{run.phases[-1].parameters:,}"))
     return tiles

@@ -48,8 +48,8 @@ def computation_step(context: RunContext, preparation: Preparation, *, computes:
             "tokens": {name: files.index["sha256"] for name, files in tokens.items()},
         } | recorded_code(run, context.recipe, index, name)
 
-        with context.first():
-            if computes and context.is_first:
+        with context.written_first():
+            if computes and context.writes:
                 run.refuse_change(name, inputs)
                 with run.part(name, inputs, is_intact) as part:
                     if part.is_missing:

@@ -23,7 +23,7 @@ class RunContext:
     """A recipe, the folder of its run, and what carries it out."""
 
     run: RunFolder
-    """Open on the first rank; others read it and write nothing."""
+    """Open on ranks that write it; others read it."""
     recipe: Recipe
     machine: Machine
     """Resolved."""
@@ -37,17 +37,22 @@ class RunContext:
     """Means to ask teachers."""
 
     @property
-    def is_first(self) -> bool:
-        """True if this rank writes the run."""
+    def writes(self) -> bool:
+        """True if this rank writes the run: the first of those that share one, each of those with one of its own."""
+        return self.ranks.writes
+
+    @property
+    def publishes(self) -> bool:
+        """True if this rank makes releases."""
         return self.ranks.rank == 0
 
     @contextmanager
-    def first(self) -> Iterator[None]:
-        """Return a context that the first rank runs through before all others."""
-        if not self.is_first:
+    def written_first(self) -> Iterator[None]:
+        """Return a context that the rank which writes a run runs through before those that read it."""
+        if not self.writes:
             self.ranks.barrier()
         yield
-        if self.is_first:
+        if self.writes:
             self.ranks.barrier()
 
     def seed(self, index: int) -> int:
@@ -68,7 +73,7 @@ class RunContext:
         Raises:
             RunError: the machine or a version differs, and may not.
         """
-        if not self.is_first:
+        if not self.writes:
             return
         for change in check_unchanged(self.run, self.machine, part, allow_change=self.allow_change):
             self.say(f"{title}: resumes although {change}")
@@ -82,8 +87,8 @@ class RunContext:
 
     @contextmanager
     def part(self, name: str, inputs: Any, is_intact: IsIntact) -> Iterator[Part]:
-        """Open a part of the run that all ranks make together; see `RunFolder.part`, which the first rank writes."""
-        if self.is_first:
+        """Open a part of the run that all ranks make together; see `RunFolder.part`."""
+        if self.writes:
             with self.run.part(name, inputs, is_intact) as part:
                 yield part
             self.ranks.barrier()

@@ -13,7 +13,7 @@ from lilliput.base.files import write_bytes
 from lilliput.base.own_code import Code, code_of, using
 from lilliput.base.run_code import FILE as CODE_FILE
 from lilliput.base.run_code import write_code
-from lilliput.base.run_folder import RunFolder
+from lilliput.base.run_folder import RUN_FILE, RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.base.terminal import Terminal
 from lilliput.recipe import Recipe
@@ -54,7 +54,7 @@ def open_context(
         RunError: a phase was trained from something else, or another machine than before, which is not allowed.
         MachineError: the machine's ranks are not here.
     """
-    if os.environ.get(RANK, "0") != "0":
+    if os.environ.get(RANK, "0") != "0" and (machine or (folder / RUN_FILE).is_file()):
         run = RunFolder(folder)
         resolved = machine.resolved() if machine else resolve_machine(run, None)
         if isinstance(resolved.exchange, AllReduce):

@@ -1,4 +1,4 @@
-"""The logger of a phase in a run: its own on the first rank, one that writes nothing on the others."""
+"""The logger of a phase in a run: its own on ranks that write the run, one that writes nothing on others."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +27,7 @@ def phase_logger(
         folder: of the phase, in the run.
         bytes_per_token: of its text; None where bits per byte are no measure.
     """
-    if not context.is_first:
+    if not context.writes:
         return lambda step: cast(MetricsLogger, NullLogger())
     steps, metrics = StepPlan(phase).steps, folder / METRICS
     left_at = last_step(metrics)

@@ -39,6 +39,8 @@ def run(
 ) -> list[Path]:
     """Do everything the recipe's timeline says, and return the folders of the releases, in order.
 
+    Of several ranks, the first one makes the releases, and others return none.
+
     Args:
         recipe: what to do.
         folder: the run folder; one that exists is continued.
@@ -59,7 +61,7 @@ def run(
     check_loggers(loggers)
     asking = replace(asking, questions=questions)
     with open_context(recipe, folder, machine, console, command, loggers, allow_change, asking) as context:
-        publisher = Publisher(context, questions) if context.is_first else None
+        publisher = Publisher(context, questions) if context.publishes else None
         return list(Runner(context, publisher).run_timeline())
 
 

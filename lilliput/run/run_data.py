@@ -213,7 +213,7 @@ class RunData:
             cursor = incidents.skip(cursor)
             yield cursor
             length, overlap = phase.row_tokens(plan.stage(step))
-            cursor = _after(reader, cursor, plan.rows, length, overlap)
+            cursor = reader.skip(cursor, plan.rows, length, overlap)
         yield cursor
 
     def _beginning(self, index: int, phase: Phase) -> Cursor:
@@ -222,13 +222,6 @@ class RunData:
             return Cursor()
         resumed = StepPlan(before[1]).resumable
         return next(cursor for step, cursor in enumerate(self.cursors(before[0])) if step == resumed)
-
-
-def _after(reader: Any, cursor: Cursor, rows: int, length: int, overlap: int) -> Cursor:
-    """The cursor after some rows, which a reader of a recipe's own may only know by reading them."""
-    if hasattr(reader, "after"):
-        return reader.after(cursor, rows, length, overlap)
-    return reader.read(cursor, rows, length, overlap)[1]
 
 
 def _sources(reader: Any, cursor: Cursor, rows: int, length: int, overlap: int) -> Sequence[RowSource | None]:

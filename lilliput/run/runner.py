@@ -1,6 +1,7 @@
 """The runner of a timeline: trains phases, grows models, makes releases, unless they are done already.
 
-Every rank runs the timeline. The first one writes; the others train with it and read what it wrote.
+Every rank runs the timeline. Where ranks share a run folder, the first one writes; the others train with it and read
+what it wrote.
 """
 
 from dataclasses import replace
@@ -23,6 +24,7 @@ from lilliput.run.phase_logger import phase_logger
 from lilliput.run.prepare import Preparation
 from lilliput.run.release import Publisher
 from lilliput.run.reproducibility import began_on, untrained
+from lilliput.run.same_everywhere import check_same_inputs, check_same_weights
 from lilliput.run.steps import Reached, beginning, check_steps, growth_step, recorded_code, release_step
 from lilliput.run.trained_phase import TrainedPhase, begin_of, is_intact, write_trained
 from lilliput.tokenizer.specials import vocabulary_size
@@ -61,8 +63,9 @@ class Runner:
         }
         part = self._recipe.until(until) if until else self._recipe
         check_steps(part, steps)
-        with context.first():
+        with context.written_first():
             tokenizer = preparation.everything(until)
+        check_same_inputs(context, until)
         recipe = self._recipe.filled(vocabulary_size(tokenizer))
         reached = beginning(recipe, tokenizer, context.machine)
         for index, entry in enumerate(part.timeline):
@@ -93,6 +96,7 @@ class Runner:
                 average = trainer.train(phase_logger(context, phase, part.folder, bytes_per_token), measure)
                 model = reached.lineage.model
                 part.outputs = write_trained(context, index, phase, model, average, bytes_per_token)
+        check_same_weights(context, phase.name, part.outputs)
         return self._after(index, phase, reached, inputs, part.outputs)
 
     def _trainer(self, folder: Path, index: int, phase: Phase, lineage: Lineage, tokens: dict[str, Any]) -> Trainer:

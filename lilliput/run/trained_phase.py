@@ -43,7 +43,7 @@ def write_trained(
         average: the averaged weights by name, empty if there are none.
         bytes_per_token: of its text; None where bits per byte are no measure.
     """
-    if not context.is_first:
+    if not context.writes:
         return None
     folder = context.run.path / phase_folder(index, phase)
     plot_loss(folder / METRICS, folder / "loss.png", phase.name, bytes_per_token)

@@ -5,7 +5,7 @@ summed and not averaged.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -16,9 +16,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import distributed
 
-from lilliput.base.errors import MachineError
+from lilliput.base.errors import MachineError, RunError
 from lilliput.base.spec import check_choice, check_range
 from lilliput.train.gradient_buckets import GradientBuckets
+from lilliput.train.ranks import Report
 from lilliput.train.trainable import Trainable
 
 RANK = "RANK"
@@ -76,17 +77,28 @@ class AllRanks:
 
     is_synchronous = True
 
-    def __init__(self, device: str, gradient_dtype: torch.dtype | None):
+    def __init__(self, device: str, gradient_dtype: torch.dtype | None, *, own_folders: bool = False):
+        """See one rank of the process group.
+
+        Args:
+            device: of this rank.
+            gradient_dtype: that gradients are sent in; None for their own.
+            own_folders: whether each rank has a run folder of its own, and writes it.
+        """
         self.rank, self.count = distributed.get_rank(), distributed.get_world_size()
-        self.writes = self.rank == 0
+        self.writes = own_folders or self.rank == 0
+        self._own_folders, self._sent = own_folders, 0
         self._device, self._gradient_dtype = device, gradient_dtype
         self._buckets: WeakKeyDictionary[Trainable, dict[tuple[int, int], GradientBuckets]] = WeakKeyDictionary()
 
     def folder(self, checkpoints: Path) -> Path:
         return checkpoints
 
-    def variants(self, step: int, count: int) -> list[int]:
-        return list(range(count))
+    def of_phase(self, phase: str, trainable: Trainable, report: Report, *, ended: bool = False) -> "AllRanks":
+        return self
+
+    def owns(self, stage: int, variant: int) -> bool:
+        return True
 
     def rows(self, step: int, count: int) -> list[tuple[int, int]]:
         if count < self.count:
@@ -102,14 +114,47 @@ class AllRanks:
         if (stage, variant) not in buckets:
             active = trainable.active(stage, variant)
             buckets[stage, variant] = GradientBuckets(active, self._gradient_dtype)
+        self._sent += self._share(buckets[stage, variant].bytes)
         return buckets[stage, variant].reduced()
+
+    def _share(self, size: int) -> int:
+        """Return the bytes that a rank sends, and receives, for a sum around a ring of all ranks."""
+        return 2 * size * (self.count - 1) // self.count
 
     def agree(self, step: int, numbers: dict[str, float]) -> dict[str, float]:
         together = torch.tensor(list(numbers.values()), dtype=torch.float64, device=self._device)
         distributed.all_reduce(together)
         return dict(zip(numbers, together.tolist(), strict=True))
 
+    def resume_step(self, steps: Sequence[int]) -> int | None:
+        """Return the newest step that all ranks have a checkpoint of, where each has a folder of its own.
+
+        Raises:
+            RunError: there is none, and a rank would lose what it has trained.
+        """
+        if not self._own_folders:
+            return None
+        each: list[Sequence[int]] = [[] for _ in range(self.count)]
+        distributed.all_gather_object(each, list(steps))
+        if common := set(each[0]).intersection(*each[1:]):
+            return max(common)
+        if any(step for its in each for step in its):
+            have = "; ".join(f"rank {rank} has {', '.join(map(str, its)) or 'none'}" for rank, its in enumerate(each))
+            raise RunError(
+                f"the machines have no checkpoint of one step: {have}",
+                where="the checkpoints of the phase",
+                hint="copy the checkpoints folder of the phase from the machine that resumes best to the others",
+            )
+        return None
+
     def settle(self, step: int, steps: int, trainable: Trainable) -> None: ...
+
+    def gather(self, name: str, own: bytes, *, drops: str | None = None) -> list[bytes]:
+        return [own]
+
+    def traffic(self) -> dict[str, float]:
+        sent, self._sent = self._sent, 0
+        return {"bytes_sent": sent, "bytes_received": sent} if sent else {}
 
     def barrier(self) -> None:
         distributed.barrier()

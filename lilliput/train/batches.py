@@ -54,11 +54,14 @@ class BatchLoader:
         return ahead[1] if ahead and ahead[0] == wanted else self._read(wanted)
 
     def prefetch(self, step: int, stage: int, cursor: Cursor) -> None:
-        """Read the rows of step `step` (from 0) while the device computes, if that step is of the same stage."""
-        if step >= self._plan.steps or self._plan.stage(step) != stage:
-            return
+        """Read the rows of step `step` (from 0) while the device computes."""
         wanted = _Wanted(stage, cursor, self._micro_batches.shares(step, stage))
         self._ahead = wanted, self._read(wanted)
+
+    def skip(self, stage: int, cursor: Cursor) -> Cursor:
+        """Return the cursor after a step of a stage that other ranks take: its rows are not read."""
+        length, overlap = self._phase.row_tokens(stage)
+        return self._reader.skip(self._incidents.skip(cursor), self._plan.rows, length, overlap)
 
     def _read(self, wanted: _Wanted) -> StepBatches:
         objective, batches, whole = self._phase.stages[wanted.stage].objective, [], 0.0

@@ -111,6 +111,18 @@ def newest(folder: Path, report: Callable[[str], None]) -> Checkpoint | None:
     return None
 
 
+def back_to(folder: Path, step: int) -> Checkpoint:
+    """Return the checkpoint of a step, and remove later ones: training resumes from it, and makes them again.
+
+    Raises:
+        RunError: it is damaged, or not there.
+    """
+    found = load(at_step(folder, step))
+    for later in (one for one in steps_in(folder) if one > step):
+        remove(at_step(folder, later))
+    return found
+
+
 def has_any(folder: Path) -> bool:
     """Return whether a folder has checkpoints, damaged or not."""
     return bool(_steps(folder))

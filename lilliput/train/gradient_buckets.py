@@ -37,6 +37,11 @@ class GradientBuckets:
         self._buckets = [_flat(group, dtype) for group in _grouped(list(parameters.values()), dtype)]
         self._bucket_of = {one: number for number, bucket in enumerate(self._buckets) for one in bucket.parameters}
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of all gradients as they are sent."""
+        return sum(bucket.flat.nbytes for bucket in self._buckets)
+
     @contextmanager
     def reduced(self) -> Iterator[None]:
         """Sum gradients over ranks: sent in the backward pass of the `with` block, in place when it ends."""

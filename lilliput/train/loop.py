@@ -20,6 +20,7 @@ from lilliput.train.checkpoint import AsyncCheckpointWriter, Checkpoint, Progres
 from lilliput.train.compile import compiled
 from lilliput.train.cuda_graphs import forward_backward_of, optimizer_step_of
 from lilliput.train.forward_backward import StepInputs
+from lilliput.train.gather import gather
 from lilliput.train.machine import Machine
 from lilliput.train.memory import enough_memory, give_back
 from lilliput.train.metrics_log import MetricsLogger
@@ -69,14 +70,16 @@ class Trainer:
                 model's weights alone.
         """
         self.phase, self.plan, self.reader, self.machine = phase, StepPlan(phase), reader, machine
-        self.folder, self.seed, self.report, self.ranks = ranks.folder(folder), seed, report, ranks
+        self.folder, self.seed, self.report = ranks.folder(folder), seed, report
         self.before_decay, self.kept = before_decay, kept
         self.begin = None if begin is None else cache(begin)  # objectives and `restore` ask for it: read it once
         # Before layers are compiled: an objective may copy the model.
         self.trainable = build_trainable(model, phase, seed, self.folder, self.begin)
-        self.incidents = Incidents(self.folder, writes=ranks.writes)
-        self.micro_batches = MicroBatches(machine, phase, self.folder, ranks, report)
-        self.shutdown = GracefulShutdown(echo=float(ranks.is_synchronous))
+        ended = checkpoint.steps_in(self.folder)[-1:] == [self.plan.steps]
+        self.ranks = ranks.of_phase(phase.name, self.trainable, report, ended=ended)
+        self.incidents = Incidents(self.folder, writes=self.ranks.writes)
+        self.micro_batches = MicroBatches(machine, phase, self.folder, self.ranks, report)
+        self.shutdown = GracefulShutdown(echo=float(self.ranks.count > 1))
 
     def restore(self) -> None:
         """Build all that training changes, as in the newest checkpoint or, without one, as the phase begins."""
@@ -92,7 +95,7 @@ class Trainer:
             trainable, self.optimizer, self.precision, self.forward_backward, self.loader, self.micro_batches, ranks
         )
         self.is_leaving = False  # whether, as of the last step, a signal told a rank to leave
-        found = checkpoint.newest(self.folder, self.report)
+        found = self._found()
         self.is_new, self.progress = found is None, Progress() if found is None else found.progress
         if found is None and self.begin is not None:
             found = state_for(trainable, self.begin())
@@ -163,13 +166,14 @@ class Trainer:
             if self.is_new:
                 saver.save(self.checkpoint())
             while self.progress.step < plan.steps:
-                before, stage = self.progress.tokens, plan.stage(self.progress.step)
+                before, stage = self.progress, plan.stage(self.progress.step)
                 numbers = self.train_step()
-                if numbers is None:
+                if self.progress.step == before.step:
                     continue
                 step, tokens = self.progress.step, self.progress.tokens
                 headline = phase.stages[stage].objective.headline
-                logger.log_step(step, tokens, tokens - before, numbers, headline)
+                if numbers is not None:
+                    logger.log_step(step, tokens, tokens - before.tokens, numbers, headline)
                 if plan.is_due(phase.measure_every, step):
                     logger.log_validation(step, tokens, self.validate(measure, stage), headline)
                 saver.check()
@@ -184,20 +188,27 @@ class Trainer:
                     self.ranks.barrier()  # once one leaves, torchrun ends the others
                     self.report(f"step {step:,} of {plan.steps:,} is saved; the same command resumes from there")
                     self.shutdown.exit()
+            saver.wait()
+            if not all(self.ranks.owns(*each) for each in self.trainable.variants):
+                self._gather(logger)
 
     def train_step(self) -> dict[str, float] | None:
         """Take one step: fetch, forward and backward, reduce, clip, check, step.
 
         Returns:
-            the numbers of the step; None if it was skipped, which only uses up its text.
+            the numbers of the step; None if it was skipped, which only uses up its text, or is one that other ranks
+            take, which counts and uses up its text.
 
         Raises:
             LossSpike: the guard refused the step; weights are unchanged.
             StepOutOfMemory: memory ran out during the update.
             MachineError: memory ran out, and micro-batches cannot be smaller.
         """
-        inputs, cursor = self._inputs(), self.progress.cursor
+        inputs, cursor = self._inputs(self.progress.step), self.progress.cursor
         step, stage, variant = inputs.step, inputs.stage, inputs.variant
+        if not self.ranks.owns(stage, variant):
+            self._pass_over(step, stage)
+            return None
         multiplier = self.phase.schedule(step, self.plan.steps)
         set_multiplier(self.optimizer, multiplier)
         while True:  # once, and again in smaller micro-batches where memory runs out
@@ -207,7 +218,7 @@ class Trainer:
                 break
         self.trainable.keep_active(stage, variant)
         self.trainable.report_idle(stage, variant, self.report)
-        self.loader.prefetch(step + 1, stage, rows.after)
+        self._prefetch(step + 1, stage, rows.after)
         with during_update(step, stage):
             read = _on_host(losses | self.precision.clip(self.phase.clip))
             numbers = read | self._agreed(step, {name: read[name] for name in losses})
@@ -218,19 +229,36 @@ class Trainer:
             if taken:
                 self.average.update(self.trainable.active(stage, variant), self.progress.before + step + 1)
                 self.ranks.settle(step + 1, self.plan.steps, self.trainable)
-        tokens = self.progress.tokens + self.plan.tokens(stage)
-        self.progress = replace(self.progress, step=step + taken, cursor=rows.after, tokens=tokens)
+        self._count(step + taken, stage, rows.after)
         if not taken:
             return None
         numbers |= {"lr": multiplier, "positions": self.plan.positions_until(step + 1)}
-        return numbers | self.precision.metrics() | self.incidents.numbers(step + 1)
+        numbers |= self.precision.metrics() | self.ranks.traffic()
+        return numbers | self.incidents.numbers(step + 1)
 
-    def _inputs(self) -> StepInputs:
-        step, seed = self.progress.step, self.seed
-        stage = self.plan.stage(step)
-        variants = self.ranks.variants(step, self.trainable.objective(stage).variants)
+    def _inputs(self, step: int) -> StepInputs:
+        stage, seed = self.plan.stage(step), self.seed
+        variants = self.trainable.objective(stage).variants
         variant, progress = draw_variant(seed, step, variants), step / self.plan.steps
         return StepInputs(step=step, stage=stage, variant=variant, progress=progress, seed=seed)
+
+    def _pass_over(self, step: int, stage: int) -> None:
+        """Let other ranks take a step."""
+        self._agreed(step, {})
+        self.ranks.settle(step + 1, self.plan.steps, self.trainable)
+        self._count(step + 1, stage, self.loader.skip(stage, self.progress.cursor))
+
+    def _count(self, step: int, stage: int, cursor: Cursor) -> None:
+        tokens = self.progress.tokens + self.plan.tokens(stage)
+        self.progress = replace(self.progress, step=step, cursor=cursor, tokens=tokens)
+
+    def _prefetch(self, step: int, stage: int, cursor: Cursor) -> None:
+        """Prefetch the rows of the next step of a stage that this rank takes, from step `step` on."""
+        while step < self.plan.steps and self.plan.stage(step) == stage:
+            if self.ranks.owns(stage, self._inputs(step).variant):
+                self.loader.prefetch(step, stage, cursor)
+                return
+            step, cursor = step + 1, self.loader.skip(stage, cursor)
 
     def _agreed(self, step: int, losses: dict[str, float]) -> dict[str, float]:
         """Agree with all ranks on losses and leaving."""
@@ -265,6 +293,21 @@ class Trainer:
             "guard": self.guard.tensors(),
         }
         return Checkpoint(progress=self.progress, tensors=tensors)
+
+    def _found(self) -> Checkpoint | None:
+        """Return the checkpoint to resume from: the newest one, or the newest that all ranks have of theirs."""
+        step = self.ranks.resume_step(checkpoint.steps_in(self.folder))
+        return checkpoint.newest(self.folder, self.report) if step is None else checkpoint.back_to(self.folder, step)
+
+    def _gather(self, logger: MetricsLogger) -> None:
+        """Make one model of what each rank has trained, here and on the other ranks alike, unless it is done."""
+        places = [(self.folder, self.plan.steps)]
+        if self.before_decay is not None and self.plan.stable_until is not None:
+            places.append((self.before_decay, self.plan.stable_until))
+        if self.kept is not None:
+            places += [(self.kept, step) for step in self.plan.kept_steps]
+        last = gather(self.ranks, self.phase.name, self.trainable, places, logger)
+        self._load(last.tensors)
 
     def _load(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         copy_weights(self.trainable.model, tensors.get("weights", dict(self.trainable.model.named_parameters())))

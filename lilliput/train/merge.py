@@ -1,7 +1,8 @@
 """One ordinary checkpoint from those of ranks that own different parameters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 
+import torch
 from torch import Tensor
 
 from lilliput.base.errors import RunError
@@ -11,11 +12,16 @@ BY_PARAMETER = ("weights", "objectives", "average", "optimizer")
 """Kinds of tensors that belong to a parameter, by its name; those of the optimizer as `<name>/<entry>`."""
 
 
-def merged(checkpoints: Sequence[Checkpoint], owned: Sequence[Mapping[str, object]]) -> Checkpoint:
+AVERAGED = ("weights", "objectives", "average")
+"""Kinds of which the mean over ranks means something; moments of several ranks are none of any weights."""
+
+
+def merged(checkpoints: Sequence[Checkpoint], owned: Sequence[Collection[str]]) -> Checkpoint:
     """Take each parameter, with its average and moments, from the rank that owns it.
 
-    What no rank owns alone, the data position, the loss scale and the guard are those of the first rank: a phase that
-    resumes here reads on from there, and one that has ended needs none of them.
+    One that several ranks train is the mean of theirs, with the moments of the first rank. What no rank owns, the data
+    position, the loss scale and the guard are those of the first rank: a phase that resumes here reads on from there,
+    and one that has ended needs none of them.
 
     Args:
         checkpoints: of each rank, of one phase and after as many steps.
@@ -39,4 +45,8 @@ def merged(checkpoints: Sequence[Checkpoint], owned: Sequence[Mapping[str, objec
             for key, value in checkpoint.tensors.get(kind, {}).items():
                 if (key.rpartition("/")[0] if kind == "optimizer" else key) in alone:
                     tensors[kind][key] = value
+    for name in (name for name, count in owners.items() if count > 1):
+        for kind in (kind for kind in AVERAGED if name in tensors[kind]):
+            each = [one.tensors[kind][name] for one, names in zip(checkpoints, owned, strict=True) if name in names]
+            tensors[kind][name] = torch.stack(each).mean(0)
     return Checkpoint(progress=checkpoints[0].progress, tensors=tensors)

@@ -1,7 +1,8 @@
 """`metrics.jsonl`, the record of a phase, and `incidents.jsonl` beside it.
 
 A line a step:         step, tokens (text that was read), positions (that were processed, fewer where bags are larger),
-                       seconds, tokens_per_second, losses by term, grad_norm, grad_norm/<role>, lr, ...
+                       seconds, tokens_per_second, losses by term, grad_norm, grad_norm/<role>, lr, ...; where ranks
+                       exchange, bytes_sent and bytes_received since the line before
 A line a measurement:  step, tokens, and `heldout`, numbers by corpus: of the averaged weights where there is an
                        average, which are those a release has, and then `<corpus>/live` of the weights that are trained
 A line an incident:    step, incident, what
@@ -12,6 +13,7 @@ those of one that was not. Incidents are what really happened, and stay.
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -101,6 +103,21 @@ def keep_until(path: Path, step: int) -> None:
     if path.exists():
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
         write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def merged_metrics(ranks: Sequence[bytes]) -> bytes:
+    """Return the metrics of ranks that took steps of their own, as one file.
+
+    Each step is there once, also where one of the files is merged already; measurements are those of the first rank.
+    """
+    found = {
+        line: json.loads(line)
+        for rank, text in enumerate(ranks)
+        for line in text.splitlines()
+        if not rank or b'"heldout"' not in line
+    }
+    in_order = sorted(found, key=lambda line: (found[line]["step"], "heldout" in found[line]))
+    return b"".join(line + b"\n" for line in in_order)
 
 
 def last_step(path: Path) -> int:

@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lilliput.base.errors import DivergenceError
+from lilliput.base.files import write_bytes
 from lilliput.objectives.objective import CROSS_ENTROPY
 from lilliput.train.alarms import AlarmWatch
 from lilliput.train.loggers.logger import LoggerGroup
 from lilliput.train.memory import peak_memory
-from lilliput.train.metrics_file import WINDOW, headline_entry, keep_until, note_incident
+from lilliput.train.metrics_file import WINDOW, headline_entry, keep_until, merged_metrics, note_incident
 from lilliput.train.rollback import LossSpike
 
 WIDE = 110
@@ -135,6 +136,16 @@ class MetricsLogger:
         self._after()
         self._last = time.perf_counter()
 
+    def lines(self) -> bytes:
+        """Return what is recorded so far."""
+        return self._path.read_bytes()
+
+    def merge(self, ranks: Sequence[bytes]) -> None:
+        """Record what ranks have that took steps of their own: each step once, and measurements of the first rank."""
+        self._file.close()
+        write_bytes(self._path, merged_metrics(ranks))
+        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115, closed on exit
+
     def _note(self, speed: float, headline: str, *, short: bool) -> str:
         losses = [loss for _, _, loss in self._recent]
         mean = sum(losses) / len(losses)
@@ -166,3 +177,8 @@ class NullLogger:
     def log_validation(
         self, step: int, tokens: int, numbers: dict[str, float | None], headline: str = CROSS_ENTROPY
     ) -> None: ...
+
+    def lines(self) -> bytes:
+        return b""
+
+    def merge(self, ranks: Sequence[bytes]) -> None: ...

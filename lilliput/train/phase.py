@@ -39,6 +39,10 @@ class Reader(Protocol):
         """`rows` rows of `length` tokens from the cursor on, and the cursor after them."""
         ...
 
+    def skip(self, cursor: Cursor, rows: int, length: int, overlap: int = 1) -> Cursor:
+        """Return the cursor after the rows that `read` would return, without reading them."""
+        ...
+
 
 class DataSpec(Protocol):
     """Training data as recipes write it: `Mixture` or `ChatData`."""

@@ -1,17 +1,22 @@
-"""The seam between ranks: who reads which rows of a step, whose gradients and numbers count, and who writes.
+"""The seam between ranks: who takes which steps and rows, whose gradients and numbers count, and who writes.
 
 Two kinds fit. Data parallel: ranks share each step, wait for one another in it, and have equal weights. Owners of
-blocks: each rank takes steps of its own, of the variants it may draw, with its own cursor, loss scale, guard and
-checkpoints, and every so often settles what it has with the others.
+blocks: each rank takes the steps of its own blocks and passes over the others, with its own loss scale, guard and
+checkpoints; every so often it settles what it has with the others, and at the end of a phase they have one model.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from lilliput.train.trainable import Trainable
+
+Report = Callable[[str], None]
+"""Is called with a line for people."""
+FINAL = "final"
+"""Before the name of a phase: the name under which ranks gather what they end it with."""
 
 
 class Ranks(Protocol):
@@ -34,8 +39,25 @@ class Ranks(Protocol):
         """Return where this rank's checkpoints and records are, of a phase whose checkpoints are in a folder."""
         ...
 
-    def variants(self, step: int, count: int) -> list[int]:
-        """Return those of an objective's variants that this rank draws from in step `step` (from 0)."""
+    def of_phase(self, phase: str, trainable: Trainable, report: Report, *, ended: bool = False) -> "Ranks":
+        """Return the ranks as they train a phase.
+
+        Args:
+            phase: its name.
+            trainable: what it trains.
+            report: called with one line for each rank that is waited for or out of reach.
+            ended: whether this rank has taken all of its steps.
+
+        Raises:
+            MachineError: they cannot train it.
+        """
+        ...
+
+    def owns(self, stage: int, variant: int) -> bool:
+        """Return whether this rank takes the steps of a variant of a stage's objective, and not only passes over them.
+
+        Every step has a variant, drawn from all of them, and at least one rank that takes it.
+        """
         ...
 
     def rows(self, step: int, count: int) -> list[tuple[int, int]]:
@@ -62,12 +84,35 @@ class Ranks(Protocol):
         """
         ...
 
+    def resume_step(self, steps: Sequence[int]) -> int | None:
+        """Return the step that training resumes from, given those that this rank has checkpoints of, in order.
+
+        None where the newest one that is whole is as good as any.
+        """
+        ...
+
     def settle(self, step: int, steps: int, trainable: Trainable) -> None:
         """Exchange weights after `step` of `steps` steps, where they are not equal already.
 
-        Must not wait longer than its own time limit for a rank that is slow or gone, and must be repeatable: a rank
-        that is killed resumes before a settling that it took part in.
+        Called after every step, taken or passed over. Must not wait longer than its own time limit for a rank that is
+        slow or gone, and must be repeatable: a rank that is killed resumes before a settling that it took part in.
         """
+        ...
+
+    def gather(self, name: str, own: bytes, *, drops: str | None = None) -> list[bytes]:
+        """Return what each rank has under a name, by rank, once all have it; waits as long as that takes.
+
+        Ranks that have one run folder have the same: it is handed back.
+
+        Args:
+            name: the same on all ranks.
+            own: what this rank has.
+            drops: the beginning of names that no rank needs any more by then.
+        """
+        ...
+
+    def traffic(self) -> dict[str, float]:
+        """Return what to record of a step: `bytes_sent` and `bytes_received` since the last call, if there are any."""
         ...
 
     def barrier(self) -> None:
@@ -114,8 +159,11 @@ class OneRank:
     def folder(self, checkpoints: Path) -> Path:
         return checkpoints
 
-    def variants(self, step: int, count: int) -> list[int]:
-        return list(range(count))
+    def of_phase(self, phase: str, trainable: Trainable, report: Report, *, ended: bool = False) -> "OneRank":
+        return self
+
+    def owns(self, stage: int, variant: int) -> bool:
+        return True
 
     def rows(self, step: int, count: int) -> list[tuple[int, int]]:
         return [(0, count)]
@@ -126,6 +174,15 @@ class OneRank:
     def agree(self, step: int, numbers: dict[str, float]) -> dict[str, float]:
         return numbers
 
+    def resume_step(self, steps: Sequence[int]) -> int | None:
+        return None
+
     def settle(self, step: int, steps: int, trainable: Trainable) -> None: ...
+
+    def gather(self, name: str, own: bytes, *, drops: str | None = None) -> list[bytes]:
+        return [own]
+
+    def traffic(self) -> dict[str, float]:
+        return {}
 
     def barrier(self) -> None: ...

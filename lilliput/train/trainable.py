@@ -1,6 +1,6 @@
 """The parameters that a phase changes: the model's, and those that its objectives own."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -60,6 +60,11 @@ class Trainable(nn.Module):
     def objective(self, stage: int) -> ObjectiveModule:
         """Return the objective of a stage."""
         return cast(ObjectiveModule, self.stages[stage])
+
+    @property
+    def variants(self) -> Collection[tuple[int, int]]:
+        """The stages, and variants of their objectives."""
+        return self._active.keys()
 
     def active(self, stage: int, variant: int) -> Mapping[str, nn.Parameter]:
         """Return the parameters that a variant of a stage's objective trains, by name."""

@@ -70,6 +70,14 @@ def equal(first: Batch, second: Batch) -> bool:
     )
 
 
+def test_to_skip_rows_is_to_read_them_and_leave_them(shards) -> None:
+    reader, cursor = Mixture(weights={"books": 0.2, "code": 0.3, "news": 0.5}).open(shards), Cursor()
+    for rows, length, overlap in ((1, 9, 1), (7, 33, 1), (150, 16, 4)):
+        _, after = reader.read(cursor, rows, length, overlap)
+        assert reader.skip(cursor, rows, length, overlap) == after
+        cursor = after
+
+
 def join(batches: list[Batch]) -> Batch:
     return Batch(
         tokens=torch.cat([batch.tokens for batch in batches]),
@@ -287,7 +295,7 @@ def test_rows_know_the_documents_that_they_have_tokens_of(shards, weights):
     cursor = Cursor()
     for rows in (1, 30, 200):  # several passes of the small ones
         batch, after = reader.read(cursor, rows, 64)
-        assert reader.after(cursor, rows, 64) == after
+        assert reader.skip(cursor, rows, 64) == after
         sources = reader.sources(cursor, rows, 64)
         for row, source in enumerate(sources):
             owners = batch.document_ids[row]

@@ -30,7 +30,7 @@ KINDS = (
     "elsewhere",
     "not built",
 )
-UNBUILT = {"two machines"}
+UNBUILT: set[str] = set()
 
 
 class Row(NamedTuple):

@@ -49,6 +49,9 @@ class PairReader:
         extras = {"reference": -0.01 * pairs.tokens.sum(-1) / length}
         return Batch(tokens=pairs.tokens, weight=pairs.weight, document_ids=pairs.document_ids, extras=extras), after
 
+    def skip(self, cursor, rows, length, overlap=1):
+        return self.reader.skip(cursor, 2 * rows, length, 1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preference:

@@ -1,4 +1,4 @@
-"""Ranks that own different layers: their own steps and checkpoints, and a settling that waits for nobody for long."""
+"""Ranks that own different blocks: one machine's weights, settlings that wait for nobody, one merged checkpoint."""
 
 import json
 import os
@@ -12,28 +12,36 @@ import pytest
 import tiny
 import torch
 from foreign_objective import Halves
-from owners_of_halves import OwnersOfHalves
 from rich.console import Console
-from safetensors.torch import load
 from torch import distributed
 from train.test_loop import MACHINE, shards, train  # noqa: F401, shards is a fixture
 
-from lilliput.base.errors import RunError
-from lilliput.base.units import Tokens
+from lilliput.base.errors import MachineError, RunError
+from lilliput.base.units import Steps, Tokens
 from lilliput.data.shards import Shards
 from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.routes.diffusion_blocks import DiffusionBlocks
 from lilliput.train import checkpoint
+from lilliput.train.block_owners import BlockOwners
+from lilliput.train.block_parallel import BlockParallel
 from lilliput.train.loop import Trainer
 from lilliput.train.merge import merged
 from lilliput.train.metrics_file import read_metrics, steps_of
 from lilliput.train.metrics_log import MetricsLogger
-from lilliput.train.phase import Stage
+from lilliput.train.phase import KEPT_FOLDER, Stage
+from lilliput.train.resuming import BEFORE_DECAY
+from lilliput.train.store_link import StoreLink
 from lilliput.train.trainable import Trainable
 from lilliput.train.validation import make_validator
 
-PHASE = tiny.pretraining(steps=24, stages=(Stage(share=1.0, objective=Halves()),))
-EVERY, LIMIT, SLOW = 4, 0.5, 1
+FROZEN = NextToken(route=DiffusionBlocks(blocks=2, freeze_shared=True))
+BAGS = NextToken(bag=2, route=DiffusionBlocks(blocks=2, freeze_shared=True))
+PHASE = tiny.pretraining(
+    steps=36, stages=(Stage(share=0.5, objective=FROZEN), Stage(share=0.5, objective=BAGS)), keep=(Steps(10),)
+)
+SHARING = tiny.pretraining(steps=24, stages=(Stage(share=1.0, objective=Halves()),))
+EVERY, LIMIT, SLOW = 4, 1.0, 1
+KINDS = ("weights", "objectives", "average", "optimizer")
 
 
 class Paced(MetricsLogger):
@@ -44,143 +52,195 @@ class Paced(MetricsLogger):
     def log_step(self, step, *numbers):
         super().log_step(step, *numbers)
         time.sleep(self.seconds)
-        if step == self.killed_after:
+        if self.killed_after is not None and step >= self.killed_after:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def owner(rank, port, tokens, folder, killed_after, phase=PHASE, every=EVERY):
+class Timed(BlockOwners):
+    """Owners that note how long each settling took, and what was said."""
+
+    def of_phase(self, phase, trainable, report, **how):
+        return super().of_phase(phase, trainable, self.log, **how)
+
+    def log(self, line):
+        with open(self.said, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def settle(self, *arguments):
+        begun = time.monotonic()
+        super().settle(*arguments)
+        self.log({"seconds": time.monotonic() - begun})
+
+
+def owner(rank, port, tokens, folder, phase, how):
     torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     mine = folder / f"rank-{rank}"
     mine.mkdir(parents=True, exist_ok=True)
     opened = {"texts": Shards(tokens)}
-    Paced.seconds, Paced.killed_after = (0.3 if rank == SLOW else 0.1), killed_after
+    Paced.seconds = how.pop("seconds", 0.0)
+    Paced.killed_after = how.pop("killed_after", None)
+    ranks = Timed(rank, 2, StoreLink(LIMIT), **{"every": EVERY} | how)
+    ranks.said = mine / "said.jsonl"
+    model = tiny.HGRN2_SPEC.build(seed=0)
     Trainer(
-        tiny.HGRN2_SPEC.build(seed=0),
+        model,
         phase,
         phase.data.open(opened),
         MACHINE,
-        folder=folder / "checkpoints",
+        folder=mine / "checkpoints",
         seed=3,
         report=lambda line: None,
-        ranks=OwnersOfHalves(rank, port, every=every, limit=LIMIT, log=mine / "settled.jsonl"),
+        ranks=ranks,
+        before_decay=mine / BEFORE_DECAY,
+        kept=mine / KEPT_FOLDER,
     ).train(
         lambda step: Paced(mine / "metrics.jsonl", Console(file=StringIO()), phase.name, 24, step, 2.0),
         make_validator(opened, phase.length, MACHINE),
     )
+    assert not distributed.is_initialized(), "blocks need no process group: no gradient is sent"
+    trained = {name: one.detach() for name, one in model.named_parameters()}
+    last = checkpoint.newest(mine / "checkpoints", print)
+    assert all(torch.equal(one, last.tensors["weights"][name]) for name, one in trained.items())
 
 
-def test_a_slow_owner_that_is_killed_once_holds_nobody_up_and_loses_nothing(shards, tmp_path):  # noqa: F811
+@pytest.fixture
+def start(shards, tmp_path):  # noqa: F811
+    """Start a rank, beside a store that stands for torchrun's; none is left behind."""
     store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    processes = get_context("forkserver")
+    processes, started, port_of_all = get_context("forkserver"), [], store.port
 
-    def start(rank, killed_after=None):
-        given = (rank, store.port, shards["texts"].folder, tmp_path, killed_after)
-        process = processes.Process(target=owner, args=given, daemon=True)
-        process.start()
-        return process
+    def begin(rank, phase=PHASE, port=None, **how):
+        given = (rank, port or port_of_all, shards["texts"].folder, tmp_path, phase, how)
+        started.append(processes.Process(target=owner, args=given, daemon=True))
+        started[-1].start()
+        return started[-1]
 
-    fast, slow = start(0), start(SLOW, killed_after=10)
-    slow.join(120)
-    assert slow.exitcode == -signal.SIGKILL
-    slow = start(SLOW)
-    for process in (fast, slow):
-        process.join(120)
-        assert process.exitcode == 0
+    yield begin
+    for process in started:
+        process.kill()
+    del store
+
+
+def ended(*processes, code=0):
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == code
+
+
+def said(folder, rank):
+    return [json.loads(line) for line in (folder / f"rank-{rank}" / "said.jsonl").read_text().splitlines()]
+
+
+def equal_to_one(shards, folder, phase=PHASE):  # noqa: F811
+    """Compare the checkpoints of both ranks with those of one machine, bit for bit, and the metrics."""
+    _, _, metrics = train(shards, folder / "one", phase=phase, keep=True)
+    places = [("checkpoints", 24), (BEFORE_DECAY, 12), *((KEPT_FOLDER, step) for step in (10,) if phase.keep)]
+    for rank in (0, 1):
+        for where, step in places:
+            one, mine = (
+                checkpoint.load(checkpoint.at_step(folder / each / where, step)) for each in ("one", f"rank-{rank}")
+            )
+            assert one.progress == mine.progress
+            for kind in KINDS:
+                assert one.tensors[kind].keys() == mine.tensors[kind].keys()
+                for name, value in one.tensors[kind].items():
+                    assert torch.equal(value, mine.tensors[kind][name]), (rank, where, kind, name)
+        mine = steps_of(read_metrics(folder / f"rank-{rank}" / "metrics.jsonl"))
+        clock = ("seconds", "tokens_per_second", "bytes_sent", "bytes_received")
+        assert [{name: one for name, one in line.items() if name not in clock} for line in mine] == [
+            {name: one for name, one in line.items() if name not in clock} for line in steps_of(metrics)
+        ]
+
+
+def test_two_machines_have_the_weights_of_one_bit_for_bit(start, shards, tmp_path):  # noqa: F811
+    ended(start(0), start(1))
+    equal_to_one(shards, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_machine_that_is_killed_resumes_and_a_slow_one_holds_nobody_up(start, shards, tmp_path):  # noqa: F811
+    """The slow one is a third as fast; no settling takes longer than its limit, and nothing is lost."""
+    fast, slow = start(0, seconds=0.03), start(SLOW, seconds=0.1, killed_after=10)
+    ended(slow, code=-signal.SIGKILL)
+    ended(fast, start(SLOW, seconds=0.1))
+    equal_to_one(shards, tmp_path)
+    for rank in (0, 1):
+        lines = said(tmp_path, rank)
+        assert all(line["seconds"] < LIMIT + 0.5 for line in lines if isinstance(line, dict))
+    assert any("waiting for rank 1, at step" in line for line in said(tmp_path, 0) if isinstance(line, str))
+
+
+@pytest.mark.slow
+def test_a_store_that_is_gone_for_a_while_is_noted_and_training_continues(start, shards, tmp_path):  # noqa: F811
+    """The store is started again empty, at the same port, as by another torchrun."""
+    store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    port = store.port
+    both = [start(rank, port=port, seconds=0.2) for rank in (0, 1)]
+    while not all((tmp_path / f"rank-{rank}" / "checkpoints" / "step-000004").exists() for rank in (0, 1)):
+        time.sleep(0.05)
+    del store
+    time.sleep(1.5)
+    store = distributed.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+    ended(*both)
+    equal_to_one(shards, tmp_path)
+    for rank in (0, 1):
+        assert any("nothing is exchanged" in line for line in said(tmp_path, rank) if isinstance(line, str))
+    del store
+
+
+def test_machines_that_share_parameters_take_means_and_one_machine_can_resume(start, shards, tmp_path):  # noqa: F811
+    ended(*(start(rank, SHARING, averages=True) for rank in (0, 1)))
     first = dict(tiny.HGRN2_SPEC.build(seed=0).named_parameters())
-    merged = load(store.get("half-0")) | load(store.get("half-1"))
-    assert {name for name in first if name.startswith("layers.")} == merged.keys()
-    for rank in (0, 1):
-        mine = tmp_path / f"rank-{rank}"
-        settled = [json.loads(line) for line in (mine / "settled.jsonl").read_text().splitlines()]
-        assert all(one["waited"] < LIMIT + 0.2 for one in settled), settled
-        steps = steps_of(read_metrics(mine / "metrics.jsonl"))
-        assert [line["step"] for line in steps] == list(range(1, 25)), "every step, each once"
-        last = checkpoint.newest(tmp_path / "checkpoints" / f"rank-{rank}", print)
-        half = {name: one for name, one in merged.items() if name.startswith(f"layers.{rank}.")}
-        assert last.progress.step == 24 and all(
-            torch.equal(one, last.tensors["weights"][name]) for name, one in half.items()
-        )
-        assert sum(not torch.equal(one, first[name]) for name, one in half.items()) > len(half) / 2
-        assert steps[-1]["denoising"] < steps[0]["denoising"]
-    seen = [json.loads(line)["seen"] for line in (tmp_path / "rank-1" / "settled.jsonl").read_text().splitlines()]
-    assert seen[-1] == 24 and any(one > 0 for one in seen), "the slow one had the fast one's half all along"
+    one, other = (checkpoint.newest(tmp_path / f"rank-{rank}" / "checkpoints", print) for rank in (0, 1))
+    for kind in KINDS:
+        assert one.tensors[kind].keys() == other.tensors[kind].keys()
+        assert all(torch.equal(value, other.tensors[kind][name]) for name, value in one.tensors[kind].items())
+    assert sum(not torch.equal(value, first[name]) for name, value in one.tensors["weights"].items()) > len(first) / 2
+    longer = replace(SHARING, tokens=Tokens(30 * 4 * 32))
+    _, _, metrics = train(shards, tmp_path / "rank-0", phase=longer)
+    assert [line["step"] for line in steps_of(metrics)] == list(range(1, 31))
 
 
-def test_a_merge_is_an_ordinary_checkpoint_that_one_rank_resumes(shards, tmp_path):  # noqa: F811
-    """Each half with its average and moments from its owner; what both train, and where the text is, from the first."""
-    store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    processes = get_context("forkserver")
-    both = [
-        processes.Process(target=owner, args=(rank, store.port, shards["texts"].folder, tmp_path, None), daemon=True)
-        for rank in (0, 1)
-    ]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join(120)
-    trainable = Trainable.of_phase(tiny.HGRN2_SPEC.build(seed=0), [Halves()], seed=3)
-    ranks = [checkpoint.newest(tmp_path / "checkpoints" / f"rank-{rank}", print) for rank in (0, 1)]
-    found = merged(ranks, [trainable.active(0, variant) for variant in (0, 1)])
-    for kind in ("weights", "average", "optimizer"):
-        for name, value in found.tensors[kind].items():
-            source = ranks[1] if name.startswith("layers.1.") else ranks[0]
-            assert torch.equal(value, source.tensors[kind][name]), (kind, name)
-    halves = {name.split("/")[0].split(".")[1] for name in found.tensors["optimizer"] if name.startswith("layers.")}
-    assert halves == {"0", "1"}, "moments of both"
-    checkpoint.save(tmp_path / "merged" / "checkpoints", found)
-    longer = replace(PHASE, tokens=Tokens(30 * 4 * 32))
-    _, _, metrics = train(shards, tmp_path / "merged", phase=longer)
-    assert [line["step"] for line in steps_of(metrics)] == list(range(25, 31))
-    with pytest.raises(RunError, match="the ranks are at steps 24, 12"):
-        merged([ranks[0], replace(ranks[1], progress=replace(ranks[1].progress, step=12))], [{}, {}])
+def test_a_merge_takes_each_parameter_from_its_owner_and_the_mean_of_shared_ones():
+    def part(value, *names, step=4):
+        tensors = {kind: {} for kind in KINDS}
+        for name in names:
+            tensors["weights"][name] = torch.full((2,), value)
+            tensors["optimizer"][f"{name}/exp_avg"] = torch.full((2,), 10 * value)
+        return checkpoint.Checkpoint(progress=checkpoint.Progress(step=step), tensors=tensors)
+
+    parts, owned = [part(1.0, "a", "shared"), part(3.0, "b", "shared")], [{"a", "shared"}, {"b", "shared"}]
+    found = merged(parts, owned).tensors
+    assert {name: float(one[0]) for name, one in found["weights"].items()} == {"a": 1.0, "b": 3.0, "shared": 2.0}
+    assert float(found["optimizer"]["shared/exp_avg"][0]) == 10.0, "moments are of one rank"
+    with pytest.raises(RunError, match="the ranks are at steps 4, 8"):
+        merged([parts[0], part(1.0, "b", step=8)], owned)
 
 
-FROZEN = NextToken(route=DiffusionBlocks(blocks=2, freeze_shared=True))
-DENOISING = replace(PHASE, stages=(Stage(share=1.0, objective=FROZEN),))
-COLLECTIVES = ("all_reduce", "reduce", "broadcast", "all_gather", "all_gather_into_tensor", "reduce_scatter", "send")
+@pytest.mark.parametrize(
+    ("phase", "how", "what"),
+    [
+        (SHARING, {}, "blocks of several machines train objective.0.scale"),
+        (PHASE, {"owners": (0, 1, 1)}, "owners names the ranks of 3 blocks, and a stage of 'pretrain' has 2"),
+        (
+            tiny.pretraining(stages=(Stage(share=0.5, objective=FROZEN), Stage(share=0.5, objective=NextToken()))),
+            {},
+            "a stage of 'pretrain' has 1 blocks for 2 machines",
+        ),
+    ],
+)
+def test_phases_that_machines_cannot_train_are_refused(phase, how, what):
+    trainable = Trainable.of_phase(tiny.HGRN2_SPEC.build(seed=0), [stage.objective for stage in phase.stages], seed=3)
+    with pytest.raises(MachineError, match=what):
+        BlockOwners(0, 2, StoreLink(LIMIT), **how).of_phase(phase.name, trainable, print)
 
 
-def counting_owner(rank, port, tokens, folder, told):
-    """An owner of a block in a group of processes; tells the bytes that were sent there in training, and after it."""
-    store, sent = distributed.TCPStore("127.0.0.1", port, is_master=False), []
-
-    def counted(send):
-        def count(tensor, *others, **how):
-            sent.append(tensor.nbytes)
-            return send(tensor, *others, **how)
-
-        return count
-
-    distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    for name in COLLECTIVES:
-        setattr(distributed, name, counted(getattr(distributed, name)))
-    owner(rank, port, tokens, folder, None, DENOISING, every=10**9)
-    training = sum(sent)
-    distributed.all_reduce(torch.ones(4))
-    told.send((training, sum(sent)))
-    distributed.barrier()
-    distributed.destroy_process_group()
-
-
-def test_owners_of_blocks_send_no_gradient_and_their_blocks_are_one_model(shards, tmp_path):  # noqa: F811
-    """Two processes of a gloo group; what both blocks read stays as it is, and the merge loads as an ordinary model."""
-    store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    processes, pipes = get_context("forkserver"), []
-    for rank in (0, 1):
-        pipes.append(processes.Pipe(duplex=False))
-        given = (rank, store.port, shards["texts"].folder, tmp_path, pipes[-1][1])
-        processes.Process(target=counting_owner, args=given, daemon=True).start()
-    for told, _ in pipes:
-        assert told.poll(120) and told.recv() == (0, 16), "nothing but what was sent to see that it is counted"
-    model = tiny.HGRN2_SPEC.build(seed=0)
-    first = {name: one.detach().clone() for name, one in model.named_parameters()}
-    trainable = Trainable.of_phase(model, [FROZEN], seed=3)
-    ranks = [checkpoint.newest(tmp_path / "checkpoints" / f"rank-{rank}", print) for rank in (0, 1)]
-    owned = [trainable.active(0, variant) for variant in (0, 1)]
-    assert not owned[0].keys() & owned[1].keys()
-    weights = merged(ranks, owned).tensors["weights"]
-    model.load_state_dict(weights, strict=True)
-    for name, one in weights.items():
-        layer = name.split(".")[1] if name.startswith("layers.") else None
-        assert torch.equal(one, ranks[int(layer or 0)].tensors["weights"][name])
-        assert torch.equal(one, first[name]) == (layer is None), name
+def test_each_machine_has_a_block():
+    with pytest.raises(MachineError, match=r"owners is \(0, 0, 0, 0\), and the 2 machines are 0 to 1"):
+        BlockParallel(machines=2, owners=(0, 0, 0, 0))
+    with (
+        pytest.raises(MachineError, match="2 machines, and none were started together"),
+        BlockParallel(machines=2).join("cpu"),
+    ):
+        pass

@@ -176,7 +176,7 @@ def numbers(run, until):
         value
         for line in flat
         for name, value in line.items()
-        if "second" not in name and name not in ("peak_memory", "headline")
+        if "second" not in name and "bytes" not in name and name not in ("peak_memory", "headline")
     ]
 
 

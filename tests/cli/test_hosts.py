@@ -1,0 +1,31 @@
+"""The lines to type on hosts that train blocks in parallel."""
+
+import json
+
+import tiny_commands
+
+
+def test_hosts_are_told_what_to_type(tmp_path):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/a.txt").write_text("A text.\n")
+    typed = ["hosts", "own-text", "--hosts", "alpha,beta", "--machine", "two-hosts", "--source", "texts=texts"]
+    shown = json.loads(tiny_commands.lilliput(*typed, "--json", folder=tmp_path).out)
+    assert shown["data"] == {
+        "alpha": [
+            "lilliput data own-text --source texts=texts --out runs/own-text",
+            f"rsync -aR runs/own-text beta:{tmp_path}/",
+        ]
+    }
+    for rank, host in enumerate(("alpha", "beta")):
+        line = shown["run"][host]
+        assert f"--nnodes 2 --node-rank {rank} " in line and "--master-addr alpha --master-port 29500" in line
+        assert line.endswith("lilliput run own-text --source texts=texts --out runs/own-text --machine two-hosts")
+    said = tiny_commands.lilliput(*typed, folder=tmp_path).out
+    assert shown["run"]["beta"] in said and "of beta, again after a stop" in said
+
+
+def test_a_machine_for_other_hosts_is_refused(tmp_path):
+    typed = ["hosts", "quickstart", "--hosts", "alpha,beta", "--machine"]
+    tiny_commands.refused(*typed, "two-cpus", folder=tmp_path, says="does not train blocks on 2 hosts")
+    typed = ["hosts", "quickstart", "--hosts", "a,b,c", "--machine"]
+    tiny_commands.refused(*typed, "two-hosts", folder=tmp_path, says="does not train blocks on 3 hosts")
