@@ -74,7 +74,7 @@ def _executor(stage: Stage, logs: Path, name: str, settings: Mapping[str, str], 
 
 def _begin_ray() -> None:
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise RunError("ray is not installed", where="--executor ray", hint="pip install ray") from error
     if not ray.is_initialized():
