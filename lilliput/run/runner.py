@@ -11,7 +11,6 @@ from typing import Any
 from safetensors.torch import load_file
 
 from lilliput.base.files import hash_of
-from lilliput.base.spec import to_plain
 from lilliput.computations.computation import COMPUTATION
 from lilliput.growth.growth import GROWTH, Lineage
 from lilliput.model import copy_weights
@@ -23,13 +22,13 @@ from lilliput.run.phase_lines import passes, units
 from lilliput.run.phase_logger import phase_logger
 from lilliput.run.prepare import Preparation
 from lilliput.run.release import Publisher
-from lilliput.run.reproducibility import began_on, untrained
+from lilliput.run.reproducibility import untrained
 from lilliput.run.same_everywhere import check_same_inputs, check_same_weights
-from lilliput.run.steps import Reached, beginning, check_steps, growth_step, recorded_code, release_step
-from lilliput.run.trained_phase import TrainedPhase, begin_of, is_intact, write_trained
+from lilliput.run.steps import Reached, beginning, check_steps, growth_step, release_step
+from lilliput.run.trained_phase import TrainedPhase, begin_of, inputs_of, is_intact, write_trained
 from lilliput.tokenizer.specials import vocabulary_size
 from lilliput.train.loop import Trainer
-from lilliput.train.phase import KEPT_FOLDER, Phase, StepPlan, phase_folder
+from lilliput.train.phase import KEPT_FOLDER, Phase, phase_folder
 from lilliput.train.resuming import BEFORE_DECAY, CHECKPOINTS
 from lilliput.train.validation import make_validator
 
@@ -80,7 +79,7 @@ class Runner:
         """
         context, name = self._context, phase_folder(index, phase)
         tokens = self._preparation.tokens_of(phase, reached.lineage)
-        inputs = self._inputs(index, phase, reached, tokens)
+        inputs = inputs_of(context, index, phase, reached.provenance, tokens)
         if not self._trains:
             outputs = self._run.outputs(name, inputs, is_intact)
             if outputs is None:
@@ -117,22 +116,6 @@ class Runner:
             begin=begin_of(context, index, phase, lineage),
         )
 
-    def _provenance(self, index: int, phase: Phase, reached: Reached) -> dict[str, Any]:
-        """Return what led to a phase; if it resumes another, also how many of that one's steps."""
-        before = self._recipe.phase_before(index)
-        if phase.resumes is None or before is None:
-            return reached.provenance
-        return reached.provenance | {"steps": StepPlan(before[1]).resumable}
-
-    def _inputs(self, index: int, phase: Phase, reached: Reached, tokens: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "before": self._provenance(index, phase, reached),
-            "phase": to_plain(phase),
-            "seed": self._context.seed(index),
-            "machine": began_on(self._run),
-            "tokens": {name: files.index["sha256"] for name, files in tokens.items()},
-        } | recorded_code(self._run, self._recipe, index, phase_folder(index, phase))
-
     def _after(
         self, index: int, phase: Phase, reached: Reached, inputs: dict[str, Any], outputs: dict[str, Any]
     ) -> Reached:
@@ -144,6 +127,6 @@ class Runner:
         return replace(
             reached,
             lineage=replace(lineage, average=average, earlier=earlier, optimizer=None),
-            provenance=after_part(self._provenance(index, phase, reached), hash_of(inputs)),
+            provenance=after_part(inputs["before"], hash_of(inputs)),
             phases=(*reached.phases, phase.part(index)),
         )

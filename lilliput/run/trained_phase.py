@@ -17,6 +17,8 @@ from lilliput.recipe import Recipe
 from lilliput.report.loss_plot import plot_loss
 from lilliput.run.context import RunContext
 from lilliput.run.phase_logger import METRICS
+from lilliput.run.reproducibility import began_on
+from lilliput.run.steps import recorded_code
 from lilliput.train.begin import Begin
 from lilliput.train.checkpoint import Checkpoint, Progress, at_step, load, write_tensors
 from lilliput.train.micro_batches import read_rows
@@ -88,6 +90,30 @@ def begin_of(context: RunContext, index: int, phase: Phase, lineage: Lineage) ->
     if optimizer is None:
         return None
     return lambda: Checkpoint(progress=Progress(), tensors={"optimizer": optimizer()})
+
+
+def inputs_of(
+    context: RunContext, index: int, phase: Phase, provenance: dict[str, Any], tokens: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return everything that decides what a phase trains, as the run records it.
+
+    Args:
+        context: of the run.
+        index: of the phase in the timeline.
+        phase: to be trained.
+        provenance: of what it begins with.
+        tokens: files that it reads, by corpus.
+    """
+    before = context.recipe.phase_before(index)
+    if phase.resumes is not None and before is not None:  # how many of that one's steps led to it
+        provenance = provenance | {"steps": StepPlan(before[1]).resumable}
+    return {
+        "before": provenance,
+        "phase": to_plain(phase),
+        "seed": context.seed(index),
+        "machine": began_on(context.run),
+        "tokens": {name: files.index["sha256"] for name, files in tokens.items()},
+    } | recorded_code(context.run, context.recipe, index, phase_folder(index, phase))
 
 
 def is_intact(folder: Path, outputs: dict[str, Any]) -> bool:

@@ -1,5 +1,6 @@
 """The rows of a step: ranks that share it read all of them and keep their own; the next step's are prefetched."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -53,8 +54,19 @@ class BatchLoader:
         ahead, self._ahead = self._ahead, None
         return ahead[1] if ahead and ahead[0] == wanted else self._read(wanted)
 
-    def prefetch(self, step: int, stage: int, cursor: Cursor) -> None:
-        """Read the rows of step `step` (from 0) while the device computes."""
+    def prefetch(self, step: int, stage: int, cursor: Cursor, *, takes: Callable[[int, int], bool]) -> None:
+        """Read the rows of the next step that this rank takes, if it is of the same stage, while the device computes.
+
+        Args:
+            step: the earliest one (from 0).
+            stage: of the phase.
+            cursor: where the rows of that step begin.
+            takes: returns whether this rank takes a step of a stage; it passes over the others.
+        """
+        while step < self._plan.steps and self._plan.stage(step) == stage and not takes(step, stage):
+            step, cursor = step + 1, self.skip(stage, cursor)
+        if step >= self._plan.steps or self._plan.stage(step) != stage:
+            return
         wanted = _Wanted(stage, cursor, self._micro_batches.shares(step, stage))
         self._ahead = wanted, self._read(wanted)
 

@@ -10,7 +10,7 @@ They are written beside the training, which waits for a copy to the host's memor
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,23 @@ def back_to(folder: Path, step: int) -> Checkpoint:
     for later in (one for one in steps_in(folder) if one > step):
         remove(at_step(folder, later))
     return found
+
+
+def resumable(
+    folder: Path, choose: Callable[[Sequence[int]], int | None], report: Callable[[str], None]
+) -> Checkpoint | None:
+    """Return the checkpoint to resume from: of the step that is chosen among those there are, else the newest one.
+
+    Args:
+        folder: of checkpoints.
+        choose: returns a step, or None for the newest checkpoint that is whole.
+        report: called with a line for each damaged one.
+
+    Raises:
+        RunError: what is chosen, or everything, is damaged.
+    """
+    step = choose(steps_in(folder))
+    return newest(folder, report) if step is None else back_to(folder, step)
 
 
 def has_any(folder: Path) -> bool:

@@ -17,6 +17,7 @@ from lilliput.train import checkpoint
 from lilliput.train.checkpoint import Checkpoint, Progress
 from lilliput.train.merge import BY_PARAMETER, merged
 from lilliput.train.metrics_log import MetricsLogger
+from lilliput.train.phase import StepPlan
 from lilliput.train.ranks import Ranks
 from lilliput.train.trainable import Trainable
 
@@ -24,6 +25,23 @@ MERGED = "merged"
 """Kind of tensors, of which there are none, that tells a merged checkpoint from one of a rank."""
 HEAD = "head"
 """Name of the tensor of bytes with what is no tensor: the progress, and the parameters that the rank owns."""
+
+
+def places_to_merge(
+    plan: StepPlan, folder: Path, before_decay: Path | None, kept: Path | None
+) -> list[tuple[Path, int]]:
+    """Return the folders and steps of the checkpoints of a phase that outlive it; that of its end comes first.
+
+    Args:
+        plan: of the phase.
+        folder: of its checkpoints.
+        before_decay: the folder of the one before the decay; None for none.
+        kept: the folder of those that it keeps; None for none.
+    """
+    places = [(folder, plan.steps)]
+    if before_decay is not None and plan.stable_until is not None:
+        places.append((before_decay, plan.stable_until))
+    return places if kept is None else places + [(kept, step) for step in plan.kept_steps]
 
 
 def gather(

@@ -20,7 +20,7 @@ from lilliput.train.checkpoint import AsyncCheckpointWriter, Checkpoint, Progres
 from lilliput.train.compile import compiled
 from lilliput.train.cuda_graphs import forward_backward_of, optimizer_step_of
 from lilliput.train.forward_backward import StepInputs
-from lilliput.train.gather import gather
+from lilliput.train.gather import gather, places_to_merge
 from lilliput.train.machine import Machine
 from lilliput.train.memory import enough_memory, give_back
 from lilliput.train.metrics_log import MetricsLogger
@@ -95,7 +95,7 @@ class Trainer:
             trainable, self.optimizer, self.precision, self.forward_backward, self.loader, self.micro_batches, ranks
         )
         self.is_leaving = False  # whether, as of the last step, a signal told a rank to leave
-        found = self._found()
+        found = checkpoint.resumable(self.folder, ranks.resume_step, self.report)
         self.is_new, self.progress = found is None, Progress() if found is None else found.progress
         if found is None and self.begin is not None:
             found = state_for(trainable, self.begin())
@@ -190,7 +190,8 @@ class Trainer:
                     self.shutdown.exit()
             saver.wait()
             if not all(self.ranks.owns(*each) for each in self.trainable.variants):
-                self._gather(logger)
+                places = places_to_merge(self.plan, self.folder, self.before_decay, self.kept)
+                self._load(gather(self.ranks, phase.name, self.trainable, places, logger).tensors)
 
     def train_step(self) -> dict[str, float] | None:
         """Take one step: fetch, forward and backward, reduce, clip, check, step.
@@ -218,7 +219,7 @@ class Trainer:
                 break
         self.trainable.keep_active(stage, variant)
         self.trainable.report_idle(stage, variant, self.report)
-        self._prefetch(step + 1, stage, rows.after)
+        self.loader.prefetch(step + 1, stage, rows.after, takes=self._takes)
         with during_update(step, stage):
             read = _on_host(losses | self.precision.clip(self.phase.clip))
             numbers = read | self._agreed(step, {name: read[name] for name in losses})
@@ -252,13 +253,8 @@ class Trainer:
         tokens = self.progress.tokens + self.plan.tokens(stage)
         self.progress = replace(self.progress, step=step, cursor=cursor, tokens=tokens)
 
-    def _prefetch(self, step: int, stage: int, cursor: Cursor) -> None:
-        """Prefetch the rows of the next step of a stage that this rank takes, from step `step` on."""
-        while step < self.plan.steps and self.plan.stage(step) == stage:
-            if self.ranks.owns(stage, self._inputs(step).variant):
-                self.loader.prefetch(step, stage, cursor)
-                return
-            step, cursor = step + 1, self.loader.skip(stage, cursor)
+    def _takes(self, step: int, stage: int) -> bool:
+        return self.ranks.owns(stage, self._inputs(step).variant)
 
     def _agreed(self, step: int, losses: dict[str, float]) -> dict[str, float]:
         """Agree with all ranks on losses and leaving."""
@@ -293,21 +289,6 @@ class Trainer:
             "guard": self.guard.tensors(),
         }
         return Checkpoint(progress=self.progress, tensors=tensors)
-
-    def _found(self) -> Checkpoint | None:
-        """Return the checkpoint to resume from: the newest one, or the newest that all ranks have of theirs."""
-        step = self.ranks.resume_step(checkpoint.steps_in(self.folder))
-        return checkpoint.newest(self.folder, self.report) if step is None else checkpoint.back_to(self.folder, step)
-
-    def _gather(self, logger: MetricsLogger) -> None:
-        """Make one model of what each rank has trained, here and on the other ranks alike, unless it is done."""
-        places = [(self.folder, self.plan.steps)]
-        if self.before_decay is not None and self.plan.stable_until is not None:
-            places.append((self.before_decay, self.plan.stable_until))
-        if self.kept is not None:
-            places += [(self.kept, step) for step in self.plan.kept_steps]
-        last = gather(self.ranks, self.phase.name, self.trainable, places, logger)
-        self._load(last.tensors)
 
     def _load(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         copy_weights(self.trainable.model, tensors.get("weights", dict(self.trainable.model.named_parameters())))

@@ -46,7 +46,7 @@ class Source(io.BytesIO):
 def test_errors_come_after_what_was_read_before_them() -> None:
     source = Source()
     source.pieces = 3
-    with io.BufferedReader(ReadAhead(source)) as file:
+    with io.BufferedReader(ReadAhead(source, source.tell)) as file:
         assert file.read(12_000) == b"some" * 3_000
         for _ in range(2):
             with pytest.raises(OSError, match="the disk is gone"):
@@ -55,7 +55,7 @@ def test_errors_come_after_what_was_read_before_them() -> None:
 
 def test_few_pieces_are_read_ahead_and_the_thread_ends_with_the_file() -> None:
     source = Source()
-    with io.BufferedReader(ReadAhead(source), 4_000) as file:
+    with io.BufferedReader(ReadAhead(source, source.tell), 4_000) as file:
         file.read(40_000)
         time.sleep(0.2)
         assert 10 < source.taken < 20
@@ -68,6 +68,6 @@ def test_a_file_that_waits_for_ever_is_left(monkeypatch: pytest.MonkeyPatch) -> 
     source = Source()
     monkeypatch.setattr(source, "read1", lambda size: answers.wait() and b"")
     began = time.monotonic()
-    ReadAhead(source).close()
+    ReadAhead(source, source.tell).close()
     assert time.monotonic() - began < 5
     answers.set()

@@ -90,7 +90,7 @@ def test_the_command_writes_the_page_and_prints_sizes(run, tmp_path):
     told = CliRunner().invoke(app, ["data", str(run), "--report", "--page", str(tmp_path / "page.html")])
     assert told.exit_code == 0 and "not trained yet" in told.output, told.output
     page = (tmp_path / "page.html").read_text()
-    assert "Most repeated" in page and "length: too short" in page and "Nobody has looked" in page
+    assert "Most repeated" in page and "length: too short" in page and "Not searched" in page
     assert not (run / "data.html").exists()
     refused = CliRunner().invoke(app, ["data", str(run), "--page", str(tmp_path / "other.html")])
     assert refused.exit_code != 0 and not (tmp_path / "other.html").exists()

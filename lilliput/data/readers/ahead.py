@@ -2,8 +2,9 @@
 
 import io
 import threading
+from collections.abc import Callable
 from queue import Full, Queue
-from typing import Any
+from typing import Any, cast
 
 PIECE = 1 << 19
 """Bytes that are read at a time: the thread needs the interpreter between two of them, and may wait for it."""
@@ -19,13 +20,15 @@ class ReadAhead(io.RawIOBase):
 
     Args:
         file: nothing else may read it; it is closed by whoever opened it, after this one.
+        tell: returns a position that belongs to what was read of the file, such as that of the compressed file.
     """
 
-    def __init__(self, file: io.BufferedIOBase):
-        self._file, self._rest = file, memoryview(b"")
-        self._pieces: Queue[bytes | Exception] = Queue(_PIECES)
+    def __init__(self, file: io.BufferedIOBase, tell: Callable[[], int]):
+        self._file, self._tell, self._rest = file, tell, memoryview(b"")
+        self._pieces: Queue[tuple[bytes | Exception, int]] = Queue(_PIECES)
         self._is_left = threading.Event()
         self._last: bytes | Exception | None = None
+        self._position = tell()
         self._thread = threading.Thread(target=self._read_all, daemon=True)
         self._thread.start()
 
@@ -33,10 +36,14 @@ class ReadAhead(io.RawIOBase):
         """Return True."""
         return True
 
+    def position(self) -> int:
+        """Return what `tell` said when the last piece that was given had been read."""
+        return self._position
+
     def readinto(self, buffer: Any) -> int:
         """Read what is there, or wait until something is."""
         if not self._rest and self._last is None:
-            piece = self._pieces.get()
+            piece, self._position = self._pieces.get()
             if piece and isinstance(piece, bytes):
                 self._rest = memoryview(piece)
             else:
@@ -54,15 +61,15 @@ class ReadAhead(io.RawIOBase):
         super().close()
 
     def _read_all(self) -> None:
-        piece: bytes | Exception = b"?"
+        piece, position = cast(bytes | Exception, b"?"), 0
         while piece and isinstance(piece, bytes) and not self._is_left.is_set():
             try:
-                piece = self._file.read1(PIECE)
+                piece, position = self._file.read1(PIECE), self._tell()
             except Exception as error:
                 piece = error
             while not self._is_left.is_set():
                 try:
-                    self._pieces.put(piece, timeout=_MOMENT)
+                    self._pieces.put((piece, position), timeout=_MOMENT)
                     break
                 except Full:
                     continue

@@ -71,7 +71,7 @@ def _one_object(path: Path) -> DataError:
 def _elements(path: Path, after: int) -> Iterator[Record]:
     number = 0
     try:
-        with open_decompressed(path) as (file, raw):
+        with open_decompressed(path) as (file, position):
             size, rest = path.stat().st_size or 1, _Rest(file, path)
             sign = rest.take()
             assert sign == "["
@@ -79,7 +79,7 @@ def _elements(path: Path, after: int) -> Iterator[Record]:
                 row = rest.object(number + 1)
                 number += 1
                 if number > after:
-                    yield Record(path=path, number=number, values=row, columns=row, share=raw.tell() / size)
+                    yield Record(path=path, number=number, values=row, columns=row, share=position() / size)
                 if rest.sign(number) == "]":
                     break
                 if rest.sign(number) != ",":

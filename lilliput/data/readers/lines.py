@@ -40,7 +40,7 @@ def lines(
     """
     number, most = 0, room * limit("line_bytes")
     try:
-        with open_decompressed(path, opener) as (file, raw):
+        with open_decompressed(path, opener) as (file, position):
             size = float("inf") if opener else path.stat().st_size or 1
             while line := file.readline(most + 1):
                 number += 1
@@ -50,7 +50,7 @@ def lines(
                         where=f"{path}, {unit} {number}",
                         hint=f"end every record with a line break; {raising('line_bytes')}",
                     )
-                yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, raw.tell() / size
+                yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, position() / size
     except LilliputError:
         raise
     except Exception as error:  # every compression has errors of its own
@@ -149,7 +149,7 @@ def unpacking(path: Path) -> tuple[str, Path]:
 
 
 @contextmanager
-def open_decompressed(path: Path, opener: Opener | None = None) -> Iterator[tuple[Any, io.BufferedReader]]:
+def open_decompressed(path: Path, opener: Opener | None = None) -> Iterator[tuple[Any, Callable[[], int]]]:
     """A file without the compression that its suffix tells of, and as it is."""
     with opener(path) if opener else open(path, "rb") as raw:
         match compression_of(path):
@@ -165,10 +165,11 @@ def open_decompressed(path: Path, opener: Opener | None = None) -> Iterator[tupl
                 plain = io.BufferedReader(arrow.input_stream(raw, compression="zstd"))
             case _:
                 with raw:
-                    yield raw, raw
+                    yield raw, raw.tell
                 return
-        with plain, io.BufferedReader(ReadAhead(plain), PIECE) as file:
-            yield file, raw
+        ahead = ReadAhead(plain, raw.tell)
+        with plain, io.BufferedReader(ahead, PIECE) as file:
+            yield file, ahead.position
 
 
 class _Xz(io.RawIOBase):
