@@ -32,6 +32,7 @@ DRAWERS = {"utils", "util", "helpers", "helper", "common", "misc"}
 SHORT = {
     "data/conversations.py",  # a seam
     "data/formats.py",  # the one choice between formats
+    "data/splitmix64.py",  # one function of three files
     "growth/use_ema.py",  # a spec
     "objectives/routes/route.py",  # a seam
     "base/cuda_graph.py",  # the seam between training and decoding

@@ -16,6 +16,7 @@ from itertools import chain
 import numpy as np
 
 from lilliput.base.errors import RecipeError
+from lilliput.data.splitmix64 import mixed
 
 BATCH = 1 << 19
 """Characters of texts that are hashed together: few calls for many short texts, and arrays that fit a cache."""
@@ -92,13 +93,6 @@ class MinHash:
         factors = np.array(_FACTORS[: self.hashes], dtype=np.uint64)
         keys = (hashes * factors).sum(axis=2, dtype=np.uint64)
         return mixed(keys + np.arange(self.buckets, dtype=np.uint64) * _FACTORS[-1])
-
-
-def mixed(hashes: np.ndarray) -> np.ndarray:
-    """The same through the last steps of splitmix64, so that every bit depends on all."""
-    hashes = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    hashes = (hashes ^ (hashes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return hashes ^ (hashes >> np.uint64(31))
 
 
 def _runs(texts: Sequence[str], n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -25,6 +25,7 @@ from safetensors.numpy import save
 
 from lilliput.base.errors import DataError
 from lilliput.base.files import write_bytes
+from lilliput.data.splitmix64 import mixed
 
 N = 13
 """Words of an n-gram."""
@@ -240,18 +241,11 @@ class _Runs:
         if starts is not None:
             return self.between(starts, starts + size)
         count = max(0, len(self) - size + 1)
-        return _mixed((self._sums[size : size + count] - self._sums[:count]) * self._inverses[:count])
+        return mixed((self._sums[size : size + count] - self._sums[:count]) * self._inverses[:count])
 
     def between(self, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
         """Return the hashes of runs of any size."""
-        return _mixed((self._sums[ends] - self._sums[starts]) * self._inverses[starts])
-
-
-def _mixed(hashes: np.ndarray) -> np.ndarray:
-    """The same through the last steps of splitmix64: low bits of a sum of products depend on low bits alone."""
-    hashes = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    hashes = (hashes ^ (hashes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return hashes ^ (hashes >> np.uint64(31))
+        return mixed((self._sums[ends] - self._sums[starts]) * self._inverses[starts])
 
 
 def _words(*texts: str) -> tuple[_Runs, np.ndarray]:

@@ -9,6 +9,8 @@ import hashlib
 
 import numpy as np
 
+from lilliput.data.splitmix64 import mixed
+
 _ROUNDS = 6
 """Four make it hard to tell from a random permutation; two more, since the round function is no cipher."""
 
@@ -52,14 +54,6 @@ class Permutation:
     def _moved(self, numbers: np.ndarray) -> np.ndarray:
         high, low = numbers >> self._low, numbers & self._masks[1]
         for one, other in zip(self._keys[::2], self._keys[1::2], strict=True):
-            high = high ^ (_mixed(low ^ one) & self._masks[0])
-            low = low ^ (_mixed(high ^ other) & self._masks[1])
+            high = high ^ (mixed(low ^ one) & self._masks[0])
+            low = low ^ (mixed(high ^ other) & self._masks[1])
         return high << self._low | low
-
-
-def _mixed(numbers: np.ndarray) -> np.ndarray:
-    """Numbers [N] uint64 whose every bit depends on all bits of what came in: the end of SplitMix64 (Steele, Lea and
-    Flood, OOPSLA 2014)."""
-    numbers = (numbers ^ numbers >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-    numbers = (numbers ^ numbers >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    return numbers ^ numbers >> np.uint64(31)
