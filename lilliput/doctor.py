@@ -23,6 +23,7 @@ from packaging.version import InvalidVersion, Version
 from rich.table import Table
 from rich.text import Text
 
+from lilliput.base.environment import usable_cores
 from lilliput.base.terminal import Terminal, visible
 from lilliput.train.machine import Machine
 
@@ -82,7 +83,7 @@ def examine() -> list[Finding]:
     return [
         judge_python(tuple(sys.version_info[:3])),
         judge_platform(platform.system(), platform.platform()),
-        judge_memory(_cores(), _memory()),
+        judge_memory(usable_cores(), _memory()),
         *judge_packages(_required(), _installed()),
         *judge_pins(_pins(), _installed()),
         Finding(topic="PyTorch", state="ok", says=f"{torch.__version__}, {_build()} build"),
@@ -103,7 +104,7 @@ def described(device: str) -> str:
     """One of them in words: `2 cores, 15.6 GiB of memory`, or the name of a GPU and its memory."""
     if device.startswith("cuda"):
         return _judge_device(_device(torch.device(device).index or 0)).says
-    return judge_memory(_cores(), _memory()).says if device == "cpu" else "Apple MPS"
+    return judge_memory(usable_cores(), _memory()).says if device == "cpu" else "Apple MPS"
 
 
 def show(console: Terminal, findings: list[Finding]) -> None:
@@ -300,11 +301,6 @@ def _device(index: int) -> Device:
 def _first_line(error: object) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
-
-
-def _cores() -> int:
-    """Cores this process may use; containers and batch systems give fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _memory() -> int | None:

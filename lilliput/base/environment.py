@@ -31,6 +31,11 @@ def environment() -> dict[str, Any]:
     }
 
 
+def usable_cores() -> int:
+    """Return the cores that this process may use; containers and batch systems give fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)

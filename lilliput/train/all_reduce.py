@@ -134,8 +134,7 @@ class AllRanks:
         """
         if not self._own_folders:
             return None
-        each: list[Sequence[int]] = [[] for _ in range(self.count)]
-        distributed.all_gather_object(each, list(steps))
+        each = self._all_steps(steps)
         if common := set(each[0]).intersection(*each[1:]):
             return max(common)
         if any(step for its in each for step in its):
@@ -146,6 +145,16 @@ class AllRanks:
                 hint="copy the checkpoints folder of the phase from the machine that resumes best to the others",
             )
         return None
+
+    def _all_steps(self, steps: Sequence[int]) -> list[list[int]]:
+        """Return the steps of each rank; as tensors, since collectives of objects would unpickle what arrives."""
+        counts = [torch.zeros(1, dtype=torch.int64, device=self._device) for _ in range(self.count)]
+        distributed.all_gather(counts, torch.tensor([len(steps)], device=self._device))
+        width = max(int(count) for count in counts)
+        own = torch.tensor([*steps, *[-1] * (width - len(steps))], dtype=torch.int64, device=self._device)
+        each = [torch.empty_like(own) for _ in range(self.count)]
+        distributed.all_gather(each, own)
+        return [[step for step in its.tolist() if step >= 0] for its in each]
 
     def settle(self, step: int, steps: int, trainable: Trainable) -> None: ...
 

@@ -7,13 +7,13 @@
 A stage's tasks that have completed are not run again, so that the same command resumes after any interruption.
 """
 
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lilliput.base.environment import usable_cores
 from lilliput.base.errors import RecipeError, RunError
 from lilliput.base.files import hash_of, read_json, sha256, write_json
 from lilliput.base.spec import is_lilliputs, to_plain, types_in
@@ -63,7 +63,7 @@ class Curate:
 
     @property
     def report(self) -> Path:
-        """The file that is there when all is done."""
+        """The file that is written last."""
         return self.out / f"{self.name}.json"
 
     @property
@@ -89,7 +89,7 @@ class Curate:
                 where=f"the corpus {self.name!r}",
                 hint="filters of your own run while a recipe's texts are read; curate with the others first",
             )
-        tasks = max(1, min(self.tasks or len(os.sched_getaffinity(0)), most_tasks(source)))
+        tasks = max(1, min(self.tasks or usable_cores(), most_tasks(source)))
         work = self.out / f".{self.name}"
         record = self._begin(work, source, tasks)
         if self.report.is_file():

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from lilliput.base.environment import usable_cores
 from lilliput.base.errors import RunError
 from lilliput.data.curate.stages import Stage
 
@@ -53,7 +54,7 @@ def _executor(stage: Stage, logs: Path, name: str, settings: Mapping[str, str], 
     if name == "local":
         from datatrove.executor import LocalPipelineExecutor as Executor
 
-        given["workers"] = min(stage.tasks, len(os.sched_getaffinity(0)))
+        given["workers"] = min(stage.tasks, usable_cores())
     elif name == "ray":
         from datatrove.executor.ray import RayPipelineExecutor as Executor
     else:

@@ -22,7 +22,7 @@ SUFFIX = ".jsonl.zst"
 
 
 def write_documents(path: Path, documents: Iterable[Document]) -> Iterator[Document]:
-    """Write documents to a file that is there once all of them are in it, and pass each on."""
+    """Write documents to a file, which appears once it has all of them, and pass each on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + PARTIAL)
     with pyarrow.CompressedOutputStream(str(partial), "zstd") as stream:

@@ -1,5 +1,6 @@
 """Filters of datatrove that judge each document alone, in the form of Lilliput's; without its tokenizers' downloads."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ EXTRA = "pip install 'lilliput[curate]'"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatatroveFilter:
+class DatatroveFilter(ABC):
     """Base of specs whose fields are arguments of a filter of datatrove.
 
     Words and sentences are found without models, see `lilliput.data.corpora.filters.plain_words`.
@@ -21,9 +22,9 @@ class DatatroveFilter:
 
     remembers: ClassVar[bool] = False
 
+    @abstractmethod
     def build(self, arguments: dict[str, Any]) -> Any:
         """Return the filter of datatrove."""
-        raise NotImplementedError
 
     def begin(self) -> Callable[[Document], FilterResult]:
         """A function of one document that remembers nothing.
