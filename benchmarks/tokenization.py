@@ -8,7 +8,7 @@ Lines, and `write_shards` makes token files of them: by so many processes from t
 and of the files as they are, and in one process with `tokenizers` alone. All of them take turns, the best counts; with
 them `encode_batch_fast` encodes the same texts, which are in memory already. The script fails if token files differ.
 Then one thread reads rows of what was written as training does. With `--minutes`, a stream without end is encoded for
-so long by the most processes, and memory looked at.
+so long by the most processes, and memory is measured.
 """
 
 import argparse

@@ -8,7 +8,7 @@ from lilliput.data.documents import Corpus
 from lilliput.data.resumable import Offset, fraction_read
 
 _DOCUMENTS, _BYTES = 1_024, 4_000_000
-"""After so many of either it is told how far it is."""
+"""Documents, or bytes, between two reports."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -152,7 +152,7 @@ class RunData:
         return tokens_per_pass(self.recipe.corpora[name], self.run.record(f"shards/{name}")) or 0
 
     def read(self, index: int) -> dict[str, int] | None:
-        """Return the tokens that a phase has read of each corpus by its last checkpoint; None where there is none."""
+        """Return the tokens that a phase has read of each corpus by its last checkpoint; None without one."""
         phase = self.recipe.phases[index]
         checkpoints = self.folder / phase_folder(index, phase) / CHECKPOINTS
         steps = steps_in(checkpoints)

@@ -1,7 +1,7 @@
 """The end of a phase whose blocks were trained by several ranks: each of them ends with the same merged checkpoints.
 
-A checkpoint that is merged has an empty kind of tensors, `merged`: a rank that is killed here, and resumes, asks nobody
-for what it has. What a rank hands out stays in the store as long as another one may need it.
+A merged checkpoint has an empty kind of tensors, `merged`: a rank that is killed here and resumes asks for nothing that
+it has. What a rank hands out stays in the store as long as another one may need it.
 """
 
 import json

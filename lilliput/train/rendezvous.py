@@ -1,6 +1,6 @@
 """A process group of machines that may be restarted one by one, made through torchrun's store.
 
-The address that a process left in a store outlives it, and who connects to it waits for nobody. So each process has an
+The address that a process left in a store outlives it, and who connects to it waits in vain. So each process has an
 id of its own, a group is named by the ids of its members, and is made once all of them say that they mean this one.
 """
 

@@ -162,7 +162,7 @@ class _Client:
 
 
 def _connect(host: str, port: int, timeout: timedelta) -> Store:
-    """Connect; a port that nobody listens at is found out at once, and not at the end of the store's own attempts."""
+    """Connect; a closed port is found out at once, and not at the end of the store's own attempts."""
     socket.create_connection((host, port), timeout.total_seconds()).close()
     return TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timeout)
 

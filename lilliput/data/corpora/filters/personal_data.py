@@ -13,7 +13,7 @@ from typing import ClassVar
 from lilliput.data.corpora.filters import FilterResult
 from lilliput.data.documents import Document
 
-# A run of characters is looked at once from its beginning: quantifiers are bounded or possessive.
+# A run of characters is searched once, from its beginning: quantifiers are bounded or possessive.
 _EMAIL = re.compile(r"(?<![\w.+%-])\w[\w.+%-]{0,63}+@(?:[A-Za-z0-9-]{1,63}+\.){1,8}[A-Za-z]{2,24}\b")
 _IP = re.compile(
     r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?!\.?\w)"  # 4
