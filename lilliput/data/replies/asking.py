@@ -4,6 +4,8 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Protocol
@@ -50,17 +52,34 @@ def ask_and_keep(
 
     Raises:
         DataError: the endpoint does not answer any more; what had been asked was waited for, and kept.
+        KeyboardInterrupt: after the same wait; a second one ends it.
     """
-    stop = threading.Event()
-    replies = answering.replies(prompts, stop)
+    stop, done = threading.Event(), Future[None]()
+
+    def keep() -> None:
+        replies = answering.replies(prompts, stop)
+        try:
+            try:
+                for reply in replies:
+                    file.append([reply])
+                    kept(reply)
+            except LilliputError:  # what was asked is paid for: most of it comes in a moment
+                stop.set()
+                for reply in replies:
+                    file.append([reply])
+                raise
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    # A thread of its own: Ctrl-C is raised in the main one, where it could fall between taking a reply and its write.
+    threading.Thread(target=keep, daemon=True).start()
     try:
-        for reply in replies:
-            file.append([reply])
-            kept(reply)
-    except (KeyboardInterrupt, LilliputError):  # what was asked is paid for: most of it comes in a moment
+        done.result()
+    except KeyboardInterrupt:
         stop.set()
-        for reply in replies:
-            file.append([reply])
+        done.result()
         raise
 
 
@@ -97,7 +116,7 @@ class AskedEndpoint:
 
 
 class _Replies(Iterator[Reply]):
-    """Replies that come from threads, which take prompts. No generator: an interruption would end one."""
+    """Replies that come from threads, which take prompts. No generator: an error would end one."""
 
     def __init__(self, asked: AskedEndpoint, prompts: Iterable[Prompt], stop: threading.Event):
         self._asked, self._stop = asked, stop
@@ -143,8 +162,9 @@ class _Replies(Iterator[Reply]):
             raise self._refuses()
 
     def _next_done(self) -> Reply | BaseException | None:
-        if not self._stop.is_set():
-            return self._done.get()
+        while not self._stop.is_set():
+            with suppress(queue.Empty):  # to see in time that nothing more is to be asked
+                return self._done.get(timeout=0.2)
         self._until = self._until or monotonic() + GRACE
         try:
             return self._done.get(timeout=max(0.0, self._until - monotonic()))
