@@ -46,7 +46,7 @@ def test_a_signal_does_not_wait_for_a_text_that_takes_long(number: signal.Signal
             running.send_signal(number)
             time.sleep(0.05)
         out, err = running.communicate(timeout=30)
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 8
     said = "put in order\n\ninterrupted; the same command resumes it\n"
     assert (running.returncode, out, err) == (code, said, "")
 
@@ -95,7 +95,7 @@ def test_workers_end_with_the_process_they_work_for(number: signal.Signals, tmp_
         assert not any(map(is_free, held))
         os.killpg(running.pid, number) if number == signal.SIGINT else running.send_signal(number)  # as a terminal does
         running.wait(timeout=30)
-        until = time.monotonic() + 2
+        until = time.monotonic() + 15
         while not all(map(is_free, held)):
             assert time.monotonic() < until
             time.sleep(0.01)
