@@ -126,7 +126,7 @@ class BrowserSession:
         return self.run(f"[...document.querySelectorAll({json.dumps(selector)})].map(each => each.innerText)")
 
     def click(self, selector: str) -> None:
-        """Press the pointer on the middle of an element that can be seen."""
+        """Press the pointer on the middle of an element."""
         point = self._middle(selector)
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **point)
@@ -171,7 +171,7 @@ class BrowserSession:
         script = f"""(() => {{
             const found = document.querySelector({json.dumps(selector)});
             found.scrollIntoView({{block: "nearest"}});
-            const box = found.getBoundingClientRect();
+            const box = found.getClientRects()[0];
             return {{x: box.left + box.width / 2, y: box.top + box.height / 2}};
         }})()"""
         return self.run(script)

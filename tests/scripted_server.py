@@ -12,8 +12,9 @@ from typing import Any
 from lilliput.serve.page import page, policy
 
 MODEL = {
+    "id": "tiny-chat",
     "parameters": 134_515_008,
-    "is_chat": True,
+    "chat": True,
     "context": 8192,
     "state_bytes": 6 << 20,
     "states_grow": False,
@@ -78,7 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/":
             self._send(200, page(), "text/html; charset=utf-8", {"Content-Security-Policy": policy()})
         elif self.path == "/v1/models" and self._allowed():
-            self._json(200, {"object": "list", "data": [{"id": "tiny-chat", "lilliput": self.server.model}]})
+            self._json(200, {"object": "list", "data": [self.server.model]})
         elif self.path != "/v1/models":
             self._json(404, {"error": {"message": "no such page", "code": 404}})
 

@@ -259,7 +259,7 @@ def test_nothing_is_wider_than_a_phone(page, server):
         "(({left, right}) => [left, right])(document.getElementById('distribution').getBoundingClientRect())"
     )
     assert box[0] >= 0 and box[1] <= 400
-    server.model["is_chat"] = False
+    server.model["chat"] = False
     opened(page, server)
     assert page.run(fits)
 
@@ -375,7 +375,7 @@ def test_a_key_is_asked_for_and_forgotten_with_the_tab(page, server):
 
 
 def test_a_base_model_continues_a_text(page, server, tmp_path):
-    server.model["is_chat"] = False
+    server.model["chat"] = False
     server.answers = [Answer(pieces=(" upon", " a")), Answer(pieces=(" <b>time", "\n"))]
     opened(page, server)
     page.click("#manuscript")

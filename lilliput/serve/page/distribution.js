@@ -3,12 +3,18 @@
 // the likeliest others. Pointer, touch and arrow keys reach every token; the text is one stop of the Tab key.
 
 const ALTERNATIVES = 4;
-const MARKS = {"\n": "↵", "\t": "⇥", " ": "·", "\r": "␍"};
+const CONTROL_PICTURES = 0x2400; // pictures of the control characters, in their order
 
-/** A token with its white space to be seen. */
-function visibleToken(token) {
-  const marked = token.replace(/[\n\t\r]|^ +| +$/g, space => [...space].map(each => MARKS[each]).join(""));
-  return marked || "(no text)";
+/** A token with its white space to be seen; the bytes of one that is a part of a character. */
+function visibleToken({token, bytes}) {
+  if (bytes && token.includes("\ufffd")) return bytes.map(byte => "\\x" + byte.toString(16).padStart(2, "0")).join("");
+  const marked = token.replace(/^ +| +$/g, spaces => "·".repeat(spaces.length));
+  return marked.replace(/[\0-\x1f]/g, picture) || "(no text)";
+}
+
+/** What stands for a character that has no width, so that it can be seen and pointed at. */
+function picture(letter) {
+  return {"\n": "↵", "\t": "⇥"}[letter] ?? String.fromCharCode(CONTROL_PICTURES + letter.charCodeAt());
 }
 
 function percent(logprob) {
@@ -17,9 +23,10 @@ function percent(logprob) {
 }
 
 /** The token that was written, then the likeliest others; the whole in order of probability. */
-function candidatesOf({token, logprob, likeliest}) {
-  const others = likeliest.filter(other => other.token !== token).slice(0, ALTERNATIVES);
-  const all = [{token, logprob, written: true}, ...others];
+function candidatesOf({likeliest, ...token}) {
+  const named = JSON.stringify([token.token, token.bytes]);
+  const others = likeliest.filter(other => JSON.stringify([other.token, other.bytes]) !== named);
+  const all = [{...token, written: true}, ...others.slice(0, ALTERNATIVES)];
   return all.sort((one, other) => other.logprob - one.logprob);
 }
 
@@ -44,8 +51,9 @@ class TokenView {
   }
 
   span(token, index) {
-    const text = token.token.replaceAll("\n", "↵\n");
-    const made = element("span", {class: "token", tabindex: index === 0 ? "0" : "-1", "data-index": index}, text);
+    const seen = token.token.replace(/[\0-\x1f]/g, letter => picture(letter) + (letter === "\n" ? letter : ""));
+    const place = {tabindex: index === 0 ? "0" : "-1", "data-index": index};
+    const made = element("span", {class: "token", ...place}, seen || "∅");
     made.style.setProperty("--doubt", (1 - Math.exp(token.logprob)).toFixed(3));
     return made;
   }
@@ -102,14 +110,14 @@ class DistributionPanel {
     this.panel.style.top = (below ? box.bottom + 8 : box.top - offsetHeight - 8) + "px";
   }
 
-  row({token, logprob, written}) {
+  row(candidate) {
     const bar = element("i");
-    bar.style.width = 100 * Math.exp(logprob) + "%";
+    bar.style.width = 100 * Math.exp(candidate.logprob) + "%";
     return element(
-      "div", {class: written ? "candidate written" : "candidate"},
-      element("code", {}, visibleToken(token)),
+      "div", {class: candidate.written ? "candidate written" : "candidate"},
+      element("code", {}, visibleToken(candidate)),
       element("span", {class: "bar", "aria-hidden": "true"}, bar),
-      element("span", {class: "share"}, percent(logprob)),
+      element("span", {class: "share"}, percent(candidate.logprob)),
     );
   }
 

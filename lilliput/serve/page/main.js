@@ -39,9 +39,9 @@ function begin(model, settings) {
   byId("model").textContent = model.id;
   byId("welcome-model").textContent = model.id;
   for (const line of document.querySelectorAll(".facts")) line.textContent = facts(model);
-  document.body.classList.add(model.is_chat ? "chat" : "base");
+  document.body.classList.add(model.chat ? "chat" : "base");
   const writer = new Writer(meter, follow);
-  const view = new (model.is_chat ? Chat : Continuation)(model, settings, writer, panel);
+  const view = new (model.chat ? Chat : Continuation)(model, settings, writer, panel);
   byId("composer").addEventListener("submit", event => {
     event.preventDefault();
     view.send();
@@ -51,10 +51,11 @@ function begin(model, settings) {
     view.clear();
   });
   byId("download-button").addEventListener("click", () => {
-    download((model.is_chat ? "conversation" : "text") + ".jsonl", JSON.stringify(view.row()) + "\n");
+    download((model.chat ? "conversation" : "text") + ".jsonl", JSON.stringify(view.row()) + "\n");
   });
   byId("tokens-button").addEventListener("click", () => {
     showTokens(!document.body.classList.contains("with-tokens"), view);
+    follow.keep();
   });
   showTokens(Boolean(lasting.read("tokens")), view);
   if (matchMedia("(pointer: fine)").matches) view.field.focus();

@@ -87,7 +87,6 @@ class Meter {
   stateBytes() {
     if (!this.model?.state_bytes) return null;
     if (!this.model.states_grow) return this.model.state_bytes;
-    if (!this.model.context) return null;
     const tokens = this.usage?.total_tokens ?? this.before + this.written;
     return this.model.state_bytes * Math.min(tokens / this.model.context, 1);
   }

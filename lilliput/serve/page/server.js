@@ -16,15 +16,13 @@ const ADVICE = {
   413: "Shorten the message or begin a new conversation.",
   504: "Try again, or ask for fewer new tokens in the settings.",
 };
-const UNKNOWN = {parameters: null, is_chat: true, context: null, state_bytes: null, states_grow: false};
 const UNREACHABLE = ["The server cannot be reached.", "See whether lilliput serve is still running, then try again."];
 const NO_KEY = ["The server wants a key.", "Try again and give it one."];
 const CUT_OFF = ["The connection was lost before the end.", "What was written so far is kept."];
 
-/** The first model of the server, with what Lilliput says of it. */
+/** The model of the server: id, chat, context, parameters, state_bytes and states_grow. */
 async function readModel() {
-  const {data: [model]} = await (await request("v1/models")).json();
-  return {...UNKNOWN, id: model.id, ...model.lilliput};
+  return (await (await request("v1/models")).json()).data[0];
 }
 
 /** Pieces of a text as they are written: {text, tokens} one or more times, then {usage, finish}. */
@@ -34,7 +32,7 @@ async function* complete(path, body, signal) {
   try {
     for await (const event of serverSentEvents(response)) {
       const chunk = JSON.parse(event);
-      if (chunk.error) throw new ServerError(sentence(chunk.error.message), ADVICE[chunk.error.code] ?? "Try again.");
+      if (chunk.error) throw new ServerError(sentence(chunk.error.message), "Try again.");
       const choice = chunk.choices[0];
       yield {
         text: choice?.delta?.content ?? choice?.text ?? "",
@@ -102,11 +100,11 @@ function askForKey(refused) {
   });
 }
 
-/** Tokens with their probabilities, from either form of the API: {token, logprob, likeliest: [{token, logprob}]}. */
+/** Tokens with their probabilities, from either form of the API: {token, bytes, logprob, likeliest: [...]}. */
 function tokensOf(logprobs) {
   if (!logprobs) return [];
   if (logprobs.content) {
-    return logprobs.content.map(({token, logprob, top_logprobs}) => ({token, logprob, likeliest: top_logprobs ?? []}));
+    return logprobs.content.map(({top_logprobs, ...token}) => ({...token, likeliest: top_logprobs ?? []}));
   }
   return (logprobs.tokens ?? []).map((token, index) => {
     const likeliest = Object.entries(logprobs.top_logprobs?.[index] ?? {});
