@@ -2,7 +2,7 @@
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from threading import Thread
@@ -51,9 +51,11 @@ class TinyServer:
     Args:
         port: where it listens.
         log: the lines that it wrote so far.
+        stop: tells it to stop.
     """
 
-    def __init__(self, port: int, log: list[str]):
+    def __init__(self, port: int, log: list[str], stop: Callable[[], None]):
+        self.stop = stop
         self.port, self.log, self.url = port, log, f"http://127.0.0.1:{port}"
         self.client = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=SECONDS)
 
@@ -102,9 +104,13 @@ def running(model: LoadedModel, *, access: Access | None = None, **settings: Any
     made = serving(model, Settings(name="tiny", **settings), access or Access(), log=log.append)
     thread = Thread(target=made.server.run, args=([listener],), daemon=True)
     thread.start()
-    try:
-        yield TinyServer(listener.getsockname()[1], log)
-    finally:
+
+    def stop() -> None:
         made.server.should_exit = True
+
+    try:
+        yield TinyServer(listener.getsockname()[1], log, stop)
+    finally:
+        stop()
         thread.join(SECONDS)
         assert not thread.is_alive()

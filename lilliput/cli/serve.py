@@ -28,7 +28,7 @@ UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 def serve(
     model: ModelArgument,
     host: Annotated[str, typer.Option(help="Address to listen at; one that others reach needs a key.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen at; 0 for any that is free.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 for any that is free.")] = 8000,
     name: Annotated[str | None, typer.Option(help="The model's name for clients; its folder's by default.")] = None,
     rows: Annotated[
         int | None, typer.Option(min=1, help="Answers written at the same time, as many as memory has room for.")
@@ -83,7 +83,7 @@ def serve(
             seconds=timeout,
             keep_bytes=kept,
         )
-        hosts = {*LOCAL_NAMES, host} if is_local else None
+        hosts = {*LOCAL_NAMES, host} if is_local and key is None else None
         log = Terminal(stderr=True, soft_wrap=True)
         access = Access(key=key, hosts=hosts, origins=tuple(allow_origin))
         made = serving(published, settings, access, log=lambda line: log.print(visible(line), style="dim"))

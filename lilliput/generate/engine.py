@@ -210,9 +210,8 @@ class Engine:
     def _join(self) -> None:
         """Give free rows to those that wait."""
         for index, row in enumerate(self._rows):
-            if row is None and self._waiting:
-                joined = self._rows[index] = self._waiting.popleft()
-                request = joined.request
+            if row is None and (joined := self._next()):
+                self._rows[index], request = joined, joined.request
                 if self._states_grow:
                     room = joined.unread + min(request.max_new_tokens, 8 * SLOTS)
                     self._states.fit(room if self._context is None else min(room, self._context))
@@ -221,6 +220,16 @@ class Engine:
                 if joined.is_whole:
                     self._resume(index, joined)
                 self._positions[index] = joined.read
+
+    def _next(self) -> Row | None:
+        """Take the next row that waits; one with the very prompt of a row that reads waits for the states after it."""
+        rows = self._rows if self._keeps and self._waiting else ()
+        read = {id(row.request.prompt) for row in rows if row is not None and row.is_reading}
+        for place, row in enumerate(self._waiting):
+            if id(row.request.prompt) not in read:
+                del self._waiting[place]
+                return row
+        return None
 
     def _resume(self, index: int, row: Row) -> None:
         """Give a row the states after the beginning of its prompt, where there are any."""

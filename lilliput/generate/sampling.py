@@ -114,4 +114,5 @@ def draw(scores: Tensor, uniform: Tensor) -> Tensor:
     reached = scores.softmax(dim=-1).cumsum(dim=-1)
     # Below the last sum by one rounding at least, so that a token that was left out is never drawn.
     target = uniform.clamp(max=1 - 2**-23) * reached[:, -1]
-    return torch.searchsorted(reached, target[:, None], right=True)[:, 0]
+    found = torch.searchsorted(reached, target[:, None], right=True)[:, 0]
+    return found.clamp(max=scores.shape[1] - 1)  # scores that are no numbers choose the last token, and not one beyond

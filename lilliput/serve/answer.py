@@ -10,6 +10,8 @@ from lilliput.serve.token_text import TokenText
 FINISH: dict[End, str] = {"stop": "stop", "length": "length", "context": "length"}
 OUT_OF_TIME = "timeout"
 """Reason for a text to end that OpenAI's API does not have: the server's time for a request was up."""
+LEAST = -9999.0
+"""Log-probability of what cannot come."""
 FINISH_REASONS = ("stop", "length", OUT_OF_TIME)
 
 
@@ -113,19 +115,20 @@ class Answer:
             end += len(token.text)
         return {
             "tokens": [self._names.named(token.token)[0] for token in choice.listed],
-            "token_logprobs": [token.log_probability for token in choice.listed],
-            "top_logprobs": [{self._names.named(one)[0]: score for one, score in token.top} for token in choice.listed],
+            "token_logprobs": [_finite(token.log_probability) for token in choice.listed],
+            "top_logprobs": [
+                {self._names.named(one)[0]: _finite(score) for one, score in token.top} for token in choice.listed
+            ],
             "text_offset": offsets,
         }
 
     def _chat_logprob(self, token: Token) -> dict[str, Any]:
-        assert token.log_probability is not None
         top = [self._named(one, score) for one, score in token.top]
         return self._named(token.token, token.log_probability) | {"top_logprobs": top}
 
-    def _named(self, token: int, score: float) -> dict[str, Any]:
+    def _named(self, token: int, score: float | None) -> dict[str, Any]:
         text, spelling = self._names.named(token)
-        return {"token": text, "bytes": spelling, "logprob": max(score, -9999.0)}
+        return {"token": text, "bytes": spelling, "logprob": _finite(score)}
 
 
 class _Choice:
@@ -155,3 +158,8 @@ class _Choice:
 
 def _chat_piece(index: int, delta: dict[str, Any], logprobs: Any, finish: str | None) -> dict[str, Any]:
     return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
+
+
+def _finite(score: float | None) -> float:
+    """Return a log-probability as JSON can hold it."""
+    return score if score is not None and score > LEAST else LEAST

@@ -13,8 +13,8 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from lilliput.serve.api_error import ApiError
-from lilliput.serve.body import read_json
+from lilliput.serve.api_error import SERVER, ApiError
+from lilliput.serve.body import parse, read_body
 from lilliput.serve.call import Call, chat_call, completion_call
 from lilliput.serve.engine_thread import EngineThread
 from lilliput.serve.guard import Guard
@@ -24,6 +24,9 @@ from lilliput.serve.page import page, policy
 from lilliput.serve.sending import Sending
 from lilliput.serve.served_model import ServedModel
 from lilliput.serve.token_text import TokenText
+
+READING = 4
+"""Bodies that are parsed and encoded at the same time: a value takes many times the memory of its JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +40,11 @@ class Access:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Bounds of what one request may take."""
+    """Bounds of a request's body."""
 
     body_bytes: int
-    body_seconds: float = 30.0
-    """Time for a client to send a request's body."""
+    body_seconds: float
+    """Time for a client to send it."""
 
 
 class App:
@@ -57,10 +60,12 @@ class App:
     def __init__(self, served: ServedModel, thread: EngineThread, metrics: Metrics, limits: Limits):
         self._served, self._thread, self._metrics, self._limits = served, thread, metrics, limits
         self._names = TokenText(served.published.tokenizer)
-        self._schema = openapi(served.name)
+        self._schema: dict[str, Any] = {}
+        self._reading = asyncio.Semaphore(READING)
 
     def build(self, access: Access, log: Callable[[str], None]) -> ASGIApp:
         """Return the application, behind its guard."""
+        self._schema = openapi(self._served.name, has_key=access.key is not None)
         routes = [
             ("/v1/chat/completions", self._chat, "POST"),
             ("/v1/completions", self._complete, "POST"),
@@ -86,7 +91,8 @@ class App:
         try:
             yield
         finally:
-            await asyncio.to_thread(self._thread.stop)
+            self._thread.end_all()
+            await asyncio.to_thread(self._thread.join)
 
     async def _chat(self, request: Request) -> Any:
         return await self._answer(request, chat_call)
@@ -95,8 +101,10 @@ class App:
         return await self._answer(request, completion_call)
 
     async def _answer(self, request: Request, read: Callable[[ServedModel, Any], Call]) -> Sending:
-        body = await read_json(request, most_bytes=self._limits.body_bytes, seconds=self._limits.body_seconds)
-        call = await asyncio.to_thread(read, self._served, body)
+        body = await read_body(request, most_bytes=self._limits.body_bytes, seconds=self._limits.body_seconds)
+        self._thread.check_room(1)  # before anything is parsed
+        async with self._reading:
+            call = await asyncio.to_thread(lambda: read(self._served, parse(body)))
         replies = self._thread.submit(call.requests)
         self._metrics.see_prompt(call.prompt_tokens)
         return Sending(call, replies, self._names)
@@ -110,6 +118,8 @@ class App:
         return JSONResponse(self._about())
 
     async def _health(self, request: Request) -> Response:
+        if not self._thread.is_alive:
+            raise ApiError(503, "The thread that writes has ended; start the server again.", type=SERVER, code="failed")
         return JSONResponse({"status": "ok", "model": self._served.name})
 
     async def _show_metrics(self, request: Request) -> Response:
@@ -162,5 +172,6 @@ async def _tell(request: Request, error: Exception) -> Response:
 async def _tell_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     said = {404: "There is nothing at this path.", 405: "This path takes another method."}
-    made = ApiError(error.status_code, said.get(error.status_code, error.detail), code="not_found")
+    code = "not_found" if error.status_code == 404 else "method_not_allowed"
+    made = ApiError(error.status_code, said.get(error.status_code, error.detail), code=code)
     return JSONResponse(made.body, made.status, headers=error.headers)

@@ -12,7 +12,7 @@ DEEPEST = 64
 """Lists and objects within each other; a conversation has five."""
 
 
-async def read_json(request: Request, *, most_bytes: int, seconds: float) -> Any:
+async def read_body(request: Request, *, most_bytes: int, seconds: float) -> bytes:
     """Return the body of a request. What is beyond the size is read as well, so that a client gets the answer, and not
     kept.
 
@@ -22,7 +22,7 @@ async def read_json(request: Request, *, most_bytes: int, seconds: float) -> Any
         seconds: in which it has to come.
 
     Raises:
-        ApiError: it is too large, too slow, or no JSON.
+        ApiError: it is too large or too slow, or not declared as JSON.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":  # what a browser sends anywhere without asking is of other kinds
@@ -50,7 +50,7 @@ async def read_json(request: Request, *, most_bytes: int, seconds: float) -> Any
         raise ApiError(499, "The client has gone.") from None
     if size > most_bytes:
         raise too_large
-    return parse(bytes(body))
+    return bytes(body)
 
 
 def parse(body: bytes) -> Any:

@@ -97,7 +97,8 @@ def _message(message: Mapping[str, Any]) -> dict[str, str]:
     content = message["content"]
     if not isinstance(content, str):
         content = "".join(part["text"] for part in content)
-    return {"role": message["role"], "content": content}
+    role = message["role"]
+    return {"role": "system" if role == "developer" else role, "content": content}
 
 
 def _call(

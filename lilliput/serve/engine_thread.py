@@ -48,11 +48,15 @@ class EngineThread:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    def stop(self) -> None:
-        """End the thread, and all texts."""
-        self.end_all()
+    def join(self) -> None:
+        """End the thread."""
         self._inbox.put(None)
         self._thread.join()
+
+    @property
+    def is_alive(self) -> bool:
+        """Return whether the thread runs."""
+        return self._thread.is_alive()
 
     @property
     def active(self) -> int:
@@ -76,16 +80,28 @@ class EngineThread:
             ApiError: there are too many requests, or the server is stopping.
         """
         assert self._loop is not None
+        self.check_room(len(requests))
+        replies = Replies(len(requests), self._seconds, self._loop, cancel=self._cancel)
+        self._open.add(replies)
+        self._inbox.put(lambda: self._add(replies, requests))
+        return replies
+
+    def check_room(self, count: int) -> None:
+        """Refuse so many requests where there is no room for them.
+
+        Raises:
+            ApiError: see `submit`.
+        """
         most = self._rows + self._queue
         if self._is_stopping:
             raise stopping()
-        if len(requests) > most:
+        if count > most:
             raise ApiError(
                 400,
-                f"This asks for {len(requests)} answers at once, and the server takes {most}; ask for fewer.",
+                f"This asks for {count} answers at once, and the server takes {most}; ask for fewer.",
                 code="invalid_value",
             )
-        if self.active + len(requests) > most:
+        if self.active + count > most:
             raise ApiError(
                 429,
                 f"All {self._rows} rows of the server are busy, and {self.waiting} requests wait; ask again later.",
@@ -93,10 +109,6 @@ class EngineThread:
                 code="rate_limit_exceeded",
                 headers={"Retry-After": str(RETRY)},
             )
-        replies = Replies(len(requests), self._seconds, self._loop, cancel=self._cancel)
-        self._open.add(replies)
-        self._inbox.put(lambda: self._add(replies, requests))
-        return replies
 
     def end_all(self) -> None:
         """Take no more requests, and end those that there are."""

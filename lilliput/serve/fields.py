@@ -67,10 +67,7 @@ SHARED: tuple[Field, ...] = (
     _whole("top_k", "Choose among this many likeliest tokens; 0 for all.", minimum=0, maximum=MOST_TOKENS),
     _number("min_p", "Choose among tokens at least this many times as likely as the likeliest.", minimum=0, maximum=1),
     _number(
-        "repetition_penalty",
-        "Above 1, tokens that occurred already become less likely.",
-        exclusiveMinimum=0,
-        maximum=100,
+        "repetition_penalty", "Above 1, tokens that occurred already become less likely.", minimum=0.01, maximum=100
     ),
     _number(
         "frequency_penalty", "Subtracted from a logit for each time that its token was written.", minimum=-2, maximum=2
@@ -132,7 +129,9 @@ CHAT: tuple[Field, ...] = (
                         ]
                     },
                     "name": {"type": ["string", "null"]},
-                    "refusal": {"type": "null"},
+                    # What an answer has besides, which clients send back.
+                    **{name: {"enum": [None, []]} for name in ("refusal", "annotations", "audio", "tool_calls")},
+                    "function_call": {"type": "null"},
                 },
                 "required": ["role", "content"],
                 "additionalProperties": False,

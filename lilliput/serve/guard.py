@@ -1,13 +1,13 @@
 """The guard before the application: refuses who may not ask, and logs one line for each request."""
 
 import hmac
+import re
 import sys
 import traceback
 from collections.abc import Callable, Collection
 from ipaddress import ip_address
 from time import monotonic
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, Response
@@ -101,7 +101,8 @@ class Guard:
 
     def _may(self, origin: str, host: str) -> bool:
         """Return whether a page of that origin may ask: the server's own, or one that is allowed."""
-        return "*" in self._origins or origin in self._origins or urlsplit(origin).netloc == host
+        own = re.fullmatch(r"https?://([^/]+)", origin)
+        return "*" in self._origins or origin in self._origins or (own is not None and own[1] == host)
 
     def _headers(self, origin: str | None) -> dict[str, str]:
         headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}

@@ -26,9 +26,10 @@ ERRORS = {
 }
 
 
-def openapi(model: str) -> dict[str, Any]:
-    """Return the description of a server of a model of that name."""
-    return {
+def openapi(model: str, *, has_key: bool) -> dict[str, Any]:
+    """Return the description of a server of a model of that name, which may ask for a key."""
+    security = {"security": [{"key": []}]} if has_key else {}
+    return security | {
         "openapi": "3.1.0",
         "info": {"title": f"lilliput serve {model}", "version": __version__},
         "paths": {
@@ -43,7 +44,7 @@ def openapi(model: str) -> dict[str, Any]:
             "/metrics": {"get": _plain("Counts and durations, for Prometheus")},
         },
         "components": {
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}} if has_key else {},
             "schemas": {
                 "ChatRequest": _request(CHAT),
                 "CompletionRequest": _request(COMPLETIONS),
@@ -95,7 +96,6 @@ def _writing(about: str, name: str, kind: str) -> dict[str, Any]:
     events = {"schema": TEXT, "example": f'data: {{"object": "{kind}"}}'}
     return {
         "summary": about,
-        "security": [{"key": []}],
         "requestBody": {"required": True, "content": {"application/json": {"schema": _ref(f"{name}Request")}}},
         "responses": {
             "200": {

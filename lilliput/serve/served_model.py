@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from threading import Lock
 from typing import Any
 
@@ -21,6 +22,8 @@ from lilliput.tokenizer.template import check_text, encode_template
 
 SHARED = 16
 """Least tokens of a beginning that is worth states of its own."""
+COLDEST = 1e-3
+"""Least temperature; below, the likeliest token is as good as certain, and numbers overflow."""
 OPENINGS = 32
 """System messages whose tokens are remembered."""
 ANYTHING = "\U000f0000"
@@ -64,7 +67,7 @@ class ServedModel:
         """Numbers of its weights."""
         return self.published.model.parameter_counts()["total"]
 
-    @property
+    @cached_property
     def state_bytes(self) -> int:
         """Bytes of the states of one conversation that fills the context."""
         states = self.published.model.empty_states(1, RowStates.rounded(self.context))
@@ -131,8 +134,8 @@ class ServedModel:
         """Return the release's own settings, with others where they are not None."""
         own = self.published.generation.sampling
         given = {name: value for name, value in settings.items() if value is not None}
-        if given.get("temperature"):
-            given["greedy"] = False  # a release that is greedy samples where a temperature is asked for
+        if "temperature" in given:  # also of a release that is greedy by itself
+            given["greedy"] = given["temperature"] < COLDEST
         return replace(own, **given)
 
     def most_tokens(self, prompt: Prompt, asked: int | None) -> int:

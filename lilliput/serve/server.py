@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -11,8 +11,6 @@ from starlette.types import ASGIApp
 from lilliput.base.errors import MachineError
 from lilliput.serve.protocol import TimedProtocol
 
-GRACE_SECONDS = 5.0
-"""Time for texts to end by themselves when the server stops."""
 CONNECTIONS = 256
 """Connections besides those of requests that are answered or wait."""
 
@@ -27,7 +25,7 @@ class Server(uvicorn.Server):
         grace: seconds until it is called.
     """
 
-    def __init__(self, app: ASGIApp, *, most_requests: int, end_all: Callable[[], None], grace: float = GRACE_SECONDS):
+    def __init__(self, app: ASGIApp, *, most_requests: int, end_all: Callable[[], None], grace: float):
         super().__init__(
             uvicorn.Config(
                 app,
@@ -64,13 +62,15 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(1024)
-    except (OSError, OverflowError) as error:
+        with ExitStack() as opened:
+            listener = opened.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(1024)
+            opened.pop_all()
+    except OSError as error:
         raise MachineError(
-            f"the server cannot listen ({getattr(error, 'strerror', None) or error})",
+            f"the server cannot listen ({error.strerror or error})",
             where=f"{host} port {port}",
             hint="choose another one with --port (0 for any that is free), or end the program that has it",
         ) from error

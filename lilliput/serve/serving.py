@@ -34,6 +34,10 @@ class Settings:
     """Requests that may wait."""
     seconds: float = 300.0
     """That a request may take."""
+    body_seconds: float = 30.0
+    """Time for a client to send a request's body."""
+    grace_seconds: float = 5.0
+    """Time for texts to end by themselves when the server stops."""
     keep_bytes: int = 256 << 20
     """Size of the states kept for later requests."""
 
@@ -71,9 +75,10 @@ def serving(published: LoadedModel, settings: Settings, access: Access, *, log: 
         rows, cache_bytes=settings.keep_bytes, compile=settings.compile, int8=settings.dtype == "int8"
     )
     thread = EngineThread(engine, rows=rows, queue=settings.queue, seconds=settings.seconds, metrics=metrics)
-    limits = Limits(body_bytes=BODY_BYTES + BODY_BYTES_PER_TOKEN * served.context)
+    body_bytes = BODY_BYTES + BODY_BYTES_PER_TOKEN * served.context
+    limits = Limits(body_bytes=body_bytes, body_seconds=settings.body_seconds)
     app = App(served, thread, metrics, limits).build(access, log)
-    server = Server(app, most_requests=rows + settings.queue, end_all=thread.end_all)
+    server = Server(app, most_requests=rows + settings.queue, end_all=thread.end_all, grace=settings.grace_seconds)
     kind = "chat" if served.has_chat else "completions only: it is a base model"
     about = (
         f"{settings.name} ({kind}): {rows} {'rows' if rows > 1 else 'row'}, states of "

@@ -122,6 +122,13 @@ def test_log_probabilities_are_the_models_own_whatever_the_settings():
     torch.testing.assert_close(likelihoods[0], logits[0].log_softmax(dim=0)[tokens[0]])
 
 
+def test_scores_that_are_no_numbers_choose_a_token_of_the_vocabulary():
+    sampler = Sampler(1, VOCAB, torch.device("cpu"))
+    sampler.begin(0, Sampling(presence_penalty=1), 7, [3])
+    chosen = sampler.choose(torch.full((1, VOCAB), torch.nan), [0], torch.ones(1, dtype=torch.int64))
+    assert 0 <= int(chosen.tokens) < VOCAB
+
+
 def test_temperature_zero_is_greedy():
     assert Sampling(temperature=0).is_greedy
     with pytest.raises(RecipeError, match="temperature 0"):

@@ -70,7 +70,7 @@ def bodies(page: BrowserSession) -> list[str]:
 
 def test_a_message_is_sent_and_its_answer_streams_in(page, server):
     hold = threading.Event()
-    server.answers = [Answer(pieces=("Hello", " **there**"), hold=hold, cached=96)]
+    server.answers = [Answer(pieces=("Hello", " **there**"), hold=hold, cached=96, pause=0.05)]
     say(page, "Who is there?")
     page.wait("document.querySelector('.assistant strong')")
     assert bodies(page) == ["Who is there?", "Hello there"]

@@ -1,8 +1,6 @@
 "use strict";
 // A base model continues a text: the text above, what the model writes below it, and both together when it goes on.
 
-const NEW_TOKENS = 256; // where the settings have none: the API's own default is 16
-
 class Continuation {
   constructor(model, settings, writer, panel) {
     this.model = model;
@@ -42,7 +40,7 @@ class Continuation {
     const turn = new Turn("assistant", "", null);
     this.written = new TurnView(turn, this.actions, this.panel, false);
     this.list.replaceChildren(this.written.element);
-    const body = {model: this.model.id, prompt: this.field.value, max_tokens: NEW_TOKENS, ...sampling};
+    const body = {model: this.model.id, prompt: this.field.value, ...sampling};
     return this.writer.write(turn, this.written, "v1/completions", body);
   }
 

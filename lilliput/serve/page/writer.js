@@ -1,6 +1,11 @@
 "use strict";
 // One request at a time, from the first token to the end of the answer, a stop or an error.
 
+const ENDS = {
+  length: "The limit of new tokens or of the context was reached.",
+  timeout: "The time that the server gives a request was up.",
+};
+
 class Writer {
   constructor(meter, follow) {
     this.meter = meter;
@@ -38,7 +43,7 @@ class Writer {
         turn.tokens.push(...piece.tokens);
         this.meter.count(piece.tokens.length || (piece.text ? 1 : 0));
         usage = piece.usage ?? usage;
-        if (piece.finish === "length") turn.note = "The limit of new tokens or of the context was reached.";
+        turn.note = ENDS[piece.finish] ?? turn.note;
         view.changed(() => this.follow.keep());
       }
     } catch (error) {
