@@ -51,7 +51,7 @@ def serve(
     trust_code: TrustOption = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "fp32",
-    compile: Annotated[bool, typer.Option("--compile", help="Compile first, for ten seconds or more.")] = False,
+    compile: Annotated[bool, typer.Option("--compile", help="Compile first, for some ten seconds or more.")] = False,
 ) -> None:
     """Serve a model with OpenAI's API: chat and completions, streamed or whole. Ctrl-C stops it."""
     if missing := [package for package in ("starlette", "uvicorn") if find_spec(package) is None]:

@@ -3,12 +3,11 @@
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from lilliput.base.untrusted import shown
 from lilliput.generate.request import Request
-from lilliput.generate.sampling import Sampling
 from lilliput.serve.api_error import ApiError
 from lilliput.serve.fields import CHAT, COMPLETIONS, read_fields
 from lilliput.serve.served_model import Prompt, ServedModel
@@ -54,11 +53,10 @@ def chat_call(served: ServedModel, body: Any) -> Call:
     logprobs, top = values["logprobs"], values["top_logprobs"] or 0
     if top and not logprobs:
         raise ApiError(400, "top_logprobs needs logprobs to be true.", param="top_logprobs", code="invalid_value")
-    for name in ("max_tokens", "max_completion_tokens"):
-        if values["max_tokens"] is None:
-            values["max_tokens"] = values[name]
+    if values["max_completion_tokens"] is not None:
+        values["max_tokens"] = values["max_completion_tokens"]
     messages = [_message(one) for one in values["messages"]]
-    return _call("chat", served, values, [served.chat_prompt(messages)], logprobs, int(top))
+    return _call("chat", served, values, [served.chat_prompt(messages)], logprobs, top)
 
 
 def completion_call(served: ServedModel, body: Any) -> Call:
@@ -76,7 +74,7 @@ def completion_call(served: ServedModel, body: Any) -> Call:
             ("prompt" if is_one else f"prompt[{n}]", one) for n, one in enumerate([given] if is_one else given)
         )
     ]
-    return _call("completion", served, values, prompts, top is not None, int(top or 0))
+    return _call("completion", served, values, prompts, top is not None, top or 0)
 
 
 def _values(served: ServedModel, fields: Any, body: Any) -> dict[str, Any]:
@@ -104,13 +102,24 @@ def _message(message: Mapping[str, Any]) -> dict[str, str]:
 def _call(
     kind: Kind, served: ServedModel, values: Mapping[str, Any], prompts: Sequence[Prompt], logprobs: bool, top: int
 ) -> Call:
-    stop, count = values["stop"] or (), int(values["n"])
-    sampling = served.sampling({name: values[name] for name in SAMPLING} | _whole(values, "top_k"))
-    seed = secrets.randbits(62) if values["seed"] is None else int(values["seed"])
-    asked = None if values["max_tokens"] is None else int(values["max_tokens"])
+    count, stop = values["n"], values["stop"] or ()
+    seed = secrets.randbits(62) if values["seed"] is None else values["seed"]
+    shared = Request(
+        prompt=(),
+        max_new_tokens=0,
+        sampling=served.sampling({name: values[name] for name in SAMPLING}),
+        stop_token_ids=served.published.stop_ids,
+        stop_strings=(stop,) if isinstance(stop, str) else stop,
+        log_probabilities=logprobs,
+        top_log_probabilities=top,
+    )
     requests = [
-        _request(
-            served, prompt, sampling, seed + choice, (stop,) if isinstance(stop, str) else stop, asked, logprobs, top
+        replace(
+            shared,
+            prompt=prompt.tokens,
+            max_new_tokens=served.most_tokens(prompt, values["max_tokens"]),
+            seed=(seed + choice + 2**63) % 2**64 - 2**63,
+            shared_tokens=prompt.shared,
         )
         for prompt in prompts
         for choice in range(count)
@@ -128,30 +137,3 @@ def _call(
         stream=values["stream"],
         include_usage=bool(options.get("include_usage")),
     )
-
-
-def _request(
-    served: ServedModel,
-    prompt: Prompt,
-    sampling: Sampling,
-    seed: int,
-    stop: Sequence[str],
-    asked: int | None,
-    logprobs: bool,
-    top: int,
-) -> Request:
-    return Request(
-        prompt=prompt.tokens,
-        max_new_tokens=served.most_tokens(prompt, asked),
-        sampling=sampling,
-        stop_token_ids=served.published.stop_ids,
-        stop_strings=stop,
-        seed=(seed + 2**63) % 2**64 - 2**63,
-        log_probabilities=logprobs,
-        top_log_probabilities=top,
-        shared_tokens=prompt.shared,
-    )
-
-
-def _whole(values: Mapping[str, Any], name: str) -> dict[str, int | None]:
-    return {name: None if values[name] is None else int(values[name])}

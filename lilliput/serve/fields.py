@@ -220,4 +220,4 @@ def _value(field: Field, body: Mapping[str, Any]) -> Any:
             code="unsupported_parameter",
         )
     check(value, field.schema, field.name)
-    return value
+    return int(value) if field.schema.get("type") == "integer" else value  # 5.0 is a whole number of JSON

@@ -22,8 +22,10 @@ class TimedProtocol(H11Protocol):
     _take_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Begin to wait for a head."""
+        """Begin to wait for a head, unless there are too many connections to answer one even with an error."""
         super().connection_made(transport)
+        if self.limit_concurrency is not None and len(self.connections) > self.limit_concurrency:
+            return transport.abort()
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self._abort)
 
     def data_received(self, data: bytes) -> None:

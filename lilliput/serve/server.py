@@ -13,6 +13,8 @@ from lilliput.serve.protocol import TimedProtocol
 
 CONNECTIONS = 256
 """Connections besides those of requests that are answered or wait."""
+OTHER_FILES = 128
+"""Open files besides connections."""
 
 
 class Server(uvicorn.Server):
@@ -50,8 +52,21 @@ class Server(uvicorn.Server):
 
     def run_until_stopped(self, listener: socket.socket) -> None:
         """Answer until Ctrl-C, which is how a server ends, or SIGTERM, which ends the process."""
+        allow_connections(self.config.limit_concurrency or 0)
         with suppress(KeyboardInterrupt):
             self.run([listener])
+
+
+def allow_connections(count: int) -> None:
+    """Let this process have so many connections open, as far as the system allows."""
+    with suppress(ImportError, ValueError, OSError):  # Windows has no such limit
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = count + OTHER_FILES
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from lilliput.base.errors import LilliputError
+from lilliput.generate.engine import Engine
+from lilliput.generate.request import Request
 from lilliput.publish.loaded_model import LoadedModel
 from lilliput.serve.app import Access, App, Limits
 from lilliput.serve.engine_thread import EngineThread
@@ -74,6 +76,8 @@ def serving(published: LoadedModel, settings: Settings, access: Access, *, log: 
     engine = served.engine(
         rows, cache_bytes=settings.keep_bytes, compile=settings.compile, int8=settings.dtype == "int8"
     )
+    if settings.compile:
+        _compile(engine, rows, published.end_id)
     thread = EngineThread(engine, rows=rows, queue=settings.queue, seconds=settings.seconds, metrics=metrics)
     body_bytes = BODY_BYTES + BODY_BYTES_PER_TOKEN * served.context
     limits = Limits(body_bytes=body_bytes, body_seconds=settings.body_seconds)
@@ -85,6 +89,14 @@ def serving(published: LoadedModel, settings: Settings, access: Access, *, log: 
         f"{_size(served.state_bytes)} for {served.context:,} tokens, {_size(settings.keep_bytes)} of states kept"
     )
     return Serving(server=server, about=about)
+
+
+def _compile(engine: Engine, rows: int, token: int) -> None:
+    """Compile the step for each number of rows that it will have, so that no request waits for that."""
+    counts = [*(1 << power for power in range(rows.bit_length())), rows]
+    for count in dict.fromkeys(counts):
+        for _ in engine.tokens([Request(prompt=[token], max_new_tokens=3)] * count):
+            pass
 
 
 def _size(count: int) -> str:

@@ -4,6 +4,8 @@ import json
 import re
 import socket
 import struct
+from contextlib import suppress
+from http.client import HTTPException
 from time import sleep
 
 import openai
@@ -188,6 +190,21 @@ def test_heads_bodies_and_readers_that_are_slow_are_cut(monkeypatch):
         server.wait_for("rows_busy", 0)
         assert server.gauge("completion_tokens_total") < 60 * 500, "it was not written to its end"
         deaf.close()
+
+
+def test_connections_have_a_limit(monkeypatch):
+    monkeypatch.setattr("lilliput.serve.server.CONNECTIONS", 4)
+    with tiny_server.running(tiny_server.published(), rows=1, queue=0) as server:
+        idle = [server.raw(b"") for _ in range(5)]
+        assert _answer(server.raw(b"")) == b"", "the sixth is closed at once"
+        for connection in idle:
+            connection.close()
+        for _ in range(1000):
+            with suppress(OSError, HTTPException):
+                if server.ask("GET", "/health")[0] == 200:
+                    break
+            sleep(0.01)
+        assert server.ask("GET", "/health")[0] == 200
 
 
 def test_beyond_the_queue_requests_are_told_to_come_again(server):
