@@ -144,7 +144,7 @@ class Model:
                 a prompt that is longer than the context; `slide` lets the model read the last part of the text alone.
                 A model of recurrent layers alone continues.
             **sampling: fields of `lilliput.generate.sampling.Sampling` (greedy, temperature, top_k, top_p, min_p,
-                repetition_penalty, frequency_penalty) where they differ from the release's own.
+                repetition_penalty, frequency_penalty, presence_penalty) where they differ from the release's own.
 
         Returns:
             why it ended, as the generator's value: `stop`, `length` (`max_new_tokens`) or `context` (it was full).

@@ -9,8 +9,11 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -26,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
-MADE_BEFORE = ("README.md", "evaluate.md")
+MADE_BEFORE = ("README.md", "evaluate.md", "serve.md")
 """Pages that use the run of the quickstart and do not make it."""
 TRAINING = {"run", "tokenizer", "data", "train", "publish", "sweep"}
 SMALL = shlex.split(
@@ -119,18 +122,36 @@ def test_everything_on_a_page_works(page, desk, tmp_path):
 
 
 def follow(page: Path, folder: Path) -> None:
-    """Do what a page says, in order."""
-    for kind, block in BLOCK.findall(page.read_text(encoding="utf-8")):
-        if kind != "sh":
-            named = re.match(r"# (\w+\.(?:py|yaml))\n", block)
-            file = folder / (named.group(1) if named else "program.py")
-            file.write_text(block, encoding="utf-8")
-            if not named:
-                execute("python program.py", folder)
-            continue
-        for command in commands(block):
-            if not command.startswith(ELSEWHERE):
-                execute(rehearsed(command, folder), folder)
+    """Do what a page says, in order; a server runs until the page ends."""
+    with ExitStack() as servers:
+        for kind, block in BLOCK.findall(page.read_text(encoding="utf-8")):
+            if kind != "sh":
+                named = re.match(r"# (\w+\.(?:py|yaml))\n", block)
+                file = folder / (named.group(1) if named else "program.py")
+                file.write_text(block, encoding="utf-8")
+                if not named:
+                    execute("python program.py", folder)
+                continue
+            for command in commands(block):
+                if command.startswith("lilliput serve "):
+                    servers.enter_context(serving(command, folder))
+                elif not command.startswith(ELSEWHERE):
+                    execute(rehearsed(command, folder), folder)
+
+
+@contextmanager
+def serving(command: str, folder: Path) -> Iterator[None]:
+    """A server that is stopped by Ctrl-C at the end."""
+    program = Path(sys.executable).parent / "lilliput"
+    started = subprocess.Popen([program, *shlex.split(command)[1:]], cwd=folder, stdout=subprocess.PIPE, text=True)
+    assert started.stdout
+    with started.stdout:
+        assert " serves " in started.stdout.readline(), "it says where, once it listens"
+        try:
+            yield
+        finally:
+            started.send_signal(signal.SIGINT)
+            assert started.wait(60) == 0
 
 
 def test_links_between_pages_lead_somewhere():

@@ -26,6 +26,7 @@ from lilliput.cli import (
     report,
     run,
     runs,
+    serve,
     start,
     sweep,
 )
@@ -43,6 +44,7 @@ COMMANDS = (
     replies,
     curate,
     models,
+    serve,
     evaluate,
     contamination,
     judge,

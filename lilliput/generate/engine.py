@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lilliput.base.errors import LilliputError
 from lilliput.generate.decode_step import CapturedDecodeStep, DecodeStep
+from lilliput.generate.prefix_cache import PrefixCache
 from lilliput.generate.request import Prefix, Request, Token
 from lilliput.generate.row import Row
 from lilliput.generate.sampler import Sampler
@@ -41,6 +42,7 @@ class Engine:
         prefill_tokens: of prompts that are read in one step, padding included, at most.
         compile: compile the step that writes, which takes some ten seconds before the first token; worth it for many.
         int8: round weights to 8 bits.
+        cache_bytes: of states after prompts and texts that are kept for requests which begin with them; 0 keeps none.
     """
 
     def __init__(
@@ -54,17 +56,19 @@ class Engine:
         prefill_tokens: int = 512,
         compile: bool = False,
         int8: bool = False,
+        cache_bytes: int = 0,
     ):
         assert rows > 0 and prefill_tokens > 0 and (context is None or context > 0), (rows, prefill_tokens, context)
         self._model, self._tokenizer = decoding_copy(model, int8=int8), tokenizer
         self._states_grow = model.spec.states_grow
         self._context = context if self._states_grow else None
-        self._slides, self._budget = beyond == "slide", prefill_tokens
+        self._slides, self._budget, self._keeps = beyond == "slide", prefill_tokens, cache_bytes > 0
         self._device = next(model.parameters()).device
         self._rows: list[Row | None] = [None] * rows
         self._waiting: deque[Row] = deque()
         self._added = 0
         self._states = RowStates(self._model, rows, 1)
+        self.cache = PrefixCache(cache_bytes, can_be_cut=self._states.can_be_cut)
         step = DecodeStep(self._model, compile=compile)
         captures = self._device.type == "cuda" and not any(layer.host_sync for layer in self._model.layers)
         self._step = CapturedDecodeStep(step) if captures else step
@@ -185,10 +189,15 @@ class Engine:
         """
         for index, row in enumerate(self._rows):
             if row is not None and row.number == number:
-                return Prefix(tokens=row.read_tokens, states=self._states.row(index, row.read))
+                return self._prefix(index)
         raise LilliputError(
             f"request {number} has no states", where="Engine.save", hint="save while it is written, or when it ended"
         )
+
+    def _prefix(self, index: int) -> Prefix:
+        row = self._row(index)
+        logits = None if row.logits is None else row.logits.clone()
+        return Prefix(tokens=row.read_tokens, states=self._states.row(index, row.read), logits=logits)
 
     def _check_length(self, tokens: int) -> None:
         if self._context is not None and tokens > self._context and not self._slides:
@@ -201,17 +210,44 @@ class Engine:
     def _join(self) -> None:
         """Give free rows to those that wait."""
         for index, row in enumerate(self._rows):
-            if row is None and self._waiting:
-                joined = self._rows[index] = self._waiting.popleft()
-                request = joined.request
+            if row is None and (joined := self._next()):
+                self._rows[index], request = joined, joined.request
                 if self._states_grow:
                     room = joined.unread + min(request.max_new_tokens, 8 * SLOTS)
                     self._states.fit(room if self._context is None else min(room, self._context))
-                self._sampler.begin(index, request.sampling, request.seed, request.prompt, request.log_probabilities)
-                if request.prefix is not None and joined.start == 0:
-                    self._states.load_row(index, request.prefix.states)
-                    joined.read = len(request.prefix.tokens)
+                likelihoods = request.log_probabilities, request.top_log_probabilities
+                self._sampler.begin(index, request.sampling, request.seed, request.prompt, *likelihoods)
+                if joined.is_whole:
+                    self._resume(index, joined)
                 self._positions[index] = joined.read
+
+    def _next(self) -> Row | None:
+        """Take the next row that waits; one with the very prompt of a row that reads waits for the states after it."""
+        rows = self._rows if self._keeps and self._waiting else ()
+        read = {id(row.request.prompt) for row in rows if row is not None and row.is_reading}
+        for place, row in enumerate(self._waiting):
+            if id(row.request.prompt) not in read:
+                del self._waiting[place]
+                return row
+        return None
+
+    def _resume(self, index: int, row: Row) -> None:
+        """Give a row the states after the beginning of its prompt, where there are any."""
+        prefix = row.request.prefix
+        if prefix is not None:
+            self._states.load_row(index, prefix.states)
+            row.read, row.logits = len(prefix.tokens), prefix.logits
+        elif found := self.cache.find(row.tokens):
+            prefix, row.read = found
+            self._states.load_row(index, prefix.states, row.read)
+            row.cached_tokens = row.read
+            row.logits = prefix.logits if row.read == len(prefix.tokens) else None
+
+    def _keep(self, index: int) -> None:
+        """Keep what a row has read in the cache, unless its window slid."""
+        row = self._row(index)
+        if self._keeps and row.is_whole and row.read_tokens not in self.cache:
+            self.cache.add(self._prefix(index))
 
     def _leave(self, index: int) -> None:
         self._rows[index] = None
@@ -229,7 +265,8 @@ class Engine:
         if self._states_grow:
             self._states.fit(reach)
         for index in writing:
-            self._row(index).read += 1
+            row = self._row(index)
+            row.read, row.logits = row.read + 1, None
         return self._step(self._last[:count], self._states, reach, self._positions[:count], self._lengths[:count])
 
     def _read_prompts(self) -> tuple[list[int], Tensor | None]:
@@ -241,18 +278,29 @@ class Engine:
         for _, index in sorted(waiting):
             row = self._row(index)
             if not row.unread:
-                assert row.request.prefix is not None and row.request.prefix.logits is not None
-                known[index] = row.request.prefix.logits
+                assert row.logits is not None
+                known[index] = row.logits
                 continue
-            size = min(row.unread, self._budget)
+            size = min(self._unread(row), self._budget)
             if chunks and (len(chunks) + 1) * max(longest, size) > self._budget:
                 break
             chunks[index], longest = row.next_tokens(size), max(longest, size)
         if chunks:
             known |= self._read_chunks(chunks)
+            for index in chunks:
+                row = self._row(index)
+                row.logits = known.get(index)
+                if not row.unread or row.read == row.request.shared_tokens:
+                    self._keep(index)
         if not known:
             return [], None
         return list(known), torch.stack(list(known.values()))
+
+    def _unread(self, row: Row) -> int:
+        """Return how many tokens to read before the next place at which states are kept."""
+        shared = row.request.shared_tokens
+        is_kept = self._keeps and not self.cache.can_be_cut and row.is_whole and row.read < shared
+        return shared - row.read if is_kept else row.unread
 
     def _read_chunks(self, chunks: dict[int, list[int]]) -> dict[int, Tensor]:
         """Read chunks of some rows' prompts into their states; logits after those that were the last ones."""
@@ -288,17 +336,15 @@ class Engine:
         """Choose the next token of some rows from logits [B, V]."""
         count = len(logits)
         mask = self._mask(choosing, count)
-        tokens, likelihoods = self._sampler.choose(logits, choosing, mask)
-        self._last[:count] = tokens * mask
-        if likelihoods is None:
-            host, scores = tokens.tolist(), [None] * count
-        else:
-            # One transfer; fp32 holds every id below 2^24 as it is, and not every device has fp64.
-            host, scores = torch.stack((tokens.float(), likelihoods)).tolist()
+        chosen = self._sampler.choose(logits, choosing, mask)
+        self._last[:count] = chosen.tokens * mask
         written = []
-        for index in choosing:
+        for index, (token, score, top) in zip(choosing, chosen.rows(choosing), strict=True):
             row = self._row(index)
-            written.append(row.write(int(host[index]), scores[index], slides=self._slides))
+            wanted = row.request.top_log_probabilities
+            written.append(row.write(token, score, top[:wanted], slides=self._slides))
+            if row.ended:
+                self._keep(index)
             if row.read == 0:  # the window slid
                 self._positions[index] = 0
         return written

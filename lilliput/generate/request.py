@@ -46,8 +46,13 @@ class Request:
     """The same seed gives the same text, whatever else is in the batch."""
     log_probabilities: bool = False
     """True for the log-probability of each token in the model's own distribution, before penalties and filters."""
+    top_log_probabilities: int = 0
+    """Likeliest tokens of that distribution to return with each token, with their log-probabilities."""
     prefix: Prefix | None = None
     """The beginning of the prompt, if its states are there already."""
+    shared_tokens: int = 0
+    """Tokens of the prompt that other prompts begin with too, such as a system message; an engine with a cache keeps
+    the states after them."""
 
     def __post_init__(self) -> None:
         strings = self.stop_strings
@@ -68,3 +73,7 @@ class Token(NamedTuple):
     ended: End | None = None
     """None while the text continues."""
     log_probability: float | None = None
+    top: Sequence[tuple[int, float]] = ()
+    """The likeliest tokens of the model's own distribution with their log-probabilities, where they were asked for."""
+    cached_tokens: int = 0
+    """Tokens of the prompt that were not read, because the states after them were kept."""

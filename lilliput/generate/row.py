@@ -1,6 +1,9 @@
 """A request that is being answered: its text, and how much of it the states have seen."""
 
+from collections.abc import Sequence
+
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from lilliput.generate.detokenizer import Detokenizer
 from lilliput.generate.request import End, Request, Token
@@ -25,6 +28,10 @@ class Row:
         self.read = 0
         """Positions that the states have seen."""
         self.written = 0
+        self.cached_tokens = 0
+        """Tokens of the prompt that were not read, because the states after them were kept."""
+        self.logits: Tensor | None = None
+        """After what was read, [V], as long as nothing was read since."""
         self.is_reading = True
         """True while its prompt, or what a window that slid begins with, is read."""
         self.ended: End | None = None
@@ -48,17 +55,25 @@ class Row:
         """Tokens that the states have seen."""
         return self.tokens[self.start : self.start + self.read]
 
+    @property
+    def is_whole(self) -> bool:
+        """Return whether the window has not slid: the states are those of the text from its beginning."""
+        return self.start == 0
+
     def next_tokens(self, count: int) -> list[int]:
         """Return the first of those that the states have not seen."""
         begin = self.start + self.read
         return self.tokens[begin : begin + count]
 
-    def write(self, token: int, log_probability: float | None, *, slides: bool) -> Token:
+    def write(
+        self, token: int, log_probability: float | None, top: Sequence[tuple[int, float]] = (), *, slides: bool
+    ) -> Token:
         """Add a token to the text, and say whether that ends it.
 
         Args:
             token: that was chosen.
             log_probability: of the token, if it was asked for.
+            top: the likeliest tokens, if they were asked for.
             slides: True if a text may be longer than the context.
         """
         self.tokens.append(token)
@@ -78,7 +93,7 @@ class Row:
             self._slide(self._context)
         if self.ended and self._detokenizer is not None:
             text += self._rest(by_token=token in self.request.stop_token_ids, stopped=stopped)
-        return Token(self.number, token, text, self.ended, log_probability)
+        return Token(self.number, token, text, self.ended, log_probability, top, self.cached_tokens)
 
     def _rest(self, *, by_token: bool, stopped: bool) -> str:
         """Return the text that was held back, at the end; nothing behind a stop string."""

@@ -6,6 +6,7 @@ request draws the same numbers. They are made in blocks, as one launch makes man
 
 from collections.abc import Sequence
 from math import inf
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from lilliput.generate.sampling import (
     Sampling,
     apply_frequency_penalty,
+    apply_presence_penalty,
     apply_repetition_penalty,
     draw,
     min_p_threshold,
@@ -22,6 +24,35 @@ from lilliput.ops.counter_noise import uniform
 
 DRAWS = 256
 """Positions of a text whose draws are made together."""
+
+
+class Chosen(NamedTuple):
+    """The next token of each row; K is the most of the likeliest tokens that a row asked for."""
+
+    tokens: Tensor
+    """[B] int64."""
+    log_probabilities: Tensor | None = None
+    """In the model's own distribution [B]; None where no row asked for them."""
+    top_tokens: Tensor | None = None
+    """The likeliest tokens in that distribution [B, K] int64, in this order; None where no row asked for them."""
+    top_log_probabilities: Tensor | None = None
+    """[B, K]."""
+
+    def rows(self, indices: Sequence[int]) -> list[tuple[int, float | None, list[tuple[int, float]]]]:
+        """Return token, log-probability and likeliest tokens of some rows on the host, by one transfer."""
+        if self.log_probabilities is None:
+            host = self.tokens.tolist()
+            return [(host[index], None, []) for index in indices]
+        # fp32 holds every id below 2^24 as it is, and not every device has fp64.
+        columns = [self.tokens.float()[:, None], self.log_probabilities[:, None]]
+        if self.top_tokens is not None and self.top_log_probabilities is not None:
+            columns += [self.top_tokens.float(), self.top_log_probabilities]
+        host, found = torch.cat(columns, dim=1).tolist(), []
+        for index in indices:
+            token, own, *top = host[index]
+            ids, scores = top[: len(top) // 2], top[len(top) // 2 :]
+            found.append((int(token), own, [(int(one), score) for one, score in zip(ids, scores, strict=True)]))
+        return found
 
 
 class Sampler:
@@ -36,7 +67,7 @@ class Sampler:
     def __init__(self, rows: int, vocab: int, device: torch.device):
         self._vocab, self._device = vocab, device
         self._settings: list[Sampling] = [Sampling(greedy=True)] * rows
-        self._wants_log_probability = [False] * rows
+        self._wants_log_probability, self._top = [False] * rows, [0] * rows
         self._seeds, self._positions = [0] * rows, [0] * rows
         self._draws = torch.zeros(rows, DRAWS, device=device)
         self._columns = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -47,7 +78,13 @@ class Sampler:
         self._columns_of_settings: dict[str, Tensor] = {}
 
     def begin(
-        self, row: int, sampling: Sampling, seed: int, prompt: Sequence[int], log_probabilities: bool = False
+        self,
+        row: int,
+        sampling: Sampling,
+        seed: int,
+        prompt: Sequence[int],
+        log_probabilities: bool = False,
+        top_log_probabilities: int = 0,
     ) -> None:
         """Give a row to another text.
 
@@ -57,11 +94,12 @@ class Sampler:
             seed: of its draws.
             prompt: tokens so far.
             log_probabilities: True if those of its tokens are asked for.
+            top_log_probabilities: likeliest tokens that are asked for at each position.
         """
         self._settings[row], self._seeds[row], self._positions[row] = sampling, seed, len(prompt)
-        self._wants_log_probability[row] = log_probabilities
+        self._wants_log_probability[row], self._top[row] = log_probabilities, min(top_log_probabilities, self._vocab)
         self._refill(row)
-        if sampling.repetition_penalty != 1 or sampling.frequency_penalty:
+        if sampling.needs_history:
             seen, counts = self._history()
             seen[row], counts[row] = False, 0
             seen[row, torch.tensor(list(prompt), device=self._device)] = True
@@ -69,19 +107,17 @@ class Sampler:
 
     def end(self, row: int) -> None:
         """Free a row: from now on it costs no more than the rows that need least."""
-        self._settings[row], self._wants_log_probability[row] = Sampling(greedy=True), False
+        self._settings[row] = Sampling(greedy=True)
+        self._wants_log_probability[row], self._top[row] = False, 0
         self._columns_of_settings = {}
 
-    def choose(self, logits: Tensor, rows: Sequence[int], is_choosing: Tensor) -> tuple[Tensor, Tensor | None]:
+    def choose(self, logits: Tensor, rows: Sequence[int], is_choosing: Tensor) -> Chosen:
         """Choose the next token of some of the first rows.
 
         Args:
             logits: of the first rows, [B, V] in any floating dtype; computed in fp32.
             rows: those that choose.
             is_choosing: the same as a mask [B]; the others' tokens are anything.
-
-        Returns:
-            tokens [B], and their log-probabilities in the model's own distribution [B] where a row asked for them.
         """
         count, logits = len(logits), logits.float()
         settings = [self._settings[row] for row in rows]
@@ -99,9 +135,15 @@ class Sampler:
             chosen, seen = tokens[:, None], self._seen[:count]
             seen.scatter_(1, chosen, seen.gather(1, chosen) | is_choosing[:, None].bool())
             self._counts[:count].scatter_add_(1, chosen, is_choosing[:, None].float())
-        if not any(self._wants_log_probability[row] for row in rows):
-            return tokens, None
-        return tokens, logits.log_softmax(dim=-1).gather(1, tokens[:, None])[:, 0]
+        width = max(self._top[row] for row in rows)
+        if not width and not any(self._wants_log_probability[row] for row in rows):
+            return Chosen(tokens)
+        log_probabilities = logits.log_softmax(dim=-1)
+        own = log_probabilities.gather(1, tokens[:, None])[:, 0]
+        if not width:
+            return Chosen(tokens, own)
+        top = log_probabilities.topk(width)
+        return Chosen(tokens, own, top.indices, top.values)
 
     def _penalized(self, scores: Tensor, settings: Sequence[Sampling]) -> Tensor:
         count = len(scores)
@@ -111,6 +153,9 @@ class Sampler:
         if any(one.frequency_penalty for one in settings):
             _, counts = self._history()
             scores = apply_frequency_penalty(scores, counts[:count], self._column("frequency_penalty", count))
+        if any(one.presence_penalty for one in settings):
+            _, counts = self._history()
+            scores = apply_presence_penalty(scores, counts[:count], self._column("presence_penalty", count))
         return scores
 
     def _filtered(self, scores: Tensor, settings: Sequence[Sampling]) -> Tensor:

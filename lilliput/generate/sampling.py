@@ -34,6 +34,8 @@ class Sampling:
     (CTRL, arXiv 1909.05858)."""
     frequency_penalty: float = 0.0
     """Subtracted from a token's logit for each time that it was written; the prompt does not count."""
+    presence_penalty: float = 0.0
+    """Subtracted once from the logit of each token that was written; the prompt does not count."""
 
     def __post_init__(self) -> None:
         for name, good in (
@@ -43,6 +45,7 @@ class Sampling:
             ("min_p", 0 <= self.min_p <= 1),
             ("repetition_penalty", 0 < self.repetition_penalty < inf),
             ("frequency_penalty", -inf < self.frequency_penalty < inf),
+            ("presence_penalty", -inf < self.presence_penalty < inf),
         ):
             if not good:
                 raise RecipeError(
@@ -55,6 +58,11 @@ class Sampling:
     def is_greedy(self) -> bool:
         return self.greedy or self.temperature == 0
 
+    @property
+    def needs_history(self) -> bool:
+        """Return whether scores depend on the tokens before."""
+        return self.repetition_penalty != 1 or self.frequency_penalty != 0 or self.presence_penalty != 0
+
 
 def apply_repetition_penalty(scores: Tensor, seen: Tensor, penalty: Tensor) -> Tensor:
     """Return scores [B, V] with those of tokens that are in the text, seen [B, V], made less likely; penalty [B]."""
@@ -65,6 +73,11 @@ def apply_repetition_penalty(scores: Tensor, seen: Tensor, penalty: Tensor) -> T
 def apply_frequency_penalty(scores: Tensor, counts: Tensor, penalty: Tensor) -> Tensor:
     """Return scores [B, V] less the penalty [B] times how often each token was written, counts [B, V]."""
     return scores - penalty[:, None] * counts
+
+
+def apply_presence_penalty(scores: Tensor, counts: Tensor, penalty: Tensor) -> Tensor:
+    """Return scores [B, V] less the penalty [B] for each token that was written, counts [B, V]."""
+    return scores - penalty[:, None] * (counts > 0)
 
 
 def top_k_top_p_threshold(scores: Tensor, top_k: Tensor, top_p: Tensor, widest: int) -> Tensor:
@@ -101,4 +114,5 @@ def draw(scores: Tensor, uniform: Tensor) -> Tensor:
     reached = scores.softmax(dim=-1).cumsum(dim=-1)
     # Below the last sum by one rounding at least, so that a token that was left out is never drawn.
     target = uniform.clamp(max=1 - 2**-23) * reached[:, -1]
-    return torch.searchsorted(reached, target[:, None], right=True)[:, 0]
+    found = torch.searchsorted(reached, target[:, None], right=True)[:, 0]
+    return found.clamp(max=scores.shape[1] - 1)  # scores that are no numbers choose the last token, and not one beyond

@@ -66,6 +66,11 @@ class RowStates:
                 sizes = zip(small[name].shape, large[name].shape, strict=True)
                 yield from ((tensor, axis) for axis, (one, other) in enumerate(sizes) if one != other)
 
+    @property
+    def can_be_cut(self) -> bool:
+        """Return whether the state after fewer positions is a part of that after more, as of attention alone."""
+        return sum(1 for _ in self.slots(self.layers)) == sum(map(len, self.layers))
+
     @torch.inference_mode()
     def copy_rows(self, rows: Sequence[int], other: "RowStates", others: Sequence[int]) -> None:
         """Overwrite rows with rows of another batch, as far as both have room; one taken several times is forked."""
@@ -87,11 +92,20 @@ class RowStates:
         }
 
     @torch.inference_mode()
-    def load_row(self, index: int, tensors: Mapping[str, Tensor]) -> None:
-        """Overwrite one row with what `row` returned, of states of the same capacity or a smaller one."""
+    def load_row(self, index: int, tensors: Mapping[str, Tensor], positions: int | None = None) -> None:
+        """Overwrite one row with what `row` returned, of states of the same capacity or a smaller one.
+
+        Args:
+            index: which row.
+            tensors: what `row` returned.
+            positions: how many of them to take, where states can be cut; None for all.
+        """
+        shapes = None if positions is None else self._shapes(positions)
         for layer, state in enumerate(self.layers):
             for name, tensor in state.items():
                 given = tensors[f"{layer}/{name}"]
+                if shapes is not None:
+                    given = given[shapes[layer][name]]
                 tensor[(index, *map(slice, given.shape))] = given.to(tensor)
 
     def _shapes(self, positions: int) -> list[dict[str, tuple[slice, ...]]]:

@@ -181,6 +181,23 @@ def test_log_probabilities_are_those_of_full_passes(model):
         text.append(token.token)
 
 
+def test_the_likeliest_tokens_are_those_of_full_passes(model):
+    asked = Request(
+        prompt=prompt(6), max_new_tokens=5, sampling=GREEDY, log_probabilities=True, top_log_probabilities=3
+    )
+    other = replace(asked, top_log_probabilities=0, log_probabilities=False)
+    text = list(asked.prompt)
+    for index, token in Engine(model, rows=2).tokens([asked, other]):
+        if index:
+            assert token.top == [] and token.log_probability is not None
+            continue
+        with torch.inference_mode():
+            expected = model(torch.tensor([text]))[0, -1].log_softmax(dim=0).topk(3)
+        assert [one for one, _ in token.top] == expected.indices.tolist()
+        assert [score for _, score in token.top] == pytest.approx(expected.values.tolist(), abs=1e-4)
+        text.append(token.token)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_weights_of_16_bits_write_nearly_the_same(model, dtype):
     text = Request(prompt=prompt(20), max_new_tokens=1, sampling=GREEDY, log_probabilities=True)

@@ -19,6 +19,8 @@ ROWS = [
     Sampling(min_p=0.2),
     Sampling(repetition_penalty=1.4, frequency_penalty=0.5),
     Sampling(repetition_penalty=0.8, top_k=9, top_p=0.9, min_p=0.05, temperature=0.6, frequency_penalty=-0.3),
+    Sampling(presence_penalty=1.5, frequency_penalty=0.2),
+    Sampling(greedy=True, presence_penalty=2),
     Sampling(temperature=0),
 ]
 
@@ -31,6 +33,8 @@ def naive_scores(logits, sampling, prompt, written):
         scores[token] = scores[token] * rate if scores[token] < 0 else scores[token] / rate
     for token in written:
         scores[token] -= sampling.frequency_penalty
+    for token in {*written}:
+        scores[token] -= sampling.presence_penalty
     if sampling.is_greedy:
         return torch.tensor(scores)
     scores = torch.tensor(scores) / sampling.temperature
@@ -66,7 +70,7 @@ def test_every_row_is_chosen_for_as_by_the_plain_form_alone():
         logits = 2 * torch.randn(len(ROWS), VOCAB, generator=draw)
         choosing = [row for row in range(len(ROWS)) if (step + row) % 4]
         mask = torch.tensor([int(row in choosing) for row in range(len(ROWS))])
-        tokens, likelihoods = sampler.choose(logits, choosing, mask)
+        tokens, likelihoods, *_ = sampler.choose(logits, choosing, mask)
         assert likelihoods is None
         for row in choosing:
             scores = naive_scores(logits[row], ROWS[row], prompts[row], written[row])
@@ -113,9 +117,16 @@ def test_log_probabilities_are_the_models_own_whatever_the_settings():
     sampler.begin(0, Sampling(temperature=0.3, repetition_penalty=1.5), 1, [4], log_probabilities=True)
     sampler.begin(1, Sampling(greedy=True), 1, [4])
     logits = torch.randn(2, VOCAB, generator=torch.Generator().manual_seed(2))
-    tokens, likelihoods = sampler.choose(logits, [0, 1], torch.ones(2, dtype=torch.int64))
+    tokens, likelihoods, *_ = sampler.choose(logits, [0, 1], torch.ones(2, dtype=torch.int64))
     assert likelihoods is not None
     torch.testing.assert_close(likelihoods[0], logits[0].log_softmax(dim=0)[tokens[0]])
+
+
+def test_scores_that_are_no_numbers_choose_a_token_of_the_vocabulary():
+    sampler = Sampler(1, VOCAB, torch.device("cpu"))
+    sampler.begin(0, Sampling(presence_penalty=1), 7, [3])
+    chosen = sampler.choose(torch.full((1, VOCAB), torch.nan), [0], torch.ones(1, dtype=torch.int64))
+    assert 0 <= int(chosen.tokens) < VOCAB
 
 
 def test_temperature_zero_is_greedy():
@@ -133,6 +144,7 @@ def test_temperature_zero_is_greedy():
         {"min_p": 1.1},
         {"repetition_penalty": 0},
         {"frequency_penalty": float("inf")},
+        {"presence_penalty": float("nan")},
     ],
 )
 def test_impossible_settings_are_refused(bad):
