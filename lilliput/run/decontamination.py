@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from lilliput.base.errors import DataError
 from lilliput.base.files import sha256
 from lilliput.base.run_folder import RunFolder
 from lilliput.data.corpora.filters import Filtered
@@ -64,8 +65,7 @@ class Decontamination:
         outputs = self._indexed() if isinstance(self._questions, Folder) else self._known()
         if outputs is None or not outputs["compared"]:
             return None
-        path = self._run.path / PART / _ITEMS
-        return SearchedSets(index=path, sha256=outputs["sha256"], compared=tuple(outputs["compared"]))
+        return _searched(self._run, outputs)
 
     def outputs(self, corpus: Any, sets: SearchedSets | None) -> dict[str, Any]:
         """Return the sets that a corpus was `compared` with, and those `absent`, as `decontaminated`; {} without any.
@@ -103,6 +103,28 @@ class Decontamination:
             return {"sha256": found.sha256, "compared": tasks, "file": sha256(folder / _ITEMS)}
 
         return self._run.cached(PART, inputs, build, _is_whole)
+
+
+def known_sets(run: RunFolder, index: str) -> SearchedSets:
+    """Return the evaluation sets of a run, by the hash of their index.
+
+    Raises:
+        DataError: the run has another index by now, or none.
+    """
+    record = run.record(PART)
+    outputs = run.outputs(PART, record.get("from"), _is_whole) if record.get("from") else None
+    if outputs is None or outputs["sha256"] != index:
+        raise DataError(
+            "the evaluation sets that its texts were compared with are not those of the run any more",
+            where=str(run.path / PART),
+            hint="repeat lilliput run with the --eval-data of then",
+        )
+    return _searched(run, outputs)
+
+
+def _searched(run: RunFolder, outputs: Mapping[str, Any]) -> SearchedSets:
+    path = run.path / PART / _ITEMS
+    return SearchedSets(index=path, sha256=outputs["sha256"], compared=tuple(outputs["compared"]))
 
 
 def _is_whole(folder: Path, outputs: Any) -> bool:

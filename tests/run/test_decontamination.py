@@ -11,13 +11,15 @@ import tiny
 from rich.console import Console
 from tiny_commands import contents
 
-from lilliput.base.errors import RunError
+from lilliput.base.errors import DataError, RunError
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
 from lilliput.evals.question_files import Folder, Hub, QuestionSource
 from lilliput.recipe import Recipe
 from lilliput.run.asking import Asking
+from lilliput.run.before_training import data
 from lilliput.run.prepare import Preparation
+from lilliput.run.run_data import RunData
 
 QUESTION = "Which of these small green animals with seven legs does sing in the tall trees of the island at night?"
 ANSWER = "the striped frog"
@@ -104,3 +106,15 @@ def test_what_was_trained_on_stays_as_it_was(recipe: Recipe, tmp_path: Path) -> 
     with pytest.raises(RunError, match="evaluation sets, which are others here"):
         prepare(recipe, folder, more)
     assert prepare(recipe, folder, Folder(tmp_path / "eval"))[1] == outputs
+
+
+def test_documents_are_numbered_without_those_that_were_dropped(recipe: Recipe, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    asking = Asking(questions=sets(tmp_path / "eval", "arc_easy.test"))
+    data(recipe, folder, Console(file=StringIO()), asking=asking)
+    run = RunData(folder)
+    ids = run.document_ids("texts", set(range(10_000)))
+    assert len(ids) == run.record("texts")["sides"]["train"]["documents"]
+    (folder / "evaluation_sets" / "items.safetensors").unlink()
+    with pytest.raises(DataError, match="not those of the run any more"):
+        run.document_ids("texts", {0})
