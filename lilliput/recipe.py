@@ -119,6 +119,9 @@ class Recipe:
     """License of the released weights, by its hub name, e.g. `apache-2.0`; None: the card says that none is named."""
     card_claims: Mapping[str, str] = field(default_factory=dict)
     """Statements of a published card that can have no effect here; shown in ours, never armed."""
+    decontaminate: bool = field(default=True, metadata=LATER)
+    """Drop the texts that give away an item of an evaluation set, as far as the sets of its releases are at hand
+    (`--eval-data`); with False the texts stay as they are."""
     notes: CardNotes = field(default=CardNotes(), metadata=LATER)
     """Notes for the cards: uses, citation, references."""
 

@@ -27,6 +27,7 @@ _WRITTEN = re.compile(
     | code/[0-9a-f]{{16}}/([^/\n]+/)*[^/\n]+\.py
     | parts/{NAME}\.json
     | tokenizer/tokenizer(_config)?\.json
+    | evaluation_sets/items\.safetensors
     | replies/{NAME}/replies\.jsonl
     | shards/{NAME}/((index|progress)\.json | (train|heldout)-[a-z0-9_]+\.bin | heldout(\.txt)?\.jsonl | dropped\.jsonl)
     | phases/{NAME}/((metrics|incidents)\.jsonl | loss\.png | final/(weights|average)\.safetensors)
@@ -43,7 +44,9 @@ _WRITTEN = re.compile(
 """Every file that a run writes, by its path below the run folder."""
 _UNFINISHED = re.compile(rf"(\.before|\.replaced)?{re.escape(PARTIAL)}$|{re.escape(BEGUN)}[0-9a-f]+$")
 """Suffixes of files and folders that are being written, or wait to be removed."""
-_FOLDERS = tuple("code parts tokenizer replies shards phases computed releases evals baselines cards".split())
+_FOLDERS = tuple(
+    "code parts tokenizer evaluation_sets replies shards phases computed releases evals baselines cards".split()
+)
 
 
 def check_name(kind: str, name: object, where: str) -> None:

@@ -140,7 +140,7 @@ def _show(found: "RunData", phase: str | None, step: int, rows: int, *, with_ids
     shown = found.rows(found.phase(phase), step, rows)
     numbers: dict[str, set[int]] = {}
     for source in (row.source for row in shown if row.source and with_ids):
-        numbers.setdefault(source.corpus, set()).update(source.documents)
+        numbers.setdefault(source.corpus, set()).update(one for one in source.documents if one >= 0)
     ids = {name: found.document_ids(name, some) for name, some in numbers.items() if some}
     for row in shown:
         known = ids.get(row.source.corpus) if row.source else None

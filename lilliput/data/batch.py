@@ -92,7 +92,7 @@ class RowSource:
     """Index of the row among the packed ones of the corpus; None where rows are cut from a stream."""
     documents: tuple[int, ...] = ()
     """Numbers of the documents that it has tokens of, in order, from 0 in the order in which the training side was
-    written; empty where packing has mixed them."""
+    written, -1 for what fills up the row; empty where packing has mixed them."""
 
 
 def document_ids_of(tokens: np.ndarray, end: int) -> np.ndarray:

@@ -234,7 +234,7 @@ class EncodingProcesses:
 
     def _start(self) -> None:
         paths = os.pathsep.join(path for path in sys.path if path)
-        threads = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        threads = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OPENBLAS_NUM_THREADS": "1"}
         try:
             process = _Process(os.environ | threads | {"PYTHONPATH": paths})
         except OSError as error:

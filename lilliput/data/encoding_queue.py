@@ -14,6 +14,7 @@ from lilliput.base.errors import LilliputError
 from lilliput.data.documents import Document, bytes_of
 from lilliput.data.encoding_processes import EncodingProcesses
 from lilliput.data.resumable import Item, Offset
+from lilliput.data.token_files import Side
 from lilliput.tokenizer.encoder import Encoder
 
 FEW = 32_000_000
@@ -34,6 +35,8 @@ class EncodedText(NamedTuple):
     ids: "array[int]"
     size: int
     """UTF-8 bytes of the text."""
+    side: Side
+    """Side of the token files that it was encoded for."""
 
 
 class EncodingQueue:
@@ -65,13 +68,13 @@ class EncodingQueue:
         self._stack.close()
 
     def encode(
-        self, items: Iterable[tuple[Item, Offset]], wants: Callable[[Document, int], bool], first: int
+        self, items: Iterable[tuple[Item, Offset]], side_of: Callable[[Document, int], Side | None], first: int
     ) -> Iterator[tuple[Item, Offset, EncodedText | None]]:
         """Yield the items of a corpus in their order, with the ids of the wanted ones; others are read meanwhile.
 
         Args:
             items: each with the mark after it.
-            wants: tells whether the document at an index of the corpus is to be encoded.
+            side_of: tells for which side the document at an index of the corpus is to be encoded; None: it is not.
             first: index of the first item.
 
         Raises:
@@ -79,7 +82,7 @@ class EncodingQueue:
             DataError: a wanted document is no text, or as for `take`.
             MachineError: as for `take`.
         """
-        waiting: deque[tuple[Item, Offset, int | None]] = deque()
+        waiting: deque[tuple[Item, Offset, tuple[int, Side] | None]] = deque()
         characters = 0
         read, failure = enumerate(items, first), None
         while True:
@@ -90,13 +93,13 @@ class EncodingQueue:
             except LilliputError as error:  # it comes after what was read before it
                 failure = error
                 break
-            size = None
+            facts = None
             if not isinstance(item, str):
                 characters += len(item.text)
-                if wants(item, index):
-                    size = bytes_of(item)
+                if side := side_of(item, index):
+                    facts = bytes_of(item), side
                     self.put(item.text)
-            waiting.append((item, mark, size))
+            waiting.append((item, mark, facts))
             del item  # a long text is not to be kept while the next one is read
             while waiting and (
                 waiting[0][2] is None or self.is_full or len(waiting) >= _ITEMS or characters >= _ALL_CHARACTERS
@@ -108,8 +111,10 @@ class EncodingQueue:
         if failure is not None:
             raise failure
 
-    def _with_ids(self, item: Item, mark: Offset, size: int | None) -> tuple[Item, Offset, EncodedText | None]:
-        return item, mark, None if size is None else EncodedText(self.take(), size)
+    def _with_ids(
+        self, item: Item, mark: Offset, facts: tuple[int, Side] | None
+    ) -> tuple[Item, Offset, EncodedText | None]:
+        return item, mark, None if facts is None else EncodedText(self.take(), *facts)
 
     @property
     def is_full(self) -> bool:

@@ -24,7 +24,6 @@ from tokenizers import Tokenizer
 
 from lilliput.base.errors import LilliputError
 from lilliput.tokenizer.encoder import Encoder
-from lilliput.tokenizer.specials import literal
 
 SETUP, TEXTS, IDS, ERROR = range(4)
 HEAD = struct.Struct("<BQ")
@@ -53,7 +52,9 @@ def main() -> None:
     source, target = os.fdopen(0, "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what native code prints is no frame
     setup = json.loads(_frame(source))
-    encoder = Encoder(literal(Tokenizer.from_str(setup["tokenizer"])), setup["where"], code=setup["code"])
+    tokenizer = Tokenizer.from_str(setup["tokenizer"])
+    tokenizer.encode_special_tokens = True  # as `literal` does, without another copy
+    encoder = Encoder(tokenizer, setup["where"], code=setup["code"])
     while data := _frame(source):
         try:
             texts = (str(part, "utf-8", "surrogatepass") for part in parted(memoryview(data)))

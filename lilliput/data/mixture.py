@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cache
 from math import lcm
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -12,10 +14,13 @@ from numpy.lib.stride_tricks import sliding_window_view
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.spec import LATER
 from lilliput.data.batch import Batch, Cursor, RowSource, document_numbers
-from lilliput.data.epochs import EpochStream
+from lilliput.data.epochs import EpochStream, RowFill
 from lilliput.data.segmentations import Segmentations, Segmenter, repeated
 from lilliput.data.shards import Shards
 from lilliput.data.token_stream import TokenStream
+
+Packing = Literal["stream", "best-fit"]
+"""Ways to make rows of documents."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +30,9 @@ class Mixture:
     weights: Mapping[str, float]
     seed: int = 0
     """Decides, with the number of the pass, the order of the documents of each corpus."""
+    packing: Packing = field(default="stream", metadata=LATER)
+    """Contents of rows: a stream of documents, cut wherever a row ends; or `best-fit`, whole documents and some filler,
+    where only documents longer than a row are cut (Ding et al. 2024, arXiv 2404.10830). Each pass has other rows."""
     segmentations: Segmentations | None = field(default=None, metadata=LATER)
     """Several tokenizations of each row, for `StochasticTokens`; None for that of the token files alone."""
 
@@ -35,6 +43,14 @@ class Mixture:
                 f"the weights {bad} are not positive" if bad else "the mixture is empty",
                 where="Mixture(weights=...)",
                 hint="name at least one corpus with a weight above 0; leave out the others",
+            )
+
+        if self.packing not in get_args(Packing) or (self.packing != "stream" and self.segmentations):
+            beside = " beside segmentations" if self.segmentations else ""
+            raise RecipeError(
+                f"packing cannot be {self.packing!r:.80}{beside}",
+                where="Mixture(packing=...)",
+                hint='give "stream" or "best-fit"; several tokenizations of a row have "stream" alone',
             )
 
     @property
@@ -64,7 +80,7 @@ class Mixture:
                     hint=f"the corpora with shards are: {', '.join(sorted(tokens)) or 'none'}",
                 )
         streams = {name: tokens[name].stream("train") for name in self.weights}
-        return MixtureReader(self.weights, streams, self.seed, self._segmenter(tokens))
+        return MixtureReader(self.weights, streams, self.seed, self._segmenter(tokens), self.packing)
 
     def synthetic(self, batch: Batch) -> Batch:
         """Rows of random tokens as this brings rows, for plans."""
@@ -96,16 +112,18 @@ class MixtureReader:
         streams: Mapping[str, TokenStream],
         seed: int = 0,
         segmenter: Segmenter | None = None,
+        packing: Packing = "stream",
     ):
-        self._segmenter = segmenter
+        self._segmenter, self._is_packed = segmenter, packing == "best-fit"
         self._shares = _whole_shares(weights)
-        self._passes = {name: EpochStream(streams[name], f"{seed}\0{name}") for name in self._shares}
+        self._streams, self._seed = streams, seed
+        self._passes = cache(self._new_passes)
         (self._end,) = {streams[name].end for name in self._shares}  # one tokenizer, so one end token
 
     @property
     def tokens_available(self) -> int:
         """Tokens of all sources together, each counted once."""
-        return sum(len(source) for source in self._passes.values())
+        return sum(len(self._streams[name]) for name in self._shares)
 
     def read(self, cursor: Cursor, rows: int, length: int, overlap: int = 1) -> tuple[Batch, Cursor]:
         """The next rows and the cursor after them.
@@ -124,12 +142,17 @@ class MixtureReader:
         step = length - overlap
         rows_of, after = self._dealt(cursor, rows, step)
         tokens, begins = np.empty((rows, length), dtype=np.int64), np.empty((rows, length), dtype=bool)
+        fills = np.zeros_like(begins)
         for name, indices in rows_of.items():
             if indices:
-                joined = self._passes[name].read(cursor.of(name), (len(indices) - 1) * step + length)
-                tokens[indices], begins[indices] = (sliding_window_view(one, length)[::step] for one in joined)
+                first, count = self._first(cursor.of(name), step), (len(indices) - 1) * step + length
+                windows = (sliding_window_view(one, length)[::step] for one in self._of(name, step).read(first, count))
+                tokens[indices], begins[indices], fills[indices] = windows
         # How a piece goes on that is not the first of its document, what stands before it here does not tell.
-        weight = np.where(begins & (tokens != self._end), np.float32(0), np.float32(1))
+        no_target = begins & (tokens != self._end)
+        if self._is_packed:  # the first filler ends the document before it; what comes after filler is no target
+            no_target |= np.where(begins, np.pad(fills[:, :-1], ((0, 0), (1, 0))), fills)
+        weight = np.where(no_target, np.float32(0), np.float32(1))
         batch = Batch(
             tokens=torch.from_numpy(tokens),
             weight=torch.from_numpy(weight),
@@ -160,12 +183,23 @@ class MixtureReader:
         step = length - overlap
         found: dict[int, RowSource] = {}
         for name, indices in self._dealt(cursor, rows, step)[0].items():
-            source = self._passes[name]
+            source = self._of(name, step)
             for number, row in enumerate(indices):
-                position = cursor.of(name) + number * step
+                position = self._first(cursor.of(name), step) + number * step
                 documents = tuple(source.documents(position, length))
-                found[row] = RowSource(corpus=name, epoch=position // len(source), documents=documents)
+                found[row] = RowSource(corpus=name, epoch=source.pass_of(position), documents=documents)
         return [found[row] for row in range(rows)]
+
+    def _of(self, name: str, step: int) -> EpochStream:
+        """The passes over a source, for rows that take so many tokens."""
+        return self._passes(name, step if self._is_packed else None)
+
+    def _new_passes(self, name: str, row: int | None) -> EpochStream:
+        return EpochStream(self._streams[name], f"{self._seed}\0{name}", row)
+
+    def _first(self, position: int, step: int) -> int:
+        """Return where reading begins: after rows of another length, at the next one of the packed rows."""
+        return -(-position // step) * step if self._is_packed else position
 
     def _extras(
         self, tokens: np.ndarray, begins: np.ndarray, rows_of: Mapping[str, list[int]], cursor: Cursor, step: int
@@ -177,6 +211,15 @@ class MixtureReader:
             for number, row in enumerate(indices):
                 sources[row], positions[row] = name, cursor.of(name) + number * step
         return self._segmenter.extras(tokens, begins, sources, positions)
+
+    def row_fill(self, name: str, length: int, overlap: int) -> RowFill | None:
+        """Return what fills the rows of a source in its first pass; None where rows are cut from a stream.
+
+        Args:
+            name: of the source.
+            length, overlap: of its rows, as for `read`.
+        """
+        return self._of(name, length - overlap).row_fill() if self._is_packed else None
 
     def _taken(self, cursor: Cursor) -> dict[str, int]:
         unknown = sorted(name for name, _ in cursor.positions if name not in self._shares)

@@ -106,7 +106,7 @@ def write_shards(
         clock = Throughput(corpus, partial.kept.items, partial.closed, tuple(partial.damaged), progress)
         clock.update(reached.items, reached.mark)
         with EncodingQueue(literal(tokenizer), f"the corpus of {folder.name}", code, processes) as queue:
-            for item, mark, encoded in queue.encode(items, writers.encodes, reached.items):
+            for item, mark, encoded in queue.encode(items, writers.waiting_side, reached.items):
                 if isinstance(item, Dropped):
                     writers.add_dropped(reached, item)
                 closed = not isinstance(item, str) and writers.add(reached, item, encoded)
@@ -231,14 +231,16 @@ class _Writers:
         self._texts = ShardWriter(folder, lambda number: HELDOUT_TEXTS)
         self._dropped = ShardWriter(folder, lambda number: DROPPED)
         self._split, self._dtype, self._end = split, index["dtype"], index["end"]
+        self._begin = in_bytes([self._end], self._dtype)
 
     @property
     def by_name(self) -> dict[str, ShardWriter]:
         return {**self._sides, "texts": self._texts, "dropped": self._dropped}
 
-    def encodes(self, document: Document, index: int) -> bool:
-        """Return whether the tokens of the document at this index of the corpus are to be written."""
-        return self._sides[self._side(document)].wants(index)
+    def waiting_side(self, document: Document, index: int) -> Side | None:
+        """Return the side that waits for the tokens of the document at an index of the corpus; None if it has them."""
+        side = self._side(document)
+        return side if self._sides[side].wants(index) else None
 
     def add(self, progress: CorpusProgress, document: Document, encoded: EncodedText | None) -> bool:
         """Write the document that comes next at `progress`, with its ids if its tokens are to be written.
@@ -246,7 +248,7 @@ class _Writers:
         Returns:
             whether a token file was closed.
         """
-        side, closed = self._side(document), False
+        side, closed = encoded.side if encoded is not None else self._side(document), False
         if encoded is not None:
             data, count = self._numbers(encoded.ids)
             closed = self._sides[side].add(progress, data, count, encoded.size)
@@ -267,7 +269,7 @@ class _Writers:
         numbers = np.frombuffer(ids, dtype=self._dtype)
         slices = [numbers[start : start + _SLICE] for start in range(0, len(numbers), _SLICE)]
         slices = [some[some != self._end] if (some == self._end).any() else some for some in slices]
-        return (in_bytes(some, self._dtype) for some in chain([[self._end]], slices)), 1 + sum(map(len, slices))
+        return chain([self._begin], (in_bytes(some, self._dtype) for some in slices)), 1 + sum(map(len, slices))
 
     def close(self, progress: CorpusProgress) -> None:
         """Close all files; the held-out texts are there even if nothing is held out."""

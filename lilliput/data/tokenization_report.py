@@ -31,6 +31,9 @@ def lines_of(outputs: Mapping[str, Any], split: Split) -> Iterator[str]:
         yield _HELD_OUT[outputs["held_out"]].format(100 * split.share)
     if outputs.get("dropped"):
         yield f"dropped: {', '.join(f'{count:,} {reason}' for reason, count in outputs['dropped'].items())}"
+    if sets := outputs.get("decontaminated", {}).get("compared"):
+        absent = outputs["decontaminated"]["absent"]
+        yield f"compared with {', '.join(sets)}" + (f"; absent: {', '.join(absent)}" if absent else "")
     for side in SIDES:
         if counts := lost(sides[side]):
             yield f"{side} {in_words(counts)}"

@@ -194,6 +194,12 @@ class Folder:
             use.task: identity_of((question for _, question in self._rows(use)), FILES[use.task]) for use in available
         }
 
+    def stamps(self) -> dict[str, list[int]]:
+        """Return size and time of change of every file that is known by its name, without reading any."""
+        found = {file.name: self._file(file.name) for file in FILES.values()}
+        stats = {name: path.stat() for name, path in sorted(found.items()) if path is not None}
+        return {name: [one.st_size, one.st_mtime_ns] for name, one in stats.items()}
+
     def differs(self, uses: Iterable[TaskUse], known: Mapping[str, str]) -> bool:
         """Return whether a file holds other questions, or some of a task that was not asked."""
         return not self.identity(uses).items() <= known.items()

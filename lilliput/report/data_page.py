@@ -10,6 +10,7 @@ import numpy as np
 from lilliput.base.files import write_text
 from lilliput.base.text_units import number, size
 from lilliput.data.dropped import Sample
+from lilliput.data.epochs import RowFill
 from lilliput.report.charts import Axis, Chart, Series
 from lilliput.report.page import render
 from lilliput.report.table import Column, Table
@@ -66,6 +67,8 @@ class MixtureShare:
     """Share of the tokens read; None until the phase is trained."""
     passes: float
     """Passes over the training side."""
+    row_fill: RowFill | None = None
+    """Contents of packed rows; None where rows are cut from a stream."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +155,7 @@ def size_table(corpora: Sequence[CorpusFacts]) -> Table:
 
 def mixture_table(mixture: Sequence[MixtureShare]) -> Table:
     """Tokens that phases read, by corpus: shares as the mixture asks for them beside those that came of it."""
+    is_packed = any(one.row_fill for one in mixture)
     rows = [
         (
             one.phase,
@@ -160,10 +164,16 @@ def mixture_table(mixture: Sequence[MixtureShare]) -> Table:
             "not trained yet" if one.share is None else f"{one.share:.2%}",
             f"{one.tokens:,}",
             f"{one.passes:,.2f}",
+            *(_fill(one.row_fill) if is_packed else ()),
         )
         for one in mixture
     ]
-    return _table(("phase", "corpus", "asked", "read", "tokens", "passes"), rows, texts=2)
+    names = ["phase", "corpus", "asked", "read", "tokens", "passes"]
+    return _table(names + (["filler", "documents cut"] if is_packed else []), rows, texts=2)
+
+
+def _fill(fill: RowFill | None) -> tuple[str, str]:
+    return ("", "") if fill is None else (f"{fill.filler:.2%}", f"{fill.documents_cut:,}")
 
 
 def overlap_table(overlaps: Sequence[TaskOverlap]) -> Table:

@@ -35,7 +35,8 @@ def row_lines(
     )
     numbers = source.documents if source else ()
     for place, document in enumerate(documents):
-        if not document.stretches:
+        is_filler = place < len(numbers) and numbers[place] < 0
+        if is_filler or not document.stretches:
             yield Text(f"{_BORDER}{document.tokens:,} tokens that fill the row", style="dim")
             continue
         if are_pairs:

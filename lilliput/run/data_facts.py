@@ -11,6 +11,7 @@ from lilliput.data.dropped import read_samples
 from lilliput.data.encoded_documents import DocumentCounts, count_documents, encoded_documents
 from lilliput.data.license_terms import license_names, unnamed
 from lilliput.data.lost_conversations import lost
+from lilliput.data.mixture import Mixture
 from lilliput.evals.question_files import QuestionSource
 from lilliput.evals.suites import named
 from lilliput.plan.corpora import source
@@ -113,6 +114,8 @@ def _mixture(data: RunData) -> Iterator[MixtureShare]:
             continue
         asked, read = shares(phase), data.read(index)
         total = sum(read.values()) if read else 0
+        mixture = phase.data if isinstance(phase.data, Mixture) and phase.data.packing != "stream" else None
+        reader = mixture and mixture.open({name: data.tokens(name) for name in phase.reads()})
         for name, share in asked.items():
             tokens = read.get(name, 0) if read else round(share * int(phase.tokens))
             yield MixtureShare(
@@ -122,6 +125,7 @@ def _mixture(data: RunData) -> Iterator[MixtureShare]:
                 tokens=tokens,
                 share=tokens / total if total else None,
                 passes=tokens / data.tokens_per_pass(name),
+                row_fill=None if reader is None else reader.row_fill(name, *phase.row_tokens(0)),
             )
 
 

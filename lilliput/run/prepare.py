@@ -18,13 +18,13 @@ from lilliput.data.corpora.concatenated import at_revision
 from lilliput.data.corpora.stand_in import StandIn
 from lilliput.data.corpora.teacher import Teacher
 from lilliput.data.corpus_format import TokenFiles, WriteSettings
-from lilliput.data.curate.curation import evaluation_sets
 from lilliput.data.formats import format_of
 from lilliput.data.license_terms import without_licenses
 from lilliput.data.lost_conversations import lost as lost_of
 from lilliput.data.replies.teacher_replies import TeacherReplies
 from lilliput.data.shards import SHARD_TOKENS
 from lilliput.data.small_corpora import Extent, Way, extent, sides
+from lilliput.data.text_format import TEXT
 from lilliput.data.token_files import INDEX, SIDES
 from lilliput.data.tokenization_report import COUNTED, lines_of
 from lilliput.data.tokenizer_sample import sampled
@@ -32,6 +32,7 @@ from lilliput.data.validation import check_sides
 from lilliput.growth.growth import Lineage
 from lilliput.recipe import Recipe
 from lilliput.run.asking import Asking
+from lilliput.run.decontamination import Decontamination, SearchedSets
 from lilliput.run.replies import RunReplies
 from lilliput.run.verified_token_files import TokenFileOpener
 from lilliput.tokenizer.bpe import BPE, load_tokenizer, save_tokenizer, tokenizer_hash
@@ -64,6 +65,7 @@ class Preparation:
         self._shard_tokens, self._processes = shard_tokens, processes
         self._token_files: dict[str, TokenFiles] = {}
         self._replies = RunReplies(run, recipe, asking, console)
+        self._decontamination = Decontamination(run, recipe, asking.questions, console)
         self._opener = TokenFileOpener(run, console, self._say)
         self._changed: set[str] = set()
         """Corpora whose text is not what the run has read, and that has been said of."""
@@ -153,17 +155,24 @@ class Preparation:
         format = format_of(self._recipe.corpora[name])
         length = self._row_length(name) if format.packs_rows else 0
         key = tokenizer_hash(tokenizer)
-        before = self._run.record(f"shards/{name}").get("from", {}).get("corpus")
+        begun = self._run.record(f"shards/{name}").get("from", {})
+        before = begun.get("corpus")
         trained = {name} & self._trained()
         identity = self._identity(name, before, trained=bool(trained))
         way = self._way(name, identity)
         inputs = {"corpus": identity, "tokenizer": key, "split": to_plain(self._recipe.split)}
         inputs |= {"length": length} if format.packs_rows else {}
+        sets = self._decontamination.sets if format == TEXT else None
+        searched = begun.get("evaluation_sets") if trained else sets and sets.sha256
+        inputs |= {"evaluation_sets": searched} if searched else {}
         self._refuse_to_replace(f"shards/{name}", inputs, _has_index, trained)
 
         def build(folder: Path) -> dict[str, Any]:
             check_ours(self._run.path, f"shards/{name}")  # it is replaced once the new one is whole
-            corpus, split = sides(self._corpus(name, identity), self._recipe.split, way)
+            whole = self._corpus(name, identity)
+            if searched:
+                whole = self._searched(name, searched).without_items(whole)
+            corpus, split = sides(whole, self._recipe.split, way)
             settings = WriteSettings(
                 name=name,
                 end=self._recipe.tokenizer.specials.end,
@@ -175,7 +184,8 @@ class Preparation:
             )
             outputs = format.write(corpus, tokenizer, split, folder, settings) | {"unit": format.unit}
             outputs |= {"dropped": dict(corpus.dropped)} if isinstance(corpus, TeacherReplies) else {}
-            outputs |= {"decontaminated": sets} if (sets := evaluation_sets(self._recipe.corpora[name])) else {}
+            if format == TEXT:
+                outputs |= self._decontamination.outputs(self._recipe.corpora[name], sets if searched else None)
             return outputs if way == "groups" else outputs | {"held_out": way}
 
         outputs = self._run.cached(f"shards/{name}", inputs, build, _has_index)
@@ -198,6 +208,21 @@ class Preparation:
                 hint="restore them from a copy, or delete the folder to write them again",
             )
         return token_files
+
+    def _searched(self, name: str, index: str) -> SearchedSets:
+        """The evaluation sets by the hash of their index.
+
+        Raises:
+            RunError: the run has another index, or none.
+        """
+        sets = self._decontamination.sets
+        if sets is None or sets.sha256 != index:
+            raise RunError(
+                f"the token files of {name} were made without the items of evaluation sets, which are others here",
+                where=str(self._run.path),
+                hint="give the folder of then with --eval-data",
+            )
+        return sets
 
     def _row_length(self, name: str) -> int:
         """Tokens of the longest rows that a phase takes from a corpus; of any phase, where only releases read it."""

@@ -19,6 +19,7 @@ from lilliput.data.pair_format import PAIRS
 from lilliput.data.row_text import RowDocument, row_documents
 from lilliput.data.small_corpora import sides
 from lilliput.recipe import read_recipe, unknown, vocabulary_of
+from lilliput.run.decontamination import known_sets
 from lilliput.run.verified_token_files import VERIFIED
 from lilliput.tokenizer.bpe import load_tokenizer
 from lilliput.train.checkpoint import at_step, read_progress, steps_in
@@ -137,6 +138,8 @@ class RunData:
                 where=str(self.folder),
                 hint="leave --ids out, or put the text back",
             )
+        if searched := record["from"].get("evaluation_sets"):
+            corpus = known_sets(self.run, searched).without_items(corpus)
         corpus, split = sides(corpus, self.recipe.split, record["outputs"].get("held_out", "groups"))
         train = (document.id for document in corpus.documents() if not split.is_heldout(document.group))
         found = enumerate(islice(train, max(numbers, default=-1) + 1))

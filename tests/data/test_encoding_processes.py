@@ -77,7 +77,7 @@ def test_a_queue_hands_over_to_processes_once_there_is_much(monkeypatch: pytest.
     items = [(document, None) for document in documents]
     items[3:3] = items[400:400] = [("dropped", None)] * 2
     with EncodingQueue(tokenizer, "a test", "H", 2) as queue:
-        found = list(queue.encode(items, lambda document, index: index % 7 != 0, 10))
+        found = list(queue.encode(items, lambda document, index: "train" if index % 7 else None, 10))
         assert queue._others is not None and queue._seen < 30_000
     assert [(item, mark) for item, mark, _ in found] == items
     for index, (item, _, encoded) in enumerate(found, 10):
@@ -101,7 +101,9 @@ def test_what_is_read_ahead_is_bounded(wanted: bool, monkeypatch: pytest.MonkeyP
             yield Document("some words " * 20, str(read), str(read)), None
 
     with EncodingQueue(literal(plain()), "a test", "H", 2) as queue:
-        for written, _ in enumerate(queue.encode(items(), lambda document, index: wanted or index == 0, 0)):
+        for written, _ in enumerate(
+            queue.encode(items(), lambda document, index: "train" if wanted or index == 0 else None, 0)
+        ):
             assert read - written <= 500
             if written == 2_000:
                 break

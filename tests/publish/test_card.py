@@ -218,7 +218,7 @@ def test_the_card_tells_what_is_not_there_and_how_sides_were_chosen(record):
     text = section(card(record), "Data")
     assert "- of `docs`: 1,200 exact: duplicate, 3 length: too short" in text
     assert "13 words in a row of a question" in text
-    assert "- of `questions`: compared with copa, piqa; not compared with boolq, which could not be had" in text
+    assert "- of `questions`: compared with copa, piqa; not searched: boolq" in text
     reasons = "12 dropped (9 longer than a row, 3 without an answer of an assistant), 40 without their oldest turns"
     assert f"- `questions`, training: {reasons}" in text
     assert "- `questions`, held out: 1 dropped (1 longer than a row)" in text

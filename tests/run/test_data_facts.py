@@ -15,6 +15,7 @@ from lilliput.cli.app import app
 from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Filtered, Length
 from lilliput.data.mixture import Mixture
+from lilliput.report.data_page import mixture_table
 from lilliput.run import before_training, pipeline
 from lilliput.run.data_facts import data_facts
 from lilliput.run.run_data import RunData
@@ -84,6 +85,18 @@ def test_the_mixture_is_planned_at_first_and_then_what_was_read(recipe, run, tmp
     # By the rows that the reader gives, one by one.
     cursor = list(data.cursors(0))[-1]
     assert {name: one.tokens for name, one in read.items()} == dict(cursor.positions)
+
+
+def test_packed_rows_are_told_with_their_filler(run):
+    data = RunData(run)
+    (index, phase), *_ = data.recipe.phases.items()
+    assert {one.row_fill for one in data_facts(data, None).mixture} == {None}
+    packed = replace(phase, data=replace(phase.data, packing="best-fit"))
+    timeline = (*data.recipe.timeline[:index], packed, *data.recipe.timeline[index + 1 :])
+    data.recipe = replace(data.recipe, timeline=timeline)
+    mixture = data_facts(data, None).mixture
+    assert all(0 <= one.row_fill.filler < 0.5 for one in mixture if one.phase == packed.name)
+    assert [column.name for column in mixture_table(mixture).columns][-2:] == ["filler", "documents cut"]
 
 
 def test_the_command_writes_the_page_and_prints_sizes(run, tmp_path):

@@ -45,11 +45,14 @@ def stages(source: Any, filters: Sequence[Filter], work: Path, shards: Path, tas
         folder = work / f"{index:02d}-1-filter"
         _refuse_memory(chain, tasks)
         middle = [steps.Filter(to_plain(chain), str(folder / DROPPED))] if chain else []
+        begin += [steps.ParseLines()] if index and (middle or keyed) else []
         if keyed is None:
-            made.append(Stage(name=folder.name, steps=[*begin, *middle, steps.WriteShard(str(shards))], tasks=tasks))
+            made.append(
+                Stage(name=folder.name, steps=[*begin, *middle, steps.WriteShard(str(shards), True)], tasks=tasks)
+            )
             break
         keys, found, documents = (str(folder / name) for name in (KEYS, REPEATED, DOCUMENTS))
-        ends = [steps.WriteKeys(to_plain(keyed), keys), steps.WriteShard(documents)]
+        ends = [steps.WriteKeys(to_plain(keyed), keys), steps.WriteShard(documents, False)]
         made.append(Stage(name=folder.name, steps=[*begin, *middle, *ends], tasks=tasks))
         columns = key_columns(keyed)
         made.append(Stage(name=f"{index:02d}-2-compare", steps=[steps.FindRepeated(keys, found, tasks)], tasks=columns))

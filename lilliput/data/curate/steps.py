@@ -18,7 +18,7 @@ from safetensors.numpy import save
 from lilliput.base.files import write_bytes
 from lilliput.base.spec import from_plain
 from lilliput.data.corpora.filters import FilterChain
-from lilliput.data.curate.shard_files import SUFFIX, Drops, read_documents, write_documents
+from lilliput.data.curate.shard_files import SUFFIX, Drops, document_of, line_of, read_lines, write_lines
 from lilliput.data.curate.task_source import task_items
 from lilliput.data.documents import Document
 
@@ -56,9 +56,19 @@ class ReadShard(PipelineStep):
         super().__init__()
         self.folder = folder
 
-    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[bytes]:
+        """Yield the lines."""
+        return read_lines(Path(self.folder) / f"{rank:05d}{SUFFIX}")
+
+
+class ParseLines(PipelineStep):
+    """Make documents of the lines of a shard, for steps that look at them."""
+
+    name, type = "parse", "lilliput"
+
+    def run(self, data: Iterable[bytes], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yield the documents."""
-        return read_documents(Path(self.folder) / f"{rank:05d}{SUFFIX}")
+        return map(document_of, data)
 
 
 class Filter(PipelineStep):
@@ -140,7 +150,7 @@ class FindRepeated(PipelineStep):
 
 
 class DropRepeated(PipelineStep):
-    """Drop the documents of this task that `FindRepeated` has found."""
+    """Drop the lines of the documents of this task that `FindRepeated` has found."""
 
     name, type = "drop", "lilliput"
 
@@ -148,18 +158,18 @@ class DropRepeated(PipelineStep):
         super().__init__()
         self.found, self.columns, self.reason, self.folder = found, columns, reason, folder
 
-    def run(self, data: Iterable[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Yield the other documents."""
+    def run(self, data: Iterable[bytes], rank: int = 0, world_size: int = 1) -> Iterator[bytes]:
+        """Yield the other lines."""
         repeated = set[int]()
         for column in range(self.columns):
             with safe_open(Path(self.found) / f"{column:03d}.repeated", framework="numpy") as file:
                 repeated.update(file.get_tensor(f"{rank:05d}").tolist())
         drops = Drops()
-        for index, document in enumerate(data):
+        for index, line in enumerate(data):
             if index in repeated:
-                drops.add(self.reason, document)
+                drops.add(self.reason, document_of(line))
             else:
-                yield document
+                yield line
         drops.write(Path(self.folder) / f"{rank:05d}.json")
 
 
@@ -168,10 +178,11 @@ class WriteShard(PipelineStep):
 
     name, type = "write", "lilliput"
 
-    def __init__(self, folder: str):
+    def __init__(self, folder: str, is_last: bool):
         super().__init__()
-        self.folder = folder
+        self.folder, self.is_last = folder, is_last
 
-    def run(self, data: Iterable[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Yield every document."""
-        return write_documents(Path(self.folder) / f"{rank:05d}{SUFFIX}", data)
+    def run(self, data: Iterable[Document | bytes], rank: int = 0, world_size: int = 1) -> Iterator[bytes]:
+        """Yield the line of every document; one that nothing has looked at is the line that was read."""
+        lines = (item if isinstance(item, bytes) else line_of(item) for item in data)
+        return write_lines(Path(self.folder) / f"{rank:05d}{SUFFIX}", lines, is_last=self.is_last)

@@ -17,7 +17,7 @@ _SHOWN.maxstring = _SHOWN.maxother = 60
 _SHOWN.maxlevel = 3
 _NAMES = 40
 """Columns that an error lists."""
-_ESCAPED = 12
+ESCAPED = 12
 """Bytes that a byte of a text and of its name take in JSON, at most, together."""
 
 
@@ -125,7 +125,7 @@ def read_back(path: Path) -> Iterator[Record]:
     Raises:
         DataError: as for `line_rows`.
     """
-    return line_rows(path, room=_ESCAPED)
+    return line_rows(path, room=ESCAPED)
 
 
 def shown(value: Any) -> str:
