@@ -5,7 +5,7 @@ summed and not averaged.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -14,11 +14,12 @@ from typing import Literal
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
 from lilliput.base.errors import MachineError, RunError
 from lilliput.base.spec import check_choice, check_range
 from lilliput.train.gradient_buckets import GradientBuckets
+from lilliput.train.phase import StepPlan
 from lilliput.train.ranks import Report
 from lilliput.train.trainable import Trainable
 
@@ -94,7 +95,9 @@ class AllRanks:
     def folder(self, checkpoints: Path) -> Path:
         return checkpoints
 
-    def of_phase(self, phase: str, trainable: Trainable, report: Report, *, ended: bool = False) -> "AllRanks":
+    def of_phase(
+        self, plan: StepPlan, trainable: Trainable, report: Report, *, folder: Path, ended: bool = False
+    ) -> "AllRanks":
         return self
 
     def owns(self, stage: int, variant: int) -> bool:
@@ -156,7 +159,16 @@ class AllRanks:
         distributed.all_gather(each, own)
         return [[step for step in its.tolist() if step >= 0] for its in each]
 
-    def settle(self, step: int, steps: int, trainable: Trainable) -> None: ...
+    def settle(self, step: int, steps: int, trainable: Trainable) -> int:
+        return 1
+
+    def is_outer(self, step: int) -> bool:
+        return False
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None: ...
 
     def gather(self, name: str, own: bytes, *, drops: str | None = None) -> list[bytes]:
         return [own]
