@@ -7,7 +7,7 @@ summed and not averaged.
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, distributed
 
 from lilliput.base.errors import MachineError, RunError
-from lilliput.base.spec import check_choice, check_range
+from lilliput.base.spec import LATER, check_choice, check_range
 from lilliput.train.gradient_buckets import GradientBuckets
 from lilliput.train.phase import StepPlan
 from lilliput.train.ranks import Report
@@ -34,7 +34,7 @@ NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, kw_only=True)
 class AllReduce:
-    """As many ranks as torchrun starts, over NCCL on CUDA and gloo elsewhere. All of them see one run folder."""
+    """As many ranks as torchrun starts. All of them see one run folder."""
 
     workers: int | Literal["auto"] = "auto"
     """`auto` is the number when the run begins."""
@@ -43,9 +43,13 @@ class AllReduce:
 
     bf16 has the range of fp32 and 8 bits of precision; fp16 has 11, and a gradient beyond its range makes the step one
     that is not finite."""
+    backend: Literal["auto", "nccl", "gloo"] = field(default="auto", metadata=LATER)
+    """`auto` is NCCL on CUDA and gloo elsewhere. gloo carries tensors of a GPU, too, which it copies to the host: for
+    links that NCCL or RCCL cannot use, such as Thunderbolt."""
 
     def __post_init__(self) -> None:
         check_choice("AllReduce", ("none", *NARROW), gradient_dtype=self.gradient_dtype)
+        check_choice("AllReduce", ("auto", "nccl", "gloo"), backend=self.backend)
         if self.workers != "auto":
             check_range("AllReduce", 1, float("inf"), workers=self.workers)
 
@@ -61,12 +65,12 @@ class AllReduce:
                 where="the machine's `exchange`",
                 hint=f"torchrun --nproc-per-node {self.workers} -m lilliput ...; or resume with others: --allow-change",
             )
-        if device.startswith("cuda"):
-            mine = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-            torch.cuda.set_device(mine)
-            distributed.init_process_group("nccl", timeout=PATIENCE, device_id=mine)
-        else:
-            distributed.init_process_group("gloo", timeout=PATIENCE)
+        is_cuda = device.startswith("cuda")
+        if is_cuda:
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = ("nccl" if is_cuda else "gloo") if self.backend == "auto" else self.backend
+        mine = torch.device("cuda", torch.cuda.current_device()) if backend == "nccl" else None
+        distributed.init_process_group(backend, timeout=PATIENCE, device_id=mine)
         try:
             yield AllRanks(device, NARROW.get(self.gradient_dtype))
         finally:
