@@ -23,7 +23,8 @@ odinnext-138m with its 524,288 positions a step. With `--scale flops` rates are 
 ratio of FLOP/s alone: steps here are shorter, so an exchange in each of them weighs a hundred times more than there.
 A delay below half a millisecond is not added, as the relay takes about as long itself.
 
-Bytes are those that Lilliput counts, and those of the interfaces. A run that FOLDER/results.json has is not made again.
+Bytes are those that metrics count, and those of the interfaces, which carry headers, too, and at the end of a phase of
+blocks each machine's part of the last checkpoint. A run that FOLDER/results.json has is not made again.
 """
 
 import argparse
@@ -102,8 +103,8 @@ small = shrink(card)
 def phase(made, steps, every, stages=None):
     made = replace(
         made, length={length}, batch_tokens={rows} * {length}, stages=stages or made.stages, ema=Ema(decay=0.9),
-        schedule=WarmupStableDecay(warmup=Steps(20), decay=Share(0.0)), save_every=Steps(10**6),
-        measure_every=Share(min(1.0, every / steps)),
+        schedule=WarmupStableDecay(warmup=Steps(max(1, min(20, steps // 4))), decay=Share(0.0)),
+        save_every=Steps(10**6), measure_every=Share(min(1.0, every / steps)),
     )
     tokens = sum(stage.share * stage.objective.tokens_per_position for stage in made.stages) * made.batch_tokens
     made = replace(made, tokens=Tokens(int(steps * tokens) + 1))
@@ -369,56 +370,58 @@ def _start(place: Path, rank: int, before: Sequence[str], torchrun: Sequence[str
 
 def _watched(desk: Desk, place: Path, started: Sequence[subprocess.Popen]) -> dict[str, Any]:
     """Watch the machines of an arm until their time is over, and stop them."""
-    begun = bytes_before = None
-    machines, curve, seen, given_up = len(started), [], 0, time.monotonic() + desk.given.patience
+    machines, curve, given_up = len(started), [], time.monotonic() + desk.given.patience
+    begun, first, seen, carried_before = 0.0, Total(0, 0, 0), 0, 0
     try:
-        while begun is None or time.monotonic() - begun < desk.given.seconds:
+        while not begun or time.monotonic() - begun < desk.given.seconds:
             time.sleep(0.2)
-            if any(process.poll() is not None for process in started) or (
-                begun is None and time.monotonic() > given_up
-            ):
-                said = "\n".join((place / f"said{rank}.txt").read_text()[-2_000:] for rank in range(machines))
+            if any(process.poll() is not None for process in started) or (not begun and time.monotonic() > given_up):
+                said = "\n".join((place / f"said{rank}.txt").read_text()[-6_000:] for rank in range(machines))
                 raise RuntimeError(f"a machine has ended, or none began:\n{said}")
             found = lines(place, 0)
-            if found and begun is None:
-                begun, bytes_before = time.monotonic(), carried() if machines == 2 else 0
-                seen = len(found)
+            if found and not begun:
+                begun, carried_before = time.monotonic(), carried() if machines == 2 else 0
+                first, seen = Total.of(place, machines), len(found)
             for line in found[seen:]:
                 if (value := line.get("heldout", {}).get("natural")) is not None:
-                    assert begun is not None
                     curve.append((time.monotonic() - begun, value))
             seen = max(seen, len(found))
-        wire = carried() - (bytes_before or 0) if machines == 2 else 0
+        wire = carried() - carried_before if machines == 2 else 0
     finally:
         for process in started:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-    return _figures(desk, [lines(place, rank) for rank in range(machines)], curve, wire)
-
-
-def _figures(
-    desk: Desk, each: list[list[dict[str, Any]]], curve: list[tuple[float, float]], wire: int
-) -> dict[str, Any]:
-    """Return steps, text, bytes and the curve of an arm, given the metrics of its machines."""
-    phases = max(line["phase"] for line in each[0])
-    steps = tokens = 0
-    for phase in range(phases + 1):
-        last = [[line for line in its if line["phase"] == phase][-1:] for its in each]
-        done = [one[0] for one in last if one]
-        if len(done) == len(each):
-            steps, tokens = steps + min(one["step"] for one in done), tokens + min(one["tokens"] for one in done)
-    counted = sum(line.get("bytes_sent", 0) for its in each for line in its)
-    hours = desk.given.seconds / 3600
+    last = Total.of(place, machines)
+    steps = max(1, last.steps - first.steps)
     return {
         "steps": steps,
         "steps_per_second": steps / desk.given.seconds,
-        "tokens_per_hour": tokens / hours,
-        "bytes_counted_per_step": counted / max(steps, 1),
-        "bytes_on_the_wire_per_step": wire / max(steps, 1),
+        "tokens_per_hour": (last.tokens - first.tokens) / desk.given.seconds * 3600,
+        "bytes_counted_per_step": (last.sent - first.sent) / steps,
+        "bytes_on_the_wire_per_step": wire / steps,
         "curve": curve,
         "bits_per_byte": curve[-1][1] if curve else None,
     }
+
+
+class Total(NamedTuple):
+    """Steps and text that all machines have behind them, and the bytes that they have counted."""
+
+    steps: int
+    tokens: int
+    sent: int
+
+    @classmethod
+    def of(cls, place: Path, machines: int) -> "Total":
+        each = [lines(place, rank) for rank in range(machines)]
+        steps = tokens = 0
+        for phase in {line["phase"] for line in each[0]}:
+            last = [[line for line in its if line["phase"] == phase][-1:] for its in each]
+            done = [one[0] for one in last if one]
+            if len(done) == machines:
+                steps, tokens = steps + min(one["step"] for one in done), tokens + min(one["tokens"] for one in done)
+        return cls(steps, tokens, sum(line.get("bytes_sent", 0) for its in each for line in its))
 
 
 def seconds_to(curve: Sequence[Sequence[float]], target: float) -> float | None:
@@ -478,7 +481,11 @@ def main() -> None:
         name = f"{arm} @ {link.name}" if link else arm
         if name not in results:
             print(f"{number} of {len(runs)}: {name}", end="", flush=True)
-            results[name] = train(desk, arm, link)
+            try:
+                results[name] = train(desk, arm, link)
+            except RuntimeError as error:
+                print(f": {error}\nthe other runs go on; the same command makes this one again")
+                continue
             write_json(kept, results)
             print(f": {results[name]['steps_per_second']:.2f} steps/s, {results[name]['bits_per_byte']} bits per byte")
     print(table(results))
