@@ -41,6 +41,16 @@ def test_two_gpus_train_what_one_does_and_exchange_once_a_step(straight):
     assert numbers(work / "two", 99) == pytest.approx(numbers(work / "one", 99), rel=1e-5)
 
 
+def test_gloo_carries_the_gradients_of_two_gpus(straight):
+    work, _ = straight
+    exchange = AllReduce(workers=2, backend="gloo", gradient_dtype="bf16")
+    assert (
+        together(work, work / "gloo", replace(ONE, exchange=exchange), processes_of=SPAWN)
+        == [once_a_step(work / "gloo")] * 2
+    )
+    assert numbers(work / "gloo", 4) == pytest.approx(numbers(work / "one", 4), rel=2e-2)
+
+
 def test_two_gpus_end_in_the_same_bits_again(straight):
     work, _ = straight
     together(work, work / "again", TWO, processes_of=SPAWN)

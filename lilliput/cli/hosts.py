@@ -30,7 +30,7 @@ def hosts(
         str,
         typer.Option("--hosts", metavar="A,B", help="The hosts by their names in the network; the first publishes."),
     ],
-    machine: Annotated[str, typer.Option(metavar="NAME|FILE", help="A machine whose exchange is BlockParallel.")],
+    machine: Annotated[str, typer.Option(metavar="NAME|FILE", help="A machine with BlockParallel or OuterSteps.")],
     out: OutOption = None,
     overrides: SetOption = [],  # noqa: B006, typer reads it
     sources: SourceOption = [],  # noqa: B006
@@ -39,17 +39,18 @@ def hosts(
     port: Annotated[int, typer.Option(help="A free port of the first host.")] = 29_500,
     as_json: JsonOption = False,
 ) -> None:
-    """Print what to type on each of several hosts that train a recipe's blocks in parallel. Does nothing itself."""
+    """Print what to type on each of several hosts that train a recipe without a shared disk. Does nothing itself."""
     from lilliput.recipe import load_machine
     from lilliput.train.block_parallel import BlockParallel
+    from lilliput.train.outer_steps import OuterSteps
 
     listed = [name.strip() for name in names.split(",") if name.strip()]
     exchange = load_machine(machine).exchange
-    if not isinstance(exchange, BlockParallel) or exchange.machines not in ("auto", len(listed)):
+    if not isinstance(exchange, BlockParallel | OuterSteps) or exchange.machines not in ("auto", len(listed)):
         raise LilliputError(
-            f"the machine {machine!r} does not train blocks on {len(listed)} hosts",
+            f"the machine {machine!r} does not train on {len(listed)} hosts without a shared disk",
             where="--machine with --hosts",
-            hint="give one with exchange=BlockParallel() for as many hosts, such as two-hosts for two",
+            hint="give one with exchange=BlockParallel() or OuterSteps() for as many, such as two-hosts for two",
         )
     target = resolve(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
     chosen = [recipe, *(["--shrink"] if shrink else []), *(["--trust-code"] if trust_code else [])]

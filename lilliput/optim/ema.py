@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from typing import Protocol
 
 import torch
@@ -48,9 +49,9 @@ class Average:
         self.decay = decay
         self.tensors = {name: value.detach().float().clone() for name, value in model.named_parameters()}
 
-    def update(self, moved: Mapping[str, Tensor], step: int) -> None:
-        """Take in the weights that step `step` (from 1) has moved, by name."""
-        decay = min(self.decay, (1 + step) / (10 + step))
+    def update(self, moved: Mapping[str, Tensor], step: int, steps: int = 1) -> None:
+        """Take in the weights that step `step` (from 1) has moved, by name, as those of the last `steps` steps."""
+        decay = prod(min(self.decay, (1 + one) / (10 + one)) for one in range(step - steps + 1, step + 1))
         live = [value.detach().float() for value in moved.values()]
         torch._foreach_lerp_([self.tensors[name] for name in moved], live, 1 - decay)
 
@@ -71,7 +72,7 @@ class NoAverage:
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
 
-    def update(self, moved: Mapping[str, Tensor], step: int) -> None: ...
+    def update(self, moved: Mapping[str, Tensor], step: int, steps: int = 1) -> None: ...
 
     @contextmanager
     def swapped_in(self, model: nn.Module) -> Iterator[None]:

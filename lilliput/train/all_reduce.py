@@ -5,20 +5,21 @@ summed and not averaged.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
 from lilliput.base.errors import MachineError, RunError
-from lilliput.base.spec import check_choice, check_range
+from lilliput.base.spec import LATER, check_choice, check_range
 from lilliput.train.gradient_buckets import GradientBuckets
+from lilliput.train.phase import StepPlan
 from lilliput.train.ranks import Report
 from lilliput.train.trainable import Trainable
 
@@ -33,7 +34,7 @@ NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, kw_only=True)
 class AllReduce:
-    """As many ranks as torchrun starts, over NCCL on CUDA and gloo elsewhere. All of them see one run folder."""
+    """As many ranks as torchrun starts. All of them see one run folder."""
 
     workers: int | Literal["auto"] = "auto"
     """`auto` is the number when the run begins."""
@@ -42,9 +43,13 @@ class AllReduce:
 
     bf16 has the range of fp32 and 8 bits of precision; fp16 has 11, and a gradient beyond its range makes the step one
     that is not finite."""
+    backend: Literal["auto", "nccl", "gloo"] = field(default="auto", metadata=LATER)
+    """`auto` is NCCL on CUDA and gloo elsewhere. gloo carries tensors of a GPU, too, which it copies to the host: for
+    links that NCCL or RCCL cannot use, such as Thunderbolt."""
 
     def __post_init__(self) -> None:
         check_choice("AllReduce", ("none", *NARROW), gradient_dtype=self.gradient_dtype)
+        check_choice("AllReduce", ("auto", "nccl", "gloo"), backend=self.backend)
         if self.workers != "auto":
             check_range("AllReduce", 1, float("inf"), workers=self.workers)
 
@@ -60,12 +65,12 @@ class AllReduce:
                 where="the machine's `exchange`",
                 hint=f"torchrun --nproc-per-node {self.workers} -m lilliput ...; or resume with others: --allow-change",
             )
-        if device.startswith("cuda"):
-            mine = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-            torch.cuda.set_device(mine)
-            distributed.init_process_group("nccl", timeout=PATIENCE, device_id=mine)
-        else:
-            distributed.init_process_group("gloo", timeout=PATIENCE)
+        is_cuda = device.startswith("cuda")
+        if is_cuda:
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = ("nccl" if is_cuda else "gloo") if self.backend == "auto" else self.backend
+        mine = torch.device("cuda", torch.cuda.current_device()) if backend == "nccl" else None
+        distributed.init_process_group(backend, timeout=PATIENCE, device_id=mine)
         try:
             yield AllRanks(device, NARROW.get(self.gradient_dtype))
         finally:
@@ -94,7 +99,9 @@ class AllRanks:
     def folder(self, checkpoints: Path) -> Path:
         return checkpoints
 
-    def of_phase(self, phase: str, trainable: Trainable, report: Report, *, ended: bool = False) -> "AllRanks":
+    def of_phase(
+        self, plan: StepPlan, trainable: Trainable, report: Report, *, folder: Path, ended: bool = False
+    ) -> "AllRanks":
         return self
 
     def owns(self, stage: int, variant: int) -> bool:
@@ -156,7 +163,16 @@ class AllRanks:
         distributed.all_gather(each, own)
         return [[step for step in its.tolist() if step >= 0] for its in each]
 
-    def settle(self, step: int, steps: int, trainable: Trainable) -> None: ...
+    def settle(self, step: int, steps: int, trainable: Trainable) -> int:
+        return 1
+
+    def is_outer(self, step: int) -> bool:
+        return False
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None: ...
 
     def gather(self, name: str, own: bytes, *, drops: str | None = None) -> list[bytes]:
         return [own]

@@ -1,4 +1,4 @@
-"""The rows of a step: ranks that share it read all of them and keep their own; the next step's are prefetched."""
+"""The rows of a step, of which each rank keeps its own; those of the next step are prefetched."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +19,7 @@ class StepBatches(NamedTuple):
     batches: list[Batch]
     """Micro-batches of this worker, on the CPU."""
     denominator: float
-    """The objective's, of the whole step."""
+    """The objective's: of the whole step, or of this rank's rows where ranks are not synchronous."""
     after: Cursor
 
 
@@ -44,7 +44,7 @@ class BatchLoader:
         micro_batches: MicroBatches,
     ):
         self._plan = StepPlan(phase)
-        self._phase, self._reader, self._device, self._rank = phase, reader, device, ranks.rank
+        self._phase, self._reader, self._device, self._ranks = phase, reader, device, ranks
         self._incidents, self._micro_batches = incidents, micro_batches
         self._ahead: tuple[_Wanted, StepBatches] | None = None
 
@@ -80,9 +80,13 @@ class BatchLoader:
         (length, overlap), cursor = self._phase.row_tokens(wanted.stage), self._incidents.skip(wanted.cursor)
         first = 0
         for rank, rows in wanted.shares:
-            batch, cursor = self._reader.read(cursor, rows, length, overlap)
-            whole += objective.denominator(batch)
-            if rank == self._rank:
-                batches.append(replace(batch, row=torch.arange(first, first + rows)).pinned_for(self._device))
+            is_own = rank == self._ranks.rank
+            if is_own or self._ranks.is_synchronous:
+                batch, cursor = self._reader.read(cursor, rows, length, overlap)
+                whole += objective.denominator(batch)
+                if is_own:
+                    batches.append(replace(batch, row=torch.arange(first, first + rows)).pinned_for(self._device))
+            else:
+                cursor = self._reader.skip(cursor, rows, length, overlap)
             first += rows
         return StepBatches(batches, whole, cursor)

@@ -4,22 +4,19 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import cast
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
 from lilliput.base.errors import MachineError
-from lilliput.base.text_units import size
 from lilliput.train.all_reduce import AllRanks
-from lilliput.train.ranks import FINAL, OneRank, Ranks, Report
-from lilliput.train.rendezvous import FIRST_NEWS, NEWS, POLL, join_group, left_behind
-from lilliput.train.store_link import CHUNK, LinkDown, StoreLink
+from lilliput.train.phase import StepPlan
+from lilliput.train.ranks import OneRank, Ranks, Report
+from lilliput.train.rendezvous import POLL, join_group
+from lilliput.train.store_gather import StoreGather
+from lilliput.train.store_link import LinkDown, StoreLink
 from lilliput.train.trainable import Trainable
-
-SLOWEST = 2**20
-"""Bytes a second of the slowest link that a whole checkpoint is waited for over."""
 
 
 class BlockOwners:
@@ -53,30 +50,29 @@ class BlockOwners:
             gradient_dtype: see `AllReduce`.
         """
         self.rank, self.count, self.link = rank, count, link
+        self._store = StoreGather(link, rank, count)
         self._owners, self._averages, self._every = owners, averages, every
         self._device, self._gradient_dtype = device, gradient_dtype
-        self._others = [other for other in range(count) if other != rank]
-        self._phase, self._report = "", cast(Report, print)
+        self._phase = ""
         self._rank_of: dict[tuple[int, int], int] = {}
         self._own: dict[str, Tensor] = {}
         self._taken: dict[int, str] = {}
         """Versions of the other ranks' weights: a copy is taken once, however long its rank stays away."""
-        self._standing: dict[str, bytes] = {}
-        """Short values that a store which was started again has to be given again."""
-        self._large: list[str] = []
-        self._counted = link.sent, link.received
 
     def folder(self, checkpoints: Path) -> Path:
         return checkpoints
 
-    def of_phase(self, phase: str, trainable: Trainable, report: Report, *, ended: bool = False) -> Ranks:
+    def of_phase(
+        self, plan: StepPlan, trainable: Trainable, report: Report, *, folder: Path, ended: bool = False
+    ) -> Ranks:
         """Return itself, for a phase with blocks, or ranks that share every step of one without."""
-        self._phase, self._report, self._taken = phase, report, {}
+        self._phase, self._taken = plan.phase.name, {}
+        self._store.of_phase(self._phase, report)
         counts = [sum(stage == each for each, _ in trainable.variants) for stage in range(len(trainable.stages))]
         if max(counts) == 1:
             if ended:
                 return OneRank()
-            join_group(self.link, self.rank, self.count, phase, report)
+            join_group(self.link, self.rank, self.count, self._phase, report)
             return AllRanks(self._device, self._gradient_dtype, own_folders=True)
         self._rank_of = {each: self._owner_of(each, counts[each[0]]) for each in trainable.variants}
         trained = self._trained(trainable)
@@ -101,96 +97,58 @@ class BlockOwners:
         return None
 
     def traffic(self) -> dict[str, float]:
-        now = self.link.sent, self.link.received
-        (sent, received), self._counted = (new - old for new, old in zip(now, self._counted, strict=True)), now
-        return {"bytes_sent": sent, "bytes_received": received} if sent or received else {}
+        return self._store.traffic()
 
     def barrier(self) -> None: ...
 
-    def settle(self, step: int, steps: int, trainable: Trainable) -> None:
-        self.link.post(f"{self._phase}/at/{self.rank}", f"step {step:,} of {steps:,}")
-        if step % self._every or step == steps:  # at the end all is gathered
-            return
-        begun = time.monotonic()
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None: ...
+
+    def is_outer(self, step: int) -> bool:
+        return False
+
+    def settle(self, step: int, steps: int, trainable: Trainable) -> int:
+        self._store.post(step, steps)
+        if step % self._every == 0 and step != steps:  # at the end all is gathered
+            self._exchange(step, trainable)
+        return 1
+
+    def _exchange(self, step: int, trainable: Trainable) -> None:
+        """Store the newest weights of this rank, and take those of others, within the time limit."""
+        others, begun = self._store.others, time.monotonic()
 
         def left(share: float = 1.0) -> float:
             return begun + share * self.link.limit - time.monotonic()
 
         try:
-            self._publish_again(left())
+            self._store.publish_again(left())
             own = {name: one.detach().cpu().contiguous() for name, one in self._own.items()}
             self.link.put(self._key(self.rank), save(own), step=step, limit=left())
-            heads = self.link.heads([self._key(other) for other in self._others], left())
+            heads = self.link.heads([self._key(other) for other in others], left())
             while self._averages and left(0.5) > 0 and not all(head and head.step >= step for head in heads):
                 time.sleep(POLL)
-                heads = self.link.heads([self._key(other) for other in self._others], left())
+                heads = self.link.heads([self._key(other) for other in others], left())
             found = {}
-            for other, head in zip(self._others, heads, strict=True):
+            for other, head in zip(others, heads, strict=True):
                 if head and head.version != self._taken.get(other):
                     value = self.link.get(self._key(other), left())
                     if value is not None:
                         found[other], self._taken[other] = load(value), head.version
             self._take_over(list(found.values()), trainable)
         except LinkDown as down:
-            self._report(f"{self._phase} step {step:,}: nothing is exchanged ({down}); training continues")
+            self._store.report(f"{self._phase} step {step:,}: nothing is exchanged ({down}); training continues")
 
     def gather(self, name: str, own: bytes, *, drops: str | None = None) -> list[bytes]:
-        found, key, told = {self.rank: own}, f"{name}/{self.rank}", time.monotonic() - NEWS + FIRST_NEWS
-        is_large, is_stored = len(own) > CHUNK, False
-        if is_large:
-            self._large.append(key)
-        else:
-            self._standing[key] = own
-        while True:
-            why = ""
-            try:
-                if self.link.heads([key])[0] is None or not (is_large or is_stored):
-                    self.link.put(key, own, kept=1, limit=self._patience(len(own)))
-                    is_stored = True  # a short value may be another one than before a restart
-                found |= self._ready(name, [other for other in self._others if other not in found])
-            except LinkDown as down:
-                why = f" ({down})"
-            if len(found) == self.count:
-                break
-            if time.monotonic() - told > NEWS:
-                missing = ", ".join(self._news(other) for other in self._others if other not in found)
-                self._report(f"waiting for {missing}{why}")
-                told = time.monotonic()
-            time.sleep(POLL)
+        found = self._store.gather(name, own, drops=drops)
         if drops is not None:
-            self._drop(drops)
-        return [found[rank] for rank in range(self.count)]
-
-    def _ready(self, name: str, ranks: Sequence[int]) -> dict[int, bytes]:
-        """Return what ranks have stored under a name, of those that have.
-
-        Raises:
-            MachineError: one has ended the phase, in an earlier start, and stores nothing any more.
-        """
-        found = {}
-        ended = self.link.heads([f"{FINAL}/{self._phase}/{rank}" for rank in ranks])
-        heads = self.link.heads([f"{name}/{rank}" for rank in ranks])
-        for rank, head, has_ended in zip(ranks, heads, ended, strict=True):
-            if head is None and has_ended and name.startswith(f"{self._phase}/"):
-                raise left_behind(rank, self._phase)
-            value = head and self.link.get(f"{name}/{rank}", self._patience(head.bytes))
-            if value is not None:
-                found[rank] = value
+            with suppress(LinkDown):  # the store is gone, and its memory
+                self.link.drop(self._key(self.rank))
         return found
 
     def _key(self, rank: int) -> str:
         return f"{self._phase}/blocks/{rank}"
-
-    def _patience(self, size: int) -> float:
-        """Seconds for a value of a size over a slow link."""
-        return self.link.limit + size / SLOWEST
-
-    def _publish_again(self, limit: float) -> None:
-        """Give short values to a store that has none of them: it was started again."""
-        keys = list(self._standing)
-        for key, head in zip(keys, self.link.heads(keys, limit), strict=True):
-            if head is None:
-                self.link.put(key, self._standing[key], limit=limit)
 
     def _take_over(self, found: Sequence[Mapping[str, Tensor]], trainable: Trainable) -> None:
         """Take the weights of others; of what this rank trains, too, the mean of its own and theirs."""
@@ -201,28 +159,6 @@ class BlockOwners:
                     parameter.copy_(torch.stack([parameter, *theirs]).mean(0))
                 elif theirs:
                     parameter.copy_(theirs[0])
-
-    def _news(self, rank: int) -> str:
-        """Return what is known of a rank that is waited for."""
-        key = f"{self._phase}/at/{rank}"
-        try:
-            at = self.link.call(lambda there: there.get(key).decode() if there.check([key]) else "not heard of yet")
-        except LinkDown:
-            at = "out of reach"
-        return f"rank {rank}, {'at ' if at.startswith('step') else ''}{at}"
-
-    def _drop(self, drops: str) -> None:
-        """Remove large values from the store, and say what the end of a phase has cost."""
-        keys = [key for key in self._large if key.startswith(drops)]
-        if not keys:
-            return
-        self._large = [key for key in self._large if key not in keys]
-        counted = self.traffic()
-        sent, received = (size(counted.get(name, 0)) for name in ("bytes_sent", "bytes_received"))
-        self._report(f"{self._phase}: {sent} sent and {received} received at its end")
-        with suppress(LinkDown):  # the store is gone, and its memory
-            for key in (*keys, self._key(self.rank)):
-                self.link.drop(key)
 
     def _owner_of(self, variant: tuple[int, int], blocks: int) -> int:
         if self._owners and len(self._owners) != blocks:

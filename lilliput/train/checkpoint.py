@@ -2,7 +2,7 @@
 
 step-000120/
   weights.safetensors  objectives.safetensors  average.safetensors  optimizer.safetensors  precision.safetensors
-  guard.safetensors
+  guard.safetensors  exchange.safetensors (of ranks that take outer steps)
   optimizer-1.safetensors ...  what does not fit in a file of `SHARD` bytes
   manifest.json        format, step, cursor, tokens, steps before, sha256 of each file and of itself
 
@@ -25,6 +25,8 @@ from lilliput.base.files import new_folder, read_json, sha256, verify_checksum, 
 from lilliput.data.batch import Cursor
 
 FORMAT = 1
+EXCHANGE = "exchange"
+"""Kind of tensors of an exchange that has a state."""
 KEPT = 2
 """Checkpoints on disk: the last one, and the one to fall back on should it be damaged."""
 
@@ -50,7 +52,7 @@ class Checkpoint:
 
     progress: Progress
     tensors: Mapping[str, Mapping[str, Tensor]]
-    """`weights`, `objectives`, `average`, `optimizer`, `precision` and `guard`, each by name."""
+    """`weights`, `objectives`, `average`, `optimizer`, `precision`, `guard` and maybe `exchange`, each by name."""
 
 
 def save(folder: Path, checkpoint: Checkpoint, kept: int | None = KEPT) -> None:

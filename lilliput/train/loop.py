@@ -16,7 +16,7 @@ from lilliput.optim.optimizer import load_state_tensors, set_multiplier, state_t
 from lilliput.train import checkpoint
 from lilliput.train.batches import BatchLoader
 from lilliput.train.begin import Begin, build_trainable, state_for
-from lilliput.train.checkpoint import AsyncCheckpointWriter, Checkpoint, Progress
+from lilliput.train.checkpoint import EXCHANGE, AsyncCheckpointWriter, Checkpoint, Progress
 from lilliput.train.compile import compiled
 from lilliput.train.cuda_graphs import forward_backward_of, optimizer_step_of
 from lilliput.train.forward_backward import StepInputs
@@ -76,7 +76,7 @@ class Trainer:
         # Before layers are compiled: an objective may copy the model.
         self.trainable = build_trainable(model, phase, seed, self.folder, self.begin)
         ended = checkpoint.steps_in(self.folder)[-1:] == [self.plan.steps]
-        self.ranks = ranks.of_phase(phase.name, self.trainable, report, ended=ended)
+        self.ranks = ranks.of_phase(self.plan, self.trainable, report, folder=self.folder, ended=ended)
         self.incidents = Incidents(self.folder, writes=self.ranks.writes)
         self.micro_batches = MicroBatches(machine, phase, self.folder, self.ranks, report)
         self.shutdown = GracefulShutdown(echo=float(self.ranks.count > 1))
@@ -103,6 +103,7 @@ class Trainer:
             self.progress = Progress(cursor=found.progress.cursor, before=before)
         if found is not None:
             self._load(found.tensors)
+        ranks.load({} if found is None else found.tensors.get(EXCHANGE, {}))
         if self.begin is not None:
             self.begin.cache_clear()  # a checkpoint in memory
 
@@ -181,7 +182,7 @@ class Trainer:
                     saver.save(self.checkpoint(), self.before_decay)  # first: any later one implies this one
                 if self.kept is not None and step in plan.kept_steps:
                     saver.save(self.checkpoint(), self.kept)
-                if plan.is_due(phase.save_every, step) or self.is_leaving:
+                if plan.is_due(phase.save_every, step) or self.ranks.is_outer(step) or self.is_leaving:
                     saver.save(self.checkpoint())
                 if self.is_leaving and step < plan.steps:
                     saver.wait()
@@ -227,9 +228,10 @@ class Trainer:
             update = partial(self.update, variant)
             taken = self.precision.step(update, numbers["grad_norm"], f"step {step + 1} of {self._where()}")
             self.optimizer.zero_grad()
-            if taken:
-                self.average.update(self.trainable.active(stage, variant), self.progress.before + step + 1)
-                self.ranks.settle(step + 1, self.plan.steps, self.trainable)
+            if taken and (steps := self.ranks.settle(step + 1, self.plan.steps, self.trainable)):
+                is_outer, active = self.ranks.is_outer(step + 1), self.trainable.active(stage, variant)
+                moved = dict(self.trainable.named_parameters()) if is_outer else active
+                self.average.update(moved, self.progress.before + step + 1, steps)
         self._count(step + taken, stage, rows.after)
         if not taken:
             return None
@@ -288,6 +290,8 @@ class Trainer:
             "precision": self.precision.tensors(),
             "guard": self.guard.tensors(),
         }
+        if exchange := self.ranks.tensors():
+            tensors[EXCHANGE] = exchange
         return Checkpoint(progress=self.progress, tensors=tensors)
 
     def _load(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:

@@ -43,7 +43,7 @@ class Machine:
     """Tile configs of kernels: None as it is shipped for the device's class, `tuned` as it was measured on this one
     and kept, see `lilliput.ops.tile_cache`."""
     exchange: ExchangeSpec = Alone()
-    """Exchange between the processes that torchrun starts: `AllReduce()` of gradients, or `BlockParallel()`."""
+    """Exchange between the processes that torchrun starts: `AllReduce()`, `BlockParallel()` or `OuterSteps()`."""
 
     def __post_init__(self) -> None:
         if self.precision not in ("auto", *PRECISIONS):

@@ -1,16 +1,20 @@
 """The seam between ranks: who takes which steps and rows, whose gradients and numbers count, and who writes.
 
-Two kinds fit. Data parallel: ranks share each step, wait for one another in it, and have equal weights. Owners of
+Three kinds fit. Data parallel: ranks share each step, wait for one another in it, and have equal weights. Owners of
 blocks: each rank takes the steps of its own blocks and passes over the others, with its own loss scale, guard and
-checkpoints; every so often it settles what it has with the others, and at the end of a phase they have one model.
+checkpoints; every so often it settles what it has with the others, and at the end of a phase they have one model. Outer
+steps: each rank trains the whole model on its own rows of each step, and every so often their changes are averaged.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from torch import Tensor
+
+from lilliput.train.phase import StepPlan
 from lilliput.train.trainable import Trainable
 
 Report = Callable[[str], None]
@@ -39,13 +43,16 @@ class Ranks(Protocol):
         """Return where this rank's checkpoints and records are, of a phase whose checkpoints are in a folder."""
         ...
 
-    def of_phase(self, phase: str, trainable: Trainable, report: Report, *, ended: bool = False) -> "Ranks":
+    def of_phase(
+        self, plan: StepPlan, trainable: Trainable, report: Report, *, folder: Path, ended: bool = False
+    ) -> "Ranks":
         """Return the ranks as they train a phase.
 
         Args:
-            phase: its name.
+            plan: of the phase.
             trainable: what it trains.
             report: called with one line for each rank that is waited for or out of reach.
+            folder: of this rank's checkpoints.
             ended: whether this rank has taken all of its steps.
 
         Raises:
@@ -63,7 +70,8 @@ class Ranks(Protocol):
     def rows(self, step: int, count: int) -> list[tuple[int, int]]:
         """Return who takes the rows of step `step` (from 0), in their order, as (rank, rows).
 
-        A rank reads all rows that are listed, as its denominator and cursor are of all, and trains on its own.
+        A rank trains on its own, and its cursor moves over all that are listed. Where ranks are synchronous they sum
+        gradients, and the denominator is of all rows; elsewhere it is of the rank's own.
 
         Raises:
             MachineError: a rank would have nothing to do.
@@ -91,12 +99,28 @@ class Ranks(Protocol):
         """
         ...
 
-    def settle(self, step: int, steps: int, trainable: Trainable) -> None:
+    def settle(self, step: int, steps: int, trainable: Trainable) -> int:
         """Exchange weights after `step` of `steps` steps, where they are not equal already.
 
-        Called after every step, taken or passed over. Must not wait longer than its own time limit for a rank that is
-        slow or gone, and must be repeatable: a rank that is killed resumes before a settling that it took part in.
+        Called after every step, taken or passed over. Must be repeatable: a rank that is killed resumes before a
+        settling that it took part in.
+
+        Returns:
+            the steps that an average of the weights takes in now: the one just taken; or none where the weights are
+            this rank's alone, and at the next settling all since the last one.
         """
+        ...
+
+    def is_outer(self, step: int) -> bool:
+        """Return whether `step` ends with an outer one: it moves all parameters, and a checkpoint of it is due."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the state of the exchange that a checkpoint keeps; empty if there is none."""
+        ...
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Resume from that state and the weights that are loaded; begin from the weights if it is empty."""
         ...
 
     def gather(self, name: str, own: bytes, *, drops: str | None = None) -> list[bytes]:
@@ -159,7 +183,9 @@ class OneRank:
     def folder(self, checkpoints: Path) -> Path:
         return checkpoints
 
-    def of_phase(self, phase: str, trainable: Trainable, report: Report, *, ended: bool = False) -> "OneRank":
+    def of_phase(
+        self, plan: StepPlan, trainable: Trainable, report: Report, *, folder: Path, ended: bool = False
+    ) -> "OneRank":
         return self
 
     def owns(self, stage: int, variant: int) -> bool:
@@ -177,7 +203,16 @@ class OneRank:
     def resume_step(self, steps: Sequence[int]) -> int | None:
         return None
 
-    def settle(self, step: int, steps: int, trainable: Trainable) -> None: ...
+    def settle(self, step: int, steps: int, trainable: Trainable) -> int:
+        return 1
+
+    def is_outer(self, step: int) -> bool:
+        return False
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None: ...
 
     def gather(self, name: str, own: bytes, *, drops: str | None = None) -> list[bytes]:
         return [own]

@@ -125,9 +125,15 @@ class StoreLink:
         self._posted = self._client.submit(lambda there: there.set(key, value))
 
     def drop(self, key: str) -> None:
-        """Remove the chunks of a value."""
-        places = [place for head in self._stored.pop(key, []) for place in _places(key, head)]
-        self.call(lambda there: [there.delete_key(place) for place in places])
+        """Remove the chunks of a value, also of one that this rank stored before it was killed."""
+        stored = self._stored.pop(key, [])
+
+        def remove(there: Store) -> None:
+            for head in stored or ([_head(there, key)] if there.check([key]) else []):
+                for place in _places(key, head):
+                    there.delete_key(place)
+
+        self.call(remove)
 
     def connect(self, timeout: timedelta) -> Store:
         """Return a connection of its own, for a process group."""

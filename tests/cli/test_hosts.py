@@ -26,6 +26,6 @@ def test_hosts_are_told_what_to_type(tmp_path):
 
 def test_a_machine_for_other_hosts_is_refused(tmp_path):
     typed = ["hosts", "quickstart", "--hosts", "alpha,beta", "--machine"]
-    tiny_commands.refused(*typed, "two-cpus", folder=tmp_path, says="does not train blocks on 2 hosts")
+    tiny_commands.refused(*typed, "two-cpus", folder=tmp_path, says="does not train on 2 hosts without a shared disk")
     typed = ["hosts", "quickstart", "--hosts", "a,b,c", "--machine"]
-    tiny_commands.refused(*typed, "two-hosts", folder=tmp_path, says="does not train blocks on 3 hosts")
+    tiny_commands.refused(*typed, "two-hosts", folder=tmp_path, says="does not train on 3 hosts without a shared disk")

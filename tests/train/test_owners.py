@@ -28,7 +28,7 @@ from lilliput.train.loop import Trainer
 from lilliput.train.merge import merged
 from lilliput.train.metrics_file import read_metrics, steps_of
 from lilliput.train.metrics_log import MetricsLogger
-from lilliput.train.phase import KEPT_FOLDER, Stage
+from lilliput.train.phase import KEPT_FOLDER, Stage, StepPlan
 from lilliput.train.resuming import BEFORE_DECAY
 from lilliput.train.store_link import StoreLink
 from lilliput.train.trainable import Trainable
@@ -59,8 +59,8 @@ class Paced(MetricsLogger):
 class Timed(BlockOwners):
     """Owners that note how long each settling took, and what was said."""
 
-    def of_phase(self, phase, trainable, report, **how):
-        return super().of_phase(phase, trainable, self.log, **how)
+    def of_phase(self, plan, trainable, report, **how):
+        return super().of_phase(plan, trainable, self.log, **how)
 
     def log(self, line):
         with open(self.said, "a", encoding="utf-8") as file:
@@ -68,8 +68,9 @@ class Timed(BlockOwners):
 
     def settle(self, *arguments):
         begun = time.monotonic()
-        super().settle(*arguments)
+        steps = super().settle(*arguments)
         self.log({"seconds": time.monotonic() - begun})
+        return steps
 
 
 def owner(rank, port, tokens, folder, phase, how):
@@ -232,10 +233,10 @@ def test_a_merge_takes_each_parameter_from_its_owner_and_the_mean_of_shared_ones
         ),
     ],
 )
-def test_phases_that_machines_cannot_train_are_refused(phase, how, what):
+def test_phases_that_machines_cannot_train_are_refused(phase, how, what, tmp_path):
     trainable = Trainable.of_phase(tiny.HGRN2_SPEC.build(seed=0), [stage.objective for stage in phase.stages], seed=3)
     with pytest.raises(MachineError, match=what):
-        BlockOwners(0, 2, StoreLink(LIMIT), **how).of_phase(phase.name, trainable, print)
+        BlockOwners(0, 2, StoreLink(LIMIT), **how).of_phase(StepPlan(phase), trainable, print, folder=tmp_path)
 
 
 def test_each_machine_has_a_block():

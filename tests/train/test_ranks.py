@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from lilliput.base.errors import MachineError, RecipeError, RunError
 from lilliput.base.files import read_json
+from lilliput.base.spec import to_plain
 from lilliput.more_tokens import with_more_tokens
 from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.routes.diffusion_blocks import DiffusionBlocks
@@ -302,6 +303,21 @@ def test_gradients_may_travel_in_half_the_bytes(straight, two, narrow, tolerance
 def test_gradients_do_not_travel_in_what_nobody_knows():
     with pytest.raises(RecipeError, match="gradient_dtype cannot be 'int8'"):
         AllReduce(gradient_dtype="int8")
+    with pytest.raises(RecipeError, match="backend cannot be 'mpi'"):
+        AllReduce(backend="mpi")
+
+
+def test_the_backend_is_named_only_where_it_was_chosen():
+    """Runs of before keep their hash."""
+    assert "backend" not in to_plain(AllReduce(workers=2))
+    assert to_plain(AllReduce(workers=2, backend="gloo"))["backend"] == "gloo"
+
+
+@pytest.mark.slow
+def test_gloo_may_be_named(straight, two):
+    """On a processor it is what `auto` takes; the gradients of GPUs pass through it likewise."""
+    together(straight, straight / "gloo", replace(TWO, exchange=AllReduce(workers=2, backend="gloo")))
+    assert far(straight / "two", straight / "gloo") == 0
 
 
 def test_workers_that_are_not_there_are_missed(straight, monkeypatch):
