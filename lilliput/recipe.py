@@ -37,6 +37,7 @@ from lilliput.publish.card.notes import CardNotes
 from lilliput.publish.export import DTYPES, Dtype, Generation
 from lilliput.publish.hf_formats.format import HFFormat
 from lilliput.publish.pretrained import PretrainedModel, PretrainedTokenizer
+from lilliput.publish.release_formats import ONLY_HF, check_formats
 from lilliput.tokenizer.bpe import BPE
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase
@@ -67,6 +68,8 @@ class Release(TimelineEntry):
     samples: Samples = "public"
     """Samples on the card, continuations of held-out texts: `all`, `none`, or where
     these are `public`, that is no files of one's own."""
+    formats: tuple[str, ...] = field(default=ONLY_HF, metadata=LATER)
+    """`hf` always, and `gguf` for files that llama.cpp and Ollama run."""
 
     def __post_init__(self) -> None:
         check_name("release", self.name, "Release(name=...)")
@@ -74,6 +77,7 @@ class Release(TimelineEntry):
         for field_name, value, known in (("dtype", self.dtype, DTYPES), ("samples", self.samples, get_args(Samples))):
             if value not in known:
                 raise unknown(field_name, value, list(known), f"Release {self.name!r}")
+        check_formats(self.formats, self.layout, f"Release {self.name!r}")
 
     def reads(self) -> tuple[str, ...]:
         """The corpora that judge it."""

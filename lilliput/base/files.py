@@ -100,6 +100,22 @@ def move(path: Path, to: Path) -> None:
 
 
 @contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path; on success the file there is fsynced and replaces `path`, else it is removed."""
+    partial = path.with_name(path.name + PARTIAL)
+    partial.unlink(missing_ok=True)
+    try:
+        yield partial
+        _sync(partial)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            name_file(error, path)
+        raise
+    move(partial, path)
+
+
+@contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder; on success every file in it is fsynced and it replaces `path`, else it is removed."""
     partial = path.with_name(path.name + PARTIAL)

@@ -33,6 +33,14 @@ def publish(
     shrink: ShrinkOption = False,
     trust_code: TrustOption = False,
     eval_data: ItemsOption = None,
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="hf,gguf",
+            help="Forms of the releases: hf for transformers, and gguf for llama.cpp and Ollama.",
+        ),
+    ] = None,
     verify: Annotated[
         bool,
         typer.Option("--verify", help="Check a published folder, or those of a run, against their records instead."),
@@ -55,6 +63,9 @@ def publish(
         raise LilliputError(f"{option} has no effect without --push", where=option, hint="give --push OWNER/NAME too")
     if as_json and not verify:
         raise LilliputError("--json has no effect without --verify", where="--json", hint="leave it out")
+    if formats is not None and (verify or push is not None):
+        other = "--verify" if verify else "--push"
+        raise LilliputError(f"--format has no effect with {other}", where="--format", hint="publish first, without it")
     if verify or push is not None:
         folders = _published(Path(recipe), out, trust_code)
         if push is not None and len(folders) > 1:
@@ -68,6 +79,8 @@ def publish(
             _push(folders[0], push, yes=yes, private=private)
         return
     target = resolve(recipe, out=out, overrides=overrides, sources=sources, shrunk=shrink, trust_code=trust_code)
+    if formats is not None:
+        target = target.with_formats(formats)
     with interruptible():
         releases = pipeline.publish(target.recipe, target.folder, console, question_source(eval_data), target.command)
     for release in releases:

@@ -1,13 +1,14 @@
 """A model as a Hugging Face folder: config, weights, tokenizer, ids of special tokens, code where it needs its own.
 
     config.json  model.safetensors  tokenizer.json  tokenizer_config.json  generation_config.json  lilliput.json
-    [chat_template.jinja]  [README.md]  [configuration_*.py  modeling_*.py]
+    [chat_template.jinja]  [README.md]  [configuration_*.py  modeling_*.py]  [<name>-F16.gguf  ...  Modelfile]
 
 `lilliput.json` says what the folder was made from, so that `load` can read it back as a native model. How the model
 writes is there and on the card: `generation_config.json` names tokens alone, for whatever else it said would rule over
 what evaluation tools ask for.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from lilliput.base import __version__
 from lilliput.base.errors import ExportError, RecipeError
-from lilliput.base.files import read_json, sha256, with_checksum, write_bytes, write_json, write_text
+from lilliput.base.files import read_json, sha256, verify_checksum, with_checksum, write_bytes, write_json, write_text
 from lilliput.base.safetensors_headers import WEIGHTS_FILE
 from lilliput.base.spec import to_plain
 from lilliput.generate.sampling import Sampling
@@ -166,6 +167,13 @@ def export(
         },
     }
     write_json(folder / RELEASE_FILE, with_checksum(release))
+
+
+def record_files(folder: Path, names: Iterable[str]) -> None:
+    """Record the hashes of more files of a release, which are in its folder by now."""
+    release = verify_checksum(read_json(folder / RELEASE_FILE))
+    files = release["files"] | {name: sha256(folder / name) for name in names}
+    write_json(folder / RELEASE_FILE, with_checksum(release | {"files": dict(sorted(files.items()))}))
 
 
 def rounded_weights(model: LanguageModel, dtype: Dtype) -> dict[str, Tensor]:

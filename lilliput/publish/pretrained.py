@@ -48,6 +48,11 @@ class PretrainedModel:
         """The layout that the checkpoint is in, with its context: a release may use the same."""
         return self._architecture.layout
 
+    @property
+    def hub_name(self) -> str | None:
+        """The name of the checkpoint on the hub; None for a folder."""
+        return None if Path(self.checkpoint).expanduser().is_dir() else self.checkpoint
+
     def identity(self) -> Any:
         """Return what decides the weights: the spec and the hash of every file of weights."""
         return to_plain(self) | {"weights": [sha256(path) for path in weight_files(self._folder)]}

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +25,7 @@ from lilliput.evals.recount import ITEMS_FILE, read_items
 from lilliput.evals.suites import HELDOUT, Suite, named
 from lilliput.generate.stream_text import write_texts
 from lilliput.publish.load import LoadedModel, load
+from lilliput.publish.release_formats import ONLY_HF
 from lilliput.recipe import Release
 from lilliput.run.contamination import clean_scores, searchable, trained_corpora
 from lilliput.run.context import RunContext
@@ -61,7 +62,7 @@ class ReleaseEvaluator:
         suite = named(release.suite)
         inputs = {
             "weights": weights,
-            "release": to_plain(release),
+            "release": to_plain(replace(release, formats=ONLY_HF)),  # the weights are the same
             "suite": to_plain(suite),
             "heldout": heldout.index["sha256"],
             "chats": chats.index["sha256"] if chats else None,

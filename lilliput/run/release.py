@@ -29,8 +29,11 @@ from lilliput.publish.card.card import card
 from lilliput.publish.card.edited import card_of, edited, write_card
 from lilliput.publish.card.travelling import write_record
 from lilliput.publish.export import CARD_FILE, WEIGHTS_FILE, export
+from lilliput.publish.gguf.release import add_gguf, check_publishable
+from lilliput.publish.gguf.write import About
 from lilliput.publish.load import verified
 from lilliput.publish.parity import check_parity
+from lilliput.publish.pretrained import PretrainedModel
 from lilliput.recipe import Recipe, Release, vocabulary_of
 from lilliput.run.command_record import read_command
 from lilliput.run.context import RunContext
@@ -55,6 +58,7 @@ class Publisher:
 
         Raises:
             DataError: a suite's questions are not where they are said to be.
+            ExportError: a format needs a package that is not installed.
             RecipeError: the recipe's license allows what that of a corpus forbids.
         """
         self._run, self._recipe, self._console = context.run, context.recipe, context.console
@@ -63,6 +67,8 @@ class Publisher:
             self._say(line)
         for release in self._recipe.releases.values():
             check_questions(named(release.suite), questions)
+            if "gguf" in release.formats:
+                check_publishable(release.layout)
 
     def publish(
         self,
@@ -127,6 +133,7 @@ class Publisher:
                 text = heldout.stream("heldout").read(0, PARITY_ROWS * PARITY_LENGTH)
                 rows = torch.from_numpy(text).view(PARITY_ROWS, PARITY_LENGTH)
                 report = check_parity(partial, lineage.model, tokens=rows)
+                files = self._gguf(release, partial, rows, heldout, lineage) if "gguf" in release.formats else []
                 if theirs is not None:
                     write_bytes(partial / CARD_FILE, theirs)
             return {
@@ -135,6 +142,7 @@ class Publisher:
                 "parameters": lineage.model.parameter_counts(),
                 "parity": {"tolerance": report.tolerance} | asdict(report.worst),
                 "environment": environment(),
+                **({"gguf": files} if files else {}),
             }
 
         outputs = self._run.cached(name, {"lineage": provenance, "release": to_plain(release)}, build, _is_intact)
@@ -175,8 +183,25 @@ class Publisher:
             "phases": record,
             "earlier": self._earlier(release, record),
             "evaluation": evaluation if self._recipe.prints_samples(release) else evaluation | {"samples": []},
-            "languages": list(self._recipe.languages) or languages(_beginnings(heldout, lineage.tokenizer)),
+            "languages": self._languages(heldout, lineage),
         }
+
+    def _gguf(
+        self, release: Release, folder: Path, rows: torch.Tensor, heldout: Shards, lineage: Lineage
+    ) -> list[dict[str, Any]]:
+        """Write the GGUF files of an exported release; what they say is what the card says."""
+        start = self._recipe.model
+        about = About(
+            name=release.name,
+            description=self._recipe.about,
+            license=self._recipe.license,
+            languages=tuple(self._languages(heldout, lineage)),
+            base_model=start.hub_name if isinstance(start, PretrainedModel) else None,
+        )
+        return add_gguf(folder, about, release.generation, tokens=rows)
+
+    def _languages(self, heldout: Shards, lineage: Lineage) -> list[str]:
+        return list(self._recipe.languages) or languages(_beginnings(heldout, lineage.tokenizer))
 
     def _read(self, phases: Sequence[str]) -> list[Phase]:
         """The phases in these folders."""

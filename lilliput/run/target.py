@@ -7,8 +7,9 @@ from pathlib import Path
 from lilliput.base.errors import LilliputError
 from lilliput.base.run_folder import RunFolder
 from lilliput.more_tokens import announced, refuse_unfinished
+from lilliput.publish.release_formats import check_formats
 from lilliput.recipe import Recipe, read_recipe
-from lilliput.run.command_record import Command, read_command
+from lilliput.run.command_record import Command, RecipeOptions, read_command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,22 @@ class Target:
     """That makes the recipe; None where no single one is known."""
     notes: Sequence[str] = ()
     """Lines to print before anything is done."""
+
+    def with_formats(self, formats: str) -> "Target":
+        """Return the same with all releases in these formats, names with commas between them.
+
+        Raises:
+            RecipeError: there is no such format.
+            ExportError: a release cannot have it.
+        """
+        names = tuple(name.strip() for name in formats.split(","))
+        for release in self.recipe.releases.values():
+            check_formats(names, release.layout, f"--format {formats}")
+        paths = [f"timeline.{release.name}.formats" for release in self.recipe.releases.values()]
+        later = RecipeOptions(overrides=tuple(f"{path}={','.join(names)}" for path in paths))
+        recipe = later.apply(self.recipe)
+        command = self.command and self.command.extended_with(later, recipe)
+        return replace(self, recipe=recipe, command=command)
 
 
 def find_target(command: Command, *, meet: Callable[[Path], object], out: Path | None = None) -> Target:

@@ -150,11 +150,11 @@ def _by_metaspace(step: Mapping[str, Any]) -> _By | None:
 
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_LLAMA3 = (
+LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_QWEN2 = _LLAMA3.replace("{1,3}", "")
+QWEN2 = LLAMA3.replace("{1,3}", "")
 _LETTER = "[A-Za-z\u017f]"
 """A letter of a shape: `(?i:'s)` matches a long s as well."""
 
@@ -184,9 +184,9 @@ def _by_bytes(before: Mapping[str, Any], model: Any) -> _By | None:
             rf"(?<={_LETTER})(?!{_LETTER})|(?<=0)(?!0)|(?<=\S)(?=\s)",
             rf"'s|'t|'re|'ve|'m|'ll|'d| ?{_LETTER}+| ?0+| ?[!']+|\s+(?!\S)|\s+",
         )
-    if rule not in (_LLAMA3, _QWEN2):
+    if rule not in (LLAMA3, QWEN2):
         return None
-    numbers, before_numbers = ("0{1,3}", "(?!0)") if rule == _LLAMA3 else ("0", "")
+    numbers, before_numbers = ("0{1,3}", "(?!0)") if rule == LLAMA3 else ("0", "")
     return (
         _BY_KIND,
         rf"(?<={_LETTER})(?!{_LETTER})|(?<=0){before_numbers}|(?<=\S)(?=[^\S\r\n])",

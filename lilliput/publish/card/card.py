@@ -4,6 +4,7 @@ The sentences are in `card.md.jinja`; every figure in them is read or computed f
 """
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,7 @@ def card(record: dict[str, Any]) -> str:
         facts=_facts(run, shape),
         start=recipe["model"].plain.get("checkpoint"),
         architecture=config["architectures"][0],
+        gguf=run["release"].plain.get("gguf", []),
         remote_files=[path.name for path in layout.remote_files],
         state=_state(shape),
         scores=[_score(score) for score in run["evaluation"]["scores"]],
@@ -119,7 +121,7 @@ def _render(**view: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"cell": cell, "code": code, "fenced": fenced, "literal": literal, "prose": prose}
-    environment.filters |= {"count": "{:,}".format, "size": size}
+    environment.filters |= {"count": "{:,}".format, "shell": shlex.quote, "size": size}
     try:
         return environment.get_template(TEMPLATE).render(view)
     except jinja2.UndefinedError as error:

@@ -10,6 +10,8 @@ from lilliput.model import ModelSpec
 HINT = "write the card with the version of Lilliput that made the run, or make the release again"
 RECIPE_FIELDS = ("type", "name", "seed", "tokenizer", "tokenizer_corpora", "split", "model")
 RELEASE_FIELDS = ("type", "name", "layout", "suite", "heldout", "chat", "dtype", "generation", "samples")
+LATER_FIELDS = ("formats",)
+"""Fields of a release that records do not always have."""
 
 
 class Part:
@@ -116,7 +118,8 @@ class Timeline:
     def recipe(self) -> dict[str, Any]:
         """The plain recipe without what came after the release, or had nothing to do with it."""
         corpora = {name: self._recipe["corpora"][name].plain for name in self.corpora()}
-        timeline = [entry.plain for entry in self._entries] + [_only(self._release, RELEASE_FIELDS)]
+        later = [field for field in LATER_FIELDS if field in self._release]
+        timeline = [entry.plain for entry in self._entries] + [_only(self._release, (*RELEASE_FIELDS, *later))]
         return _only(self._recipe, RECIPE_FIELDS) | {"corpora": corpora, "timeline": timeline}
 
 
