@@ -289,9 +289,8 @@ class Trainer:
             "optimizer": state_tensors(self.optimizer, self.trainable),
             "precision": self.precision.tensors(),
             "guard": self.guard.tensors(),
+            **({EXCHANGE: exchange} if (exchange := self.ranks.tensors()) else {}),
         }
-        if exchange := self.ranks.tensors():
-            tensors[EXCHANGE] = exchange
         return Checkpoint(progress=self.progress, tensors=tensors)
 
     def _load(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
