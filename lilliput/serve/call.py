@@ -9,7 +9,7 @@ from typing import Any, Literal
 from lilliput.base.untrusted import shown
 from lilliput.generate.request import Request
 from lilliput.serve.api_error import ApiError
-from lilliput.serve.fields import CHAT, COMPLETIONS, read_fields
+from lilliput.serve.fields import CHAT, COMPLETIONS, PROMPTS, read_fields
 from lilliput.serve.served_model import Prompt, ServedModel
 
 Kind = Literal["chat", "completion"]
@@ -103,6 +103,13 @@ def _call(
     kind: Kind, served: ServedModel, values: Mapping[str, Any], prompts: Sequence[Prompt], logprobs: bool, top: int
 ) -> Call:
     count, stop = values["n"], values["stop"] or ()
+    if len(prompts) * count > PROMPTS:
+        raise ApiError(
+            400,
+            f"{len(prompts)} prompts with {count} answers each are more than {PROMPTS}.",
+            param="n",
+            code="invalid_value",
+        )
     seed = secrets.randbits(62) if values["seed"] is None else values["seed"]
     shared = Request(
         prompt=(),

@@ -81,16 +81,24 @@ class Guard:
         """Return the answer to a request that may not pass."""
         host = headers.get("host", "")
         if self._hosts is not None and _name(host) not in self._hosts:
-            return _response(ApiError(403, f"This server is not {host[:100]!r}; ask it by the name that it told.",
-                                      code="wrong_host"))  # fmt: skip
+            return _response(
+                ApiError(403, f"This server is not {host[:100]!r}; ask it by the name that it told.", code="wrong_host")
+            )
         if origin is not None and not self._may(origin, host):
-            return _response(ApiError(403, "Pages of other sites may not ask this server; see --allow-origin.",
-                                      code="wrong_origin"))  # fmt: skip
+            return _response(
+                ApiError(403, "Pages of other sites may not ask this server; see --allow-origin.", code="wrong_origin")
+            )
         if scope["method"] == "OPTIONS" and origin is not None and "access-control-request-method" in headers:
             return Response(status_code=204)
         if self._key is not None and scope["path"] not in OPEN and not self._has_key(headers):
-            return _response(ApiError(401, "Send the key of this server: Authorization: Bearer KEY.",
-                                      code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"}))  # fmt: skip
+            return _response(
+                ApiError(
+                    401,
+                    "Send the key of this server: Authorization: Bearer KEY.",
+                    code="invalid_api_key",
+                    headers={"WWW-Authenticate": "Bearer"},
+                )
+            )
         return None
 
     def _has_key(self, headers: Headers) -> bool:

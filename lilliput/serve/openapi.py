@@ -81,13 +81,17 @@ def _request(fields: Sequence[Field]) -> dict[str, Any]:
 def _answer(name: str, written: str) -> dict[str, Any]:
     message = _object(role={"enum": ["assistant"]}, content=TEXT, refusal={"type": "null"})
     choice = _object(
-        index=WHOLE, logprobs={"type": ["object", "null"]}, finish_reason={"enum": [*FINISH_REASONS]},
+        index=WHOLE,
+        logprobs={"type": ["object", "null"]},
+        finish_reason={"enum": [*FINISH_REASONS]},
         **{written: message if written == "message" else TEXT},
-    )  # fmt: skip
+    )
     usage = _object(
-        prompt_tokens=WHOLE, completion_tokens=WHOLE, total_tokens=WHOLE,
+        prompt_tokens=WHOLE,
+        completion_tokens=WHOLE,
+        total_tokens=WHOLE,
         prompt_tokens_details=_object(cached_tokens=WHOLE),
-    )  # fmt: skip
+    )
     choices = {"type": "array", "minItems": 1, "items": choice}
     return _object(id=TEXT, object={"enum": [name]}, created=WHOLE, model=TEXT, choices=choices, usage=usage)
 

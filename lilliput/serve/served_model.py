@@ -20,8 +20,8 @@ from lilliput.tokenizer.encoder import Encoder
 from lilliput.tokenizer.native import native
 from lilliput.tokenizer.template import check_text, encode_template
 
-SHARED = 16
-"""Least tokens of a beginning that is worth states of its own."""
+LEAST_SHARED = 16
+"""Tokens of a beginning that is worth states of its own, at least."""
 COLDEST = 1e-3
 """Least temperature; below, the likeliest token is as good as certain, and numbers overflow."""
 OPENINGS = 32
@@ -106,9 +106,11 @@ class ServedModel:
         vocab = self.published.model.spec.vocab
         if max(ids) >= vocab:
             raise ApiError(
-                400, f"{param} has the id {max(ids)}; ids of this model are below {vocab}.", param=param,
+                400,
+                f"{param} has the id {max(ids)}; ids of this model are below {vocab}.",
+                param=param,
                 code="invalid_value",
-            )  # fmt: skip
+            )
         return self._checked([int(one) for one in ids], param)
 
     def chat_prompt(self, messages: Sequence[Mapping[str, str]]) -> Prompt:
@@ -128,7 +130,7 @@ class ServedModel:
         prompt, shared = self._checked(self._encoded(messages), "messages"), 0
         if messages[0]["role"] == "system" and len(messages) > 1:
             shared = common_length(self._opening(messages[0]["content"]), tuple(prompt.tokens))
-        return replace(prompt, shared=shared if SHARED <= shared < len(prompt.tokens) else 0)
+        return replace(prompt, shared=shared if LEAST_SHARED <= shared < len(prompt.tokens) else 0)
 
     def sampling(self, settings: Mapping[str, Any]) -> Sampling:
         """Return the release's own settings, with others where they are not None."""
