@@ -127,20 +127,32 @@ def tokenized(file: Path, tokenizer: Tokenizer, groups: dict[str, Iterator[str]]
                     differ.append(text)
         found[name] = {"compared": compared, "differ": len(differ), "such_as": differ[:3]}
         if name == "every character":
-            found[name]["characters"] = differing_characters(llama, tokenizer, differ)
+            points = differing_characters(llama, tokenizer, differ)
+            found[name] |= {"characters": len(points), "ranges": ranges(points)}
     return found
 
 
-def differing_characters(llama: Any, tokenizer: Tokenizer, texts: Sequence[str]) -> list[str]:
-    """The characters of texts that llama.cpp reads otherwise by themselves or beside a letter, a digit or a sign."""
+def differing_characters(llama: Any, tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
+    """The code points of texts that llama.cpp reads otherwise by themselves or beside a letter, a digit or a sign."""
     differ = []
     for one in sorted(set("".join(texts))):
         for text in (f"a{one}b", f"1{one}2", f" {one}", f"!{one}!", f"{one}{one} {one}"):
             theirs = llama.tokenize(text.encode(), add_bos=False, special=True)
             if theirs != tokenizer.encode(text, add_special_tokens=False).ids:
-                differ.append(f"U+{ord(one):04X}")
+                differ.append(ord(one))
                 break
     return differ
+
+
+def ranges(points: Sequence[int]) -> list[str]:
+    """Code points in a row as their first and last."""
+    ends: list[list[int]] = []
+    for point in points:
+        if ends and point == ends[-1][1] + 1:
+            ends[-1][1] = point
+        else:
+            ends.append([point, point])
+    return [f"U+{first:04X}..U+{last:04X}" for first, last in ends]
 
 
 def with_rules(tokenizer: Tokenizer, name: str) -> Tokenizer:
@@ -220,8 +232,7 @@ def main() -> None:
             read.append(of_rules(load_tokenizer(given.folders[0]), name, vocabulary, texts))
             counts = {group: one for group, one in read[-1].items() if isinstance(one, dict)}
             said = ", ".join(f"{group}: {one['differ']} of {one['compared']:,}" for group, one in counts.items())
-            characters = counts["every character"]["characters"]
-            print(f"{name}, {vocabulary}: {said}; {len(characters)} characters {characters[:8]}", flush=True)
+            print(f"{name}, {vocabulary}: {said}; {counts['every character']['characters']} characters", flush=True)
     if given.out:
         import llama_cpp
 
