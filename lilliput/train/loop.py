@@ -290,9 +290,8 @@ class Trainer:
             "precision": self.precision.tensors(),
             "guard": self.guard.tensors(),
         }
-        if exchange := self.ranks.tensors():
-            tensors[EXCHANGE] = exchange
-        return Checkpoint(progress=self.progress, tensors=tensors)
+        exchange = self.ranks.tensors()
+        return Checkpoint(progress=self.progress, tensors=tensors | ({EXCHANGE: exchange} if exchange else {}))
 
     def _load(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         copy_weights(self.trainable.model, tensors.get("weights", dict(self.trainable.model.named_parameters())))
