@@ -12,7 +12,8 @@ held-out text with the average of its weights, at about six points:
     one          one machine, end to end
     data         two, data parallel over gloo, fp32 gradients
     data bf16    the same in bf16
-    outer        two, an outer step every --every steps, changes in bf16
+    outer        two, an outer step every --every steps, changes in bf16, the paper's outer optimizer
+    outer mean   the same, and an outer step takes the mean of weights
     blocks       two, half of the time in blocks of their own (means of what blocks share), then data parallel in bf16
     stack        the same with bags of 4, 2 and 1 in the blocks, as the card has them
 
@@ -74,12 +75,13 @@ BLOCKS = (
     'BlockParallel(machines=2, owners=(0, 0, 1, 1), shared="periodic", every={every}, gradient_dtype="bf16", '
     "limit={limit})"
 )
-OUTER = 'OuterSteps(machines=2, every={every}, gradient_dtype="bf16", limit={limit})'
+OUTER = 'OuterSteps(machines=2, every={every}, gradient_dtype="bf16", limit={limit}{more})'
 ARMS = {
     "one": ("Alone()", "plain"),
     "data": (DATA.replace("{dtype}", "none"), "plain"),
     "data bf16": (DATA.replace("{dtype}", "bf16"), "plain"),
-    "outer": (OUTER, "plain"),
+    "outer": (OUTER.replace("{more}", ""), "plain"),
+    "outer mean": (OUTER.replace("{more}", ", lr=1.0, momentum=0.0"), "plain"),
     "blocks": (BLOCKS, "blocks"),
     "stack": (BLOCKS, "stack"),
 }
@@ -295,9 +297,9 @@ class Desk:
         exchange, kind = ARMS[arm]
         machines = 1 if arm == "one" else 2
         traffic = self.parameters * (4 if arm == "data" else 2) * 8 / (here.gbit * 1e9) + 4 * here.delay
-        seconds = self.steps["plain"] / machines + (traffic if exchange != OUTER and machines == 2 else 0.0)
+        seconds = self.steps["plain"] / machines + (traffic if arm.startswith("data") else 0.0)
         every = max(1, round(self.given.seconds / POINTS / seconds))
-        if exchange == OUTER:  # where there is one model
+        if arm.startswith("outer"):  # where there is one model
             every = max(1, round(every / self.given.every)) * self.given.every
         block_steps = max(8, round(self.given.seconds / 2 / (self.steps[kind] / machines)))
         place = self.folder / f"{arm.replace(' ', '-')}"

@@ -289,9 +289,9 @@ class Trainer:
             "optimizer": state_tensors(self.optimizer, self.trainable),
             "precision": self.precision.tensors(),
             "guard": self.guard.tensors(),
-            **({EXCHANGE: exchange} if (exchange := self.ranks.tensors()) else {}),
         }
-        return Checkpoint(progress=self.progress, tensors=tensors)
+        exchange = self.ranks.tensors()
+        return Checkpoint(progress=self.progress, tensors=tensors | ({EXCHANGE: exchange} if exchange else {}))
 
     def _load(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         copy_weights(self.trainable.model, tensors.get("weights", dict(self.trainable.model.named_parameters())))
