@@ -1,19 +1,16 @@
 """States after the beginnings of texts, kept by content: a text that begins like an earlier one is not read again.
 
 What attention keeps of a text holds what it keeps of each beginning of it, so an entry serves at any length. A
-recurrent state serves at its own place alone. Entries are found by a hash of their tokens, which are then compared.
+recurrent state serves at its own place alone. Entries are sorted by their tokens: what begins as a text does stands
+beside the place where the text would be.
 """
 
-from array import array
+from bisect import bisect, insort
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from hashlib import blake2b
+from collections.abc import Sequence
 
 from lilliput.generate.request import Prefix
-from lilliput.generate.shared_prefixes import common_length
-
-STRIDE = 32
-"""Lengths at which the beginning of an entry that can be cut is found are multiples of it."""
+from lilliput.generate.shared_prefixes import Row, common_length
 
 
 class PrefixCache:
@@ -26,11 +23,8 @@ class PrefixCache:
 
     def __init__(self, most_bytes: int, *, can_be_cut: bool):
         self._most, self.can_be_cut = most_bytes, can_be_cut
-        self._entries: OrderedDict[bytes, Prefix] = OrderedDict()
-        self._places: dict[bytes, dict[bytes, None]] = {}
-        """Keys of entries by the hash of their beginnings at which they are found."""
-        self._lengths: dict[int, int] = {}
-        """Number of entries of each length, where they cannot be cut."""
+        self._entries: OrderedDict[Row, Prefix] = OrderedDict()
+        self._sorted: list[Row] = []
         self.bytes = 0
 
     def __len__(self) -> int:
@@ -38,78 +32,55 @@ class PrefixCache:
 
     def find(self, tokens: Sequence[int]) -> tuple[Prefix, int] | None:
         """Return the longest prefix that a text can continue from, and how many of its tokens serve."""
-        for key in self._candidates(tokens):
-            prefix = self._entries[key]
-            common = common_length(tuple(prefix.tokens), tuple(tokens[: len(prefix.tokens)]))
-            whole = common == len(prefix.tokens)
-            if common == len(tokens) and (prefix.logits is None or not whole):
-                common -= 1  # one token has to be read to know what follows
-                whole = False
-            if common and (whole or self.can_be_cut):
-                self._entries.move_to_end(key)
-                return prefix, common
-        return None
+        text = tuple(tokens)
+        known = self._entries.get(text)
+        if known is None or known.logits is None:
+            text = text[:-1]  # one token has to be read to know what follows
+        key = self._nearest(text) if self.can_be_cut else self._beginning(text)
+        if not key or not (common := common_length(key, text)):
+            return None
+        self._entries.move_to_end(key)
+        return self._entries[key], common
 
     def __contains__(self, tokens: Sequence[int]) -> bool:
         """Return whether the states after all of these tokens are kept."""
-        return any(self._common(key, tokens) == len(tokens) for key in self._candidates(tokens))
+        text = tuple(tokens)
+        return text in self._entries or (self.can_be_cut and self._nearest(text)[: len(text)] == text)
 
     def add(self, prefix: Prefix) -> None:
         """Keep a prefix, in the place of those that it holds."""
-        size = _bytes(prefix)
-        if size > self._most or not prefix.tokens:
+        size, text = _bytes(prefix), tuple(prefix.tokens)
+        if size > self._most or not text:
             return
-        if self.can_be_cut:
-            for key in {*self._candidates(prefix.tokens)}:
-                if self._common(key, prefix.tokens) == len(self._entries[key].tokens):
-                    self._remove(key)
-        places = self._places_of(prefix.tokens)
-        key = places[-1]
-        if key in self._entries:
-            self._remove(key)
-        self._entries[key] = prefix
+        if text in self._entries:
+            self._remove(text)
+        while self.can_be_cut and (held := self._beginning(text)):
+            self._remove(held)
+        self._entries[text] = prefix
+        insort(self._sorted, text)
         self.bytes += size
-        for place in places if self.can_be_cut else (key,):
-            self._places.setdefault(place, {})[key] = None
-        self._lengths[len(prefix.tokens)] = self._lengths.get(len(prefix.tokens), 0) + 1
         while self.bytes > self._most:
             self._remove(next(iter(self._entries)))
 
-    def _remove(self, key: bytes) -> None:
-        prefix = self._entries.pop(key)
-        self.bytes -= _bytes(prefix)
-        places = self._places_of(prefix.tokens)
-        for place in places if self.can_be_cut else (key,):
-            del self._places[place][key]
-            if not self._places[place]:
-                del self._places[place]
-        length = len(prefix.tokens)
-        self._lengths[length] -= 1
-        if not self._lengths[length]:
-            del self._lengths[length]
+    def _remove(self, key: Row) -> None:
+        self.bytes -= _bytes(self._entries.pop(key))
+        del self._sorted[bisect(self._sorted, key) - 1]
 
-    def _candidates(self, tokens: Sequence[int]) -> Iterator[bytes]:
-        """Yield the keys of entries that seem to begin a text, or to begin as it does; the longest first."""
-        for place in reversed(self._places_of(tokens)):
-            if place in self._places:
-                yield next(reversed(self._places[place]))
+    def _nearest(self, text: Row) -> Row:
+        """Return the entry that has most of a text's beginning, itself if it can be; an empty one if there is none."""
+        place = bisect(self._sorted, text)
+        beside = self._sorted[max(0, place - 1) : place + 1]
+        return max(beside, key=lambda key: common_length(key, text), default=())
 
-    def _common(self, key: bytes, tokens: Sequence[int]) -> int:
-        kept = self._entries[key].tokens
-        return common_length(tuple(kept), tuple(tokens[: len(kept)]))
-
-    def _places_of(self, tokens: Sequence[int]) -> list[bytes]:
-        """Return hashes of the beginnings of a text at the lengths where entries are found, and of all of it last."""
-        if self.can_be_cut:
-            lengths = [*range(STRIDE, len(tokens), STRIDE), len(tokens)]
-        else:
-            lengths = [*sorted(length for length in self._lengths if length < len(tokens)), len(tokens)]
-        numbers, hashed, found, begin = array("q", tokens), blake2b(digest_size=16), [], 0
-        for end in lengths:
-            hashed.update(numbers[begin:end].tobytes())
-            found.append(hashed.digest())
-            begin = end
-        return found
+    def _beginning(self, text: Row) -> Row:
+        """Return the longest entry that a text begins with; an empty one if there is none."""
+        while place := bisect(self._sorted, text):
+            before = self._sorted[place - 1]
+            common = common_length(before, text)
+            if common == len(before):
+                return before
+            text = text[:common]  # it begins with whatever entry the text begins with, as it stands between the two
+        return ()
 
 
 def _bytes(prefix: Prefix) -> int:

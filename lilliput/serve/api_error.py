@@ -35,7 +35,8 @@ class ApiError(Exception):
     ):
         super().__init__(message)
         self.status, self.message, self.headers = status, message, dict(headers or {})
-        self.body: dict[str, Any] = {"error": {"message": message, "type": type, "param": param, "code": code}}
+        named = None if param is None else param.encode(errors="backslashreplace").decode()  # JSON can name half a pair
+        self.body: dict[str, Any] = {"error": {"message": message, "type": type, "param": named, "code": code}}
 
 
 class OutOfTime(ApiError):

@@ -78,7 +78,7 @@ class App:
         ]
         app = Starlette(
             routes=[Route(path, _named(path, endpoint), methods=[method]) for path, endpoint, method in routes],
-            exception_handlers={ApiError: _tell, HTTPException: _tell_http},
+            exception_handlers={ApiError: _tell, HTTPException: _tell_http, Exception: _tell_failure},
             lifespan=self._lifespan,
         )
         app.router.redirect_slashes = False
@@ -175,3 +175,9 @@ async def _tell_http(request: Request, error: Exception) -> Response:
     code = "not_found" if error.status_code == 404 else "method_not_allowed"
     made = ApiError(error.status_code, said.get(error.status_code, error.detail), code=code)
     return JSONResponse(made.body, made.status, headers=error.headers)
+
+
+async def _tell_failure(request: Request, error: Exception) -> Response:
+    """Answer after a mistake of the server, which the guard logs."""
+    made = ApiError(500, "The server failed; its log says why.", type=SERVER, code="failed")
+    return JSONResponse(made.body, made.status)

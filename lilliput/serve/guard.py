@@ -13,7 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lilliput.serve.api_error import SERVER, ApiError
+from lilliput.serve.api_error import ApiError
 
 OPEN = ("/", "/health")
 """Paths that need no key: the page asks for one, and whoever watches a server has none."""
@@ -66,9 +66,6 @@ class Guard:
             await (response or self._app)(scope, receive, tell)
         except Exception:
             traceback.print_exc(file=sys.stderr)
-            if status == 499:
-                error = ApiError(500, "The server failed; its log says why.", type=SERVER, code="failed")
-                await JSONResponse(error.body, 500)(scope, receive, tell)
         finally:
             route = state.get("route", "other")
             tokens = state.get("tokens")

@@ -93,9 +93,6 @@ def _check_any(value: Any, schemas: list[Schema], path: str) -> None:
 
 
 def _check_object(value: dict[str, Any], schema: Schema, path: str) -> None:
-    for name in schema.get("required", ()):
-        if name not in value:
-            raise ApiError(400, f"{path}.{name} is missing.", param=f"{path}.{name}", code="missing_required_parameter")
     known, others = schema.get("properties", {}), schema.get("additionalProperties", True)
     for name, one in value.items():
         if name in known:
@@ -109,6 +106,9 @@ def _check_object(value: dict[str, Any], schema: Schema, path: str) -> None:
             )
         elif isinstance(others, Mapping):
             check(one, others, f"{path}.{name}"[:200])
+    for name in schema.get("required", ()):  # last, as what is missing may follow from a value that is wrong
+        if name not in value:
+            raise ApiError(400, f"{path}.{name} is missing.", param=f"{path}.{name}", code="missing_required_parameter")
 
 
 def _kinds(schema: Schema) -> tuple[str, ...]:

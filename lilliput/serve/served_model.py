@@ -49,6 +49,7 @@ class ServedModel:
 
     def __init__(self, published: LoadedModel, name: str):
         self.published, self.name = published, name
+        self._encoder = Encoder(published.tokenizer, where=name)
         self._openings: OrderedDict[str, tuple[int, ...]] = OrderedDict()
         self._lock = Lock()
 
@@ -92,7 +93,7 @@ class ServedModel:
         try:
             check_text(text, param)
             with native(param):
-                ids = Encoder(self.published.tokenizer, where=param).encode(text, add_special_tokens=True).tolist()
+                ids = self._encoder.encode(text, add_special_tokens=True).tolist()
         except LilliputError as error:
             raise refused(error, param=param) from error
         return self._checked(ids or [self.published.end_id], param)
@@ -165,7 +166,12 @@ class ServedModel:
         try:
             with native(self.name):
                 return encode_template(
-                    one.tokenizer, one.chat_template, messages, tokens=one.special_tokens, where=self.name
+                    one.tokenizer,
+                    one.chat_template,
+                    messages,
+                    tokens=one.special_tokens,
+                    where=self.name,
+                    encoder=self._encoder,
                 )
         except LilliputError as error:
             raise refused(error, param="messages") from error

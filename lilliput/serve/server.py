@@ -87,6 +87,6 @@ def listen(host: str, port: int) -> socket.socket:
         raise MachineError(
             f"the server cannot listen ({error.strerror or error})",
             where=f"{host} port {port}",
-            hint="choose another one with --port (0 for any that is free), or end the program that has it",
+            hint="choose another --port (0 for any that is free), or a --host that is an address of this machine",
         ) from error
     return listener

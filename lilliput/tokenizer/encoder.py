@@ -12,6 +12,7 @@ from lilliput.base.limits import limit, raising
 from lilliput.tokenizer.cuts import cuts_of, inert_parts
 from lilliput.tokenizer.fast_bpe import FastBPE
 from lilliput.tokenizer.merging import Merger
+from lilliput.tokenizer.specials import literal
 
 PIECE = 8_192
 """Characters of a piece at most, where there are cuts."""
@@ -100,6 +101,11 @@ class Encoder:
             return
         for start, end, _ in self._cuts.pieces(text, most):
             yield text[start:end], end == len(text)
+
+    @cached_property
+    def plain(self) -> "Encoder":
+        """The encoder that reads special tokens in a text as plain characters."""
+        return Encoder(literal(self._tokenizer), self._where, piece=self._piece, code=self._code)
 
     def _encoded(self, texts: list[str], *, add_special_tokens: bool) -> Iterator[Iterable[int]]:
         if self._fast is not None and not add_special_tokens:

@@ -25,7 +25,6 @@ from lilliput.base.untrusted import shown
 from lilliput.tokenizer import renderer
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE
 from lilliput.tokenizer.encoder import Encoder
-from lilliput.tokenizer.specials import literal
 
 ROLES = ("system", "user", "assistant", "tool")
 """Roles of messages, whatever the template."""
@@ -60,7 +59,13 @@ def render_template(
 
 
 def encode_template(
-    tokenizer: Tokenizer, template: str, messages: Sequence[Mapping[str, str]], *, tokens: Mapping[str, str], where: str
+    tokenizer: Tokenizer,
+    template: str,
+    messages: Sequence[Mapping[str, str]],
+    *,
+    tokens: Mapping[str, str],
+    where: str,
+    encoder: Encoder | None = None,
 ) -> list[int]:
     """The ids of what `render_template` makes of a conversation.
 
@@ -70,6 +75,7 @@ def encode_template(
     Args:
         tokenizer: of the model.
         template, messages, tokens, where: see `render_template`.
+        encoder: of the tokenizer, where there is one already; to make one takes as long as to encode a long text.
     """
     check_messages(messages, template, where)
     known = (token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special)
@@ -77,16 +83,15 @@ def encode_template(
     spelled = sorted((token for token in known if token in typed), key=len, reverse=True)
     if not spelled:
         text = render_template(template, messages, tokens=tokens, where=where)
-        return Encoder(tokenizer, where).encode(text).tolist()
+        return (encoder or Encoder(tokenizer, where)).encode(text).tolist()
     free = (chr(point) for point in range(_PRIVATE, sys.maxunicode) if chr(point) not in typed)
     marks = dict(zip(spelled, free, strict=False))
     hidden = [{key: _replaced(value, marks) for key, value in message.items()} for message in messages]
     text = render_template(template, hidden, tokens=tokens, where=where)
-    plain, spelling = Encoder(literal(tokenizer), where), {mark: token for token, mark in marks.items()}
-    special = Encoder(tokenizer, where)
+    special, spelling = encoder or Encoder(tokenizer, where), {mark: token for token, mark in marks.items()}
     ids: list[int] = []
     for piece in re.split(f"([{''.join(spelling)}])", text):
-        ids += (plain if piece in spelling else special).encode(spelling.get(piece, piece))
+        ids += (special.plain if piece in spelling else special).encode(spelling.get(piece, piece))
     return ids
 
 

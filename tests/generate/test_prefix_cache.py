@@ -1,15 +1,17 @@
 """States kept by content: texts that begin alike are read once, and written as without the cache."""
 
 from dataclasses import replace
+from random import Random
 
 import pytest
 import tiny
 import torch
 
 from lilliput.generate.engine import Engine
-from lilliput.generate.prefix_cache import STRIDE, PrefixCache
+from lilliput.generate.prefix_cache import PrefixCache
 from lilliput.generate.request import Prefix, Request
 from lilliput.generate.sampling import Sampling
+from lilliput.generate.shared_prefixes import common_length
 from lilliput.nn.gqa import GQA
 from lilliput.nn.hgrn2 import HGRN2
 from lilliput.nn.per_layer import PerLayer
@@ -119,15 +121,41 @@ def test_the_least_recently_used_one_goes_first():
     assert len(cache) == 3 and [4, 5] not in cache
 
 
-def test_a_longer_text_takes_the_place_of_its_beginning_where_states_can_be_cut():
+def test_a_longer_text_takes_the_place_of_its_beginnings_where_states_can_be_cut():
     cache = PrefixCache(10_000, can_be_cut=True)
-    text = [*range(5 * STRIDE)]
-    cache.add(kept(text[: 2 * STRIDE + 3]))
-    cache.add(kept([*text[:STRIDE], 7, 7]))
+    text = [*range(160)]
+    cache.add(kept(text[:3]))
+    cache.add(kept([*text[:32], 7, 7]))
+    cache.add(kept(text[:67]))
     cache.add(kept(text))
-    assert len(cache) == 2 and text[: 3 * STRIDE] in cache
-    assert cache.find([*text[: 3 * STRIDE + 5], 1])[1] == 3 * STRIDE + 5
+    assert len(cache) == 2 and text[:96] in cache
+    assert cache.find([*text[:101], 1])[1] == 101
     assert cache.find(text)[1] == len(text) - 1, "without logits one token has to be read"
+
+
+@pytest.mark.parametrize("can_be_cut", [True, False])
+@pytest.mark.parametrize("seed", range(20))
+def test_as_much_is_found_as_any_entry_could_serve(seed, can_be_cut):
+    source = Random(seed)
+
+    def text():
+        return [source.randrange(2) for _ in range(source.randrange(1, 12))]
+
+    cache, entries = PrefixCache(10_000, can_be_cut=can_be_cut), []
+    for logits in (None, torch.zeros(1)) * 8:
+        added, asked = kept(text(), size=10, logits=logits), text()
+        cache.add(added)
+        held = [added.tokens[:length] for length in range(1, 12)] if can_be_cut else [added.tokens]
+        entries = [one for one in entries if one.tokens not in held]
+        entries.append(added)
+        served = [0]
+        for one in entries:
+            is_known = one.tokens == asked and one.logits is not None
+            common = common_length(tuple(one.tokens), tuple(asked if is_known else asked[:-1]))
+            served.append(common if can_be_cut or common == len(one.tokens) else 0)
+        found = cache.find(asked)
+        assert (found[1] if found else 0) == max(served)
+        assert (asked in cache) == any(one.tokens[: len(asked) if can_be_cut else None] == asked for one in entries)
 
 
 def test_equal_lengths_of_other_tokens_are_not_found():

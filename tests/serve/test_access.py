@@ -113,6 +113,7 @@ def test_a_command_that_is_not_safe_or_not_possible_says_why(tmp_path, monkeypat
     monkeypatch.delenv("LILLIPUT_API_KEY", raising=False)
     error = CliRunner().invoke(app, ["serve", "nothing", *options]).exception
     assert isinstance(error, LilliputError) and said in error.what
+    assert "--host" in error.hint or "listen" not in said
 
 
 def test_a_port_in_use_is_told(local):

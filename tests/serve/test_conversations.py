@@ -7,6 +7,7 @@ import tiny
 import tiny_server
 
 from lilliput.model import LanguageModel
+from lilliput.tokenizer import encoder
 
 SPECS = {"gqa": tiny.GQA_SPEC, "hgrn2": tiny.HGRN2_SPEC}
 SYSTEM = {"role": "system", "content": "You are plain and write little about many things with care."}
@@ -117,3 +118,11 @@ def test_a_foreign_template_is_rendered_and_its_system_message_found(model):
         first = say(server, [SYSTEM, user("What is small?")])[1]
         second = say(server, [SYSTEM, user("Zebras?")])[1]
         assert first.prompt_tokens_details.cached_tokens == 0 < second.prompt_tokens_details.cached_tokens
+
+
+def test_the_rules_of_the_tokenizer_are_read_once(server, monkeypatch):
+    say(server, [SYSTEM, user("What is <|im_end|>?")])
+    monkeypatch.setattr(encoder, "cuts_of", None)
+    monkeypatch.setattr(encoder, "FastBPE", None)
+    say(server, [SYSTEM, user("What else is <|im_end|>?")])
+    server.client.completions.create(model="tiny", prompt="small", max_tokens=1)

@@ -15,6 +15,7 @@ import tiny_server
 
 from lilliput.generate.engine import Engine
 from lilliput.serve import protocol
+from lilliput.serve.served_model import ServedModel
 
 TEXT = "/v1/completions"
 CHAT = "/v1/chat/completions"
@@ -94,6 +95,21 @@ def test_a_wrong_field_is_named(server, path, field, value):
     status, said, _ = server.ask("POST", path, good | {field: value})
     assert status == 400 and said["error"]["type"] == "invalid_request_error"
     assert said["error"]["param"].startswith(field) and said["error"]["message"]
+
+
+def test_a_name_that_is_no_text_is_named_as_json_spells_it(server):
+    for path, asked, named in (
+        (TEXT, {"prompt": "small", "\ud800": 1}, "\\ud800"),
+        (CHAT, {"messages": [{"role": "user", "content": "hi", "\ud800": 1}]}, "messages[0].\\ud800"),
+    ):
+        status, said, _ = server.ask("POST", path, asked)
+        assert (status, said["error"]["param"]) == (400, named)
+
+
+def test_a_part_of_a_message_that_is_no_text_is_told_by_its_type(server):
+    part = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    _, said, _ = server.ask("POST", CHAT, {"messages": [{"role": "user", "content": [part]}]})
+    assert said["error"]["param"] == "messages[0].content[0].type" and "image_url" in said["error"]["message"]
 
 
 def test_many_prompts_with_many_answers_are_refused_before_they_are_made(server):
@@ -253,6 +269,17 @@ def test_a_step_that_fails_is_told_and_the_next_request_answered(monkeypatch, ca
         assert server.ask("POST", TEXT, {"prompt": "small", "max_tokens": 2})[0] == 200
     said = capfd.readouterr().err
     assert "out of memory" in said and "secret" not in said
+
+
+def test_a_mistake_of_the_server_is_told_in_the_form_of_all_errors(monkeypatch, capfd):
+    with tiny_server.running(tiny_server.published(), rows=1) as server:
+        with monkeypatch.context() as during:
+            during.setattr(ServedModel, "text_prompt", lambda *_: 1 / 0)
+            status, said, _ = server.ask("POST", TEXT, {"prompt": "a secret"})
+        assert (status, said["error"]["type"]) == (500, "server_error")
+        assert server.ask("POST", TEXT, {"prompt": "small", "max_tokens": 2})[0] == 200
+    said = capfd.readouterr().err
+    assert "ZeroDivisionError" in said and "secret" not in said
 
 
 def test_clients_that_go_free_their_rows(server):
