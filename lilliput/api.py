@@ -38,7 +38,7 @@ Message = Mapping[str, str]
 """`role` (`system`, `user`, `assistant`) and `content` of a turn."""
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
-"""Precisions of weights; with `int8` those that write have 8 bits, and scores are of fp32."""
+"""Precisions of weights; with `int8` those that write have 8 bits. Scores are of fp32, or of a release's 8-bit file."""
 DELIMITER = " "
 """Between a context and a choice, as lm-evaluation-harness has it."""
 
@@ -98,7 +98,7 @@ class Model:
     @property
     def parameters(self) -> dict[str, int]:
         """Numbers of parameters: `total`, `embedding`, `non_embedding`."""
-        return self._model.parameter_counts()
+        return self.spec.skeleton().parameter_counts()
 
     @property
     def chat_template(self) -> str | None:
@@ -372,7 +372,7 @@ def load(path: str | Path, *, device: str = "auto", dtype: str = "fp32", compile
             a release of ours that was saved again; or the name of a recipe, whose run is in `runs/<name>`.
         device: `cpu`, `cuda`, `mps`, or `auto` for the best one there is.
         dtype: `fp32`, `bf16` or `fp16`: weights are cast once, and are read at each token in half the bytes; or `int8`:
-            a quarter of them.
+            a quarter of them, read from a release's own file if it has one (`--format hf,int8`).
         compile: compile the step that writes (on a processor with g++ or clang): some ten seconds before the first
             token, three the next time, and two to four times as many tokens a second.
 
@@ -397,4 +397,4 @@ def load(path: str | Path, *, device: str = "auto", dtype: str = "fp32", compile
         )
     warn_if_outdated(Path(path), folder)
     device = Machine(device=device).resolved().device
-    return Model(load_folder(folder), folder, device, dtype, compile=compile)
+    return Model(load_folder(folder, int8=dtype == "int8"), folder, device, dtype, compile=compile)

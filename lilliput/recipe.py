@@ -69,7 +69,7 @@ class Release(TimelineEntry):
     """Samples on the card, continuations of held-out texts: `all`, `none`, or where
     these are `public`, that is no files of one's own."""
     formats: tuple[str, ...] = field(default=ONLY_HF, metadata=LATER)
-    """`hf` always, and `gguf` for files that llama.cpp and Ollama run."""
+    """`hf` always, `gguf` for files that llama.cpp and Ollama run, and `int8` for 8-bit weights of Lilliput's own."""
 
     def __post_init__(self) -> None:
         check_name("release", self.name, "Release(name=...)")

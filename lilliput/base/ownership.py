@@ -36,7 +36,7 @@ _WRITTEN = re.compile(
     | computed/{NAME}/[a-z0-9_-]+\.(json | jsonl | bin | safetensors)
     | releases/{NAME}/((config|tokenizer|tokenizer_config|generation_config|lilliput|record)\.json | model\.safetensors)
     | releases/{NAME}/(chat_template\.jinja | README\.md | loss\.png | [a-z0-9_]+_lm\.py)
-    | releases/{NAME}/({NAME}-(F16 | Q8_0)\.gguf | Modelfile)
+    | releases/{NAME}/({NAME}-(F16 | Q8_0)\.gguf | Modelfile | int8\.safetensors)
     | evals/{NAME}\.json | evals/{NAME}/[a-z0-9_]+\.jsonl
     | cards/{NAME}\.md
     """,

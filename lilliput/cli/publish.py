@@ -37,8 +37,8 @@ def publish(
         str | None,
         typer.Option(
             "--format",
-            metavar="hf,gguf",
-            help="Forms of the releases: hf for transformers, and gguf for llama.cpp and Ollama.",
+            metavar="hf,gguf,int8",
+            help="Forms of the releases: hf for transformers, gguf for llama.cpp and Ollama, int8 for Lilliput itself.",
         ),
     ] = None,
     verify: Annotated[

@@ -72,7 +72,7 @@ def serve(
         )
     kept = _bytes(keep_states)
     with listen(host, port) as listener:
-        published, folder, device = _opened(str(model), out, device, trust_code=trust_code)
+        published, folder, device = _opened(str(model), out, device, dtype, trust_code=trust_code)
         settings = Settings(
             name=name or folder.name,
             device=device,
@@ -91,7 +91,9 @@ def serve(
         made.server.run_until_stopped(listener)
 
 
-def _opened(name: str, out: Path | None, device: str, *, trust_code: bool) -> "tuple[LoadedModel, Path, str]":
+def _opened(
+    name: str, out: Path | None, device: str, dtype: str, *, trust_code: bool
+) -> "tuple[LoadedModel, Path, str]":
     """Return the model that a name stands for, its folder, and the device that it is for."""
     from lilliput.publish.load import load
     from lilliput.train.machine import Machine
@@ -99,7 +101,7 @@ def _opened(name: str, out: Path | None, device: str, *, trust_code: bool) -> "t
     device = Machine(device=device).resolved().device
     found = find_model(name, out, trust_code=trust_code)
     if isinstance(found, Path):
-        return load(found), found, device
+        return load(found, int8=dtype == "int8"), found, device
     explain(found)
     return found.published, found.folder, device
 

@@ -22,18 +22,20 @@ def decoding_copy(model: Model, *, int8: bool = False) -> Model:
     """Return a model that decodes as `model` does, and shares its weights but those that several products begin with.
 
     Args:
-        model: in evaluation; it stays as it is, and the copy does not follow it when it is trained further.
+        model: in evaluation; it stays as it is, and the copy does not follow it when it is trained further. It may be
+            such a copy itself.
         int8: round the weights of embedding, head and the layers that name their `in_linears` to 8 bits; any others
             keep theirs.
     """
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     copied = copy.deepcopy(model, shared)
-    packing = [module for module in copied.modules() if hasattr(module, "in_linears")]
+    beginning = [module for module in copied.modules() if hasattr(module, "in_linears")]
     if int8:
-        for module in (copied, *packing):
+        for module in (copied, *beginning):
             _round_to_8_bits(module)
-    for module in packing:
-        _pack(module)
+    for module in beginning:
+        if not hasattr(module, "in_linear"):
+            _pack(module)
     return copied
 
 

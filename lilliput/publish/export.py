@@ -1,7 +1,8 @@
 """A model as a Hugging Face folder: config, weights, tokenizer, ids of special tokens, code where it needs its own.
 
     config.json  model.safetensors  tokenizer.json  tokenizer_config.json  generation_config.json  lilliput.json
-    [chat_template.jinja]  [README.md]  [configuration_*.py  modeling_*.py]  [<name>-F16.gguf  ...  Modelfile]
+    [chat_template.jinja]  [README.md]  [configuration_*.py  modeling_*.py]
+    [<name>-F16.gguf  ...  Modelfile]  [int8.safetensors]
 
 `lilliput.json` says what the folder was made from, so that `load` can read it back as a native model. How the model
 writes is there and on the card: `generation_config.json` names tokens alone, for whatever else it said would rule over

@@ -19,7 +19,7 @@ class LoadedModel:
     """Everything that a model needs to write."""
 
     model: LanguageModel
-    """Model in evaluation mode, on the CPU, with fp32 weights."""
+    """Model in evaluation mode, on the CPU, with fp32 weights; or the 8-bit ones of the release's file alone."""
     tokenizer: Tokenizer
     context: int
     """Tokens the model was trained to read at once."""

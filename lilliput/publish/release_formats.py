@@ -6,7 +6,7 @@ from lilliput.base.errors import RecipeError
 from lilliput.publish.gguf.architectures import architecture_for
 from lilliput.publish.hf_formats.format import HFFormat
 
-FORMATS = ("hf", "gguf")
+FORMATS = ("hf", "gguf", "int8")
 ONLY_HF = ("hf",)
 
 

@@ -31,12 +31,7 @@ def check_header(folder: Path, spec: ModelSpec, layout: HFFormat) -> dict[str, S
     """
     with reading(str(folder), HINT):
         header = read_headers(folder)
-        if spec.layers > min(len(header), limit("model_layers")):  # before as many names are written out
-            raise RunError(
-                f"the model has {spec.layers:,} layers, its files {len(header):,} tensors",
-                where=str(folder),
-                hint=HINT if spec.layers > len(header) else raising("model_layers"),
-            )
+        check_depth(spec, len(header), folder)  # before as many names are written out
         names = layout.names(spec)
         unstored = {"lm_head.weight"} if spec.tie_embeddings else set()  # some store a tied head all the same
         expected = set(names.values())
@@ -48,7 +43,7 @@ def check_header(folder: Path, spec: ModelSpec, layout: HFFormat) -> dict[str, S
                 hint=HINT,
             )
         stored = {native: header[exported] for native, exported in names.items()}
-        for native, weight in _skeleton(spec, folder).state_dict().items():
+        for native, weight in skeleton(spec, folder).state_dict().items():
             _check(names[native], stored[native], tuple(weight.shape))
         return stored
 
@@ -85,8 +80,26 @@ def read_weights(folder: Path, spec: ModelSpec, layout: HFFormat) -> LanguageMod
     return model
 
 
-def _skeleton(spec: ModelSpec, folder: Path) -> LanguageModel:
-    """The model on the meta device; sizes that no tensor can have are refused there."""
+def check_depth(spec: ModelSpec, tensors: int, folder: Path) -> None:
+    """Refuse a shape of more layers than files with so many tensors can hold, before anything is made of it.
+
+    Raises:
+        RunError: it has more.
+    """
+    if spec.layers > min(tensors, limit("model_layers")):
+        raise RunError(
+            f"the model has {spec.layers:,} layers, its files {tensors:,} tensors",
+            where=str(folder),
+            hint=HINT if spec.layers > tensors else raising("model_layers"),
+        )
+
+
+def skeleton(spec: ModelSpec, folder: Path) -> LanguageModel:
+    """The model on the meta device.
+
+    Raises:
+        RunError: it has sizes that no tensor can have.
+    """
     try:
         return spec.skeleton()
     except LilliputError:

@@ -31,6 +31,7 @@ from lilliput.publish.card.travelling import write_record
 from lilliput.publish.export import CARD_FILE, WEIGHTS_FILE, export
 from lilliput.publish.gguf.release import add_gguf, check_publishable
 from lilliput.publish.gguf.write import About
+from lilliput.publish.int8.release import add_int8
 from lilliput.publish.load import verified
 from lilliput.publish.parity import check_parity
 from lilliput.publish.pretrained import PretrainedModel
@@ -134,6 +135,7 @@ class Publisher:
                 rows = torch.from_numpy(text).view(PARITY_ROWS, PARITY_LENGTH)
                 report = check_parity(partial, lineage.model, tokens=rows)
                 files = self._gguf(release, partial, rows, heldout, lineage) if "gguf" in release.formats else []
+                int8 = [add_int8(partial, tokens=rows)] if "int8" in release.formats else []
                 if theirs is not None:
                     write_bytes(partial / CARD_FILE, theirs)
             return {
@@ -143,6 +145,7 @@ class Publisher:
                 "parity": {"tolerance": report.tolerance} | asdict(report.worst),
                 "environment": environment(),
                 **({"gguf": files} if files else {}),
+                **({"int8": int8} if int8 else {}),
             }
 
         outputs = self._run.cached(name, {"lineage": provenance, "release": to_plain(release)}, build, _is_intact)

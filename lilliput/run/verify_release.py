@@ -98,7 +98,7 @@ def _of_weights(folder: Path, release: dict[str, Any], record: dict[str, Any]) -
         yield f"{WEIGHTS_FILE} has the SHA-256 {release['files'].get(WEIGHTS_FILE)}, the record {said['sha256']}"
     if stored.stat().st_size != said["bytes"]:
         yield f"{WEIGHTS_FILE} has {stored.stat().st_size:,} bytes, the record {said['bytes']:,}"
-    for file in said.get("gguf", []):
+    for file in (*said.get("gguf", []), *said.get("int8", [])):
         if release["files"].get(file["file"]) != file["sha256"]:
             yield f"{file['file']} has another SHA-256 than the record"
     counted = sum(tensor.elements for tensor in read_headers(folder).values())

@@ -66,7 +66,7 @@ class ServedModel:
     @property
     def parameters(self) -> int:
         """Numbers of its weights."""
-        return self.published.model.parameter_counts()["total"]
+        return self.published.model.spec.skeleton().parameter_counts()["total"]
 
     @cached_property
     def state_bytes(self) -> int:

@@ -28,6 +28,15 @@ def test_a_copy_shares_what_it_does_not_pack_and_leaves_the_model_alone(model):
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("int8", [False, True])
+def test_a_copy_of_a_copy_is_that_copy(model, int8):
+    copied = decoding_copy(model, int8=int8)
+    again = decoding_copy(copied, int8=int8)
+    tensors = copied.state_dict()
+    assert all(tensors[name].data_ptr() == tensor.data_ptr() for name, tensor in again.state_dict().items())
+    assert again.state_dict().keys() == tensors.keys()
+
+
 def test_8_bits_stay_near_the_weights_and_write(model):
     tokens = torch.randint(tiny.VOCAB, (4, 30), generator=torch.Generator().manual_seed(0))
     exact, rounded = model(tokens).log_softmax(-1), decoding_copy(model, int8=True)(tokens).log_softmax(-1)

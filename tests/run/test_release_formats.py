@@ -1,4 +1,4 @@
-"""`--format hf,gguf`: files beside the release, in its hashes, its record and its card; nothing is evaluated again."""
+"""`--format hf,gguf,int8`: files beside the release, in its hashes, record and card; nothing is evaluated again."""
 
 import io
 from dataclasses import replace
@@ -73,10 +73,29 @@ def test_files_are_made_recorded_and_kept(done):
     assert not names & {path.name for path in release.iterdir()}
 
 
+def test_weights_of_8_bits_are_recorded_and_described(done):
+    (done.folder / "releases" / NAME / CARD_FILE).unlink()
+    release = published(done.with_formats("hf,int8"))
+    [file] = read_record(release)["release"]["int8"]
+    assert verified(release)["files"]["int8.safetensors"] == sha256(release / "int8.safetensors") == file["sha256"]
+    assert "int8.safetensors" in {path.name for path in planned(release, "me/tiny").files}
+    card = (release / CARD_FILE).read_text()
+    row = f"| `int8.safetensors` | {file['bytes']:,} | `{file['sha256']}` | {file['rounding']:.1e} of the largest |"
+    assert row in card
+    assert f'model = lilliput.load("{NAME}", dtype="int8")' in card and "In llama.cpp" not in card
+    assert verify_release(release).figures > 150
+    (release / CARD_FILE).write_text(card.replace(f"{file['bytes']:,}", "1,234"))
+    with pytest.raises(ExportError, match="1,234 where the record has"):
+        verify_release(release)
+    (release / CARD_FILE).write_text(card)
+    published(done.with_formats("hf"))
+    assert not (release / "int8.safetensors").exists()
+
+
 def test_formats_that_cannot_be_are_refused(done, tmp_path):
     with pytest.raises(RecipeError, match="there is no format 'guff'") as raised:
         done.with_formats("hf,guff")
-    assert raised.value.hint == "there are: hf, gguf" and raised.value.where == "--format hf,guff"
+    assert raised.value.hint == "there are: hf, gguf, int8" and raised.value.where == "--format hf,guff"
     with pytest.raises(RecipeError, match="a release cannot be gguf alone"):
         done.with_formats("gguf")
     recurrent = tiny.recipe(tmp_path / "data", tiny.SPECS["hgrn2"])

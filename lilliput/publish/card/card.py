@@ -81,6 +81,7 @@ def card(record: dict[str, Any]) -> str:
         start=recipe["model"].plain.get("checkpoint"),
         architecture=config["architectures"][0],
         gguf=run["release"].plain.get("gguf", []),
+        int8=run["release"].plain.get("int8", []),
         remote_files=[path.name for path in layout.remote_files],
         state=_state(shape),
         scores=[_score(score) for score in run["evaluation"]["scores"]],
