@@ -198,6 +198,24 @@ def test_a_reload_loses_nothing_and_a_new_conversation_begins_empty(page, server
     assert bodies(page) == []
 
 
+def test_a_reload_keeps_what_was_written_of_an_answer(page, server):
+    hold = threading.Event()
+    server.answers = [Answer(pieces=("Half an", " answer"), hold=hold), HELLO]
+    say(page, "Tell me everything")
+    page.wait("document.querySelector('.assistant .body')?.innerText === 'Half an answer'")
+    opened(page, server)
+    hold.set()
+    assert bodies(page) == ["Tell me everything", "Half an answer"]
+    assert page.text(".assistant .note") == "Stopped."
+    say(page, "And now?")
+    done(page, 4)
+    assert [one["content"] for one in server.requests[-1]["messages"]] == [
+        "Tell me everything",
+        "Half an answer",
+        "And now?",
+    ]
+
+
 def test_a_conversation_is_downloaded_as_a_row(page, server, tmp_path):
     page.run("lasting.write('settings', {system: 'Be brief.'})")
     opened(page, server)

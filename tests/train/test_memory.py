@@ -107,10 +107,10 @@ def test_where_an_update_runs_out_training_goes_back(shards, tmp_path, monkeypat
     """At step 4 of 6; its rows are halved from the checkpoint of step 2 on."""
     update, calls = Average.update, iter(range(100))
 
-    def once(self, model, step):
+    def once(*arguments):
         if next(calls) == 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        update(self, model, step)
+        update(*arguments)
 
     monkeypatch.setattr(Average, "update", once)
     back = trained(shards, tmp_path / "back", phase=ONE_STAGE)

@@ -22,8 +22,17 @@ class Chat {
     this.field.addEventListener("keydown", event => {
       if (sends(event)) this.send();
     });
+    addEventListener("pagehide", () => this.leave());
     this.show();
     fitHeight(this.field);
+  }
+
+  /** Remember what was written of an answer that a reload ends. */
+  leave() {
+    if (!this.writer.writing) return;
+    this.conversation.last().note = "Stopped.";
+    this.save();
+    this.writer.stop();
   }
 
   typed() {
