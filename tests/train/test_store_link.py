@@ -8,6 +8,7 @@ from torch import distributed
 
 from lilliput.base.errors import MachineError
 from lilliput.train.block_owners import BlockOwners
+from lilliput.train.store_gather import StoreGather
 from lilliput.train.store_link import CHUNK, LinkDown, StoreLink
 
 
@@ -59,8 +60,8 @@ def test_a_link_finds_a_store_that_is_started_again(store, monkeypatch):
 
 def test_a_machine_is_told_that_another_one_has_ended_the_phase(store):
     StoreLink(5).put("final/blocks/1", b"hashes")
-    mine = BlockOwners(0, 2, StoreLink(5))
-    mine._phase = "blocks"
+    mine = StoreGather(StoreLink(5), 0, 2)
+    mine.of_phase("blocks", print)
     with pytest.raises(MachineError, match="rank 1 has ended the phase 'blocks', and this machine has not"):
         mine.gather("blocks/metrics", b"lines")
 
