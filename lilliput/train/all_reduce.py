@@ -5,22 +5,20 @@ summed and not averaged.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Literal
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, distributed
+from torch import distributed
 
 from lilliput.base.errors import MachineError, RunError
 from lilliput.base.spec import LATER, check_choice, check_range
 from lilliput.train.gradient_buckets import GradientBuckets
-from lilliput.train.phase import StepPlan
-from lilliput.train.ranks import Report
+from lilliput.train.ranks import Ranks, shared_rows
 from lilliput.train.trainable import Trainable
 
 RANK = "RANK"
@@ -77,7 +75,7 @@ class AllReduce:
             distributed.destroy_process_group()
 
 
-class AllRanks:
+class AllRanks(Ranks):
     """The ranks of a process group, which share every step and have equal weights."""
 
     is_synchronous = True
@@ -96,25 +94,8 @@ class AllRanks:
         self._device, self._gradient_dtype = device, gradient_dtype
         self._buckets: WeakKeyDictionary[Trainable, dict[tuple[int, int], GradientBuckets]] = WeakKeyDictionary()
 
-    def folder(self, checkpoints: Path) -> Path:
-        return checkpoints
-
-    def of_phase(
-        self, plan: StepPlan, trainable: Trainable, report: Report, *, folder: Path, ended: bool = False
-    ) -> "AllRanks":
-        return self
-
-    def owns(self, stage: int, variant: int) -> bool:
-        return True
-
     def rows(self, step: int, count: int) -> list[tuple[int, int]]:
-        if count < self.count:
-            raise MachineError(
-                f"a step of {count} rows cannot be shared by {self.count} ranks",
-                where="the machine's `exchange`",
-                hint="start fewer ranks, or give the phase larger batches",
-            )
-        return [(rank, count // self.count + (rank < count % self.count)) for rank in range(self.count)]
+        return shared_rows(count, self.count)
 
     def reduce(self, trainable: Trainable, stage: int, variant: int) -> AbstractContextManager[None]:
         buckets = self._buckets.setdefault(trainable, {})
@@ -162,20 +143,6 @@ class AllRanks:
         each = [torch.empty_like(own) for _ in range(self.count)]
         distributed.all_gather(each, own)
         return [[step for step in its.tolist() if step >= 0] for its in each]
-
-    def settle(self, step: int, steps: int, trainable: Trainable) -> int:
-        return 1
-
-    def is_outer(self, step: int) -> bool:
-        return False
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {}
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None: ...
-
-    def gather(self, name: str, own: bytes, *, drops: str | None = None) -> list[bytes]:
-        return [own]
 
     def traffic(self) -> dict[str, float]:
         sent, self._sent = self._sent, 0

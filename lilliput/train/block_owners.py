@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -19,11 +19,8 @@ from lilliput.train.store_link import LinkDown, StoreLink
 from lilliput.train.trainable import Trainable
 
 
-class BlockOwners:
+class BlockOwners(Ranks):
     """The machines of a block-parallel run, seen from one of them: before a phase, and in a phase that has blocks."""
-
-    is_synchronous = False
-    writes = True
 
     def __init__(
         self,
@@ -59,9 +56,6 @@ class BlockOwners:
         self._taken: dict[int, str] = {}
         """Versions of the other ranks' weights: a copy is taken once, however long its rank stays away."""
 
-    def folder(self, checkpoints: Path) -> Path:
-        return checkpoints
-
     def of_phase(
         self, plan: StepPlan, trainable: Trainable, report: Report, *, folder: Path, ended: bool = False
     ) -> Ranks:
@@ -87,27 +81,8 @@ class BlockOwners:
     def rows(self, step: int, count: int) -> list[tuple[int, int]]:
         return [(self.rank, count)]
 
-    def reduce(self, trainable: Trainable, stage: int, variant: int) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def agree(self, step: int, numbers: dict[str, float]) -> dict[str, float]:
-        return numbers
-
-    def resume_step(self, steps: Sequence[int]) -> int | None:
-        return None
-
     def traffic(self) -> dict[str, float]:
         return self._store.traffic()
-
-    def barrier(self) -> None: ...
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {}
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None: ...
-
-    def is_outer(self, step: int) -> bool:
-        return False
 
     def settle(self, step: int, steps: int, trainable: Trainable) -> int:
         self._store.post(step, steps)

@@ -4,19 +4,17 @@ What a rank has changed since the last outer step lies in a file before anybody 
 rolls back, behind an outer step takes it again with the same change, and comes to the weights that the others have.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from lilliput.base.errors import MachineError
 from lilliput.base.files import write_bytes
 from lilliput.train.outer_sgd import OuterSGD
 from lilliput.train.phase import StepPlan
-from lilliput.train.ranks import Report
+from lilliput.train.ranks import Ranks, Report, shared_rows
 from lilliput.train.store_gather import StoreGather
 from lilliput.train.trainable import Trainable
 
@@ -26,11 +24,8 @@ STANDING = 2
 """Outer steps whose changes stay: a rank has a checkpoint of the last one or the one before, and may resume there."""
 
 
-class OuterRanks:
+class OuterRanks(Ranks):
     """The machines of a run with outer steps, seen from one of them."""
-
-    is_synchronous = False
-    writes = True
 
     def __init__(
         self,
@@ -53,9 +48,6 @@ class OuterRanks:
         self.rank, self.count, self._store = store.rank, store.count, store
         self._every, self._lr, self._momentum, self._gradient_dtype = every, lr, momentum, gradient_dtype
 
-    def folder(self, checkpoints: Path) -> Path:
-        return checkpoints
-
     def of_phase(
         self, plan: StepPlan, trainable: Trainable, report: Report, *, folder: Path, ended: bool = False
     ) -> "OuterRanks":
@@ -67,26 +59,8 @@ class OuterRanks:
             self._store.stand(self._name(step), self._file(step).read_bytes)
         return self
 
-    def owns(self, stage: int, variant: int) -> bool:
-        return True
-
     def rows(self, step: int, count: int) -> list[tuple[int, int]]:
-        if count < self.count:
-            raise MachineError(
-                f"a step of {count} rows cannot be shared by {self.count} machines",
-                where="the machine's `exchange`",
-                hint="start fewer machines, or give the phase larger batches",
-            )
-        return [(rank, count // self.count + (rank < count % self.count)) for rank in range(self.count)]
-
-    def reduce(self, trainable: Trainable, stage: int, variant: int) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def agree(self, step: int, numbers: dict[str, float]) -> dict[str, float]:
-        return numbers
-
-    def resume_step(self, steps: Sequence[int]) -> int | None:
-        return None
+        return shared_rows(count, self.count)
 
     def settle(self, step: int, steps: int, trainable: Trainable) -> int:
         if self.count > 1:
@@ -119,8 +93,6 @@ class OuterRanks:
 
     def traffic(self) -> dict[str, float]:
         return self._store.traffic()
-
-    def barrier(self) -> None: ...
 
     def _own_change(self, step: int) -> bytes:
         """Return what this rank gives to an outer step: what others may have already, else its change so far."""

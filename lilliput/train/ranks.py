@@ -6,6 +6,7 @@ checkpoints; every so often it settles what it has with the others, and at the e
 steps: each rank trains the whole model on its own rows of each step, and every so often their changes are averaged.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from lilliput.base.errors import MachineError
 from lilliput.train.phase import StepPlan
 from lilliput.train.trainable import Trainable
 
@@ -23,25 +25,22 @@ FINAL = "final"
 """Before the name of a phase: the name under which ranks gather what they end it with."""
 
 
-class Ranks(Protocol):
-    """The processes that train one model, seen from one of them. The first one, of rank 0, makes the release."""
+class Ranks(ABC):
+    """The processes that train one model, seen from one of them. The first one, of rank 0, makes the release.
+
+    What a method does here is right for a rank that takes every step and has nothing to exchange.
+    """
 
     rank: int
     count: int
-
-    @property
-    def is_synchronous(self) -> bool:
-        """True if ranks wait for one another within a step, so that none can repeat one, or leave, by itself."""
-        ...
-
-    @property
-    def writes(self) -> bool:
-        """True if this rank writes checkpoints and records."""
-        ...
+    is_synchronous: bool = False
+    """True if ranks wait for one another within a step, so that none can repeat one, or leave, by itself."""
+    writes: bool = True
+    """True if this rank writes checkpoints and records."""
 
     def folder(self, checkpoints: Path) -> Path:
         """Return where this rank's checkpoints and records are, of a phase whose checkpoints are in a folder."""
-        ...
+        return checkpoints
 
     def of_phase(
         self, plan: StepPlan, trainable: Trainable, report: Report, *, folder: Path, ended: bool = False
@@ -58,15 +57,16 @@ class Ranks(Protocol):
         Raises:
             MachineError: they cannot train it.
         """
-        ...
+        return self
 
     def owns(self, stage: int, variant: int) -> bool:
         """Return whether this rank takes the steps of a variant of a stage's objective, and not only passes over them.
 
         Every step has a variant, drawn from all of them, and at least one rank that takes it.
         """
-        ...
+        return True
 
+    @abstractmethod
     def rows(self, step: int, count: int) -> list[tuple[int, int]]:
         """Return who takes the rows of step `step` (from 0), in their order, as (rank, rows).
 
@@ -83,21 +83,21 @@ class Ranks(Protocol):
 
         When it ends, the gradients of the parameters that are active in it are those of the whole step.
         """
-        ...
+        return nullcontext()
 
     def agree(self, step: int, numbers: dict[str, float]) -> dict[str, float]:
         """Return the numbers of step `step` (from 0) that the guard and loggers see, of shares of this rank.
 
         Ranks that share a step get the sum of all shares, equal to the bit everywhere; owners get their own.
         """
-        ...
+        return numbers
 
     def resume_step(self, steps: Sequence[int]) -> int | None:
         """Return the step that training resumes from, given those that this rank has checkpoints of, in order.
 
         None where the newest one that is whole is as good as any.
         """
-        ...
+        return None
 
     def settle(self, step: int, steps: int, trainable: Trainable) -> int:
         """Exchange weights after `step` of `steps` steps, where they are not equal already.
@@ -109,19 +109,19 @@ class Ranks(Protocol):
             the steps that an average of the weights takes in now: the one just taken; or none where the weights are
             this rank's alone, and at the next settling all since the last one.
         """
-        ...
+        return 1
 
     def is_outer(self, step: int) -> bool:
         """Return whether `step` ends with an outer one: it moves all parameters, and a checkpoint of it is due."""
-        ...
+        return False
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the state of the exchange that a checkpoint keeps; empty if there is none."""
-        ...
+        return {}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Resume from that state and the weights that are loaded; begin from the weights if it is empty."""
-        ...
+        return None
 
     def gather(self, name: str, own: bytes, *, drops: str | None = None) -> list[bytes]:
         """Return what each rank has under a name, by rank, once all have it; waits as long as that takes.
@@ -133,15 +133,15 @@ class Ranks(Protocol):
             own: what this rank has.
             drops: the beginning of names that no rank needs any more by then.
         """
-        ...
+        return [own]
 
     def traffic(self) -> dict[str, float]:
         """Return what to record of a step: `bytes_sent` and `bytes_received` since the last call, if there are any."""
-        ...
+        return {}
 
     def barrier(self) -> None:
         """Wait until all ranks that share steps are here."""
-        ...
+        return None
 
 
 class ExchangeSpec(Protocol):
@@ -172,52 +172,30 @@ class Alone:
         yield OneRank()
 
 
-class OneRank:
+class OneRank(Ranks):
     """A rank by itself."""
 
     rank = 0
     count = 1
-    is_synchronous = False
-    writes = True
-
-    def folder(self, checkpoints: Path) -> Path:
-        return checkpoints
-
-    def of_phase(
-        self, plan: StepPlan, trainable: Trainable, report: Report, *, folder: Path, ended: bool = False
-    ) -> "OneRank":
-        return self
-
-    def owns(self, stage: int, variant: int) -> bool:
-        return True
 
     def rows(self, step: int, count: int) -> list[tuple[int, int]]:
         return [(0, count)]
 
-    def reduce(self, trainable: Trainable, stage: int, variant: int) -> AbstractContextManager[None]:
-        return nullcontext()
 
-    def agree(self, step: int, numbers: dict[str, float]) -> dict[str, float]:
-        return numbers
+def shared_rows(count: int, ranks: int) -> list[tuple[int, int]]:
+    """Return who takes the rows of a step that is shared, as `Ranks.rows` does: as many each, the first ones one more.
 
-    def resume_step(self, steps: Sequence[int]) -> int | None:
-        return None
+    Args:
+        count: of the step's rows.
+        ranks: that share them.
 
-    def settle(self, step: int, steps: int, trainable: Trainable) -> int:
-        return 1
-
-    def is_outer(self, step: int) -> bool:
-        return False
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {}
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None: ...
-
-    def gather(self, name: str, own: bytes, *, drops: str | None = None) -> list[bytes]:
-        return [own]
-
-    def traffic(self) -> dict[str, float]:
-        return {}
-
-    def barrier(self) -> None: ...
+    Raises:
+        MachineError: there are fewer rows than ranks.
+    """
+    if count < ranks:
+        raise MachineError(
+            f"a step of {count} rows cannot be shared by {ranks} ranks",
+            where="the machine's `exchange`",
+            hint="start fewer ranks, or give the phase larger batches",
+        )
+    return [(rank, count // ranks + (rank < count % ranks)) for rank in range(ranks)]

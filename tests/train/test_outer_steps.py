@@ -7,13 +7,13 @@ import time
 from dataclasses import replace
 from io import StringIO
 from math import prod
-from multiprocessing import get_context
 
 import pytest
 import tiny
 import torch
 from foreign_objective import Halves
 from rich.console import Console
+from tiny_machines import ended, machines
 from torch import distributed
 from train.test_loop import MACHINE, Interrupted, shards  # noqa: F401, shards is a fixture
 
@@ -134,26 +134,12 @@ def machine(rank, port, tokens, folder, phase, killed_after, how):
 
 @pytest.fixture
 def start(shards, tmp_path):  # noqa: F811
-    """Start a machine, beside a store that stands for torchrun's; none is left behind."""
-    store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    processes, started, port_of_all = get_context("forkserver"), [], store.port
+    with machines(machine) as begin:
 
-    def begin(rank, phase=PHASE, port=None, killed_after=None, **how):
-        given = (rank, port or port_of_all, shards["texts"].folder, tmp_path, phase, killed_after, how)
-        started.append(processes.Process(target=machine, args=given, daemon=True))
-        started[-1].start()
-        return started[-1]
+        def start_one(rank, phase=PHASE, port=None, killed_after=None, **how):
+            return begin(rank, shards["texts"].folder, tmp_path, phase, killed_after, how, port=port)
 
-    yield begin
-    for process in started:
-        process.kill()
-    del store
-
-
-def ended(*processes, code=0):
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == code
+        yield start_one
 
 
 def alone():
@@ -286,5 +272,5 @@ def test_settings_that_mean_nothing_are_refused(monkeypatch):
     assert "torchrun --nnodes 2" in error.value.hint
     with OuterSteps().resolved().join("cpu") as ranks:
         assert json.dumps(ranks.rows(0, 5)) == "[[0, 5]]"
-    with pytest.raises(MachineError, match="a step of 1 rows cannot be shared by 2 machines"):
+    with pytest.raises(MachineError, match="a step of 1 rows cannot be shared by 2 ranks"):
         OuterRanks(StoreGather(StoreLink(1.0), 0, 2)).rows(0, 1)

@@ -6,13 +6,13 @@ import signal
 import time
 from dataclasses import replace
 from io import StringIO
-from multiprocessing import get_context
 
 import pytest
 import tiny
 import torch
 from foreign_objective import Halves
 from rich.console import Console
+from tiny_machines import ended, machines
 from torch import distributed
 from train.test_loop import MACHINE, shards, train  # noqa: F401, shards is a fixture
 
@@ -107,26 +107,9 @@ def owner(rank, port, tokens, folder, phase, how):
 
 @pytest.fixture
 def start(shards, tmp_path):  # noqa: F811
-    """Start a rank, beside a store that stands for torchrun's; none is left behind."""
-    store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    processes, started, port_of_all = get_context("forkserver"), [], store.port
-
-    def begin(rank, phase=PHASE, port=None, **how):
-        given = (rank, port or port_of_all, shards["texts"].folder, tmp_path, phase, how)
-        started.append(processes.Process(target=owner, args=given, daemon=True))
-        started[-1].start()
-        return started[-1]
-
-    yield begin
-    for process in started:
-        process.kill()
-    del store
-
-
-def ended(*processes, code=0):
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == code
+    with machines(owner) as begin:
+        tokens = shards["texts"].folder
+        yield lambda rank, phase=PHASE, port=None, **how: begin(rank, tokens, tmp_path, phase, how, port=port)
 
 
 def said(folder, rank):
