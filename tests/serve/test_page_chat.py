@@ -13,15 +13,6 @@ pytestmark = pytest.mark.browser
 HELLO = Answer(pieces=("Hello", " **there**", "."))
 
 
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory) -> Iterator[BrowserSession]:
-    session = BrowserSession(tmp_path_factory.mktemp("browser"))
-    try:
-        yield session
-    finally:
-        session.close()
-
-
 @pytest.fixture
 def server() -> Iterator[ScriptedServer]:
     with serving() as server:

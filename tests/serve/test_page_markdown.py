@@ -16,15 +16,12 @@ ATTRIBUTES = set("aria-label class href rel role start tabindex target type".spl
 
 
 @pytest.fixture(scope="module")
-def chromium(tmp_path_factory) -> Iterator[BrowserSession]:
+def chromium(chromium: BrowserSession) -> Iterator[BrowserSession]:
+    """The browser with the page open."""
     with serving() as server:
-        session = BrowserSession(tmp_path_factory.mktemp("browser"))
-        try:
-            session.open(server.url)
-            session.wait("document.body.classList.contains('chat')")
-            yield session
-        finally:
-            session.close()
+        chromium.open(server.url)
+        chromium.wait("document.body.classList.contains('chat')")
+        yield chromium
 
 
 def rendered(chromium: BrowserSession, text: str) -> str:

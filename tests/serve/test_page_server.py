@@ -1,7 +1,6 @@
 """The web chat in a real browser, against the real server with a tiny model."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 import tiny
@@ -12,15 +11,6 @@ from lilliput.serve.app import Access
 from lilliput.serve.page import page, policy
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory) -> Iterator[BrowserSession]:
-    session = BrowserSession(tmp_path_factory.mktemp("browser"))
-    try:
-        yield session
-    finally:
-        session.close()
 
 
 def opened(chromium: BrowserSession, server: tiny_server.TinyServer) -> None:
