@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
+from lilliput.api import DTYPES
 from lilliput.base.errors import LilliputError
+from lilliput.base.text_units import size
 from lilliput.generate.engine import Engine
 from lilliput.generate.request import Request
 from lilliput.publish.loaded_model import LoadedModel
@@ -15,7 +17,6 @@ from lilliput.serve.metrics import Metrics
 from lilliput.serve.served_model import ServedModel, default_rows
 from lilliput.serve.server import Server
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
 BODY_BYTES = 1 << 20
 BODY_BYTES_PER_TOKEN = 64
 """Six for each of ten characters, as JSON may spell them."""
@@ -60,7 +61,7 @@ def serving(published: LoadedModel, settings: Settings, access: Access, *, log: 
         published: the model.
         settings: how it is served.
         access: who may ask.
-        log: is given a line for each request.
+        log: is called with a line for each request.
 
     Raises:
         LilliputError: there is no such dtype.
@@ -86,7 +87,7 @@ def serving(published: LoadedModel, settings: Settings, access: Access, *, log: 
     kind = "chat" if served.has_chat else "completions only: it is a base model"
     about = (
         f"{settings.name} ({kind}): {rows} {'rows' if rows > 1 else 'row'}, states of "
-        f"{_size(served.state_bytes)} for {served.context:,} tokens, {_size(settings.keep_bytes)} of states kept"
+        f"{size(served.state_bytes)} for {served.context:,} tokens, {size(settings.keep_bytes)} of states kept"
     )
     return Serving(server=server, about=about)
 
@@ -97,7 +98,3 @@ def _compile(engine: Engine, rows: int, token: int) -> None:
     for count in dict.fromkeys(counts):
         for _ in engine.tokens([Request(prompt=[token], max_new_tokens=3)] * count):
             pass
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**20:.1f} MiB" if count >= 1 << 20 else f"{count / 2**10:.0f} KiB"
