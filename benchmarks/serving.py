@@ -117,7 +117,7 @@ def _add(event: dict[str, Any], stream: Stream, now: float) -> None:
 
 
 class Memory:
-    """Memory of a process and its children, in bytes, looked at ten times a second."""
+    """Memory of a process, in bytes, sampled ten times a second."""
 
     def __init__(self, pid: int):
         self._pid, self._most, self._stop = pid, 0, threading.Event()

@@ -33,7 +33,7 @@ def serve(
     rows: Annotated[
         int | None, typer.Option(min=1, help="Answers written at the same time, as many as memory has room for.")
     ] = None,
-    queue: Annotated[int, typer.Option(min=0, help="Requests that may wait; others are told to come again.")] = 256,
+    queue: Annotated[int, typer.Option(min=0, help="Requests that may wait; further ones get status 429.")] = 256,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a request may take, waiting included.")] = 300.0,
     keep_states: Annotated[
         str, typer.Option(metavar="BYTES", help="States kept so that a conversation is not read again; 0 for none.")

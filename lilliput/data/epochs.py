@@ -33,7 +33,7 @@ class EpochStream:
     Args:
         stream: with its pieces.
         key: decides, with the number of the pass, the order of its pieces.
-        row: tokens of the rows that pieces are packed into, each pass anew; None for a stream of pieces end to end.
+        row: tokens of the rows that pieces are packed into, differently in each pass; None for pieces end to end.
     """
 
     def __init__(self, stream: TokenStream, key: str, row: int | None = None):
@@ -118,7 +118,7 @@ class _Epoch:
     def __init__(self, stream: TokenStream, order: Permutation, key: str, row: int | None):
         self._stream, self._order, self._key, self._row = stream, order, key, row
         self._begins = [0]
-        """Positions in the pass at which chunks begin, as far as they were looked for."""
+        """Positions in the pass at which chunks begin, as far as they are computed."""
         self._chunk = lru_cache(maxsize=2)(self._new_chunk)
 
     def holds(self, offset: int) -> bool:
@@ -129,7 +129,7 @@ class _Epoch:
 
     @property
     def tokens(self) -> int:
-        """Tokens of the pass, as far as it was looked at."""
+        """Tokens of the pass, as far as it is computed."""
         return self._begins[-1]
 
     def filler(self) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """Evaluation sets whose items no text of a run may give away: read before training, from the folder of `--eval-data`.
 
-Their index is a part of the run, so that a run which began with one goes on with it wherever it is continued.
+Their index is a part of the run, so that a run which began with one resumes with it on any machine.
 """
 
 from collections.abc import Mapping

@@ -220,7 +220,7 @@ class Preparation:
             raise RunError(
                 f"the token files of {name} were made without the items of evaluation sets, which are others here",
                 where=str(self._run.path),
-                hint="give the folder of then with --eval-data",
+                hint="give the folder of those sets with --eval-data",
             )
         return sets
 

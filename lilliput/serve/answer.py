@@ -142,7 +142,7 @@ class _Choice:
     def __init__(self, offset: int = 0, finish: str | None = None):
         self.text, self.tokens, self.cached_tokens = "", 0, 0
         self.listed: list[Token] = []
-        """Tokens whose log-probabilities are told: all but one that ends the text."""
+        """Tokens whose log-probabilities are returned: all but one that ends the text."""
         self.offset, self.finish = offset, finish
 
     def add(self, token: Token, *, is_listed: bool) -> None:

@@ -25,7 +25,7 @@ class EngineThread:
     """Answers requests of one event loop.
 
     Args:
-        engine: nobody else uses it.
+        engine: no other thread uses it.
         rows: of the engine.
         queue: requests that may wait for a row.
         seconds: that requests may take, from when they are made.

@@ -30,8 +30,8 @@ class Guard:
         hosts: names in the header Host; None for any. A page elsewhere can have its name point to this machine, but
             not change that header.
         origins: sites whose pages may ask; `*` for any.
-        log: is given the line of each request: method, path, status, seconds and tokens, and nothing that was said.
-        see: is told path and status of each request.
+        log: is called with a line for each request: method, path, status, seconds and tokens, nothing that was said.
+        see: is called with path and status of each request.
     """
 
     def __init__(
@@ -79,7 +79,9 @@ class Guard:
         host = headers.get("host", "")
         if self._hosts is not None and _name(host) not in self._hosts:
             return _response(
-                ApiError(403, f"This server is not {host[:100]!r}; ask it by the name that it told.", code="wrong_host")
+                ApiError(
+                    403, f"This server is not {host[:100]!r}; ask it by the address that it printed.", code="wrong_host"
+                )
             )
         if origin is not None and not self._may(origin, host):
             return _response(

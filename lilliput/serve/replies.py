@@ -11,13 +11,13 @@ Item = tuple[int, Token] | ApiError
 
 
 class Replies:
-    """Tokens of several requests, until all have ended, time is up, or nobody wants them any more.
+    """Tokens of several requests, until all have ended, time is up, or the client has gone.
 
     Args:
         count: of the requests.
         seconds: until those that have not ended do.
         loop: that is running.
-        cancel: is told when no more is wanted.
+        cancel: is called when no more is wanted.
     """
 
     def __init__(

@@ -53,7 +53,7 @@ class Sending:
         await JSONResponse(self._answer.whole())(scope, receive, send)
 
     async def _stream(self, send: Send) -> None:
-        """Send events as tokens come. Until the first one, what is wrong is told by the status."""
+        """Send events as tokens come. Before the first one, an error is an HTTP status."""
         is_begun = False
         try:
             async for batch in self._replies.batches():

@@ -18,7 +18,7 @@ OTHER_FILES = 128
 
 
 class Server(uvicorn.Server):
-    """Takes no more requests when it is told to stop, and gives the others some seconds to end.
+    """Takes no more requests once it stops, and gives the others some seconds to end.
 
     Args:
         app: what answers.

@@ -183,6 +183,6 @@ class WriteShard(PipelineStep):
         self.folder, self.is_last = folder, is_last
 
     def run(self, data: Iterable[Document | bytes], rank: int = 0, world_size: int = 1) -> Iterator[bytes]:
-        """Yield the line of every document; one that nothing has looked at is the line that was read."""
+        """Yield the line of every document; of one that no step parsed, the line that was read."""
         lines = (item if isinstance(item, bytes) else line_of(item) for item in data)
         return write_lines(Path(self.folder) / f"{rank:05d}{SUFFIX}", lines, is_last=self.is_last)

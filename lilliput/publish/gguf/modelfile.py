@@ -17,7 +17,7 @@ CHATML_TEMPLATE = (
 )
 """ChatML in Go's template language; the system prompt is one of Ollama's messages."""
 PLAIN_TEMPLATE = "{{ .Prompt }}"
-"""A base model goes on from the prompt as it is."""
+"""A base model continues the prompt as it is."""
 
 
 def modelfile(

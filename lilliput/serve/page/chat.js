@@ -1,5 +1,5 @@
 "use strict";
-// The chat: what is typed, sent, answered, edited and answered anew.
+// The chat: what is typed, sent, answered, edited and answered again.
 
 class Chat {
   constructor(model, settings, writer, panel) {
@@ -56,7 +56,7 @@ class Chat {
     return true;
   }
 
-  /** Answer anew, beside the answer that stands there; one that never began is replaced. */
+  /** Answer again, beside the answer that stands there; one that never began is replaced. */
   again(turn) {
     const sampling = this.ready();
     if (!sampling) return;

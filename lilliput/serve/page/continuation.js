@@ -1,5 +1,5 @@
 "use strict";
-// A base model continues a text: the text above, what the model writes below it, and both together when it goes on.
+// A base model continues a text: the text above, what the model writes below it, and both together when it continues.
 
 class Continuation {
   constructor(model, settings, writer, panel) {

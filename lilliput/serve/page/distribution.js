@@ -66,7 +66,7 @@ class TokenView {
   move(event) {
     const steps = {ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity};
     if (event.key === "Escape" && this.panel.shown) {
-      event.stopPropagation(); // an answer goes on
+      event.stopPropagation(); // an answer continues
       this.panel.hide();
     }
     if (!(event.key in steps) || event.altKey || event.ctrlKey || event.metaKey) return;

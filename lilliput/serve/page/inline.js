@@ -17,7 +17,7 @@ function safeAddress(text) {
   }
 }
 
-/** A text without the letters of a set at its end. (A regular expression would begin anew at each of them.) */
+/** A text without the letters of a set at its end. (A regular expression would start again at each of them.) */
 function withoutEnd(text, letters) {
   let end = text.length;
   while (end > 0 && letters.includes(text[end - 1])) end--;

@@ -16,7 +16,7 @@ class Settings {
     document.getElementById("settings-close").addEventListener("click", () => this.show(false));
     this.panel.addEventListener("keydown", event => {
       if (event.key !== "Escape") return;
-      event.stopPropagation(); // an answer goes on
+      event.stopPropagation(); // an answer continues
       this.show(false);
     });
     document.addEventListener("click", event => {
