@@ -1,6 +1,6 @@
 """The guard of a phase: a loss that jumps and a gradient that is not finite are noticed before the weights change.
 
-    loss           above   median + loss * spread
+    loss           above   median + loss * spread, and more than a tenth of a nat above the median
     gradient norm  above   median + norm * spread, and above what gradients are clipped to
     spread = the larger of the median distance from the median and a twentieth of the median
 
@@ -22,6 +22,8 @@ from lilliput.base.spec import check_range
 
 FLOOR = 0.05
 """The least spread, as a share of the median: numbers that hardly differ must not make the next one a spike."""
+RISE = 0.1
+"""Nats that a loss may rise in any case. A block of the least noise has losses of 0.003 now and 0.03 then."""
 
 
 class GuardSpec(Protocol):
@@ -95,7 +97,7 @@ class SpikeDetector:
             self._windows.clear()
         seen = self._windows.setdefault(variant, self._window())
         if len(seen.losses) == self._guard.window:
-            most = _most(seen.losses, self._guard.loss)
+            most = max(_most(seen.losses, self._guard.loss), median(seen.losses) + RISE)
             if loss > most:
                 return f"the loss jumped to {loss:.4g}, more than {most:.4g}"
             most = max(_most(seen.norms, self._guard.norm), self._clip)

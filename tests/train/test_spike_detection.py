@@ -130,6 +130,14 @@ def test_the_guard_changes_nothing_where_nothing_happens(shards, tmp_path):  # n
     assert not read_incidents(tmp_path / "guarded" / "checkpoints")
 
 
+def test_a_tenth_of_a_nat_is_no_spike_however_small_losses_are():
+    """As those of the block of the least noise, which predicts what it can nearly see."""
+    detector = SpikeDetector(Guard(window=5), clip=1.0)
+    for loss in (0.003, 0.002, 0.004, 0.003, 0.003, 0.09):
+        assert detector.check(0, 0, loss, 0.2) is None
+    assert "the loss jumped to 0.2, more than 0.103" in (detector.check(0, 0, 0.2, 0.2) or "")
+
+
 def test_what_is_far_from_the_median_is_a_spike():
     detector = SpikeDetector(Guard(window=5, loss=10.0, norm=20.0), clip=1.0)
     for loss in (3.0, 3.2, 2.9, 9.0, 3.1):  # not even a jump, before it knows what is usual
