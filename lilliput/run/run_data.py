@@ -25,7 +25,7 @@ from lilliput.tokenizer.bpe import load_tokenizer
 from lilliput.train.checkpoint import at_step, read_progress, steps_in
 from lilliput.train.passes import tokens_per_pass
 from lilliput.train.phase import Phase, StepPlan, phase_folder
-from lilliput.train.resuming import CHECKPOINTS, place_of
+from lilliput.train.resuming import CHECKPOINTS, continues_data, place_of
 from lilliput.train.rollback import Incidents
 
 
@@ -221,7 +221,7 @@ class RunData:
 
     def _beginning(self, index: int, phase: Phase) -> Cursor:
         before = self.recipe.phase_before(index)
-        if phase.resumes is None or before is None:
+        if before is None or not continues_data(phase, before[1]):
             return Cursor()
         resumed = StepPlan(before[1]).resumable
         return next(cursor for step, cursor in enumerate(self.cursors(before[0])) if step == resumed)

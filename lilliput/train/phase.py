@@ -122,7 +122,8 @@ class Phase(TimelineEntry):
     """Steps, or shares of the steps, after which a checkpoint stays for good: growths average them, say."""
     resumes: str | None = field(default=None, metadata=LATER)
     """The phase right before it, releases aside, whose state it begins with: weights, average, optimizer, precision
-    and place in the data as they were before that phase's decay; at its end, where its schedule has none."""
+    and place in the data as they were before that phase's decay; at its end, where its schedule has none. With other
+    data it begins at their start."""
 
     def __post_init__(self) -> None:
         check_name("phase", self.name, "Phase(name=...)")

@@ -5,6 +5,9 @@ of a stable rate (`WarmupStableDecay`) keeps the checkpoint of the step at which
 beside its other checkpoints: nothing falls back on it, and it outlives them. A phase that resumes goes on from there,
 at the stable rate, as if the decay had never been, and has a decay of its own. Where there was no stable rate to go
 back to (`Cosine`), or no decay (`Constant`), it goes on from the last checkpoint.
+
+It may have other data, such as better text for the decay (MiniCPM, arXiv 2404.06395, section 4.3): those are read from
+their beginning.
 """
 
 from collections.abc import Callable
@@ -20,7 +23,7 @@ from lilliput.train.phase import Phase, StepPlan
 BEFORE_DECAY = "before-decay"
 """The folder of that checkpoint, in the folder of a phase."""
 CHECKPOINTS = "checkpoints"
-SAME = ("data", "optimizer", "ema")
+SAME = ("optimizer", "ema")
 """Fields that both phases share: the state that is taken over is theirs."""
 
 
@@ -82,6 +85,11 @@ def check_handed_on(entry: TimelineEntry, before: Phase | None, after: TimelineE
         hint="put it right between two phases with the same optimizer (only releases may stand between them), or let "
         "the next phase begin with a fresh one",
     )
+
+
+def continues_data(phase: Phase, before: Phase | None) -> bool:
+    """Return whether a phase reads on where another one stood that it resumes; other data are read from the start."""
+    return phase.resumes is not None and before is not None and to_plain(phase.data) == to_plain(before.data)
 
 
 def place_of(phase: Phase, folder: Path) -> Path:
