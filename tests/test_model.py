@@ -170,6 +170,16 @@ def test_matrices_that_write_to_the_stream_begin_smaller_unless_told_otherwise()
     assert growths[0] < 2 < growths[1]
 
 
+def test_norms_of_queries_begin_with_a_gain_where_there_are_some():
+    spec = replace(SLM, vocab=300, layers=2, init=Normal(query_gain=4.0))
+    plain, scaled = replace(spec, init=Normal()).build(seed=1), spec.build(seed=1)
+    for (name, one), (_, other) in zip(plain.named_parameters(), scaled.named_parameters(), strict=True):
+        assert torch.equal(other, 4 * one if name.endswith("query_norm.weight") else one), name
+    assert sum(name.endswith("query_norm.weight") for name, _ in scaled.named_parameters()) == 2
+    with pytest.raises(RecipeError, match="query_gain=4 has no effect"):
+        replace(ODIN, vocab=300, layers=2, init=Normal(query_gain=4.0)).build(seed=1)
+
+
 def test_norms_begin_as_plain_rms_norms():
     x = torch.randn(3, 16)
     for spec in (RMSNorm(), ZeroCenteredRMSNorm()):

@@ -1,6 +1,6 @@
 """First weights: one rule a kind of parameter, each drawn from a seed of its own, the same on every device."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 import torch
@@ -8,9 +8,12 @@ from torch import nn
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.files import seed_of
+from lilliput.base.spec import LATER
 
 RESIDUAL_OUTPUTS = ("mixer.output.weight", "ffn.down.weight")
 """Names (by suffix) of the matrices that write to the residual stream."""
+QUERY_NORM = "mixer.query_norm.weight"
+"""Name (by suffix) of the weights of a norm of queries."""
 
 
 class InitSpec(Protocol):
@@ -31,9 +34,13 @@ class Normal:
     """Matrices and embeddings from N(0, std^2); those that write to the stream divided by sqrt(2 layers) (GPT-2)."""
 
     std: float = 0.02
+    query_gain: float = field(default=1.0, metadata=LATER)
+    """First weights of the norm of queries (`qk_norm`): the inverse temperature that attention begins with."""
 
     def initialize(self, model: nn.Module, layers: int, seed: int) -> None:
         fill(model, seed, std=self.std, outputs=self.std / (2 * layers) ** 0.5)
+        if self.query_gain != 1.0:
+            fill_query_norms(model, self.query_gain)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +72,23 @@ def fill(model: nn.Module, seed: int, *, std: float, outputs: float) -> None:
             with torch.random.fork_rng(devices=[]):  # those of PyTorch draw from its generator
                 torch.manual_seed(seed_of(f"{seed}/{name}"))
                 cast(Any, module).reset_parameters()
+
+
+def fill_query_norms(model: nn.Module, gain: float) -> None:
+    """Set the weights of the norms of queries.
+
+    Raises:
+        RecipeError: no mixer of the model has one.
+    """
+    norms = [weight for name, weight in model.named_parameters() if name.endswith(QUERY_NORM)]
+    if not norms:
+        raise RecipeError(
+            f"query_gain={gain:g} has no effect: no mixer norms its queries",
+            where="Normal(query_gain=...)",
+            hint="leave it out, or give GQA(qk_norm=True)",
+        )
+    for weight in norms:
+        nn.init.constant_(weight, gain)
 
 
 def check_fillable(layer: nn.Module) -> None:
