@@ -3,12 +3,13 @@
 A request joins as soon as a row is free, and leaves when its text ends. Its prompt is read in chunks, a few tokens
 each step, so that a long one does not keep the others waiting. What a request gets depends on it and its seed alone,
 but for the rounding of products of other shapes. A step transfers one small tensor to the host, and nothing to the
-device while the rows stay the same.
+device while the rows stay the same. Then the next step is launched before the host has the tokens of this one, so that
+a GPU does not wait for the host's part, 0.1 ms for one row and up to 0.3 ms for 64 of OdinNext-138M's 1.35.
 """
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from tokenizers import Tokenizer
@@ -19,7 +20,7 @@ from lilliput.generate.decode_step import CapturedDecodeStep, DecodeStep
 from lilliput.generate.prefix_cache import PrefixCache
 from lilliput.generate.request import Prefix, Request, Token
 from lilliput.generate.row import Row
-from lilliput.generate.sampler import Sampler
+from lilliput.generate.sampler import Sampler, Transfer
 from lilliput.generate.states import SLOTS, RowStates
 from lilliput.model import LanguageModel
 from lilliput.nn.decoding_copy import decoding_copy
@@ -27,6 +28,14 @@ from lilliput.nn.decoding_copy import decoding_copy
 Beyond = Literal["refuse", "slide"]
 """Treatment of a text for whose next position attention has no room: it ends there, and a longer prompt is refused; or
 its last part is read again as if it were all of it."""
+
+
+class Launched(NamedTuple):
+    """A step whose tokens are on their way to the host."""
+
+    rows: list[tuple[int, Row]]
+    """Those that a token was chosen for, with their places in the batch."""
+    chosen: Transfer
 
 
 class Engine:
@@ -43,6 +52,8 @@ class Engine:
         compile: compile the step that writes, which takes some ten seconds before the first token; worth it for many.
         int8: round weights to 8 bits.
         cache_bytes: of states after prompts and texts that are kept for requests which begin with them; 0 keeps none.
+        run_ahead: launch the next step before this one's tokens are known, where no row can leave by its length; a text
+            that ends otherwise has been read to its last token then. None: on CUDA.
     """
 
     def __init__(
@@ -57,6 +68,7 @@ class Engine:
         compile: bool = False,
         int8: bool = False,
         cache_bytes: int = 0,
+        run_ahead: bool | None = None,
     ):
         assert rows > 0 and prefill_tokens > 0 and (context is None or context > 0), (rows, prefill_tokens, context)
         self._model, self._tokenizer = decoding_copy(model, int8=int8), tokenizer
@@ -72,6 +84,8 @@ class Engine:
         step = DecodeStep(self._model, compile=compile)
         captures = self._device.type == "cuda" and not any(layer.host_sync for layer in self._model.layers)
         self._step = CapturedDecodeStep(step) if captures else step
+        self._runs_ahead = self._device.type == "cuda" if run_ahead is None else run_ahead
+        self._launched: Launched | None = None
         self._sampler = Sampler(rows, model.spec.vocab, self._device)
         with torch.inference_mode():
             self._positions = torch.zeros(rows, dtype=torch.int64, device=self._device)
@@ -124,6 +138,18 @@ class Engine:
     @torch.inference_mode()
     def step(self) -> list[Token]:
         """Read one position of each row that is writing, and a chunk of prompts; return the tokens that were chosen."""
+        launched, self._launched = self._launched, None
+        if launched is None or not any(self._is_alive(*one) for one in launched.rows):
+            launched = self._launch()
+        if launched is None:
+            return []
+        none_joins = not self._waiting or None not in self._rows
+        if self._runs_ahead and none_joins and all(row is None or row.can_run_ahead for row in self._rows):
+            self._launched = self._launch()
+        return self._written(launched)
+
+    def _launch(self) -> Launched | None:
+        """Let rows leave and join, read, and choose tokens; None where there is nothing to choose."""
         for index, row in enumerate(self._rows):
             if row is not None and row.ended:
                 self._leave(index)
@@ -133,7 +159,7 @@ class Engine:
         begun, after = self._read_prompts()
         choosing = sorted((*writing, *begun))
         if not choosing:
-            return []
+            return None
         if after is not None:
             whole = after.new_zeros(max(choosing[-1] + 1, 0 if logits is None else len(logits)), after.shape[-1])
             if logits is not None:
@@ -141,7 +167,14 @@ class Engine:
             whole[begun] = after
             logits = whole
         assert logits is not None
-        return self._choose(logits, choosing)
+        mask = self._mask(choosing, len(logits))
+        chosen = self._sampler.choose(logits, choosing, mask)
+        self._last[: len(logits)] = chosen.tokens * mask
+        return Launched([(index, self._row(index)) for index in choosing], Transfer(chosen))
+
+    def _is_alive(self, index: int, row: Row) -> bool:
+        """Return whether a row is still written: it may have ended, or left, since a step was launched."""
+        return self._rows[index] is row and not row.ended
 
     def stream(self, request: Request) -> Iterator[int]:
         """Yield new tokens until one that ends the text, which is yielded too, or as many as the request asks for."""
@@ -332,17 +365,14 @@ class Engine:
         where, sizes = (torch.tensor(numbers, device=self._device) for numbers in (positions, lengths))
         return self._model.decode(self._model.embed(tokens[..., None]), states.layers, where, sizes)
 
-    def _choose(self, logits: Tensor, choosing: Sequence[int]) -> list[Token]:
-        """Choose the next token of some rows from logits [B, V]."""
-        count = len(logits)
-        mask = self._mask(choosing, count)
-        chosen = self._sampler.choose(logits, choosing, mask)
-        self._last[:count] = chosen.tokens * mask
+    def _written(self, launched: Launched) -> list[Token]:
+        """Add the tokens of a step to the texts of its rows."""
         written = []
-        for index, (token, score, top) in zip(choosing, chosen.rows(choosing), strict=True):
-            row = self._row(index)
-            wanted = row.request.top_log_probabilities
-            written.append(row.write(token, score, top[:wanted], slides=self._slides))
+        found = launched.chosen.rows([index for index, _ in launched.rows])
+        for (index, row), (token, score, top) in zip(launched.rows, found, strict=True):
+            if not self._is_alive(index, row):
+                continue
+            written.append(row.write(token, score, top[: row.request.top_log_probabilities], slides=self._slides))
             if row.ended:
                 self._keep(index)
             if row.read == 0:  # the window slid

@@ -46,6 +46,12 @@ class Row:
         return not self.is_reading and self.ended is None
 
     @property
+    def can_run_ahead(self) -> bool:
+        """Return whether a token may be chosen before the one that is on its way is known: neither fills a length."""
+        has_room = self._context is None or self.read + 2 < self._context
+        return self.is_writing and self.written + 1 < self.request.max_new_tokens and has_room
+
+    @property
     def unread(self) -> int:
         """Tokens that the states have not seen."""
         return len(self.tokens) - self.start - self.read

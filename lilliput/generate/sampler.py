@@ -38,16 +38,31 @@ class Chosen(NamedTuple):
     top_log_probabilities: Tensor | None = None
     """[B, K]."""
 
+
+class Transfer:
+    """What was chosen on its way to the host, in one piece. On CUDA it waits for nothing that is launched after it."""
+
+    def __init__(self, chosen: Chosen):
+        self._has_scores = chosen.log_probabilities is not None
+        numbers = chosen.tokens
+        if chosen.log_probabilities is not None:
+            # fp32 holds every id below 2^24 as it is, and not every device has fp64.
+            columns = [chosen.tokens.float()[:, None], chosen.log_probabilities[:, None]]
+            if chosen.top_tokens is not None and chosen.top_log_probabilities is not None:
+                columns += [chosen.top_tokens.float(), chosen.top_log_probabilities]
+            numbers = torch.cat(columns, dim=1)
+        self._event = torch.cuda.Event() if numbers.is_cuda else None
+        self._numbers = numbers.to("cpu", non_blocking=numbers.is_cuda)
+        if self._event is not None:
+            self._event.record()
+
     def rows(self, indices: Sequence[int]) -> list[tuple[int, float | None, list[tuple[int, float]]]]:
-        """Return token, log-probability and likeliest tokens of some rows on the host, by one transfer."""
-        if self.log_probabilities is None:
-            host = self.tokens.tolist()
+        """Return token, log-probability and likeliest tokens of some rows, once they are there."""
+        if self._event is not None:
+            self._event.synchronize()
+        host, found = self._numbers.tolist(), []
+        if not self._has_scores:
             return [(host[index], None, []) for index in indices]
-        # fp32 holds every id below 2^24 as it is, and not every device has fp64.
-        columns = [self.tokens.float()[:, None], self.log_probabilities[:, None]]
-        if self.top_tokens is not None and self.top_log_probabilities is not None:
-            columns += [self.top_tokens.float(), self.top_log_probabilities]
-        host, found = torch.cat(columns, dim=1).tolist(), []
         for index in indices:
             token, own, *top = host[index]
             ids, scores = top[: len(top) // 2], top[len(top) // 2 :]
