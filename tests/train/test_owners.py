@@ -10,6 +10,7 @@ from io import StringIO
 import pytest
 import tiny
 import torch
+from cable import cable
 from foreign_objective import Halves
 from rich.console import Console
 from tiny_machines import ended, machines
@@ -172,6 +173,25 @@ def test_a_store_that_is_gone_for_a_while_is_noted_and_training_continues(start,
     equal_to_one(shards, tmp_path)
     for rank in (0, 1):
         assert any("nothing is exchanged" in line for line in said(tmp_path, rank) if isinstance(line, str))
+    del store
+
+
+@pytest.mark.slow
+def test_a_cable_that_is_pulled_for_three_limits_costs_a_limit_at_a_time_and_loses_nothing(start, shards, tmp_path):  # noqa: F811
+    store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    with cable(store.port) as link:
+        both = [start(0, port=store.port, seconds=0.2), start(1, port=link.port, seconds=0.2)]
+        while not all((tmp_path / f"rank-{rank}" / "checkpoints" / "step-000004").exists() for rank in (0, 1)):
+            time.sleep(0.05)
+        link.pull()
+        time.sleep(3 * LIMIT)
+        link.plug()
+        ended(*both)
+    equal_to_one(shards, tmp_path)
+    lines = said(tmp_path, 1)
+    assert any("nothing is exchanged" in line for line in lines if isinstance(line, str))
+    waited = [line["seconds"] for rank in (0, 1) for line in said(tmp_path, rank) if isinstance(line, dict)]
+    assert max(waited) < 2 * LIMIT, "a settling takes no longer than its limit, and what its steps take"
     del store
 
 
