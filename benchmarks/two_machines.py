@@ -220,6 +220,9 @@ def linked(link: Link) -> Iterator[None]:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         for space, device in zip(SPACES, devices, strict=True):
+            for process in subprocess.check_output(["ip", "netns", "pids", space], text=True).split():
+                with suppress(ProcessLookupError):
+                    os.kill(int(process), signal.SIGKILL)  # a worker outlives its torchrun, in a session of its own
             os.close(device)
             _ip("netns", "del", space)
 

@@ -146,4 +146,6 @@ def in_proportion(schedule: Schedule, factor: float) -> Schedule:
     spec: Any = schedule
     durations = {field.name: getattr(spec, field.name) for field in fields(spec)}
     counted = {name: value for name, value in durations.items() if isinstance(value, Steps)}
-    return replace(spec, **{name: Steps(max(1, round(value.count * factor))) for name, value in counted.items()})
+    return replace(
+        spec, **{name: Steps(max(min(1, value.count), round(value.count * factor))) for name, value in counted.items()}
+    )

@@ -34,7 +34,7 @@ class Launched(NamedTuple):
     """A step whose tokens are on their way to the host."""
 
     rows: list[tuple[int, Row]]
-    """Those that a token was chosen for, with their places in the batch."""
+    """Rows that a token was chosen for, with their places in the batch."""
     chosen: Transfer
 
 

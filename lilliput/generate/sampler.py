@@ -40,7 +40,7 @@ class Chosen(NamedTuple):
 
 
 class Transfer:
-    """What was chosen on its way to the host, in one piece. On CUDA it waits for nothing that is launched after it."""
+    """The way of what was chosen to the host, in one piece. On CUDA it waits for nothing that is launched after it."""
 
     def __init__(self, chosen: Chosen):
         self._has_scores = chosen.log_probabilities is not None

@@ -174,3 +174,8 @@ def test_rehearsals_of_the_others_read_files_of_such_a_folder(name, tmp_path):
     folders = ("cranecode", "cranemath", "reddit_to_flashcards", "nemotron-synth-qa")
     corpora = load_recipe(name).corpora
     walk(name, tmp_path / "run", *(f"{corpus}={mix / folder}" for corpus, folder in zip(corpora, folders, strict=True)))
+
+
+@pytest.mark.slow
+def test_the_rehearsal_of_a_decay_on_other_text_goes_from_text_to_card(tmp_path):
+    walk("slm-10m-hopper", tmp_path / "run")
