@@ -97,7 +97,9 @@ def _answer(name: str, written: str) -> dict[str, Any]:
 
 
 def _writing(about: str, name: str, kind: str) -> dict[str, Any]:
-    events = {"schema": TEXT, "example": f'data: {{"object": "{kind}"}}'}
+    # Before OpenAPI 3.2, whose `itemSchema` says so, the schema of a stream is that of each of its events.
+    event = {"type": "object", "properties": {"data": TEXT}, "required": ["data"]}
+    events = {"schema": event, "example": {"data": f'{{"object": "{kind}"}}'}}
     return {
         "summary": about,
         "requestBody": {"required": True, "content": {"application/json": {"schema": _ref(f"{name}Request")}}},

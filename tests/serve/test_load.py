@@ -83,7 +83,7 @@ def test_requests_of_all_kinds_get_answers_that_the_schema_knows(path, mode):
             max_examples=150, deadline=None, derandomize=True, database=None, suppress_health_check=[*HealthCheck]
         )
         def ask(case):
-            case.call_and_validate(checks=CHECKS, timeout=tiny_server.SECONDS)  # not 10: twenty prompts on a busy machine
+            case.call_and_validate(checks=CHECKS, timeout=tiny_server.SECONDS)  # 10 are few on a busy machine
 
         ask()
         assert server.ask("GET", "/health")[0] == 200
