@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lilliput.base.errors import LilliputError
+from lilliput.base.garbage_collection import rare_collections
 from lilliput.cli.model_argument import explain, find_model
 from lilliput.cli.options import DeviceOption, ItemsOption, JsonOption, RunOption, TrustOption, expanded
 from lilliput.cli.resolve import resolve
@@ -24,6 +25,7 @@ app = typer.Typer()
 
 
 @app.command("eval")
+@rare_collections()  # over what is imported, too
 def evaluate(
     model: Annotated[
         str,

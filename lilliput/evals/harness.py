@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lilliput.base.errors import DataError, RecipeError, reading
+from lilliput.base.garbage_collection import rare_collections
 from lilliput.base.safetensors_headers import check_weights_cover
 from lilliput.evals.evaluation import Answered, Evaluation, ModelCode, summed_up, write_records
 from lilliput.evals.load_tasks import compiled_once, load_tasks
@@ -30,6 +31,7 @@ ROWS = 16
 """Rows of a forward pass in transformers by default."""
 
 
+@rare_collections()
 def evaluate(
     model: Path | Native,
     suite: Suite,

@@ -1,4 +1,4 @@
-"""Loads tasks of the harness by their files, with their questions, and compiles their templates once."""
+"""Loads tasks of the harness by their files, decodes their questions once, and compiles their templates once."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +13,8 @@ TASKS = Path(__file__).with_name("tasks")
 """Task files of our own."""
 FEWSHOT_SEED = 1234
 """The harness's own, so that `lm_eval` draws the same examples."""
+NO_EXAMPLES = {"fewshot_config": {"samples": []}}
+"""Settings of a task that is asked without examples: otherwise the harness decodes all that it could draw from."""
 TEMPLATES = 1_024
 """Compiled templates that are kept; a task has three or four."""
 
@@ -36,7 +38,11 @@ def load_tasks(uses: Sequence[TaskUse], settings: Mapping[str, dict[str, Any]], 
     folders = dict.fromkeys(TASKS if use.shipped is None else shipped / use.shipped for use in uses)
     manager = lm_eval.tasks.TaskManager(include_path=list(folders), include_defaults=False)
     # A group is the harness's own way to add settings to tasks that are defined in files.
-    members = [{"task": use.task, "num_fewshot": use.num_fewshot, **settings[use.task]} for use in uses]
+    members = [
+        {"task": use.task, "num_fewshot": use.num_fewshot, **settings[use.task]}
+        | ({} if use.num_fewshot else NO_EXAMPLES)
+        for use in uses
+    ]
     try:
         tasks = dict(manager.load({"group": "asked", "task": members})["tasks"])
     except (OSError, DatasetsError) as error:
@@ -47,7 +53,17 @@ def load_tasks(uses: Sequence[TaskUse], settings: Mapping[str, dict[str, Any]], 
         ) from error
     for task in tasks.values():
         task.set_fewshot_seed(FEWSHOT_SEED)
+        _decode_once(task)
     return tasks
+
+
+def _decode_once(task: Any) -> None:
+    """Keep a task's questions as values.
+
+    The harness processes them and decodes them from Arrow each time that it goes over them, and it does so twice.
+    """
+    questions = list(task.eval_docs)
+    setattr(task, "test_docs" if task.has_test_docs() else "validation_docs", lambda: questions)
 
 
 @contextmanager

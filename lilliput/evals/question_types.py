@@ -1,11 +1,13 @@
 """The forms that the values of a question have: what the harness would stumble over is refused by file and record."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 MOST = 26
 """Choices of a question: as many as there are letters."""
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +20,7 @@ class Form:
 
 def is_text(value: Any) -> bool:
     """Return whether it is text, all of it: half a surrogate pair is none."""
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+    return isinstance(value, str) and not _HALF_PAIR.search(value)
 
 
 def is_number(value: Any, below: int) -> bool:

@@ -68,9 +68,20 @@ class RequestTokenizer:
         after_nothing = self.encode(alone, add_special_tokens=False)
         if likelihood == "joined":
             moved = [_with_spaces(*pair) for pair in pairs if pair[0]]
-            encoded = self.encode(text for context, rest in moved for text in (context, context + rest))
-            found = [(encoded[context], encoded[context + rest]) for context, rest in moved]
-            following = iter([(head, whole[len(head) :]) if len(head) else self._led(whole) for head, whole in found])
+            # A context is encoded once for all its choices, where theirs may be encoded by themselves.
+            apart = {pair for pair in moved if self._transformers is None and self._encoder.is_joint(*pair)}
+            rests = self.encode((rest for _, rest in apart), add_special_tokens=False)
+            wholes = self.encode(
+                text for pair in moved for text in ((pair[0],) if pair in apart else (pair[0], "".join(pair)))
+            )
+            following = iter(
+                [
+                    (wholes[pair[0]], rests[pair[1]])
+                    if pair in apart
+                    else self._cut(wholes[pair[0]], wholes["".join(pair)])
+                    for pair in moved
+                ]
+            )
         else:
             encoded = self.encode((text for pair in pairs if pair[0] for text in pair), add_special_tokens=False)
             following = iter([(encoded[context], encoded[rest]) for context, rest in pairs if context])
@@ -83,6 +94,9 @@ class RequestTokenizer:
     def text_of(self, identity: int) -> str:
         """The text of one id, a special token or not."""
         return self._tokenizer.decode([identity], skip_special_tokens=False)
+
+    def _cut(self, head: Ids, whole: Ids) -> tuple[Ids, Ids]:
+        return (head, whole[len(head) :]) if len(head) else self._led(whole)
 
     def _led(self, ids: Ids) -> tuple[Ids, Ids]:
         return (ids[:1], ids[1:]) if len(ids) and ids[0] == self.prefix_id else ([self.prefix_id], ids)

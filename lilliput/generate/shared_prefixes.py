@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import compress, count, pairwise
+from operator import ne
 
 WORTH = 4
 """Positions that a group has to save: a second pass over a few tokens takes longer than reading them twice."""
@@ -22,10 +23,7 @@ class Group:
 
 def common_length(one: Row, other: Row) -> int:
     """Count the tokens that two rows begin with alike."""
-    most = min(len(one), len(other))
-    if one[:most] == other[:most]:
-        return most
-    return next(index for index in range(most) if one[index] != other[index])
+    return next(compress(count(), map(ne, one, other)), min(len(one), len(other)))
 
 
 def groups(rows: Sequence[Row], *, most: int) -> list[Group]:

@@ -82,6 +82,10 @@ class Cuts:
         last = self._last(text, start, index)
         return start if last is None else last, self._first(text, index, _NEAR)
 
+    def is_cut(self, text: str, index: int) -> bool:
+        """Return whether a text may be cut before a character that is not its first."""
+        return bool(self._places(text, index - 1, index)) and self._is_free(text, index)
+
     def words_of(self, piece: str) -> Iterator[str] | None:
         """The words of a piece whose characters are composed; None where they are not known."""
         if self.words is None or _UNCLEAR in (shape := self.shapes.of(piece)):

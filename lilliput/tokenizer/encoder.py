@@ -102,6 +102,15 @@ class Encoder:
         for start, end, _ in self._cuts.pieces(text, most):
             yield text[start:end], end == len(text)
 
+    def is_joint(self, head: str, rest: str) -> bool:
+        """Return whether a text has the ids of its head, followed by those of its rest without special tokens.
+
+        False where that is not known, and where the tokenizer ends a text with special tokens.
+        """
+        if self._cuts is None or self.around is None or self.around[1] or not (head and rest):
+            return False
+        return self._cuts.is_cut(head + rest, len(head))
+
     @cached_property
     def plain(self) -> "Encoder":
         """The encoder that reads special tokens in a text as plain characters."""

@@ -18,11 +18,13 @@ from lilliput.evals.hf_model import HFModel
 from lilliput.evals.lilliput_model import LilliputModel
 from lilliput.evals.load_tasks import compiled_once
 from lilliput.evals.progress import Progress
+from lilliput.evals.request_tokens import RequestTokenizer
 from lilliput.evals.suites import ARITHMARK2, ARITHMARK3, PIQA, TaskUse
 from lilliput.publish.export import GENERATION_FILE, RELEASE_FILE, Generation, export
 from lilliput.publish.load import load
 from lilliput.run.native import native
 from lilliput.tokenizer.bpe import END, END_ID
+from lilliput.tokenizer.encoder import Encoder
 
 pytestmark = pytest.mark.usefixtures("offline")
 
@@ -155,6 +157,28 @@ def test_texts_are_written_until_a_stop_string(tmp_path: Path, penalty: float | 
     assert all(len(short) < len(text) for short, text in zip(stopped, written, strict=True))
     with pytest.raises(DataError, match="leave no room"):
         model.generate_until(asked("generate_until", ("the", {"until": [], "max_gen_toks": WINDOW})))
+
+
+def test_a_context_is_encoded_once_for_its_choices(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[str] = []
+    stream = Encoder.stream
+
+    def counted(self: Encoder, texts: Any, **settings: Any) -> Any:
+        encoded.extend(texts := list(texts))
+        return stream(self, texts, **settings)
+
+    tokenizer = RequestTokenizer(native(load(folder), folder))
+    pairs = [("the quick brown", f" {word}") for word in ("fox", "dog")]
+    pairs += [("the quick brown", "er fox"), ("the fox ", "jumps"), ("the fox ", " jumps"), ("", "the fox")]
+    plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    monkeypatch.setattr(Encoder, "stream", counted)
+    for (context, rest), (head, tail) in zip(pairs, tokenizer.pairs(pairs, "joined"), strict=True):
+        if context:
+            assert [*head, *tail] == plain.encode(context + rest).ids and list(head) == plain.encode(
+                context.strip()
+            ).ids
+    assert encoded.count("the quick brown") == 1 and "the quick brown fox" not in encoded
+    assert "the quick browner fox" in encoded, "the last word of the context is another one there"
 
 
 @pytest.mark.parametrize("is_ours", [True, False], ids=["released", "saved-by-others"])

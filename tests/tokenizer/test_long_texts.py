@@ -12,6 +12,7 @@ import pytest
 from tiny_checkpoints import byte_level, metaspace
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, trainers
 from tokenizers.models import BPE as Model
+from tokenizers.processors import TemplateProcessing
 
 from lilliput.base.errors import DataError
 from lilliput.data.messages import Message
@@ -133,6 +134,28 @@ def test_pieces_have_the_ids_of_the_whole(tokenizers, seed: int) -> None:
                 ((ids, begun),) = encoder.with_heads([text], [head])
                 assert ids.tolist() == whole.ids
                 assert begun == sum(start < len(head) for start, _ in whole.offsets), (piece, text, head)
+
+
+def test_a_rest_that_may_be_encoded_by_itself_has_the_ids_that_it_has_behind_its_head(tokenizers) -> None:
+    rng = random.Random(0)
+    for name, tokenizer in tokenizers.items():
+        encoder, joint = Encoder(tokenizer), 0
+        for text in (mess(rng, 60) for _ in range(60)):
+            for at in range(len(text) + 1):
+                if encoder.is_joint(text[:at], text[at:]):
+                    joint += 1
+                    ids = encoder.encode(text[:at], add_special_tokens=True) + encoder.encode(text[at:])
+                    assert ids.tolist() == tokenizer.encode(text).ids, (name, text, at)
+        assert joint > 100, name
+
+
+def test_nothing_is_encoded_by_itself_behind_what_ends_a_text(tokenizers) -> None:
+    tokenizer = Tokenizer.from_str(tokenizers["ours"].to_str())
+    assert Encoder(tokenizer).is_joint("the", " fox") and not Encoder(tokenizer).is_joint("", "the fox")
+    tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {END}", special_tokens=[(END, tokenizer.token_to_id(END))]
+    )
+    assert not Encoder(tokenizer).is_joint("the", " fox")
 
 
 @pytest.mark.slow
