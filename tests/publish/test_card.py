@@ -467,3 +467,12 @@ def test_a_card_without_samples_quotes_no_text(record):
 def test_the_card_says_the_languages_of_the_texts(record, known, front, said):
     text = card({**record, "languages": known})
     assert front in text and said in text and (bool(known) == ("\nlanguage:" in text))
+
+
+def test_a_card_says_how_much_less_than_its_recipe_a_model_has_read(record):
+    parameters = record["release"]["parameters"]["total"]
+    told = section(card(record | {"budget": 101_600_000}), "How it was trained")
+    assert "**Trained on 1.47% of what the recipe says**" in told
+    assert f"101,600,000 tokens up to here, {101_600_000 / parameters:.2f} a parameter" in told
+    for whole in ({}, {"budget": 1_495_040}, {"budget": 1_500_000}):
+        assert "of what the recipe says" not in card(record | whole), "phases read whole steps"
