@@ -241,13 +241,17 @@ class Publisher:
         return None
 
 
-def _budget(command: Command | None, release: Release) -> int | None:
-    """Tokens up to a release of the recipe that a command names, without its options; None where none is known."""
+def _budget(command: Command | None, release: Release) -> dict[str, int] | None:
+    """Tokens and parameters at a release of the recipe that a command names, without its options; None if unknown."""
     whole = command and command.unchanged()
-    if not whole or release.name not in [one.name for one in whole.releases.values()]:
+    end = whole and next((index for index, one in whole.releases.items() if one.name == release.name), None)
+    if whole is None or end is None:
         return None
-    end = next(index for index, one in whole.releases.items() if one.name == release.name)
-    return sum(int(phase.tokens) for index, phase in whole.phases.items() if index < end)
+    spec = whole.model.shape
+    for entry in whole.timeline[:end]:
+        spec = entry.shape(spec)
+    tokens = sum(int(phase.tokens) for index, phase in whole.phases.items() if index < end)
+    return {"tokens": tokens, "parameters": spec.skeleton().parameter_counts()["total"]}
 
 
 def _with_earlier(score: dict[str, Any], phases: list[dict[str, Any]], corpus: str) -> dict[str, Any]:

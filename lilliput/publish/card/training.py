@@ -9,6 +9,8 @@ from lilliput.train.metrics_file import HEADLINE, WINDOW
 
 WHOLE = 0.99
 """Share of a recipe's tokens that counts as all of them: phases read whole steps."""
+LEAST = 0.01
+"""Percent that are told as they are."""
 
 
 def training(run: Part, timeline: Timeline) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def training(run: Part, timeline: Timeline) -> dict[str, Any]:
             cost(phase) | {"name": phase["name"], "loss": loss(phase), "heldout": heldout(phase)} for phase in phases
         ],
         "together": cost(sums),
-        "budget": _budget(run, sums["tokens"], parameters),
+        "budget": _budget(run, sums["tokens"]),
         "window": WINDOW,
         "resumed": [
             {
@@ -61,15 +63,16 @@ def training(run: Part, timeline: Timeline) -> dict[str, Any]:
     }
 
 
-def _budget(run: Part, tokens: int, parameters: int) -> dict[str, str] | None:
+def _budget(run: Part, tokens: int) -> dict[str, str] | None:
     """Tokens of the recipe as it comes, where they are more than were read; None where that is not known."""
     whole = run.plain.get("budget")
-    if whole is None or tokens >= WHOLE * whole:
+    if whole is None or tokens >= WHOLE * whole["tokens"]:
         return None
+    share = 100 * tokens / whole["tokens"]
     return {
-        "tokens": f"{whole:,}",
-        "per_parameter": f"{whole / parameters:,.2f}",
-        "share": f"{100 * tokens / whole:.3g}%",
+        "tokens": f"{whole['tokens']:,}",
+        "per_parameter": f"{whole['tokens'] / whole['parameters']:,.2f}",
+        "share": f"{share:.2f}%" if share >= LEAST else f"less than {LEAST}%",
     }
 
 
