@@ -16,10 +16,10 @@ tenth. Bags go through full depth, unless --blocks says that they go through the
 stands in for the recipe's, and answers questions of --chats; --replies are read instead.
 
 Both arms are planned, so that each of two days has a timed step of both; --arms says which are trained, and those of
---known are taken from an earlier result. A command that is stopped, by SIGKILL or after --until seconds, is continued
-by typing it again: FOLDER keeps plans and runs. FILE.json has plans, curves, scores, and replies to some questions; the
-cards are FILE-ARM-RELEASE.md, the teacher's replies that are kept FILE-replies.jsonl. --shrink rehearses all of it at
-toy size.
+--known are taken from an earlier result. A command that is stopped, with the run that it began, by SIGKILL or after
+--until seconds, is continued by typing it again: FOLDER keeps plans and runs. FILE.json has plans, curves, scores, and
+replies to some questions; the cards are FILE-ARM-RELEASE.md, the teacher's replies that are kept FILE-replies.jsonl.
+--shrink rehearses all of it at toy size.
 """
 
 import argparse
@@ -96,14 +96,14 @@ def _sets(phase: str, **values: Any) -> tuple[str, ...]:
     return tuple(f"timeline.{phase}.{name}={value}" for name, value in values.items())
 
 
-SFT = 0.1
-"""Share of the time."""
+SFT, SEQKD = 0.1, 0.005
+"""Shares of the time: about three passes each."""
 TUNING = ("sft", "seqkd")
 ARMS = {
     "odinnext-138m": {
         "recipe": Arm(
             recipe="odinnext-138m",
-            time={("accelerated", "end-to-end"): 0.89, ("sft",): SFT, ("seqkd",): 0.01},
+            time={("accelerated", "end-to-end"): 1 - SFT - SEQKD, ("sft",): SFT, ("seqkd",): SEQKD},
             sets=(
                 *_sets("accelerated", batch_tokens=SMALLER),
                 *_sets("end-to-end", batch_tokens=SMALLER),
