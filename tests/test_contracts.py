@@ -182,7 +182,9 @@ def test_wheel_holds_every_file_of_the_package_and_the_benchmarks(tmp_path: Path
     paths = [path.relative_to(ROOT) for path in (ROOT / "lilliput").rglob("*") if path.is_file()]
     left_out = re.compile(r"(^|/)(\.|__pycache__/)")
     package = {path.as_posix() for path in paths if not left_out.search(path.as_posix())}
-    assert shipped == package | {f"lilliput/benchmarks/{path.name}" for path in BENCHMARKS}
+    recipes = (ROOT / "benchmarks" / "full_shape_plain").glob("*.py")
+    scripts = (path.relative_to(ROOT).as_posix() for path in (*BENCHMARKS, *recipes))
+    assert shipped == package | {f"lilliput/{script}" for script in scripts}
     assert {"lilliput/recipes/quickstart.py", "lilliput/machines/cpu.py", "lilliput/benchmarks/loss.py"} <= shipped
 
 

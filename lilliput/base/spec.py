@@ -60,6 +60,11 @@ def _meet(kind: type) -> str:
     return name
 
 
+_NESTED = 3
+"""Dots in the name of a package that holds some kinds of what the package around it holds, as
+`lilliput.data.corpora.documentation` does."""
+
+
 def types_near(homes: Iterable[str]) -> dict[str, type]:
     """Specs by the name of their class: those in Lilliput's modules that lie beside some, and those of other modules.
 
@@ -68,6 +73,7 @@ def types_near(homes: Iterable[str]) -> dict[str, type]:
     """
     own = {home for home in homes if _OWN_TYPE.fullmatch(f"{home}:Any")}
     packages = {home.rpartition(".")[0] for home in own} - {"lilliput"}
+    packages |= {name.rpartition(".")[0] for name in packages if name.count(".") == _NESTED}
     beside = (module for name in packages for module in pkgutil.iter_modules(import_module(name).__path__, f"{name}."))
     own |= {module.name for module in beside if not module.ispkg and _OWN_TYPE.fullmatch(f"{module.name}:Any")}
     found: dict[str, type] = {}

@@ -68,6 +68,10 @@ class Command(RecipeOptions):
             raise no_run(Path(self.recipe))
         return self._made(self)
 
+    def unchanged(self) -> Recipe | None:
+        """The recipe of the package without the options; None where it is a file of one's own."""
+        return self._unchanged if self.recipe in names("lilliput.recipes") else None
+
     def _made(self, read: "Command") -> Recipe:
         """The recipe, from what another command has read of the same name."""
         with using(read.code):

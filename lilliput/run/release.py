@@ -36,7 +36,7 @@ from lilliput.publish.load import verified
 from lilliput.publish.parity import check_parity
 from lilliput.publish.pretrained import PretrainedModel
 from lilliput.recipe import Recipe, Release, vocabulary_of
-from lilliput.run.command_record import read_command
+from lilliput.run.command_record import Command, read_command
 from lilliput.run.context import RunContext
 from lilliput.run.evaluate_release import ReleaseEvaluator
 from lilliput.run.license_check import check_license, terms
@@ -176,6 +176,7 @@ class Publisher:
             # A checkpoint may be elsewhere when the card is made again, so that its shape is recorded.
             **({} if isinstance(recipe.model, ModelSpec) else {"shape": to_plain(recipe.model.shape)}),
             "command": command and to_plain(command),
+            **({} if (budget := _budget(command, release)) is None else {"budget": budget}),
             "machine": run["machine"],
             "made_with": run.get("made_with"),
             "changes": [change for change in run.get("changes", []) if change["phase"] in phases],
@@ -238,6 +239,19 @@ class Publisher:
                 if later is not None and phase_folder(later, self._recipe.phases[later]) in phases:
                     return StepPlan(phase).resumable
         return None
+
+
+def _budget(command: Command | None, release: Release) -> dict[str, int] | None:
+    """Tokens and parameters at a release of the recipe that a command names, without its options; None if unknown."""
+    whole = command and command.unchanged()
+    end = whole and next((index for index, one in whole.releases.items() if one.name == release.name), None)
+    if whole is None or end is None:
+        return None
+    spec = whole.model.shape
+    for entry in whole.timeline[:end]:
+        spec = entry.shape(spec)
+    tokens = sum(int(phase.tokens) for index, phase in whole.phases.items() if index < end)
+    return {"tokens": tokens, "parameters": spec.skeleton().parameter_counts()["total"]}
 
 
 def _with_earlier(score: dict[str, Any], phases: list[dict[str, Any]], corpus: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from lilliput.base.errors import RecipeError
 from lilliput.base.field_overrides import override
 from lilliput.base.spec_text import split, write
 from lilliput.base.units import Steps, Tokens
+from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.data.mixture import Mixture
 from lilliput.nn.ffn import SwiGLU2
 from lilliput.nn.gqa import GQA
@@ -17,6 +18,8 @@ from lilliput.nn.rope import RoPE
 from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.terms import CrossEntropy
 from lilliput.optim.schedule import WarmupStableDecay
+from lilliput.recipes import odinnext_138m
+from lilliput.shrink import shrink
 from lilliput.tokenizer.bpe import BPE
 
 PARTS = [
@@ -72,3 +75,9 @@ def test_a_part_that_does_not_fit_is_refused_and_nothing_is_evaluated(tmp_path, 
 def test_commas_in_brackets_and_quotes_do_not_cut():
     assert split("A(x=1,y=(2,3)),4,B(z='),')") == ["A(x=1,y=(2,3))", "4", "B(z='),')"]
     assert split("a,b") == ["a", "b"] and split("it's,fine") == ["it's", "fine"]
+
+
+def test_a_nested_package_of_parts_offers_those_around_it_too():
+    recipe = shrink(odinnext_138m.recipe)
+    found = override(recipe, "corpora.replies.prompts", "ChatFiles(paths=('talks.jsonl',))")
+    assert found.corpora["replies"].prompts == ChatFiles(paths=("talks.jsonl",))

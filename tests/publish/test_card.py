@@ -467,3 +467,15 @@ def test_a_card_without_samples_quotes_no_text(record):
 def test_the_card_says_the_languages_of_the_texts(record, known, front, said):
     text = card({**record, "languages": known})
     assert front in text and said in text and (bool(known) == ("\nlanguage:" in text))
+
+
+def test_a_card_says_how_much_less_than_its_recipe_a_model_has_read(record):
+    def told(tokens):
+        budget = {"tokens": tokens, "parameters": 2_000_000}
+        return section(card(record | {"budget": budget}), "How it was trained")
+
+    assert "**Trained on 1.47% of what the recipe says**" in told(101_600_000)
+    assert "101,600,000 tokens up to here, 50.80 a parameter" in told(101_600_000)
+    assert "**Trained on less than 0.01% of what" in told(101_600_000_000)
+    assert "of what the recipe says" not in told(1_500_000), "phases read whole steps"
+    assert "of what the recipe says" not in card(record), "of a record from before"

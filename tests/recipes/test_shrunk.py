@@ -22,7 +22,7 @@ from lilliput.nn.gqa import GQA
 from lilliput.plan import plan
 from lilliput.publish.load import load
 from lilliput.recipe import Release, load_recipe, names
-from lilliput.run.command_record import RecipeOptions
+from lilliput.run.command_record import Command, RecipeOptions
 from lilliput.run.pipeline import run, train
 from lilliput.shrink import QUESTIONS, SPLIT, TEXT, shrink
 from lilliput.train.machine import Machine
@@ -111,9 +111,9 @@ def test_both_sides_of_the_split_have_text_and_conversations():
 
 def walk(name, folder, *sources):
     """A shrunk recipe from text to cards; every phase that trains on plain text has learned something by its end."""
-    small = RecipeOptions(shrink=True, sources=tuple(sources)).apply(load_recipe(name))
-    machine = Machine(device="cpu", precision="fp32", threads=1)
-    releases = run(small, folder, machine, Console(file=StringIO()))
+    command = Command(recipe=name, shrink=True, sources=tuple(sources))
+    small, machine = command.make(), Machine(device="cpu", precision="fp32", threads=1)
+    releases = run(small, folder, machine, Console(file=StringIO()), command=command)
     assert [release.name for release in releases] == [e.name for e in small.timeline if isinstance(e, Release)]
     assert all((release / "README.md").read_text().startswith("---\n") for release in releases)
     for index, entry in enumerate(small.timeline):
@@ -129,7 +129,9 @@ def walk(name, folder, *sources):
 def test_a_stacked_model_goes_from_text_to_card(tmp_path):
     before, release = walk("mtlm1-200m", tmp_path / "run")
     assert (load(before).model.spec.layers, load(release).model.spec.layers) == (4, 8)
-    assert "in the place of the author's own collection" in (release / "README.md").read_text()
+    card = (release / "README.md").read_text()
+    assert "in the place of the author's own collection" in card
+    assert "reads 7,000,000,000 tokens up to here, 35.99 a parameter" in card, "the recipe, which is not shrunk"
     base = read_metrics(tmp_path / "run" / "phases" / "00-base" / "metrics.jsonl")
     assert [line["step"] for line in base if "fineweb-edu" in line.get("heldout", ())] == [12], (
         "measured at the end alone"

@@ -118,3 +118,20 @@ def test_paths_are_as_short_as_tells_them_apart(sources, expected):
     found = reproduce_command(Part(to_plain(Command(recipe="quickstart", sources=tuple(sources)))))
     assert found is not None and found["recipe"] is None
     assert shlex.split(found["line"])[4::2] == expected and found["shortened"] == (sources != expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("corpora.replies.stand_in=/home/me/models/teacher", "corpora.replies.stand_in=teacher"),
+        (
+            "corpora.prompts=ChatFiles(paths=('/a/b.jsonl', 'c.jsonl'))",
+            "corpora.prompts=ChatFiles(paths=('b.jsonl', 'c.jsonl'))",
+        ),
+        ("corpora.replies.stand_in=models/teacher", "corpora.replies.stand_in=models/teacher"),
+    ],
+)
+def test_a_reproduced_command_sets_no_path_of_one_machine(given, shown):
+    found = reproduce_command(Part(to_plain(Command(recipe="quickstart", overrides=(given,)))))
+    assert found is not None
+    assert shlex.split(found["line"])[4] == shown and found["shortened"] == (shown != given)

@@ -10,6 +10,8 @@ from lilliput.publish.card.record import Part
 
 PRIVATE = re.compile(r"[/~\\]|[A-Za-z]:[/\\]")
 """Beginnings of paths that exist on one machine only."""
+SET_PATH = re.compile(rf"(?<==)(?:{PRIVATE.pattern})[^'\"(),]*$|(?<=['\"])(?:{PRIVATE.pattern})[^'\"]*(?=['\"])")
+"""Such paths in values of --set: a whole value, or texts in a part that is written by its name."""
 
 
 def reproduce_command(command: Part | None) -> dict[str, Any] | None:
@@ -25,10 +27,11 @@ def reproduce_command(command: Part | None) -> dict[str, Any] | None:
         return None
     recipe, machine = command["recipe"], command.optional("machine")
     sources = [source.partition("=") for source in command["sources"]]
-    shown = shown_paths([recipe, *([machine] if machine else []), *(path for _, _, path in sources)])
+    set_paths = [path for override in command["overrides"] for path in SET_PATH.findall(override)]
+    shown = shown_paths([recipe, *([machine] if machine else []), *(path for _, _, path in sources), *set_paths])
     words = ["lilliput", "run", shown[recipe], *(["--shrink"] if command["shrink"] else [])]
     for override in command["overrides"]:
-        words += ["--set", override]
+        words += ["--set", SET_PATH.sub(lambda path: shown[path[0]], override)]
     for name, _, path in sources:
         words += ["--source", f"{name}={shown[path]}"]
     for more in command["more_tokens"]:

@@ -7,6 +7,11 @@ from lilliput.base.text_units import duration
 from lilliput.publish.card.record import Part, Timeline
 from lilliput.train.metrics_file import HEADLINE, WINDOW
 
+WHOLE = 0.99
+"""Share of a recipe's tokens that counts as all of them: phases read whole steps."""
+LEAST = 0.01
+"""Percent that are told as they are."""
+
 
 def training(run: Part, timeline: Timeline) -> dict[str, Any]:
     """Cost and end of each phase."""
@@ -42,6 +47,7 @@ def training(run: Part, timeline: Timeline) -> dict[str, Any]:
             cost(phase) | {"name": phase["name"], "loss": loss(phase), "heldout": heldout(phase)} for phase in phases
         ],
         "together": cost(sums),
+        "budget": _budget(run, sums["tokens"]),
         "window": WINDOW,
         "resumed": [
             {
@@ -54,6 +60,19 @@ def training(run: Part, timeline: Timeline) -> dict[str, Any]:
             if "resumed_at" in phase
         ],
         "length": f"{max((phase['length'] for phase in timeline.phases), default=0):,}",
+    }
+
+
+def _budget(run: Part, tokens: int) -> dict[str, str] | None:
+    """Tokens of the recipe as it comes, where they are more than were read; None where that is not known."""
+    whole = run.plain.get("budget")
+    if whole is None or tokens >= WHOLE * whole["tokens"]:
+        return None
+    share = 100 * tokens / whole["tokens"]
+    return {
+        "tokens": f"{whole['tokens']:,}",
+        "per_parameter": f"{whole['tokens'] / whole['parameters']:,.2f}",
+        "share": f"{share:.2f}%" if share >= LEAST else f"less than {LEAST}%",
     }
 
 
