@@ -147,6 +147,14 @@ def test_a_recipe_that_wants_no_search_leaves_all_in(recipe: Recipe, sets: Folde
         assert "evaluation_sets" not in record["from"], "as before they were searched"
 
 
+def test_items_over_two_messages_are_found_in_what_was_not_searched_before(
+    recipe: Recipe, sets: Folder, tmp_path: Path
+) -> None:
+    prepare(recipe, tmp_path / "run", Hub())
+    (arc,) = data_facts(RunData(tmp_path / "run"), sets).overlaps or ()
+    assert (arc.items, arc.overlapped) == (2, 2)
+
+
 def test_a_filter_of_replies_counts_by_task_too_and_says_what_it_compared(
     recipe: Recipe, sets: Folder, tmp_path: Path
 ) -> None:
