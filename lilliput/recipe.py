@@ -124,8 +124,8 @@ class Recipe:
     card_claims: Mapping[str, str] = field(default_factory=dict)
     """Statements of a published card that can have no effect here; shown in ours, never armed."""
     decontaminate: bool = field(default=True, metadata=LATER)
-    """Drop the texts that give away an item of an evaluation set, as far as the sets of its releases are at hand
-    (`--eval-data`); with False the texts stay as they are."""
+    """Drop documents, conversations and pairs that give away an item of an evaluation set, as far as the sets of its
+    releases are at hand (`--eval-data`); with False they stay as they are, replies of teachers too."""
     notes: CardNotes = field(default=CardNotes(), metadata=LATER)
     """Notes for the cards: uses, citation, references."""
 

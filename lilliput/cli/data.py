@@ -153,6 +153,7 @@ def _report(found: "RunData", page: Path | None, eval_data: Path | None) -> None
     from lilliput.base.ownership import check_output
     from lilliput.evals.question_files import question_source
     from lilliput.report.data_page import PAGE, mixture_table, size_table, write_data_page
+    from lilliput.report.duplicates import duplicate_table, searched
     from lilliput.report.page import GENERATOR
     from lilliput.run.data_facts import data_facts
 
@@ -162,6 +163,8 @@ def _report(found: "RunData", page: Path | None, eval_data: Path | None) -> None
         facts = data_facts(found, question_source(eval_data) if eval_data else None, report=status.update)
     console.print(size_table(facts.corpora).terminal())
     console.print(mixture_table(facts.mixture).terminal())
+    console.print(duplicate_table(facts.duplicates).terminal())
+    say(searched(facts.duplicates))
     say(f"the page is {write_data_page(facts, found.folder, page or found.folder / PAGE)}")
 
 

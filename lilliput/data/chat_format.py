@@ -1,5 +1,6 @@
 """Conversations as what a corpus holds: rows of whole ones, measured in nats per token of an answer."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,10 +10,12 @@ from tokenizers import Tokenizer
 
 from lilliput.base.hash_cache import HashCache
 from lilliput.data.chat_rows import PackedChats, write_chats
-from lilliput.data.conversations import ChatCorpus, Conversation
+from lilliput.data.conversations import Conversation
 from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.data.corpus_format import CorpusFormat, WriteSettings
+from lilliput.data.decontaminated import Decontaminated
 from lilliput.data.documents import TextHash
+from lilliput.data.dropped import Dropped, iterate, kept
 from lilliput.data.lost_conversations import check_lost
 from lilliput.data.split import HeldOut
 
@@ -25,20 +28,33 @@ class ChatFormat(CorpusFormat):
     noun: ClassVar[str] = "conversations"
     packs_rows: ClassVar[bool] = True
     target_share: ClassVar[float] = 0.5
+    is_searched: ClassVar[bool] = True
 
-    def items(self, corpus: ChatCorpus) -> Iterator[Conversation]:
-        return corpus.conversations()
+    def items(self, corpus: Any) -> Iterator[Conversation]:
+        return kept(self.iterate(corpus))
+
+    def iterate(self, corpus: Any) -> Iterator[Conversation | Dropped]:
+        """Every item of a corpus, and the reasons for which it dropped others."""
+        return iterate(corpus, "conversations")
+
+    def text(self, item: Conversation) -> str:
+        """The contents of all messages."""
+        return "\n".join(message.content for message in item.messages)
+
+    def without_items(self, corpus: Any, index: Path) -> Decontaminated:
+        return Decontaminated(source=corpus, format=self, index=index)
 
     def characters(self, item: Conversation) -> int:
         return sum(len(message.content.strip()) for message in item.messages)
 
     def write(
-        self, corpus: ChatCorpus, tokenizer: Tokenizer, split: HeldOut, folder: Path, settings: WriteSettings
+        self, corpus: Any, tokenizer: Tokenizer, split: HeldOut, folder: Path, settings: WriteSettings
     ) -> dict[str, Any]:
         hashing = _HashingChats(corpus)
         with settings.console.status(f"{settings.name}: encoding"):
             index = write_chats(hashing, tokenizer, split, folder, settings.length, settings.end)
-        return {"text_sha256": hashing.texts.hex(), "index_sha256": index["sha256"], "sides": index["sides"]}
+        outputs = {"text_sha256": hashing.texts.hex(), "index_sha256": index["sha256"], "sides": index["sides"]}
+        return outputs | ({"dropped": dict(hashing.dropped)} if hashing.dropped else {})
 
     def open(self, folder: Path, tokenizer_hash: str | None, verified: HashCache | None) -> PackedChats:
         return PackedChats(folder, tokenizer_hash, verified)
@@ -65,14 +81,22 @@ CHATS = ChatFormat()
 class _HashingChats:
     """A chat corpus that hashes its conversations as they go by."""
 
-    def __init__(self, corpus: ChatCorpus):
+    def __init__(self, corpus: Any):
         self._corpus, self.texts = corpus, TextHash()
+        self.dropped: Counter[str] = Counter()
+        """Number of conversations that the corpus dropped, by reason."""
 
     def identity(self) -> Any:
         return self._corpus.identity()
 
     def conversations(self) -> Iterator[Conversation]:
-        for conversation in self._corpus.conversations():
-            for message in conversation.messages:
-                self.texts.add(message.role, message.content)
-            yield conversation
+        return kept(self.iterate())
+
+    def iterate(self) -> Iterator[Conversation | Dropped]:
+        for item in CHATS.iterate(self._corpus):
+            if isinstance(item, Dropped):
+                self.dropped[str(item)] += 1
+            else:
+                for message in item.messages:
+                    self.texts.add(message.role, message.content)
+            yield item

@@ -18,7 +18,7 @@ from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.files import new_folder
 from lilliput.base.hash_cache import HashCache
 from lilliput.data.conversations import ChatCorpus, Conversation
-from lilliput.data.dropped import DropSamples
+from lilliput.data.dropped import DropSamples, iterate
 from lilliput.data.lost_conversations import in_words
 from lilliput.data.messages import Message, messages_of
 from lilliput.data.packed_rows import ARRAYS, PackedReader, PackedRows, RowWriter, byte_lengths, file_name
@@ -67,7 +67,7 @@ def write_chats(
             texts = stack.enter_context(open(partial / HELDOUT_CONVERSATIONS, "w", encoding="utf-8", newline="\n"))
             dropped = stack.enter_context(DropSamples(partial))
             writers = {side: stack.enter_context(_Writer(side, partial, index)) for side in SIDES}
-            for batch in _batches(corpus.conversations()):
+            for batch in _batches(dropped.kept(iterate(corpus, "conversations"))):
                 messages = [message for each in batch for message in each.messages]
                 encoded = without_unlearned(messages, run_in_background(encode_messages, tokenizer, messages))
                 first = 0
@@ -81,7 +81,7 @@ def write_chats(
                         texts.write(_line(conversation))
                     first = after
         if not writers["train"].rows:
-            reasons = in_words(writers["train"].dropped) or "all of it is held out"
+            reasons = in_words({**dropped.by_corpus, **writers["train"].dropped}) or "all of it is held out"
             raise DataError(
                 "no conversation is left to train on",
                 where=f"the chat corpus of {folder.name}: {reasons}",

@@ -1,6 +1,6 @@
 """The seam for what corpora hold: how it becomes token files, and what everyone asks of these.
 
-Text and conversations are the two formats of Lilliput. A third is a class like theirs: inherit `CorpusFormat`, which
+Text, conversations and pairs are the formats of Lilliput. Another is a class like theirs: inherit `CorpusFormat`, which
 answers for what only some formats have, and give corpora of it the class attribute `format`.
 """
 
@@ -81,6 +81,8 @@ class CorpusFormat(Protocol):
     """The share of a row that has targets, about."""
     heldout_texts: ClassVar[str | None] = None
     """The file of held-out texts, JSON lines, among the token files; None for a format of other things."""
+    is_searched: ClassVar[bool] = False
+    """True if its items are searched for those of evaluation sets: if it has a `without_items`."""
 
     def items(self, corpus: Any) -> Iterator[Any]:
         """Every item of a corpus, each with a `group`, the unit of the held-out split."""
@@ -89,6 +91,15 @@ class CorpusFormat(Protocol):
     def characters(self, item: Any) -> int:
         """Return how long an item is, white space at its ends aside; 0: there is nothing to learn from."""
         ...
+
+    def without_items(self, corpus: Any, index: Path) -> Any:
+        """A corpus without what overlaps an item of an evaluation set; `write` counts that by task.
+
+        Args:
+            corpus: of this format.
+            index: file of the sets' n-grams (`NgramIndex.write`).
+        """
+        return corpus
 
     def write(
         self, corpus: Any, tokenizer: Tokenizer, split: HeldOut, folder: Path, settings: WriteSettings

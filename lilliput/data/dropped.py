@@ -6,12 +6,14 @@ They lie beside the token files and are no part of their index.
 
 import json
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, TypeVar
 
-from lilliput.data.documents import Document
 from lilliput.data.readers.rows import read_back
+
+T = TypeVar("T")
 
 DROPPED = "dropped.jsonl"
 EXCERPT = 600
@@ -19,17 +21,32 @@ EXCERPT = 600
 
 
 class Dropped(str):
-    """The reason for dropping a document, with the document's id and the beginning of its text."""
+    """The reason for dropping an item of a corpus, with the item's id and the beginning of its text."""
 
     id: str
     excerpt: str
 
     @classmethod
-    def of(cls, reason: str, document: Document) -> Self:
-        """The reason for dropping this document."""
+    def of(cls, reason: str, id: str, text: str) -> Self:
+        """The reason for dropping the item of this id and text."""
         found = cls(reason)
-        found.id, found.excerpt = document.id, document.text[:EXCERPT]
+        found.id, found.excerpt = id, text[:EXCERPT]
         return found
+
+
+def iterate(corpus: Any, method: str) -> Iterator[Any]:
+    """The items of a corpus, and the reasons for which it dropped others if it tells them: if it has an `iterate`.
+
+    Args:
+        corpus: of conversations or pairs; of documents, see `data.resumable`.
+        method: the one that yields its items alone.
+    """
+    return getattr(corpus, "iterate" if hasattr(corpus, "iterate") else method)()
+
+
+def kept(items: Iterable[T | Dropped]) -> Iterator[T]:
+    """The items among those with reasons for dropping others."""
+    return (item for item in items if not isinstance(item, Dropped))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +79,8 @@ class DropSamples:
 
     def __init__(self, folder: Path):
         self._path, self._counts = folder / DROPPED, Counter[str]()
+        self.by_corpus: Counter[str] = Counter()
+        """Number of items that the corpus itself dropped, by reason."""
         self._samples: list[Sample] = []
 
     def __enter__(self) -> Self:
@@ -70,6 +89,15 @@ class DropSamples:
     def __exit__(self, *error: object) -> None:
         if self._samples and error[0] is None:
             self._path.write_bytes(b"".join(sample.line() for sample in self._samples))
+
+    def kept(self, items: Iterable[T | Dropped]) -> Iterator[T]:
+        """Yield the items, and take note of the others."""
+        for item in items:
+            if isinstance(item, Dropped):
+                self.by_corpus[str(item)] += 1
+                self.add(str(item), item.id, item.excerpt)
+            else:
+                yield item
 
     def add(self, reason: str, id: str, text: str) -> None:
         """Take note of an item that is dropped."""

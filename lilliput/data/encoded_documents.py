@@ -1,20 +1,25 @@
 """The documents of token files, one after the other, and what is counted of them in one reading."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from lilliput.data.packed_rows import PackedRows
+from lilliput.data.pair_rows import PackedPairs
 from lilliput.data.shards import Shards
 from lilliput.data.token_files import Side
+from lilliput.tokenizer.chatml import MESSAGE_END, MESSAGE_START
 
 READ = 1 << 20
 """Tokens that are read at a time."""
 ROWS = 256
 """Packed rows that are."""
+_MARKS = re.compile(rf"{re.escape(MESSAGE_START)}\w*\n?|{re.escape(MESSAGE_END)}")
 
 
 def encoded_documents(files: Any, side: Side) -> Iterator[list[np.ndarray]]:
@@ -28,6 +33,31 @@ def encoded_documents(files: Any, side: Side) -> Iterator[list[np.ndarray]]:
         yield from _of_stream(files, side)
     elif isinstance(files, PackedRows):
         yield from _of_rows(files, side)
+
+
+def encoded_items(files: Any, side: Side) -> Iterator[np.ndarray]:
+    """The items of one side, one at a time, as `encoded_documents` has them; but both answers of a pair are one.
+
+    Args:
+        files: token files of text, conversations or pairs; of other formats nothing comes.
+        side: which may be empty.
+    """
+    for some in encoded_documents(files, side) if files.index["sides"][side]["tokens"] else ():
+        if isinstance(files, PackedPairs):
+            yield from map(np.concatenate, zip(some[::2], some[1::2], strict=True))
+        else:
+            yield from (one for one in some if len(one))
+
+
+def document_texts(documents: Sequence[np.ndarray], tokenizer: Tokenizer) -> list[str]:
+    """The texts of documents; of conversations the contents of the messages, without the names of their roles.
+
+    Args:
+        documents: ids of each.
+        tokenizer: that of the whole timeline, which has the tokens of conversations.
+    """
+    texts = tokenizer.decode_batch([one.tolist() for one in documents], skip_special_tokens=False)
+    return [_MARKS.sub("", text) if MESSAGE_START in text else text for text in texts]
 
 
 def _of_stream(shards: Shards, side: Side) -> Iterator[list[np.ndarray]]:

@@ -55,7 +55,7 @@ class MinHash:
 
     def keys(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return the keys of texts that have any, a row a text and a column a bucket, and which texts these are."""
-        runs, ends = _runs(texts, self.n)
+        runs, ends = run_hashes(texts, self.n)
         counts = np.diff(ends, prepend=0)
         there = np.flatnonzero(counts)
         if not len(there):
@@ -95,8 +95,8 @@ class MinHash:
         return mixed(keys + np.arange(self.buckets, dtype=np.uint64) * _FACTORS[-1])
 
 
-def _runs(texts: Sequence[str], n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of all runs of n words, text by text, and where the runs of each text end."""
+def run_hashes(texts: Sequence[str], n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return hashes of all runs of n words, text by text, and where the runs of each text end."""
     parts = list(map(_plain, texts))
     pad = b" " * _PAD
     data = pad + b" ".join(parts).translate(_TABLE) + pad

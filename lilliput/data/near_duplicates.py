@@ -13,11 +13,11 @@ RUN = 5
 """Words of a run."""
 LEAST = 13
 """Words of the shortest text that is compared."""
-_BANDS, _ROWS = 16, 4
+BANDS, ROWS = 16, 4
 """Candidates share all least hashes of a band: at a likeness of 0.8, all but one in four thousand are found."""
 _WORDS = re.compile(r"\w+")
-_SALTS = np.frombuffer(hashlib.shake_256(b"minhash").digest(16 * _BANDS * _ROWS), dtype="<u8").astype(np.uint64)
-_MULTIPLIERS, _OFFSETS = _SALTS[: _BANDS * _ROWS, None] | np.uint64(1), _SALTS[_BANDS * _ROWS :, None]
+_SALTS = np.frombuffer(hashlib.shake_256(b"minhash").digest(16 * BANDS * ROWS), dtype="<u8").astype(np.uint64)
+MULTIPLIERS, OFFSETS = _SALTS[: BANDS * ROWS, None] | np.uint64(1), _SALTS[BANDS * ROWS :, None]
 
 
 class NearDuplicates:
@@ -29,7 +29,7 @@ class NearDuplicates:
 
     def __init__(self, likeness: float = 0.8):
         self._likeness = likeness
-        self._bands: list[dict[bytes, list[int]]] = [{} for _ in range(_BANDS)]
+        self._bands: list[dict[bytes, list[int]]] = [{} for _ in range(BANDS)]
         self._sets: list[np.ndarray] = []
 
     def add(self, text: str) -> bool:
@@ -40,8 +40,8 @@ class NearDuplicates:
         runs = {" ".join(words[place : place + RUN]) for place in range(len(words) - RUN + 1)}
         digests = b"".join(hashlib.blake2b(run.encode("utf-8", "replace"), digest_size=8).digest() for run in runs)
         hashes = np.sort(np.frombuffer(digests, dtype="<u8").astype(np.uint64))
-        least = (hashes * _MULTIPLIERS + _OFFSETS).min(axis=1)
-        keys = [band.tobytes() for band in least.reshape(_BANDS, _ROWS)]
+        least = (hashes * MULTIPLIERS + OFFSETS).min(axis=1)
+        keys = [band.tobytes() for band in least.reshape(BANDS, ROWS)]
         candidates = {one for band, key in zip(self._bands, keys, strict=True) for one in band.get(key, ())}
         if any(self._is_near(hashes, self._sets[one]) for one in candidates):
             return True

@@ -22,7 +22,7 @@ from lilliput.base.files import new_folder
 from lilliput.base.hash_cache import HashCache
 from lilliput.data.batch import Batch
 from lilliput.data.chat_rows import ROLES, Encoded, as_text, first_kept, without_unlearned
-from lilliput.data.dropped import DropSamples
+from lilliput.data.dropped import DropSamples, iterate
 from lilliput.data.lost_conversations import in_words
 from lilliput.data.packed_rows import ARRAYS, IdsAndMask, PackedRows, RowWriter, byte_lengths, file_name
 from lilliput.data.pairs import Pair, PairCorpus, is_tie
@@ -63,7 +63,7 @@ def write_pairs(
         with ExitStack() as stack:
             dropped = stack.enter_context(DropSamples(partial))
             writers = {side: stack.enter_context(_Writer(side, partial, index)) for side in SIDES}
-            for batch in _batches(corpus.pairs()):
+            for batch in _batches(dropped.kept(iterate(corpus, "pairs"))):
                 messages = [message for pair in batch for message in (*pair.prompt, *pair.chosen, *pair.rejected)]
                 encoded = iter(without_unlearned(messages, run_in_background(encode_messages, tokenizer, messages)))
                 for pair in batch:
@@ -73,7 +73,7 @@ def write_pairs(
                     if reason is not None:
                         dropped.add(reason, pair.id, as_text((*pair.prompt, *pair.chosen, *pair.rejected)))
         if not writers["train"].rows:
-            reasons = in_words(writers["train"].dropped) or "all of it is held out"
+            reasons = in_words({**dropped.by_corpus, **writers["train"].dropped}) or "all of it is held out"
             raise DataError(
                 "no pair is left to train on",
                 where=f"the pairs of {folder.name}: {reasons}",

@@ -10,6 +10,8 @@ from tokenizers import Tokenizer
 from lilliput.base.hash_cache import HashCache
 from lilliput.base.progress import Progress
 from lilliput.data.corpora.files import TextFiles
+from lilliput.data.corpora.filters import Filtered
+from lilliput.data.corpora.filters.decontaminate import Decontaminate
 from lilliput.data.corpora.hub_partitions import HubPartitions
 from lilliput.data.corpus_format import CorpusFormat, WriteSettings
 from lilliput.data.documents import Corpus, Document, Null
@@ -26,12 +28,16 @@ class TextFormat(CorpusFormat):
     noun: ClassVar[str] = "text"
     can_cut: ClassVar[bool] = True
     heldout_texts: ClassVar[str | None] = HELDOUT_TEXTS
+    is_searched: ClassVar[bool] = True
 
     def items(self, corpus: Corpus) -> Iterator[Document]:
         return corpus.documents()
 
     def characters(self, item: Document) -> int:
         return len(item.text.strip())
+
+    def without_items(self, corpus: Corpus, index: Path) -> Filtered:
+        return Filtered(source=corpus, filters=(Decontaminate(index=str(index)),))
 
     def write(
         self, corpus: Corpus, tokenizer: Tokenizer, split: HeldOut, folder: Path, settings: WriteSettings

@@ -12,6 +12,7 @@ from lilliput.base.text_units import number, size
 from lilliput.data.dropped import Sample
 from lilliput.data.epochs import RowFill
 from lilliput.report.charts import Axis, Chart, Series
+from lilliput.report.duplicates import Duplicates, duplicate_table, example_view, searched
 from lilliput.report.page import render
 from lilliput.report.table import Column, Table
 
@@ -89,6 +90,7 @@ class DataFacts:
     recipe: str
     corpora: Sequence[CorpusFacts]
     mixture: Sequence[MixtureShare]
+    duplicates: Duplicates
     overlaps: Sequence[TaskOverlap] | None
     """None where it was not searched."""
 
@@ -126,6 +128,9 @@ def write_data_page(facts: DataFacts, folder: Path, path: Path) -> Path:
         "corpora": corpora,
         "charts": _lengths(facts.corpora),
         "mixture": mixture_table(facts.mixture),
+        "duplicates": duplicate_table(facts.duplicates),
+        "near": list(map(example_view, facts.duplicates.examples)),
+        "searched": searched(facts.duplicates),
         "overlaps": overlaps,
     }
     write_text(path, render("data.html.jinja", view))
@@ -214,7 +219,7 @@ def _repeats(repeats: Repeats) -> list[str]:
         "training documents are in another corpus, too": repeats.elsewhere,
         "held-out documents are in training text": repeats.heldout,
     }
-    return [f"{count:,} {what}" for what, count in counts.items() if count] or ["no duplicates"]
+    return [f"{count:,} {what}" for what, count in counts.items() if count] or ["no document is there twice"]
 
 
 def _lengths(corpora: Sequence[CorpusFacts]) -> list[Chart]:

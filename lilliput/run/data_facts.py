@@ -17,6 +17,7 @@ from lilliput.evals.suites import named
 from lilliput.plan.corpora import source
 from lilliput.report.data_page import CorpusFacts, DataFacts, MixtureShare, Repeats, TaskOverlap
 from lilliput.run.contamination import trained_corpora
+from lilliput.run.duplicates import find_duplicates
 from lilliput.run.read_items import find_read_items
 from lilliput.run.run_data import RunData
 from lilliput.train.passes import shares
@@ -47,6 +48,7 @@ def data_facts(
         recipe=data.recipe.name,
         corpora=[_corpus(data, name, counts, tokenizer) for name in data.corpora],
         mixture=list(_mixture(data)),
+        duplicates=find_duplicates(data, counts, tokenizer, report),
         overlaps=None if questions is None else _overlaps(data, questions, report),
     )
 

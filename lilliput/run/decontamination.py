@@ -1,4 +1,4 @@
-"""Evaluation sets whose items no text of a run may give away: read before training, from the folder of `--eval-data`.
+"""Evaluation sets whose items nothing that a run reads may give away: read before training, from `--eval-data`.
 
 Their index is a part of the run, so that a run which began with one resumes with it on any machine.
 """
@@ -15,10 +15,9 @@ from rich.console import Console
 from lilliput.base.errors import DataError
 from lilliput.base.files import sha256
 from lilliput.base.run_folder import RunFolder
-from lilliput.data.corpora.filters import Filtered
-from lilliput.data.corpora.filters.decontaminate import Decontaminate
 from lilliput.data.curate.curation import evaluation_sets
-from lilliput.data.documents import Corpus
+from lilliput.data.formats import format_of
+from lilliput.data.replies.teacher_replies import TeacherReplies
 from lilliput.evals.benchmark_index import benchmark_index
 from lilliput.evals.question_files import Folder, QuestionSource
 from lilliput.evals.suites import Suite, named
@@ -30,18 +29,18 @@ _ITEMS = "items.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class SearchedSets:
-    """Evaluation sets whose items are searched for in texts."""
+    """Evaluation sets whose items are searched for in corpora."""
 
     index: Path
     """File of their n-grams."""
     sha256: str
-    """Hash of the index: of all that decides which documents go."""
+    """Hash of the index: of all that decides what goes."""
     compared: tuple[str, ...]
     """Names of the tasks, as the harness has them."""
 
-    def without_items(self, corpus: Corpus) -> Filtered:
-        """A corpus without the documents that overlap an item; each is counted by the tasks it overlaps."""
-        return Filtered(source=corpus, filters=(Decontaminate(index=str(self.index)),))
+    def without_items(self, corpus: Any) -> Any:
+        """A corpus without what overlaps an item; each that goes is counted by the tasks that it overlaps."""
+        return format_of(corpus).without_items(corpus, self.index)
 
 
 class Decontamination:
@@ -71,10 +70,12 @@ class Decontamination:
         """Return the sets that a corpus was `compared` with, and those `absent`, as `decontaminated`; {} without any.
 
         Args:
-            corpus: of the recipe; shards of a curation were compared when they were written.
+            corpus: of the recipe as it is read; shards of a curation were compared when they were written, and a
+                teacher's replies when they had come.
             sets: those that the run compared it with.
         """
-        earlier = evaluation_sets(corpus) or {"compared": [], "absent": []}
+        found = corpus.evaluation_sets if isinstance(corpus, TeacherReplies) else evaluation_sets(corpus)
+        earlier = found or {"compared": [], "absent": []}
         compared = sorted({*earlier["compared"], *(sets.compared if sets else ())})
         wanted = {use.task for suite in self._suites for use in (*suite.tasks, *suite.optional)}
         absent = sorted({*earlier["absent"], *(wanted if self._recipe.decontaminate else ())} - set(compared))

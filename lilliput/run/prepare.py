@@ -24,7 +24,6 @@ from lilliput.data.lost_conversations import lost as lost_of
 from lilliput.data.replies.teacher_replies import TeacherReplies
 from lilliput.data.shards import SHARD_TOKENS
 from lilliput.data.small_corpora import Extent, Way, extent, sides
-from lilliput.data.text_format import TEXT
 from lilliput.data.token_files import INDEX, SIDES
 from lilliput.data.tokenization_report import COUNTED, lines_of
 from lilliput.data.tokenizer_sample import sampled
@@ -162,7 +161,7 @@ class Preparation:
         way = self._way(name, identity)
         inputs = {"corpus": identity, "tokenizer": key, "split": to_plain(self._recipe.split)}
         inputs |= {"length": length} if format.packs_rows else {}
-        sets = self._decontamination.sets if format == TEXT else None
+        sets = self._decontamination.sets if format.is_searched else None
         searched = begun.get("evaluation_sets") if trained else sets and sets.sha256
         inputs |= {"evaluation_sets": searched} if searched else {}
         self._refuse_to_replace(f"shards/{name}", inputs, _has_index, trained)
@@ -183,9 +182,8 @@ class Preparation:
                 console=self._console,
             )
             outputs = format.write(corpus, tokenizer, split, folder, settings) | {"unit": format.unit}
-            outputs |= {"dropped": dict(corpus.dropped)} if isinstance(corpus, TeacherReplies) else {}
-            if format == TEXT:
-                outputs |= self._decontamination.outputs(self._recipe.corpora[name], sets if searched else None)
+            if format.is_searched:
+                outputs |= self._decontamination.outputs(self._replies.readable(name), sets if searched else None)
             return outputs if way == "groups" else outputs | {"held_out": way}
 
         outputs = self._run.cached(f"shards/{name}", inputs, build, _has_index)

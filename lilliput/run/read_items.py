@@ -2,7 +2,8 @@
 
 An item counts as read where the training text has 13 words in a row of its question and right answer, or all of one of
 8 to 12 words (`lilliput.data.ngram_index`); shorter items cannot be told from everyday phrases, and count as not read.
-The text is that of the token files, decoded: what the model saw, after every filter.
+The text is that of the token files, decoded: what the model saw, after every filter; of conversations the contents of
+the messages, so that an item is found where its question and its answer are two of them.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tokenizers import Tokenizer
+
 from lilliput.base.files import read_json
 from lilliput.data.chat_rows import PackedChats
-from lilliput.data.encoded_documents import encoded_documents
+from lilliput.data.encoded_documents import document_texts, encoded_documents
 from lilliput.data.ngram_index import Items, NgramIndex
 from lilliput.data.pair_rows import PackedPairs
 from lilliput.data.shards import Shards
@@ -20,7 +23,7 @@ from lilliput.data.token_files import INDEX
 from lilliput.evals.benchmark_index import indexed_items
 from lilliput.evals.question_files import QuestionSource
 from lilliput.evals.suites import TaskUse
-from lilliput.tokenizer.bpe import load_tokenizer
+from lilliput.run.run_data import RunData
 
 _KINDS = {"documents": Shards, "conversations": PackedChats, "pairs": PackedPairs}
 Report = Callable[[str], None]
@@ -68,13 +71,15 @@ def find_read_items(
         index = NgramIndex(keyed)
     texts: dict[str, int] = {}
     found = set[str]()
+    data = RunData(folder)
+    tokenizer = data.tokenizer(len(data.recipe.timeline))
     for name in corpora:
         if not (folder / "shards" / name / INDEX).is_file():
             continue  # of a phase that is still to come
         index_file = read_json(folder / "shards" / name / INDEX)
         tokens = texts[name] = index_file["sides"]["train"]["tokens"]
         searched = 0
-        for size, batch in _texts(folder, name, index_file["kind"]):
+        for size, batch in _texts(folder / "shards" / name, index_file["kind"], tokenizer):
             for overlaps in index.overlaps_of(batch):
                 found.update(overlaps)
             searched += size
@@ -92,11 +97,10 @@ def item_key(task: str, number: int) -> str:
     return f"{task}/{number}"
 
 
-def _texts(folder: Path, name: str, kind: str) -> Iterator[tuple[int, list[str]]]:
+def _texts(folder: Path, kind: str, tokenizer: Tokenizer) -> Iterator[tuple[int, list[str]]]:
     """The training texts of a corpus in batches, each with its number of tokens.
 
     They are decoded: the texts themselves may lie on another machine by now.
     """
-    tokenizer, files = load_tokenizer(folder / "tokenizer"), folder / "shards" / name
-    for batch in encoded_documents(_KINDS[kind](files), "train"):
-        yield sum(map(len, batch)), tokenizer.decode_batch([part.tolist() for part in batch if len(part)])
+    for batch in encoded_documents(_KINDS[kind](folder), "train"):
+        yield sum(map(len, batch)), document_texts([one for one in batch if len(one)], tokenizer)

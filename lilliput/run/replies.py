@@ -68,6 +68,7 @@ class RunReplies:
                 teacher=corpus,
                 asking=self._asking,
                 suites=self._suites,
+                decontaminate=self._recipe.decontaminate,
                 console=self._console,
             )
             self._known[name] = replies.corpus()
@@ -88,19 +89,22 @@ class _CorpusReplies:
     asking: Asking
     suites: tuple[Suite, ...]
     """Suites that the recipe's releases are judged by."""
+    decontaminate: bool
+    """As of the recipe; without it no filter drops a reply for an overlap."""
     console: Console
 
     def corpus(self) -> TeacherReplies:
         """The replies as a chat corpus; what is missing is asked for."""
         outputs = self._asked()
         path = self.run.path / self._part / REPLIES
-        overlaps = self._overlaps(path, outputs["sha256"]) if self.teacher.filters.benchmarks else {}
+        is_compared = self.decontaminate and self.teacher.filters.benchmarks
         return TeacherReplies(
             path=path,
             sha256=outputs["sha256"],
             count=self.teacher.replies,
             filters=self.teacher.filters,
-            overlaps=overlaps,
+            overlaps=self._overlaps(path, outputs["sha256"]) if is_compared else {},
+            evaluation_sets=self._evaluation_sets() if is_compared else None,
         )
 
     @property
@@ -175,6 +179,11 @@ class _CorpusReplies:
         compared = f"compared with {', '.join(outputs['tasks']) or 'no evaluation set'}"
         self._say(f"{compared}; absent: {', '.join(absent)}" if absent else compared)
         return outputs["overlaps"]
+
+    def _evaluation_sets(self) -> dict[str, list[str]]:
+        """The sets that replies were `compared` with, and those `absent`, once they have been."""
+        record = self.run.record(f"overlaps/{self.name}")
+        return {"compared": record["outputs"]["tasks"], "absent": record["from"]["absent"]}
 
     def _has_more(self, tasks: list[str]) -> bool:
         """Return whether the folder of evaluation sets has one that was not compared with."""

@@ -7,7 +7,6 @@ from lilliput.data.chat_rows import PackedChats, write_chats
 from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Filtered, Length
-from lilliput.data.documents import Document
 from lilliput.data.dropped import EXCERPT, Dropped, read_samples
 from lilliput.data.shards import Shards, write_shards
 from lilliput.data.split import Split
@@ -44,7 +43,7 @@ def test_conversations_that_are_dropped_are_sampled_too(tmp_path):
 
 
 def test_a_reason_is_a_string_that_survives_another_process():
-    found = Dropped.of("length: too long", Document("x" * 2 * EXCERPT, "a", "a"))
+    found = Dropped.of("length: too long", "a", "x" * 2 * EXCERPT)
     again = pickle.loads(pickle.dumps(found))
     assert again == found == "length: too long" and (again.id, again.excerpt) == ("a", "x" * EXCERPT)
     assert {found: 1} == {"length: too long": 1} and type(str(found)) is str

@@ -287,7 +287,8 @@ def test_a_corpus_of_replies_learns_the_teachers_words_alone(tmp_path: Path) -> 
             [a_reply("", 1), reply_to(prompt, text="The teacher's.", finish="stop", teacher="t", settings={}, at="")]
         )
     corpus = TeacherReplies(path=path, sha256="x", count=5, filters=ReplyFilters(), overlaps={})
-    (conversation,) = corpus.conversations()
+    conversation, reason = corpus.iterate()
+    assert [conversation] == list(corpus.conversations())
     roles = [(message.role, message.content, message.weight) for message in conversation.messages]
     assert roles == [
         ("system", "S", 0),
@@ -296,5 +297,5 @@ def test_a_corpus_of_replies_learns_the_teachers_words_alone(tmp_path: Path) -> 
         ("user", "c", 0),
         ("assistant", "The teacher's.", 1),
     ]
-    assert (conversation.id, conversation.group) == ("c0", "g0") and corpus.dropped == {"empty": 1}
+    assert (conversation.id, conversation.group) == ("c0", "g0") and reason == "empty"
     assert json.dumps(corpus.identity())

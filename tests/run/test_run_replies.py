@@ -94,7 +94,7 @@ def test_a_run_asks_each_prompt_once_and_says_what_it_costs(tmp_path: Path) -> N
         assert teacher.asked.total() == PROMPTS, "what is there is not asked for again"
     assert "24 prompts for big/one: about" in said and "at most 24.6 k to write, at most" in said
     assert re.search(r"16 of 24 replies, \d+ tokens each, [\d,]+ tokens/s, .* left, \d+\.\d\d in all", said)
-    assert found.sha256 == again.sha256 and len(list(found.conversations())) + found.dropped.total() == PROMPTS
+    assert found.sha256 == again.sha256 and len(list(found.iterate())) == PROMPTS
     for path in (tmp_path / "run").rglob("*"):
         assert path.is_dir() or KEY not in path.read_text(errors="replace"), path
     assert not foreign(tmp_path / "run", "replies")
@@ -295,7 +295,7 @@ def test_more_replies_are_asked_for_without_those_that_are_there(tmp_path: Path)
         for count in (5, PROMPTS, 7):
             asked = replace(recipe.corpora["replies"], replies=count)
             found, _ = ask(replace(recipe, corpora={**recipe.corpora, "replies": asked}), folder, endpoint=teacher.url)
-            counts.append((teacher.asked.total(), len(list(found.conversations())) + found.dropped.total()))
+            counts.append((teacher.asked.total(), len(list(found.iterate()))))
     assert counts == [(5, 5), (PROMPTS, PROMPTS), (PROMPTS, 7)]
 
 

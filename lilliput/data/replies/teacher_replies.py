@@ -2,15 +2,17 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lilliput.base.errors import DataError
 from lilliput.data.conversations import Conversation
+from lilliput.data.corpora.filters.decontaminate import Decontaminate, overlapping
+from lilliput.data.dropped import Dropped, kept
 from lilliput.data.replies.reply import Reply
 from lilliput.data.replies.reply_file import read_replies
-from lilliput.data.replies.reply_filters import ReplyFilters
+from lilliput.data.replies.reply_filters import OVERLAP, ReplyFilters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +27,8 @@ class TeacherReplies:
     filters: ReplyFilters
     overlaps: Mapping[str, Sequence[str]]
     """Tasks of evaluation that a prompt or its reply overlaps, by key."""
-    dropped: Counter[str] = field(default_factory=Counter)
-    """Replies that were dropped, by reason, once they have been read."""
+    evaluation_sets: Mapping[str, Sequence[str]] | None = None
+    """The sets that prompts and replies were `compared` with, and those `absent`; None where they were not."""
 
     def identity(self) -> Any:
         """Return what the conversations depend on besides the filters."""
@@ -43,17 +45,30 @@ class TeacherReplies:
         Raises:
             DataError: none is kept.
         """
-        self.dropped.clear()
-        kept = 0
+        return kept(self.iterate())
+
+    def iterate(self) -> Iterator[Conversation | Dropped]:
+        """The same, and the reasons for dropping the others; with the tasks, where they overlap evaluation sets.
+
+        Raises:
+            DataError: none is kept.
+        """
+        dropped: Counter[str] = Counter()
+        is_none_kept = True
         for reply, reason in self.judged():
             if reason:
-                self.dropped[reason] += 1
+                dropped[reason] += 1
+                yield Dropped.of(self._with_tasks(reason, reply), reply.id, reply.text)
             else:
-                kept += 1
+                is_none_kept = False
                 yield Conversation(reply.messages(), reply.id, reply.group)
-        if not kept:
+        if is_none_kept:
             raise DataError(
-                f"no reply is kept: {', '.join(f'{count:,} {reason}' for reason, count in self.dropped.items())}",
+                f"no reply is kept: {', '.join(f'{count:,} {reason}' for reason, count in dropped.items())}",
                 where=str(self.path),
                 hint="look at them with `lilliput replies RUN`; change the Teacher's filters, or ask another one",
             )
+
+    def _with_tasks(self, reason: str, reply: Reply) -> str:
+        """A reason as texts are dropped for it."""
+        return f"{Decontaminate.name}: {overlapping(self.overlaps[reply.key])}" if reason == OVERLAP else reason

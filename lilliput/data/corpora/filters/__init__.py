@@ -296,7 +296,7 @@ def _clean(document: Document) -> FilterResult:
 
 def _told(verdict: FilterResult, document: Document) -> FilterResult:
     """A verdict that holds the beginning of what it drops."""
-    return Dropped.of(verdict, document) if isinstance(verdict, str) else verdict
+    return Dropped.of(verdict, document.id, document.text) if isinstance(verdict, str) else verdict
 
 
 def _normal(text: str) -> str:

@@ -1,6 +1,6 @@
 """Documents that have an item of an evaluation set in them, by an n-gram index in a file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -33,6 +33,11 @@ class Decontaminate:
 
         def step(document: Document) -> FilterResult:
             tasks = index.overlaps(document.text)
-            return f"overlaps {', '.join(tasks)}" if tasks else document
+            return overlapping(tasks) if tasks else document
 
         return step
+
+
+def overlapping(tasks: Iterable[str]) -> str:
+    """The reason for dropping what overlaps items of these tasks."""
+    return f"overlaps {', '.join(tasks)}"
