@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from lilliput.cli import app
 from lilliput.recipe import load_machine, load_recipe, names
+from lilliput.recipes.slm_10m_hopper import TEXT
 
 pytestmark = pytest.mark.slow
 
@@ -92,8 +93,10 @@ CARDS = {
 def test_every_recipe_can_be_planned(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     turns = '[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]'
-    for own, row in (("texts", '{"text": "A few words."}'), ("chats", f'{{"messages": {turns}}}')):
-        (tmp_path / own).mkdir()
+    text = '{"text": "A few words."}'
+    kinds = {f"corpus/{kind}": text for kind in TEXT}
+    for own, row in {"texts": text, "chats": f'{{"messages": {turns}}}', **kinds}.items():
+        (tmp_path / own).mkdir(parents=True)
         (tmp_path / own / "a.jsonl").write_text(f"{row}\n")
     plan = json.loads(CliRunner().invoke(app, ["plan", name, "--json"]).stdout)
     assert plan["phases"] and all(phase["steps"] > 0 for phase in plan["phases"])
