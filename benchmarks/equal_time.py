@@ -41,7 +41,6 @@ from lilliput.base.field_overrides import override_all
 from lilliput.base.files import hash_of, read_json, write_json
 from lilliput.base.spec import to_plain
 from lilliput.base.units import Share, Steps, Tokens
-from lilliput.data.batch import Cursor
 from lilliput.generate.log_likelihood import Request, log_likelihoods
 from lilliput.model import LanguageModel
 from lilliput.objectives.next_token import NextToken
@@ -53,7 +52,7 @@ from lilliput.train.checkpoint import Checkpoint
 from lilliput.train.loop import Trainer
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase
-from lilliput.train.resuming import CHECKPOINTS, continues_data, resume_point
+from lilliput.train.resuming import CHECKPOINTS, resumed_state
 from lilliput.train.validation import make_validator
 
 CALIBRATION = 60
@@ -154,10 +153,7 @@ class Trials:
     def _trainer(self, model: LanguageModel, phase: Phase, before: Phase | None, folder: Path, seed: int) -> Trainer:
         def resumed() -> Checkpoint:
             assert before is not None
-            state = resume_point(before, folder / before.name)
-            if continues_data(phase, before):
-                return state
-            return replace(state, progress=replace(state.progress, cursor=Cursor()))
+            return resumed_state(phase, before, folder / before.name, print)
 
         return Trainer(
             model,

@@ -1,7 +1,6 @@
 """A trained phase of a run: how it is recorded, and what growths and later phases read of it."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from lilliput.base.errors import RunError
 from lilliput.base.files import sha256
 from lilliput.base.run_folder import RunFolder
 from lilliput.base.spec import to_plain
-from lilliput.data.batch import Cursor
 from lilliput.growth.growth import GROWTH, CheckpointTensors, Lineage
 from lilliput.model import LanguageModel
 from lilliput.recipe import Recipe
@@ -25,7 +23,7 @@ from lilliput.train.begin import Begin
 from lilliput.train.checkpoint import Checkpoint, Progress, at_step, load, write_tensors
 from lilliput.train.micro_batches import read_rows
 from lilliput.train.phase import KEPT_FOLDER, Phase, StepPlan, phase_folder
-from lilliput.train.resuming import CHECKPOINTS, continues_data, resume_point
+from lilliput.train.resuming import CHECKPOINTS, resumed_state
 from lilliput.train.rollback import read_incidents
 
 
@@ -87,15 +85,8 @@ def begin_of(context: RunContext, index: int, phase: Phase, lineage: Lineage) ->
     """
     before, optimizer = context.recipe.phase_before(index), lineage.optimizer
     if phase.resumes is not None and before is not None:
-        folder = context.run.path / phase_folder(*before)
-
-        def resumed() -> Checkpoint:
-            state = resume_point(before[1], folder, lambda line: context.say(f"{phase.name}: {line}"))
-            if continues_data(phase, before[1]):
-                return state
-            return replace(state, progress=replace(state.progress, cursor=Cursor()))
-
-        return resumed
+        folder, say = context.run.path / phase_folder(*before), lambda line: context.say(f"{phase.name}: {line}")
+        return lambda: resumed_state(phase, before[1], folder, say)
     if optimizer is None:
         return None
     return lambda: Checkpoint(progress=Progress(), tensors={"optimizer": optimizer()})

@@ -11,11 +11,13 @@ their beginning.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from lilliput.base.errors import RecipeError, RunError
 from lilliput.base.run_folder import differences
 from lilliput.base.spec import to_plain
+from lilliput.data.batch import Cursor
 from lilliput.entry import TimelineEntry
 from lilliput.train.checkpoint import Checkpoint, at_step, load
 from lilliput.train.phase import Phase, StepPlan
@@ -128,6 +130,20 @@ def resume_point(phase: Phase, folder: Path, report: Callable[[str], None] = lam
         return load(path)
     except RunError as error:
         raise RunError(error.what, where=error.where, hint=hint) from error
+
+
+def resumed_state(phase: Phase, before: Phase, folder: Path, report: Callable[[str], None]) -> Checkpoint:
+    """Return the state that a phase begins with: that of the phase it resumes, at the start of data of its own.
+
+    Args:
+        phase: one that resumes another.
+        before: that one.
+        folder, report: see `resume_point`.
+    """
+    state = resume_point(before, folder, report)
+    if continues_data(phase, before):
+        return state
+    return replace(state, progress=replace(state.progress, cursor=Cursor()))
 
 
 def described(before: Phase) -> str:

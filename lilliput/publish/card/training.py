@@ -10,7 +10,7 @@ from lilliput.train.metrics_file import HEADLINE, WINDOW
 WHOLE = 0.99
 """Share of a recipe's tokens that counts as all of them: phases read whole steps."""
 LEAST = 0.01
-"""Percent that are told as they are."""
+"""Least share that a card states as a number, in percent."""
 
 
 def training(run: Part, timeline: Timeline) -> dict[str, Any]:
