@@ -54,9 +54,9 @@ def longer(work):
     return with_more_tokens(replace(whole, timeline=whole.timeline[:1]), [str(16 * 128)])
 
 
-def worker(work, run, machine, rank, port, make, killed_after, signalled_after, struck_at, narrow, told):
-    """One of two workers; tells what it exchanged, by step."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+def worker(work, run, machine, rank, port, make, killed_after, signalled_after, struck_at, narrow, apart, told):
+    """One of two workers, on one host or apart; tells what it exchanged, by step."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": "0" if apart else str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     seen, send, exchanged = MetricsLogger.log_step, gradient_buckets._send, []
@@ -96,6 +96,7 @@ def together(
     signalled_after=None,
     struck_at=None,
     narrow=None,
+    apart=False,
     processes_of=_forks,
     make=recipe,
 ):
@@ -104,7 +105,7 @@ def together(
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     pipes = [processes_of.Pipe(duplex=False) for _ in range(2)]
-    what = (make, killed_after, signalled_after, struck_at, narrow)
+    what = (make, killed_after, signalled_after, struck_at, narrow, apart)
     processes = [
         processes_of.Process(target=worker, args=(work, run, machine, rank, port, *what, pipe[1]), daemon=True)
         for rank, pipe in enumerate(pipes)
