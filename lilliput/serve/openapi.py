@@ -21,7 +21,7 @@ ERRORS = {
     413: "The body is too large.",
     415: "The body is not declared as JSON.",
     429: "All rows are busy and the queue is full; `Retry-After` says when to ask again.",
-    503: "The server is stopping.",
+    503: "The server is stopping, or requests are being sent or answered on all its connections.",
     504: "No token was written in time.",
 }
 

@@ -9,7 +9,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from lilliput.base.errors import MachineError
-from lilliput.serve.protocol import TimedProtocol
+from lilliput.serve.protocol import REFUSED, TimedProtocol
 
 CONNECTIONS = 256
 """Connections besides those of requests that are answered or wait."""
@@ -39,7 +39,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=most_requests + CONNECTIONS,
+                limit_concurrency=most_requests + CONNECTIONS + REFUSED,
                 timeout_graceful_shutdown=round(grace) + 2,
             )
         )

@@ -4,8 +4,6 @@ import json
 import re
 import socket
 import struct
-from contextlib import suppress
-from http.client import HTTPException
 from time import monotonic, sleep
 
 import openai
@@ -214,19 +212,45 @@ def test_heads_bodies_and_readers_that_are_slow_are_cut(monkeypatch):
         deaf.close()
 
 
-def test_connections_have_a_limit(monkeypatch):
+def test_idle_connections_make_room_for_others(monkeypatch):
     monkeypatch.setattr("lilliput.serve.server.CONNECTIONS", 4)
+    monkeypatch.setattr(protocol, "IDLE_SECONDS", 0.0)
     with tiny_server.running(tiny_server.published(), rows=1, queue=0) as server:
-        idle = [server.raw(b"") for _ in range(5)]
-        assert _answer(server.raw(b"")) == b"", "the sixth is closed at once"
+        answered = server.raw(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert answered.recv(10_000).startswith(b"HTTP/1.1 200")
+        idle = [server.raw(b"") for _ in range(50)]
+        assert server.ask("GET", "/health")[0] == 200
+        assert server.ask("GET", "/health")[0] == 200
+        assert _answer(answered) == b"", "it was idle longest"
+        idle[-1].sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert _answer(idle[-1]).startswith(b"HTTP/1.1 200"), "the newest are still open"
         for connection in idle:
             connection.close()
-        for _ in range(1000):
-            with suppress(OSError, HTTPException):
-                if server.ask("GET", "/health")[0] == 200:
-                    break
-            sleep(0.01)
-        assert server.ask("GET", "/health")[0] == 200
+
+
+def test_where_no_connection_is_idle_a_further_one_is_told(monkeypatch):
+    monkeypatch.setattr("lilliput.serve.server.CONNECTIONS", 4)
+    monkeypatch.setattr("lilliput.serve.server.REFUSED", 3)
+    monkeypatch.setattr(protocol, "REFUSED", 3)
+    with tiny_server.running(tiny_server.published(), rows=1, queue=0) as server:
+        sending = [server.raw(HEAD + b"Content-Length: 50\r\n\r\n{") for _ in range(5)]
+        for _ in range(3):
+            status, said, headers = server.ask("GET", "/health")
+            assert (status, said["error"]["code"]) == (503, "too_many_connections")
+            assert headers["retry-after"] == "1"
+        sending += [server.raw(HEAD + b"Content-Length: 50\r\n\r\n{") for _ in range(3)]
+        for connection in sending:
+            connection.close()
+        server.wait_for("rows_busy", 0)
+
+
+def test_a_client_that_closes_its_sending_half_has_gone(server):
+    body = json.dumps({"prompt": "small", "max_tokens": 10**6}).encode()
+    connection = server.raw(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    server.wait_for("rows_busy", 1)
+    connection.shutdown(socket.SHUT_WR)
+    assert _answer(connection) == b""
+    server.wait_for("rows_busy", 0)
 
 
 def test_beyond_the_queue_requests_are_told_to_come_again():
