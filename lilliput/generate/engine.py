@@ -169,7 +169,7 @@ class Engine:
         assert logits is not None
         mask = self._mask(choosing, len(logits))
         chosen = self._sampler.choose(logits, choosing, mask)
-        self._last[: len(logits)] = chosen.tokens * mask
+        torch.mul(chosen.tokens, mask, out=self._last[: len(logits)])
         return Launched([(index, self._row(index)) for index in choosing], Transfer(chosen))
 
     def _is_alive(self, index: int, row: Row) -> bool:

@@ -130,18 +130,17 @@ class Sampler:
         """Choose the next token of some of the first rows.
 
         Args:
-            logits: of the first rows, [B, V] in any floating dtype; computed in fp32.
+            logits: of the first rows, [B, V] in any floating dtype; what is computed of them is in fp32.
             rows: those that choose.
             is_choosing: the same as a mask [B]; the others' tokens are anything.
         """
-        count, logits = len(logits), logits.float()
-        settings = [self._settings[row] for row in rows]
+        count, settings = len(logits), [self._settings[row] for row in rows]
         scores = self._penalized(logits, settings)
         tokens = scores.argmax(dim=-1)
-        if not all(one.is_greedy for one in settings):
-            drawn = draw(self._filtered(scores, settings), self._uniform(count))
+        if not all(one.is_greedy for one in settings):  # else a launch less for what nobody draws
+            drawn = draw(self._filtered(scores.float(), settings), self._uniform(count))
             tokens = torch.where(self._column("greedy", count), tokens, drawn)
-        self._columns[:count] += is_choosing
+            self._columns[:count] += is_choosing
         for row in rows:
             self._positions[row] += 1
             if self._positions[row] % DRAWS == 0:
@@ -153,7 +152,7 @@ class Sampler:
         width = max(self._top[row] for row in rows)
         if not width and not any(self._wants_log_probability[row] for row in rows):
             return Chosen(tokens)
-        log_probabilities = logits.log_softmax(dim=-1)
+        log_probabilities = logits.float().log_softmax(dim=-1)
         own = log_probabilities.gather(1, tokens[:, None])[:, 0]
         if not width:
             return Chosen(tokens, own)
@@ -161,7 +160,9 @@ class Sampler:
         return Chosen(tokens, own, top.indices, top.values)
 
     def _penalized(self, scores: Tensor, settings: Sequence[Sampling]) -> Tensor:
-        count = len(scores)
+        if not any(one.needs_history for one in settings):
+            return scores
+        count, scores = len(scores), scores.float()
         if any(one.repetition_penalty != 1 for one in settings):
             seen, _ = self._history()
             scores = apply_repetition_penalty(scores, seen[:count], self._column("repetition_penalty", count))
