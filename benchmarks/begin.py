@@ -29,6 +29,7 @@ from lilliput.base.environment import environment
 from lilliput.base.files import write_json
 from lilliput.ops.add_rms_norm_linear import Backend, add_rms_norm_linear
 from lilliput.ops.add_rms_norm_linear import triton as kernels
+from lilliput.ops.compiler import prepare_compiler
 from lilliput.ops.linear import LinearOutput
 from lilliput.ops.small_width import DTYPE
 from lilliput.train.precision import autocast
@@ -67,6 +68,7 @@ def branch(how: Backend) -> Callable[..., tuple[Tensor, Tensor]]:
 def both(clock: Clock, how: Backend, inputs: list[Tensor]) -> list[float]:
     """Milliseconds of the forward pass alone and of it with gradients."""
     torch._dynamo.reset()
+    prepare_compiler()
     made = branch(how) if clock.device == "cpu" else torch.compile(branch(how), dynamic=False, fullgraph=True)
 
     def forward() -> tuple[Tensor, Tensor]:

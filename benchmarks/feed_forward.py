@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
+from lilliput.ops.compiler import prepare_compiler
 from lilliput.ops.linear import fused_linear
 from lilliput.ops.swiglu import Activation, Backend, swiglu
 from lilliput.ops.swiglu import triton as kernels
@@ -106,6 +107,7 @@ def right(ours: Layer, composed: Layer, inputs: list[Tensor], precision: str) ->
 def both(clock: Clock, call: Layer, inputs: list[Tensor]) -> tuple[tuple[float, float], int]:
     """Milliseconds of the forward pass alone and of it with gradients, and the bytes that it keeps for them."""
     torch._dynamo.reset()
+    prepare_compiler()
     made = call if clock.device == "cpu" else torch.compile(call, dynamic=False, fullgraph=True)
     grads: list[Tensor] = []
 

@@ -96,7 +96,8 @@ class LanguageModel(nn.Module):
     def __init__(self, spec: ModelSpec):
         super().__init__()
         self.spec = spec
-        self.embedding = nn.Embedding(spec.vocab, spec.width)
+        # Drawn by `init` alone: PyTorch's own drawing on the device `meta` imports its compiler.
+        self.embedding = nn.Embedding.from_pretrained(torch.empty(spec.vocab, spec.width), freeze=False)
         self.shared = spec.mixer.shared_parameters(spec.width, spec.layers)
         self.layers = nn.ModuleList(
             Block(spec.width, layer, spec.mixer, spec.ffn, spec.norm, spec.gate) for layer in range(spec.layers)

@@ -18,6 +18,8 @@ from lilliput.base.cuda_graph import capture
 from lilliput.base.errors import MachineError
 from lilliput.generate.states import RowStates
 from lilliput.model import LanguageModel
+from lilliput.nn.block import compile_decode_once
+from lilliput.ops.compiler import prepare_compiler
 from lilliput.ops.dispatch import TRITON_HERE
 
 VARIANTS = 64
@@ -40,8 +42,12 @@ class DecodeStep:
         self._compiled = compile
         self._marked: object = None
         if compile:
+            import torch._dynamo.config as dynamo  # takes seconds
+
             _check_compiler(model.head_weight.device)
-            torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)
+            prepare_compiler()
+            compile_decode_once()
+            dynamo.recompile_limit = max(VARIANTS, dynamo.recompile_limit)
             code = _step.__code__.replace(co_name=f"_step_of_{id(self)}")  # compiled code is found by this object
             own = FunctionType(code, _step.__globals__, closure=_step.__closure__)
             run = partial(torch.compile(own, fullgraph=True, options={"guard_filter_fn": _guards}), model)

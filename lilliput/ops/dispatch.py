@@ -6,6 +6,7 @@ from importlib.util import find_spec
 import torch
 
 from lilliput.base.errors import MachineError
+from lilliput.ops.compiler import constant_when_compiled
 
 TRITON_HERE = find_spec("triton") is not None
 """Builds of PyTorch for CUDA and ROCm bring it; it is imported with the first operation that could use it."""
@@ -50,7 +51,7 @@ def check_backend(op: str, backend: Backend, *others: Backend) -> None:
         )
 
 
-@torch.compiler.assume_constant_result  # the compiler of PyTorch cannot ask what kind of device it is
+@constant_when_compiled  # the compiler of PyTorch cannot ask what kind of device it is
 def is_hopper(device: torch.device) -> bool:
     """Return whether it is an H100, an H200 or their like, on which tile configs were measured."""
     return device.type == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(device)[0] == 9

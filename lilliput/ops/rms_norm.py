@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lilliput.ops.compiler import called_as_it_is
 from lilliput.ops.linear import matmul_dtype, should_fuse
 from lilliput.ops.softcap import to_fp32
 
@@ -27,7 +28,7 @@ def norm_for_linear(x: Tensor, gain: Tensor, eps: float) -> tuple[Tensor, Tensor
     return (rms_normalize(x, eps, matmul_dtype(x)), gain) if should_fuse(x) else (rms_norm(x, gain, eps), None)
 
 
-@torch.compiler.allow_in_graph
+@called_as_it_is
 def rms_normalize(x: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
     """x [..., D], normed in fp32, or fp64 for fp64, as `dtype`."""
     return _Normed.apply(x, eps, dtype)  # type: ignore[no-any-return]

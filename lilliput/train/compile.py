@@ -8,6 +8,7 @@ import torch._functorch.config as functorch
 
 from lilliput.model import LanguageModel
 from lilliput.nn.block import Block
+from lilliput.ops.compiler import prepare_compiler
 
 RECOMPUTED = {
     "ban_recompute_used_far_apart": False,
@@ -47,6 +48,7 @@ def compiled(model: LanguageModel, how: str) -> Iterator[None]:
             import torch._dynamo.config as dynamo  # takes seconds
             import torch._inductor.config as inductor
 
+            prepare_compiler()
             settings.enter_context(dynamo.patch(recompile_limit=SHAPES))
             if hasattr(inductor, DETERMINISTIC):
                 settings.enter_context(inductor.patch({DETERMINISTIC: True}))

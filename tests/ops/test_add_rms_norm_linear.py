@@ -22,6 +22,7 @@ from lilliput.ops import linear as project
 from lilliput.ops import rms_norm as normed
 from lilliput.ops import swiglu as feed_forward
 from lilliput.ops.add_rms_norm_linear import Backend, add_rms_norm_linear
+from lilliput.ops.compiler import prepare_compiler
 from lilliput.ops.linear import LinearOutput
 from lilliput.plan.saved_tensors import saved_tensor_bytes
 from lilliput.train.compile import RECOMPUTED
@@ -110,6 +111,7 @@ def test_a_compiled_branch_keeps_no_more_than_its_products_need(monkeypatch, inn
                 x, projected = call(2.0 * leaves[0], *leaves[1:], backend=backend)
                 return x.sum(-1), projected
 
+            prepare_compiler()
             compiled = torch.compile(branch, backend="aot_eager_decomp_partition", fullgraph=True, dynamic=False)
             outputs, kept = saved_tensor_bytes(lambda compiled=compiled: compiled(*leaves), torch.nn.Module())
             found.append((kept, *outputs, *torch.autograd.grad(loss_of(outputs), leaves)))

@@ -8,6 +8,7 @@ from ops.test_sdpa import DEVICE, TOLERANCES, furthest
 
 from lilliput.ops.attention import Backend as AttentionBackend
 from lilliput.ops.attention import attention
+from lilliput.ops.compiler import prepare_compiler
 from lilliput.ops.hgrn2 import Backend as RecurrenceBackend
 from lilliput.ops.hgrn2 import hgrn2
 from lilliput.plan.saved_tensors import saved_tensor_bytes
@@ -84,6 +85,7 @@ def test_compiled_attention_keeps_the_projection_alone(norm):
                 settings = {"gains": gains or None, "theta": 100.0, "document_ids": document_ids, "backend": backend}
                 return attention(F.linear(x, weight), 1, width, **settings)
 
+            prepare_compiler()
             compiled = torch.compile(layer, backend="aot_eager_decomp_partition", fullgraph=True, dynamic=False)
             outputs, kept = saved_tensor_bytes(lambda compiled=compiled: compiled(*leaves), torch.nn.Module())
             found.append((kept, outputs, *torch.autograd.grad(outputs.sin().sum(), leaves)))

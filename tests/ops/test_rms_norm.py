@@ -5,6 +5,7 @@ import torch
 import torch._functorch.config as functorch
 import torch.nn.functional as F
 
+from lilliput.ops.compiler import prepare_compiler
 from lilliput.ops.rms_norm import rms_normalize
 from lilliput.plan.saved_tensors import saved_tensor_bytes
 from lilliput.train.compile import RECOMPUTED
@@ -42,6 +43,7 @@ def test_a_product_behind_it_keeps_no_more_than_it_needs():
     """What was normed, for the weight's gradient, and 1 / rms; nothing of the stream, and no copy."""
     x, _ = draw(torch.float32)
     weight = torch.randn(5, 40, requires_grad=True)
+    prepare_compiler()
     with functorch.patch(RECOMPUTED):
         layer = torch.compile(
             lambda x: F.linear(rms_normalize(x * 2.0, 1e-3, x.dtype), weight), backend="aot_eager_decomp_partition"

@@ -8,6 +8,7 @@ import torch._functorch.config as functorch
 from ops.test_sdpa import DEVICE, TOLERANCES, furthest
 
 from lilliput.ops import linear as project
+from lilliput.ops.compiler import prepare_compiler
 from lilliput.ops.swiglu import Activation, Backend, gated_activation
 from lilliput.ops.swiglu import swiglu as behind
 from lilliput.plan.saved_tensors import saved_tensor_bytes
@@ -130,6 +131,7 @@ def test_a_compiled_layer_keeps_the_projection_alone(monkeypatch, square):
             def layer(*leaves, backend=backend):
                 return run_swiglu(*leaves, square, backend=backend)
 
+            prepare_compiler()
             compiled = torch.compile(layer, backend="aot_eager_decomp_partition", fullgraph=True, dynamic=False)
             outputs, kept = saved_tensor_bytes(lambda compiled=compiled: compiled(*leaves), torch.nn.Module())
             found.append((kept, outputs, *torch.autograd.grad(outputs.sin().sum(), leaves)))

@@ -14,6 +14,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from lilliput.ops.add_rms_norm_linear.triton_kernels import begin_gradients_kernel, join_kernel
+from lilliput.ops.compiler import called_as_it_is
 from lilliput.ops.rms_norm import rms_normalize_with_scale
 from lilliput.ops.small_width import DTYPE, INTERPRETED, supports_small_width
 
@@ -36,7 +37,7 @@ def is_supported(stream: Tensor, projected: int, inner: Tensor | None = None) ->
     )
 
 
-@torch.compiler.allow_in_graph
+@called_as_it_is
 def add_rms_norm_linear_triton(
     stream: Tensor, first: Tensor, eps: float, inner: Tensor | None = None, last: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from triton import knobs
 
 from lilliput.ops.attention.triton_heads import backward_kernel, forward_kernel
+from lilliput.ops.compiler import called_as_it_is
 from lilliput.ops.rope import cos_sin_table
 from lilliput.ops.sdpa import triton as kernels
 
@@ -30,7 +31,7 @@ def is_supported(projected: Tensor, width: int) -> bool:
     return width in kernels.WIDTHS and projected.dtype in kernels.DTYPES
 
 
-@torch.compiler.allow_in_graph
+@called_as_it_is
 def attention_triton(
     projected: Tensor,
     shared: int,

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from triton import knobs
 
+from lilliput.ops.compiler import called_as_it_is
 from lilliput.ops.swiglu.reference import Activation
 from lilliput.ops.swiglu.triton_gated import gated_gradients_kernel, gated_kernel
 from lilliput.ops.swiglu.triton_product import down_proj, is_supported
@@ -29,7 +30,7 @@ TILE = (16, 128)
 WARPS = 4
 
 
-@torch.compiler.allow_in_graph
+@called_as_it_is
 def swiglu_triton(projected: Tensor, down: Tensor, onto: Tensor | None, activation: Activation | None) -> Tensor:
     """[..., 2 I], [D, I] and [..., D] or None -> [..., D]; see `lilliput.ops.swiglu.swiglu`."""
     # Cast where autograd sees it: the weight's gradient is rounded as that of any other product.
