@@ -71,6 +71,7 @@ from lilliput.shrink import shrink
 from lilliput.train.loop import Trainer
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase, Stage, tokens_per_position
+from lilliput.train.spike_detection import NoGuard
 from lilliput.train.validation import heldout_headline, make_validator
 
 MEASUREMENTS = 12
@@ -307,6 +308,7 @@ class Race:
             stages=stages,
             optimizer=self._setup.optimizer(rate),
             schedule=WarmupStableDecay(warmup=Share(part.warmup), decay=Share(part.decay)),
+            guard=NoGuard(),  # an arm that goes back, to its beginning here, would lose time that others have
             save_every=Steps(10**9),
             measure_every=Share(1 / MEASUREMENTS),
         )

@@ -7,8 +7,12 @@ https://github.com/EleutherAI/lm-evaluation-harness
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
+
+import torch
 
 from lilliput.base.errors import DataError, RecipeError, reading
 from lilliput.base.garbage_collection import rare_collections
@@ -75,6 +79,8 @@ def evaluate(
         DataError: the model or a file of questions is missing or damaged, the hub cannot be reached, there is nothing
             to ask, or a choice is longer than the model's window.
     """
+    # A GPU takes seconds to start, in which the harness can be imported and questions read.
+    Thread(target=_start, args=(device,), daemon=True).start()
     item_files = item_files or {}
     limit = min((bound for bound in (limit, suite.limit) if bound is not None), default=None)
     _check(suite, item_files, limit)
@@ -137,6 +143,12 @@ def longest_first(documents: Any) -> Any:
     """
     texts = documents["text"]
     return documents.select(sorted((row for row, text in enumerate(texts) if text), key=lambda row: -len(texts[row])))
+
+
+def _start(device: str) -> None:
+    """Multiply on a device, which makes its driver and its library of products ready."""
+    with suppress(Exception):  # the model finds out, too, and says so
+        torch.ones(2, 2, device=device).mm(torch.ones(2, 2, device=device))
 
 
 def _scorer(model: Path | Native, settings: dict[str, Any], batch_size: int | None, trust_remote_code: bool) -> Any:
