@@ -72,7 +72,7 @@ class TimedProtocol(H11Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether there is no request that is to be answered."""
+        """Return whether no request is to be answered."""
         return self.cycle is None or self.cycle.response_complete
 
     def _close_an_idle_one(self) -> bool:
