@@ -56,9 +56,7 @@ class ModelSpec:
         return self
 
     def identity(self) -> Any:
-        """Return what decides the model besides the seed, as a JSON value; that of one without a cap does not mention
-        it.
-        """
+        """Return what decides the model besides the seed, as JSON that mentions no cap where there is none."""
         plain = to_plain(self)
         return plain if self.logit_softcap else {key: value for key, value in plain.items() if key != "logit_softcap"}
 
