@@ -1,13 +1,16 @@
-"""Marks of functions for PyTorch's compiler, made once something is compiled.
+"""What PyTorch's compiler has to know of our functions, without importing it before something is compiled.
 
-To make one imports the compiler, which took 1.8 of the 4.4 seconds that a command on a processor needed to start.
+That takes 1.8 of the 4.4 seconds of processor time in which a command starts, and both a mark for the compiler and the
+first call of a `torch.library.custom_op` do it.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor, nn
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Mark = Callable[[Any], Any]
@@ -30,6 +33,44 @@ def prepare_compiler() -> None:
     while _waiting:
         mark, function = _waiting.pop()
         mark(function)
+
+
+def operator(
+    name: str, *, mutates_args: Sequence[str] = (), tags: Sequence[torch.Tag] = ()
+) -> Callable[[Callable[..., Any]], Any]:
+    """Make an operator of a function that launches kernels: compiled code calls it, and does not look into it.
+
+    An ordinary call is one of the function itself. The operator is called where something is traced, and where it has
+    to record a gradient: `recorded` by name. `register_fake` and `register_autograd` are its own.
+
+    Args:
+        name: with its namespace, as in `torch.library.custom_op`.
+        mutates_args: names of arguments that are changed in place.
+        tags: of the operator.
+    """
+
+    def made(function: Callable[..., Any]) -> Any:
+        recorded: Any = torch.library.custom_op(name, function, mutates_args=mutates_args, tags=tags)
+
+        @wraps(function)
+        def call(*args: Any) -> Any:
+            if torch.compiler.is_compiling() or not _is_ordinary(args):
+                return recorded(*args)
+            return function(*args)
+
+        vars(call).update(
+            recorded=recorded, register_fake=recorded.register_fake, register_autograd=recorded.register_autograd
+        )
+        return call
+
+    return made
+
+
+def _is_ordinary(args: Sequence[Any]) -> bool:
+    """Return whether tensors have storage and record no gradient; those of a tracer are of classes of their own."""
+    tensors = [one for one in args if isinstance(one, Tensor)]
+    records = torch.is_grad_enabled() and any(one.requires_grad for one in tensors)
+    return not records and all(type(one) in (Tensor, nn.Parameter) and not one.is_meta for one in tensors)
 
 
 def _marked(mark: Mark, function: Function) -> Function:

@@ -1,5 +1,6 @@
 """PyTorch's compiler is imported, and told of our functions, when something is compiled and not before."""
 
+import os
 import subprocess
 import sys
 
@@ -24,6 +25,29 @@ assert "torch._dynamo" not in sys.modules, "it takes longer to import than all e
 def test_a_processor_writes_without_the_compiler(pytestconfig):
     run = subprocess.run(
         [sys.executable, "-c", WRITING], cwd=pytestconfig.rootpath / "tests", capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+
+
+LAUNCHING = """
+import sys
+import torch
+from lilliput.ops.dispatch import Backend
+from lilliput.ops.sdpa import sdpa
+from lilliput.ops.swiglu import swiglu
+
+with torch.no_grad():
+    q, k, v = torch.randn(3, 1, 32, 2, 16).unbind()
+    mixed = sdpa(q, k, v, backend=Backend.TRITON)
+    made = swiglu(torch.randn(1, 32, 64), torch.randn(16, 32), backend=Backend.TRITON)
+assert mixed.isfinite().all() and made.isfinite().all()
+assert "torch._dynamo" not in sys.modules, "it takes longer to import than all else"
+"""
+
+
+def test_kernels_are_launched_without_the_compiler():
+    run = subprocess.run(
+        [sys.executable, "-c", LAUNCHING], env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
 

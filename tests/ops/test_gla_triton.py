@@ -170,7 +170,7 @@ def test_the_operators_are_what_the_compiler_is_told():
     q, k, v, z, state = (x.detach().float().requires_grad_() for x in draw(20))
     arguments = (q, k, v, F.logsigmoid(z).detach().requires_grad_(), state)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_static")
-    torch.library.opcheck(kernels.gla_forward, arguments, test_utils=checks)
+    torch.library.opcheck(kernels.gla_forward.recorded, arguments, test_utils=checks)
 
 
 def test_what_does_not_fit_is_refused():

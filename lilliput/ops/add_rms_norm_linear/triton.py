@@ -14,7 +14,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from lilliput.ops.add_rms_norm_linear.triton_kernels import begin_gradients_kernel, join_kernel
-from lilliput.ops.compiler import called_as_it_is
+from lilliput.ops.compiler import called_as_it_is, operator
 from lilliput.ops.rms_norm import rms_normalize_with_scale
 from lilliput.ops.small_width import DTYPE, INTERPRETED, supports_small_width
 
@@ -73,7 +73,7 @@ class _Begin(torch.autograd.Function):
         return grad, grad_first, None, grad @ last, grad.flatten(0, -2).T @ inner.flatten(0, -2)
 
 
-@torch.library.custom_op("lilliput::join", mutates_args=())
+@operator("lilliput::join")
 def join(onto: Tensor, inner: Tensor, last: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """The stream and its norm, [..., D], and the scales [..., 1]. The operator itself has no gradient."""
     (width, channels), (stream, normed, scales) = last.shape, _outputs(onto)
@@ -97,7 +97,7 @@ def join(onto: Tensor, inner: Tensor, last: Tensor, eps: float) -> tuple[Tensor,
     return stream, normed, scales
 
 
-@torch.library.custom_op("lilliput::begin_gradients", mutates_args=())
+@operator("lilliput::begin_gradients")
 def differentiate(grad_projected: Tensor, first: Tensor, normed: Tensor, scales: Tensor, onto: Tensor) -> Tensor:
     """onto [..., D], plus the gradient through norm and product of what was normed. It has no gradient itself."""
     (channels, width), grads = first.shape, normed.new_empty(normed.shape)

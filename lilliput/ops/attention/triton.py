@@ -15,7 +15,7 @@ from torch import Tensor
 from triton import knobs
 
 from lilliput.ops.attention.triton_heads import backward_kernel, forward_kernel
-from lilliput.ops.compiler import called_as_it_is
+from lilliput.ops.compiler import called_as_it_is, operator
 from lilliput.ops.rope import cos_sin_table
 from lilliput.ops.sdpa import triton as kernels
 
@@ -76,14 +76,14 @@ class _Attention(torch.autograd.Function):
         return grad, *of_gains, None, *(None for _ in ctx.settings)
 
 
-@torch.library.custom_op("lilliput::turn", mutates_args=("projected",))
+@operator("lilliput::turn", mutates_args=("projected",))
 def rotate_in_place(projected: Tensor, shared: int, width: int, theta: float) -> None:
     """Turn the queries and keys of a projection [B, L, (H + 2 G) D]."""
     assert projected.is_contiguous(), "a copy would be turned instead"
     _Heads(projected, None, None, shared, width, 0.0, theta).turn_into(projected)
 
 
-@torch.library.custom_op("lilliput::attention", mutates_args=())
+@operator("lilliput::attention")
 def attention_forward(
     projected: Tensor,
     query_gain: Tensor | None,
@@ -101,7 +101,7 @@ def attention_forward(
     return outputs.flatten(-2), sums
 
 
-@torch.library.custom_op("lilliput::attention_gradients", mutates_args=())
+@operator("lilliput::attention_gradients")
 def attention_backward(
     projected: Tensor,
     query_gain: Tensor | None,

@@ -16,6 +16,8 @@ import triton.language as tl
 from torch import Tensor
 from triton import knobs
 
+from lilliput.ops.compiler import operator
+
 COLUMNS = 64
 """Channels of a program: whole cache lines, in 16 bits too."""
 ROWS = 32
@@ -134,7 +136,7 @@ def joins_kernel(
         tl.store(grad_weight + token * D + channel, total.to(grad_weight.dtype.element_ty), mask=channel < D)
 
 
-@torch.library.custom_op("lilliput::embedding_bag", mutates_args=())
+@operator("lilliput::embedding_bag")
 def means(tokens: Tensor, weight: Tensor, shares: Tensor | None, dtype: torch.dtype) -> Tensor:
     """[.., S] and [V, D], with shares [.., S] or none -> [.., D]."""
     tokens, weight = tokens.contiguous(), weight.contiguous()
@@ -145,7 +147,7 @@ def means(tokens: Tensor, weight: Tensor, shares: Tensor | None, dtype: torch.dt
     return out
 
 
-@torch.library.custom_op("lilliput::bag_embedding_gradient", mutates_args=())
+@operator("lilliput::bag_embedding_gradient")
 def gradient(tokens: Tensor, grad: Tensor, shares: Tensor | None, vocab: int, dtype: torch.dtype) -> Tensor:
     """Ids [.., S] and the gradient of the means [.., D] -> that of the weight [V, D], in its precision."""
     grad, bag, width = grad.contiguous(), tokens.shape[-1], grad.shape[-1]

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lilliput.ops.compiler import operator
 from lilliput.ops.fused_linear_cross_entropy.compact_targets import CompactTargets
 from lilliput.ops.fused_linear_cross_entropy.reference import LossCoefficients
 from lilliput.ops.fused_linear_cross_entropy.triton_kernels import cross_entropy_kernel
@@ -84,7 +85,7 @@ class _Total(torch.autograd.Function):
 
 
 # It reads back how many positions have targets, which a captured graph could not.
-@torch.library.custom_op("lilliput::fused_linear_cross_entropy", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
+@operator("lilliput::fused_linear_cross_entropy", tags=(torch.Tag.cudagraph_unsafe,))
 def make(
     hidden: Tensor,
     head: Tensor,

@@ -13,6 +13,7 @@ from torch import Tensor
 from triton import knobs
 
 from lilliput.base.errors import MachineError
+from lilliput.ops.compiler import operator
 from lilliput.ops.gla.triton_backward import gradients_kernel
 from lilliput.ops.gla.triton_forward import outputs_kernel, states_kernel
 from lilliput.ops.gla.triton_tiles import Tile, tiles_for
@@ -53,7 +54,7 @@ def gla_triton(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor
     return outputs, after
 
 
-@torch.library.custom_op("lilliput::gla", mutates_args=())
+@operator("lilliput::gla")
 def gla_forward(
     q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -67,7 +68,7 @@ def gla_forward(
     return outputs, after, scores
 
 
-@torch.library.custom_op("lilliput::gla_gradients", mutates_args=())
+@operator("lilliput::gla_gradients")
 def gla_backward(
     q: Tensor,
     k: Tensor,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from triton import knobs
 
+from lilliput.ops.compiler import operator
 from lilliput.ops.gla import RESET
 from lilliput.ops.gla import triton as scan
 from lilliput.ops.hgrn2.triton_activations import gates_kernel, gradients_kernel
@@ -35,7 +36,7 @@ def hgrn2_triton(
     return hgrn2_forward(projected, None if bias is None else bias.float(), document_ids, heads, theta)[0]
 
 
-@torch.library.custom_op("lilliput::recurrence", mutates_args=())
+@operator("lilliput::recurrence")
 def hgrn2_forward(
     projected: Tensor, bias: Tensor | None, document_ids: Tensor | None, heads: int, theta: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -51,7 +52,7 @@ def hgrn2_forward(
     return outputs, scores, entering
 
 
-@torch.library.custom_op("lilliput::recurrence_gradients", mutates_args=())
+@operator("lilliput::recurrence_gradients")
 def hgrn2_backward(
     projected: Tensor,
     bias: Tensor | None,

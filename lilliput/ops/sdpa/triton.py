@@ -12,6 +12,7 @@ from torch import Tensor
 from triton import knobs
 
 from lilliput.base.errors import MachineError
+from lilliput.ops.compiler import operator
 from lilliput.ops.sdpa.triton_backward import dkdv_kernel, dq_kernel
 from lilliput.ops.sdpa.triton_forward import outputs_kernel, spans_kernel
 from lilliput.ops.sdpa.triton_tiles import Tile, tiles_for
@@ -60,7 +61,7 @@ def document_bounds(document_ids: Tensor | None) -> DocumentBounds:
     return begins, ends
 
 
-@torch.library.custom_op("lilliput::attend", mutates_args=())
+@operator("lilliput::attend")
 def sdpa_forward(
     q: Tensor, k: Tensor, v: Tensor, document_ids: Tensor | None, cap: float | None
 ) -> tuple[Tensor, Tensor]:
@@ -80,7 +81,7 @@ def outputs_of(q: Tensor, k: Tensor, v: Tensor, documents: DocumentBounds, cap: 
     return outputs, sums
 
 
-@torch.library.custom_op("lilliput::attend_gradients", mutates_args=())
+@operator("lilliput::attend_gradients")
 def sdpa_backward(
     q: Tensor,
     k: Tensor,

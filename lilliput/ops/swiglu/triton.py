@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from triton import knobs
 
-from lilliput.ops.compiler import called_as_it_is
+from lilliput.ops.compiler import called_as_it_is, operator
 from lilliput.ops.swiglu.reference import Activation
 from lilliput.ops.swiglu.triton_gated import gated_gradients_kernel, gated_kernel
 from lilliput.ops.swiglu.triton_product import down_proj, is_supported
@@ -61,7 +61,7 @@ class _Behind(torch.autograd.Function):
         return grad_projected, grad_down, grad if ctx.needs_input_grad[2] else None, None
 
 
-@torch.library.custom_op("lilliput::gated", mutates_args=())
+@operator("lilliput::gated")
 def activate(projected: Tensor, activation: str | None) -> Tensor:
     """gated(gate, up) [..., I] of both side by side [..., 2 I]. The operator itself has no gradient."""
     projected, activated = projected.contiguous(), _empty(projected)
@@ -69,7 +69,7 @@ def activate(projected: Tensor, activation: str | None) -> Tensor:
     return activated
 
 
-@torch.library.custom_op("lilliput::gated_gradients", mutates_args=("between",))
+@operator("lilliput::gated_gradients", mutates_args=("between",))
 def differentiate(projected: Tensor, between: Tensor, activation: str | None) -> Tensor:
     """The gradient of the projection [..., 2 I] from that of the activation `between` [..., I].
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lilliput.ops.compiler import operator
 from lilliput.ops.small_width import INTERPRETED, supports_small_width
 from lilliput.ops.swiglu.triton_narrow import down_proj_kernel
 
@@ -22,7 +23,7 @@ def is_supported(projected: Tensor, down: Tensor) -> bool:
     return supports_small_width(projected, len(down)) and projected.dtype == down.dtype
 
 
-@torch.library.custom_op("lilliput::gated_product", mutates_args=())
+@operator("lilliput::gated_product")
 def down_proj(projected: Tensor, down: Tensor, onto: Tensor | None, activation: str | None) -> Tensor:
     """[..., 2 I], [D, I] and [..., D] -> onto, or nothing, plus the product [..., D]. It has no gradient itself."""
     assert projected.is_cuda or INTERPRETED
