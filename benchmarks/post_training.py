@@ -475,7 +475,7 @@ def trained_base(work: Workplace, name: str, recipe: Recipe) -> Path:
                     dtype="F32",
                     generation=found.published.generation,
                     chat_template=CHAT_TEMPLATE,
-                    specials=found.specials,
+                    specials=recipe.tokenizer.specials,
                 )
     return base
 
