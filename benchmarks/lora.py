@@ -1,6 +1,6 @@
 """Is LoRA better than training all weights when a model of ten million parameters is tuned on conversations?
 
-    python benchmarks/lora.py FOLDER --texts FILE... --chats FILE... --pairs FILE... [--steps 350] [--models gqa]
+    python benchmarks/lora.py FOLDER --texts FILE... --chats FILE... --pairs FILE... [--steps 300] [--models gqa]
         [--known FILE.json] [--until SECONDS] [--small] [--device DEVICE] [--out FILE.json]
 
 In the FOLDER of `benchmarks/post_training.py`, and on its data: the pretrained model, which is trained if it is not
@@ -41,6 +41,7 @@ from post_training import LOST, Workplace, heldout, heldout_texts, options, reci
 from post_training_page import ANSWERS, TEXTS
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from lilliput.base.environment import environment
 from lilliput.base.errors import RunError
@@ -61,13 +62,14 @@ WARMUP = 0.05
 """Share of the steps."""
 UNTIMED = 0.1
 """Share of the steps, the first ones, that are not timed: they find kernels and memory."""
-TOLERANCE = 1e-3
-"""Relative difference of the losses of transformers and of Lilliput that rounding may make."""
+TOLERANCE = 2e-4
+"""Relative difference of the losses of transformers and of Lilliput that rounding may make: 4e-8 on a CPU. It is 2.5e-4
+between packed conversations of the toy that see each other and those that do not."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """What is trained, and how fast."""
+    """A way of tuning, and its learning rates."""
 
     rank: int | None = None
     """Of LoRA; None trains all weights."""
@@ -83,7 +85,7 @@ WAYS = {
 }
 SEEDS = (0, 1)
 """The first one is that of all rates, the others are those of the best."""
-STEPS, SMALL_STEPS = 350, 12
+STEPS, SMALL_STEPS = 300, 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +107,7 @@ def main() -> None:
     arguments.add_argument("--until", type=float, default=math.inf, metavar="SECONDS")
     arguments.add_argument("--out", type=Path)
     given = arguments.parse_args()
+    disable_progress_bar()
     comparison = Comparison(given)
     for name in comparison.work.models:
         if not comparison.train(name):
@@ -168,7 +171,8 @@ class Tuning:
     """Trains a pretrained model on the conversations."""
 
     def __init__(self, work: Workplace, name: str):
-        self._work, self._settings, self._device = work, work.settings, work.device
+        self._work, self._device = work, work.device
+        self._rows_of_step, self._length = work.settings.tuning_rows, work.settings.length + 1
         self._base = trained_base(work, name, recipe_of(work, name, work.folder / "teacher"))
         self._loaded = load(self._base)
         self._loaded.model.to(self._device)
@@ -180,9 +184,7 @@ class Tuning:
     def _packed(self, folder: Path) -> PackedChats:
         if not folder.is_dir():
             with self._work.stage("rows of conversations"):
-                write_chats(
-                    self._work.chats, self._loaded.tokenizer, Split(share=0.0), folder, self._settings.length + 1
-                )
+                write_chats(self._work.chats, self._loaded.tokenizer, Split(share=0.0), folder, self._length)
         return PackedChats(folder)
 
     def train(self, trial: Trial) -> dict[str, Any]:
@@ -201,7 +203,7 @@ class Tuning:
                 began = self._now()
             for group in optimizer.param_groups:
                 group["lr"] = trial.rate * share_of_peak(step, trial.steps)
-            batch, cursor = reader.read(cursor, self._settings.tuning_rows, self._settings.length + 1)
+            batch, cursor = reader.read(cursor, self._rows_of_step, self._length)
             with torch.autocast(torch.device(self._device).type, dtype=torch.bfloat16, enabled=on_cuda):
                 loss = loss_of(model, batch.to(self._device))
             loss.backward()
@@ -216,7 +218,7 @@ class Tuning:
             "passes": cursor.of("chats") / self._rows.count("train"),
             "loss": float(torch.stack(losses[-max(1, trial.steps // 10) :]).mean()),
         }
-        told = self.judged(model) if math.isfinite(cost["loss"]) else {"answers": None, "texts": None}
+        told = self.judged(model) if math.isfinite(cost["loss"]) else dict.fromkeys(("answers", "texts", "difference"))
         print(f"{trial}: {told['answers'] or math.nan:.4f} bits per byte of answers", flush=True)
         return cost | told
 
@@ -239,14 +241,13 @@ class Tuning:
         return time.perf_counter()
 
     def judged(self, model: nn.Module | None) -> dict[str, float]:
-        """Bits per byte of held-out answers and texts; without a model, those of the base.
+        """Measure bits per byte of held-out answers and texts; without a model, those of the base.
 
         Raises:
             RunError: transformers and Lilliput do not compute the same loss.
         """
         opened = self._opened(WAYS[ALL]).to(self._device) if model is None else model
-        batch = self._rows.take("train", range(min(self._settings.tuning_rows, self._rows.count("train"))))
-        batch = batch.to(self._device)
+        batch = self._rows.take("train", range(min(self._rows_of_step, self._rows.count("train")))).to(self._device)
         with torch.no_grad():
             theirs = float(loss_of(opened.eval(), batch))
         merged = opened.merge_and_unload() if isinstance(opened, peft.PeftModel) else opened
@@ -257,7 +258,8 @@ class Tuning:
         (objective,) = build_objectives([NextToken()], loaded.model, seed=0)
         with torch.no_grad():
             total, weight = objective.evaluate(batch)
-        if abs(theirs - (ours := float(total / weight))) > TOLERANCE * theirs:
+        ours = float(total / weight)
+        if abs(theirs - ours) > TOLERANCE * theirs:
             raise RunError(
                 f"the loss of the merged weights is {ours:.6f} here and {theirs:.6f} with transformers",
                 where=str(self._base),
@@ -265,17 +267,18 @@ class Tuning:
             )
         answers = answer_bits(loaded.model, loaded.tokenizer, self._heldout, context=loaded.context)
         pairs = {"answers": answers, "texts": text_bits(loaded, self._texts)}
-        return {name: sum(one[0] for one in each) / sum(one[1] for one in each) for name, each in pairs.items()}
+        found = {name: sum(one[0] for one in each) / sum(one[1] for one in each) for name, each in pairs.items()}
+        return found | {"difference": abs(theirs - ours) / theirs}
 
 
 def share_of_peak(step: int, steps: int) -> float:
-    """The share of the peak that the learning rate has in a step: a linear rise, and a linear decay to zero."""
+    """Return the share of the peak that the learning rate has in a step: a linear rise, and a linear decay to zero."""
     warmup = max(1, round(WARMUP * steps))
     return min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
 
 
 def loss_of(model: nn.Module, batch: Batch) -> Tensor:
-    """The mean cross-entropy of a batch's targets; texts of a row do not see each other."""
+    """Return the mean cross-entropy of a batch's targets; texts of a row do not see each other."""
     positions = positions_of(batch.document_ids[:, :-1])
     logits = model(input_ids=batch.tokens[:, :-1], position_ids=positions, use_cache=False).logits
     nats = F.cross_entropy(logits.float().flatten(0, 1), batch.tokens[:, 1:].flatten(), reduction="none")
@@ -284,7 +287,7 @@ def loss_of(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def positions_of(document_ids: Tensor) -> Tensor:
-    """Positions [B, T] that begin again with each document [B, T], by which transformers tells packed ones apart."""
+    """Return positions [B, T] that begin again with each document, by which transformers tells packed ones apart."""
     places = torch.arange(document_ids.shape[1], device=document_ids.device).expand_as(document_ids)
     begins = document_ids.diff(dim=1, prepend=document_ids[:, :1] - 1) != 0
     return places - torch.where(begins, places, 0).cummax(dim=1).values
@@ -295,13 +298,13 @@ def of_way(trials: Sequence[Mapping[str, Any]], model: str, way: str, steps: int
 
 
 def best_rate(trials: Sequence[Mapping[str, Any]]) -> float | None:
-    """The rate of the first seed's best training; None if there is none that did not diverge."""
+    """Return the rate of the first seed's best training; None if there is none that did not diverge."""
     ended = [one for one in trials if one["seed"] == SEEDS[0] and one["answers"] is not None]
     return min(ended, key=lambda one: one["answers"])["rate"] if ended else None
 
 
 def finals(result: Mapping[str, Any], model: str) -> dict[str, list[Mapping[str, Any]]]:
-    """The trainings of each way at its best rate, one for each seed."""
+    """Return the trainings of each way at its best rate, one for each seed."""
     found = {}
     for way in WAYS:
         trials = of_way(result["trials"], model, way, result["steps"])
@@ -311,27 +314,24 @@ def finals(result: Mapping[str, Any], model: str) -> dict[str, list[Mapping[str,
 
 
 def spread(trials: Sequence[Mapping[str, Any]]) -> float:
-    """Between the best and the worst seed."""
+    """Return the distance between the best and the worst seed."""
     values = [one["answers"] for one in trials]
     return max(values) - min(values)
 
 
 def verdict(result: Mapping[str, Any], model: str) -> str:
-    """Whether LoRA helps, by the rule that the docstring of this file gives."""
+    """Tell whether LoRA helps, by the rule in the docstring of this file."""
     ways = finals(result, model)
-    made = sum(len(of_way(result["trials"], model, way, result["steps"])) for way in WAYS)
-    planned = sum(len(way.rates) + len(SEEDS) - 1 for way in WAYS.values())
-    if made < planned:
-        return f"it cannot be told yet: {made} of {planned} trainings are made"
-    if failed := [way for way, trials in ways.items() if len(trials) < len(SEEDS)]:
-        return f"it cannot be told: {' and '.join(failed)} diverged"
+    if lacking := [way for way, trials in ways.items() if len(trials) < len(SEEDS)]:
+        return f"it cannot be told: {', '.join(lacking)} did not end with every seed (not trained yet, or diverged)"
     means = {way: statistics.mean(one["answers"] for one in trials) for way, trials in ways.items()}
     best = min((way for way in WAYS if way != ALL), key=lambda way: means[way])
     gain, margin = means[ALL] - means[best], max(spread(trials) for trials in ways.values())
-    says = f"LoRA {'helps' if gain > margin else 'does not help'}"
+    texts = {way: statistics.mean(one["texts"] for one in ways[way]) for way in (best, ALL)}
     return (
-        f"{says}: {best} ends at {means[best]:.4f} bits per byte of held-out answers, all weights at {means[ALL]:.4f}; "
-        f"seeds spread by up to {margin:.4f}"
+        f"LoRA {'helps' if gain > margin else 'does not help'}: {best} ends at {means[best]:.4f} bits per byte of "
+        f"held-out answers, all weights at {means[ALL]:.4f}; seeds spread by up to {margin:.4f}; held-out texts end at "
+        f"{texts[best]:.4f} and {texts[ALL]:.4f}, and begin at {result['models'][model]['base']['texts']:.4f}"
     )
 
 
@@ -345,7 +345,7 @@ def page(result: Mapping[str, Any]) -> str:
 
 
 def finals_table(result: Mapping[str, Any], model: str) -> list[str]:
-    """The base, and each way at its best rate: means over the seeds."""
+    """Return a row for the base, and one for each way at its best rate: means over the seeds."""
     lines = [f"| trained | rate | parameters | {ANSWERS} | spread of seeds | {TEXTS} | ms a step | peak GiB |"]
     lines += ["|---|" + "--:|" * 7]
     base = result["models"][model]["base"]
@@ -364,13 +364,13 @@ def finals_table(result: Mapping[str, Any], model: str) -> list[str]:
 
 
 def gibibytes(trials: Sequence[Mapping[str, Any]]) -> str:
-    """The peak of memory; empty on a CPU, where it is not measured."""
+    """Return the peak of memory; nothing on a CPU, where it is not measured."""
     peaks = [one["peak_bytes"] for one in trials if one["peak_bytes"] is not None]
     return f"{max(peaks) / 2**30:.2f}" if peaks else ""
 
 
 def edges(result: Mapping[str, Any], model: str) -> list[str]:
-    """What is best at an end of its rates, beyond which it might be better."""
+    """Name the ways that are best at an end of their rates, beyond which they might be better."""
     found = []
     for way, trials in finals(result, model).items():
         rates = WAYS[way].rates
