@@ -80,8 +80,8 @@ class Way:
 ALL = "all weights"
 WAYS = {
     ALL: Way(rates=(3e-4, 1e-3, 3e-3)),
-    "LoRA, rank 16": Way(rank=16, rates=(1e-3, 3e-3, 1e-2)),
-    "LoRA, rank 64": Way(rank=64, rates=(1e-3, 3e-3, 1e-2)),
+    "LoRA r=16": Way(rank=16, rates=(1e-3, 3e-3, 1e-2)),
+    "LoRA r=64": Way(rank=64, rates=(1e-3, 3e-3, 1e-2)),
 }
 SEEDS = (0, 1)
 """The first one is that of all rates, the others are those of the best."""
