@@ -10,9 +10,9 @@ but the head (PEFT, alpha twice the rank). Rows, their order, the loss mask, ste
 learning rates with one seed, and its best rate again with another seed, which changes the order of the rows and LoRA's
 first weights.
 
-The tokens of chats are new to the model, and LoRA that leaves their rows as noise could not end a reply. Only these
-rows of the embedding and of the head, which is the same matrix, are trained (`trainable_token_indices`):
-`modules_to_save` would train the whole matrix, a fifth of this model, and untie the head.
+The tokens of chats are new to the model: their rows are the mean of all others and noise. Beside LoRA only these rows
+of the embedding and of the head, which is the same matrix, are trained (`trainable_token_indices`): `modules_to_save`
+would train the whole matrix, a fifth of this model, and untie the head.
 
 Bits per byte of held-out answers and texts are those of Lilliput on the merged weights, after it has computed the same
 loss with them as transformers. LoRA helps if its best mean is below that of all weights by more than seeds spread.
