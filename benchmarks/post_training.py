@@ -15,8 +15,8 @@ is a folder of a model, or a Llama in a GGUF file, or the pieces of one (`split 
 
 All is kept in FOLDER, and nothing is done twice: repeat the command after a stop. The JSON has figures, replies, and
 the seconds of each stage; `benchmarks/post_training_page.py` makes tables, verdicts and samples of it, in FILE.md.
-`benchmarks/post_training_rates.py` and `benchmarks/tuning_steps.py` use the same FOLDER. --small is a toy for a CPU
-that shows nothing but that it runs.
+`benchmarks/post_training_rates.py`, `benchmarks/tuning_steps.py` and `benchmarks/lora.py` use the same FOLDER. --small
+is a toy for a CPU that shows nothing but that it runs.
 """
 
 import argparse
@@ -475,7 +475,7 @@ def trained_base(work: Workplace, name: str, recipe: Recipe) -> Path:
                     dtype="F32",
                     generation=found.published.generation,
                     chat_template=CHAT_TEMPLATE,
-                    specials=found.specials,
+                    specials=recipe.tokenizer.specials,
                 )
     return base
 
