@@ -5,16 +5,19 @@
 Reads what `benchmarks/accelerators.py` wrote. FILE.json has the finals of each arm, FILE.md the tables of them, and
 FILE-seconds.png, -tokens.png and -passes.png the curves. Finals are the longest trials that there are. The seconds in
 which an arm would end where the baseline does are those of a budget between the best tuning trial and the finals, on a
-straight line over the logarithm of seconds. Curves begin where they come below the baseline's first measurement; a seed
-after the first is faint.
+straight line over the logarithm of seconds. Behind a difference of two means is half of its 95% interval, Student's, by
+the variance that the seeds of all arms have together. Curves begin where they come below the baseline's first
+measurement; a seed after the first is faint.
 """
 
 import argparse
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from scipy.stats import t as student_t
 
 from lilliput.base.environment import environment
 from lilliput.base.files import read_json, write_bytes, write_json, write_text
@@ -25,7 +28,7 @@ SPENDINGS = {"seconds": "seconds of training", "tokens": "text tokens", "passes"
 """By name of the picture; the first numbers of a point of a curve, in this order."""
 WIDTH, HEIGHT = 1200, 720
 HEADER = (
-    "| arm | rate | bits per byte | spread | against {} | steps | ms a step | tokens | passes | seconds to {}'s end |",
+    "| arm | rate | bits per byte | spread | against {}, 95% | steps | ms a step | tokens | passes | seconds to {}'s end |",
     "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
 )
 PREDICTIONS = (
@@ -52,7 +55,20 @@ def arms(trials: Sequence[dict[str, Any]], baseline: str) -> list[dict[str, Any]
         if trial["seconds"] == longest:
             finals.setdefault(trial["arm"], []).append(trial)
     level = statistics.mean(trial["bits_per_byte"] for trial in finals[baseline])
-    return [_arm(name, its, trials, level) for name, its in finals.items()]
+    seeds = {name: [trial["bits_per_byte"] for trial in its] for name, its in finals.items()}
+    return [
+        _arm(name, its, trials, level) | {"interval": interval(seeds, name, baseline)} for name, its in finals.items()
+    ]
+
+
+def interval(seeds: Mapping[str, Sequence[float]], arm: str, baseline: str) -> float | None:
+    """Return half the width of the 95% interval of two arms' difference; None for the baseline, or for single seeds."""
+    freedom = sum(len(values) - 1 for values in seeds.values())
+    if arm == baseline or not freedom:
+        return None
+    squares = sum((value - statistics.mean(values)) ** 2 for values in seeds.values() for value in values)
+    error = math.sqrt(squares / freedom * sum(1 / len(seeds[name]) for name in (arm, baseline)))
+    return float(student_t.ppf(0.975, freedom)) * error
 
 
 def _arm(name: str, trials: list[dict[str, Any]], all_trials: Sequence[dict[str, Any]], level: float) -> dict[str, Any]:
@@ -99,7 +115,7 @@ def _row(arm: dict[str, Any]) -> str:
         f"{arm['rate']:g}",
         f"{arm['bits_per_byte']:.4f}",
         spread,
-        f"{arm['against_baseline']:+.4f}",
+        f"{arm['against_baseline']:+.4f}" + ("" if arm["interval"] is None else f" ± {arm['interval']:.4f}"),
         f"{arm['steps']:,.0f}",
         f"{arm['step_milliseconds']:.1f}",
         f"{arm['tokens'] / 1e6:,.1f} M",
