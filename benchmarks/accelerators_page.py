@@ -28,7 +28,8 @@ SPENDINGS = {"seconds": "seconds of training", "tokens": "text tokens", "passes"
 """By name of the picture; the first numbers of a point of a curve, in this order."""
 WIDTH, HEIGHT = 1200, 720
 HEADER = (
-    "| arm | rate | bits per byte | spread | against {}, 95% | steps | ms a step | tokens | passes | seconds to its end |",
+    "| arm | rate | bits per byte | spread | against {}, 95% | steps | ms a step | tokens | passes "
+    "| seconds to its end |",
     "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
 )
 PREDICTIONS = (
