@@ -52,10 +52,10 @@ def write_texts(path: Path, number: int, characters: int) -> int:
             drawn = words[np.searchsorted(ends, draw.uniform(0, ends[-1], sizes.sum()))]
             for some in np.split(drawn, np.cumsum(sizes)[:-1]):
                 text, place = " ".join(some), count % REPEATED
-                if earlier and place in (1, 2):
-                    own = earlier.split(" ")
-                    own[::20] = ["another"] * len(own[::20]) if place == 2 else own[::20]
-                    text = " ".join(own)
+                if earlier and place == 1:
+                    text = earlier
+                elif earlier and place == 2:
+                    text = " ".join(word if at % 20 else "another" for at, word in enumerate(earlier.split(" ")))
                 file.write(json.dumps({"text": text, "id": f"{number}/{count}"}) + "\n")
                 earlier, count = (text if place == 0 else earlier), count + 1
     return count
