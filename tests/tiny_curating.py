@@ -9,6 +9,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 from tiny_planted import nearly, prose
 
 from lilliput.base import files
@@ -17,6 +19,7 @@ from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Clean, Exact, Filtered, Length
 from lilliput.data.corpora.filters.near_duplicates import NearDuplicates
 from lilliput.data.corpora.filters.personal_data import PersonalData
+from lilliput.data.corpora.hub import HubText
 from lilliput.data.curate.curation import Curate
 
 _forks = get_context("forkserver")
@@ -37,10 +40,24 @@ def write_corpus(folder: Path) -> Path:
     return folder
 
 
+def write_hub_corpus(texts: Path, folder: Path) -> Path:
+    """Write the same rows as Parquet files, as the hub has them; every third row has no id of its own."""
+    folder.mkdir()
+    for path in sorted(texts.iterdir()):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        rows = [row | {"id": row["id"] if row["n"] % 3 else None} for row in rows if "\ud800" not in row["text"]]
+        pyarrow.parquet.write_table(
+            pyarrow.Table.from_pylist(rows), folder / f"train-{path.stem}.parquet", row_group_size=7
+        )
+    return folder
+
+
 def corpus(folder: Path) -> Filtered:
-    """Return the corpus with a filter of each kind."""
+    """Return the corpus with a filter of each kind: of Parquet files as one of the hub, else of local files."""
+    is_hub = any(folder.glob("*.parquet"))
+    hub = HubText(dataset=str(folder), license="cc0-1.0", columns=("n",))
     return Filtered(
-        source=TextFiles(paths=(str(folder),), columns=("n",)),
+        source=hub if is_hub else TextFiles(paths=(str(folder),), columns=("n",)),
         filters=(PersonalData(), Exact(), Clean(), Length(at_least=50), NearDuplicates()),
     )
 

@@ -125,6 +125,13 @@ class PackedRows:
             document_ids=torch.from_numpy(document_ids.astype(np.int32)),
         )
 
+    def batches(self, side: Side, size: int) -> Iterator[Batch]:
+        """Yield all rows of a side once, in order, up to `size` at a time; of the files no page stays in memory."""
+        for start in range(0, self.count(side), size):
+            yield self.take(side, range(start, min(start + size, self.count(side))))
+            for array in ARRAYS:
+                self._arrays[side, array].release_pages()
+
     def heldout_batches(self, length: int, positions: int, rows: Callable[[int], int]) -> Iterator[Batch]:
         """The first held-out rows, as long as they were packed; see `TokenFiles`."""
         first, size = range(min(self.count("heldout"), max(1, positions // self.length))), rows(self.length)

@@ -11,6 +11,7 @@ A `.bin` file is a header of 64 bytes, then numbers, little-endian:
 `index.json` has the SHA-256 of every other file and of itself.
 """
 
+import mmap
 import re
 import struct
 from collections.abc import Callable, Iterable, Sequence
@@ -69,9 +70,10 @@ class TokenArray:
         self.path, self._sums, self._below = path, sums, below
         with open(path, "rb") as file:
             magic, version, self._size, _ = _HEADER.unpack(file.read(_HEADER.size))
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         if (magic, version, self._size) != (_MAGIC, _FORMAT, np.dtype(dtype).itemsize):
             raise DataError(f"the file {path.name} holds no numbers of {dtype}", where=str(path), hint=REWRITE)
-        self._bytes = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
+        self._bytes = np.frombuffer(self._map, dtype=np.uint8)
         self._numbers = self._bytes[_HEADER.size :].view(np.dtype(dtype).newbyteorder("<"))
         self._waiting = set(range(len(sums)))
         self._first = self._after = 0  # numbers between these lie in blocks that were compared
@@ -111,6 +113,11 @@ class TokenArray:
         for index in indices:
             self.read(int(index) * length, (int(index) + 1) * length)
         return self._numbers.reshape(-1, length)[np.asarray(indices)]
+
+    def release_pages(self) -> None:
+        """Let go of the pages that were read, which else count as memory of the process until the file is closed."""
+        if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     def _compare(self, first: int, after: int) -> None:
         block = (_HEADER.size + first * self._size) // BLOCK

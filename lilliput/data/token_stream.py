@@ -1,11 +1,15 @@
 """The tokens of one side of a corpus: its files, joined."""
 
+from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
 
 from lilliput.base.errors import DataError
 from lilliput.data.token_files import REWRITE, TokenArray
+
+_BEGINS = 1 << 16
+"""Pieces whose first tokens are looked at together."""
 
 
 class TokenStream:
@@ -37,6 +41,13 @@ class TokenStream:
             tokens[filled : filled + len(piece)] = piece
             filled += len(piece)
         return tokens
+
+    def blocks(self, size: int) -> Iterator[np.ndarray]:
+        """Yield all tokens once, in order, up to `size` at a time, [N] int64; of the files no page stays in memory."""
+        for part in self._parts:
+            for first in range(0, len(part), size):
+                yield part.read(first, min(first + size, len(part))).astype(np.int64)
+                part.release_pages()
 
     def take(self, begins: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         """The tokens of runs, each within a file, one after the other.
@@ -93,8 +104,13 @@ class TokenStream:
     def document_begins(self) -> np.ndarray:
         """Positions at which documents begin, [documents] int64: those of pieces that begin with the end token."""
         assert self._begins is not None
-        begins = self._begins.read(0, len(self._begins)).astype(np.int64)
-        return begins[self.take(begins, np.ones_like(begins)) == self.end]
+        found = []
+        for first in range(0, len(self._begins), _BEGINS):
+            some = self._begins.read(first, min(first + _BEGINS, len(self._begins))).astype(np.int64)
+            found.append(some[self.take(some, np.ones_like(some)) == self.end])
+            for part in (*self._parts, self._begins):
+                part.release_pages()
+        return np.concatenate(found)
 
 
 def _positions(begins: np.ndarray, sizes: np.ndarray) -> np.ndarray:

@@ -81,21 +81,31 @@ def _repeats(
     files: Any, name: str, counts: Mapping[str, tuple[DocumentCounts, DocumentCounts]], tokenizer: Tokenizer
 ) -> Repeats:
     train, heldout = counts[name]
-    _, first, times = np.unique(train.hashes, return_index=True, return_counts=True)
-    is_again = np.ones(len(train.hashes), dtype=bool)
-    is_again[first] = False
-    others = [one.hashes for other, (one, _) in counts.items() if other != name]
-    every = np.concatenate([train.hashes, *others])
+    others = [one for other, (one, _) in counts.items() if other != name]
+    order = np.argsort(train.hashes, kind="stable")  # np.unique takes ten numbers a document where this takes two
+    ordered = train.hashes[order]
+    is_again = np.zeros(len(order), dtype=bool)
+    is_again[1:] = ordered[1:] == ordered[:-1]
+    begins = np.flatnonzero(~is_again[:-1] & is_again[1:])  # in the order of their hashes
+    times = 1 + np.bincount(np.searchsorted(begins, np.flatnonzero(is_again)) - 1, minlength=len(begins))
     often = np.argsort(-times, kind="stable")[:EXAMPLES]
-    places = {int(first[place]): int(times[place]) for place in often if times[place] > 1}
+    places = {int(order[begins[place]]): int(times[place]) for place in often}
     texts = _documents_at(files, places, tokenizer)
     return Repeats(
         within=int(is_again.sum()),
-        tokens=int(train.lengths[is_again].sum()),
-        elsewhere=int(np.isin(train.hashes, np.concatenate(others)).sum()) if others else 0,
-        heldout=int(np.isin(heldout.hashes, every).sum()),
+        tokens=int(train.lengths[order[is_again]].sum()),
+        elsewhere=int(_in_any(train, others).sum()),
+        heldout=int(_in_any(heldout, [train, *others]).sum()),
         examples=[(count, texts[place]) for place, count in places.items()],
     )
+
+
+def _in_any(some: DocumentCounts, others: Sequence[DocumentCounts]) -> np.ndarray:
+    """Which documents any of the others has, too, [documents] bool."""
+    found = np.zeros(len(some.hashes), dtype=bool)
+    for one in others:
+        found |= some.are_in(one)
+    return found
 
 
 def _documents_at(files: Any, places: Mapping[int, int], tokenizer: Tokenizer) -> dict[int, str]:

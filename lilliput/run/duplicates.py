@@ -96,20 +96,16 @@ def _places(counts: _Counts) -> Iterator[tuple[str, str, int, bool]]:
     """
     names = [name for name, (train, _) in counts.items() if len(train.lengths)]
     for name in names:
-        train = counts[name][0].hashes
-        yield name, name, len(train) - len(np.unique(train)), True
+        ordered = np.sort(counts[name][0].hashes)
+        yield name, name, int((ordered[1:] == ordered[:-1]).sum()), True
     for place, name in enumerate(names):
         for other in names[:place]:
-            yield name, other, _among(counts[name][0], counts[other][0]), False
+            yield name, other, int(counts[name][0].are_in(counts[other][0]).sum()), False
     for name in names:
         for other in names:
             if len(counts[name][1].lengths):
-                heldout = _place(name, "heldout")
-                yield heldout, other, _among(counts[name][1], counts[other][0]), name == other
-
-
-def _among(some: DocumentCounts, others: DocumentCounts) -> int:
-    return int(np.isin(some.hashes, others.hashes).sum())
+                equal = int(counts[name][1].are_in(counts[other][0]).sum())
+                yield _place(name, "heldout"), other, equal, name == other
 
 
 def _samples(data: RunData, counts: _Counts, tokenizer: Tokenizer, report: Callable[[str], None]) -> Iterator[_Sample]:

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 import tiny_curating
-from tiny_curating import corpus, curate, killed, write_corpus, written
+from tiny_curating import corpus, curate, killed, write_corpus, write_hub_corpus, written
 
 from lilliput.base.errors import DataError, RecipeError, RunError
+from lilliput.base.units import Tokens
 from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import FilterChain, SeenParagraphs
 from lilliput.data.corpora.stand_in import StandIn
 from lilliput.data.curate.curation import Curate, evaluation_sets
-from lilliput.data.curate.task_source import innermost, task_items
+from lilliput.data.curate.task_source import file_rows, innermost, most_tasks, task_items
 
 pytest.importorskip("datatrove")
 pytest.importorskip("rensa")
@@ -25,6 +26,12 @@ pytest.importorskip("rensa")
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory) -> Path:
     return write_corpus(tmp_path_factory.mktemp("curate") / "texts")
+
+
+@pytest.fixture(scope="module")
+def hub(texts, tmp_path_factory) -> Path:
+    """Return the folder of a dataset that the library `datasets` reads as one of the hub."""
+    return write_hub_corpus(texts, tmp_path_factory.mktemp("hub") / "set")
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +72,34 @@ def test_tasks_share_the_files_in_order(texts) -> None:
     other = StandIn(source=source, missing="nothing")
     assert [len(list(task_items(other, rank, 2))) for rank in range(2)] == [145, 0]
     assert innermost(StandIn(source=corpus(texts), missing="nothing")) == (source, corpus(texts).filters)
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 9])
+def test_tasks_share_the_parquet_files_of_the_hub(hub, tmp_path, tasks) -> None:
+    report = curate(hub, tmp_path, tasks=tasks)
+    assert report["tasks"] == min(tasks, tiny_curating.FILES) == len(report["shards"])
+    expected = [(one.id, one.text, one.metadata["n"]) for one in corpus(hub).documents()]
+    assert read(tmp_path) == expected and len(expected) > 50
+    assert report["documents"] == {"read": 140, "kept": len(expected)}
+    before = written(tmp_path)
+    assert curate(hub, tmp_path, tasks=tasks) == report and written(tmp_path) == before
+
+
+def test_shares_of_the_hub_are_the_corpus_with_the_numbers_of_its_rows(hub, tmp_path) -> None:
+    source = corpus(hub).source
+    rows = file_rows(source)
+    assert rows == [28] * tiny_curating.FILES and most_tasks(source, rows) == tiny_curating.FILES
+    for tasks in range(1, 6):
+        parts = [list(task_items(source, rank, tasks, rows)) for rank in range(tasks)]
+        assert [item for part in parts for item in part] == list(source.documents()) and all(parts)
+    assert next(item.id for item in task_items(source, 4, 5, rows)) == f"{hub}/train:113"
+    for budget in ({"rows": 9}, {"bytes": 5}, {"tokens": Tokens(5)}):
+        assert file_rows(replace(source, **budget)) == [], "who knows in which file it ends"
+    (tmp_path / "lines").mkdir()
+    (tmp_path / "lines" / "train.jsonl").write_text('{"text": "a", "n": 1}\n')
+    lines = replace(source, dataset=str(tmp_path / "lines"))
+    assert file_rows(lines) == [] and most_tasks(lines, []) == 1
+    assert [len(list(task_items(lines, rank, 2))) for rank in range(2)] == [1, 0]
 
 
 def test_what_is_done_is_not_done_again_and_never_replaced(texts, whole) -> None:
@@ -132,6 +167,15 @@ def test_sigkill_anywhere_leaves_what_the_same_command_makes_whole(texts, whole,
         out = tmp_path / str(place)
         assert killed(texts, out, 3, place) == place
         assert killed(texts, out, 3, 0) <= count and written(out) == written(whole), place
+
+
+@pytest.mark.slow
+def test_sigkill_anywhere_leaves_what_the_same_command_makes_whole_of_the_hub(hub, tmp_path) -> None:
+    count = killed(hub, tmp_path / "count", 3, 0)
+    for place in range(2, count + 1, max(1, count // 4)):
+        out = tmp_path / str(place)
+        assert killed(hub, out, 3, place) == place
+        assert killed(hub, out, 3, 0) <= count and written(out) == written(tmp_path / "count"), place
 
 
 @pytest.mark.slow

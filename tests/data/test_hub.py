@@ -16,7 +16,7 @@ from lilliput.data.corpora import hub
 from lilliput.data.corpora.chat_files import ChatFiles
 from lilliput.data.corpora.concatenated import Concatenated, ConcatenatedChats
 from lilliput.data.corpora.files import TextFiles
-from lilliput.data.corpora.hub import HubChats, HubText
+from lilliput.data.corpora.hub import HubChats, HubText, Share
 
 README = """---
 configs:
@@ -210,6 +210,18 @@ def connection(monkeypatch: pytest.MonkeyPatch):
 def test_broken_connections_lose_and_repeat_no_row(dataset: str, connection, breaks: tuple[int, ...]) -> None:
     flaky = connection(breaks)
     assert [document.text for document in web(dataset).documents()] == [page["body"] for page in PAGES]
+    assert flaky.breaks == len(breaks)
+
+
+@pytest.mark.parametrize("breaks", [(), (2, 4), (3, 5, 6, 7)])
+def test_shares_of_the_files_are_the_rows_with_their_numbers(dataset: str, connection, breaks: tuple[int, ...]) -> None:
+    rows = web(dataset).file_rows()
+    assert rows == [7, 8, 8]
+    flaky = connection(breaks)
+    shares = [Share(rank=rank, tasks=2, rows=rows) for rank in range(2)]
+    found = [list(web(dataset).iterate_from(share=share)) for share in shares]
+    assert [document.text for items in found for document, _ in items] == [page["body"] for page in PAGES]
+    assert [mark["row"] for items in found for _, mark in items] == list(range(1, 24)) and len(found[0]) == 15
     assert flaky.breaks == len(breaks)
 
 

@@ -8,6 +8,7 @@ import glob
 import re
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,8 @@ BYTES_PER_TOKEN = 5
 """Bytes of English text per token; 3.5 to 4.8 in most tokenizers, so that a budget reads a little too much."""
 PAUSES = (1.0, 5.0, 20.0, 60.0, *(300.0,) * 12)
 """Seconds before each new attempt at a row; those after it start again. The libraries below try a few times as well."""
+_FOOTERS = 16
+"""Footers of Parquet files that are fetched together: one after another, thousands of them take minutes."""
 LOCAL_FILES = "or read local files instead: --source NAME=PATH"
 
 
@@ -91,17 +94,20 @@ class HubText(HubDataset):
         """
         return documents_of(self.iterate_from())
 
-    def iterate_from(self, after: dict[str, Any] | None = None) -> Iterator[tuple[Document | str, dict[str, Any]]]:
+    def iterate_from(
+        self, after: dict[str, Any] | None = None, share: "Share | None" = None
+    ) -> Iterator[tuple[Document | str, dict[str, Any]]]:
         """The same, and reasons for what is dropped, with marks: the row's number, the stream's state after it, and the
         UTF-8 bytes of texts so far.
 
-        Going on, files that lie before the mark are not fetched again.
+        Going on, files that lie before the mark are not fetched again. With a share, of a corpus that has `file_rows`,
+        only its files are read; all shares, one after the other, are the corpus.
         """
         size, most = after["bytes"] if after else 0, self.most_bytes
         columns = (self.text, *self.columns) + (() if self.group is None else (self.group,))
         if most is not None and size >= most:
             return
-        for number, row, state in self._subset.rows(columns, (self.id,), self.rows, after):
+        for number, row, state in self._subset.rows(columns, (self.id,), self.rows, after, share):
             text = row[self.text]
             if text is None:
                 reason = null_text(self.null, self.text, f"{self._subset}, row {number}")
@@ -131,6 +137,16 @@ class HubText(HubDataset):
             return max(parts, default=None)
 
         return share
+
+    def file_rows(self) -> list[int]:
+        """Return the rows of each file, in order, where tasks can share them; else nothing.
+
+        They can if the files are Parquet, which tells its rows without being read, and no budget ends the corpus.
+
+        Raises:
+            DataError: as for `documents`.
+        """
+        return self._subset.file_rows() if self.most_bytes is None and self.rows is None else []
 
     @property
     def most_bytes(self) -> int | None:
@@ -162,6 +178,22 @@ class HubChats(HubDataset):
             yield Conversation(row_messages(row, self.messages, f"{self._subset}, row {number}"), name, name)
 
 
+class Share(NamedTuple):
+    """Files of a split, in a row, that one of several tasks reads; each has as many, the first ones one more."""
+
+    rank: int
+    tasks: int
+    """At most as many as files."""
+    rows: list[int]
+    """Rows of each file of the split."""
+
+    @property
+    def before(self) -> int:
+        """Rows of the files before."""
+        each, more = divmod(len(self.rows), self.tasks)
+        return sum(self.rows[: each * self.rank + min(more, self.rank)])
+
+
 class Subset(NamedTuple):
     """One split of one config of a dataset."""
 
@@ -185,9 +217,15 @@ class Subset(NamedTuple):
         return identity[1] if identity[:1] == [self.dataset] else self.revision
 
     def rows(
-        self, columns: tuple[str, ...], optional: tuple[str, ...], most: int | None, after: dict[str, Any] | None = None
+        self,
+        columns: tuple[str, ...],
+        optional: tuple[str, ...],
+        most: int | None,
+        after: dict[str, Any] | None = None,
+        share: Share | None = None,
     ) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
-        """Rows with their numbers from 1, of these columns and of optional ones, each with the state after it.
+        """Rows with their numbers from 1, of these columns and of optional ones, each with the state after it; of a
+        share those of its files, under the numbers that they have in the whole.
 
         Each row comes once, in order, however often the network fails: reading goes on from the state after the last,
         or from that of `after`. The state of another version of the library means nothing: then all rows are read, and
@@ -195,12 +233,16 @@ class Subset(NamedTuple):
         """
         import datasets
 
-        version, number, attempt = datasets.__version__, after["row"] if after else 0, 0
+        before = share.before if share else 0
+        version, number, attempt = datasets.__version__, after["row"] if after else before, 0
         state = after["state"] if after and after["datasets"] == version else None
         while most is None or number < most:
             try:
                 dataset = self._open(columns, optional)
-                passed = 0
+                passed = before
+                if share is not None:
+                    assert dataset.num_shards == len(share.rows), "the library reads a file as one shard"
+                    dataset = dataset.shard(num_shards=share.tasks, index=share.rank)
                 if state is not None:
                     dataset.load_state_dict(state)
                     passed = number
@@ -218,9 +260,35 @@ class Subset(NamedTuple):
                 time.sleep(PAUSES[attempt])
                 attempt += 1
             else:
-                if not number:
+                if not number and share is None:
                     self.refuse("there is no row", "name another split")
                 return
+
+    def file_rows(self) -> list[int]:
+        """The rows of each file, in order, if all are Parquet: a footer of each is fetched. Else nothing.
+
+        Raises:
+            DataError: as for `rows`.
+        """
+        import datasets
+        import fsspec
+        import pyarrow.parquet
+
+        def count(path: str) -> int:
+            with fsspec.open(path, "rb") as file:
+                return pyarrow.parquet.read_metadata(file).num_rows
+
+        self._open((), ())
+        try:
+            commit = None if self.is_local else self.commit()
+            builder = datasets.load_dataset_builder(self._path, self.config, revision=commit)
+            paths = [str(path) for path in (builder.config.data_files or {}).get(self.split, ())]
+            if not all(path.endswith(".parquet") for path in paths):
+                return []
+            with ThreadPoolExecutor(_FOOTERS) as pool:
+                return list(pool.map(count, paths))
+        except Exception as error:  # the libraries below raise what their own libraries do
+            self.explain(error, "")
 
     def refuse(self, what: str, hint: str) -> NoReturn:
         """Raise the error of a dataset that is not as it should be."""
@@ -244,10 +312,14 @@ class Subset(NamedTuple):
         except Exception as error:
             self.explain(error, "")
 
+    @property
+    def _path(self) -> str:
+        return str(Path(self.dataset).expanduser().resolve()) if self.is_local else self.dataset
+
     def _open(self, columns: tuple[str, ...], optional: tuple[str, ...]) -> Any:
         import datasets
 
-        path = str(Path(self.dataset).expanduser().resolve()) if self.is_local else self.dataset
+        path = self._path
         if self.is_local and (glob.has_magic(path) or "::" in path or not path.isprintable()):
             # The library takes the path for a pattern, and would read the texts of other folders as well.
             self.refuse(f"the path of the folder has a sign that means something else: {path!r}", "rename the folder")

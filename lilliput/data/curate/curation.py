@@ -17,13 +17,14 @@ from lilliput.base.environment import usable_cores
 from lilliput.base.errors import RecipeError, RunError
 from lilliput.base.files import hash_of, read_json, sha256, write_json
 from lilliput.base.spec import is_lilliputs, to_plain, types_in
+from lilliput.data.corpora.concatenated import at_revision
 from lilliput.data.corpora.files import TextFiles
 from lilliput.data.corpora.filters import Filtered
 from lilliput.data.corpora.filters.datatrove_filter import EXTRA
 from lilliput.data.curate.executors import run_stages
 from lilliput.data.curate.shard_files import SUFFIX, Drops
 from lilliput.data.curate.stages import DOCUMENTS, DROPPED, KEYS, REPEATED, Stage, stages
-from lilliput.data.curate.task_source import innermost, most_tasks
+from lilliput.data.curate.task_source import file_rows, innermost, most_tasks
 
 _RECORD = "begun.json"
 
@@ -54,7 +55,7 @@ class Curate:
     """Folder for all corpora of a recipe."""
     name: str
     tasks: int = 0
-    """Tasks that share the corpus; 0 for one a core. There are never more than local files."""
+    """Tasks that share the corpus; 0 for one a core. There are never more than files."""
     executor: str = "local"
     settings: Mapping[str, str] = field(default_factory=dict)
     """Arguments of datatrove's executor."""
@@ -89,12 +90,12 @@ class Curate:
                 where=f"the corpus {self.name!r}",
                 hint="filters of your own run while a recipe's texts are read; curate with the others first",
             )
-        tasks = max(1, min(self.tasks or usable_cores(), most_tasks(source)))
-        work = self.out / f".{self.name}"
-        record = self._begin(work, source, tasks)
+        content, work = source.identity(), self.out / f".{self.name}"
+        source = at_revision(source, content)  # tasks that begin tomorrow read the same
+        record = self._begin(work, source, content)
         if self.report.is_file():
             return read_json(self.report)
-        made = stages(source, filters, work, self.shards, record["tasks"])
+        made = stages(source, record.get("rows", []), filters, work, self.shards, record["tasks"])
         if not run_stages(made, work / "logs", self.executor, self.settings):
             if self.executor == "slurm":
                 return None
@@ -105,17 +106,23 @@ class Curate:
             )
         return self._finish(work, made, record)
 
-    def _begin(self, work: Path, source: Any, tasks: int) -> dict[str, Any]:
+    def _begin(self, work: Path, source: Any, content: Any) -> dict[str, Any]:
         """The record of what is curated here, which is written by the first command."""
-        inputs = {"corpus": to_plain(self.corpus), "content": source.identity(), "facts": dict(self.facts)}
+        inputs = hash_of({"corpus": to_plain(self.corpus), "content": content, "facts": dict(self.facts)})
         if not (work / _RECORD).is_file():
             if self.report.is_file() or self.shards.exists():
                 raise self._other()
-            write_json(work / _RECORD, {"inputs": hash_of(inputs), "tasks": tasks})
+            rows = file_rows(source)
+            write_json(work / _RECORD, {"inputs": inputs, "tasks": self._tasks(source, rows), "rows": rows})
         record = read_json(work / _RECORD)
-        if record["inputs"] != hash_of(inputs) or (self.tasks and record["tasks"] != tasks):
+        if record["inputs"] != inputs:
+            raise self._other()
+        if self.tasks and record["tasks"] != self._tasks(source, record.get("rows", [])):
             raise self._other()
         return record
+
+    def _tasks(self, source: Any, rows: list[int]) -> int:
+        return max(1, min(self.tasks or usable_cores(), most_tasks(source, rows)))
 
     def _other(self) -> RunError:
         return RunError(

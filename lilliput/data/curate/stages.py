@@ -23,11 +23,14 @@ class Stage:
     tasks: int
 
 
-def stages(source: Any, filters: Sequence[Filter], work: Path, shards: Path, tasks: int) -> list[Stage]:
+def stages(
+    source: Any, rows: list[int], filters: Sequence[Filter], work: Path, shards: Path, tasks: int
+) -> list[Stage]:
     """The stages that curate a corpus; each reads what the one before has written.
 
     Args:
         source: the corpus, without filters.
+        rows: of each of its files, see `task_source.file_rows`.
         filters: in order.
         work: folder for what stages leave to later ones, and for their records.
         shards: folder of the last stage's documents.
@@ -39,7 +42,7 @@ def stages(source: Any, filters: Sequence[Filter], work: Path, shards: Path, tas
     from lilliput.data.curate import steps
 
     made: list[Stage] = []
-    begin: list[Any] = [steps.ReadSource(to_plain(source), str(work / "00-0-read" / DROPPED))]
+    begin: list[Any] = [steps.ReadSource(to_plain(source), rows, str(work / "00-0-read" / DROPPED))]
     parts = list(_split(filters))
     for index, (chain, keyed) in enumerate(parts):
         folder = work / f"{index:02d}-1-filter"

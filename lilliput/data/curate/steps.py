@@ -31,14 +31,14 @@ class ReadSource(PipelineStep):
 
     name, type = "read", "lilliput"
 
-    def __init__(self, source: dict[str, Any], folder: str):
+    def __init__(self, source: dict[str, Any], rows: list[int], folder: str):
         super().__init__()
-        self.source, self.folder = source, folder
+        self.source, self.rows, self.folder = source, rows, folder
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yield the documents; what the corpus drops by itself is counted."""
         drops, read = Drops(), 0
-        for item in task_items(from_plain(self.source), rank, world_size):
+        for item in task_items(from_plain(self.source), rank, world_size, self.rows):
             read += 1
             if isinstance(item, str):
                 drops.add(item)
