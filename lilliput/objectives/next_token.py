@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from lilliput.base.protocols import check_module
 from lilliput.base.spec import LATER, check_range
 from lilliput.data.batch import Batch
+from lilliput.data.prefix_tokens import NO_PREFIX
 from lilliput.model import LanguageModel
 from lilliput.objectives.bags import bags, of_one_document, target_mask
 from lilliput.objectives.noise import Noise
 from lilliput.objectives.objective import CROSS_ENTROPY, Losses, Parts
 from lilliput.objectives.routes.route import FullDepth, Route, RouteInput, RouteModule
 from lilliput.objectives.stream_losses import cross_entropy, stream_losses
-from lilliput.objectives.targets import MultiToken, Targets, TargetShares
+from lilliput.objectives.targets import MultiToken, PrefixToken, Targets, TargetShares, prefixes_of
 from lilliput.objectives.terms import CrossEntropy, Term
 from lilliput.ops.fused_linear_cross_entropy import LossCoefficients
 
@@ -37,6 +38,8 @@ class NextToken:
     targets: Targets = field(default=Targets(), metadata=LATER)
     further: MultiToken | None = field(default=None, metadata=LATER)
     """Tokens after the targets that are charged too; no term has them in its numbers."""
+    prefix: PrefixToken | None = field(default=None, metadata=LATER)
+    """Prefix tokens of the targets that are charged too; no term has them in its numbers."""
 
     def __post_init__(self) -> None:
         check_range("NextToken", 1, inf, bag=self.bag)
@@ -84,7 +87,7 @@ class NextTokenModule(nn.Module):
         super().__init__()
         self.spec, self.model, self.route = spec, model, route
         check_module(route, RouteModule, built_by=spec.route)
-        self.shares = TargetShares(spec.bag, spec.targets, spec.further, model.head_weight.device)
+        self.shares = TargetShares(spec.bag, spec.targets, spec.further, spec.prefix, model.head_weight.device)
 
     @property
     def variants(self) -> int:
@@ -100,7 +103,12 @@ class NextTokenModule(nn.Module):
         inputs, targets = bags(batch.tokens, spec.bag, spec.ahead)
         documents, target_documents = bags(batch.document_ids, spec.bag, spec.ahead)
         shares, whole = self.shares.at(progress)
-        weight = spec.target_weight(batch) * shares / near
+        weight = spec.target_weight(batch)
+        if spec.prefix is not None:
+            prefixes = bags(prefixes_of(batch), spec.bag, spec.ahead)[1][..., :near]
+            targets = torch.cat([targets, prefixes.clamp(min=0)], dim=-1)
+            weight = torch.cat([weight, weight[..., :near] * (prefixes != NO_PREFIX)], dim=-1)
+        weight = weight * shares / near
         # No variable holds the embedded input while the loss is computed: 32 MB of Llama 194 M.
         streams = self.route(
             RouteInput(
