@@ -16,14 +16,13 @@ from torch import Tensor, nn
 from lilliput.base.protocols import check_module
 from lilliput.base.spec import LATER, check_range
 from lilliput.data.batch import Batch
-from lilliput.data.prefix_tokens import NO_PREFIX
 from lilliput.model import LanguageModel
 from lilliput.objectives.bags import bags, of_one_document, target_mask
 from lilliput.objectives.noise import Noise
 from lilliput.objectives.objective import CROSS_ENTROPY, Losses, Parts
 from lilliput.objectives.routes.route import FullDepth, Route, RouteInput, RouteModule
 from lilliput.objectives.stream_losses import cross_entropy, stream_losses
-from lilliput.objectives.targets import MultiToken, PrefixToken, Targets, TargetShares, prefixes_of
+from lilliput.objectives.targets import MultiToken, PrefixToken, Targets, TargetShares
 from lilliput.objectives.terms import CrossEntropy, Term
 from lilliput.ops.fused_linear_cross_entropy import LossCoefficients
 
@@ -102,13 +101,7 @@ class NextTokenModule(nn.Module):
         spec, near = self.spec, self.spec.near
         inputs, targets = bags(batch.tokens, spec.bag, spec.ahead)
         documents, target_documents = bags(batch.document_ids, spec.bag, spec.ahead)
-        shares, whole = self.shares.at(progress)
-        weight = spec.target_weight(batch)
-        if spec.prefix is not None:
-            prefixes = bags(prefixes_of(batch), spec.bag, spec.ahead)[1][..., :near]
-            targets = torch.cat([targets, prefixes.clamp(min=0)], dim=-1)
-            weight = torch.cat([weight, weight[..., :near] * (prefixes != NO_PREFIX)], dim=-1)
-        weight = weight * shares / near
+        charged, weight, whole = self.shares.charge(batch, targets, spec.target_weight(batch), progress)
         # No variable holds the embedded input while the loss is computed: 32 MB of Llama 194 M.
         streams = self.route(
             RouteInput(
@@ -123,7 +116,7 @@ class NextTokenModule(nn.Module):
             noise,
         )
         return stream_losses(
-            self.model, spec.terms, streams, targets, weight, near / denominator, near=near, whole=whole
+            self.model, spec.terms, streams, charged, weight, near / denominator, near=near, whole=whole
         )
 
     def evaluate(self, batch: Batch) -> tuple[Tensor, Tensor] | None:

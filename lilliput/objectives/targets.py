@@ -18,7 +18,8 @@ from torch import Tensor
 from lilliput.base.errors import RecipeError
 from lilliput.base.spec import check_range
 from lilliput.data.batch import Batch
-from lilliput.data.prefix_tokens import PREFIX_TOKENS
+from lilliput.data.prefix_tokens import NO_PREFIX, PREFIX_TOKENS
+from lilliput.objectives.bags import bags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +121,7 @@ class TargetShares:
             device: of the model.
         """
         near = targets.shares(bag)
+        self._bag, self._has_prefixes = bag, prefix is not None
         fading: list[tuple[MultiToken | PrefixToken, list[float]]] = []
         if further is not None:
             fading.append((further, further.count * [len(near) / further.count]))
@@ -129,13 +131,32 @@ class TargetShares:
         self._near = torch.tensor(near, device=device)
         self._fading = [(spec, torch.tensor(shares, device=device)) for spec, shares in fading]
 
-    def at(self, progress: Tensor) -> tuple[Tensor, Tensor | float]:
-        """Return the weight of each target [A], and what all weights are divided by, as if every target had a prefix
-        token, to add up to the number of near ones.
+    def charge(
+        self, batch: Batch, targets: Tensor, weight: Tensor, progress: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | float]:
+        """Return all that positions are charged for, [B, L, A], the weight of each, and what weights were divided by.
+
+        That is the sum of the weights of a position, as if each of its targets had a prefix token.
 
         Args:
+            batch: of the rows.
+            targets: the tokens after each position, further ones included.
+            weight: that the data gives each of them.
             progress: the fraction of the phase, a scalar on the device.
+
+        Raises:
+            RecipeError: the data brings no prefix tokens, and they are charged.
         """
+        near = len(self._near)
+        if self._has_prefixes:
+            prefixes = bags(prefixes_of(batch), self._bag, targets.shape[-1])[1][..., :near]
+            targets = torch.cat([targets, prefixes.clamp(min=0)], dim=-1)
+            weight = torch.cat([weight, weight[..., :near] * (prefixes != NO_PREFIX)], dim=-1)
+        shares, whole = self._at(progress)
+        return targets, weight * shares / near, whole
+
+    def _at(self, progress: Tensor) -> tuple[Tensor, Tensor | float]:
+        """The share of each target [A], and what they were divided by to add up to the number of near ones."""
         if not self._fading:
             return self._near, 1.0
         weights = [spec.weight * (1 - progress / spec.until).clamp(min=0) for spec, _ in self._fading]
