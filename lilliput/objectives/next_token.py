@@ -101,7 +101,7 @@ class NextTokenModule(nn.Module):
         spec, near = self.spec, self.spec.near
         inputs, targets = bags(batch.tokens, spec.bag, spec.ahead)
         documents, target_documents = bags(batch.document_ids, spec.bag, spec.ahead)
-        charged, weight, whole = self.shares.charge(batch, targets, spec.target_weight(batch), progress)
+        all_targets, weight, whole = self.shares.weighted_targets(batch, targets, spec.target_weight(batch), progress)
         # No variable holds the embedded input while the loss is computed: 32 MB of Llama 194 M.
         streams = self.route(
             RouteInput(
@@ -116,7 +116,7 @@ class NextTokenModule(nn.Module):
             noise,
         )
         return stream_losses(
-            self.model, spec.terms, streams, charged, weight, near / denominator, near=near, whole=whole
+            self.model, spec.terms, streams, all_targets, weight, near / denominator, near=near, whole=whole
         )
 
     def evaluate(self, batch: Batch) -> tuple[Tensor, Tensor] | None:

@@ -131,12 +131,13 @@ class TargetShares:
         self._near = torch.tensor(near, device=device)
         self._fading = [(spec, torch.tensor(shares, device=device)) for spec, shares in fading]
 
-    def charge(
+    def weighted_targets(
         self, batch: Batch, targets: Tensor, weight: Tensor, progress: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | float]:
-        """Return all that positions are charged for, [B, L, A], the weight of each, and what weights were divided by.
+        """Return all targets of positions, prefix tokens last, the weight of each, and what weights were divided by.
 
-        That is the sum of the weights of a position, as if each of its targets had a prefix token.
+        That is the sum of the weights of a position, as if each of its targets had a prefix token. Targets and weights
+        are [B, L, A].
 
         Args:
             batch: of the rows.
