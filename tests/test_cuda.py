@@ -22,11 +22,13 @@ from lilliput.base.errors import MachineError
 from lilliput.base.files import sha256
 from lilliput.base.units import Steps, Tokens
 from lilliput.data.batch import Cursor
+from lilliput.data.mixture import Mixture
 from lilliput.nn.ffn import SwiGLU
 from lilliput.nn.gqa import GQA
 from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.routes.diffusion_blocks import DiffusionBlocks
 from lilliput.objectives.stochastic_tokens import StochasticTokens
+from lilliput.objectives.targets import MultiToken, PrefixToken
 from lilliput.ops.newton_schulz import Backend, orthogonalize
 from lilliput.optim.adamw import AdamW
 from lilliput.optim.muon import Muon
@@ -101,6 +103,23 @@ def test_several_tokenizations_resume_to_the_bit(shards, tmp_path, stop):  # noq
     with pytest.raises(KeyboardInterrupt):
         train(shards, tmp_path / "resumed", stop=stop, **settings)
     assert same(straight, train(shards, tmp_path / "resumed", **settings)[0])
+
+
+@pytest.mark.parametrize("stop", [3, 5])
+def test_prefix_tokens_resume_to_the_bit(shards, tmp_path, stop):  # noqa: F811
+    """Their weight falls in every step, inside of graphs too."""
+    shards["texts"].tokenizer = BPE(vocab=tiny.VOCAB).train([tiny.sentences(n) for n in range(200)])
+    data = Mixture(weights={"texts": 1.0}, prefix_tokens=True)
+    fading = {"prefix": PrefixToken(until=0.8), "further": MultiToken(count=2, until=0.9)}
+    stages = tuple(Stage(share=0.5, objective=NextToken(bag=bag, **fading)) for bag in (2, 1))
+    settings = {"phase": tiny.pretraining(data=data, stages=stages), "machine": CUDA}
+    straight, _, metrics = train(shards, tmp_path / "straight", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        train(shards, tmp_path / "resumed", stop=stop, **settings)
+    assert same(straight, train(shards, tmp_path / "resumed", **settings)[0])
+    _, _, eager = train(shards, tmp_path / "eager", **settings | {"machine": replace(CUDA, compile="off")})
+    expected = [line["cross_entropy"] for line in steps_of(eager)]
+    assert [line["cross_entropy"] for line in steps_of(metrics)] == pytest.approx(expected, rel=1e-2)
 
 
 @pytest.mark.parametrize("name", tiny.SPECS)

@@ -10,11 +10,13 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
+from tokenizers import Tokenizer
 
 from lilliput.base.errors import DataError, RecipeError
 from lilliput.base.spec import LATER
 from lilliput.data.batch import Batch, Cursor, RowSource, document_numbers
 from lilliput.data.epochs import EpochStream, RowFill
+from lilliput.data.prefix_tokens import PREFIX_TOKENS, prefix_table
 from lilliput.data.segmentations import Segmentations, Segmenter, repeated
 from lilliput.data.shards import Shards
 from lilliput.data.token_stream import TokenStream
@@ -35,6 +37,8 @@ class Mixture:
     where only documents longer than a row are cut (Ding et al. 2024, arXiv 2404.10830). Each pass has other rows."""
     segmentations: Segmentations | None = field(default=None, metadata=LATER)
     """Several tokenizations of each row, for `StochasticTokens`; None for that of the token files alone."""
+    prefix_tokens: bool = field(default=False, metadata=LATER)
+    """The prefix token of each token, for `NextToken(prefix=PrefixToken())`; see `lilliput.data.prefix_tokens`."""
 
     def __post_init__(self) -> None:
         bad = {name: weight for name, weight in self.weights.items() if not 0 < weight < float("inf")}
@@ -80,23 +84,29 @@ class Mixture:
                     hint=f"the corpora with shards are: {', '.join(sorted(tokens)) or 'none'}",
                 )
         streams = {name: tokens[name].stream("train") for name in self.weights}
-        return MixtureReader(self.weights, streams, self.seed, self._segmenter(tokens), self.packing)
+        segmenter = prefixes = None
+        if self.segmentations is not None:
+            segmenter = Segmenter(self.segmentations, self._tokenizer(tokens, "Mixture(segmentations=...)"))
+        if self.prefix_tokens:
+            prefixes = prefix_table(self._tokenizer(tokens, "Mixture(prefix_tokens=True)"))
+        return MixtureReader(self.weights, streams, self.seed, segmenter, self.packing, prefixes)
 
     def synthetic(self, batch: Batch) -> Batch:
         """Rows of random tokens as this brings rows, for plans."""
-        return replace(batch, extras=repeated(batch.tokens, self.segmentations.count)) if self.segmentations else batch
+        extras = repeated(batch.tokens, self.segmentations.count) if self.segmentations else {}
+        if self.prefix_tokens:
+            extras[PREFIX_TOKENS] = batch.tokens.int()
+        return replace(batch, extras=extras) if extras else batch
 
-    def _segmenter(self, tokens: Mapping[str, Shards]) -> Segmenter | None:
-        if self.segmentations is None:
-            return None
+    def _tokenizer(self, tokens: Mapping[str, Shards], where: str) -> Tokenizer:
         tokenizer = next(tokens[name].tokenizer for name in self.weights)
         if tokenizer is None:
             raise DataError(
                 "the token files were opened without their tokenizer",
-                where="Mixture(segmentations=...)",
+                where=where,
                 hint="let a run open them, or set `tokenizer` of the opened files",
             )
-        return Segmenter(self.segmentations, tokenizer)
+        return tokenizer
 
 
 class MixtureReader:
@@ -113,8 +123,9 @@ class MixtureReader:
         seed: int = 0,
         segmenter: Segmenter | None = None,
         packing: Packing = "stream",
+        prefixes: np.ndarray | None = None,
     ):
-        self._segmenter, self._is_packed = segmenter, packing == "best-fit"
+        self._segmenter, self._is_packed, self._prefixes = segmenter, packing == "best-fit", prefixes
         self._shares = _whole_shares(weights)
         self._streams, self._seed = streams, seed
         self._passes = cache(self._new_passes)
@@ -204,13 +215,14 @@ class MixtureReader:
     def _extras(
         self, tokens: np.ndarray, begins: np.ndarray, rows_of: Mapping[str, list[int]], cursor: Cursor, step: int
     ) -> dict[str, torch.Tensor]:
+        extras = {} if self._prefixes is None else {PREFIX_TOKENS: torch.from_numpy(self._prefixes[tokens])}
         if self._segmenter is None:
-            return {}
+            return extras
         sources, positions = [""] * len(tokens), np.zeros(len(tokens), dtype=np.int64)
         for name, indices in rows_of.items():
             for number, row in enumerate(indices):
                 sources[row], positions[row] = name, cursor.of(name) + number * step
-        return self._segmenter.extras(tokens, begins, sources, positions)
+        return extras | self._segmenter.extras(tokens, begins, sources, positions)
 
     def row_fill(self, name: str, length: int, overlap: int) -> RowFill | None:
         """Return what fills the rows of a source in its first pass; None where rows are cut from a stream.

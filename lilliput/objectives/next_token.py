@@ -22,7 +22,7 @@ from lilliput.objectives.noise import Noise
 from lilliput.objectives.objective import CROSS_ENTROPY, Losses, Parts
 from lilliput.objectives.routes.route import FullDepth, Route, RouteInput, RouteModule
 from lilliput.objectives.stream_losses import cross_entropy, stream_losses
-from lilliput.objectives.targets import MultiToken, Targets, TargetShares
+from lilliput.objectives.targets import MultiToken, PrefixToken, Targets, TargetShares
 from lilliput.objectives.terms import CrossEntropy, Term
 from lilliput.ops.fused_linear_cross_entropy import LossCoefficients
 
@@ -37,6 +37,8 @@ class NextToken:
     targets: Targets = field(default=Targets(), metadata=LATER)
     further: MultiToken | None = field(default=None, metadata=LATER)
     """Tokens after the targets that are charged too; no term has them in its numbers."""
+    prefix: PrefixToken | None = field(default=None, metadata=LATER)
+    """Prefix tokens of the targets that are charged too; no term has them in its numbers."""
 
     def __post_init__(self) -> None:
         check_range("NextToken", 1, inf, bag=self.bag)
@@ -84,7 +86,7 @@ class NextTokenModule(nn.Module):
         super().__init__()
         self.spec, self.model, self.route = spec, model, route
         check_module(route, RouteModule, built_by=spec.route)
-        self.shares = TargetShares(spec.bag, spec.targets, spec.further, model.head_weight.device)
+        self.shares = TargetShares(spec.bag, spec.targets, spec.further, spec.prefix, model.head_weight.device)
 
     @property
     def variants(self) -> int:
@@ -99,8 +101,7 @@ class NextTokenModule(nn.Module):
         spec, near = self.spec, self.spec.near
         inputs, targets = bags(batch.tokens, spec.bag, spec.ahead)
         documents, target_documents = bags(batch.document_ids, spec.bag, spec.ahead)
-        shares, whole = self.shares.at(progress)
-        weight = spec.target_weight(batch) * shares / near
+        all_targets, weight, whole = self.shares.weighted_targets(batch, targets, spec.target_weight(batch), progress)
         # No variable holds the embedded input while the loss is computed: 32 MB of Llama 194 M.
         streams = self.route(
             RouteInput(
@@ -115,7 +116,7 @@ class NextTokenModule(nn.Module):
             noise,
         )
         return stream_losses(
-            self.model, spec.terms, streams, targets, weight, near / denominator, near=near, whole=whole
+            self.model, spec.terms, streams, all_targets, weight, near / denominator, near=near, whole=whole
         )
 
     def evaluate(self, batch: Batch) -> tuple[Tensor, Tensor] | None:

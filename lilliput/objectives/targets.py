@@ -1,4 +1,5 @@
-"""Weights of the tokens after a position as its targets. All weights of a position add up to 1.
+"""Weights of the tokens after a position as its targets. All weights of a position add up to 1, or to less where a
+target has no prefix token.
 
 The loss charges as many targets as there are for what one costs. A bag of S tokens and the number of its targets are
 three methods of token superposition (arXiv 2605.06546):
@@ -16,6 +17,9 @@ from torch import Tensor
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.spec import check_range
+from lilliput.data.batch import Batch
+from lilliput.data.prefix_tokens import NO_PREFIX, PREFIX_TOKENS
+from lilliput.objectives.bags import bags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,42 +56,111 @@ class MultiToken:
 
     def __post_init__(self) -> None:
         check_range("MultiToken", 1, inf, count=self.count)
-        check_range("MultiToken", 0, inf, weight=self.weight)
-        if not 0 < self.until <= 1:
-            raise RecipeError(
-                f"until cannot be {self.until}",
-                where="MultiToken",
-                hint="give a fraction of the phase, above 0 and at most 1",
-            )
+        _check_fading("MultiToken", self.weight, self.until)
 
-    def weight_at(self, progress: Tensor) -> Tensor:
-        """Return their weight at a fraction of the phase, a scalar on its device."""
-        return self.weight * (1 - progress / self.until).clamp(min=0)
+
+@dataclass(frozen=True, kw_only=True)
+class PrefixToken:
+    """Prefix-token prediction: each target's prefix token, which the same logits are charged for.
+
+    It is the longest other token that the target's bytes begin with; a target without one is charged alone. From
+    modded-nanogpt (record 88, pull request 337), where it falls to nothing as `MultiToken` does. The prefix tokens come
+    with the data: `Mixture(prefix_tokens=True)`.
+    """
+
+    weight: float = 0.25
+    """Weight of a prefix token, when the phase begins, of that of its target."""
+    until: float = 1.0
+    """The fraction of the phase after which it weighs nothing."""
+
+    def __post_init__(self) -> None:
+        _check_fading("PrefixToken", self.weight, self.until)
+
+
+def _check_fading(where: str, weight: float, until: float) -> None:
+    check_range(where, 0, inf, weight=weight)
+    if not 0 < until <= 1:
+        raise RecipeError(
+            f"until cannot be {until}", where=where, hint="give a fraction of the phase, above 0 and at most 1"
+        )
+
+
+def prefixes_of(batch: Batch) -> Tensor:
+    """Return the prefix token of each token of a batch, [B, T]; see `lilliput.data.prefix_tokens`.
+
+    Raises:
+        RecipeError: the data brings none.
+    """
+    if PREFIX_TOKENS not in batch.extras:
+        raise RecipeError(
+            "the data does not have the prefix tokens of a row",
+            where="NextToken(prefix=PrefixToken(...))",
+            hint="read it so: Mixture(prefix_tokens=True, ...)",
+        )
+    return batch.extras[PREFIX_TOKENS]
 
 
 class TargetShares:
-    """Weights of a position's targets, further ones last, on a device."""
+    """Weights of a position's targets on a device: those right after it, further ones, prefix tokens of the first."""
 
-    def __init__(self, bag: int, targets: Targets, further: MultiToken | None, device: torch.device):
+    def __init__(
+        self,
+        bag: int,
+        targets: Targets,
+        further: MultiToken | None,
+        prefix: PrefixToken | None,
+        device: torch.device,
+    ):
         """Lay out the weights.
 
         Args:
             bag: tokens of a position.
             targets: right after it.
             further: after those; None for none.
+            prefix: of those right after it; None for none.
             device: of the model.
         """
-        shares = targets.shares(bag)
-        self._near, self._further = len(shares), further
+        near = targets.shares(bag)
+        self._bag, self._has_prefixes = bag, prefix is not None
+        fading: list[tuple[MultiToken | PrefixToken, list[float]]] = []
         if further is not None:
-            shares += further.count * [self._near / further.count]
-        # No buffer: it follows from the spec, and whatever checkpoints lack is built from a phase's first weights.
-        self._shares = torch.tensor(shares, device=device)
+            fading.append((further, further.count * [len(near) / further.count]))
+        if prefix is not None:
+            fading.append((prefix, near))
+        # No buffers: they follow from the spec, and whatever checkpoints lack is built from a phase's first weights.
+        self._near = torch.tensor(near, device=device)
+        self._fading = [(spec, torch.tensor(shares, device=device)) for spec, shares in fading]
 
-    def at(self, progress: Tensor) -> tuple[Tensor, Tensor | float]:
-        """Return the weight of each target [A], and what all weights are divided by to add up to A."""
-        if self._further is None:
-            return self._shares, 1.0
-        fallen = self._further.weight_at(progress)
-        shares = torch.cat([self._shares[: self._near], self._shares[self._near :] * fallen])
-        return shares / (1 + fallen), 1 + fallen
+    def weighted_targets(
+        self, batch: Batch, targets: Tensor, weight: Tensor, progress: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | float]:
+        """Return all targets of positions, prefix tokens last, the weight of each, and what weights were divided by.
+
+        That is the sum of the weights of a position, as if each of its targets had a prefix token. Targets and weights
+        are [B, L, A].
+
+        Args:
+            batch: of the rows.
+            targets: the tokens after each position, further ones included.
+            weight: that the data gives each of them.
+            progress: the fraction of the phase, a scalar on the device.
+
+        Raises:
+            RecipeError: the data brings no prefix tokens, and they are charged.
+        """
+        near = len(self._near)
+        if self._has_prefixes:
+            prefixes = bags(prefixes_of(batch), self._bag, targets.shape[-1])[1][..., :near]
+            targets = torch.cat([targets, prefixes.clamp(min=0)], dim=-1)
+            weight = torch.cat([weight, weight[..., :near] * (prefixes != NO_PREFIX)], dim=-1)
+        shares, whole = self._at(progress)
+        return targets, weight * shares / near, whole
+
+    def _at(self, progress: Tensor) -> tuple[Tensor, Tensor | float]:
+        """The share of each target [A], and what they were divided by to add up to the number of near ones."""
+        if not self._fading:
+            return self._near, 1.0
+        weights = [spec.weight * (1 - progress / spec.until).clamp(min=0) for spec, _ in self._fading]
+        whole = sum(weights[1:], 1 + weights[0])
+        faded = [weight * shares for weight, (_, shares) in zip(weights, self._fading, strict=True)]
+        return torch.cat([self._near, *faded]) / whole, whole

@@ -20,7 +20,7 @@ from lilliput.report.curves import charts
 from lilliput.report.recipe_outline import Outline
 from lilliput.report.records import HINT, PhaseRecord, RunRecord, continued, read_run
 from lilliput.report.table import Column, Table
-from lilliput.train.metrics_file import WINDOW, Line, headline_of, recent_loss, released
+from lilliput.train.metrics_file import WINDOW, Line, headline_of, positions_of, recent_loss, released
 from lilliput.train.passes import in_words
 
 REPORT = "report.html"
@@ -186,8 +186,8 @@ def _sums(line: list[list[Line]]) -> dict[str, float]:
 
 
 def _positions(steps: list[Line]) -> int:
-    """Positions that a phase has processed; records of early versions have them equal to its tokens."""
-    return steps[-1].get("positions", steps[-1]["tokens"]) if steps else 0
+    """Positions that a phase has processed."""
+    return positions_of(steps[-1]) if steps else 0
 
 
 def _in_positions(tokens: float, positions: float) -> str:

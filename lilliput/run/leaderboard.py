@@ -119,7 +119,7 @@ def _entry(folder: Path, record: dict[str, Any], figure: dict[str, Any]) -> Entr
         suite=record["release"]["suite"],
         harness=f"lm-evaluation-harness {record['evaluation']['versions']['lm_eval']}",
         parameters=record["release"]["parameters"]["total"],
-        tokens=sum(_tokens(phase) for phase in record["phases"]),
+        tokens=sum(_released(phase)["tokens"] for phase in record["phases"]),
         operations=_operations(record),
         value=figure["value"],
         half_width=None if stderr is None else NORMAL_95 * stderr,
@@ -128,13 +128,18 @@ def _entry(folder: Path, record: dict[str, Any], figure: dict[str, Any]) -> Entr
     )
 
 
-def _tokens(phase: dict[str, Any]) -> int:
-    """Tokens of a phase up to the released model: to the step that a later phase resumes from."""
-    return phase.get("resumed_at", phase)["tokens"]
+def _released(phase: dict[str, Any]) -> dict[str, Any]:
+    """Counts of a phase up to the released model: to the step that a later phase resumes from."""
+    return phase.get("resumed_at", phase)
+
+
+def _positions(counts: dict[str, Any]) -> int:
+    """Positions that were processed; records have them where they are not as many as the tokens."""
+    return counts.get("positions", counts["tokens"])
 
 
 def _operations(record: dict[str, Any]) -> float | None:
-    """Operations of all phases, each by the share of its tokens that the released model has seen."""
+    """Operations of all phases, each by the share of its positions up to the released model."""
     try:
         recipe = from_plain(record["recipe"], where="the record")
         shapes = {index: before for index, _, before, _ in timeline_shapes(recipe)}
@@ -144,5 +149,5 @@ def _operations(record: dict[str, Any]) -> float | None:
     total = 0.0
     for index, phase in recipe.phases.items():
         if (found := recorded.get(phase.name)) is not None:
-            total += phase_operations(phase, shapes[index]) * _tokens(found) / found["tokens"]
+            total += phase_operations(phase, shapes[index]) * _positions(_released(found)) / _positions(found)
     return total

@@ -64,8 +64,8 @@ def results(
         overs: the swept fields.
         variants: all of the sweep.
         outcomes: by the name of a variant.
-        costs: `parameters` of the model that is compared, `steps`, `tokens` and `operations` of training, by the name
-            of a setting.
+        costs: `parameters` of the model that is compared, `steps`, `tokens`, `positions` and `operations` of
+            training, by the name of a setting.
 
     Returns:
         JSON values; `settings` are in the order of the grid, `best` names the one of the least mean among those with

@@ -12,7 +12,7 @@ from lilliput.publish.card.markdown import prose
 from lilliput.report.table import Column, Table
 from lilliput.sweep.axes import label
 
-WIDE = {"steps", "tokens", "seconds"}
+WIDE = {"steps", "tokens", "positions", "seconds"}
 """Columns that a terminal has no room for; where budgets differ a note says so."""
 SHORT = {"parameters": "params"}
 """Headings in a terminal."""
@@ -60,6 +60,9 @@ def _table(found: dict[str, Any], parameters: Callable[[int], str] = "{:,}".form
         Column(name=label(path, found["over"]), cells=[value_text(one["values"][path]) for one in settings], wraps=True)
         for path in found["over"]
     ]
+    counts = ["tokens"]
+    if any(setting["positions"] != setting["tokens"] for setting in settings):  # with bags of tokens
+        counts.append("positions")
     return Table(
         title=headline(found),
         columns=[
@@ -70,7 +73,7 @@ def _table(found: dict[str, Any], parameters: Callable[[int], str] = "{:,}".form
             column("seeds", _seeds),
             column("parameters", lambda one: parameters(one["parameters"])),
             column("steps", lambda one: f"{one['steps']:,}"),
-            column("tokens", lambda one: f"{one['tokens']:,}"),
+            *(column(count, lambda one, count=count: f"{one[count]:,}") for count in counts),
             column("FLOPs", lambda one: flops(one["operations"])),
             column("seconds", lambda one: "" if one["seconds"] is None else f"{one['seconds']:,.1f}"),
         ],

@@ -265,12 +265,12 @@ class _SweepRunner:
         return sum(self._cost(one)["operations"] for one in self._grid()[1] if outcomes[one.name].is_over)
 
     def _cost(self, variant: Variant) -> dict[str, int]:
-        """Parameters, steps, tokens and operations until the metric, counted once a setting: no seed changes them."""
+        """Parameters and counts of training until the metric, made once a setting: no seed changes them."""
         name = variant.setting.name
         if name not in self._counted:
             planned = plan(variant.recipe.until(self._metric.phase))
             parameters = planned["phases"][-1]["parameters"]["total"]
-            totals = {key: planned["totals"][key] for key in ("steps", "tokens", "operations")}
+            totals = {key: planned["totals"][key] for key in ("steps", "tokens", "positions", "operations")}
             self._counted[name] = {"parameters": parameters} | totals
         return self._counted[name]
 

@@ -87,6 +87,13 @@ def headline_of(line: Line) -> str:
     return line.get(HEADLINE, CROSS_ENTROPY)
 
 
+def positions_of(step: Line) -> int:
+    """Return the positions that a phase has processed by a step; early versions wrote tokens alone, of which there were
+    as many.
+    """
+    return step.get("positions", step["tokens"])
+
+
 def recent_loss(steps: list[Line]) -> float:
     """Return the mean headline of the last `WINDOW` steps, of at least one; of those that have the last one's."""
     name = headline_of(steps[-1])

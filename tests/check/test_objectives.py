@@ -16,7 +16,7 @@ from lilliput.check.resume import check_resuming
 from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.objective import Losses
 from lilliput.objectives.stochastic_tokens import StochasticTokens
-from lilliput.objectives.targets import MultiToken, Targets
+from lilliput.objectives.targets import MultiToken, PrefixToken, Targets
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.train.phase import Stage
 from lilliput.train.spike_detection import NoGuard
@@ -117,6 +117,8 @@ def test_those_without_a_mistake_are_well(objective):
 
 
 def test_an_objective_of_several_tokenizations_is_checked_on_its_own_data_alone():
+    results = checked(NextToken(prefix=PrefixToken()))
+    assert results["losses"].state == "skipped" and "prefix_tokens" in results["losses"].says
     results = checked(StochasticTokens())
     assert results["losses"].state == "skipped" and "segmentations/ends" in results["losses"].says
 

@@ -12,6 +12,7 @@ import torch
 
 from lilliput.base.errors import RecipeError
 from lilliput.data.batch import Batch
+from lilliput.data.prefix_tokens import NO_PREFIX, PREFIX_TOKENS
 from lilliput.nn.ffn import SwiGLU
 from lilliput.nn.gqa import GQA
 from lilliput.nn.hgrn2 import HGRN2
@@ -29,7 +30,7 @@ from lilliput.objectives.routes.diffusion_blocks import (
 from lilliput.objectives.routes.noise_levels import NoiseLevels, NoiseRange
 from lilliput.objectives.routes.preconditioning import euler_step, loss_weight, preconditioning
 from lilliput.objectives.routes.route import RouteInput
-from lilliput.objectives.targets import MultiToken, Targets
+from lilliput.objectives.targets import MultiToken, PrefixToken, Targets
 from lilliput.objectives.terms import CrossEntropy, ZLoss
 from lilliput.optim.adamw import AdamW
 from lilliput.train.trainable import Trainable
@@ -57,6 +58,7 @@ OBJECTIVES = {
     "inputs": NextToken(bag=2, targets=Targets(count=1)),
     "outputs": NextToken(targets=Targets(count=3)),
     "multi-token": NextToken(bag=2, further=MultiToken(count=2, weight=0.4)),
+    "prefix token": NextToken(bag=2, prefix=PrefixToken(weight=0.4)),
 }
 LEVELS = DiffusionBlocks().levels
 
@@ -78,7 +80,8 @@ def batch_of(objective, rows=2, length=LENGTH, documents=True):
     begins = torch.randint(0, 8, (rows, length), generator=generator) == 0
     document_ids = begins.long().cumsum(dim=1) if documents else torch.zeros(rows, length, dtype=torch.int64)
     weight = torch.rand(rows, length, generator=generator).round(decimals=1)
-    return Batch(tokens=tokens, weight=weight, document_ids=document_ids.int())
+    extras = {PREFIX_TOKENS: (tokens - 90).clamp(min=NO_PREFIX).int()} if objective.prefix else {}
+    return Batch(tokens=tokens, weight=weight, document_ids=document_ids.int(), extras=extras)
 
 
 def noise(step=3):
@@ -114,6 +117,8 @@ def naive(trainable, objective, batch, variant, progress=0.5):
         later = objective.further.weight * (1 - progress)
         count = objective.further.count
         shares = [share / (1 + later) for share in shares] + count * [later / (1 + later) * near / count]
+    of_prefix = objective.prefix.weight * (1 - progress) if objective.prefix else 0.0
+    shares = [share / (1 + of_prefix) for share in shares]
     embedding, total = model.embedding.weight, 0.0
     frozen = deepcopy(model).requires_grad_(False)
 
@@ -175,6 +180,9 @@ def naive(trainable, objective, batch, variant, progress=0.5):
                     if target_documents[index] == target_documents[0]:
                         charged = shares[index] * by_row * batch.weight[row, read.stop + index]
                         total = total - charged * predicted[token]
+                        prefix = int(batch.extras[PREFIX_TOKENS][row, read.stop + index]) if of_prefix else NO_PREFIX
+                        if prefix != NO_PREFIX:
+                            total = total - of_prefix * charged * predicted[prefix]
     return total / objective.denominator(batch)
 
 

@@ -24,10 +24,11 @@ from lilliput.nn.ffn import SwiGLU
 from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.routes.route import FullDepth
 from lilliput.objectives.stochastic_tokens import StochasticTokens
+from lilliput.objectives.targets import PrefixToken
 from lilliput.optim.normuon import NorMuon
 from lilliput.plan import plan, probe, profile_eager, timer
 from lilliput.plan.profile_compiled import CompiledProfile
-from lilliput.plan.synthetic_data import RandomRows
+from lilliput.plan.synthetic_data import RandomRows, kind_of_rows
 from lilliput.tokenizer.bpe import BPE
 from lilliput.train.forward_backward import EagerForwardBackward
 from lilliput.train.loop import Trainer
@@ -119,6 +120,19 @@ def test_rows_bring_what_an_objective_reads(tmp_path, quick):
     assert 0 < few.activations < many.activations
     found = CompiledProfile(replace(MACHINE, compile="off"), silently).cost(recipe.phases[0], WIDER)
     assert len(found.passes) == 2
+
+
+def test_prefix_tokens_are_planned_for_and_take_no_more_operations(tmp_path, quick):
+    data = Mixture(weights={"texts": 1.0}, prefix_tokens=True)
+    stages = (Stage(share=0.5, objective=NextToken(prefix=PrefixToken())), *ordinary_half())
+    recipe = a_recipe(tmp_path, tiny.pretraining(data=data, stages=stages))
+    (cost,) = probe(recipe, MACHINE, silently).values()
+    assert all(one.seconds > 0 and one.activations > 0 for one in cost.passes)
+    (phase,) = plan(recipe, MACHINE, costs={0: cost})["phases"]
+    with_prefixes, without = phase["stages"]
+    assert with_prefixes["operations"] == without["operations"], "they share the logits"
+    ordinary = Mixture(weights={"texts": 1.0})
+    assert kind_of_rows(recipe.phases[0]) != kind_of_rows(replace(recipe.phases[0], data=ordinary))
 
 
 def ordinary_half(**changes):

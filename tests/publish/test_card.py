@@ -186,6 +186,25 @@ def test_training_is_what_the_phases_measured(record):
     assert "](loss.png)" in section(card(record), "How it was trained")
 
 
+def test_positions_are_told_where_they_are_not_as_many_as_tokens(record):
+    """With bags of tokens, of which fewer phases and the beginning of one may be."""
+    plain, parameters = card(record), record["release"]["parameters"]["total"]
+    assert "ositions" not in section(plain, "How it was trained") and " positions) in" not in plain
+    record["phases"][0] |= {"positions": 598_016}
+    text = card(record)
+    assert [row[1:5] for row in rows(text, "How it was trained")] == [
+        ["292", "1,196,032", "598,016", f"{1_196_032 / parameters:.2f}"],
+        ["73", "299,008", "299,008", f"{299_008 / parameters:.2f}"],
+        ["365", "1,495,040", "897,024", f"{1_495_040 / parameters:.2f}"],
+    ]
+    assert "| Steps | Tokens | Positions | Tokens per parameter |" in text
+    assert "1,495,040 tokens of training (897,024 positions) in 4 min 10 s on" in text
+    assert "positions are what the layers processed" in section(text, "How it was trained")
+    record["phases"][0]["resumed_at"] = {"step": 146, "tokens": 797_354, "positions": 199_338, "seconds": 100.0}
+    whole, _, together = (row[1:4] for row in rows(card(record), "How it was trained"))
+    assert whole == ["292", "1,196,032", "598,016"] and together == ["219", "1,096,362", "498,346"]
+
+
 def test_a_base_release_knows_nothing_of_what_comes_later():
     text = card(record_of(chat=False))
     assert [line[0] for line in rows(text, "Data")] == ["`docs`", "`docs`"]

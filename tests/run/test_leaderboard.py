@@ -49,6 +49,20 @@ def test_the_best_is_first_with_its_interval_and_its_compute(releases):
     assert not lower.entries[0].higher_is_better and not lower.entries[0].is_share
 
 
+def test_operations_are_those_of_positions_up_to_the_release(releases):
+    """Bags of four in the half that was kept: most of the text, and half of the operations."""
+    whole = leaderboard(releases, score="PIQA/acc").entries[0]
+    folder = next(folder for folder in releases if folder.name == whole.name)
+    record = json.loads((folder / "record.json").read_text())
+    tokens = record["phases"][0]["tokens"]
+    left = {"step": 146, "tokens": tokens * 4 // 5, "positions": tokens // 5, "seconds": 1.0}
+    record["phases"][0] |= {"positions": tokens * 2 // 5, "resumed_at": left}
+    del record[next(key for key in record if key not in record_of(chat=False))]
+    write_record_as_it_is(folder, record)
+    half = leaderboard(releases, score="PIQA/acc").entries[0]
+    assert half.tokens == tokens * 4 // 5 and half.operations == pytest.approx(whole.operations / 2, rel=1e-5)
+
+
 def test_a_score_that_is_not_there_is_refused(releases, tmp_path):
     with pytest.raises(RunError, match="no release has the score 'MMLU'") as refused:
         leaderboard(releases, score="MMLU")

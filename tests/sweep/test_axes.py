@@ -15,6 +15,7 @@ from lilliput.sweep.results import estimate, results, student_quantile
 from lilliput.sweep.table import markdown, table
 
 LR = "timeline.pretrain.optimizer.lr"
+COST = {"parameters": 7, "steps": 1, "tokens": 100, "positions": 100, "operations": 10**9}
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def test_the_seed_alone_is_varied(recipe):
     made = variants(recipe, [], [0, 1, 2])
     assert [one.name for one in made] == ["seed=0", "seed=1", "seed=2"] and made[2].overrides == ("seed=2",)
     outcomes = {one.name: Outcome(value=1.0 + one.seed, seconds=2.0) for one in made}
-    costs = {one.setting.name: {"parameters": 7, "steps": 1, "tokens": 100, "operations": 10**9} for one in made}
+    costs = {one.setting.name: COST for one in made}
     found = results("tiny", choose(recipe, None), [], made, outcomes, costs)
     (alone,) = found["settings"]
     assert alone["mean"] == 2.0 and alone["deviation"] == 1.0 and alone["difference"] is None
@@ -151,7 +152,7 @@ def compared(recipe, numbers, costs=None, **changes):
     for one in every:
         row = numbers[int(one.setting.values[LR]) - 1]
         outcomes[one.name] = Outcome(value=row[one.seed], seconds=2.0) if one.seed < len(row) else Outcome()
-    same = {one.setting.name: {"parameters": 7, "steps": 1, "tokens": 100, "operations": 10**9} for one in every}
+    same = {one.setting.name: COST for one in every}
     return results("tiny", choose(recipe, None), overs, every, outcomes | changes, same | (costs or {}))
 
 
@@ -177,8 +178,19 @@ def test_what_is_missing_or_failed_is_said_and_not_compared(recipe):
     assert "not trained yet" in markdown(nothing) and nothing["settings"][1]["mean"] is None
 
 
+def test_positions_are_a_column_where_they_are_not_as_many_as_tokens(recipe):
+    def columns(costs):
+        lines = markdown(compared(recipe, [[1.0], [2.0]], costs)).splitlines()
+        header, _, *settings = [[one.strip(" *") for one in line.split("|")] for line in lines if line.startswith("| ")]
+        return {name: [row[place] for row in settings] for place, name in enumerate(header)}
+
+    assert "positions" not in columns({})
+    found = columns({"lr=2": COST | {"positions": 25}})
+    assert found["tokens"] == ["100", "100"] and found["positions"] == ["100", "25"]
+
+
 def test_one_seed_and_unequal_budgets_are_said(recipe):
-    costs = {"lr=2": {"parameters": 9, "steps": 1, "tokens": 200, "operations": 10**9}}
+    costs = {"lr=2": COST | {"parameters": 9, "tokens": 200, "positions": 200}}
     notes = " ".join(compared(recipe, [[1.0], [2.0]], costs)["notes"])
     assert "One seed" in notes and "100 tokens (lr=1) to 200 (lr=2)" in notes and "operations" not in notes
     assert "7 parameters (lr=1) to 9 (lr=2)" in notes

@@ -39,7 +39,7 @@ def found(name):
 
     def setting(place):
         there = {"mean": 1.0 + place, "interval": None, "seeds": {"0": 1.0 + place}, "seconds": 2.0}
-        costs = {"parameters": 4, "steps": 1, "tokens": 2, "operations": 3.0}
+        costs = {"parameters": 4, "steps": 1, "tokens": 2, "positions": 2, "operations": 3.0}
         compared = {"difference": None, "told_apart": None, "seeds_to_tell": None, "failures": {"0": name}}
         return (
             {"name": f"{name} {place}", "title": f"{name} {place}", "values": {path: f"{name} {place}", "size": place}}

@@ -9,6 +9,8 @@ from lilliput.train.metrics_file import HEADLINE, WINDOW
 
 WHOLE = 0.99
 """Share of a recipe's tokens that counts as all of them: phases read whole steps."""
+COUNTED = ("steps", "tokens", "positions", "seconds")
+"""Costs of a phase that add up."""
 LEAST = 0.01
 """Least share that a card states as a number, in percent."""
 
@@ -17,10 +19,11 @@ def training(run: Part, timeline: Timeline) -> dict[str, Any]:
     """Cost and end of each phase."""
     parameters = run["release"]["parameters"]["total"]
 
-    def cost(phase: Any) -> dict[str, str]:
+    def cost(phase: dict[str, Any]) -> dict[str, str]:
         return {
             "steps": f"{phase['steps']:,}",
             "tokens": f"{phase['tokens']:,}",
+            "positions": f"{phase['positions']:,}",
             "per_parameter": f"{phase['tokens'] / parameters:,.2f}",
             "time": duration(phase["seconds"]),
         }
@@ -40,13 +43,15 @@ def training(run: Part, timeline: Timeline) -> dict[str, Any]:
         return "; ".join(values) or "not defined"
 
     phases = run["phases"]
-    line = [_on_the_line(phase) for phase in phases]
-    sums = {key: sum(phase[key] for phase in line) for key in ("steps", "tokens", "seconds")}
+    wholes, line = ([of(phase) for phase in phases] for of in (_whole, _on_the_line))
+    sums = {key: sum(phase[key] for phase in line) for key in COUNTED}
     return {
         "phases": [
-            cost(phase) | {"name": phase["name"], "loss": loss(phase), "heldout": heldout(phase)} for phase in phases
+            cost(whole) | {"name": phase["name"], "loss": loss(phase), "heldout": heldout(phase)}
+            for phase, whole in zip(phases, wholes, strict=True)
         ],
         "together": cost(sums),
+        "counts_positions": any(phase["positions"] != phase["tokens"] for phase in wholes),
         "budget": _budget(run, sums["tokens"]),
         "window": WINDOW,
         "resumed": [
@@ -79,9 +84,19 @@ def _budget(run: Part, tokens: int) -> dict[str, str] | None:
 def _on_the_line(phase: Part) -> dict[str, Any]:
     """Cost of a phase up to the released model: to the step that a later phase resumes from."""
     if "resumed_at" not in phase:
-        return {key: phase[key] for key in ("steps", "tokens", "seconds")}
+        return _whole(phase)
     left = phase["resumed_at"]
-    return {"steps": left["step"], "tokens": left["tokens"], "seconds": left["seconds"]}
+    return {"steps": left["step"], "tokens": left["tokens"], "positions": _positions(left), "seconds": left["seconds"]}
+
+
+def _whole(phase: Part) -> dict[str, Any]:
+    """Cost of all steps of a phase."""
+    return {key: phase[key] for key in ("steps", "tokens", "seconds")} | {"positions": _positions(phase)}
+
+
+def _positions(cost: Part) -> int:
+    """Positions that were processed; records have them where they are not as many as the tokens."""
+    return cost["positions"] if "positions" in cost else cost["tokens"]
 
 
 def course(run: Part) -> dict[str, Any]:
