@@ -1,7 +1,7 @@
 """Marks and operators for PyTorch's compiler, which is not imported before something is compiled.
 
-That takes 1.8 of the 4.4 seconds of processor time in which a command starts, and both a mark for the compiler and the
-first call of a `torch.library.custom_op` do it.
+To import it takes 1.8 of the 4.4 seconds of processor time in which a command starts, and both a mark for it and the
+first call of a `torch.library.custom_op` do so.
 """
 
 import sys
