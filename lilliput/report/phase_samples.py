@@ -16,6 +16,7 @@ class ShownPrompt:
 
     corpus: str
     text: str
+    """In one line."""
     texts: list[tuple[str, str]]
     """Step and continuation, in order."""
 
@@ -30,8 +31,11 @@ def prompts(measured: Sequence[Line]) -> list[ShownPrompt]:
     for line in measured:
         for one in line.get(SAMPLES, ()):
             texts = found.setdefault((one["corpus"], one["prompt"]), [])
-            texts.append((f"{line['step']:,}", one["text"]))
-    return [ShownPrompt(corpus=corpus, text=text, texts=_some(texts)) for (corpus, text), texts in found.items()]
+            texts.append((f"{line['step']:,}", one["text"].strip()))
+    return [
+        ShownPrompt(corpus=corpus, text=" ".join(prompt.split()), texts=_some(texts))
+        for (corpus, prompt), texts in found.items()
+    ]
 
 
 def _some(texts: list[tuple[str, str]]) -> list[tuple[str, str]]:

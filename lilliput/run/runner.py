@@ -114,7 +114,7 @@ class Runner:
             before_decay=folder / BEFORE_DECAY,
             kept=folder / KEPT_FOLDER,
             begin=begin_of(context, index, phase, lineage),
-            write_samples=sample_writer(context, phase, tokens),
+            write_samples=sample_writer(phase, tokens, writes=context.writes),
         )
 
     def _after(

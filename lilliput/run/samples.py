@@ -10,7 +10,6 @@ from lilliput.data.heldout_prompts import heldout_prompts
 from lilliput.generate.sampling import Sampling
 from lilliput.generate.stream_text import write_texts
 from lilliput.model import LanguageModel
-from lilliput.run.context import RunContext
 from lilliput.tokenizer.chatml import MESSAGE_END
 from lilliput.train.phase import Phase
 from lilliput.train.samples import Sample, WriteSamples
@@ -22,15 +21,15 @@ SAMPLING = Sampling(temperature=0.7, top_p=0.95)
 samples of equal weights are equal."""
 
 
-def sample_writer(context: RunContext, phase: Phase, tokens: Mapping[str, Any]) -> WriteSamples | None:
+def sample_writer(phase: Phase, tokens: Mapping[str, Any], *, writes: bool) -> WriteSamples | None:
     """Return what lets a model continue held-out prompts; None where the phase has no samples, or this rank no record.
 
     Args:
-        context: of the run.
         phase: about to be trained.
         tokens: opened token files of its corpora, by name.
+        writes: whether this rank writes the run.
     """
-    if not phase.samples or not context.writes:
+    if not phase.samples or not writes:
         return None
     prompts = cache(lambda: heldout_prompts(tokens, phase.samples))  # read at the first measurement
 

@@ -1,4 +1,4 @@
-"""What a model writes at a measurement: samples, which show people what held-out numbers mean."""
+"""Samples: texts that a model writes at a measurement, which show people what held-out numbers mean."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ def in_line(sample: Sample, width: int) -> str:
 
 
 WriteSamples = Callable[[LanguageModel], list[Sample]]
-"""Lets a model write, and leaves it and all that training depends on as they are."""
+"""Returns what a model writes; it, and all that training depends on, stay as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +44,11 @@ class Samples:
 
     written: tuple[Sample, ...] = ()
     failure: str | None = None
-    """The error that writing ended with."""
+    """The error that ended the writing."""
 
 
 def try_samples(write: WriteSamples, model: LanguageModel) -> Samples:
-    """Return samples; an error is reported with them, since weights that train well are worth more than a sample."""
+    """Return what a model writes, or the error instead: no sample is worth the training that it would end."""
     try:
         return Samples(written=tuple(write(model)))
     except Exception as error:  # whatever fails here, training depends on none of it

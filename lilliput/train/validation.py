@@ -26,12 +26,12 @@ MAX_POSITIONS = 65_536
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """What is found of a model at one moment of its training."""
+    """Findings about a model at one moment of its training."""
 
     heldout: dict[str, float | None]
     """Held-out numbers by corpus."""
     samples: Samples = Samples()
-    """What it writes with the weights that these numbers are of; live ones of a model with an average write nothing."""
+    """Texts of the weights that these numbers are of; beside an average, live weights write nothing."""
 
 
 def make_validator(
