@@ -47,9 +47,9 @@ def with_samples(recipe, count):
     return replace(recipe, timeline=tuple(entries))
 
 
-def train(recipe, folder):
+def train(recipe, folder, machine=MACHINE):
     screen = StringIO()
-    pipeline.train(recipe, folder, MACHINE, Console(file=screen, width=100))
+    pipeline.train(recipe, folder, machine, Console(file=screen, width=100))
     return screen.getvalue()
 
 
@@ -123,6 +123,18 @@ def test_training_is_the_same_to_the_bit_without_samples(run, recipe, tmp_path):
     newest = [max(one.glob(f"phases/{SFT}/checkpoints/step-*")) for one in (folder, tmp_path / "none")]
     one, other = ({path.name: sha256(path) for path in step.glob("*.safetensors")} for step in newest)
     assert one == other and one
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings(
+    "ignore:`torch.jit:DeprecationWarning", "ignore:TensorFloat32", "ignore:The .grad attribute"
+)
+def test_training_in_graphs_is_the_same_to_the_bit_without_samples(recipe, tmp_path):
+    cuda = Machine(device="cuda", precision="bf16", threads=1)
+    said = train(recipe, tmp_path / "three", cuda)
+    train(with_samples(recipe, 0), tmp_path / "none", cuda)
+    assert weights(tmp_path / "none") == weights(tmp_path / "three") and "no samples" not in said
+    assert [len(line["samples"]) for line in measured_of(metrics(tmp_path / "three", PRETRAIN))] == [3] * 4
 
 
 @pytest.mark.parametrize("measurement", [1, 2, 4])
