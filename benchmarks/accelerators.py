@@ -72,7 +72,7 @@ from lilliput.train.loop import Trainer
 from lilliput.train.machine import Machine
 from lilliput.train.phase import Phase, Stage, tokens_per_position
 from lilliput.train.spike_detection import NoGuard
-from lilliput.train.validation import heldout_headline, make_validator
+from lilliput.train.validation import Measurement, heldout_headline, make_validator
 
 MEASUREMENTS = 12
 """Of held-out text in a phase of a trial."""
@@ -210,9 +210,11 @@ class Curve:
         self.times[-1].append(now - self.last)
         self.last = now
 
-    def log_validation(self, step: int, tokens: int, numbers: dict[str, float], headline: str = "") -> None:
+    def log_validation(self, step: int, tokens: int, measured: Measurement, headline: str = "") -> None:
         read = self.before + tokens
-        self.points.append((self.seconds, read, read / self.available, statistics.mean(numbers.values())))
+        self.points.append(
+            (self.seconds, read, read / self.available, statistics.mean(filter(None, measured.heldout.values())))
+        )
         self.last = time.perf_counter()
 
 

@@ -1,4 +1,4 @@
-"""How many tokens a second does the engine write, beside transformers?
+"""How many tokens a second does the engine write, beside transformers and llama.cpp?
 
     python benchmarks/decode.py [RECIPE...] [--dtype fp32] [--contexts 0 1536] [--batch 1] [--device cpu]
                                 [--tokens 32] [--repeats 3] [--compile] [--ours] [--out FILE.json]
@@ -6,18 +6,21 @@
 Models of the recipes with random weights, `odinnext-138m` and `slm-10m` unless others are named. Each row has read
 `context` tokens, or one; then `tokens` greedy ones of each row are timed, contexts by turns, and the best of `repeats`
 counts, as other processes only ever take time away. Transformers is asked through `forward` with its cache, in a plain
-loop, which is less work than `generate`; --ours leaves it out.
+loop, which is less work than `generate`. llama.cpp is asked where llama-cpp-python is installed, on a processor, for
+one row of a model that a GGUF file can hold; with F16 weights, or Q8_0 for int8. --ours leaves both out.
 """
 
 import argparse
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from decode_llama_cpp import Writer, llama_cpp_writer
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -27,9 +30,14 @@ from lilliput.base.files import write_json
 from lilliput.generate.engine import Engine
 from lilliput.generate.request import Prefix, Request
 from lilliput.generate.sampling import Sampling
-from lilliput.model import ModelSpec
+from lilliput.model import LanguageModel, ModelSpec
+from lilliput.publish.export import Generation, export
+from lilliput.publish.gguf.architectures import ARCHITECTURES
+from lilliput.publish.gguf.file_types import FileType
+from lilliput.publish.gguf.write import About, write_gguf
 from lilliput.publish.hf_formats.format import HFFormat
 from lilliput.recipe import Release, load_recipe
+from lilliput.tokenizer.bpe import BPE
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
 
@@ -82,6 +90,30 @@ def their_seconds(model: Any, vocab: int, context: int, batch: int, tokens: int)
     return time.perf_counter() - began
 
 
+def no_llama_cpp(layout: HFFormat, given: argparse.Namespace) -> str | None:
+    """Return the reason for which llama.cpp is not asked; None if it is."""
+    if type(layout) not in ARCHITECTURES:
+        return f"no GGUF file holds a {type(layout).__name__}"
+    if given.device != "cpu" or given.batch > 1:
+        return "it is asked for one row on a processor"
+    return None if find_spec("llama_cpp") else "llama-cpp-python is not installed"
+
+
+def llama_cpp_of(model: LanguageModel, layout: HFFormat, file_type: FileType) -> Writer:
+    """llama.cpp with the weights of a model."""
+    with TemporaryDirectory() as name:
+        file = write_file(model, layout, file_type, Path(name))
+        return llama_cpp_writer(file, torch.get_num_threads())  # it has mapped the file, which may go
+
+
+def write_file(model: LanguageModel, layout: HFFormat, file_type: FileType, folder: Path) -> Path:
+    """A GGUF file of a model, with a tokenizer of this script's own text, for ids are all that is asked."""
+    tokenizer = BPE(vocab=model.spec.vocab, at_most=True).train([__doc__ or ""])
+    export(model, tokenizer, folder, layout=layout, dtype="F32", generation=Generation(), chat_template=None)
+    write_gguf(folder, folder / "model.gguf", file_type, About(name="decode"))
+    return folder / "model.gguf"
+
+
 def measured(name: str, given: argparse.Namespace) -> list[dict[str, Any]]:
     recipe = load_recipe(name)
     spec = recipe.model.shape
@@ -96,13 +128,21 @@ def measured(name: str, given: argparse.Namespace) -> list[dict[str, Any]]:
     }
     for prefixes in read.values():
         our_seconds(engine, prefixes, given.tokens)  # compiles, and captures graphs
+    refused = no_llama_cpp(layout, given)
+    file_type: FileType = "Q8_0" if given.dtype == "int8" else "F16"
+    llama = None if given.ours or refused else llama_cpp_of(spec.build(seed=0).eval(), layout, file_type)
+    if refused and not given.ours:
+        print(f"{name}: llama.cpp is not asked: {refused}")
     ours: dict[int, list[float]] = {context: [] for context in read}
     others: dict[int, list[float]] = {context: [] for context in read}
+    llamas: dict[int, list[float]] = {context: [] for context in read}
     for _ in range(given.repeats):  # contexts take turns: what else the machine does changes from minute to minute
         for context, prefixes in read.items():
             ours[context].append(our_seconds(engine, prefixes, given.tokens))
             if their is not None:
                 others[context].append(their_seconds(their, spec.vocab, context, given.batch, given.tokens))
+            if llama is not None:
+                llamas[context].append(llama(context, given.tokens))
     work = given.batch * given.tokens
     return [
         {
@@ -110,6 +150,7 @@ def measured(name: str, given: argparse.Namespace) -> list[dict[str, Any]]:
             "context": context,
             "ours": round(work / min(ours[context]), 1),
             "transformers": work / min(others[context]) if others[context] else None,
+            f"llama.cpp {file_type}": work / min(llamas[context]) if llamas[context] else None,
         }
         for context in read
     ]
@@ -129,10 +170,11 @@ def main() -> None:
     arguments.add_argument("--out", type=Path)
     given = arguments.parse_args()
     rows = [row for name in given.recipes for row in measured(name, given)]
-    table = Table("recipe", "context", "ours, tokens/s", "transformers, tokens/s")
+    writers = [name for name in rows[0] if name not in ("recipe", "context")]
+    table = Table("recipe", "context", *(f"{name}, tokens/s" for name in writers))
     for row in rows:
-        other = "" if row["transformers"] is None else f"{row['transformers']:,.1f}"
-        table.add_row(row["recipe"], f"{row['context']:,}", f"{row['ours']:,.1f}", other)
+        speeds = ("" if row[name] is None else f"{row[name]:,.1f}" for name in writers)
+        table.add_row(row["recipe"], f"{row['context']:,}", *speeds)
     Console(file=sys.stdout).print(table)
     if given.out:
         setting = {"dtype": given.dtype, "batch": given.batch, "device": given.device, "tokens": given.tokens}

@@ -41,7 +41,7 @@ from lilliput.recipes import slm_10m
 from lilliput.tokenizer.bpe import BPE
 from lilliput.train.loop import Trainer
 from lilliput.train.machine import Machine
-from lilliput.train.validation import make_validator
+from lilliput.train.validation import Measurement, make_validator
 
 RATES = {"AdamW": (5e-4, 1e-3, 2e-3, 4e-3, 8e-3), "NorMuon": (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)}
 SEEDS = (0, 1, 2)
@@ -131,10 +131,8 @@ class _Curve:
         self.seconds.append(now - self._last)
         self._last = now
 
-    def log_validation(
-        self, step: int, tokens: int, numbers: dict[str, float], headline: str = "cross_entropy"
-    ) -> None:
-        self.points.append((step, statistics.mean(numbers.values())))
+    def log_validation(self, step: int, tokens: int, measured: Measurement, headline: str = "cross_entropy") -> None:
+        self.points.append((step, statistics.mean(filter(None, measured.heldout.values()))))
         self._last = time.perf_counter()
 
 

@@ -17,6 +17,7 @@ from lilliput.objectives.objective import CROSS_ENTROPY
 from lilliput.publish.lineage import outdated
 from lilliput.report.charts import short
 from lilliput.report.curves import charts
+from lilliput.report.phase_samples import prompts
 from lilliput.report.recipe_outline import Outline
 from lilliput.report.records import HINT, PhaseRecord, RunRecord, continued, read_run
 from lilliput.report.table import Column, Table
@@ -63,7 +64,8 @@ def _facts(run: RunRecord) -> dict[str, Any]:
         "folder": run.folder.name,
         "tiles": _tiles(run, trained),
         "phases": [
-            _phase(phase, number, units) | {"charts": charts(f"{phase.name}-{number}", drawn, units)}
+            _phase(phase, number, units)
+            | {"charts": charts(f"{phase.name}-{number}", drawn, units), "prompts": prompts(drawn.measured)}
             for number, (phase, drawn) in enumerate(zip(run.phases, _continuous(run.phases), strict=True))
         ],
         "computed": [{"name": name, "figures": list(_figures(value))} for name, value in run.computed],

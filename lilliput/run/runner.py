@@ -24,6 +24,7 @@ from lilliput.run.prepare import Preparation
 from lilliput.run.release import Publisher
 from lilliput.run.reproducibility import untrained
 from lilliput.run.same_everywhere import check_same_inputs, check_same_weights
+from lilliput.run.samples import sample_writer
 from lilliput.run.steps import Reached, beginning, check_steps, growth_step, release_step
 from lilliput.run.trained_phase import TrainedPhase, begin_of, inputs_of, is_intact, write_trained
 from lilliput.tokenizer.specials import vocabulary_size
@@ -93,8 +94,7 @@ class Runner:
                 trainer = self._trainer(part.folder, index, phase, reached.lineage, tokens)
                 bytes_per_token = phase.data.bytes_per_token(tokens)
                 average = trainer.train(phase_logger(context, phase, part.folder, bytes_per_token), measure)
-                model = reached.lineage.model
-                part.outputs = write_trained(context, index, phase, model, average, bytes_per_token)
+                part.outputs = write_trained(context, index, phase, reached.lineage.model, average, bytes_per_token)
         check_same_weights(context, phase.name, part.outputs)
         return self._after(index, phase, reached, inputs, part.outputs)
 
@@ -114,6 +114,7 @@ class Runner:
             before_decay=folder / BEFORE_DECAY,
             kept=folder / KEPT_FOLDER,
             begin=begin_of(context, index, phase, lineage),
+            write_samples=sample_writer(phase, tokens, writes=context.writes),
         )
 
     def _after(

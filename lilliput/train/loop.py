@@ -30,9 +30,10 @@ from lilliput.train.phase import Phase, Reader, StepPlan
 from lilliput.train.precision import precision_of
 from lilliput.train.ranks import OneRank, Ranks
 from lilliput.train.rollback import Incidents, LossSpike
+from lilliput.train.samples import WriteSamples
 from lilliput.train.signals import GracefulShutdown
 from lilliput.train.trainable import OWNED
-from lilliput.train.validation import Measure, validate_ema_and_live
+from lilliput.train.validation import Measure, Measurement, validate_ema_and_live
 
 
 class Trainer:
@@ -52,6 +53,7 @@ class Trainer:
         before_decay: Path | None = None,
         kept: Path | None = None,
         begin: Begin | None = None,
+        write_samples: WriteSamples | None = None,
     ):
         """Build the phase's objectives around the model; `restore` builds what training changes.
 
@@ -66,12 +68,12 @@ class Trainer:
             ranks: of the machine's exchange, joined.
             before_decay: the folder for a copy of the state before the decay, to resume from later; None for none.
             kept: the folder of the checkpoints of `Phase.keep`; None for none.
-            begin: returns the state to resume from if the phase has no checkpoint of its own; None to begin with the
-                model's weights alone.
+            begin: returns the state to begin with where there is no checkpoint; None for the model's weights alone.
+            write_samples: lets the model write at each measurement; None for no samples.
         """
         self.phase, self.plan, self.reader, self.machine = phase, StepPlan(phase), reader, machine
         self.folder, self.seed, self.report = ranks.folder(folder), seed, report
-        self.before_decay, self.kept = before_decay, kept
+        self.before_decay, self.kept, self.write_samples = before_decay, kept, write_samples
         self.begin = None if begin is None else cache(begin)  # objectives and `restore` ask for it: read it once
         # Before layers are compiled: an objective may copy the model.
         self.trainable = build_trainable(model, phase, seed, self.folder, self.begin)
@@ -112,8 +114,7 @@ class Trainer:
 
         Args:
             watch: returns the logger, given the step that training begins at.
-            measure: returns held-out numbers of an objective; called with averaged and with live weights if the phase
-                has an average.
+            measure: returns held-out numbers of an objective, for averaged and for live weights if there is an average.
 
         Returns:
             the averaged weights by name, empty if the phase has no average.
@@ -176,7 +177,7 @@ class Trainer:
                 if numbers is not None:
                     logger.log_step(step, tokens, tokens - before.tokens, numbers, headline)
                 if plan.is_due(phase.measure_every, step):
-                    logger.log_validation(step, tokens, self.validate(measure, stage), headline)
+                    logger.log_validation(step, tokens, self.validate(measure, stage, headline), headline)
                 saver.check()
                 if self.before_decay is not None and step == plan.stable_until:
                     saver.save(self.checkpoint(), self.before_decay)  # first: any later one implies this one
@@ -274,11 +275,10 @@ class Trainer:
         if why is not None:
             raise LossSpike(why, inputs.step + 1, after)
 
-    def validate(self, measure: Measure, stage: int) -> dict[str, float | None]:
-        """Return held-out numbers of a stage's objective; captured graphs are released if it needs room."""
-        headline = self.phase.stages[stage].objective.headline
+    def validate(self, measure: Measure, stage: int, headline: str) -> Measurement:
+        """Return what is found by a stage's objective; captured graphs are released if it needs room."""
         measured = partial(measure, self.trainable.objective(stage), headline)
-        return validate_ema_and_live(measured, self.trainable, self.average, self._release_graphs)
+        return validate_ema_and_live(measured, self.write_samples, self.trainable, self.average, self._release_graphs)
 
     def checkpoint(self) -> Checkpoint:
         """Return all that training needs to resume from here: the tensors themselves, not copies."""

@@ -4,7 +4,8 @@ A line a step:         step, tokens (text that was read), positions (that were p
                        seconds, tokens_per_second, losses by term, grad_norm, grad_norm/<role>, lr, ...; where ranks
                        exchange, bytes_sent and bytes_received since the line before
 A line a measurement:  step, tokens, and `heldout`, numbers by corpus: of the averaged weights where there is an
-                       average, which are those a release has, and then `<corpus>/live` of the weights that are trained
+                       average, which are those a release has, and then `<corpus>/live` of the weights that are trained;
+                       `samples`, a corpus, a prompt and a text each, which the same weights wrote
 A line an incident:    step, incident, what
 
 Metrics are a function of the step, but for what a clock or the memory said: a run that was killed and continued has

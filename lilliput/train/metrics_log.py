@@ -19,6 +19,8 @@ from lilliput.train.loggers.logger import LoggerGroup
 from lilliput.train.memory import peak_memory
 from lilliput.train.metrics_file import WINDOW, headline_entry, keep_until, merged_metrics, note_incident
 from lilliput.train.rollback import LossSpike
+from lilliput.train.samples import SAMPLES, Samples, in_line
+from lilliput.train.validation import Measurement
 
 WIDE = 110
 """Columns of a terminal that has room for a bar beside the numbers."""
@@ -124,15 +126,16 @@ class MetricsLogger:
                 f"  {self._name} {step}/{self._steps}  {note}  {left:.0f} s left", highlight=False, soft_wrap=True
             )
 
-    def log_validation(
-        self, step: int, tokens: int, numbers: dict[str, float | None], headline: str = CROSS_ENTROPY
-    ) -> None:
-        """Record a measurement on held-out data, by corpus, after step `step` and so many text tokens."""
-        self._write({"step": step, "tokens": tokens} | headline_entry(headline) | {"heldout": numbers})
+    def log_validation(self, step: int, tokens: int, measured: Measurement, headline: str = CROSS_ENTROPY) -> None:
+        """Record what was found after step `step` and so many text tokens: held-out numbers by corpus, and samples."""
+        written = [sample.plain() for sample in measured.samples.written]
+        line = {"step": step, "tokens": tokens} | headline_entry(headline) | {"heldout": measured.heldout}
+        self._write(line | ({SAMPLES: written} if written else {}))
         shown = "  ".join(
-            f"{name} {'not defined' if value is None else f'{value:.4f}'}" for name, value in numbers.items()
+            f"{name} {'not defined' if value is None else f'{value:.4f}'}" for name, value in measured.heldout.items()
         )
         self._console.print(f"  {self._name} step {step}: {shown}", highlight=False, soft_wrap=True)
+        self._show_samples(step, measured.samples)
         self._after()
         self._last = time.perf_counter()
 
@@ -145,6 +148,16 @@ class MetricsLogger:
         self._file.close()
         write_bytes(self._path, merged_metrics(ranks))
         self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115, closed on exit
+
+    def _show_samples(self, step: int, samples: Samples) -> None:
+        """Show the first sample in one line; a failure is recorded, too."""
+        if samples.failure is not None:
+            what = f"no samples: {samples.failure}"
+            self._console.print(f"  {self._name} step {step}: {what}", style="yellow", highlight=False, soft_wrap=True)
+            note_incident(self._path, step, "no samples", samples.failure)
+        for sample in samples.written[:1]:
+            shown = in_line(sample, self._console.width - 4)
+            self._console.print(f"    {shown}", style="dim", markup=False, highlight=False, soft_wrap=True)
 
     def _note(self, speed: float, headline: str, *, short: bool) -> str:
         losses = [loss for _, _, loss in self._recent]
@@ -174,9 +187,7 @@ class NullLogger:
         self, step: int, tokens: int, read: int, numbers: dict[str, float], headline: str = CROSS_ENTROPY
     ) -> None: ...
 
-    def log_validation(
-        self, step: int, tokens: int, numbers: dict[str, float | None], headline: str = CROSS_ENTROPY
-    ) -> None: ...
+    def log_validation(self, step: int, tokens: int, measured: Measurement, headline: str = CROSS_ENTROPY) -> None: ...
 
     def lines(self) -> bytes:
         return b""

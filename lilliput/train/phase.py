@@ -118,6 +118,8 @@ class Phase(TimelineEntry):
     save_every: Steps = Steps(100)
     measure_every: Share = Share(0.25)
     """Interval of held-out measurements; the last one is at the end."""
+    samples: int = field(default=3, metadata=LATER)
+    """Texts that the model writes at each measurement, after held-out prompts; 0 for none."""
     keep: tuple[Steps | Share, ...] = field(default=(), metadata=LATER)
     """Steps, or shares of the steps, after which a checkpoint stays for good: growths average them, say."""
     resumes: str | None = field(default=None, metadata=LATER)
@@ -130,6 +132,7 @@ class Phase(TimelineEntry):
         check_parts(self)
         where = f"Phase {self.name!r}"
         check_range(where, 1, inf, length=self.length, batch_tokens=self.batch_tokens)
+        check_range(where, 0, inf, samples=self.samples)
         if longer := [stage.length for stage in self.stages if stage.positions(self.length) > self.length]:
             raise RecipeError(
                 f"a stage has rows of {longer[0]:,} positions, and the phase of {self.length:,}",

@@ -2,6 +2,7 @@
 bits per byte of text, nats per answer token of conversations."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 
@@ -13,6 +14,7 @@ from lilliput.optim.ema import Average, NoAverage
 from lilliput.train.machine import Machine
 from lilliput.train.memory import ran_out
 from lilliput.train.metrics_file import LIVE
+from lilliput.train.samples import Samples, WriteSamples, try_samples
 from lilliput.train.trainable import Trainable
 
 Measure = Callable[[ObjectiveModule, str], dict[str, float | None]]
@@ -20,6 +22,16 @@ Measure = Callable[[ObjectiveModule, str], dict[str, float | None]]
 
 MAX_POSITIONS = 65_536
 """Positions measured of each corpus, always the same ones: a glance during training, not the released score."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """Findings about a model at one moment of its training."""
+
+    heldout: dict[str, float | None]
+    """Held-out numbers by corpus."""
+    samples: Samples = Samples()
+    """Texts of the weights that these numbers are of; beside an average, live weights write nothing."""
 
 
 def make_validator(
@@ -55,33 +67,42 @@ def make_validator(
 
 def validate_ema_and_live(
     measure: Callable[[], dict[str, float | None]],
+    write: WriteSamples | None,
     trainable: Trainable,
     average: Average | NoAverage,
     make_room: Callable[[], None],
-) -> dict[str, float | None]:
+) -> Measurement:
     """Return numbers of the averaged weights, and of live ones as `<corpus>/live`; alone where there is no average.
 
     Args:
         measure: the model as it is.
+        write: lets the model write, where held-out numbers are defined: a pass through all layers says nothing
+            otherwise. None for no samples.
         trainable: the model and its objectives.
         average: of its weights.
         make_room: releases memory; called where it runs out, and then measured again.
     """
     try:
-        return _averaged_and_live(measure, trainable, average)
+        return _averaged_and_live(measure, write, trainable, average)
     except RuntimeError as error:
         if not ran_out(error):
             raise
     make_room()
-    return _averaged_and_live(measure, trainable, average)
+    return _averaged_and_live(measure, write, trainable, average)
 
 
 def _averaged_and_live(
-    measure: Callable[[], dict[str, float | None]], trainable: Trainable, average: Average | NoAverage
-) -> dict[str, float | None]:
+    measure: Callable[[], dict[str, float | None]],
+    write: WriteSamples | None,
+    trainable: Trainable,
+    average: Average | NoAverage,
+) -> Measurement:
     live = {f"{name}{LIVE}": value for name, value in measure().items()} if average.tensors else {}
     with average.swapped_in(trainable):
-        return measure() | live
+        numbers = measure()
+        is_defined = any(value is not None for value in numbers.values())
+        samples = try_samples(write, trainable.model) if write is not None and is_defined else Samples()
+        return Measurement(heldout=numbers | live, samples=samples)
 
 
 def heldout_headline(

@@ -22,6 +22,8 @@ from lilliput.publish.export import Generation, export
 from lilliput.tokenizer.bpe import BPE
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, CHATML, add_tokens
 from lilliput.train.metrics_log import MetricsLogger
+from lilliput.train.samples import Sample, Samples
+from lilliput.train.validation import Measurement
 
 CONTROLS = [chr(code) for code in (*range(32), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"]
 TURNING = [*"\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"]
@@ -153,8 +155,11 @@ def test_a_phase_of_any_name_is_watched(tmp_path):
         console = screen(force_terminal=of_terminal, color_system=None)
         with MetricsLogger(tmp_path / f"{of_terminal}.jsonl", console, NAME, 1, 0, None) as watch:
             watch.log_step(1, 32, 32, {"cross_entropy": 2.0})
-            watch.log_validation(1, 32, {NAME: 1.5})
+            samples = Samples(written=(Sample(corpus=NAME, prompt=NAME, text=NAME),), failure=NAME)
+            watch.log_validation(1, 32, Measurement(heldout={NAME: 1.5}, samples=samples))
         assert f"  {SHOWN} step 1: {SHOWN} 1.5000" in console.file.getvalue()
+        assert f"    {SHOWN} | {SHOWN}\n" in console.file.getvalue()
+        assert f"  {SHOWN} step 1: no samples: {SHOWN}" in console.file.getvalue()
         assert NAME not in console.file.getvalue()
 
 

@@ -72,6 +72,11 @@ def test_greedy_text_is_that_of_full_passes_with_joins_and_leaves_at_random_mome
     compare_with_full_passes(model, Engine(model, rows=rows, prefill_tokens=16), rows, requests=10)
 
 
+def test_greedy_text_is_that_of_full_passes_where_64_rows_write_at_once(model):
+    engine = Engine(model, rows=64, prefill_tokens=4096)
+    compare_with_full_passes(model, engine, 64, requests=66, pause=0)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # of PyTorch's compiler, in PyTorch
 @pytest.mark.parametrize("name", SPECS)
@@ -108,17 +113,18 @@ def test_caches_have_few_slots_more_than_they_need(positions):
 def test_graphs_write_what_full_passes_say(name, rows, compiles):
     model = SPECS[name].build(seed=1).eval().cuda()
     engine = Engine(model, rows=rows, prefill_tokens=16, compile=compiles)
-    compare_with_full_passes(model, engine, rows, requests=10 if rows < 64 else 80)
+    compare_with_full_passes(model, engine, rows, requests=10 if rows < 64 else 80, pause=5 if rows < 64 else 0)
 
 
-def compare_with_full_passes(model, engine, seed, *, requests):
+def compare_with_full_passes(model, engine, seed, *, requests, pause=5):
+    """Compare the texts of requests that join up to `pause` steps after each other; with 0, as rows become free."""
     draw = torch.Generator().manual_seed(seed)
     asked, found = {}, {}
     for seed in range(requests):
         size, most = (int(torch.randint(1, high, (), generator=draw)) for high in (40, 14))
         request = Request(prompt=prompt(size, seed), max_new_tokens=most, sampling=GREEDY)
         asked[engine.add(request)] = request
-        for _ in range(int(torch.randint(6, (), generator=draw))):
+        for _ in range(int(torch.randint(pause + 1, (), generator=draw))):
             for token in engine.step():
                 found.setdefault(token.number, []).append(token.token)
         if seed == 5:
@@ -132,6 +138,17 @@ def compare_with_full_passes(model, engine, seed, *, requests):
 
 
 def test_the_same_seed_gives_the_same_text_whatever_the_batch(model):
+    compare_alone_and_in_a_batch(model)
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:TensorFloat32")
+@pytest.mark.parametrize("name", SPECS)
+def test_graphs_give_a_seed_the_same_text_whatever_the_batch(name):
+    compare_alone_and_in_a_batch(SPECS[name].build(seed=1).eval().cuda())
+
+
+def compare_alone_and_in_a_batch(model):
     sampling = Sampling(temperature=1.3, top_p=0.95, repetition_penalty=1.1, frequency_penalty=0.1)
     request = Request(prompt=prompt(9), max_new_tokens=30, sampling=sampling, seed=-5)
     alone = list(Engine(model).stream(request))

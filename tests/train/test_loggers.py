@@ -45,6 +45,22 @@ def test_a_logger_that_fails_is_left_out_and_training_goes_on(tmp_path, monkeypa
     assert said == ["tensorboard is left out from here on: OSError: no space"]
 
 
+def test_a_logger_is_given_numbers_alone(tmp_path, monkeypatch):
+    told = []
+
+    class Seen:
+        def log(self, step, numbers):
+            told.append((step, dict(numbers)))
+
+        def close(self): ...
+
+    monkeypatch.setattr(tensorboard, "open_logger", lambda shown: Seen())
+    feed = LoggerGroup(["tensorboard"], RunInfo(run=tmp_path, recipe="a", phase="00-b", step=0))
+    sample = {"corpus": "texts", "prompt": "Small", "text": " models"}
+    feed.log({"step": 3, "tokens": 96, "heldout": {"texts": 2.5, "other": None}, "samples": [sample]})
+    assert told == [(3, {"tokens": 96, "heldout/texts": 2.5})]
+
+
 def test_nothing_of_a_logger_is_imported_unasked(desk):
     (desk / "look.py").write_text(
         f"import sys, lilliput.run.pipeline, lilliput.cli\nassert not {{*{LOGGERS!r}}} & set(sys.modules), 'imported'\n"

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from lilliput.base.errors import LilliputError
 from lilliput.train.metrics_file import HEADLINE
+from lilliput.train.samples import SAMPLES
 
 LOGGERS = ("tensorboard", "trackio", "wandb")
 """Names of packages, of extras of Lilliput, and of the modules beside this one."""
@@ -77,7 +78,7 @@ class LoggerGroup:
 
     def log(self, line: Mapping[str, Any]) -> None:
         """A line of `metrics.jsonl`."""
-        numbers = {name: value for name, value in line.items() if name not in ("step", HEADLINE, "heldout")}
+        numbers = {name: value for name, value in line.items() if name not in ("step", HEADLINE, "heldout", SAMPLES)}
         held_out = line.get("heldout", {}).items()
         numbers |= {f"heldout/{name}": value for name, value in held_out if value is not None}
         for name in list(self._loggers):
