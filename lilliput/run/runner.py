@@ -1,7 +1,6 @@
 """The runner of a timeline: trains phases, grows models, makes releases, unless they are done already.
 
-Every rank runs the timeline. Where ranks share a run folder, the first one writes; the others train with it and read
-what it wrote.
+Every rank runs the timeline. Where ranks share a run folder, the first one writes, and the others read what it wrote.
 """
 
 from dataclasses import replace
