@@ -5,11 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from lilliput.base.errors import LilliputError
 from lilliput.model import LanguageModel
 from lilliput.nn.mixer import State
 
 SLOTS = 128
 """Least capacity, and what all others are multiples of; see `RowStates.rounded`."""
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+"""Dtypes that states can be stored in."""
 
 
 class RowStates:
@@ -19,22 +22,41 @@ class RowStates:
         model: whose layers.
         rows: of the batch.
         positions: that each row has room for, at least.
+        dtype: one of `DTYPES`, that all of them are stored in; None for what they are computed in.
+
+    Raises:
+        LilliputError: states cannot be stored in that dtype.
     """
 
-    def __init__(self, model: LanguageModel, rows: int, positions: int):
-        self._model, self._rows = model, rows
+    def __init__(self, model: LanguageModel, rows: int, positions: int, dtype: torch.dtype | None = None):
+        if dtype is not None and dtype not in DTYPES:
+            raise LilliputError(
+                f"states cannot be stored in {dtype!r:.80}",
+                where="state_dtype",
+                hint=f"give {', '.join(map(str, DTYPES[:-1]))} or {DTYPES[-1]}, or None for what they are computed in",
+            )
+        self._model, self._rows, self._dtype = model, rows, dtype
         self.capacity = self.rounded(positions)
         self._views: dict[tuple[int, int], list[State]] = {}
         with torch.inference_mode():
-            self.layers = model.empty_states(rows, self.capacity)
+            self.layers = model.empty_states(rows, self.capacity, dtype)
+
+    def empty(self, rows: int, positions: int) -> "RowStates":
+        """Return states of other rows of the same model, stored as these are, before their first position."""
+        return RowStates(self._model, rows, positions, self._dtype)
 
     def fit(self, positions: int) -> None:
         """Have room for so many positions: twice as many as before, or more, where there were too few."""
         if positions > self.capacity:
-            grown = RowStates(self._model, self._rows, max(positions, 2 * self.capacity))
+            grown = self.empty(self._rows, max(positions, 2 * self.capacity))
             every = range(self._rows)
             grown.copy_rows(every, self, every)
             self.capacity, self.layers, self._views = grown.capacity, grown.layers, {}
+
+    @property
+    def bytes(self) -> int:
+        """Return the bytes of all tensors."""
+        return sum(tensor.nbytes for state in self.layers for tensor in state.values())
 
     @staticmethod
     def rounded(positions: int) -> int:

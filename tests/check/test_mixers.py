@@ -40,7 +40,7 @@ def failed(results):
 
 def test_the_mixer_of_the_guide_is_well(tmp_path):
     results = checked(own(tmp_path).model.mixer)
-    assert not failed(results) and len(results) == 11
+    assert not failed(results) and len(results) == 12
     assert {name for name, one in results.items() if one.state == "skipped"} == {"fused form", "mix_pair"}
     assert "no in_weights" in results["fused form"].says
 
@@ -55,7 +55,7 @@ def test_each_kind_of_a_hybrid_is_checked_and_whole_patterns_are_stacked():
     results = list(check_mixers(replace(tiny.GQA_SPEC, mixer=hybrid, layers=4)))
     assert [one for one in results if one.state == "failed"] == []
     assert {one.part for one in results} == {"HGRN2", "GQA", "PerLayer"}
-    assert results[-1].check == "stacking" and len(results) == 21
+    assert results[-1].check == "stacking" and len(results) == 23
 
 
 def test_rotary_positions_beside_gates_of_channels_are_told_and_no_mistake():
