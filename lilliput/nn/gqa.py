@@ -128,7 +128,7 @@ class GQAMixer(nn.Module):
 
     @property
     def _cached_dtype(self) -> torch.dtype:
-        """Return what attention to a cache is computed in: fp32 on a processor, where fp16 takes eight times as long."""
+        """Return the dtype of attention to a cache: fp32 on a processor, where fp16 takes eight times as long."""
         weight = self.in_weights[0]
         return weight.dtype if weight.is_cuda or weight.dtype == torch.float64 else torch.float32
 

@@ -91,6 +91,11 @@ MISTAKES = {
         r"decoding step by step, and whole rows: [\d.]+ apart at \[",
     ),
     "padding goes into its state": ([PADS], "rows of different lengths", r"row \d of a batch of 4, .*: [\d.]+ apart"),
+    "its state does not stay narrow": (
+        [('state["sum"].copy_(sums[:, -1])', 'state["sum"] = sums[:, -1]')],
+        "16-bit states",
+        r"the state has \{'sum': torch.float32\} after 20 positions, and \{'sum': torch.float16\} before the first",
+    ),
     "it says another state": (
         [("        return width\n", "        return 2 * width + length\n")],
         "state_entries",
@@ -142,7 +147,7 @@ def test_what_it_raises_is_told_with_the_line_of_its_file(tmp_path):
     results = checked(
         own(tmp_path, ('state["sum"].copy_(sums[:, -1])', 'state["total"].copy_(sums[:, -1])')).model.mixer
     )
-    assert failed(results) == ["decoding", "rows of different lengths", "forking"]
+    assert failed(results) == ["decoding", "rows of different lengths", "16-bit states", "forking"]
     line = next(n for n, text in enumerate((tmp_path / "averaging.py").read_text().splitlines(), 1) if "total" in text)
     assert results["decoding"].says == "KeyError: 'total'"
     assert results["decoding"].where.endswith(f"averaging.py:{line}, in RunningMeanMixer.decode")
