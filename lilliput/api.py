@@ -19,7 +19,7 @@ from torch import Tensor
 from lilliput.base.background import run_in_background
 from lilliput.base.errors import LilliputError, RecipeError, RunError
 from lilliput.base.run_folder import no_run
-from lilliput.generate.choice import Choice
+from lilliput.generate.choice import Choice, weighed
 from lilliput.generate.dtypes import states_dtype, weights_dtype
 from lilliput.generate.engine import Beyond
 from lilliput.generate.log_likelihood import log_likelihoods
@@ -194,11 +194,7 @@ class Model:
         longest = max(sum(map(len, request)) for request in requests)
         self._warn_beyond(longest - 1, "the first are not read")
         likelihoods = log_likelihoods(self._model, requests, window=self.context)
-        shares = torch.tensor(likelihoods, dtype=torch.float64).softmax(dim=0).tolist()
-        return [
-            Choice(text=choice, log_likelihood=likelihood, tokens=len(continuation), share=share)
-            for choice, likelihood, (_, continuation), share in zip(choices, likelihoods, requests, shares, strict=True)
-        ]
+        return weighed(choices, likelihoods, [len(continuation) for _, continuation in requests])
 
     def rank(self, texts: Sequence[str]) -> list[RankedDocument]:
         """Documents in the order of how likely the model finds them for each of their bytes, the likeliest first.

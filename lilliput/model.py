@@ -166,19 +166,9 @@ class LanguageModel(nn.Module):
             clean, noisy = block.forward_pair(clean, noisy, *documents, *shared, modulation=modulation)
         return clean, noisy
 
-    def empty_states(self, rows: int, capacity: int, dtype: torch.dtype | None = None) -> list[State]:
-        """Return the state of each layer before the first position of rows of at most `capacity` positions.
-
-        Args:
-            rows, capacity: as of `Mixer.empty_state`.
-            dtype: that its floating-point tensors are stored in; None for those of each mixer.
-        """
-        states = (cast(Mixer, cast(Block, block).mixer).empty_state(rows, capacity) for block in self.layers)
-        if dtype is None:
-            return list(states)
-        return [
-            {name: one.to(dtype) if one.is_floating_point() else one for name, one in state.items()} for state in states
-        ]
+    def empty_states(self, rows: int, capacity: int) -> list[State]:
+        """Return the state of each layer before the first position of rows of at most `capacity` positions."""
+        return [cast(Mixer, cast(Block, block).mixer).empty_state(rows, capacity) for block in self.layers]
 
     def decode(
         self,

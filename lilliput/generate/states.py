@@ -39,7 +39,7 @@ class RowStates:
         self.capacity = self.rounded(positions)
         self._views: dict[tuple[int, int], list[State]] = {}
         with torch.inference_mode():
-            self.layers = model.empty_states(rows, self.capacity, dtype)
+            self.layers = _empty(model, rows, self.capacity, dtype)
 
     def empty(self, rows: int, positions: int) -> "RowStates":
         """Return states of other rows of the same model, stored as these are, before their first position."""
@@ -134,6 +134,19 @@ class RowStates:
         """Return the part of each entry's axes after the rows that so many positions take."""
         empty = self._model.empty_states(0, positions)
         return [{name: tuple(map(slice, tensor.shape[1:])) for name, tensor in state.items()} for state in empty]
+
+
+def _empty(model: LanguageModel, rows: int, capacity: int, dtype: torch.dtype | None) -> list[State]:
+    """Return the states before the first position; those of all rows are never there in another dtype."""
+    if dtype is None:
+        return model.empty_states(rows, capacity)
+    return [
+        {
+            name: one.to(dtype if one.is_floating_point() else one.dtype).repeat(rows, *[1] * (one.ndim - 1))
+            for name, one in state.items()
+        }
+        for state in model.empty_states(1, capacity)
+    ]
 
 
 def copy_rows(layers: Sequence[State], rows: Sequence[int], others: Sequence[State], taken: Sequence[int]) -> None:

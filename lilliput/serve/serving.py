@@ -30,7 +30,7 @@ class Settings:
     device: str = "cpu"
     dtype: str = "fp32"
     state_dtype: str | None = None
-    """What states are stored in; None for what they are computed in."""
+    """Dtype that states are stored in; None for that in which they are computed."""
     compile: bool = False
     rows: int | None = None
     """Answers that are written at the same time; None for as many as the device is good for."""
