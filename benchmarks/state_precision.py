@@ -7,6 +7,10 @@ FOLDER is any model that `lilliput.load` reads. Rows of `length` tokens of the t
 text is written, with states stored in fp32 and in each dtype: bits per byte of the next tokens, the share of positions
 at which the likeliest token is that of fp32, and the largest and the mean difference of a logit. Each for the positions
 up to 1,024, from there to 4,096, and to 16,384: what rounding loses could add up.
+
+A model only tells of the positions over which its own channels forget. So random values are also written into channels
+that forget over so many positions, and the states are compared: rounded, a change of less than half a unit in the last
+place is none, and a channel that forgets slowly changes little at a time.
 """
 
 import argparse
@@ -25,8 +29,11 @@ from lilliput.generate.dtypes import STATES, WEIGHTS
 from lilliput.generate.states import RowStates
 from lilliput.model import LanguageModel
 from lilliput.nn.decoding_copy import decoding_copy
+from lilliput.ops.gla.step import gla_step
 from lilliput.serve.token_text import TokenText
 
+HORIZONS = (10, 100, 300, 1_000, 3_000, 10_000, 100_000)
+"""Positions over which channels forget 1 - 1/e of what they held."""
 SPANS = (1_024, 4_096, 16_384)
 """Positions that figures are told up to."""
 
@@ -109,6 +116,24 @@ def measured(
     return found
 
 
+@torch.inference_mode()
+def forgetting(positions: int, dtypes: Sequence[str]) -> list[dict[str, Any]]:
+    """Error of each dtype's state after values of mean 1 and variance 1, relative to that of fp32, by horizon."""
+    draw = torch.Generator().manual_seed(0)
+    horizons = torch.tensor(HORIZONS, dtype=torch.float32)[None, None]  # channels of one head of one row
+    states = [torch.zeros(1, 1, len(HORIZONS), 256, dtype=STATES[name]) for name in dtypes]
+    for _ in range(positions):
+        v = 1 + torch.randn(1, 1, 256, generator=draw)
+        for state in states:
+            gla_step(torch.zeros_like(horizons), 1 / horizons, v, torch.log1p(-1 / horizons), state)
+    exact = states[0][0, 0]
+    found = []
+    for name, state in zip(dtypes, states, strict=True):
+        errors = (state[0, 0].float() - exact).norm(dim=-1) / exact.norm(dim=-1)
+        found.append({"states": name, "errors": dict(zip(map(str, HORIZONS), errors.tolist(), strict=True))})
+    return found
+
+
 def report(one: dict[str, Any], exact: dict[str, Any]) -> None:
     begin, end = one["positions"]
     print(
@@ -140,10 +165,15 @@ def main() -> None:
     ids = torch.tensor(tokens[:wanted]).view(given.rows, -1)
     sizes = torch.tensor([len(spelled.named(token)[1]) for token in tokens[:wanted]]).view(given.rows, -1)
     model = decoding_copy(loaded.module, int8=given.weights == "int8")
-    found = measured(model, ids, sizes, ["fp32", *(name for name in given.dtypes if name != "fp32")])
+    dtypes = ["fp32", *(name for name in given.dtypes if name != "fp32")]
+    found, forgotten = measured(model, ids, sizes, dtypes), forgetting(given.length, dtypes)
+    for one in forgotten[1:]:
+        errors = ", ".join(f"{horizon} {error:.2%}" for horizon, error in one["errors"].items())
+        print(f"{one['states']:5} error of channels that forget over so many positions: {errors}")
     if given.out:
-        asked = {name: getattr(given, name) for name in ("length", "rows", "weights")}
-        write_json(given.out, {"model": Path(given.folder).name, **asked, "found": found, "environment": environment()})
+        about = {"model": Path(given.folder).name, "length": given.length, "rows": given.rows, "weights": given.weights}
+        made = {"found": found, "forgetting": forgotten, "environment": environment()}
+        write_json(given.out, about | made)
 
 
 if __name__ == "__main__":
