@@ -6,13 +6,12 @@ import torch
 from torch import Tensor
 
 from lilliput.base.errors import LilliputError
+from lilliput.generate.dtypes import STATES
 from lilliput.model import LanguageModel
 from lilliput.nn.mixer import State
 
 SLOTS = 128
 """Least capacity, and what all others are multiples of; see `RowStates.rounded`."""
-DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-"""Dtypes that states can be stored in."""
 
 
 class RowStates:
@@ -22,18 +21,18 @@ class RowStates:
         model: whose layers.
         rows: of the batch.
         positions: that each row has room for, at least.
-        dtype: one of `DTYPES`, that all of them are stored in; None for what they are computed in.
+        dtype: one of `dtypes.STATES`, that all of them are stored in; None for what they are computed in.
 
     Raises:
         LilliputError: states cannot be stored in that dtype.
     """
 
     def __init__(self, model: LanguageModel, rows: int, positions: int, dtype: torch.dtype | None = None):
-        if dtype is not None and dtype not in DTYPES:
+        if dtype is not None and dtype not in STATES.values():
             raise LilliputError(
                 f"states cannot be stored in {dtype!r:.80}",
                 where="state_dtype",
-                hint=f"give {', '.join(map(str, DTYPES[:-1]))} or {DTYPES[-1]}, or None for what they are computed in",
+                hint=f"give one of {', '.join(map(str, STATES.values()))}, or None for what they are computed in",
             )
         self._model, self._rows, self._dtype = model, rows, dtype
         self.capacity = self.rounded(positions)
