@@ -166,7 +166,7 @@ def main() -> None:
     sizes = torch.tensor([len(spelled.named(token)[1]) for token in tokens[:wanted]]).view(given.rows, -1)
     model = decoding_copy(loaded.module, int8=given.weights == "int8")
     dtypes = ["fp32", *(name for name in given.dtypes if name != "fp32")]
-    found, forgotten = measured(model, ids, sizes, dtypes), forgetting(given.length, dtypes)
+    found, forgotten = measured(model, ids, sizes, dtypes), forgetting(SPANS[-1], dtypes)
     for one in forgotten[1:]:
         errors = ", ".join(f"{horizon} {error:.2%}" for horizon, error in one["errors"].items())
         print(f"{one['states']:5} error of channels that forget over so many positions: {errors}")
