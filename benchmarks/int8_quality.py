@@ -50,7 +50,8 @@ def main() -> None:
     for name, value in found.items():
         print(f"{name}  {value:.5f} bits per byte  {value - found['fp32']:+.5f}")
     if given.out:
-        write_json(given.out, {"bits_per_byte": found, "bytes": size, "environment": environment()})
+        name = Path(given.folder).name
+        write_json(given.out, {"model": name, "bits_per_byte": found, "bytes": size, "environment": environment()})
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ model.score("The sky is", ["blue", "green"])
 
 import warnings
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, get_args
@@ -19,6 +19,8 @@ from torch import Tensor
 from lilliput.base.background import run_in_background
 from lilliput.base.errors import LilliputError, RecipeError, RunError
 from lilliput.base.run_folder import no_run
+from lilliput.generate.choice import Choice, weighed
+from lilliput.generate.dtypes import states_dtype, weights_dtype
 from lilliput.generate.engine import Beyond
 from lilliput.generate.log_likelihood import log_likelihoods
 from lilliput.generate.rank import RankedDocument, rank_documents
@@ -37,46 +39,28 @@ from lilliput.train.machine import Machine
 Message = Mapping[str, str]
 """`role` (`system`, `user`, `assistant`) and `content` of a turn."""
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
-"""Precisions of weights; with `int8` those that write have 8 bits. Scores are of fp32, or of a release's 8-bit file."""
 DELIMITER = " "
 """Between a context and a choice, as lm-evaluation-harness has it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """One way to go on from a context, and how likely the model finds it."""
-
-    text: str
-    log_likelihood: float
-    """Nats, summed over its tokens."""
-    tokens: int
-    share: float
-    """Share of the choices' total probability."""
-
-    @property
-    def per_token(self) -> float:
-        """Mean log-likelihood of a token, in nats."""
-        return self.log_likelihood / self.tokens
-
-    @property
-    def per_character(self) -> float:
-        """Log-likelihood over the characters of the text: what `acc_norm` compares."""
-        return self.log_likelihood / max(1, len(self.text))
 
 
 class Model:
     """A published model, ready to write. Made by `load`."""
 
     def __init__(
-        self, published: LoadedModel, folder: Path, device: str, dtype: str = "fp32", *, compile: bool = False
+        self,
+        published: LoadedModel,
+        folder: Path,
+        device: str,
+        dtype: str = "fp32",
+        *,
+        compile: bool = False,
+        state_dtype: str | None = None,
     ):
         self._published, self.folder = published, folder
-        if dtype not in DTYPES:
-            raise LilliputError(f"dtype cannot be {dtype!r:.80}", where="load", hint=f"give one of {', '.join(DTYPES)}")
-        self._model = published.model.to(device, DTYPES[dtype])
-        about = {"compile": compile, "int8": dtype == "int8", "context": published.context}
-        self._writer = Writer(self._model, published.tokenizer, **about)
+        states = states_dtype(state_dtype, where="load")
+        self._model = published.model.to(device, weights_dtype(dtype, where="load"))
+        about = {"compile": compile, "int8": dtype == "int8", "state_dtype": states}
+        self._writer = Writer(self._model, published.tokenizer, context=published.context, **about)
         self._prefix: Prefix | None = None
         """States after the last message of a conversation, from which its next one resumes."""
 
@@ -210,11 +194,7 @@ class Model:
         longest = max(sum(map(len, request)) for request in requests)
         self._warn_beyond(longest - 1, "the first are not read")
         likelihoods = log_likelihoods(self._model, requests, window=self.context)
-        shares = torch.tensor(likelihoods, dtype=torch.float64).softmax(dim=0).tolist()
-        return [
-            Choice(text=choice, log_likelihood=likelihood, tokens=len(continuation), share=share)
-            for choice, likelihood, (_, continuation), share in zip(choices, likelihoods, requests, shares, strict=True)
-        ]
+        return weighed(choices, likelihoods, [len(continuation) for _, continuation in requests])
 
     def rank(self, texts: Sequence[str]) -> list[RankedDocument]:
         """Documents in the order of how likely the model finds them for each of their bytes, the likeliest first.
@@ -364,7 +344,14 @@ class Model:
         return joined[:cut] or [self._published.end_id], joined[cut:]
 
 
-def load(path: str | Path, *, device: str = "auto", dtype: str = "fp32", compile: bool = False) -> Model:
+def load(
+    path: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "fp32",
+    compile: bool = False,
+    state_dtype: str | None = None,
+) -> Model:
     """Open a published model.
 
     Args:
@@ -375,6 +362,7 @@ def load(path: str | Path, *, device: str = "auto", dtype: str = "fp32", compile
             a quarter of them, read from a release's own file if it has one (`--format hf,int8`).
         compile: compile the step that writes (on a processor with g++ or clang): some ten seconds before the first
             token, three the next time, and two to four times as many tokens a second.
+        state_dtype: `fp32`, `bf16` or `fp16`, that states are stored in; None for those of `Engine`.
 
     Warns where the release of a run is older than what that has trained.
 
@@ -397,4 +385,5 @@ def load(path: str | Path, *, device: str = "auto", dtype: str = "fp32", compile
         )
     warn_if_outdated(Path(path), folder)
     device = Machine(device=device).resolved().device
-    return Model(load_folder(folder, int8=dtype == "int8"), folder, device, dtype, compile=compile)
+    published = load_folder(folder, int8=dtype == "int8")
+    return Model(published, folder, device, dtype, compile=compile, state_dtype=state_dtype)

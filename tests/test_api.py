@@ -15,6 +15,7 @@ from lilliput.base.files import new_folder
 from lilliput.cli import app
 from lilliput.publish.export import Generation, export
 from lilliput.publish.load import load as load_published
+from lilliput.serve.served_model import ServedModel
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, CHATML, add_tokens, render
 from lilliput.tokenizer.template import check_messages, encode_template
 
@@ -281,6 +282,18 @@ def test_text_stops_at_strings_and_fills_no_more_than_the_context(model, folder)
     with pytest.raises(LilliputError, match="dtype cannot be 'int3'"):
         lilliput.load(folder, device="cpu", dtype="int3")
     assert isinstance(lilliput.load(folder, device="cpu", dtype="bf16").generate("the", max_new_tokens=3), str)
+
+
+def test_states_are_stored_in_16_bits_if_asked(folder):
+    narrow, text = lilliput.load(folder, device="cpu", state_dtype="fp16"), "the quick brown"
+    assert isinstance(narrow.generate(text, max_new_tokens=3), str)
+    (engine,) = narrow._writer._idle.values()
+    assert {one.dtype for state in engine._states.layers for one in state.values()} == {torch.float16}
+    published = load_published(folder)
+    halves = [ServedModel(published, "tiny", state_dtype=dtype).state_bytes for dtype in (torch.float16, None)]
+    assert halves[0] * 2 == halves[1]
+    with pytest.raises(LilliputError, match="the dtype of states cannot be 'int8'"):
+        lilliput.load(folder, device="cpu", state_dtype="int8")
 
 
 def test_a_prompt_beyond_the_context_is_said(model, instruct):

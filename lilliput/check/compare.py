@@ -11,7 +11,16 @@ far more.
 """
 
 
-def check_equal(found: Tensor, expected: Tensor, what: str, *, where: str, hint: str, exact: bool = False) -> None:
+def check_equal(
+    found: Tensor,
+    expected: Tensor,
+    what: str,
+    *,
+    where: str,
+    hint: str,
+    exact: bool = False,
+    tolerance: float = TOLERANCE,
+) -> None:
     """Refuse a tensor that is not another one.
 
     Args:
@@ -21,6 +30,7 @@ def check_equal(found: Tensor, expected: Tensor, what: str, *, where: str, hint:
         where: the method.
         hint: what to do.
         exact: to the bit, not but for rounding.
+        tolerance: relative to the largest value.
 
     Raises:
         CheckFailed: it is not.
@@ -33,7 +43,7 @@ def check_equal(found: Tensor, expected: Tensor, what: str, *, where: str, hint:
     apart = (found.double() - expected.double()).abs()
     apart = torch.where(apart.isnan(), torch.inf, apart)
     largest, size = largest_of(apart), largest_of(expected)
-    if exact or largest > TOLERANCE * size or size == torch.inf:
+    if exact or largest > tolerance * size or size == torch.inf:
         index = [int(one) for one in torch.unravel_index(apart.argmax(), apart.shape)]
         place = f" at {index}" if index else ""
         beside = "" if exact else f", where the largest value is {size:.3g}"

@@ -13,6 +13,8 @@ PARTS = ((1,) * ROW, (7, 1, 9, 3))
 """Ways to cut a row: step by step, and in chunks."""
 UNEQUAL = ((4, 5, 2), (3, 0, 0), (4, 0, 3), (0, 6, 1))
 """Positions that each row of a batch takes of each pass; some pause, one begins later."""
+NARROW_TOLERANCE = 0.05
+"""Tolerance relative to the largest value for states of 16 bits: bf16 rounds by up to 1/256, again and again."""
 
 
 @torch.no_grad()
@@ -68,6 +70,34 @@ def decodes_padded_rows(layer: MixerLayer) -> str:
             where=layer.where("decode"),
             hint="let what lies at and behind `lengths` of a row leave its state alone, and count from `positions`",
         )
+    return ""
+
+
+@torch.no_grad()
+def decodes_narrow_states(layer: MixerLayer) -> str:
+    """States that are stored in 16 bits stay so, and give nearly what whole rows give."""
+    x, row = layer.stream(2, ROW), layer.whole(layer.stream(2, ROW))
+    for dtype in (torch.float16, torch.bfloat16):
+        stored = layer.empty_state(2, ROOM)
+        state = {name: one.to(dtype) if one.is_floating_point() else one for name, one in stored.items()}
+        before, position, found = {name: one.dtype for name, one in state.items()}, 0, []
+        for part in x.split(PARTS[1], dim=1):
+            found.append(layer.decode(part, state, [position] * 2, [part.shape[1]] * 2))
+            position += part.shape[1]
+        check_equal(
+            torch.cat(found, dim=1),
+            row,
+            f"decoding with states stored in {dtype}, and whole rows",
+            where=layer.where("decode"),
+            hint="widen what is read of a state, compute in that, and let `copy_` round what is written",
+            tolerance=NARROW_TOLERANCE,
+        )
+        if (after := {name: one.dtype for name, one in state.items()}) != before:
+            raise CheckFailed(
+                f"the state has {after} after {ROW} positions, and {before} before the first",
+                where=layer.where("decode"),
+                hint="change the tensors of the state in place",
+            )
     return ""
 
 

@@ -9,7 +9,13 @@ from torch import Tensor
 from lilliput.base.errors import RecipeError
 from lilliput.base.protocols import provides
 from lilliput.check.compare import TOLERANCE, check_equal, largest_of
-from lilliput.check.decoding import decodes_padded_rows, decodes_parts, forks, holds_state_entries
+from lilliput.check.decoding import (
+    decodes_narrow_states,
+    decodes_padded_rows,
+    decodes_parts,
+    forks,
+    holds_state_entries,
+)
 from lilliput.check.host_sync import says_whether_it_waits
 from lilliput.check.layers import MixerLayer, layers_by_kind, scattered
 from lilliput.check.mix_pair import mixes_pairs
@@ -168,6 +174,7 @@ CHECKS: dict[str, Callable[[MixerLayer], str]] = {
     "documents": _keeps_documents_apart,
     "decoding": decodes_parts,
     "rows of different lengths": decodes_padded_rows,
+    "16-bit states": decodes_narrow_states,
     "forking": forks,
     "state_entries": holds_state_entries,
     "gradients": _learns,

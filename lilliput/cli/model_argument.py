@@ -2,7 +2,7 @@
 
 import difflib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lilliput.base.errors import LilliputError, RunError
 from lilliput.base.run_folder import near_folders
@@ -82,18 +82,23 @@ def _missing(folder: Path) -> RunError | None:
 
 
 def open_model(
-    name: str, out: Path | None, device: str, dtype: str = "fp32", *, compile: bool = False, trust_code: bool = False
+    name: str, out: Path | None, device: str, dtype: str = "fp32", *, trust_code: bool = False, **about: Any
 ) -> "Model":
-    """Load a model for generation; if the run has no release, a line on stderr says which weights are used."""
+    """Load a model for generation; if the run has no release, a line on stderr says which weights are used.
+
+    Args:
+        name, out, trust_code: as of `find_model`.
+        device, dtype, about: as of `lilliput.load`.
+    """
     from lilliput.api import Model, load
     from lilliput.train.machine import Machine
 
     found = find_model(name, out, trust_code=trust_code)
     if isinstance(found, Path):
-        return load(found, device=device, dtype=dtype, compile=compile)
+        return load(found, device=device, dtype=dtype, **about)
     explain(found)
     device = Machine(device=device).resolved().device
-    return Model(found.published, found.folder, device, dtype, compile=compile)
+    return Model(found.published, found.folder, device, dtype, **about)
 
 
 def explain(trained: "Trained") -> None:

@@ -12,7 +12,15 @@ from rich.table import Table
 from lilliput.base.errors import LilliputError
 from lilliput.base.terminal import Terminal
 from lilliput.cli.model_argument import open_model
-from lilliput.cli.options import DeviceOption, DtypeOption, JsonOption, ModelArgument, RunOption, TrustOption
+from lilliput.cli.options import (
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    ModelArgument,
+    RunOption,
+    StateDtypeOption,
+    TrustOption,
+)
 from lilliput.cli.show import console, number
 
 app = typer.Typer()
@@ -62,6 +70,7 @@ def generate(
     trust_code: TrustOption = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "fp32",
+    state_dtype: StateDtypeOption = None,
     compile: CompileOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -74,7 +83,8 @@ def generate(
             where="--greedy",
             hint="leave out --greedy, or the others",
         )
-    loaded = open_model(str(model), out, device, dtype, compile=compile, trust_code=trust_code)
+    about = {"compile": compile, "state_dtype": state_dtype}
+    loaded = open_model(str(model), out, device, dtype, trust_code=trust_code, **about)
     given = {
         "greedy": greedy or None,
         "temperature": temperature,
@@ -111,12 +121,14 @@ def chat(
     trust_code: TrustOption = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "fp32",
+    state_dtype: StateDtypeOption = None,
     compile: CompileOption = False,
 ) -> None:
     """Talk with a chat model in the terminal; a base model continues each text instead."""
     from lilliput.generate.chat import Chat, Messages
 
-    loaded = open_model(str(model), out, device, dtype, compile=compile, trust_code=trust_code)
+    about = {"compile": compile, "state_dtype": state_dtype}
+    loaded = open_model(str(model), out, device, dtype, trust_code=trust_code, **about)
     is_base = loaded.chat_template is None
     if is_base and system:
         raise LilliputError(

@@ -147,4 +147,11 @@ DtypeOption = Annotated[
     str,
     typer.Option(help="fp32, bf16, fp16 or int8: weights are read at each token, and 16 bits are half as many bytes."),
 ]
+StateDtypeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="fp32, bf16 or fp16, that states are stored in: 16 bits are half the memory of a conversation. "
+        "By default recurrent states are fp32; keys and values, too, or on a GPU as the weights."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

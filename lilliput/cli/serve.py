@@ -11,7 +11,15 @@ import typer
 from lilliput.base.errors import LilliputError, MachineError, reading
 from lilliput.base.terminal import Terminal, visible
 from lilliput.cli.model_argument import explain, find_model
-from lilliput.cli.options import DeviceOption, DtypeOption, ModelArgument, RunOption, TrustOption, expanded
+from lilliput.cli.options import (
+    DeviceOption,
+    DtypeOption,
+    ModelArgument,
+    RunOption,
+    StateDtypeOption,
+    TrustOption,
+    expanded,
+)
 from lilliput.cli.show import console
 
 if TYPE_CHECKING:
@@ -51,6 +59,7 @@ def serve(
     trust_code: TrustOption = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "fp32",
+    state_dtype: StateDtypeOption = None,
     compile: Annotated[bool, typer.Option("--compile", help="Compile first, for some ten seconds or more.")] = False,
 ) -> None:
     """Serve a model with OpenAI's API: chat and completions, streamed or whole. Ctrl-C stops it."""
@@ -77,6 +86,7 @@ def serve(
             name=name or folder.name,
             device=device,
             dtype=dtype,
+            state_dtype=state_dtype,
             compile=compile,
             rows=rows,
             queue=queue,

@@ -51,6 +51,8 @@ class Engine:
         prefill_tokens: of prompts that are read in one step, padding included, at most.
         compile: compile the step that writes, which takes some ten seconds before the first token; worth it for many.
         int8: round weights to 8 bits.
+        state_dtype: torch.float16, bfloat16 or float32, that all states are stored in, keys and values too; arithmetic
+            stays as it is. None: recurrent states in fp32, keys and values in fp32 or, on CUDA, as the weights.
         cache_bytes: of states after prompts and texts that are kept for requests which begin with them; 0 keeps none.
         run_ahead: launch the next step before this one's tokens are known, where no row can leave by its length; a text
             that ends otherwise has been read to its last token then. None: on CUDA.
@@ -67,6 +69,7 @@ class Engine:
         prefill_tokens: int = 512,
         compile: bool = False,
         int8: bool = False,
+        state_dtype: torch.dtype | None = None,
         cache_bytes: int = 0,
         run_ahead: bool | None = None,
     ):
@@ -79,7 +82,7 @@ class Engine:
         self._rows: list[Row | None] = [None] * rows
         self._waiting: deque[Row] = deque()
         self._added = 0
-        self._states = RowStates(self._model, rows, 1)
+        self._states = RowStates(self._model, rows, 1, state_dtype)
         self.cache = PrefixCache(cache_bytes, can_be_cut=self._states.can_be_cut)
         step = DecodeStep(self._model, compile=compile)
         captures = self._device.type == "cuda" and not any(layer.host_sync for layer in self._model.layers)
@@ -207,7 +210,7 @@ class Engine:
     def read(self, tokens: Sequence[int]) -> Prefix:
         """Read the beginning of texts once, for requests that have it in common."""
         self._check_length(len(tokens))
-        states, logits = RowStates(self._model, 1, len(tokens)), None
+        states, logits = self._states.empty(1, len(tokens)), None
         for start in range(0, len(tokens), self._budget):
             chunk = torch.tensor([list(tokens[start : start + self._budget])], device=self._device)
             logits = self._decode(chunk, states, [start], [chunk.shape[1]])
@@ -342,7 +345,7 @@ class Engine:
             [torch.tensor(chunk) for chunk in chunks.values()], batch_first=True
         ).to(self._device)
         positions = [self._row(index).read for index in indices]
-        own = RowStates(self._model, len(indices), max(positions) + max(lengths))
+        own = self._states.empty(len(indices), max(positions) + max(lengths))
         if begun := [place for place, position in enumerate(positions) if position]:
             own.copy_rows(begun, self._states, [indices[place] for place in begun])
         x = self._decode(tokens, own, positions, lengths)

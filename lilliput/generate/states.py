@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from lilliput.base.errors import LilliputError
+from lilliput.generate.dtypes import STATES
 from lilliput.model import LanguageModel
 from lilliput.nn.mixer import State
 
@@ -19,22 +21,41 @@ class RowStates:
         model: whose layers.
         rows: of the batch.
         positions: that each row has room for, at least.
+        dtype: one of `dtypes.STATES`, that all of them are stored in; None for what they are computed in.
+
+    Raises:
+        LilliputError: states cannot be stored in that dtype.
     """
 
-    def __init__(self, model: LanguageModel, rows: int, positions: int):
-        self._model, self._rows = model, rows
+    def __init__(self, model: LanguageModel, rows: int, positions: int, dtype: torch.dtype | None = None):
+        if dtype is not None and dtype not in STATES.values():
+            raise LilliputError(
+                f"states cannot be stored in {dtype!r:.80}",
+                where="state_dtype",
+                hint=f"give one of {', '.join(map(str, STATES.values()))}, or None for what they are computed in",
+            )
+        self._model, self._rows, self._dtype = model, rows, dtype
         self.capacity = self.rounded(positions)
         self._views: dict[tuple[int, int], list[State]] = {}
         with torch.inference_mode():
-            self.layers = model.empty_states(rows, self.capacity)
+            self.layers = _empty(model, rows, self.capacity, dtype)
+
+    def empty(self, rows: int, positions: int) -> "RowStates":
+        """Return states of other rows of the same model, stored as these are, before their first position."""
+        return RowStates(self._model, rows, positions, self._dtype)
 
     def fit(self, positions: int) -> None:
         """Have room for so many positions: twice as many as before, or more, where there were too few."""
         if positions > self.capacity:
-            grown = RowStates(self._model, self._rows, max(positions, 2 * self.capacity))
+            grown = self.empty(self._rows, max(positions, 2 * self.capacity))
             every = range(self._rows)
             grown.copy_rows(every, self, every)
             self.capacity, self.layers, self._views = grown.capacity, grown.layers, {}
+
+    @property
+    def bytes(self) -> int:
+        """Return the bytes of all tensors."""
+        return sum(tensor.nbytes for state in self.layers for tensor in state.values())
 
     @staticmethod
     def rounded(positions: int) -> int:
@@ -112,6 +133,19 @@ class RowStates:
         """Return the part of each entry's axes after the rows that so many positions take."""
         empty = self._model.empty_states(0, positions)
         return [{name: tuple(map(slice, tensor.shape[1:])) for name, tensor in state.items()} for state in empty]
+
+
+def _empty(model: LanguageModel, rows: int, capacity: int, dtype: torch.dtype | None) -> list[State]:
+    """Return the states before the first position; those of all rows are never there in another dtype."""
+    if dtype is None:
+        return model.empty_states(rows, capacity)
+    return [
+        {
+            name: one.to(dtype if one.is_floating_point() else one.dtype).repeat(rows, *[1] * (one.ndim - 1))
+            for name, one in state.items()
+        }
+        for state in model.empty_states(1, capacity)
+    ]
 
 
 def copy_rows(layers: Sequence[State], rows: Sequence[int], others: Sequence[State], taken: Sequence[int]) -> None:

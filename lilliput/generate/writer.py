@@ -1,7 +1,9 @@
 """Texts of one model, one after the other or several at a time, with engines that are kept between them."""
 
 from collections.abc import Callable, Generator
+from typing import Any
 
+import torch
 from tokenizers import Tokenizer
 
 from lilliput.generate.engine import Beyond, Engine
@@ -17,12 +19,22 @@ class Writer:
         model: in evaluation; its engines are made again when its weights have changed.
         tokenizer: its tokenizer.
         context: positions that attention may read.
-        compile, int8: as of `Engine`.
+        compile, int8, state_dtype: as of `Engine`.
     """
 
-    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, *, context: int, compile: bool, int8: bool):
-        self._model, self._tokenizer, self._context = model, tokenizer, context
-        self._compile, self._int8 = compile, int8
+    def __init__(
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        *,
+        context: int,
+        compile: bool,
+        int8: bool,
+        state_dtype: torch.dtype | None,
+    ):
+        self._model = model
+        self._about: dict[str, Any] = {"tokenizer": tokenizer, "context": context}
+        self._about |= {"compile": compile, "int8": int8, "state_dtype": state_dtype}
         self._idle: dict[Beyond, Engine] = {}
         self._versions: list[tuple[int, int]] = []
         """Versions of the weights that the engines have copies of."""
@@ -45,8 +57,7 @@ class Writer:
             self._idle, self._versions = {}, versions
         if beyond in self._idle:
             return self._idle.pop(beyond)
-        about = {"tokenizer": self._tokenizer, "context": self._context, "beyond": beyond}
-        return Engine(self._model, compile=self._compile, int8=self._int8, **about)
+        return Engine(self._model, beyond=beyond, **self._about)
 
     def _returned(self, engine: Engine, beyond: Beyond, pieces: Generator[str, None, str]) -> Generator[str, None, str]:
         versions = self._versions

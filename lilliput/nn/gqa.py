@@ -104,12 +104,11 @@ class GQAMixer(nn.Module):
     def empty_state(self, rows: int, capacity: int) -> State:
         """Keys and values of all positions, each [B, G, capacity, W]: a head's in one piece, as attention reads them.
 
-        In fp32 on a processor, where attention to 1,024 slots in fp16 takes eight times as long as in fp32.
+        In the dtype in which attention is computed.
         """
-        weight = self.in_weights[0]
-        dtype = weight.dtype if weight.is_cuda or weight.dtype == torch.float64 else torch.float32
         shape = rows, self.spec.kv_heads, capacity, self.spec.head_width
-        return {name: torch.zeros(shape, dtype=dtype, device=weight.device) for name in KEYS_VALUES}
+        device = self.in_weights[0].device
+        return {name: torch.zeros(shape, dtype=self._cached_dtype, device=device) for name in KEYS_VALUES}
 
     def decode(self, x: Tensor, state: State, positions: Tensor, lengths: Tensor) -> Tensor:
         """See `Mixer`; what padding writes lies behind all that a query sees, until it is overwritten."""
@@ -119,13 +118,19 @@ class GQAMixer(nn.Module):
         row = torch.arange(len(x), device=x.device)[:, None]
         for name, one in zip(KEYS_VALUES, fresh, strict=True):
             state[name].transpose(1, 2)[row, index] = one.to(state[name].dtype)
-        k, v = (state[name] for name in KEYS_VALUES)
-        mixed = sdpa_cached(q.to(k.dtype), k, v, index, self.spec.softcap)
+        q, k, v = (one.to(self._cached_dtype) for one in (q, *(state[name] for name in KEYS_VALUES)))
+        mixed = sdpa_cached(q, k, v, index, self.spec.softcap)
         return linear(mixed.flatten(-2), self.output.weight)
 
     @property
     def host_sync(self) -> bool:
         return False
+
+    @property
+    def _cached_dtype(self) -> torch.dtype:
+        """Return the dtype of attention to a cache: fp32 on a processor, where fp16 takes eight times as long."""
+        weight = self.in_weights[0]
+        return weight.dtype if weight.is_cuda or weight.dtype == torch.float64 else torch.float32
 
     @property
     def _shape(self) -> tuple[int, int]:

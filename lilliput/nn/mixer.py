@@ -49,7 +49,9 @@ class Mixer(Protocol):
 
         Args:
             x: the normed stream of the next positions [B, L, D]; rows are padded on the right.
-            state: of all earlier positions; of a row at position 0, as `empty_state` gave it.
+            state: of all earlier positions; of a row at position 0, as `empty_state` gave it. Its floating-point
+                tensors may be stored in another dtype (`Engine(state_dtype=)`): what is computed with them is
+                computed as if they were not, and rounded when it is written.
             positions: of the first one of x in each row, [B] int64; positions + L is at most the capacity.
             lengths: how many positions of each row are no padding, [B] int64, from 0 to L. Padding changes nothing
                 that a later position of its row can see.

@@ -78,6 +78,7 @@ def load_trained(
     device: str = "auto",
     dtype: str = "fp32",
     compile: bool = False,
+    state_dtype: str | None = None,
 ) -> Model:
     """Open what a run has trained so far; it is that of the run's own `recipe.json`.
 
@@ -86,7 +87,7 @@ def load_trained(
             file defines.
         folder: of the run.
         device: `cpu`, `cuda`, `mps`, or `auto` for the best one there is.
-        dtype, compile: as of `lilliput.load`.
+        dtype, compile, state_dtype: as of `lilliput.load`.
 
     Raises:
         RunError: nothing is trained yet, or what is there is damaged or was trained from something else.
@@ -106,7 +107,8 @@ def load_trained(
         code = [recipe_and_code(str(recipe))[1]]
     with using(*code):
         published = read_trained(Path(folder)).published
-    return Model(published, Path(folder), Machine(device=device).resolved().device, dtype, compile=compile)
+    device = Machine(device=device).resolved().device
+    return Model(published, Path(folder), device, dtype, compile=compile, state_dtype=state_dtype)
 
 
 def read_trained(folder: Path) -> Trained:

@@ -45,10 +45,11 @@ class ServedModel:
     Args:
         published: everything that it needs to write; its weights are where they are to stay.
         name: as clients have it.
+        state_dtype: as of `Engine`.
     """
 
-    def __init__(self, published: LoadedModel, name: str):
-        self.published, self.name = published, name
+    def __init__(self, published: LoadedModel, name: str, *, state_dtype: torch.dtype | None = None):
+        self.published, self.name, self._state_dtype = published, name, state_dtype
         self._encoder = Encoder(published.tokenizer, where=name)
         self._openings: OrderedDict[str, tuple[int, ...]] = OrderedDict()
         self._lock = Lock()
@@ -71,8 +72,7 @@ class ServedModel:
     @cached_property
     def state_bytes(self) -> int:
         """Bytes of the states of one conversation that fills the context."""
-        states = self.published.model.empty_states(1, RowStates.rounded(self.context))
-        return sum(tensor.numel() * tensor.element_size() for state in states for tensor in state.values())
+        return RowStates(self.published.model, 1, self.context, self._state_dtype).bytes
 
     @property
     def states_grow(self) -> bool:
@@ -82,7 +82,8 @@ class ServedModel:
     def engine(self, rows: int, *, cache_bytes: int, compile: bool = False, int8: bool = False) -> Engine:
         """Return an engine for so many texts at the same time."""
         one, about = self.published, {"compile": compile, "int8": int8, "cache_bytes": cache_bytes}
-        return Engine(one.model, rows, tokenizer=one.tokenizer, context=one.context, **about)
+        states = self._state_dtype
+        return Engine(one.model, rows, tokenizer=one.tokenizer, context=one.context, state_dtype=states, **about)
 
     def text_prompt(self, text: str, param: str) -> Prompt:
         """Return the prompt of a text to continue; the beginning of a document for an empty one.

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from lilliput.api import DTYPES
-from lilliput.base.errors import LilliputError
 from lilliput.base.text_units import size
+from lilliput.generate.dtypes import states_dtype, weights_dtype
 from lilliput.generate.engine import Engine
 from lilliput.generate.request import Request
 from lilliput.publish.loaded_model import LoadedModel
@@ -30,6 +29,8 @@ class Settings:
     """As clients have it."""
     device: str = "cpu"
     dtype: str = "fp32"
+    state_dtype: str | None = None
+    """Dtype that states are stored in; None for that in which they are computed."""
     compile: bool = False
     rows: int | None = None
     """Answers that are written at the same time; None for as many as the device is good for."""
@@ -66,13 +67,9 @@ def serving(published: LoadedModel, settings: Settings, access: Access, *, log: 
     Raises:
         LilliputError: there is no such dtype.
     """
-    if settings.dtype not in DTYPES:
-        raise LilliputError(
-            f"dtype cannot be {settings.dtype!r:.80}", where="--dtype", hint=f"give one of {', '.join(DTYPES)}"
-        )
-    device = torch.device(settings.device)
-    published.model.to(device, DTYPES[settings.dtype])
-    served, metrics = ServedModel(published, settings.name), Metrics()
+    device, states = torch.device(settings.device), states_dtype(settings.state_dtype, where="--state-dtype")
+    published.model.to(device, weights_dtype(settings.dtype, where="--dtype"))
+    served, metrics = ServedModel(published, settings.name, state_dtype=states), Metrics()
     rows = settings.rows or default_rows(device, served.state_bytes)
     engine = served.engine(
         rows, cache_bytes=settings.keep_bytes, compile=settings.compile, int8=settings.dtype == "int8"

@@ -40,7 +40,7 @@ def failed(results):
 
 def test_the_mixer_of_the_guide_is_well(tmp_path):
     results = checked(own(tmp_path).model.mixer)
-    assert not failed(results) and len(results) == 11
+    assert not failed(results) and len(results) == 12
     assert {name for name, one in results.items() if one.state == "skipped"} == {"fused form", "mix_pair"}
     assert "no in_weights" in results["fused form"].says
 
@@ -55,7 +55,7 @@ def test_each_kind_of_a_hybrid_is_checked_and_whole_patterns_are_stacked():
     results = list(check_mixers(replace(tiny.GQA_SPEC, mixer=hybrid, layers=4)))
     assert [one for one in results if one.state == "failed"] == []
     assert {one.part for one in results} == {"HGRN2", "GQA", "PerLayer"}
-    assert results[-1].check == "stacking" and len(results) == 21
+    assert results[-1].check == "stacking" and len(results) == 23
 
 
 def test_rotary_positions_beside_gates_of_channels_are_told_and_no_mistake():
@@ -91,6 +91,11 @@ MISTAKES = {
         r"decoding step by step, and whole rows: [\d.]+ apart at \[",
     ),
     "padding goes into its state": ([PADS], "rows of different lengths", r"row \d of a batch of 4, .*: [\d.]+ apart"),
+    "its state does not stay narrow": (
+        [('state["sum"].copy_(sums[:, -1])', 'state["sum"] = sums[:, -1]')],
+        "16-bit states",
+        r"the state has \{'sum': torch.float32\} after 20 positions, and \{'sum': torch.float16\} before the first",
+    ),
     "it says another state": (
         [("        return width\n", "        return 2 * width + length\n")],
         "state_entries",
@@ -142,7 +147,7 @@ def test_what_it_raises_is_told_with_the_line_of_its_file(tmp_path):
     results = checked(
         own(tmp_path, ('state["sum"].copy_(sums[:, -1])', 'state["total"].copy_(sums[:, -1])')).model.mixer
     )
-    assert failed(results) == ["decoding", "rows of different lengths", "forking"]
+    assert failed(results) == ["decoding", "rows of different lengths", "16-bit states", "forking"]
     line = next(n for n, text in enumerate((tmp_path / "averaging.py").read_text().splitlines(), 1) if "total" in text)
     assert results["decoding"].says == "KeyError: 'total'"
     assert results["decoding"].where.endswith(f"averaging.py:{line}, in RunningMeanMixer.decode")

@@ -133,3 +133,19 @@ def test_the_next_positions_change_the_state_in_place_as_the_specification_says(
         expected = gla(*parts, state[row : row + 1], Backend.REFERENCE)[1] if length else state[row : row + 1]
         assert torch.allclose(whole[row], expected[0], atol=1e-5)
         assert torch.allclose(single[row], expected[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("positions", [1, 3, 40])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_state_of_16_bits_is_read_computed_in_fp32_and_rounded(dtype, positions):
+    draw = torch.Generator().manual_seed(0)
+    q, k, v, z = (torch.randn(3, positions, 2, 16, generator=draw) for _ in range(4))
+    log_decay, lengths = torch.nn.functional.logsigmoid(z), torch.tensor([positions, 0, positions])
+    state = torch.randn(3, 2, 16, 16, generator=draw).to(dtype)
+    expected, after = gla(q, k, v, log_decay, state.float(), Backend.REFERENCE)
+    changed = state.clone()
+    found = gla_next(q, k, v, log_decay, changed, lengths)
+    assert changed.dtype == dtype and torch.equal(changed[1], state[1])
+    for row in (0, 2):
+        torch.testing.assert_close(found[row], expected[row], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(changed[row], after[row].to(dtype), atol=1e-4, rtol=torch.finfo(dtype).eps)
