@@ -7,6 +7,7 @@ from statistics import fmean
 
 import pytest
 import tiny
+import tiny_parquet
 import tiny_partitions
 from rich.console import Console
 from safetensors.torch import load_file
@@ -170,12 +171,13 @@ def test_a_rehearsal_on_such_a_folder_goes_from_text_to_card(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["slm-10m", "mtlm1-200m"])
-def test_rehearsals_of_the_others_read_files_of_such_a_folder(name, tmp_path):
-    mix = tiny_partitions.write_folder(tmp_path / "mix", documents=40) / "data"
-    folders = ("cranecode", "cranemath", "reddit_to_flashcards", "nemotron-synth-qa")
-    corpora = load_recipe(name).corpora
-    walk(name, tmp_path / "run", *(f"{corpus}={mix / folder}" for corpus, folder in zip(corpora, folders, strict=True)))
+@pytest.mark.parametrize("name", ["slm-10m", "mtlm1-152m", "mtlm1-200m"])
+def test_rehearsals_of_the_others_read_folders_that_are_laid_out_like_their_datasets(name, tmp_path):
+    sources = [
+        f"{corpus}={tiny_parquet.write_folder(tmp_path / corpus, corpus, documents=40)}"
+        for corpus in load_recipe(name).corpora
+    ]
+    walk(name, tmp_path / "run", *sources)
 
 
 @pytest.mark.slow
