@@ -63,7 +63,7 @@ def gather(
     last = checkpoint.load(checkpoint.at_step(*places[0]))
     if MERGED in last.tensors:
         return last
-    logger.merge(ranks.gather(f"{phase}/metrics", logger.lines()))
+    logger.merge(ranks.gather(f"{phase}/metrics", logger.lines()), ranks.rank)
     for number, (folder, step) in reversed(list(enumerate(places))):  # the end comes last: with it all is done
         last = checkpoint.load(checkpoint.at_step(folder, step))
         if MERGED not in last.tensors:

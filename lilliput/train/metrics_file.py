@@ -27,6 +27,7 @@ Line = dict[str, Any]
 HEADLINE = "headline"
 """The key of the name of what a phase follows, in lines of objectives whose headline is not cross-entropy."""
 INCIDENTS = "incidents.jsonl"
+EXCHANGED = frozenset({"bytes_sent", "bytes_received"})
 WINDOW = 50
 """Steps over which a loss, and the speed, are averaged wherever one figure is told: a single step is noise."""
 LIVE = "/live"
@@ -113,19 +114,23 @@ def keep_until(path: Path, step: int) -> None:
         write_text(path, "".join(f"{line}\n" for line in lines))
 
 
-def merged_metrics(ranks: Sequence[bytes]) -> bytes:
-    """Return the metrics of ranks that took steps of their own, as one file.
+def merged_metrics(ranks: Sequence[bytes], own: int) -> bytes:
+    """Return the metrics of ranks that took steps of their own, as the file of one of them.
 
-    Each step is there once, also where one of the files is merged already; measurements are those of the first rank.
+    Each step is there once, also where one of the files is merged already; measurements are those of the first rank,
+    and bytes that others exchanged are in their own files alone.
     """
-    found = {
-        line: json.loads(line)
-        for rank, text in enumerate(ranks)
-        for line in text.splitlines()
-        if not rank or b'"heldout"' not in line
-    }
-    in_order = sorted(found, key=lambda line: (found[line]["step"], "heldout" in found[line]))
-    return b"".join(line + b"\n" for line in in_order)
+    found: dict[tuple[int, bool], bytes] = {}
+    for rank in sorted(range(len(ranks)), key=lambda rank: rank != own):
+        for line in ranks[rank].splitlines():
+            numbers = json.loads(line)
+            key = numbers["step"], "heldout" in numbers
+            if key in found or (key[1] and rank):
+                continue
+            if rank != own and not EXCHANGED.isdisjoint(numbers):
+                line = json.dumps({name: one for name, one in numbers.items() if name not in EXCHANGED}).encode()
+            found[key] = line
+    return b"".join(found[key] + b"\n" for key in sorted(found))
 
 
 def last_step(path: Path) -> int:

@@ -143,10 +143,10 @@ class MetricsLogger:
         """Return what is recorded so far."""
         return self._path.read_bytes()
 
-    def merge(self, ranks: Sequence[bytes]) -> None:
-        """Record what ranks have that took steps of their own: each step once, and measurements of the first rank."""
+    def merge(self, ranks: Sequence[bytes], own: int) -> None:
+        """Record what ranks have that took steps of their own, one of which is this one; see `merged_metrics`."""
         self._file.close()
-        write_bytes(self._path, merged_metrics(ranks))
+        write_bytes(self._path, merged_metrics(ranks, own))
         self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115, closed on exit
 
     def _show_samples(self, step: int, samples: Samples) -> None:
@@ -192,4 +192,4 @@ class NullLogger:
     def lines(self) -> bytes:
         return b""
 
-    def merge(self, ranks: Sequence[bytes]) -> None: ...
+    def merge(self, ranks: Sequence[bytes], own: int) -> None: ...
