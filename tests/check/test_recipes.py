@@ -88,7 +88,7 @@ def test_the_command_ends_with_0_where_all_is_well(tmp_path):
     from_guide("averaging.py", tmp_path)
     said = tiny_commands.lilliput("check", "averaging.py", "--set", "model.layers=1", "--json", folder=tmp_path)
     plain = json.loads(said.out)
-    assert (plain["recipe"], plain["ok"], plain["failed"], plain["skipped"]) == ("averaging", 21, 0, 2)
+    assert (plain["recipe"], plain["ok"], plain["failed"], plain["skipped"]) == ("averaging", 22, 0, 2)
     first = {"kind": "mixer", "part": "RunningMean", "check": "causality", "state": "ok"}
     assert plain["checks"][0] == first | {"says": "", "where": "", "hint": ""}
 

@@ -32,6 +32,7 @@ from lilliput.train.metrics_log import MetricsLogger
 from lilliput.train.micro_batches import read_rows
 from lilliput.train.phase import Stage
 from lilliput.train.rollback import read_incidents
+from lilliput.train.samples import SAMPLES
 
 ONE = Machine(device="cpu", precision="fp32", threads=1, rows=2)
 TWO = replace(ONE, exchange=AllReduce(workers=2))
@@ -178,7 +179,7 @@ def numbers(run, until):
         value
         for line in flat
         for name, value in line.items()
-        if "second" not in name and "bytes" not in name and name not in ("peak_memory", "headline")
+        if "second" not in name and "bytes" not in name and name not in ("peak_memory", "headline", SAMPLES)
     ]
 
 
