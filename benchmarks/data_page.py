@@ -6,7 +6,7 @@ Texts of invented words in the proportions of Zipf's law are written to the fold
 in the mean; one in fifty is there twice, another one nearly. For each size the recipe own-text makes token files of as
 many of them, and `lilliput data RUN --report` its page, both in a process of their own. Peaks are those of the process
 that makes the page: of all its memory, in which mapped pages of token files count as long as nothing else needs them,
-and of what is its own alone (RssAnon, looked at ten times a second). A line through them gives bytes a document.
+and of what is its own alone (RssAnon, read ten times a second). A line through them gives bytes a document.
 """
 
 import argparse

@@ -35,7 +35,7 @@ from lilliput.serve.token_text import TokenText
 HORIZONS = (10, 100, 300, 1_000, 3_000, 10_000, 100_000)
 """Positions over which channels forget 1 - 1/e of what they held."""
 SPANS = (1_024, 4_096, 16_384)
-"""Positions that figures are told up to."""
+"""Positions up to which figures are given."""
 
 
 class Reader:

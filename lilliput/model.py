@@ -56,7 +56,7 @@ class ModelSpec:
         return self
 
     def identity(self) -> Any:
-        """Return what decides the model besides the seed, as JSON that mentions no cap where there is none."""
+        """Return what decides the model besides the seed, as JSON; a model without a cap mentions none."""
         plain = to_plain(self)
         return plain if self.logit_softcap else {key: value for key, value in plain.items() if key != "logit_softcap"}
 

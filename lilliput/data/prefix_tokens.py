@@ -13,7 +13,7 @@ from lilliput.base.errors import DataError
 from lilliput.tokenizer.specials import vocabulary_size
 
 PREFIX_TOKENS = "prefix_tokens"
-"""Extra of a batch: the prefix token of each token [B, T], int32; `NO_PREFIX` where there is none."""
+"""Extra of a batch: the prefix token of each token [B, T], int32; `NO_PREFIX` if none."""
 NO_PREFIX = -1
 
 

@@ -9,7 +9,7 @@ from lilliput.base.errors import DataError
 from lilliput.data.token_files import REWRITE, TokenArray
 
 _BEGINS = 1 << 16
-"""Pieces whose first tokens are looked at together."""
+"""Pieces whose first tokens are read together."""
 
 
 class TokenStream:

@@ -8,7 +8,7 @@ import torch
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """One way to go on from a context, and how likely the model finds it."""
+    """A continuation of a context, and how likely the model finds it."""
 
     text: str
     log_likelihood: float

@@ -137,7 +137,7 @@ class Sampler:
         count, settings = len(logits), [self._settings[row] for row in rows]
         scores = self._penalized(logits, settings)
         tokens = scores.argmax(dim=-1)
-        if not all(one.is_greedy for one in settings):  # else a launch less for what nobody draws
+        if not all(one.is_greedy for one in settings):  # greedy rows draw nothing: a launch less
             drawn = draw(self._filtered(scores.float(), settings), self._uniform(count))
             tokens = torch.where(self._column("greedy", count), tokens, drawn)
             self._columns[:count] += is_choosing

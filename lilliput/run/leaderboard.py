@@ -12,6 +12,7 @@ from lilliput.plan.count import phase_operations
 from lilliput.plan.timeline_shapes import timeline_shapes
 from lilliput.publish.card.travelling import HINT, read_record
 from lilliput.publish.releases import releases
+from lilliput.train.metrics_file import positions_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,11 +134,6 @@ def _released(phase: dict[str, Any]) -> dict[str, Any]:
     return phase.get("resumed_at", phase)
 
 
-def _positions(counts: dict[str, Any]) -> int:
-    """Positions that were processed; records have them where they are not as many as the tokens."""
-    return counts.get("positions", counts["tokens"])
-
-
 def _operations(record: dict[str, Any]) -> float | None:
     """Operations of all phases, each by the share of its positions up to the released model."""
     try:
@@ -149,5 +145,5 @@ def _operations(record: dict[str, Any]) -> float | None:
     total = 0.0
     for index, phase in recipe.phases.items():
         if (found := recorded.get(phase.name)) is not None:
-            total += phase_operations(phase, shapes[index]) * _positions(_released(found)) / _positions(found)
+            total += phase_operations(phase, shapes[index]) * positions_of(_released(found)) / positions_of(found)
     return total

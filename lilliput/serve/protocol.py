@@ -21,7 +21,7 @@ TAKE_SECONDS = 60.0
 IDLE_SECONDS = 1.0
 """Time after which a connection may have to make room: of many that are opened together, none has sent anything yet."""
 REFUSED = 256
-"""Connections, of those that uvicorn is told to allow, on which requests are refused with a status."""
+"""Connections, of those that uvicorn allows, on which requests are refused with a status."""
 
 
 class TimedProtocol(H11Protocol):

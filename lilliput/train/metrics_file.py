@@ -89,11 +89,9 @@ def headline_of(line: Line) -> str:
     return line.get(HEADLINE, CROSS_ENTROPY)
 
 
-def positions_of(step: Line) -> int:
-    """Return the positions that a phase has processed by a step; early versions wrote tokens alone, of which there were
-    as many.
-    """
-    return step.get("positions", step["tokens"])
+def positions_of(counts: Any) -> int:
+    """Return the positions processed, of a step or a record of a phase; as many as tokens if it gives none."""
+    return counts["positions"] if "positions" in counts else counts["tokens"]
 
 
 def recent_loss(steps: list[Line]) -> float:

@@ -49,7 +49,7 @@ def test_reading_once_keeps_no_page_in_memory(tmp_path: Path) -> None:
 
 
 def test_documents_begin_where_pieces_do_that_begin_with_the_end_token(tmp_path: Path) -> None:
-    """There are more pieces than are looked at together; a document of 20,000 tokens is three of them."""
+    """There are more pieces than are read together; a document of 20,000 tokens is three of them."""
     values = np.tile(np.array([END, 5, 6]), 70_000)
     values[-20_000:] = 7
     begins = np.concatenate(list(piece_begins([values], END)))

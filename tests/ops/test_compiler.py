@@ -1,4 +1,4 @@
-"""PyTorch's compiler is imported, and told of our functions, when something is compiled and not before."""
+"""PyTorch's compiler is imported, and our functions are marked for it, when something is compiled and not before."""
 
 import os
 import subprocess

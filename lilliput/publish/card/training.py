@@ -5,7 +5,7 @@ from typing import Any
 
 from lilliput.base.text_units import duration
 from lilliput.publish.card.record import Part, Timeline
-from lilliput.train.metrics_file import HEADLINE, WINDOW
+from lilliput.train.metrics_file import HEADLINE, WINDOW, positions_of
 
 WHOLE = 0.99
 """Share of a recipe's tokens that counts as all of them: phases read whole steps."""
@@ -86,17 +86,17 @@ def _on_the_line(phase: Part) -> dict[str, Any]:
     if "resumed_at" not in phase:
         return _whole(phase)
     left = phase["resumed_at"]
-    return {"steps": left["step"], "tokens": left["tokens"], "positions": _positions(left), "seconds": left["seconds"]}
+    return {
+        "steps": left["step"],
+        "tokens": left["tokens"],
+        "positions": positions_of(left),
+        "seconds": left["seconds"],
+    }
 
 
 def _whole(phase: Part) -> dict[str, Any]:
     """Cost of all steps of a phase."""
-    return {key: phase[key] for key in ("steps", "tokens", "seconds")} | {"positions": _positions(phase)}
-
-
-def _positions(cost: Part) -> int:
-    """Positions that were processed; records have them where they are not as many as the tokens."""
-    return cost["positions"] if "positions" in cost else cost["tokens"]
+    return {key: phase[key] for key in ("steps", "tokens", "seconds")} | {"positions": positions_of(phase)}
 
 
 def course(run: Part) -> dict[str, Any]:
