@@ -1,4 +1,4 @@
-# Two commands matter: `make quickstart` builds a small language model, `make test` checks the package in some seven minutes
+# Two commands matter: `make quickstart` builds a small language model, `make test` checks the package in some ten minutes
 # on two cores; `make test-rest` runs the slower tests, and `make install` nothing. All set up .venv from constraints.txt by themselves, and can be run
 # again at any time.
 #
