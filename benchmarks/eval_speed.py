@@ -42,9 +42,9 @@ from lilliput.recipes.slm_10m import model as slm_10m
 from lilliput.run.native import native
 from lilliput.tokenizer.bpe import BPE
 
-SAMPLE = 64
-"""Items of each task that batch sizes are compared on."""
-BATCH_SIZES = {"cpu": "1,4,16,32", "cuda": "16,64,256"}
+SAMPLE = {"cpu": 64, "cuda": 1024}
+"""Items of each task that batch sizes are compared on: as many as the largest batch, at least."""
+BATCH_SIZES = {"cpu": "1,4,16,32", "cuda": "64,256,1024"}
 CLOSE = 1e-3
 """Nats that log-likelihoods may differ by."""
 Row = dict[str, Any]

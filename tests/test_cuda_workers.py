@@ -1,15 +1,17 @@
-"""Data parallel on CUDA: two GPUs train what one does, exchange once a step, and one resumes their run; gloo, too."""
+"""Ranks on CUDA: two GPUs train what one does, exchange once a step, one resumes their run; gloo, and blocks."""
 
 from dataclasses import replace
 from multiprocessing import get_context
 
 import pytest
 import torch
+from run.test_block_parallel import both, desk, record, train_alone  # noqa: F401, desk is a fixture
 from train.test_ranks import PRETRAIN, alone, far, numbers, once_a_step, together, weights
 
 from lilliput.base.files import read_json
 from lilliput.train.all_reduce import AllReduce
 from lilliput.train.machine import Machine
+from lilliput.train.metrics_file import read_metrics
 
 pytestmark = [
     pytest.mark.gpu,
@@ -54,6 +56,24 @@ def test_gloo_carries_the_gradients_of_gpus(work):
     exchanged = together(work, work / "gloo", machine, apart=True, processes_of=SPAWN)
     assert exchanged == [once_a_step(work / "gloo")] * 2 and len(exchanged[0]) > 12
     assert numbers(work / "gloo", 4) == pytest.approx(numbers(work / "one", 4), rel=2e-2)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_two_hosts_share_a_gpu_and_train_blocks_and_then_together(desk, precision):  # noqa: F811
+    """In fp32 the blocks are those of one host, to the bit; in fp16 each host has a loss scale of its own."""
+    machine = desk / "machine.py"
+    on_gpu = machine.read_text().replace('"cpu", precision="fp32"', f'"cuda", precision="{precision}"')
+    assert "cuda" in on_gpu
+    machine.write_text(on_gpu)
+    for rank, agent in enumerate(both(desk)):
+        assert agent.wait(200) == 0, (desk / f"{rank}.txt").read_text()
+    for phase in ("00-blocks", "01-end-to-end"):
+        assert record(desk, 0, phase) == record(desk, 1, phase)
+    train_alone(desk, until="end-to-end")
+    if precision == "fp32":
+        assert record(desk, 0, "00-blocks")["weights"] == record(desk, "one", "00-blocks")["weights"]
+    hosts, one = (read_metrics(desk / f"runs/{run}/phases/01-end-to-end/metrics.jsonl")[-1] for run in (0, "one"))
+    assert hosts["heldout"]["texts"] == pytest.approx(one["heldout"]["texts"], rel=3e-2)
 
 
 @two_gpus

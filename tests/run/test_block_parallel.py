@@ -69,6 +69,10 @@ def desk(tmp_path):
     return tmp_path
 
 
+def environment():
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+
+
 def host(desk, rank, port):
     """Start torchrun of a host; its workers are its children."""
     torchrun = ["--nnodes", "2", "--node-rank", str(rank), "--nproc-per-node", "1", "--max-restarts", "3"]
@@ -78,10 +82,18 @@ def host(desk, rank, port):
         return subprocess.Popen(
             [sys.executable, "-m", "torch.distributed.run", *torchrun, *command],
             cwd=desk,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            env=environment() | {"OMP_NUM_THREADS": "1"},
             stdout=out,
             stderr=subprocess.STDOUT,
         )
+
+
+def train_alone(desk, until="blocks"):
+    """Train on one machine in the run folder `one`, as the machine file says but for its exchange."""
+    (desk / "one.py").write_text((desk / "machine.py").read_text().partition(", exchange")[0] + ")\n")
+    command = ["lilliput", "train", "hosts.py", "--machine", "one.py", "--until", until, "--out", "runs/one"]
+    alone = subprocess.run([sys.executable, "-m", *command], cwd=desk, env=environment(), capture_output=True)
+    assert alone.returncode == 0, alone.stderr.decode()
 
 
 def both(desk):
@@ -115,12 +127,7 @@ def test_two_hosts_train_blocks_and_then_together_through_kills(desk):
     kill_worker(desk, first, 0, "01-end-to-end", 200)
     for rank, agent in enumerate((first, second)):
         assert agent.wait(200) == 0, (desk / f"{rank}.txt").read_text()
-    command = ["lilliput", "train", "hosts.py", "--machine", "one.py", "--until", "blocks", "--out", "runs/one"]
-    (desk / "one.py").write_text(MACHINE.partition(", exchange")[0] + ")\n")
-    alone = subprocess.run(
-        [sys.executable, "-m", *command], cwd=desk, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True
-    )
-    assert alone.returncode == 0, alone.stderr.decode()
+    train_alone(desk)
     assert record(desk, 0, "00-blocks")["weights"] == record(desk, "one", "00-blocks")["weights"], "as on one machine"
     for phase in ("00-blocks", "01-end-to-end"):
         assert record(desk, 0, phase) == record(desk, 1, phase)
@@ -134,8 +141,7 @@ def test_two_hosts_train_blocks_and_then_together_through_kills(desk):
 def test_hosts_with_other_token_files_are_refused(desk):
     for rank in (0, 1):
         command = ["lilliput", "data", "hosts.py", "--out", f"runs/{rank}"]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        made = subprocess.run([sys.executable, "-m", *command], cwd=desk, env=environment, capture_output=True)
+        made = subprocess.run([sys.executable, "-m", *command], cwd=desk, env=environment(), capture_output=True)
         assert made.returncode == 0, made.stderr.decode()
         with open(desk / "texts.jsonl", "a") as file:
             file.write(json.dumps({"id": "more", "text": tiny.sentences(201)}) + "\n")
