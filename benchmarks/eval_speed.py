@@ -91,7 +91,7 @@ def measured(folder: Path, given: argparse.Namespace, work: Path) -> Row:
             )
         with timed(seconds, "loading the model, hf"):
             theirs = hf_model(folder, given.device)
-        samples = [(use, part(requests, SAMPLE)) for use, requests in tasks]
+        samples = [(use, part(requests, SAMPLE[given.device.partition(":")[0]])) for use, requests in tasks]
         for use, requests in samples:  # kernels are compiled, caches filled
             for model in (ours, theirs):
                 answers(model, use, part(requests, 4))

@@ -68,7 +68,7 @@ def test_two_hosts_share_a_gpu_and_train_blocks_and_then_together(desk, precisio
     for rank, agent in enumerate(both(desk)):
         assert agent.wait(200) == 0, (desk / f"{rank}.txt").read_text()
     for phase in ("00-blocks", "01-end-to-end"):
-        assert record(desk, 0, phase) == record(desk, 1, phase)
+        assert record(desk, 0, phase)["weights"] == record(desk, 1, phase)["weights"]
     train_alone(desk, until="end-to-end")
     if precision == "fp32":
         assert record(desk, 0, "00-blocks")["weights"] == record(desk, "one", "00-blocks")["weights"]

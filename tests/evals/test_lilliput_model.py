@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from tiny_releases import RELEASES, awake, offline, tokenizer  # noqa: F401
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModelForCausalLM
 
 from lilliput.base.errors import DataError
 from lilliput.base.files import write_json
@@ -114,6 +117,37 @@ def test_decisions_are_the_same_at_any_batch_size(folder: Path) -> None:
         decided = [max(range(start, start + 3), key=totals.__getitem__) for start in range(0, 36, 3)]
         assert decided == (expected or decided)
         expected = decided
+
+
+@torch.inference_mode()
+def totals_of_batches(folder: Path, pairs: list[tuple[list[int], list[int]]], side: str, size: int) -> list[float]:
+    """Log-likelihoods that the published model gives in padded batches, in nats."""
+    published = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32).eval()
+    totals = []
+    for start in range(0, len(pairs), size):
+        texts = [torch.tensor([*context, *rest]) for context, rest in pairs[start : start + size]]
+        how: dict[str, Any] = {"batch_first": True, "padding_side": side}
+        tokens = pad_sequence(texts, padding_value=END_ID, **how)
+        mask = pad_sequence([torch.ones_like(text) for text in texts], **how)
+        logs = published(input_ids=tokens, attention_mask=mask).logits.log_softmax(-1)
+        for row, text, (_, rest) in zip(logs, texts, pairs[start : start + size], strict=True):
+            end = len(row) if side == "left" else len(text)
+            totals.append(sum(float(row[end - place - 1, rest[-place]]) for place in range(1, len(rest) + 1)))
+    return totals
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_decisions_are_those_of_the_published_model_in_padded_batches(folder: Path, side: str) -> None:
+    requests = choices()[:36]
+    mine = [total for total, _ in ours(folder).loglikelihood(requests)]
+    tokenizer = RequestTokenizer(native(load(folder), folder))
+    pairs = [(list(head), list(tail)) for head, tail in tokenizer.pairs([one.args for one in requests], "joined")]
+    for size in (1, 5, 64):
+        found = totals_of_batches(folder, pairs, side, size)
+        assert found == pytest.approx(mine, abs=1e-4)
+        for start in range(0, len(mine), 3):
+            three = range(start, start + 3)
+            assert max(three, key=found.__getitem__) == max(three, key=mine.__getitem__)
 
 
 @pytest.mark.parametrize("use", [ARITHMARK2, ARITHMARK3], ids=["summed", "mean"])

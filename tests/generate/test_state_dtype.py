@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lilliput.base.errors import LilliputError
-from lilliput.generate.decode_step import DecodeStep
+from lilliput.generate.decode_step import CapturedDecodeStep, DecodeStep
 from lilliput.generate.engine import Engine
 from lilliput.generate.request import Request
 from lilliput.generate.sampling import Sampling
@@ -106,9 +106,12 @@ def test_a_compiled_step_reads_and_writes_16_bits(name, dtype):
 @pytest.mark.parametrize("dtype", NARROW)
 @pytest.mark.parametrize("name", SPECS)
 def test_a_graph_writes_what_a_step_alone_writes(name, dtype, compiles):
-    model = SPECS[name].build(seed=1).eval().cuda()
+    """With channels that the kernels take: without them the scan waits for the device, and no graph is captured."""
+    wide = {"gqa": ATTENTION, "hgrn2": RECURRENT, "odin": tiny.ODIN_SPEC.mixer, "hybrid": HYBRID.mixer}[name]
+    model = replace(SPECS[name], width=64, mixer=wide).build(seed=1).eval().cuda()
     requests = [Request(prompt=prompt(9, seed), max_new_tokens=30, sampling=GREEDY) for seed in range(4)]
     captured, alone = (Engine(model, rows=4, state_dtype=dtype, compile=compiles) for _ in range(2))
+    assert isinstance(captured._step, CapturedDecodeStep)
     alone._step = alone._step._step
     assert list(captured.generate(requests)) == list(alone.generate(requests))
 

@@ -79,6 +79,29 @@ def test_a_release_stands_beside_other_models_and_earlier_ones(record):
     assert "WinoGrande of MTLM1-200M: 50.00% is no share of 1,267 questions" in table
 
 
+@pytest.mark.parametrize(
+    ("suite", "name"), [("mtlm", "mtlm1-200m"), ("open-slm", "slm-10m"), ("odinnext", "odinnext-138m-instruct")]
+)
+def test_the_tables_of_the_three_cards_are_rebuilt_beside_a_release(record, suite, name):
+    """Each figure of the original card's comparison is in the row of its model, in the column of its task."""
+    record["release"]["suite"] = suite
+    rows = comparison(card(record))
+    place = {column: index for index, column in enumerate(rows[0])}
+    by_model = {row[place["Model"]].strip("*"): row for row in rows[2:]}
+    original = card_of(name)
+    found = 0
+    for table in original.tables:
+        for row in table.rows:
+            for column, score in zip(table.columns, row.scores, strict=True):
+                shown = by_model[row.model][place[ALIASES.get(column, column)]]
+                assert figure(shown) == figure(score) or (row.model, column) in TWICE, (row.model, column)
+                found += score is not None
+    assert found > 5
+    text = card(record)
+    for line in contradictions(QuotedCard(tables=(peer_tables()[suite],))):
+        assert line in text.replace("\\", "")
+
+
 @pytest.mark.parametrize("name", names("lilliput.recipes"))
 def test_notes_of_every_recipe_make_a_card(name, record):
     assert with_notes(record, name).startswith("---\n")
