@@ -108,7 +108,7 @@ def test_a_compiled_step_reads_and_writes_16_bits(name, dtype):
 def test_a_graph_writes_what_a_step_alone_writes(name, dtype, compiles):
     """With channels that the kernels take: without them the scan waits for the device, and no graph is captured."""
     wide = {"gqa": ATTENTION, "hgrn2": RECURRENT, "odin": tiny.ODIN_SPEC.mixer, "hybrid": HYBRID.mixer}[name]
-    model = replace(SPECS[name], width=64, mixer=wide).build(seed=1).eval().cuda()
+    model = replace(SPECS[name], width=128, mixer=wide).build(seed=1).eval().cuda()
     requests = [Request(prompt=prompt(9, seed), max_new_tokens=30, sampling=GREEDY) for seed in range(4)]
     captured, alone = (Engine(model, rows=4, state_dtype=dtype, compile=compiles) for _ in range(2))
     assert isinstance(captured._step, CapturedDecodeStep)
