@@ -411,7 +411,9 @@ def main() -> None:
         options.error(f"no such arm: {', '.join(sorted(unknown))}; one of {', '.join(ARMS)}")
     trials: list[dict[str, Any]] = read_json(chosen.known)["trials"] if chosen.known else []
     precision = "bf16" if chosen.device == "cuda" else "fp32"
-    race = Race(chosen.folder, Machine(device=chosen.device, precision=precision).resolved(), setup, rows)
+    machine = Machine(device=chosen.device, precision=precision).resolved()
+    machine.apply()
+    race = Race(chosen.folder, machine, setup, rows)
     names = [one.name for one in fields(Trial)]
 
     def run(trial: Trial) -> bool:

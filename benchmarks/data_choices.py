@@ -296,6 +296,7 @@ def main() -> None:
     found: list[dict[str, Any]] = read_json(chosen.known)["trials"] if chosen.known else []
     precision = "bf16" if chosen.device == "cuda" else "fp32"
     machine = Machine(device=chosen.device, precision=precision).resolved()
+    machine.apply()
     trials, names, longest = Trials(chosen.folder, machine, chosen.rows), [one.name for one in fields(Trial)], 0.0
     wanted = [Trial(arm=arm, tokens=tokens, seed=seed) for seed in chosen.seeds for arm in chosen.arms or ARMS]
     for trial in wanted:

@@ -258,6 +258,7 @@ def main() -> None:
     found: list[dict[str, Any]] = read_json(chosen.known)["trials"] if chosen.known else []
     precision = "bf16" if chosen.device == "cuda" else "fp32"
     machine = Machine(device=chosen.device, precision=precision).resolved()
+    machine.apply()
     trials = Trials(chosen.run, machine, chosen.questions, chosen.items)
     for seed in chosen.seeds:
         for variant in map(Variant.read, chosen.variants):

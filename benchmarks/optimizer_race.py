@@ -294,6 +294,7 @@ def main() -> None:
         encode(given.encode, given.folder)
         return
     machine = Machine(device=given.device, rows=given.rows).resolved()
+    machine.apply()
     known = read_json(given.known)["trials"] if given.known else []
     if given.device == "cpu":
         result = race(_Here, given.folder, machine, given.steps, given.rows, known)
