@@ -15,9 +15,10 @@ from torch import Tensor
 
 from lilliput.ops.dispatch import Backend as Backend
 from lilliput.ops.dispatch import check_backend
+from lilliput.ops.matvec import is_few, matvec
 
 FEW = 4
-"""Positions up to which a compiled product is a sum over weights as they are read, each a few times."""
+"""Positions up to which PyTorch's product of bf16 activations is faster than one with the dense weight."""
 
 
 class Int8Weight(NamedTuple):
@@ -71,9 +72,7 @@ def int8_linear(x: Tensor, weight: Int8Weight, backend: Backend = Backend.AUTO) 
     if backend is Backend.AUTO:
         backend = _fastest(x)
     if backend is Backend.SUM:
-        # A view by strides is a tensor of its own: else what makes x, as SwiGLU, would be made again for every output.
-        wide = wide.as_strided(wide.shape, wide.stride())
-        return (wide[..., None, :] * weight.values.to(wide.dtype)).sum(dim=-1) * weight.scale
+        return matvec(wide, weight.values) * weight.scale
     if backend is Backend.TORCH:
         narrow = wide.reshape(-1, wide.shape[-1]).bfloat16()
         ones = torch.ones_like(weight.scale, dtype=torch.bfloat16)  # scales of 16 bits would be another rounding
@@ -83,9 +82,9 @@ def int8_linear(x: Tensor, weight: Int8Weight, backend: Backend = Backend.AUTO) 
 
 
 def _fastest(x: Tensor) -> Backend:
-    few = x.numel() <= FEW * x.shape[-1]
-    if not few or x.dtype == torch.float64:
+    if x.dtype == torch.float64:
         return Backend.REFERENCE
-    if torch.compiler.is_compiling():
+    if is_few(x):
         return Backend.SUM
-    return Backend.REFERENCE if x.is_cuda else Backend.TORCH
+    is_torch = not x.is_cuda and x.numel() <= FEW * x.shape[-1] and not torch.compiler.is_compiling()
+    return Backend.TORCH if is_torch else Backend.REFERENCE
