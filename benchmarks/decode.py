@@ -1,19 +1,24 @@
 """How many tokens a second does the engine write, beside transformers and llama.cpp?
 
     python benchmarks/decode.py [RECIPE...] [--dtype fp32] [--contexts 0 1536] [--batch 1] [--device cpu]
-                                [--tokens 32] [--repeats 3] [--compile] [--ours] [--out FILE.json]
+                                [--tokens 32] [--repeats 3] [--threads N] [--compile] [--ours] [--narrow]
+                                [--out FILE.json]
 
 Models of the recipes with random weights, `odinnext-138m` and `slm-10m` unless others are named. Each row has read
 `context` tokens, or one; then `tokens` greedy ones of each row are timed, contexts by turns, and the best of `repeats`
 counts, as other processes only ever take time away. Transformers is asked through `forward` with its cache, in a plain
 loop, which is less work than `generate`. llama.cpp is asked where llama-cpp-python is installed, on a processor, for
 one row of a model that a GGUF file can hold; with F16 weights, or Q8_0 for int8. --ours leaves both out.
+
+--narrow makes the model as narrow as a rehearsal's, with its number of layers: there is next to nothing to compute, and
+what its token takes is Python, calls of kernels, and the waits of threads for each other.
 """
 
 import argparse
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,6 +42,7 @@ from lilliput.publish.gguf.file_types import FileType
 from lilliput.publish.gguf.write import About, write_gguf
 from lilliput.publish.hf_formats.format import HFFormat
 from lilliput.recipe import Release, load_recipe
+from lilliput.shrink import shrink
 from lilliput.tokenizer.bpe import BPE
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
@@ -117,6 +123,8 @@ def write_file(model: LanguageModel, layout: HFFormat, file_type: FileType, fold
 def measured(name: str, given: argparse.Namespace) -> list[dict[str, Any]]:
     recipe = load_recipe(name)
     spec = recipe.model.shape
+    if given.narrow:
+        spec = replace(shrink(recipe).model.shape, layers=spec.layers)
     layout = next(entry.layout for entry in recipe.timeline if isinstance(entry, Release))
     dtype = DTYPES[given.dtype]
     our = spec.build(seed=0).eval().to(given.device, dtype)
@@ -165,10 +173,14 @@ def main() -> None:
     arguments.add_argument("--device", default="cpu")
     arguments.add_argument("--tokens", type=int, default=32)
     arguments.add_argument("--repeats", type=int, default=3)
+    arguments.add_argument("--threads", type=int, help="of a processor")
+    arguments.add_argument("--narrow", action="store_true")
     arguments.add_argument("--compile", action="store_true", help="the step of ours")
     arguments.add_argument("--ours", action="store_true")
     arguments.add_argument("--out", type=Path)
     given = arguments.parse_args()
+    if given.threads:
+        torch.set_num_threads(given.threads)
     rows = [row for name in given.recipes for row in measured(name, given)]
     writers = [name for name in rows[0] if name not in ("recipe", "context")]
     table = Table("recipe", "context", *(f"{name}, tokens/s" for name in writers))
@@ -177,8 +189,10 @@ def main() -> None:
         table.add_row(row["recipe"], f"{row['context']:,}", *speeds)
     Console(file=sys.stdout).print(table)
     if given.out:
-        setting = {"dtype": given.dtype, "batch": given.batch, "device": given.device, "tokens": given.tokens}
-        write_json(given.out, setting | {"rows": rows, "environment": environment()})
+        asked = ("dtype", "batch", "device", "tokens", "repeats", "threads", "compile", "narrow")
+        write_json(
+            given.out, {name: getattr(given, name) for name in asked} | {"rows": rows, "environment": environment()}
+        )
 
 
 if __name__ == "__main__":

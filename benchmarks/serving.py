@@ -341,7 +341,7 @@ def made(name: str, folder: Path) -> Path:
     spec = recipe.model.shape
     tokenizer = add_chatml(BPE(vocab=spec.vocab - len(CHATML)).train(texts))
     layout = next(entry.layout for entry in recipe.timeline if isinstance(entry, Release))
-    path = folder / name
+    path = folder / recipe.name
     path.mkdir()
     about = {"layout": layout, "dtype": "F32", "generation": Generation(), "chat_template": CHAT_TEMPLATE}
     export(spec.build(seed=0), tokenizer, path, **about)

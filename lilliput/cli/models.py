@@ -31,7 +31,7 @@ SlideOption = Annotated[
     bool, typer.Option("--slide", help="Where attention's context is full, read the last part of the text alone.")
 ]
 CompileOption = Annotated[
-    bool, typer.Option("--compile", help="Compile first, for ten seconds or so: worth it for thousands of tokens.")
+    bool, typer.Option("--compile", help="Compile first, for fifteen seconds or so: worth it for thousands of tokens.")
 ]
 TemperatureOption = Annotated[
     float | None, typer.Option(help="Above 1 bolder, below 1 safer; 0 always takes the likeliest token.")

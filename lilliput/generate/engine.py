@@ -49,7 +49,7 @@ class Engine:
             A model of recurrent layers alone has no such limit.
         beyond: one of `Beyond`.
         prefill_tokens: of prompts that are read in one step, padding included, at most.
-        compile: compile the step that writes, which takes some ten seconds before the first token; worth it for many.
+        compile: compile the step that writes, some fifteen seconds before the first token; worth it for many.
         int8: round weights to 8 bits.
         state_dtype: torch.float16, bfloat16 or float32, that all states are stored in, keys and values too; arithmetic
             stays as it is. None: recurrent states in fp32, keys and values in fp32 or, on CUDA, as the weights.
