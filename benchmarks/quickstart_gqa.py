@@ -1,4 +1,4 @@
-"""The quickstart's recipe with attention in place of its recurrence: as deep, as wide, to compare what serving takes."""
+"""The quickstart with attention in place of its recurrence: as deep and as wide, to compare what serving takes."""
 
 from dataclasses import replace
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_releases import LLAMA, RELEASES, VOCAB, awake, rows, tokenizer
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from lilliput.base.errors import ExportError, RunError
 from lilliput.base.files import sha256
@@ -252,7 +253,7 @@ def with_other_ends():
         (lambda: byte_level(split(LLAMA3), BYTES), "which merges words that are tokens themselves"),
         (lambda: byte_level(WORDS, ignore_merges=True), "which takes them whole"),
         (with_greedy_token, r"takes the blanks or words around it in \(lstrip\)"),
-        (without_a_byte, "no token for 255 of the 256 bytes"),
+        (without_a_byte, "no token for 210 of the bytes that texts have"),
         (lambda: Tokenizer(models.WordLevel(vocab={"a": 0}, unk_token="a")), "no pre-tokenizer like"),
         (with_other_ends, "adds tokens around a text that are not its begin and its end"),
     ],
@@ -261,6 +262,27 @@ def test_a_tokenizer_that_llama_cpp_lacks_is_refused(made, why):
     with pytest.raises(ExportError, match=why) as raised:
         tokenizer_metadata(made(), OURS, [0], 400)
     assert raised.value.hint.startswith("publish it as hf alone")
+
+
+def test_bytes_that_texts_lack_may_be_missing():
+    """SmolLM2's tokenizer has no token for 21 of them."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    lacking = [byte_letter(byte) for byte in (0x04, 0x1D, 0xC0, 0xF1, 0xFF)]
+    for further, fits in ((), True), ((byte_letter(0x09),), False), ((byte_letter(0xC3),), False), ((" a",), True):
+        kept = [one for one in alphabet if one not in {*lacking, *further}]
+        made = Tokenizer(models.BPE(vocab={one: place for place, one in enumerate(kept)}, merges=[]))
+        made.pre_tokenizer = WORDS
+        made.add_special_tokens([OURS.end, OURS.pad])
+        if fits:
+            assert tokenizer_metadata(made, OURS, [0], 400)["tokenizer.ggml.pre"]
+        else:
+            with pytest.raises(ExportError, match="no token for 1 of the bytes that texts have"):
+                tokenizer_metadata(made, OURS, [0], 400)
+
+
+def byte_letter(byte):
+    """How byte-level tokenizers spell a byte, by transformers' own table."""
+    return bytes_to_unicode()[byte]
 
 
 def test_tokens_have_types_and_rows_without_one_a_placeholder():

@@ -21,6 +21,11 @@ _HINT = "publish it as hf alone, or train with one that llama.cpp has, such as B
 _BYTES_BY_REGEX = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 _BYTES = _BYTES_BY_REGEX | {"use_regex": False}
 _DIGITS = {"type": "Digits", "individual_digits": True}
+_CONTROL = {*range(0x20), 0x7F} - set(b"\t\n\r")
+_NOT_IN_TEXT = frozenset({*_CONTROL, 0xC0, 0xC1, 0xF1, 0xF2, *range(0xF5, 0x100)})
+"""Bytes of control characters other than tab and line ends, of planes of Unicode that nothing is assigned in, and those
+that UTF-8 never has. Known tokenizers lack some (SmolLM2's 21). Tokenizers leaves them out before it merges, llama.cpp
+afterwards, so that what stands around such a character can be other tokens."""
 
 
 def tokenizer_metadata(tokenizer: Tokenizer, specials: Specials, stops: Sequence[int], rows: int) -> dict[str, Any]:
@@ -103,11 +108,19 @@ def _check_model(plain: Mapping[str, Any]) -> None:
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         if model.get(key):
             raise _refusal(f"its BPE has {key}={model[key]!r}")
-    if lacking := set(pre_tokenizers.ByteLevel.alphabet()) - model["vocab"].keys():
-        raise _refusal(f"it has no token for {len(lacking)} of the 256 bytes")
+    if lacking := {byte for byte, letter in _letters().items() if letter not in model["vocab"]} - _NOT_IN_TEXT:
+        raise _refusal(f"it has no token for {len(lacking)} of the bytes that texts have")
     for token in plain["added_tokens"]:
         if odd := [key for key in ("lstrip", "rstrip", "single_word") if token[key]]:
             raise _refusal(f"the token {token['content']!r} takes the blanks or words around it in ({', '.join(odd)})")
+
+
+def _letters() -> dict[int, str]:
+    """Return the letter that stands for each byte: its own where it is printable, others in order of the bytes."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    own = {ord(letter): letter for letter in alphabet if ord(letter) < 256}
+    others = (letter for letter in alphabet if ord(letter) >= 256)
+    return own | {byte: next(others) for byte in range(256) if byte not in own}
 
 
 def _tokens(tokenizer: Tokenizer, added: list[dict[str, Any]], rows: int) -> tuple[list[str], list[int]]:
