@@ -60,9 +60,7 @@ def serve(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "fp32",
     state_dtype: StateDtypeOption = None,
-    compile: Annotated[
-        bool, typer.Option("--compile", help="Compile first, for fifteen seconds or so.")
-    ] = False,
+    compile: Annotated[bool, typer.Option("--compile", help="Compile first, for fifteen seconds or so.")] = False,
 ) -> None:
     """Serve a model with OpenAI's API: chat and completions, streamed or whole. Ctrl-C stops it."""
     if missing := [package for package in ("starlette", "uvicorn") if find_spec(package) is None]:

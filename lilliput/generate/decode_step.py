@@ -24,10 +24,8 @@ from lilliput.ops.dispatch import TRITON_HERE
 
 VARIANTS = 64
 """Shapes that a step is compiled for, at most: rows in powers of two, and capacities of a cache."""
-
-
 NO_ASSERTS = {"size_asserts": False, "alignment_asserts": False}
-"""Of PyTorch's compiler: those between kernels took 0.2 ms of SLM-10M's 1.5 on two cores."""
+"""Options of PyTorch's compiler: asserts between kernels took 0.2 ms of SLM-10M's 1.5 on two cores."""
 
 
 class DecodeStep:

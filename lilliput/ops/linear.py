@@ -33,14 +33,14 @@ def linear(x: Tensor, weight: Weight) -> Tensor:
     """Project x [..., D] by a weight [E, D]: [..., E], in the weight's precision unless autocast says which.
 
     A stream in fp32 meets weights of 16 bits where a model is cast as a whole, to decode. In a compiled step on a
-    processor the sums of a few positions are in fp32 and stay so: to round them only takes time.
+    processor a few positions are multiplied in fp32, and what comes out is fp32: to round either only takes time.
     """
     if isinstance(weight, Int8Weight):
         return int8_linear(x, weight)
-    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
-        x = x.to(weight.dtype)
     if weight.dtype in (torch.float16, torch.bfloat16) and not weight.is_cuda and is_few(x):
         return matvec(x.float(), weight)
+    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+        x = x.to(weight.dtype)
     if weight.dtype == torch.float16 and not weight.is_cuda and x.numel() >= WIDENED * x.shape[-1]:
         return F.linear(x.float(), weight.float()).to(weight.dtype)
     return F.linear(x, weight)

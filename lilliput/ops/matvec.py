@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 FEW = {"cpu": 8, "cuda": 4}
-"""Positions up to which this is the fastest form, by device: at 8 of fp16 [3072, 768] 757 microseconds, and 899."""
+"""Positions up to which this is the fastest form, by device: 8 take 0.76 ms with fp16 [3072, 768], and 0.90 as mm."""
 STREAMS = {4: 4, 8: 2}
 """Places at which a processor reads a weight at a time, by the positions up to which all sums stay in registers."""
 

@@ -86,6 +86,26 @@ def test_a_compiled_step_writes_what_full_passes_say(name):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # of PyTorch's compiler, in PyTorch
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", SPECS)
+def test_a_compiled_step_of_16_bits_writes_what_is_all_but_the_likeliest(name, dtype):
+    """By fp32 of the same rounded weights, one row and several: both are sums, with weights in 16 bits."""
+    narrow = SPECS[name].build(seed=1).eval().to(dtype)
+    exact = SPECS[name].build(seed=1).eval()
+    exact.load_state_dict(narrow.state_dict())
+    for rows in (1, 3):
+        asked = [Request(prompt=prompt(20, seed), max_new_tokens=24, sampling=GREEDY) for seed in range(rows)]
+        texts = [list(one.prompt) for one in asked]
+        for index, token in Engine(narrow, rows=rows, compile=True).generate(asked):
+            texts[index].append(token)
+        with torch.inference_mode():
+            logits = exact(torch.tensor(texts))[:, 19:-1]
+        chosen = torch.tensor(texts)[:, 20:, None]
+        assert (logits.amax(dim=-1) - logits.gather(-1, chosen)[..., 0]).max() < 0.05
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_one_program_serves_every_part_of_a_cache_and_one_all_of_it():
     engine = Engine(tiny.GQA_SPEC.build(seed=1).eval(), compile=True)

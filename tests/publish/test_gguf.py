@@ -280,6 +280,14 @@ def test_bytes_that_texts_lack_may_be_missing():
                 tokenizer_metadata(made, OURS, [0], 400)
 
 
+def test_bytes_that_are_an_unknown_token_may_not():
+    kept = set(pre_tokenizers.ByteLevel.alphabet()) - {byte_letter(0x04)}
+    made = Tokenizer(models.BPE(vocab={one: place for place, one in enumerate(["?", *kept])}, merges=[], unk_token="?"))
+    made.pre_tokenizer = WORDS
+    with pytest.raises(ExportError, match=r"no token for are '\?', and llama.cpp leaves them out"):
+        tokenizer_metadata(made, OURS, [0], 400)
+
+
 def byte_letter(byte):
     """How byte-level tokenizers spell a byte, by transformers' own table."""
     return bytes_to_unicode()[byte]

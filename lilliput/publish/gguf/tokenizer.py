@@ -22,7 +22,7 @@ _BYTES_BY_REGEX = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": 
 _BYTES = _BYTES_BY_REGEX | {"use_regex": False}
 _DIGITS = {"type": "Digits", "individual_digits": True}
 _CONTROL = {*range(0x20), 0x7F} - set(b"\t\n\r")
-_NOT_IN_TEXT = frozenset({*_CONTROL, 0xC0, 0xC1, 0xF1, 0xF2, *range(0xF5, 0x100)})
+_RARE = frozenset({*_CONTROL, 0xC0, 0xC1, 0xF1, 0xF2, *range(0xF5, 0x100)})
 """Bytes of control characters other than tab and line ends, of planes of Unicode that nothing is assigned in, and those
 that UTF-8 never has. Known tokenizers lack some (SmolLM2's 21). Tokenizers leaves them out before it merges, llama.cpp
 afterwards, so that what stands around such a character can be other tokens."""
@@ -108,8 +108,11 @@ def _check_model(plain: Mapping[str, Any]) -> None:
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         if model.get(key):
             raise _refusal(f"its BPE has {key}={model[key]!r}")
-    if lacking := {byte for byte, letter in _letters().items() if letter not in model["vocab"]} - _NOT_IN_TEXT:
-        raise _refusal(f"it has no token for {len(lacking)} of the bytes that texts have")
+    lacking = {byte for byte, letter in _letters().items() if letter not in model["vocab"]}
+    if lacking - _RARE:
+        raise _refusal(f"it has no token for {len(lacking - _RARE)} of the bytes that texts have")
+    if lacking and model["unk_token"] is not None:
+        raise _refusal(f"bytes that it has no token for are {model['unk_token']!r}, and llama.cpp leaves them out")
     for token in plain["added_tokens"]:
         if odd := [key for key in ("lstrip", "rstrip", "single_word") if token[key]]:
             raise _refusal(f"the token {token['content']!r} takes the blanks or words around it in ({', '.join(odd)})")
