@@ -361,7 +361,7 @@ def load(
         dtype: `fp32`, `bf16` or `fp16`: weights are cast once, and are read at each token in half the bytes; or `int8`:
             a quarter of them, read from a release's own file if it has one (`--format hf,int8`).
         compile: compile the step that writes (on a processor with g++ or clang): some fifteen seconds before the first
-            token, three the next time, and two to nine times as many tokens a second.
+            token, three the next time, and two to six times as many tokens a second.
         state_dtype: `fp32`, `bf16` or `fp16`, that states are stored in; None for those of `Engine`.
 
     Warns where the release of a run is older than what that has trained.
