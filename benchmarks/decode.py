@@ -190,9 +190,8 @@ def main() -> None:
     Console(file=sys.stdout).print(table)
     if given.out:
         asked = ("dtype", "batch", "device", "tokens", "repeats", "threads", "compile", "narrow")
-        write_json(
-            given.out, {name: getattr(given, name) for name in asked} | {"rows": rows, "environment": environment()}
-        )
+        settings = {name: getattr(given, name) for name in asked}
+        write_json(given.out, settings | {"rows": rows, "environment": environment()})
 
 
 if __name__ == "__main__":

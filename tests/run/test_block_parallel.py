@@ -70,7 +70,9 @@ def desk(tmp_path):
 
 
 def environment():
-    return os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    """Variables of a process that imports this checkout, and what the tests themselves can import."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def host(desk, rank, port):
