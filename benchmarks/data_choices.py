@@ -10,23 +10,29 @@ two seeds, which decide the first weights and the order of the text. Arms:
     file order                  documents as the files have them, one file after the other, in every pass the same.
                                 Recipes cannot read so, a `Mixture` always shuffles; `InOrder` below does.
     shuffled                    every pass in an order of its own; each file in proportion to its tokens
-    deduplicated                the same without training documents that `Exact` and `NearDuplicates` drop
-    best-fit                    shuffled, in rows of whole documents: `Mixture(packing="best-fit")`
-    deduplicated, best-fit      both
+    best-fit                    the same in rows of whole documents: `Mixture(packing="best-fit")`
+    duplicates                  shuffled, with planted duplicates: a part of the training documents (--planted) is there
+                                four times, once as it was, once again, twice with a word in a hundred changed
+    deduplicated                the text of `duplicates` without what `Exact` and `NearDuplicates` drop
+    deduplicated, best-fit      the same in rows of whole documents
 
-Equal tokens are equal positions: where documents are packed, filler is among them, as much as `filler` says. Fewer
-documents are read more often: see `passes`. By default there are as many tokens as one H200 reads in 120 s.
+Duplicates are planted because the corpora that one would train on have few left: 251 of 156,753 documents in that of
+2026-11-30-duplicates-dropped.md. Equal tokens are equal positions: where documents are packed, filler is among them, as
+much as `filler` says. Fewer documents are read more often: see `passes`. By default there are as many tokens as one
+H200 reads in 120 s.
 
---encode writes two sets of token files, of all training documents and of the deduplicated ones, with one tokenizer,
-which learns from the first file. All arms are measured on the same held-out documents. One that is in the training
-text, or nearly, would flatter whoever reads it most often, and is left out (`benchmarks/duplicates_dropped.py` says by
-which rules): `counts.json` has how many of either side are left out for each reason. Numbers are bits per byte, means
-over the files.
+--encode writes three sets of token files, with one tokenizer, which learns from the first file. All arms are measured
+on the same held-out documents, of which none is planted. One that is in the training text, or nearly, would flatter
+whoever reads it most often, and is left out (`benchmarks/duplicates_dropped.py` says by which rules): `counts.json` has
+how many of either side are left out for each reason, and how many planted ones were found. Numbers are bits per byte,
+means over the files.
 """
 
 import argparse
+import json
 import math
 import os
+import random
 import statistics
 import tempfile
 import time
@@ -39,7 +45,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from accelerators import DECAY, MEASUREMENTS, POSITIONS, SETUPS, WARMUP, WHOLE, Curve
-from duplicates_dropped import counts, decide, show, workers
+from duplicates_dropped import FileDecisions, counts, decide, show, workers
 from numpy.lib.stride_tricks import sliding_window_view
 from tokenizers import Tokenizer
 
@@ -52,7 +58,7 @@ from lilliput.data.corpora.filters import Filtered, FilterResult
 from lilliput.data.documents import Document
 from lilliput.data.mixture import Mixture, Packing
 from lilliput.data.shards import Shards, write_shards
-from lilliput.data.split import Split
+from lilliput.data.split import Split, fraction_of
 from lilliput.optim.schedule import WarmupStableDecay
 from lilliput.shrink import shrink
 from lilliput.tokenizer.bpe import BPE
@@ -66,8 +72,10 @@ RATE = SETUP.rates[1]
 """The best one for this model (`benchmarks/optimizer_race.py`)."""
 TOKENS = 320e6
 """As many as one H200 reads in 120 s (docs/accelerators.md: 642 M in 240 s)."""
-ALL, DEDUPLICATED = "all", "deduplicated"
+ALL, PLANTED, DEDUPLICATED = "all", "planted", "deduplicated"
 """Folders of token files."""
+CHANGED = (0.0, 0.01, 0.01)
+"""Share of the words that are changed in each copy of a planted document."""
 BASE = "shuffled"
 """The arm that others are compared with."""
 
@@ -84,8 +92,9 @@ class Arm:
 ARMS = {
     "file order": Arm(is_shuffled=False),
     BASE: Arm(),
-    "deduplicated": Arm(files=DEDUPLICATED),
     "best-fit": Arm(packing="best-fit"),
+    "duplicates": Arm(files=PLANTED),
+    "deduplicated": Arm(files=DEDUPLICATED),
     "deduplicated, best-fit": Arm(files=DEDUPLICATED, packing="best-fit"),
 }
 
@@ -157,7 +166,7 @@ class Trials:
         self._machine, self._rows, self._length = machine, rows, SETUP.phase.length
         self._sets = {
             name: {file.name: Shards(file) for file in sorted((folder / name).iterdir())}
-            for name in (ALL, DEDUPLICATED)
+            for name in (ALL, PLANTED, DEDUPLICATED)
         }
         measured, shape = self._sets[ALL], SETUP.recipe.model.shape
         is_toy = machine.device == "cpu"
@@ -210,28 +219,69 @@ class Trials:
         )
 
 
-def encode(files: Sequence[str], folder: Path, vocab: int) -> None:
-    """Write both sets of token files, and what each of them leaves out; files side by side, one core each."""
+def encode(files: Sequence[str], folder: Path, vocab: int, planted: float) -> None:
+    """Write the sets of token files, and what each of them leaves out; files side by side, one core each.
+
+    Args:
+        files: JSON Lines with `text`.
+        folder: of the sets.
+        vocab: size of the vocabulary.
+        planted: share of the training documents that is planted.
+    """
     begun = time.perf_counter()
-    with workers(min(2 * len(files), os.cpu_count() or 1)) as pool:
+    with workers(min(2 * len(files), os.cpu_count() or 1)) as pool, tempfile.TemporaryDirectory() as temporary:
         tokenizer = pool.submit(_tokenizer, files[0], vocab)
-        decided = decide(files, pool)
-        found = counts(decided)
+        targets = [str(Path(temporary) / f"{number:03d}.jsonl") for number in range(len(files))]
+        originals = list(pool.map(plant, files, targets, [planted] * len(files)))
+        decided = decide(targets, pool)
+        copies = [range(size, len(one.sizes)) for size, one in zip(originals, decided, strict=True)]
+        found = counts(decided) | {"planted": _found(copies, decided)}
         show(found)
         print(f"decided after {time.perf_counter() - begun:.0f} s", flush=True)
         tasks = [
-            (file, tokenizer.result(), folder / name / f"{number:03d}", reasons)
-            for number, (file, one) in enumerate(zip(files, decided, strict=True))
-            for name, reasons in ((ALL, one.leaked), (DEDUPLICATED, {**one.leaked, **one.dropped}))
+            (target, tokenizer.result(), folder / name / f"{number:03d}", {**one.leaked, **reasons})
+            for number, (target, one, its) in enumerate(zip(targets, decided, copies, strict=True))
+            for name, reasons in ((ALL, dict.fromkeys(its, "planted")), (PLANTED, {}), (DEDUPLICATED, one.dropped))
         ]
         print(f"tokenizer after {time.perf_counter() - begun:.0f} s", flush=True)
         sides = list(pool.map(_encode, *zip(*tasks, strict=True)))
-    sizes = {name: _sums(sides[number :: len((ALL, DEDUPLICATED))]) for number, name in enumerate((ALL, DEDUPLICATED))}
+    names = (ALL, PLANTED, DEDUPLICATED)
+    sizes = {name: _sums(sides[number :: len(names)]) for number, name in enumerate(names)}
     seconds = time.perf_counter() - begun
     for name, one in sizes.items():
         print(f"{name}: {one['train']['tokens']:,} training tokens, {one['heldout']['tokens']:,} held out")
     print(f"{seconds:.0f} s")
-    write_json(folder / "counts.json", {"documents": found, "sets": sizes, "seconds": seconds})
+    write_json(folder / "counts.json", {"documents": found, "sets": sizes, "share": planted, "seconds": seconds})
+
+
+def plant(file: str, target: str, share: float) -> int:
+    """Write the documents of a file, and copies of some training documents behind them; return how many there were."""
+    documents, split = list(TextFiles(paths=(file,)).documents()), Split()
+    chosen = [one for one in documents if not split.is_heldout(one.group) and fraction_of(f"planted {one.id}") < share]
+    with open(target, "w", encoding="utf-8") as written:
+        for one in documents:
+            written.write(json.dumps({"id": one.id, "text": one.text}) + "\n")
+        for number, changed in enumerate(CHANGED):
+            for one in chosen:
+                text = _changed(one.text, changed, random.Random(f"{number} {one.id}"))
+                written.write(json.dumps({"id": one.id, "text": text}) + "\n")
+    return len(documents)
+
+
+def _changed(text: str, share: float, draw: random.Random) -> str:
+    """Return a text in which some words are other words of it."""
+    words = text.split(" ")
+    return " ".join(draw.choice(words) if draw.random() < share else word for word in words)
+
+
+def _found(copies: Sequence[range], decided: Sequence[FileDecisions]) -> dict[str, int]:
+    """Return how many copies were planted, how large they are, and how many of them are dropped."""
+    pairs = list(zip(copies, decided, strict=True))
+    return {
+        "documents": sum(map(len, copies)),
+        "bytes": sum(int(one.sizes[its.start :].sum()) for its, one in pairs),
+        "dropped": sum(number in one.dropped for its, one in pairs for number in its),
+    }
 
 
 def _tokenizer(file: str, vocab: int) -> str:
@@ -277,6 +327,7 @@ def main() -> None:
     options.add_argument("folder", type=Path)
     options.add_argument("arms", nargs="*", metavar="ARM", help=f"of {', '.join(ARMS)}; all by default")
     options.add_argument("--encode", nargs="+", metavar="FILE")
+    options.add_argument("--planted", type=float, default=0.25, metavar="SHARE")
     options.add_argument("--tokens", type=float, default=TOKENS)
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     options.add_argument(
@@ -289,7 +340,7 @@ def main() -> None:
     chosen = options.parse_args()
     begun, tokens = time.perf_counter(), int(chosen.tokens)
     if chosen.encode:
-        encode(chosen.encode, chosen.folder, SETUP.recipe.model.shape.vocab)
+        encode(chosen.encode, chosen.folder, SETUP.recipe.model.shape.vocab, chosen.planted)
         return
     if unknown := set(chosen.arms) - set(ARMS):
         options.error(f"no such arm: {', '.join(sorted(unknown))}; one of {', '.join(ARMS)}")

@@ -441,17 +441,35 @@ def seconds_to(curve: Sequence[Sequence[float]], target: float) -> float | None:
     return None
 
 
+def value_at(curve: Sequence[Sequence[float]], seconds: float) -> float | None:
+    """Return what a curve says at a time, between two points on a straight line; None if it begins later."""
+    before: Sequence[float] | None = None
+    for at, value in curve:
+        if at >= seconds:
+            if before is None:
+                return value if at == seconds else None
+            return before[1] + (value - before[1]) * (seconds - before[0]) / (at - before[0])
+        before = (at, value)
+    return None
+
+
 def table(results: dict[str, Any]) -> str:
-    """Return the comparison as a Markdown table; the speed-up is the time of `one` over that to the same bits."""
+    """Return the comparison as a Markdown table.
+
+    Bits per byte are those at the last time for which all runs have some; the speed-up is the time in which `one` comes
+    to its last measurement over that in which another run does.
+    """
     one = results.get("one", {})
     target = one.get("bits_per_byte")
+    common = min((found["curve"][-1][0] for found in results.values() if found["curve"]), default=0.0)
     columns = ("link", "exchange", "steps/s", "tokens an hour", "bytes a step, counted", "on the wire")
-    rows = [f"| {' | '.join((*columns, 'bits per byte', 'speed-up'))} |", f"|---|---{'|--:' * 6}|"]
+    rows = [f"| {' | '.join((*columns, f'bits per byte at {common:.0f} s', 'speed-up'))} |", f"|---|---{'|--:' * 6}|"]
     for name, found in results.items():
         arm, _, link = name.partition(" @ ")
         taken = seconds_to(found["curve"], target) if target else None
         gain = f"{one['curve'][-1][0] / taken:.2f}" if taken else "not reached"
-        bits = f"{found['bits_per_byte']:.4f}" if found["bits_per_byte"] else "none"
+        value = value_at(found["curve"], common)
+        bits = f"{value:.4f}" if value else "none"
         counted, wire = (f"{found[f'bytes_{kind}_per_step']:,.0f}" for kind in ("counted", "on_the_wire"))
         speed = f"{found['steps_per_second']:.2f} | {found['tokens_per_hour']:,.0f}"
         rows.append(f"| {link or 'none'} | {arm} | {speed} | {counted} | {wire} | {bits} | {gain} |")

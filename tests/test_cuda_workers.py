@@ -60,9 +60,12 @@ def test_gloo_carries_the_gradients_of_gpus(work):
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_two_hosts_share_a_gpu_and_train_blocks_and_then_together(desk, precision):  # noqa: F811
-    """In fp32 the blocks are those of one host, to the bit; in fp16 each host has a loss scale of its own."""
+    """In fp32 the blocks are those of one host, to the bit; in fp16 each host has a loss scale of its own.
+
+    Nothing is compiled: processes that compile side by side may settle on kernels that add in another order.
+    """
     machine = desk / "machine.py"
-    on_gpu = machine.read_text().replace('"cpu", precision="fp32"', f'"cuda", precision="{precision}"')
+    on_gpu = machine.read_text().replace('"cpu", precision="fp32"', f'"cuda", compile="off", precision="{precision}"')
     assert "cuda" in on_gpu
     machine.write_text(on_gpu)
     for rank, agent in enumerate(both(desk)):
@@ -73,7 +76,7 @@ def test_two_hosts_share_a_gpu_and_train_blocks_and_then_together(desk, precisio
     if precision == "fp32":
         assert record(desk, 0, "00-blocks")["weights"] == record(desk, "one", "00-blocks")["weights"]
     hosts, one = (read_metrics(desk / f"runs/{run}/phases/01-end-to-end/metrics.jsonl")[-1] for run in (0, "one"))
-    assert hosts["heldout"]["texts"] == pytest.approx(one["heldout"]["texts"], rel=3e-2)
+    assert hosts["heldout"]["texts"] == pytest.approx(one["heldout"]["texts"], abs=0.03)
 
 
 @two_gpus
