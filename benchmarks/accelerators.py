@@ -1,7 +1,7 @@
 """Which accelerators of pretraining help a 10 million parameter model, at equal time on one GPU?
 
     python benchmarks/accelerators.py FOLDER --encode FILE.jsonl.xz...              once, on any machine
-    python benchmarks/accelerators.py FOLDER ARM... [--tune 75] [--final 240] [--known FILE.json] [--out FILE.json]
+    python benchmarks/accelerators.py FOLDER ARM... [--tune 75] [--final 240] [--known FILE.json...] [--out FILE.json]
 
 The model of SLM-10M's card, 131,072 positions a step, bf16, a WSD schedule over the whole time of an arm, on real text.
 Each arm is tried at three learning rates for --tune seconds and trained with two seeds at its best one for --final
@@ -28,7 +28,7 @@ Beside them, where that phase ends: how well its sampler predicts held-out token
 --model odinnext-138m compares arms for that model, with the batch, the losses and the one learning rate of its recipe,
 in one seed; tokens of its vocabulary are encoded with --encode --model odinnext-138m, in another folder.
 
-Trials that the file of --known has are not trained again, so that a comparison may take several sessions.
+Trials that a file of --known has are not trained again, so that a comparison may take several sessions.
 `benchmarks/accelerators_page.py` makes tables and curves of FILE.json.
 """
 
@@ -397,7 +397,7 @@ def main() -> None:
     options.add_argument(
         "--until", type=float, default=math.inf, metavar="SECONDS", help="begin no trial after so many"
     )
-    options.add_argument("--known", type=Path)
+    options.add_argument("--known", nargs="+", type=Path, default=[], metavar="FILE.json")
     options.add_argument("--device", default="cuda")
     options.add_argument("--rows", type=int, help="of a step; by default those of the model's batch")
     options.add_argument("--out", type=Path)
@@ -409,7 +409,7 @@ def main() -> None:
         return
     if unknown := set(chosen.arms) - set(ARMS):
         options.error(f"no such arm: {', '.join(sorted(unknown))}; one of {', '.join(ARMS)}")
-    trials: list[dict[str, Any]] = read_json(chosen.known)["trials"] if chosen.known else []
+    trials: list[dict[str, Any]] = [one for path in chosen.known for one in read_json(path)["trials"]]
     precision = "bf16" if chosen.device == "cuda" else "fp32"
     machine = Machine(device=chosen.device, precision=precision).resolved()
     machine.apply()
