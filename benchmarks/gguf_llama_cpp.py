@@ -62,20 +62,26 @@ def opened(file: Path, context: int, threads: int, **settings: Any) -> Any:
     return Llama(str(file), n_ctx=context, n_threads=threads, n_threads_batch=threads, verbose=False, **settings)
 
 
+def written(llama: Any, prompt: list[int], tokens: int) -> list[int]:
+    """What llama.cpp writes greedily after a prompt."""
+    llama.reset()
+    llama.eval(prompt)
+    text: list[int] = []
+    for _ in range(tokens):
+        text.append(llama.sample(temp=0.0, repeat_penalty=1.0))
+        llama.eval(text[-1:])
+    return text
+
+
 @torch.no_grad()
 def margins(folder: Path, file: str, prompts: Sequence[list[int]], tokens: int, threads: int) -> dict[str, Any]:
     """By how much the tokens that llama.cpp writes are below our largest logits."""
     llama, ours = opened(folder / file, PROMPT + tokens, threads), read_gguf(folder / file)
     below: list[float] = []
     for prompt in prompts:
-        llama.reset()
-        llama.eval(prompt)
-        written = []
-        for _ in range(tokens):
-            written.append(llama.sample(temp=0.0, repeat_penalty=1.0))
-            llama.eval(written[-1:])
-        logits = ours(torch.tensor([prompt + written]))[0, len(prompt) - 1 : -1]
-        below += (logits.max(-1).values - logits[range(tokens), written]).tolist()
+        text = written(llama, prompt, tokens)
+        logits = ours(torch.tensor([prompt + text]))[0, len(prompt) - 1 : -1]
+        below += (logits.max(-1).values - logits[range(tokens), text]).tolist()
     return {
         "file": file,
         "tokens": len(below),

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from gguf_llama_cpp import ALLOWED, OWN_TEXTS, PROMPT, opened
+from gguf_llama_cpp import ALLOWED, OWN_TEXTS, PROMPT, opened, written
 from torch import Tensor
 
 from lilliput.base.environment import environment
@@ -59,21 +59,6 @@ def products_of(prepare: Callable[[Tensor], Tensor]) -> Iterator[None]:
         yield
     finally:
         F.linear = plain
-
-
-def written(file: Path, prompts: Sequence[list[int]], tokens: int, threads: int) -> list[Text]:
-    """What llama.cpp writes after each prompt, token by token."""
-    llama = opened(file, PROMPT + tokens, threads, n_batch=1, n_ubatch=1)
-    texts: list[Text] = []
-    for prompt in prompts:
-        llama.reset()
-        llama.eval(prompt)
-        text: list[int] = []
-        for _ in range(tokens):
-            text.append(llama.sample(temp=0.0, repeat_penalty=1.0))
-            llama.eval(text[-1:])
-        texts.append((prompt, text))
-    return texts
 
 
 def margins(logits: Sequence[Tensor], texts: Sequence[Text]) -> dict[str, Any]:
@@ -112,7 +97,8 @@ def main() -> None:
     lines = given.texts.read_text(encoding="utf-8").splitlines() if given.texts else []
     texts = [*OWN_TEXTS, *(json.loads(line)["text"][:400] for line in lines)]
     prompts = list(islice(filter(None, (tokenizer.encode(text).ids[:PROMPT] for text in texts)), given.prompts))
-    found = written(given.file, prompts, given.tokens, given.threads)
+    llama = opened(given.file, PROMPT + given.tokens, given.threads, n_batch=1, n_ubatch=1)
+    found: list[Text] = [(prompt, written(llama, prompt, given.tokens)) for prompt in prompts]
     draw = torch.Generator().manual_seed(0)
     passes: dict[str, Callable[[Tensor], Tensor]] = {
         "fp32": lambda x: x,
