@@ -211,28 +211,45 @@ def of_rules(tokenizer: Tokenizer, name: str, vocabulary: str, texts: Sequence[s
         return {"pre_tokenizer": name, "vocabulary": vocabulary} | tokenized(folder / "one.gguf", made, groups)
 
 
-def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
-    options.add_argument("--texts", type=Path)
-    options.add_argument("--prompts", type=int, default=24)
-    options.add_argument("--tokens", type=int, default=64)
-    options.add_argument("--threads", type=int, default=2)
-    options.add_argument("--out", type=Path)
-    given = options.parse_args()
+def options(about: str | None) -> argparse.ArgumentParser:
+    """The options of scripts that let llama.cpp write."""
+    found = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--texts", type=Path)
+    found.add_argument("--prompts", type=int, default=24)
+    found.add_argument("--tokens", type=int, default=64)
+    found.add_argument("--threads", type=int, default=2)
+    found.add_argument("--out", type=Path)
+    return found
+
+
+def texts_of(file: Path | None) -> list[str]:
+    """A few texts of this script, and the first of a file."""
     texts = list(OWN_TEXTS)
-    if given.texts:
-        with open(given.texts, encoding="utf-8") as lines:
+    if file:
+        with open(file, encoding="utf-8") as lines:
             texts += [json.loads(line)["text"] for line in islice(lines, 400)]
-    written, read = [], []
+    return texts
+
+
+def beginnings(tokenizer: Tokenizer, texts: Sequence[str], count: int) -> list[list[int]]:
+    """The tokens that some texts begin with."""
+    return [ids for text in texts if (ids := tokenizer.encode(text[:400]).ids[:PROMPT])][:count]
+
+
+def main() -> None:
+    arguments = options(__doc__)
+    arguments.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
+    given = arguments.parse_args()
+    texts = texts_of(given.texts)
+    files, read = [], []
     for folder in given.folders:
         tokenizer = load_tokenizer(folder)
-        prompts = [ids for text in texts if (ids := tokenizer.encode(text[:400]).ids[:PROMPT])][: given.prompts]
+        prompts = beginnings(tokenizer, texts, given.prompts)
         architecture = read_json(folder / "config.json")["architectures"][0]
         for file_type in FILE_TYPES:
             file = gguf_file(folder.resolve().name, file_type)
-            written.append({"architecture": architecture} | margins(folder, file, prompts, given.tokens, given.threads))
-            print(written[-1], flush=True)
+            files.append({"architecture": architecture} | margins(folder, file, prompts, given.tokens, given.threads))
+            print(files[-1], flush=True)
     for vocabulary in ("release", "unicode"):
         for name in ("smollm", "gpt-2", "llama-bpe", "qwen2"):
             read.append(of_rules(load_tokenizer(given.folders[0]), name, vocabulary, texts))
@@ -244,7 +261,7 @@ def main() -> None:
 
         versions = environment() | {"llama_cpp_python": llama_cpp.__version__}
         asked = {"prompts": given.prompts, "tokens": given.tokens, "texts": len(texts)}
-        write_json(given.out, asked | {"written": written, "read": read, "environment": versions})
+        write_json(given.out, asked | {"written": files, "read": read, "environment": versions})
 
 
 if __name__ == "__main__":

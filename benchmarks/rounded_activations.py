@@ -13,17 +13,14 @@ a logit at each position, its median over positions. If a millionth, once rounde
 itself does, then two programs that round alike do not write alike, and a margin in fp32 cannot be kept by either.
 """
 
-import argparse
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from gguf_llama_cpp import ALLOWED, OWN_TEXTS, PROMPT, opened, written
+from gguf_llama_cpp import ALLOWED, PROMPT, beginnings, opened, options, texts_of, written
 from torch import Tensor
 
 from lilliput.base.environment import environment
@@ -84,19 +81,12 @@ def moved(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("file", type=Path)
-    options.add_argument("folder", type=Path)
-    options.add_argument("--texts", type=Path)
-    options.add_argument("--prompts", type=int, default=24)
-    options.add_argument("--tokens", type=int, default=64)
-    options.add_argument("--threads", type=int, default=2)
-    options.add_argument("--out", type=Path)
-    given = options.parse_args()
+    arguments = options(__doc__)
+    arguments.add_argument("file", type=Path)
+    arguments.add_argument("folder", type=Path)
+    given = arguments.parse_args()
     tokenizer, model = load_tokenizer(given.folder), read_gguf(given.file)
-    lines = given.texts.read_text(encoding="utf-8").splitlines() if given.texts else []
-    texts = [*OWN_TEXTS, *(json.loads(line)["text"][:400] for line in lines)]
-    prompts = list(islice(filter(None, (tokenizer.encode(text).ids[:PROMPT] for text in texts)), given.prompts))
+    prompts = beginnings(tokenizer, texts_of(given.texts), given.prompts)
     llama = opened(given.file, PROMPT + given.tokens, given.threads, n_batch=1, n_ubatch=1)
     found: list[Text] = [(prompt, written(llama, prompt, given.tokens)) for prompt in prompts]
     draw = torch.Generator().manual_seed(0)

@@ -73,10 +73,13 @@ def test_two_hosts_share_a_gpu_and_train_blocks_and_then_together(desk, precisio
     for phase in ("00-blocks", "01-end-to-end"):
         assert record(desk, 0, phase)["weights"] == record(desk, 1, phase)["weights"]
     train_alone(desk, until="end-to-end")
+    hosts, one = (read_metrics(desk / f"runs/{run}/phases/01-end-to-end/metrics.jsonl") for run in (0, "one"))
     if precision == "fp32":
         assert record(desk, 0, "00-blocks")["weights"] == record(desk, "one", "00-blocks")["weights"]
-    hosts, one = (read_metrics(desk / f"runs/{run}/phases/01-end-to-end/metrics.jsonl")[-1] for run in (0, "one"))
-    assert hosts["heldout"]["texts"] == pytest.approx(one["heldout"]["texts"], abs=0.03)
+        losses = [[line["cross_entropy"] for line in lines if "cross_entropy" in line][:20] for lines in (hosts, one)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4), "2e-6 on a processor; after a hundred steps they part"
+    apart = {"fp32": 3e-2, "fp16": 1e-1}[precision]  # 400 steps of four rows: 2% and 6% were seen
+    assert hosts[-1]["heldout"]["texts"] == pytest.approx(one[-1]["heldout"]["texts"], rel=apart)
 
 
 @two_gpus
