@@ -15,7 +15,8 @@ held-out text with the average of its weights, at about twelve points:
     outer        two, an outer step every --every steps, changes in bf16, the paper's outer optimizer
     outer mean   the same, and an outer step takes the mean of weights
     blocks       two, half of the time in blocks of their own (means of what blocks share), then data parallel in bf16
-    stack        the same with bags of 4, 2 and 1 in the blocks, as the card has them
+    joint        the same, and blocks take each step together: gradients of what they share are added up, in bf16
+    stack        blocks with bags of 4, 2 and 1 in the blocks, as the card has them
 
 A core is some thousand times slower than a mini-PC with Strix Halo, by products: as measured here (fp32, one thread),
 and as others measured there (36.9 TFLOP/s, `lilliput/machines/strix_halo.py`). So links are scaled, too, and both are
@@ -83,6 +84,7 @@ ARMS = {
     "outer": (OUTER.replace("{more}", ""), "plain"),
     "outer mean": (OUTER.replace("{more}", ", lr=1.0, momentum=0.0"), "plain"),
     "blocks": (BLOCKS, "blocks"),
+    "joint": (BLOCKS.replace("periodic", "allreduce"), "blocks"),
     "stack": (BLOCKS, "stack"),
 }
 """The exchange of each, and the kind of its steps."""

@@ -91,7 +91,7 @@ class AllRanks(Ranks):
         self.rank, self.count = distributed.get_rank(), distributed.get_world_size()
         self.writes = own_folders or self.rank == 0
         self._own_folders, self._sent = own_folders, 0
-        self._device, self._gradient_dtype = device, gradient_dtype
+        self._device, self.gradient_dtype = device, gradient_dtype
         self._buckets: WeakKeyDictionary[Trainable, dict[tuple[int, int], GradientBuckets]] = WeakKeyDictionary()
 
     def rows(self, step: int, count: int) -> list[tuple[int, int]]:
@@ -101,11 +101,11 @@ class AllRanks(Ranks):
         buckets = self._buckets.setdefault(trainable, {})
         if (stage, variant) not in buckets:
             active = trainable.active(stage, variant)
-            buckets[stage, variant] = GradientBuckets(active, self._gradient_dtype)
-        self._sent += self._share(buckets[stage, variant].bytes)
+            buckets[stage, variant] = GradientBuckets(active, self.gradient_dtype)
+        self._sent += self.share(buckets[stage, variant].bytes)
         return buckets[stage, variant].reduced()
 
-    def _share(self, size: int) -> int:
+    def share(self, size: int) -> int:
         """Return the bytes that a rank sends, and receives, for a sum around a ring of all ranks."""
         return 2 * size * (self.count - 1) // self.count
 

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from lilliput.base.errors import MachineError
 from lilliput.train.all_reduce import AllRanks
+from lilliput.train.block_ownership import BlockOwnership, Shared, block_counts
+from lilliput.train.joint_blocks import JointBlocks
 from lilliput.train.phase import StepPlan
 from lilliput.train.ranks import OneRank, Ranks, Report
 from lilliput.train.rendezvous import POLL, join_group
@@ -29,7 +30,7 @@ class BlockOwners(Ranks):
         link: StoreLink,
         *,
         owners: Sequence[int] = (),
-        averages: bool = False,
+        shared: Shared = "freeze",
         every: int = 500,
         device: str = "cpu",
         gradient_dtype: torch.dtype | None = None,
@@ -41,42 +42,46 @@ class BlockOwners(Ranks):
             count: of all.
             link: to the store.
             owners: of each block; empty for equal parts.
-            averages: whether parameters may be of several ranks, which then take means.
+            shared: see `BlockParallel`.
             every: steps between settlings.
             device: of this machine.
             gradient_dtype: see `AllReduce`.
         """
         self.rank, self.count, self.link = rank, count, link
         self._store = StoreGather(link, rank, count)
-        self._owners, self._averages, self._every = owners, averages, every
+        self._owners, self._every = owners, every
+        self._shared: Shared = shared
         self._device, self._gradient_dtype = device, gradient_dtype
         self._phase = ""
-        self._rank_of: dict[tuple[int, int], int] = {}
-        self._own: dict[str, Tensor] = {}
+        self._own: Mapping[str, Tensor] = {}
         self._taken: dict[int, str] = {}
         """Versions of the other ranks' weights: a copy is taken once, however long its rank stays away."""
 
     def of_phase(
         self, plan: StepPlan, trainable: Trainable, report: Report, *, folder: Path, ended: bool = False
     ) -> Ranks:
-        """Return itself, for a phase with blocks, or ranks that share every step of one without."""
+        """Return itself, for a phase with blocks, or ranks that share every step: where there are no blocks, or where
+        gradients of what blocks share are added up.
+        """
         self._phase, self._taken = plan.phase.name, {}
         self._store.of_phase(self._phase, report)
-        counts = [sum(stage == each for each, _ in trainable.variants) for stage in range(len(trainable.stages))]
-        if max(counts) == 1:
+        if max(block_counts(trainable)) == 1:
             if ended:
                 return OneRank()
             join_group(self.link, self.rank, self.count, self._phase, report)
             return AllRanks(self._device, self._gradient_dtype, own_folders=True)
-        self._rank_of = {each: self._owner_of(each, counts[each[0]]) for each in trainable.variants}
-        trained = self._trained(trainable)
-        if not self._averages:
-            self._refuse_shared(trained)
-        self._own = trained[self.rank]
+        self._blocks = BlockOwnership(self._phase, trainable, self.count, self._owners)
+        self._blocks.check_shared(self._shared)
+        self._own = self._blocks.trained[self.rank]
+        if self._shared == "allreduce" and join_group(
+            self.link, self.rank, self.count, self._phase, report, ended=ended
+        ):
+            everyone = AllRanks(self._device, self._gradient_dtype, own_folders=True)
+            return JointBlocks(everyone, self._blocks, self._store, plan, trainable, every=self._every)
         return self
 
     def owns(self, stage: int, variant: int) -> bool:
-        return self._rank_of[stage, variant] == self.rank
+        return self._blocks.rank_of(stage, variant) == self.rank
 
     def rows(self, step: int, count: int) -> list[tuple[int, int]]:
         return [(self.rank, count)]
@@ -102,7 +107,9 @@ class BlockOwners(Ranks):
             own = {name: one.detach().cpu().contiguous() for name, one in self._own.items()}
             self.link.put(self._key(self.rank), save(own), step=step, limit=left())
             heads = self.link.heads([self._key(other) for other in others], left())
-            while self._averages and left(0.5) > 0 and not all(head and head.step >= step for head in heads):
+            while (
+                self._shared == "periodic" and left(0.5) > 0 and not all(head and head.step >= step for head in heads)
+            ):
                 time.sleep(POLL)
                 heads = self.link.heads([self._key(other) for other in others], left())
             found = {}
@@ -134,36 +141,3 @@ class BlockOwners(Ranks):
                     parameter.copy_(torch.stack([parameter, *theirs]).mean(0))
                 elif theirs:
                     parameter.copy_(theirs[0])
-
-    def _owner_of(self, variant: tuple[int, int], blocks: int) -> int:
-        if self._owners and len(self._owners) != blocks:
-            raise MachineError(
-                f"owners names the ranks of {len(self._owners)} blocks, and a stage of {self._phase!r} has {blocks}",
-                where="the machine's `exchange`",
-                hint="give as many, or leave `owners` out; a stage without blocks belongs into a phase of its own",
-            )
-        if blocks < self.count:
-            raise MachineError(
-                f"a stage of {self._phase!r} has {blocks} blocks for {self.count} machines",
-                where="the machine's `exchange`",
-                hint="start fewer machines, or give the model more blocks: a machine has at least one",
-            )
-        return self._owners[variant[1]] if self._owners else variant[1] * self.count // blocks
-
-    def _trained(self, trainable: Trainable) -> list[dict[str, Tensor]]:
-        """Return the parameters that each rank trains, by name."""
-        trained: list[dict[str, Tensor]] = [{} for _ in range(self.count)]
-        for each, rank in self._rank_of.items():
-            trained[rank] |= trainable.active(*each)
-        return trained
-
-    def _refuse_shared(self, trained: Sequence[Mapping[str, Tensor]]) -> None:
-        shared = [name for name in trained[0] if any(name in others for others in trained[1:])]
-        if shared:
-            more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""
-            raise MachineError(
-                f"blocks of several machines train {', '.join(shared[:3])}{more}",
-                where=f"phase {self._phase!r}, on a machine with BlockParallel(shared='freeze')",
-                hint="freeze what blocks share: DiffusionBlocks(freeze_shared=True); or let the machines take means: "
-                "BlockParallel(shared='periodic')",
-            )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import distributed
 
@@ -18,6 +18,7 @@ from lilliput.base.errors import MachineError
 from lilliput.base.spec import check_choice, check_range
 from lilliput.train.all_reduce import NARROW, RANK
 from lilliput.train.block_owners import BlockOwners
+from lilliput.train.block_ownership import Shared
 from lilliput.train.store_link import StoreLink
 
 
@@ -32,21 +33,22 @@ class BlockParallel:
     owners: tuple[int, ...] = ()
     """Rank that owns each block, in order of the blocks, such as (0, 0, 0, 1) where one machine is three times as fast;
     empty for equal parts."""
-    shared: Literal["freeze", "periodic"] = "freeze"
+    shared: Shared = "freeze"
     """Treatment of parameters that blocks of several machines would train (embedding, final norm, head). `freeze`:
     there are none, as the route leaves them alone. `periodic`: each machine trains a copy, and takes the mean of the
-    newest copies every `every` steps."""
+    newest copies every `every` steps. `allreduce`: all machines take every step together, each with a block of its own
+    on its share of the rows, and gradients of what blocks share are added up; see `JointBlocks`."""
     every: int = 500
     """Steps between two settlings, at which machines hand each other the newest weights of their blocks: what lies in
     a checkpoint, and is measured, is then of all blocks."""
     limit: float = 30.0
     """Seconds that a settling takes at most, however slow the link or the other machines are."""
     gradient_dtype: Literal["none", "bf16", "fp16"] = "none"
-    """The dtype that gradients are sent in where a phase has no blocks; see `AllReduce`."""
+    """The dtype that gradients are sent in, where a phase has no blocks or `shared` is `allreduce`; see `AllReduce`."""
 
     def __post_init__(self) -> None:
         where = "BlockParallel"
-        check_choice(where, ("freeze", "periodic"), shared=self.shared)
+        check_choice(where, get_args(Shared), shared=self.shared)
         check_choice(where, ("none", *NARROW), gradient_dtype=self.gradient_dtype)
         check_range(where, 1, inf, every=self.every)
         check_range(where, 0, inf, limit=self.limit)
@@ -80,7 +82,7 @@ class BlockParallel:
                 here,
                 link,
                 owners=self.owners,
-                averages=self.shared == "periodic",
+                shared=self.shared,
                 every=self.every,
                 device=device,
                 gradient_dtype=NARROW.get(self.gradient_dtype),

@@ -18,7 +18,7 @@ from lilliput.train.checkpoint import Checkpoint, Progress
 from lilliput.train.merge import BY_PARAMETER, merged
 from lilliput.train.metrics_log import MetricsLogger
 from lilliput.train.phase import StepPlan
-from lilliput.train.ranks import Ranks
+from lilliput.train.ranks import METRICS, Ranks
 from lilliput.train.trainable import Trainable
 
 MERGED = "merged"
@@ -63,7 +63,7 @@ def gather(
     last = checkpoint.load(checkpoint.at_step(*places[0]))
     if MERGED in last.tensors:
         return last
-    logger.merge(ranks.gather(f"{phase}/metrics", logger.lines()), ranks.rank)
+    logger.merge(ranks.gather(f"{phase}/{METRICS}", logger.lines()), ranks.rank)
     for number, (folder, step) in reversed(list(enumerate(places))):  # the end comes last: with it all is done
         last = checkpoint.load(checkpoint.at_step(folder, step))
         if MERGED not in last.tensors:

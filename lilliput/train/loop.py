@@ -223,7 +223,7 @@ class Trainer:
         self.trainable.report_idle(stage, variant, self.report)
         self.loader.prefetch(step + 1, stage, rows.after, takes=self._takes)
         with during_update(step, stage):
-            read = _on_host(losses | self.precision.clip(self.phase.clip))
+            read = _on_host(losses | self.precision.clip(self.phase.clip, self.ranks.grad_norm))
             numbers = read | self._agreed(step, {name: read[name] for name in losses})
             self._check_numbers(inputs, numbers, rows.after)
             update = partial(self.update, variant)
@@ -242,8 +242,8 @@ class Trainer:
 
     def _inputs(self, step: int) -> StepInputs:
         stage, seed = self.plan.stage(step), self.seed
-        variants = self.trainable.objective(stage).variants
-        variant, progress = draw_variant(seed, step, variants), step / self.plan.steps
+        own = self.ranks.candidates(stage, range(self.trainable.objective(stage).variants))
+        variant, progress = own[draw_variant(seed, step, len(own))], step / self.plan.steps
         return StepInputs(step=step, stage=stage, variant=variant, progress=progress, seed=seed)
 
     def _pass_over(self, step: int, stage: int) -> None:
@@ -267,11 +267,11 @@ class Trainer:
 
     def _check_numbers(self, inputs: StepInputs, numbers: dict[str, float], after: Cursor) -> None:
         """Refuse a step whose loss or gradients are unlike those before, unless precision skips it anyway."""
-        norm = numbers["grad_norm"]
+        norm, stage = numbers["grad_norm"], inputs.stage
         if not isfinite(norm) and self.precision.skips_nonfinite:
             return
-        headline = self.phase.stages[inputs.stage].objective.headline
-        why = self.guard.check(inputs.stage, inputs.variant, numbers[headline], norm)
+        kind = draw_variant(self.seed, inputs.step, self.trainable.objective(stage).variants)  # the same on all ranks
+        why = self.guard.check(stage, kind, numbers[self.phase.stages[stage].objective.headline], norm)
         if why is not None:
             raise LossSpike(why, inputs.step + 1, after)
 

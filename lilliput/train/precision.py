@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from lilliput.base.errors import DivergenceError
 from lilliput.train.fp16_range import ActivationRange, watch_activations
-from lilliput.train.grad_clip import GradientClipper
+from lilliput.train.grad_clip import GradientClipper, NormOf, l2_norm
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LARGEST_SCALE = 2.0**16
@@ -65,7 +65,7 @@ class Precision(Protocol):
         """The same step is made again from its first micro-batch on, as if there had been no passes yet."""
         ...
 
-    def clip(self, max_norm: float) -> dict[str, Tensor]:
+    def clip(self, max_norm: float, norm_of: NormOf = l2_norm) -> dict[str, Tensor]:
         """Make gradients those of the loss itself, of an l2 norm of `max_norm` at most; see `GradientClipper.clip`."""
         ...
 
@@ -123,8 +123,8 @@ class WidePrecision:
 
     def reset_step(self) -> None: ...
 
-    def clip(self, max_norm: float) -> dict[str, Tensor]:
-        return self._gradients.clip(max_norm)
+    def clip(self, max_norm: float, norm_of: NormOf = l2_norm) -> dict[str, Tensor]:
+        return self._gradients.clip(max_norm, norm_of)
 
     def step(self, update: Callable[[], object], norm: float, where: str) -> bool:
         if not isfinite(norm):
@@ -201,9 +201,9 @@ class ScaledPrecision:
         self._seen = None
         self._follow()
 
-    def clip(self, max_norm: float) -> dict[str, Tensor]:
+    def clip(self, max_norm: float, norm_of: NormOf = l2_norm) -> dict[str, Tensor]:
         torch._foreach_mul_(self._gradients.all(), 1 / self._scaling.scale)
-        return self._gradients.clip(max_norm)
+        return self._gradients.clip(max_norm, norm_of)
 
     def step(self, update: Callable[[], object], norm: float, where: str) -> bool:
         taken = isfinite(norm)

@@ -1,9 +1,10 @@
 """The seam between ranks: who takes which steps and rows, whose gradients and numbers count, and who writes.
 
-Three kinds fit. Data parallel: ranks share each step, wait for one another in it, and have equal weights. Owners of
+Four kinds fit. Data parallel: ranks share each step, wait for one another in it, and have equal weights. Owners of
 blocks: each rank takes the steps of its own blocks and passes over the others, with its own loss scale, guard and
-checkpoints; every so often it settles what it has with the others, and at the end of a phase they have one model. Outer
-steps: each rank trains the whole model on its own rows of each step, and every so often their changes are averaged.
+checkpoints; every so often it settles what it has with the others, and at the end of a phase they have one model. Or
+all of them take each step, each with a block of its own, and add up gradients of what blocks share. Outer steps: each
+rank trains the whole model on its own rows of each step, and every so often their changes are averaged.
 """
 
 from abc import ABC, abstractmethod
@@ -13,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lilliput.base.errors import MachineError
+from lilliput.train.grad_clip import l2_norm
 from lilliput.train.phase import StepPlan
 from lilliput.train.trainable import Trainable
 
@@ -23,6 +25,8 @@ Report = Callable[[str], None]
 """Is called with a line for people."""
 FINAL = "final"
 """Before the name of a phase: the name under which ranks gather what they end it with."""
+METRICS = "metrics"
+"""After the name of a phase: the name under which they gather its metrics, once all of its steps are taken."""
 
 
 class Ranks(ABC):
@@ -66,6 +70,10 @@ class Ranks(ABC):
         """
         return True
 
+    def candidates(self, stage: int, variants: Sequence[int]) -> Sequence[int]:
+        """Return the variants, of all those of a stage, that the variant of a step is drawn from on this rank."""
+        return variants
+
     @abstractmethod
     def rows(self, step: int, count: int) -> list[tuple[int, int]]:
         """Return who takes the rows of step `step` (from 0), in their order, as (rank, rows).
@@ -84,6 +92,10 @@ class Ranks(ABC):
         When it ends, the gradients of the parameters that are active in it are those of the whole step.
         """
         return nullcontext()
+
+    def grad_norm(self, parameters: Sequence[nn.Parameter], norms: Sequence[Tensor]) -> Tensor:
+        """Return the l2 norm of the step's gradient, given those of the gradients that this rank has, by parameter."""
+        return l2_norm(parameters, norms)
 
     def agree(self, step: int, numbers: dict[str, float]) -> dict[str, float]:
         """Return the numbers of step `step` (from 0) that the guard and loggers see, of shares of this rank.

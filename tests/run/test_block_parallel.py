@@ -140,6 +140,20 @@ def test_two_hosts_train_blocks_and_then_together_through_kills(desk):
 
 
 @pytest.mark.slow
+def test_two_hosts_take_steps_together_through_kills(desk):
+    (desk / "hosts.py").write_text(RECIPE.replace("freeze_shared=True", "freeze_shared=False"))
+    (desk / "machine.py").write_text(MACHINE.replace("machines=2", 'machines=2, shared="allreduce"'))
+    first, second = both(desk)
+    kill_worker(desk, second, 1, "00-blocks", 100)
+    kill_worker(desk, first, 0, "00-blocks", 240)
+    kill_worker(desk, second, 1, "01-end-to-end", 100)
+    for rank, agent in enumerate((first, second)):
+        assert agent.wait(200) == 0, (desk / f"{rank}.txt").read_text()
+    for phase in ("00-blocks", "01-end-to-end"):
+        assert record(desk, 0, phase) == record(desk, 1, phase)
+
+
+@pytest.mark.slow
 def test_hosts_with_other_token_files_are_refused(desk):
     for rank in (0, 1):
         command = ["lilliput", "data", "hosts.py", "--out", f"runs/{rank}"]
