@@ -46,6 +46,7 @@ from lilliput.publish.hf_formats.format import HFFormat
 from lilliput.recipe import Release, load_recipe
 from lilliput.shrink import shrink
 from lilliput.tokenizer.bpe import BPE
+from lilliput.train.machine import inference_device
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
 
@@ -192,8 +193,10 @@ def main() -> None:
     arguments.add_argument("--ours", action="store_true")
     arguments.add_argument("--out", type=Path)
     given = arguments.parse_args()
+    given.device = inference_device(given.device)
     if given.threads:
         torch.set_num_threads(given.threads)
+    given.threads = torch.get_num_threads()
     rows = [row for name in given.recipes for row in measured(name, given)]
     writers = [name for name in dict.fromkeys(chain(*rows)) if name not in ("recipe", "context")]
     table = Table("recipe", "context", *(f"{name}, tokens/s" for name in writers))
