@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 import tiny_commands
+import tiny_releases
+
+from lilliput.base.files import new_folder
+from lilliput.publish.export import Generation, export
 
 ROOT = Path(__file__).parents[2]
 ECHO = '''"""What does a script see?"""
@@ -101,6 +105,24 @@ def test_decoding_is_timed_beside_transformers_under_the_precision_that_each_has
     assert all(recipe in said for recipe in recipes) and said.count("llama.cpp is not asked") == (
         1 if find_spec("llama_cpp") else 2
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["qwen3", "hgrn2"])
+def test_greedy_text_is_compared_for_one_row_and_for_several(tmp_path, kind):
+    spec, layout = tiny_releases.RELEASES[kind]
+    with new_folder(tmp_path / "model") as partial:
+        about = {"layout": layout, "dtype": "F32", "generation": Generation(), "chat_template": None}
+        export(tiny_releases.awake(spec), tiny_releases.tokenizer(), partial, **about)
+    (tmp_path / "text.txt").write_text("The quick brown fox jumps over the lazy dog. " * 20)
+    sizes = ["--prompts", 6, "--length", 5, "--tokens", 7, "--rows", 1, 6]
+    words = ["model", "text.txt", "--dtypes", "fp32", "int8", *sizes, "--out", "found.json"]
+    tiny_commands.lilliput("bench", "greedy_precision", *words, folder=tmp_path)
+    found = json.loads((tmp_path / "found.json").read_text())["found"]
+    assert list(found) == ["fp32, 1 row", "fp32, 6 rows", "int8, 1 row", "int8, 6 rows"]
+    assert all(one["tokens"] == 6 * 7 for one in found.values())
+    for label in ("fp32, 1 row", "fp32, 6 rows"):
+        assert found[label]["same_tokens"] == found[label]["chosen_by_fp32"] == 1
 
 
 def test_an_unknown_name_gets_the_nearest_ones(tmp_path):
