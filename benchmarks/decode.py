@@ -8,18 +8,20 @@ Models of the recipes with random weights, `odinnext-138m` and `slm-10m` unless 
 `context` tokens, or one; then `tokens` greedy ones of each row are timed, contexts by turns, and the best of `repeats`
 counts, as other processes only ever take time away. Transformers is asked through `forward` with its cache, in a plain
 loop, which is less work than `generate`. llama.cpp is asked where llama-cpp-python is installed, on a processor, for
-one row of a model that a GGUF file can hold; with F16 weights, or Q8_0 for int8. --ours leaves both out.
+one row of a model that a GGUF file can hold; with F16 weights, or Q8_0 for int8. Transformers has no int8: it is asked
+with weights in fp32 then. Each is named with the precision of its weights. --ours leaves both out.
 
 --narrow makes the model as narrow as a rehearsal's, with its number of layers: there is next to nothing to compute, and
 what its token takes is Python, calls of kernels, and the waits of threads for each other.
 """
 
 import argparse
+import math
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,7 +35,7 @@ from torch import nn
 from lilliput.base.environment import environment
 from lilliput.base.files import write_json
 from lilliput.generate.engine import Engine
-from lilliput.generate.request import Prefix, Request
+from lilliput.generate.request import Request
 from lilliput.generate.sampling import Sampling
 from lilliput.model import LanguageModel, ModelSpec
 from lilliput.publish.export import Generation, export
@@ -44,6 +46,7 @@ from lilliput.publish.hf_formats.format import HFFormat
 from lilliput.recipe import Release, load_recipe
 from lilliput.shrink import shrink
 from lilliput.tokenizer.bpe import BPE
+from lilliput.train.machine import inference_device
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
 
@@ -66,34 +69,54 @@ def prompts(vocab: int, context: int, batch: int) -> torch.Tensor:
     return torch.randint(vocab, (batch, max(1, context)), generator=torch.Generator().manual_seed(context))
 
 
-def our_seconds(engine: Engine, prefixes: Sequence[Prefix], tokens: int) -> float:
-    """Seconds of so many steps of the engine, in all of which a row writes after each prefix."""
-    for prefix in prefixes:
-        engine.add(
-            Request(prompt=prefix.tokens, max_new_tokens=tokens + 2, sampling=Sampling(greedy=True), prefix=prefix)
-        )
-    engine.step()
-    began = time.perf_counter()
-    written = sum(len(engine.step()) for _ in range(tokens))
-    seconds = time.perf_counter() - began
-    assert written == len(prefixes) * tokens
-    while not engine.is_idle:
+def our_writer(spec: ModelSpec, given: argparse.Namespace) -> Writer:
+    """The engine, which has read every context, compiled its step and captured graphs of it."""
+    model = spec.build(seed=0).eval().to(given.device, DTYPES[given.dtype])
+    engine = Engine(model, rows=given.batch, compile=given.compile, int8=given.dtype == "int8")
+    read = {
+        context: [engine.read(row.tolist()) for row in prompts(spec.vocab, context, given.batch)]
+        for context in given.contexts
+    }
+
+    def write(context: int, tokens: int) -> float:
+        greedy = Sampling(greedy=True)
+        for prefix in read[context]:
+            engine.add(Request(prompt=prefix.tokens, max_new_tokens=tokens + 2, sampling=greedy, prefix=prefix))
         engine.step()
-    return seconds
+        began = time.perf_counter()
+        written = sum(len(engine.step()) for _ in range(tokens))
+        seconds = time.perf_counter() - began
+        assert written == given.batch * tokens
+        while not engine.is_idle:
+            engine.step()
+        return seconds
+
+    for context in read:
+        write(context, given.tokens)
+    return write
 
 
-@torch.inference_mode()
-def their_seconds(model: Any, vocab: int, context: int, batch: int, tokens: int) -> float:
-    """Seconds of so many calls with a cache, each followed by the choice of the likeliest token."""
+def their_writer(model: Any, vocab: int, batch: int) -> Writer:
+    """Calls of transformers with a cache, each followed by the choice of the likeliest token."""
     device = next(model.parameters()).device
-    step = model(prompts(vocab, context, batch).to(device), use_cache=True, logits_to_keep=1)
-    last = step.logits[:, -1:].argmax(dim=-1)
-    began = time.perf_counter()
-    for _ in range(tokens):
-        step = model(last, past_key_values=step.past_key_values, use_cache=True)
+
+    @torch.inference_mode()
+    def write(context: int, tokens: int) -> float:
+        step = model(prompts(vocab, context, batch).to(device), use_cache=True, logits_to_keep=1)
         last = step.logits[:, -1:].argmax(dim=-1)
-        last.tolist()
-    return time.perf_counter() - began
+        began = time.perf_counter()
+        for _ in range(tokens):
+            step = model(last, past_key_values=step.past_key_values, use_cache=True)
+            last = step.logits[:, -1:].argmax(dim=-1)
+            last.tolist()
+        return time.perf_counter() - began
+
+    return write
+
+
+def dtype_name(model: nn.Module) -> str:
+    """The name of the dtype that a model's weights have, whatever was asked for."""
+    return next(name for name, dtype in DTYPES.items() if dtype == next(model.parameters()).dtype)
 
 
 def no_llama_cpp(layout: HFFormat, given: argparse.Namespace) -> str | None:
@@ -120,47 +143,38 @@ def write_file(model: LanguageModel, layout: HFFormat, file_type: FileType, fold
     return folder / "model.gguf"
 
 
-def measured(name: str, given: argparse.Namespace) -> list[dict[str, Any]]:
+def writers_of(name: str, given: argparse.Namespace) -> dict[str, Writer]:
+    """Who writes with the model of a recipe, each by its name and the precision of its weights."""
     recipe = load_recipe(name)
     spec = recipe.model.shape
     if given.narrow:
         spec = replace(shrink(recipe).model.shape, layers=spec.layers)
     layout = next(entry.layout for entry in recipe.timeline if isinstance(entry, Release))
-    dtype = DTYPES[given.dtype]
-    our = spec.build(seed=0).eval().to(given.device, dtype)
-    their = None if given.ours else theirs(spec, layout).eval().to(given.device, dtype)
-    engine = Engine(our, rows=given.batch, compile=given.compile, int8=given.dtype == "int8")
-    read = {
-        context: [engine.read(row.tolist()) for row in prompts(spec.vocab, context, given.batch)]
-        for context in given.contexts
-    }
-    for prefixes in read.values():
-        our_seconds(engine, prefixes, given.tokens)  # compiles, and captures graphs
-    refused = no_llama_cpp(layout, given)
-    file_type: FileType = "Q8_0" if given.dtype == "int8" else "F16"
-    llama = None if given.ours or refused else llama_cpp_of(spec.build(seed=0).eval(), layout, file_type)
-    if refused and not given.ours:
+    writers = {f"ours, {given.dtype}": our_writer(spec, given)}
+    if given.ours:
+        return writers
+    their = theirs(spec, layout).eval().to(given.device, DTYPES[given.dtype])
+    writers[f"transformers, {dtype_name(their)}"] = their_writer(their, spec.vocab, given.batch)
+    if refused := no_llama_cpp(layout, given):
         print(f"{name}: llama.cpp is not asked: {refused}")
-    ours: dict[int, list[float]] = {context: [] for context in read}
-    others: dict[int, list[float]] = {context: [] for context in read}
-    llamas: dict[int, list[float]] = {context: [] for context in read}
+    else:
+        file_type: FileType = "Q8_0" if given.dtype == "int8" else "F16"
+        writers[f"llama.cpp, {file_type}"] = llama_cpp_of(spec.build(seed=0).eval(), layout, file_type)
+    return writers
+
+
+def measured(name: str, given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Tokens a second of everyone after each context."""
+    writers = writers_of(name, given)
+    seconds: dict[int, dict[str, float]] = {context: dict.fromkeys(writers, math.inf) for context in given.contexts}
     for _ in range(given.repeats):  # contexts take turns: what else the machine does changes from minute to minute
-        for context, prefixes in read.items():
-            ours[context].append(our_seconds(engine, prefixes, given.tokens))
-            if their is not None:
-                others[context].append(their_seconds(their, spec.vocab, context, given.batch, given.tokens))
-            if llama is not None:
-                llamas[context].append(llama(context, given.tokens))
+        for context, best in seconds.items():
+            for writer, write in writers.items():
+                best[writer] = min(best[writer], write(context, given.tokens))
     work = given.batch * given.tokens
     return [
-        {
-            "recipe": name,
-            "context": context,
-            "ours": round(work / min(ours[context]), 1),
-            "transformers": work / min(others[context]) if others[context] else None,
-            f"llama.cpp {file_type}": work / min(llamas[context]) if llamas[context] else None,
-        }
-        for context in read
+        {"recipe": name, "context": context} | {writer: round(work / best[writer], 1) for writer in writers}
+        for context, best in seconds.items()
     ]
 
 
@@ -179,13 +193,15 @@ def main() -> None:
     arguments.add_argument("--ours", action="store_true")
     arguments.add_argument("--out", type=Path)
     given = arguments.parse_args()
+    given.device = inference_device(given.device)
     if given.threads:
         torch.set_num_threads(given.threads)
+    given.threads = torch.get_num_threads()
     rows = [row for name in given.recipes for row in measured(name, given)]
-    writers = [name for name in rows[0] if name not in ("recipe", "context")]
+    writers = [name for name in dict.fromkeys(chain(*rows)) if name not in ("recipe", "context")]
     table = Table("recipe", "context", *(f"{name}, tokens/s" for name in writers))
     for row in rows:
-        speeds = ("" if row[name] is None else f"{row[name]:,.1f}" for name in writers)
+        speeds = (f"{row[name]:,.1f}" if name in row else "" for name in writers)
         table.add_row(row["recipe"], f"{row['context']:,}", *speeds)
     Console(file=sys.stdout).print(table)
     if given.out:

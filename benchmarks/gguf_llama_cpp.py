@@ -218,7 +218,6 @@ def options(about: str | None) -> argparse.ArgumentParser:
     found.add_argument("--prompts", type=int, default=24)
     found.add_argument("--tokens", type=int, default=64)
     found.add_argument("--threads", type=int, default=2)
-    found.add_argument("--out", type=Path)
     return found
 
 
@@ -239,6 +238,7 @@ def beginnings(tokenizer: Tokenizer, texts: Sequence[str], count: int) -> list[l
 def main() -> None:
     arguments = options(__doc__)
     arguments.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
+    arguments.add_argument("--out", type=Path)
     given = arguments.parse_args()
     texts = texts_of(given.texts)
     files, read = [], []

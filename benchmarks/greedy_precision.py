@@ -1,11 +1,12 @@
 """How close is greedy text in 16 and 8 bits to that of fp32?
 
     python benchmarks/greedy_precision.py FOLDER TEXT... [--dtypes fp32 bf16 fp16 int8] [--prompts 64] [--length 64]
-                                          [--tokens 64] [--rows 16] [--device cpu] [--compile] [--out FILE.json]
+                                          [--tokens 64] [--rows 1 64] [--device cpu] [--compile] [--out FILE.json]
 
-FOLDER is any model that `lilliput.load` reads, and prompts are pieces of the text files. For each dtype: the share of
-tokens that fp32 writes too, up to where a text first differs; the share that the full fp32 forward pass over the same
-text would choose; the share whose fp32 logit is at most 0.05 below the largest, and the most that one is below it.
+FOLDER is any model that `lilliput.load` reads, and prompts are pieces of the text files. For each dtype and each number
+of rows that write at once: the share of tokens that fp32 writes too, up to where a text first differs; the share that
+the full fp32 forward pass over the same text would choose; the share whose fp32 logit is at most 0.05 below the
+largest, and the most that one is below it. What fp32 writes is written in as many rows as the most that are asked for.
 For 16 bits, fp32 has the same rounded weights, so that what is compared is the arithmetic; for 8 bits it has those of
 the folder. --transformers also asks `AutoModelForCausalLM` for its greedy text in the same 16 bits.
 """
@@ -102,7 +103,9 @@ def main() -> None:
     options.add_argument("--prompts", type=int, default=64)
     options.add_argument("--length", type=int, default=64, help="tokens of a prompt")
     options.add_argument("--tokens", type=int, default=64, help="tokens that are written after each")
-    options.add_argument("--rows", type=int, default=16)
+    options.add_argument(
+        "--rows", type=int, nargs="+", default=[16], help="that write at once, one number after another"
+    )
     options.add_argument("--device", default="cpu")
     options.add_argument("--compile", action="store_true")
     options.add_argument("--transformers", action="store_true")
@@ -113,15 +116,17 @@ def main() -> None:
     ids = [id for path in given.texts for id in loaded.tokenizer.encode(path.read_text(encoding="utf-8")).ids]
     apart = max(1, (len(ids) - given.length) // given.prompts)
     prompts = [ids[begin : begin + given.length] for begin in range(0, apart * given.prompts, apart)]
-    settings = {"rows": given.rows, "compile": given.compile, "context": given.length + given.tokens}
+    settings = {"compile": given.compile, "context": given.length + given.tokens}
     found = {}
     for name in given.dtypes:
         model = lilliput.load(given.folder, device="cpu").module.to(given.device, DTYPES[name])
         exact = deepcopy(model).float()
-        straight = written(exact, prompts, given.tokens, **settings)
-        texts = written(model, prompts, given.tokens, int8=name == "int8", **settings)
-        found[name] = closeness(exact, prompts, straight, texts)
-        report(name, found[name])
+        straight = written(exact, prompts, given.tokens, rows=max(given.rows), **settings)
+        for rows in given.rows:
+            texts = written(model, prompts, given.tokens, rows=rows, int8=name == "int8", **settings)
+            label = f"{name}, {rows} row{'s' * (rows > 1)}"
+            found[label] = closeness(exact, prompts, straight, texts)
+            report(label, found[label])
         if given.transformers and name in ("bf16", "fp16"):
             texts = written_by_transformers(given.folder, prompts, given.tokens, given.device, DTYPES[name])
             found[f"{name}, transformers"] = closeness(exact, prompts, straight, texts)

@@ -84,6 +84,7 @@ def main() -> None:
     arguments = options(__doc__)
     arguments.add_argument("file", type=Path)
     arguments.add_argument("folder", type=Path)
+    arguments.add_argument("--out", type=Path)
     given = arguments.parse_args()
     tokenizer, model = load_tokenizer(given.folder), read_gguf(given.file)
     prompts = beginnings(tokenizer, texts_of(given.texts), given.prompts)

@@ -34,7 +34,7 @@ from lilliput.publish.releases import folder_named, last_release, warn_if_outdat
 from lilliput.tokenizer.encoder import Encoder
 from lilliput.tokenizer.native import native
 from lilliput.tokenizer.template import check_text, encode_template
-from lilliput.train.machine import Machine
+from lilliput.train.machine import inference_device
 
 Message = Mapping[str, str]
 """`role` (`system`, `user`, `assistant`) and `content` of a turn."""
@@ -384,6 +384,6 @@ def load(
             "`lilliput.load_trained` opens the weights without a release",
         )
     warn_if_outdated(Path(path), folder)
-    device = Machine(device=device).resolved().device
+    device = inference_device(device)
     published = load_folder(folder, int8=dtype == "int8")
     return Model(published, folder, device, dtype, compile=compile, state_dtype=state_dtype)

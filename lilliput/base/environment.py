@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lilliput.base.cpu_quota import cpu_quota
+
 GIVEN = dict(os.environ)
 """The environment before the command line changes it: what `lilliput bench` hands on."""
 PACKAGES = ("torch", "triton", "numpy", "tokenizers", "safetensors", "transformers", "lm_eval", "datasets")
@@ -32,8 +34,12 @@ def environment() -> dict[str, Any]:
 
 
 def usable_cores() -> int:
-    """Return the cores that this process may use; containers and batch systems give fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the cores that this process may use; containers and batch systems give fewer than there are.
+
+    Of a quota of 2.5 cores, two: where a third thread is stopped for a part of each period, the others wait for it.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min(cores, cpu_quota())))
 
 
 def _version(name: str) -> str | None:

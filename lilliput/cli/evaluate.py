@@ -86,7 +86,7 @@ def evaluate(
     from lilliput.evals.suites import SUITE
     from lilliput.publish.remote_code import check_code
     from lilliput.run.model_code import model_to_score
-    from lilliput.train.machine import Machine
+    from lilliput.train.machine import inference_device
 
     given = {"--suite": suite, "--text": text, "--task": own}
     ways = [option for option, value in given.items() if value]
@@ -128,7 +128,7 @@ def evaluate(
         check_output(records, '"log_likelihoods": ', "--records")
     subject = find_model(model, out, trust_code=trust_code)
     settings: dict[str, Any] = {
-        "device": Machine(device=device).resolved().device,
+        "device": inference_device(device),
         "dtype": dtype,
         "batch_size": batch_size,
         "limit": limit,

@@ -66,13 +66,13 @@ def judge_command(
     from lilliput.report.page import GENERATOR
     from lilliput.run.asking import Asking, price_of
     from lilliput.run.pairwise import judge_pairs
-    from lilliput.train.machine import Machine
+    from lilliput.train.machine import inference_device
 
     if page is not None:
         check_output(page, GENERATOR, "--page")
     if records is not None:
         check_output(records, '"models": ', "--records")
-    where, found = Machine(device=device).resolved().device, []
+    where, found = inference_device(device), []
     conversations = _read(chats) if chats is not None else None
     for name in models:
         chat, folder = _open(name, trust_code)

@@ -91,13 +91,13 @@ def open_model(
         device, dtype, about: as of `lilliput.load`.
     """
     from lilliput.api import Model, load
-    from lilliput.train.machine import Machine
+    from lilliput.train.machine import inference_device
 
     found = find_model(name, out, trust_code=trust_code)
     if isinstance(found, Path):
         return load(found, device=device, dtype=dtype, **about)
     explain(found)
-    device = Machine(device=device).resolved().device
+    device = inference_device(device)
     return Model(found.published, found.folder, device, dtype, **about)
 
 

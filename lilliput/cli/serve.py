@@ -106,9 +106,9 @@ def _opened(
 ) -> "tuple[LoadedModel, Path, str]":
     """Return the model that a name stands for, its folder, and the device that it is for."""
     from lilliput.publish.load import load
-    from lilliput.train.machine import Machine
+    from lilliput.train.machine import inference_device
 
-    device = Machine(device=device).resolved().device
+    device = inference_device(device)
     found = find_model(name, out, trust_code=trust_code)
     if isinstance(found, Path):
         return load(found, int8=dtype == "int8"), found, device

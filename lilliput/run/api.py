@@ -33,7 +33,7 @@ from lilliput.run.model_code import model_to_score
 from lilliput.run.pipeline import run, train
 from lilliput.run.target import Target, find_target
 from lilliput.run.trained import Trained, read_trained
-from lilliput.train.machine import Machine
+from lilliput.train.machine import Machine, inference_device
 from lilliput.train.metrics_file import Line, read_metrics
 
 Sources = Mapping[str, str | Sequence[str]]
@@ -233,7 +233,7 @@ def evaluate_model(
     found = _find_model(folder_named(Path(_path(model, "the model"))), trust_code=trust_code)
     questions = question_source(Path(eval_data) if eval_data is not None else None)
     settings: dict[str, Any] = {
-        "device": Machine(device=device).resolved().device,
+        "device": inference_device(device),
         "dtype": dtype,
         "batch_size": batch_size,
         "limit": limit,

@@ -33,7 +33,7 @@ from lilliput.run.trained_phase import TrainedPhase
 from lilliput.tokenizer.bpe import load_tokenizer
 from lilliput.tokenizer.chatml import CHAT_TEMPLATE, has_chatml
 from lilliput.tokenizer.specials import id_of, vocabulary_size
-from lilliput.train.machine import Machine
+from lilliput.train.machine import inference_device
 from lilliput.train.phase import Phase, phase_folder
 
 MOST = 256
@@ -107,7 +107,7 @@ def load_trained(
         code = [recipe_and_code(str(recipe))[1]]
     with using(*code):
         published = read_trained(Path(folder)).published
-    device = Machine(device=device).resolved().device
+    device = inference_device(device)
     return Model(published, Path(folder), device, dtype, compile=compile, state_dtype=state_dtype)
 
 

@@ -1,5 +1,6 @@
 """Machine that a recipe runs on: device, precision, threads and micro-batch. No recipe says any of this."""
 
+import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -8,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from lilliput.base.environment import usable_cores
 from lilliput.base.errors import MachineError
 from lilliput.base.spec import check_choice, check_range
 from lilliput.ops import tile_cache
@@ -28,7 +30,7 @@ class Machine:
     """Precision of matrix products; weights, gates, norms, losses and optimizer state are fp32 always."""
     threads: int | Literal["auto"] = "auto"
     """CPU threads of PyTorch, part of what makes a run reproducible to the bit; a large corpus is encoded by as many
-    processes, to the same files. `auto`: as many as PyTorch takes, and at most eight where another device computes."""
+    processes, to the same files. `auto`: `usable_threads`, and at most eight where another device computes."""
     rows: int | Literal["auto", "memory"] = "auto"
     """Rows of a micro-batch at most; `memory` is as many as fit into memory, which is found in training; `auto` is that
     on CUDA, and elsewhere as many as fit `positions`."""
@@ -142,13 +144,36 @@ class Machine:
         return rows if self.rows_from_memory and self.positions == "auto" else self.held_out_rows(length)
 
 
+def usable_threads() -> int:
+    """Return as many threads as PyTorch takes, at most one a core that this process may use.
+
+    PyTorch sees the cores that a process may run on, but no quota of a container. `OMP_NUM_THREADS` is always obeyed.
+    """
+    threads = torch.get_num_threads()
+    return threads if os.environ.get("OMP_NUM_THREADS") else min(threads, usable_cores())
+
+
+def inference_device(device: str) -> str:
+    """Return the device that a model writes or is scored on, and let PyTorch have no more than `usable_threads`.
+
+    Training has `Machine.apply`, of a machine that is recorded with its run.
+
+    Raises:
+        MachineError: the device is not there.
+    """
+    resolved = Machine(device=device).resolved().device
+    if (threads := usable_threads()) < torch.get_num_threads():  # else MKL's settings stay what they were
+        torch.set_num_threads(threads)
+    return resolved
+
+
 def _most_threads(device: str) -> int:
     """Return the threads of a machine that says nothing about them.
 
     With CUDA they only make batches. Two trainings with 32 threads each on a host of 32 cores waited for each other's:
     160 ms a step of SLM-10M instead of 49 (two H200, 2026-11-29).
     """
-    threads = torch.get_num_threads()
+    threads = usable_threads()
     return threads if device == "cpu" else min(8, threads)
 
 

@@ -5,10 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import tiny_commands
+import tiny_releases
+
+from lilliput.base.files import new_folder
+from lilliput.publish.export import Generation, export
 
 ROOT = Path(__file__).parents[2]
 ECHO = '''"""What does a script see?"""
@@ -80,6 +85,44 @@ def test_steps_are_timed_on_a_processor(tmp_path):
     assert "slm-10m" in tiny_commands.lilliput("bench", *words, folder=tmp_path).out
     found = json.loads((tmp_path / "step.json").read_text())
     assert found["environment"]["packages"]["torch"] and "slm-10m" in found["results"]
+
+
+@pytest.mark.parametrize(("dtype", "transformers", "gguf"), [("fp16", "fp16", "F16"), ("int8", "fp32", "Q8_0")])
+def test_decoding_is_timed_beside_transformers_under_the_precision_that_each_has(tmp_path, dtype, transformers, gguf):
+    out, recipes = tmp_path / "decode.json", ["quickstart", "quickstart-gqa"]
+    words = ["--dtype", dtype, "--narrow", "--contexts", 0, 8, "--tokens", 3, "--repeats", 1, "--out", out]
+    said = tiny_commands.lilliput("bench", "decode", *recipes, *words, folder=tmp_path).out
+    found = json.loads(out.read_text())
+    assert [(row.pop("recipe"), row.pop("context")) for row in found["rows"]] == [
+        (recipe, context) for recipe in recipes for context in (0, 8)
+    ]
+    both = {f"ours, {dtype}", f"transformers, {transformers}"}
+    attention = both | {f"llama.cpp, {gguf}"} if find_spec("llama_cpp") else both
+    assert [set(row) for row in found["rows"]] == [both, both, attention, attention]
+    assert all(speed > 0 for row in found["rows"] for speed in row.values())
+    assert (found["dtype"], found["tokens"], found["narrow"]) == (dtype, 3, True)
+    assert found["environment"]["packages"]["torch"]
+    assert all(recipe in said for recipe in recipes) and said.count("llama.cpp is not asked") == (
+        1 if find_spec("llama_cpp") else 2
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["qwen3", "hgrn2"])
+def test_greedy_text_is_compared_for_one_row_and_for_several(tmp_path, kind):
+    spec, layout = tiny_releases.RELEASES[kind]
+    with new_folder(tmp_path / "model") as partial:
+        about = {"layout": layout, "dtype": "F32", "generation": Generation(), "chat_template": None}
+        export(tiny_releases.awake(spec), tiny_releases.tokenizer(), partial, **about)
+    (tmp_path / "text.txt").write_text("The quick brown fox jumps over the lazy dog. " * 20)
+    sizes = ["--prompts", 6, "--length", 5, "--tokens", 7, "--rows", 1, 6]
+    words = ["model", "text.txt", "--dtypes", "fp32", "int8", *sizes, "--out", "found.json"]
+    tiny_commands.lilliput("bench", "greedy_precision", *words, folder=tmp_path)
+    found = json.loads((tmp_path / "found.json").read_text())["found"]
+    assert list(found) == ["fp32, 1 row", "fp32, 6 rows", "int8, 1 row", "int8, 6 rows"]
+    assert all(one["tokens"] == 6 * 7 for one in found.values())
+    for label in ("fp32, 1 row", "fp32, 6 rows"):
+        assert found[label]["same_tokens"] == found[label]["chosen_by_fp32"] == 1
 
 
 def test_an_unknown_name_gets_the_nearest_ones(tmp_path):

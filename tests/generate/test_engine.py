@@ -157,31 +157,39 @@ def compare_with_full_passes(model, engine, seed, *, requests, pause=5):
         assert found[number] == greedy_by_full_passes(model, request.prompt, request.max_new_tokens)
 
 
-def test_the_same_seed_gives_the_same_text_whatever_the_batch(model):
-    compare_alone_and_in_a_batch(model)
+@pytest.mark.parametrize("rows", [4, 64])
+def test_the_same_seed_gives_the_same_text_whatever_the_batch(model, rows):
+    compare_alone_and_in_a_batch(model, rows)
 
 
 @pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore:TensorFloat32")
+@pytest.mark.parametrize("rows", [4, 64])
 @pytest.mark.parametrize("name", SPECS)
-def test_graphs_give_a_seed_the_same_text_whatever_the_batch(name):
-    compare_alone_and_in_a_batch(SPECS[name].build(seed=1).eval().cuda())
+def test_graphs_give_a_seed_the_same_text_whatever_the_batch(name, rows):
+    compare_alone_and_in_a_batch(SPECS[name].build(seed=1).eval().cuda(), rows)
 
 
-def compare_alone_and_in_a_batch(model):
+def compare_alone_and_in_a_batch(model, rows):
+    """Compare the texts of sampled requests, more than there are rows, with what each is alone."""
     sampling = Sampling(temperature=1.3, top_p=0.95, repetition_penalty=1.1, frequency_penalty=0.1)
     request = Request(prompt=prompt(9), max_new_tokens=30, sampling=sampling, seed=-5)
-    alone = list(Engine(model).stream(request))
-    engine = Engine(model, rows=4)
-    others = [replace(request, prompt=prompt(5 + seed, seed), seed=seed, max_new_tokens=8) for seed in range(6)]
-    for one in others[:3]:
-        engine.add(one)
-    engine.step()
-    number = engine.add(request)
-    for one in others[3:]:
-        engine.add(one)
-    assert written_by(engine)[number] == alone
-    assert list(Engine(model).stream(replace(request, seed=6))) != alone
+    sizes = [(5 + seed % 17, 4 + seed % 5) for seed in range(rows + rows // 4)]
+    others = [
+        replace(request, prompt=prompt(size, seed), max_new_tokens=most, seed=seed)
+        for seed, (size, most) in enumerate(sizes)
+    ]
+    engine = Engine(model, rows=rows, prefill_tokens=4096)
+    asked = {engine.add(one): one for one in others[: rows - 1]}
+    steps = [engine.step()]
+    asked |= {engine.add(one): one for one in (request, *others[rows - 1 :])}
+    while not engine.is_idle:
+        steps.append(engine.step())
+    assert max(map(len, steps)) == rows, "all rows write at once"
+    found = {number: [token.token for step in steps for token in step if token.number == number] for number in asked}
+    single = Engine(model)
+    assert found == {number: list(single.stream(one)) for number, one in asked.items()}
+    assert list(single.stream(replace(request, seed=6))) != found[rows]
 
 
 def test_a_prompt_in_chunks_is_the_whole_prompt_and_keeps_no_row_waiting(model):
