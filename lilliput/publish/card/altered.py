@@ -35,7 +35,7 @@ class Comparison:
     figures: int
     """Numbers that stand as the record has them."""
     altered: tuple[str, ...]
-    """Rows, scores and figures that are others than the record's, gone or added."""
+    """Rows, scores and figures that differ from the record's, are gone, or were added."""
     added: tuple[str, ...]
     """Other lines with numbers that somebody added: nothing traces these."""
 
