@@ -10,6 +10,7 @@ from lilliput.cli.options import ItemsOption, RecipeArgument, SetOption, SourceO
 from lilliput.cli.resolve import resolve
 from lilliput.cli.run import interruptible
 from lilliput.cli.show import console
+from lilliput.cli.without_effect import refuse_without_effect
 
 app = typer.Typer()
 
@@ -40,6 +41,8 @@ def curate(
     from lilliput.evals.question_files import question_source
     from lilliput.run.curate import curate as run
 
+    if not decontaminate:
+        refuse_without_effect({"--eval-data": eval_data}, "with --no-decontaminate", "look for questions there")
     target = resolve(recipe, overrides=overrides, sources=sources)
     questions = question_source(eval_data) if decontaminate else None
     given = dict(map(_setting, settings))

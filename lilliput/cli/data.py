@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lilliput.base.errors import LilliputError
 from lilliput.cli.options import (
     EndpointOption,
     ItemsOption,
@@ -20,6 +19,7 @@ from lilliput.cli.options import (
 from lilliput.cli.resolve import resolve
 from lilliput.cli.run import interruptible, say
 from lilliput.cli.show import console
+from lilliput.cli.without_effect import refuse_without_effect
 
 if TYPE_CHECKING:
     from lilliput.run.run_data import RunData
@@ -53,10 +53,11 @@ def tokenizer(
     page: PageOption = None,
 ) -> None:
     """Train the tokenizer of a recipe, and nothing more. --report looks at that of a run as it is."""
-    if not report and (page is not None or beside):
-        option = "--beside" if beside else "--page"
-        raise LilliputError(f"{option} has no effect without --report", where=option, hint="give --report too")
+    if not report:
+        refuse_without_effect({"--beside": beside, "--page": page}, "without --report", "give --report too")
     if report:
+        given = {"--set": overrides, "--source": sources, "--shrink": shrink}
+        refuse_without_effect(given, "with --report, which reads the run as it is", "train the tokenizer first")
         _report_tokenizer(_looked_at(recipe, out, trust_code), beside, page)
         return
     from lilliput.run import before_training
@@ -100,12 +101,16 @@ def data(
 
     --show and --report look at the data of a run as it is; data.html has sizes, drops, duplicates and the mixture.
     """
-    if not report and page is not None:
-        raise LilliputError("--page has no effect without --report", where="--page", hint="give --report too")
-    given = {"--phase": phase, "--step": step, "--rows": rows, "--ids": ids or None}
-    if not show and (useless := next((name for name, value in given.items() if value is not None), None)):
-        raise LilliputError(f"{useless} has no effect without --show", where=useless, hint="give --show too")
+    if not report:
+        refuse_without_effect({"--page": page}, "without --report", "give --report too")
+    if not show:
+        given = {"--phase": phase, "--step": step, "--rows": rows, "--ids": ids}
+        refuse_without_effect(given, "without --show", "give --show too")
     if show or report:
+        given = {"--set": overrides, "--source": sources, "--shrink": shrink, "--verify": verify}
+        given |= {"--endpoint": endpoint, **({} if report else {"--eval-data": eval_data})}
+        other = "--report" if report else "--show"
+        refuse_without_effect(given, f"with {other}, which reads the run as it is", f"tokenize first, without {other}")
         found = _looked_at(recipe, out, trust_code)
         if show:
             _show(found, phase, step or 1, rows or ROWS, with_ids=ids)

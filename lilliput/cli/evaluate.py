@@ -12,10 +12,11 @@ import typer
 from lilliput.base.errors import LilliputError
 from lilliput.base.garbage_collection import rare_collections
 from lilliput.cli.model_argument import explain, find_model
-from lilliput.cli.options import DeviceOption, ItemsOption, JsonOption, RunOption, TrustOption, expanded
+from lilliput.cli.options import ItemsOption, JsonOption, RunOption, TrustOption, expanded
 from lilliput.cli.resolve import resolve
 from lilliput.cli.run import interruptible
 from lilliput.cli.show import console, show_evaluation, show_release, silent
+from lilliput.cli.without_effect import refuse_without_effect
 
 if TYPE_CHECKING:
     from lilliput.evals.native_model import Native
@@ -68,17 +69,28 @@ def evaluate(
     ] = False,
     trust_code: TrustOption = False,
     out: RunOption = None,
-    device: DeviceOption = "auto",
-    dtype: Annotated[str, typer.Option(help="Type of the weights: float32, bfloat16 or float16.")] = "float32",
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, mps, or auto for the best available, which is the default.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Type of the weights: bfloat16, float16, or float32 by default.")
+    ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Most rows of a forward pass; by default, as many as memory holds.")
+        int | None,
+        typer.Option(
+            metavar="ROWS",
+            help="The largest number of rows in a forward pass. By default Lilliput's own passes are limited by their "
+            "tokens, and those of transformers to 16 rows.",
+        ),
     ] = None,
     model_code: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="NAME", help="lilliput or transformers, whose model computes; auto: lilliput where it can load it."
+            metavar="NAME",
+            help="Whose model computes: lilliput, transformers, or auto for lilliput where it can load the folder, "
+            "which is the default.",
         ),
-    ] = "auto",
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score a model on a suite, a task or a text, by lm-evaluation-harness; or a run's releases as its recipe says."""
@@ -90,22 +102,20 @@ def evaluate(
 
     given = {"--suite": suite, "--text": text, "--task": own}
     ways = [option for option, value in given.items() if value]
-    if len(ways) > 1 or (own and tasks):
+    if len(ways) > 1:
         raise LilliputError(
-            f"{' and '.join([*ways, *(['--tasks'] if tasks else [])])} cannot be combined",
+            f"{' and '.join(ways)} cannot be combined",
             where="the command line",
-            hint="use one at a time; --tasks names tasks of a suite, --task a file of your own",
+            hint="use one at a time; --suite names a suite, --text and --task a file of your own",
         )
-    if num_fewshot is not None and (text or own):
-        raise LilliputError(
-            "--num-fewshot has no effect on a text, and a task of your own says it itself",
-            where="--num-fewshot",
-            hint="leave it out; a task file has `num_fewshot:`",
-        )
-    if column is not None and text is None:
-        raise LilliputError(
-            "--column has no effect without --text", where="--column", hint="give the file with --text too"
-        )
+    if own:
+        asked = {"--tasks": tasks, "--num-fewshot": num_fewshot}
+        refuse_without_effect(asked, "with --task", "score a suite; a task file says it itself, `num_fewshot:`")
+    if text:
+        asked = {"--tasks": tasks, "--num-fewshot": num_fewshot, "--eval-data": eval_data}
+        refuse_without_effect(asked, "with --text", "score a suite or a task, which have questions")
+    else:
+        refuse_without_effect({"--column": column}, "without --text", "give the file with --text too")
     if not ways and not (Path(model) / "config.json").is_file():
         target = resolve(model, out=out, trust_code=trust_code)
         if target.recipe.releases:
@@ -115,35 +125,38 @@ def evaluate(
                 "--num-fewshot": num_fewshot,
                 "--records": records,
                 "--trust-remote-code": trust_remote_code,
+                "--device": device,
+                "--dtype": dtype,
+                "--batch-size": batch_size,
+                "--model-code": model_code,
             }
-            for option in (name for name, value in asked.items() if value):
-                raise LilliputError(
-                    f"{option} has no effect when a run is evaluated as its recipe says",
-                    where=option,
-                    hint="leave it out, or add --suite, --task or --text, which score the last release",
-                )
+            refuse_without_effect(
+                asked,
+                "when a run is evaluated as its recipe says",
+                "add --suite, --task or --text, which score the last release",
+            )
             _as_the_recipe_says(target, eval_data, as_json)
             return
     if records is not None:
         check_output(records, '"log_likelihoods": ', "--records")
     subject = find_model(model, out, trust_code=trust_code)
     settings: dict[str, Any] = {
-        "device": inference_device(device),
-        "dtype": dtype,
+        "device": inference_device(device or "auto"),
+        "dtype": dtype or "float32",
         "batch_size": batch_size,
         "limit": limit,
         "records": records,
         "trust_remote_code": isinstance(subject, Path) and check_code(subject, trusted=trust_remote_code),
     }
-    asked = model_to_score(subject, model_code)
+    scored = model_to_score(subject, model_code or "auto")
     if text:
-        scores = _on_text(asked, text, settings | {"column": column})
+        scores = _on_text(scored, text, settings | {"column": column})
     elif own:
-        scores = _on_own_tasks(asked, own, eval_data, settings | {"trust_tasks": trust_remote_code})
+        scores = _on_own_tasks(scored, own, eval_data, settings | {"trust_tasks": trust_remote_code})
     else:
         if not isinstance(subject, Path):
             settings["heldout"] = subject.heldout
-        scores = _on_suite(asked, suite or SUITE, eval_data, tasks, settings | {"num_fewshot": num_fewshot})
+        scores = _on_suite(scored, suite or SUITE, eval_data, tasks, settings | {"num_fewshot": num_fewshot})
     if not isinstance(subject, Path):
         explain(subject)
     name = str(subject if isinstance(subject, Path) else subject.folder)

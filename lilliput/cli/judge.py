@@ -11,12 +11,14 @@ from lilliput.cli.model_argument import explain, find_model
 from lilliput.cli.options import DeviceOption, JsonOption, JudgeEndpointOption, TrustOption, expanded
 from lilliput.cli.run import interruptible
 from lilliput.cli.show import console
+from lilliput.cli.without_effect import refuse_without_effect
 
 if TYPE_CHECKING:
     from lilliput.data.messages import Message
     from lilliput.publish.loaded_model import LoadedModel
 
 app = typer.Typer()
+VERDICTS, CONCURRENCY = Path("verdicts.jsonl"), 8
 
 
 @app.command("judge")
@@ -49,9 +51,12 @@ def judge_command(
     ] = None,
     endpoint: JudgeEndpointOption = None,
     verdicts: Annotated[
-        Path, typer.Option(metavar="FILE", help="What the judge says is kept there.", callback=expanded)
-    ] = Path("verdicts.jsonl"),
-    concurrency: Annotated[int, typer.Option(help="Requests to the judge at a time.")] = 8,
+        Path | None,
+        typer.Option(metavar="FILE", help=f"Keep what the judge says there; {VERDICTS} by default.", callback=expanded),
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(help=f"Requests to the judge at a time, {CONCURRENCY} by default.")
+    ] = None,
     price: Annotated[
         str | None, typer.Option(metavar="IN,OUT", help="The judge's price of a million tokens read, and written.")
     ] = None,
@@ -68,6 +73,9 @@ def judge_command(
     from lilliput.run.pairwise import judge_pairs
     from lilliput.train.machine import inference_device
 
+    if pairwise is None:
+        given = {"--endpoint": endpoint, "--verdicts": verdicts, "--concurrency": concurrency, "--price": price}
+        refuse_without_effect(given, "without --judge", "give --judge NAME too")
     if page is not None:
         check_output(page, GENERATOR, "--page")
     if records is not None:
@@ -98,8 +106,12 @@ def judge_command(
                 names,
                 found,
                 judge=pairwise,
-                path=verdicts,
-                asking=Asking(endpoint=endpoint, concurrency=concurrency, price=price_of(price)),
+                path=verdicts or VERDICTS,
+                asking=Asking(
+                    endpoint=endpoint,
+                    concurrency=CONCURRENCY if concurrency is None else concurrency,
+                    price=price_of(price),
+                ),
                 console=console,
             )
         value["pairwise"] = {"judge": pairwise, "rates": [rate.plain() for rate in rates]}

@@ -22,6 +22,7 @@ from lilliput.cli.options import (
     TrustOption,
 )
 from lilliput.cli.show import console, number
+from lilliput.cli.without_effect import refuse_without_effect
 
 app = typer.Typer()
 MostOption = Annotated[
@@ -62,7 +63,9 @@ def generate(
         list[str] | None, typer.Option(metavar="TEXT", help="End at this text; give this option several times.")
     ] = None,
     slide: SlideOption = False,
-    seed: Annotated[int, typer.Option(help="Random seed: the same seed writes the same text.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Random seed, 0 by default: the same seed writes the same text.")
+    ] = None,
     raw: Annotated[
         bool, typer.Option(help="Give a chat model the prompt as it is, without its chat template.")
     ] = False,
@@ -77,12 +80,9 @@ def generate(
     """Write one continuation or answer, by default with the release's own settings."""
     from lilliput.base.terminal import visible
 
-    if greedy and (temperature, top_k, top_p, min_p) != (None, None, None, None):
-        raise LilliputError(
-            "--greedy always takes the likeliest token: --temperature, --top-k, --top-p and --min-p have no effect",
-            where="--greedy",
-            hint="leave out --greedy, or the others",
-        )
+    if greedy:
+        sampled = {"--temperature": temperature, "--top-k": top_k, "--top-p": top_p, "--min-p": min_p, "--seed": seed}
+        refuse_without_effect(sampled, "with --greedy, which always takes the likeliest token", "leave out --greedy")
     about = {"compile": compile, "state_dtype": state_dtype}
     loaded = open_model(str(model), out, device, dtype, trust_code=trust_code, **about)
     given = {
@@ -98,10 +98,17 @@ def generate(
     asked = prompt if raw or loaded.chat_template is None else [{"role": "user", "content": prompt}]
     with warnings.catch_warnings(record=True, action="always") as caught:
         pieces = loaded.stream(
-            asked, max_new_tokens=most, seed=seed, stop=stop or (), beyond="slide" if slide else "refuse", **settings
+            asked,
+            max_new_tokens=most,
+            seed=seed or 0,
+            stop=stop or (),
+            beyond="slide" if slide else "refuse",
+            **settings,
         )
         if as_json:
-            print(json.dumps({"model": str(loaded.folder), "prompt": prompt, "seed": seed, "text": "".join(pieces)}))
+            print(
+                json.dumps({"model": str(loaded.folder), "prompt": prompt, "seed": seed or 0, "text": "".join(pieces)})
+            )
         else:
             for piece in pieces:
                 print(visible(piece), end="", flush=True)

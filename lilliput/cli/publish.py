@@ -20,6 +20,7 @@ from lilliput.cli.options import (
 from lilliput.cli.resolve import resolve
 from lilliput.cli.run import interruptible, say
 from lilliput.cli.show import console, show_release
+from lilliput.cli.without_effect import refuse_without_effect
 
 app = typer.Typer()
 
@@ -57,16 +58,15 @@ def publish(
     from lilliput.evals.question_files import question_source
     from lilliput.run import pipeline
 
-    given = {"--yes": yes, "--private": private}
-    if push is None and any(given.values()):
-        option = next(name for name, value in given.items() if value)
-        raise LilliputError(f"{option} has no effect without --push", where=option, hint="give --push OWNER/NAME too")
-    if as_json and not verify:
-        raise LilliputError("--json has no effect without --verify", where="--json", hint="leave it out")
-    if formats is not None and (verify or push is not None):
-        other = "--verify" if verify else "--push"
-        raise LilliputError(f"--format has no effect with {other}", where="--format", hint="publish first, without it")
+    if push is None:
+        refuse_without_effect({"--yes": yes, "--private": private}, "without --push", "give --push OWNER/NAME too")
+    if not verify:
+        refuse_without_effect({"--json": as_json}, "without --verify", "give --verify too")
     if verify or push is not None:
+        other = "--verify" if verify else "--push"
+        given = {"--set": overrides, "--source": sources, "--shrink": shrink}
+        given |= {"--eval-data": eval_data, "--format": formats}
+        refuse_without_effect(given, f"with {other}, which reads what is published", f"publish first, without {other}")
         folders = _published(Path(recipe), out, trust_code)
         if push is not None and len(folders) > 1:
             raise LilliputError(

@@ -1,4 +1,4 @@
-"""Checks a published folder against its records: the card is made again, and every figure on it has to be theirs.
+"""Checks a published folder against its records: the card is made again, and its figures, tables and scores are theirs.
 
 The record lies beside the card. Where the folder is still in its run, the record itself is compared with what the run
 measured: the metrics of each phase, the text, the scores, and the items that these count.
@@ -22,6 +22,7 @@ from lilliput.publish.export import CARD_FILE, WEIGHTS_FILE
 from lilliput.publish.load import verified
 from lilliput.run.phase_record import phase_record
 
+AGAIN = "undo these edits, or remove README.md and publish the release again, which writes the card again"
 MOST = 8
 """Contradictions that an error names."""
 
@@ -79,7 +80,8 @@ def verify_release(folder: Path) -> TracedCard:
             fresh = card(record)
         except ExportError as error:
             raise _refusal(folder, [*found, error.what]) from error
-    compared = compare(_read_card(folder), fresh)
+    with reading(folder / CARD_FILE, AGAIN, "the card cannot be read", kind=ExportError):
+        compared = compare(_read_card(folder), fresh)
     if found or compared.altered:
         raise _refusal(folder, [*compared.altered, *found])
     return TracedCard(
@@ -150,5 +152,5 @@ def _refusal(folder: Path, found: list[str]) -> ExportError:
     return ExportError(
         f"the card and its records contradict each other: {'; '.join(found[:MOST])}{more}",
         where=str(folder / CARD_FILE),
-        hint="remove README.md and publish the release again, which writes the card again; or evaluate it again",
+        hint=f"{AGAIN}; figures of your own belong in sentences, and new scores in an evaluation",
     )

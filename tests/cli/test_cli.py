@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tiny_hub import hub
 from typer.testing import CliRunner
 
 from lilliput.cli import app
@@ -25,10 +26,9 @@ recipe = tiny.recipe(Path({data!r}))
 """
 
 
-def lilliput(*arguments, folder=None, expected=0):
-    finished = subprocess.run(
-        [sys.executable, "-m", "lilliput", *map(str, arguments)], capture_output=True, text=True, cwd=folder
-    )
+def lilliput(*arguments, folder=None, expected=0, env=None):
+    words = [sys.executable, "-m", "lilliput", *map(str, arguments)]
+    finished = subprocess.run(words, capture_output=True, text=True, cwd=folder, env=env)
     assert finished.returncode == expected, finished.stdout + finished.stderr
     return finished
 
@@ -78,6 +78,19 @@ def test_chat_answers_until_the_input_ends_and_a_base_model_goes_on(run):
         )
         assert b"unpaired surrogate" in finished.stdout and b"Traceback" not in finished.stderr
         assert (b"base model" in finished.stdout) == ("base" in model.name)
+
+
+def test_push_shows_what_it_would_upload_and_uploads_it_only_if_told_to(run, tmp_path):
+    folder = run[0] / "runs" / "tiny" / "releases" / "tiny-base"
+    words = ("publish", folder, "--push", "me/garden")
+    with hub() as there:
+        shown = lilliput(*words, env=there.environment(tmp_path)).stdout.splitlines()
+        assert not there.requests, "a dry run asks the hub nothing"
+        made = lilliput(*words, "--yes", env=there.environment(tmp_path)).stdout.splitlines()
+    assert shown[-1] == "nothing was uploaded; --yes uploads it"
+    assert made[-1] == f"uploaded: {there.address}/me/garden/commit/1" and made[:-1] == shown[:-1]
+    listed = {line.split()[0] for line in shown if line.startswith("  ")}
+    assert listed == set(there.files()) >= {"README.md", "record.json", "model.safetensors"}
 
 
 CARDS = {

@@ -23,6 +23,8 @@ from lilliput.evals.load_tasks import compiled_once
 from lilliput.evals.progress import Progress
 from lilliput.evals.request_tokens import RequestTokenizer
 from lilliput.evals.suites import ARITHMARK2, ARITHMARK3, PIQA, TaskUse
+from lilliput.generate.log_likelihood import POSITIONS
+from lilliput.model import LanguageModel
 from lilliput.publish.export import GENERATION_FILE, RELEASE_FILE, Generation, export
 from lilliput.publish.load import load
 from lilliput.run.native import native
@@ -32,6 +34,9 @@ from lilliput.tokenizer.encoder import Encoder
 pytestmark = pytest.mark.usefixtures("offline")
 
 WINDOW = 64
+MANY = 198
+"""Requests of which more than two batches of 64 rows are full."""
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 WORDS = "the quick brown fox jumps over a lazy dog café “mat” 12 geese".split()
 
 
@@ -85,12 +90,23 @@ def said(draw: random.Random, most: int) -> str:
     return " ".join(draw.choices(WORDS, k=draw.randint(1, most)))
 
 
-def choices() -> list[Instance]:
+def questions(count: int) -> list[tuple[str, str]]:
+    """Six choices of each of some questions: three phrases, then three letters."""
     draw = random.Random(0)
     pairs: list[tuple[str, str]] = []
-    for _ in range(6):
+    for _ in range(count):
         context = f"Question: {said(draw, 4)}?\nAnswer:"
         pairs += [(context, f" {said(draw, 3)}") for _ in range(3)] + [(context, letter) for letter in "ABC"]
+    return pairs
+
+
+def decisions(totals: list[float]) -> list[int]:
+    """The likeliest of every three choices."""
+    return [max(range(start, start + 3), key=totals.__getitem__) for start in range(0, len(totals), 3)]
+
+
+def choices() -> list[Instance]:
+    draw, pairs = random.Random(2), questions(6)
     pairs += [
         ("", "a continuation of nothing"),
         ("", END + "that begins as documents do"),
@@ -109,45 +125,60 @@ def test_choices_are_as_likely_as_in_transformers(folder: Path) -> None:
         assert total == pytest.approx(other, abs=1e-4) and greedy == best
 
 
-def test_decisions_are_the_same_at_any_batch_size(folder: Path) -> None:
-    requests = choices()[:36]
-    expected = None
-    for size in (None, 1, 2, 7, 64):
-        totals = [total for total, _ in ours(folder, batch_size=size).loglikelihood(requests)]
-        decided = [max(range(start, start + 3), key=totals.__getitem__) for start in range(0, 36, 3)]
-        assert decided == (expected or decided)
-        expected = decided
+@pytest.mark.parametrize("device", DEVICES)
+def test_decisions_are_the_same_at_any_batch_size(folder: Path, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+    embed = LanguageModel.embed
+
+    def counted(self: LanguageModel, tokens: torch.Tensor) -> torch.Tensor:
+        rows.append(len(tokens))
+        return embed(self, tokens)
+
+    monkeypatch.setattr(LanguageModel, "embed", counted)  # with which every pass begins
+    monkeypatch.setitem(POSITIONS, "cpu", POSITIONS["cuda"])  # so that rows are what limits a batch
+    requests = asked("loglikelihood", *questions(MANY // 6))
+    expected = decisions([total for total, _ in ours(folder, device=device).loglikelihood(requests)])
+    for size in (1, 2, 7, 64):
+        rows.clear()
+        found = ours(folder, device=device, batch_size=size).loglikelihood(requests)
+        assert max(rows) == size and len(rows) > 1
+        assert decisions([total for total, _ in found]) == expected
+    assert {choice % 3 for choice in expected} == {0, 1, 2}
 
 
 @torch.inference_mode()
-def totals_of_batches(folder: Path, pairs: list[tuple[list[int], list[int]]], side: str, size: int) -> list[float]:
+def totals_of_batches(
+    folder: Path, pairs: list[tuple[list[int], list[int]]], side: str, size: int, device: str
+) -> list[float]:
     """Log-likelihoods that the published model gives in padded batches, in nats."""
-    published = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32).eval()
+    published = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32)
+    published.eval().to(device)
     totals = []
     for start in range(0, len(pairs), size):
-        texts = [torch.tensor([*context, *rest]) for context, rest in pairs[start : start + size]]
+        texts = [torch.tensor([*context, *rest], device=device) for context, rest in pairs[start : start + size]]
         how: dict[str, Any] = {"batch_first": True, "padding_side": side}
         tokens = pad_sequence(texts, padding_value=END_ID, **how)
         mask = pad_sequence([torch.ones_like(text) for text in texts], **how)
-        logs = published(input_ids=tokens, attention_mask=mask).logits.log_softmax(-1)
+        assert len(tokens) == size or start + size > len(pairs), "all batches but the last are full"
+        logs = published(input_ids=tokens, attention_mask=mask).logits.log_softmax(-1).cpu()
         for row, text, (_, rest) in zip(logs, texts, pairs[start : start + size], strict=True):
             end = len(row) if side == "left" else len(text)
             totals.append(sum(float(row[end - place - 1, rest[-place]]) for place in range(1, len(rest) + 1)))
     return totals
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_decisions_are_those_of_the_published_model_in_padded_batches(folder: Path, side: str) -> None:
-    requests = choices()[:36]
-    mine = [total for total, _ in ours(folder).loglikelihood(requests)]
+def test_decisions_are_those_of_the_published_model_in_padded_batches(folder: Path, side: str, device: str) -> None:
+    requests = asked("loglikelihood", *questions(MANY // 6))
+    mine = [total for total, _ in ours(folder, device=device).loglikelihood(requests)]
     tokenizer = RequestTokenizer(native(load(folder), folder))
     pairs = [(list(head), list(tail)) for head, tail in tokenizer.pairs([one.args for one in requests], "joined")]
+    assert len(pairs) >= 2 * 64
     for size in (1, 5, 64):
-        found = totals_of_batches(folder, pairs, side, size)
-        assert found == pytest.approx(mine, abs=1e-4)
-        for start in range(0, len(mine), 3):
-            three = range(start, start + 3)
-            assert max(three, key=found.__getitem__) == max(three, key=mine.__getitem__)
+        found = totals_of_batches(folder, pairs, side, size, device)
+        assert found == pytest.approx(mine, abs=1e-4 if device == "cpu" else 1e-3)
+        assert decisions(found) == decisions(mine)
 
 
 @pytest.mark.parametrize("use", [ARITHMARK2, ARITHMARK3], ids=["summed", "mean"])

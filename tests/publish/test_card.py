@@ -4,6 +4,7 @@ import copy
 import re
 import subprocess
 import sys
+from ast import literal_eval
 from dataclasses import replace
 
 import pytest
@@ -459,15 +460,22 @@ def test_the_snippet_runs_as_it_is(tmp_path, remote, chat):
     template = CHAT_TEMPLATE if chat else None
     settings = Generation(max_new_tokens=4)
     export(made, words, folder, layout=layout, dtype="BF16", generation=settings, chat_template=template)
+    look = "\nprint(repr((inputs['input_ids'][0].tolist(), output[0].tolist())))"
     done = subprocess.run(
-        [sys.executable, "-c", text],
+        [sys.executable, "-c", text + look],
         cwd=tmp_path,
         env={"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
+        capture_output=True,  # as bytes: what is written may have line ends of any kind
     )
-    assert done.returncode == 0, done.stderr
-    assert chat or done.stdout.startswith("When are roses cut?")
+    assert done.returncode == 0, done.stderr.decode()
+    printed, ids = done.stdout.decode()[:-1].rsplit("\n", 1)
+    asked, written = literal_eval(ids)
+    question = "When are roses cut?"
+    turns = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n" if chat else question
+    assert asked == words.encode(turns).ids == written[: len(asked)]
+    assert len(written) > len(asked)
+    said = words.decode(written[len(asked) if chat else 0 :])
+    assert printed == said and said.startswith(question) != chat
 
 
 def test_a_card_without_samples_quotes_no_text(record):

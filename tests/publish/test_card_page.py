@@ -4,6 +4,7 @@ from pathlib import Path
 
 import browser
 import pytest
+from browser_session import BrowserSession
 from card_records import record_of, score
 from markdown_it import MarkdownIt
 
@@ -12,9 +13,11 @@ from lilliput.publish.card.card import card
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 STYLE = """body { max-width: 900px; margin: 2rem auto; font: 15px/1.5 system-ui, sans-serif; }
+body { overflow-wrap: break-word; }
 table { border-collapse: collapse; display: block; overflow-x: auto; }
 td, th { border: 1px solid #ddd; padding: 4px 9px; }
 pre { background: #f6f6f6; padding: 10px; overflow-x: auto; } code { font-size: 13px; }"""
+"""As GitHub lays Markdown out: tables and code scroll in themselves, and long words, such as hashes, are broken."""
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,23 @@ def test_tables_are_whole_in_a_browser(page: Path, tmp_path: Path) -> None:
     assert "| --" not in outside and "|---" not in outside and "\n|" not in outside
     assert "not asked, file absent: wsc.validation.jsonl" in text
     assert "50.00% is no share of 1,267 questions" in text
+
+
+@pytest.mark.parametrize("width", [1_000, 400])
+def test_nothing_runs_off_the_page(page: Path, tmp_path: Path, width: int) -> None:
+    session = BrowserSession(tmp_path, width=width)
+    try:
+        session.open(page.as_uri())
+        root = "document.documentElement"
+        assert session.run(f"{root}.clientWidth") == width
+        wide = (
+            f"[...document.querySelectorAll('code, a, img')].filter(one => one.getBoundingClientRect().right > {width})"
+        )
+        inside = "one => !one.closest('table, pre')"  # these scroll by themselves
+        assert session.run(f"{wide}.filter({inside}).map(one => one.textContent.slice(0, 80))") == []
+        assert session.run(f"{root}.scrollWidth <= {root}.clientWidth")
+    finally:
+        session.close()
 
 
 def test_the_page_can_be_looked_at(page: Path, tmp_path: Path) -> None:

@@ -85,6 +85,25 @@ def test_a_figure_of_the_card_that_is_not_the_records_is_named(whole):
         verify_release(card.parent)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("\n| Task |", "\n<table><tr><td>MMLU</td><td>61.0%</td></tr></table>\n\n| Task |", "no record has line"),
+        ("\n## Facts", "\n  | MMLU | 61.0% |\n\n## Facts", "no record has line"),
+        ("  results:\n", "  results:\n  - metrics: [{type: accuracy, value: 0.61}]\n", "model-index.0.results"),
+        ("- name: tiny-base", "- name: tiny-70b", "value tiny-70b where the record has tiny-base"),
+        ("library_name: ", "library_name: [", "the card cannot be read"),
+    ],
+)
+def test_rows_and_scores_that_no_record_has_are_refused(whole, before, after, said):
+    card = whole / "releases" / "tiny-base" / CARD_FILE
+    card.write_text(card.read_text().replace(before, after, 1))
+    with pytest.raises(ExportError) as refused:
+        verify_release(card.parent)
+    assert said in refused.value.what and refused.value.where == str(card)
+    assert "remove README.md and publish the release again" in refused.value.hint
+
+
 def test_items_that_give_another_score_are_named(whole):
     items = whole / "evals" / "tiny-base" / "items.jsonl"
     rows = [json.loads(line) for line in items.read_text().splitlines()]
