@@ -13,6 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from lilliput.base.errors import RecipeError
 from lilliput.base.protocols import check_module
 from lilliput.base.spec import LATER, check_range
 from lilliput.data.batch import Batch
@@ -21,6 +22,7 @@ from lilliput.objectives.bags import bags, of_one_document, target_mask
 from lilliput.objectives.noise import Noise
 from lilliput.objectives.objective import CROSS_ENTROPY, Losses, Parts
 from lilliput.objectives.routes.route import FullDepth, Route, RouteInput, RouteModule
+from lilliput.objectives.soft_targets import SoftTargets
 from lilliput.objectives.stream_losses import cross_entropy, stream_losses
 from lilliput.objectives.targets import MultiToken, PrefixToken, Targets, TargetShares
 from lilliput.objectives.terms import CrossEntropy, Term
@@ -39,9 +41,17 @@ class NextToken:
     """Tokens after the targets that are charged too; no term has them in its numbers."""
     prefix: PrefixToken | None = field(default=None, metadata=LATER)
     """Prefix tokens of the targets that are charged too; no term has them in its numbers."""
+    soft: SoftTargets | None = field(default=None, metadata=LATER)
+    """A teacher's tokens that are charged too, in positions of one token; no term has them in its numbers."""
 
     def __post_init__(self) -> None:
         check_range("NextToken", 1, inf, bag=self.bag)
+        if self.soft is not None and (self.bag, self.near) != (1, 1):
+            raise RecipeError(
+                f"a teacher's predictions are of one token, positions have {self.bag} and predict {self.near}",
+                where="NextToken(soft=...)",
+                hint="leave bag and targets out, or distill in another stage",
+            )
 
     @property
     def near(self) -> int:
@@ -86,7 +96,8 @@ class NextTokenModule(nn.Module):
         super().__init__()
         self.spec, self.model, self.route = spec, model, route
         check_module(route, RouteModule, built_by=spec.route)
-        self.shares = TargetShares(spec.bag, spec.targets, spec.further, spec.prefix, model.head_weight.device)
+        device = model.head_weight.device
+        self.shares = TargetShares(spec.bag, spec.targets, spec.further, spec.prefix, spec.soft, device)
 
     @property
     def variants(self) -> int:
