@@ -87,6 +87,7 @@ class Runner:
             return self._after(index, phase, reached, inputs, outputs)
         measure = make_validator(tokens, phase.length, context.machine)  # first: it refuses what cannot be measured
         self._run.refuse_change(name, inputs)
+        trainer: Trainer | None = None
         with context.part(name, inputs, is_intact) as part:
             if part.is_missing:
                 context.note_changes(phase.name, name)
@@ -95,6 +96,9 @@ class Runner:
                 average = trainer.train(phase_logger(context, phase, part.folder, bytes_per_token), measure)
                 part.outputs = write_trained(context, index, phase, reached.lineage.model, average, bytes_per_token)
         check_same_weights(context, phase.name, part.outputs)
+        if trainer is not None and trainer.shutdown.requested:  # in the last step, or while it was measured
+            context.say(f"{phase.name} is trained; the same command resumes after it")
+            trainer.shutdown.exit()
         return self._after(index, phase, reached, inputs, part.outputs)
 
     def _trainer(self, folder: Path, index: int, phase: Phase, lineage: Lineage, tokens: dict[str, Any]) -> Trainer:
