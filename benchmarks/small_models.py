@@ -180,8 +180,9 @@ def _markdown(rows: Sequence[Row], ours: Sequence[Row]) -> list[str]:
     lines = [
         *table.markdown(),
         "",
-        f"Zero-shot, in percent, ± one standard error where it is known; headline = {prose(HEADLINE.formula)}. Scores "
-        "of others are quoted, their headline is computed from them. The four tasks are `acc_norm`, ArithMark `acc`; "
+        "Zero-shot, in percent, ± one standard error where it is known, `chance` within two of it; headline = "
+        f"{prose(HEADLINE.formula)}. Scores of others are quoted, their headline is computed from them. The four tasks "
+        "are `acc_norm`, ArithMark `acc`; "
         f"{ARITHMARK2_SYNTHETIC.display} has look-alike items that no training text contains, and is in no average.",
         "",
         *(f"- {letter}: {prose(by)}" for by, letter in letters.items()),
@@ -194,8 +195,10 @@ def _markdown(rows: Sequence[Row], ours: Sequence[Row]) -> list[str]:
 def _share(row: Row, figure: str) -> str:
     if figure not in row.scores:
         return NOTHING
-    error = row.errors.get(figure)
-    return f"{row.scores[figure]:.2f}" + (f" ± {error:.2f}" if error is not None else "")
+    value, error = row.scores[figure], row.errors.get(figure)
+    if error is None:
+        return f"{value:.2f}"
+    return f"{value:.2f} ± {error:.2f}" + (", chance" if abs(value - _chance().scores[figure]) <= 2 * error else "")
 
 
 def main() -> None:

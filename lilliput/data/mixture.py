@@ -43,8 +43,8 @@ class Mixture:
     prefix_tokens: bool = field(default=False, metadata=LATER)
     """The prefix token of each token, for `NextToken(prefix=PrefixToken())`; see `lilliput.data.prefix_tokens`."""
     soft_targets: str | None = field(default=None, metadata=LATER)
-    """Name of the `TopKPredictions` before the phase, for `NextToken(soft=SoftTargets())`; of corpora that it does not
-    read there are no predictions."""
+    """Name of the `TopKPredictions` before the phase, for `NextToken(soft=SoftTargets())`; corpora that it does not
+    read have none."""
 
     def __post_init__(self) -> None:
         bad = {name: weight for name, weight in self.weights.items() if not 0 < weight < float("inf")}
@@ -77,11 +77,11 @@ class Mixture:
 
     @property
     def computed(self) -> tuple[str, ...]:
-        """Name of the computation that is read, if any."""
+        """Return the name of the computation that is read, if any."""
         return () if self.soft_targets is None else (self.soft_targets,)
 
     def with_computed(self, tokens: Mapping[str, Shards], computed: Mapping[str, Any]) -> dict[str, Any]:
-        """The token files with a teacher's predictions.
+        """Return the token files with a teacher's predictions.
 
         Raises:
             LilliputError: they are for other tokens, or the computation is another one.
@@ -264,7 +264,7 @@ class MixtureReader:
     def _positions(
         self, shape: tuple[int, ...], rows_of: Mapping[str, list[int]], cursor: Cursor, step: int
     ) -> np.ndarray:
-        """Where in the stream of its source each token of the rows is, [B, T]; below 0 for what fills up a row."""
+        """Return the position of each token of the rows in its stream, [B, T]; below 0 for what fills up a row."""
         found, (_, length) = np.empty(shape, dtype=np.int64), shape
         for name, indices in rows_of.items():
             if indices:

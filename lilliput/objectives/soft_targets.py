@@ -40,6 +40,19 @@ class SoftTargets:
                 f"share cannot be {self.share}", where="SoftTargets", hint="give the true token a part: below 1"
             )
 
+    def check_positions(self, bag: int, near: int) -> None:
+        """Refuse positions of several tokens, or with several targets.
+
+        Raises:
+            RecipeError: they are such.
+        """
+        if (bag, near) != (1, 1):
+            raise RecipeError(
+                f"a teacher's predictions are of one token, positions have {bag} and predict {near}",
+                where="NextToken(soft=...)",
+                hint="leave bag and targets out, or distill in another stage",
+            )
+
     def weight_at(self, progress: Tensor) -> Tensor:
         """Return the weight of all of them together where the true token weighs 1."""
         share = self.share * fraction_left(self.until, progress)

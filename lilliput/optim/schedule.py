@@ -85,7 +85,7 @@ class Constant:
 
 @dataclass(frozen=True, kw_only=True)
 class CosineCycles:
-    """Another schedule whose last part is cut into cycles of equal length; in each the rate falls by half a cosine.
+    """Cycles of equal length in the last part of another schedule; in each the rate falls by half a cosine.
 
     A cycle begins at the rate of the other schedule and ends at `floor` of it (SGDR, arXiv 1608.03983). Checkpoints at
     the ends of cycles are near each other and lower in loss than those between them, so that their mean is worth having
@@ -101,7 +101,7 @@ class CosineCycles:
     """The last part of the phase, which the cycles take."""
     count: int = 4
     floor: float = 0.05
-    """Where a cycle ends, as a share of the rate without cycles."""
+    """Share of the rate without cycles that a cycle ends at."""
 
     def __post_init__(self) -> None:
         check_range("CosineCycles", 1, math.inf, count=self.count)

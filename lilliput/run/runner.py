@@ -81,8 +81,7 @@ class Runner:
         tokens = self._preparation.tokens_of(phase, reached.lineage)
         inputs = inputs_of(context, index, phase, reached.provenance, tokens)
         if not self._trains:
-            outputs = self._run.outputs(name, inputs, is_intact)
-            if outputs is None:
+            if (outputs := self._run.outputs(name, inputs, is_intact)) is None:
                 raise untrained(f"the phase {phase.name!r}", self._run.path)
             return self._after(index, phase, reached, inputs, outputs)
         measure = make_validator(tokens, phase.length, context.machine)  # first: it refuses what cannot be measured
