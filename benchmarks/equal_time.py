@@ -1,18 +1,23 @@
 """Which settings of a recipe are best in equal time on one GPU?
 
     lilliput data RECIPE --out RUN        its tokenizer and token files, once
-    python benchmarks/equal_time.py RUN VARIANT... [--seconds 75] [--seeds 0] [--questions FOLDER]
-        [--known FILE.json] [--until SECONDS] [--out FILE.json]
+    python benchmarks/equal_time.py RUN [VARIANT...] [--groups NAME...] [--seconds 75] [--seeds 0]
+        [--questions FOLDER] [--known FILE.json] [--until SECONDS] [--out FILE.json]
 
 A variant is the recipe of the run with other values: a name, a colon, and fields as `--set` writes them with semicolons
 between them; `phases.` stands for every phase. Quotes keep the shell out of it:
 
     "as it is:"  "rows 64: phases.batch_tokens=65536"  "how-to: timeline.decay.data.weights.howto=0.1"
 
-The phases of the timeline are trained, shortened in proportion so that their steps take --seconds together, by the
-time of a step that a short run takes first; neither that run nor compilation counts. Held-out bits per byte are those
-of the last weights on each corpus that the run has, and their mean; `average` is that of averaged weights, where the
-last phase has some.
+A value that begins with `=` is that of another field: `timeline.decay.data==timeline.pretrain.data`. --groups takes the
+variants of sections of `benchmarks/equal_time_variants.md`, which has some for each idea that is to be tried on
+slm-10m-hopper.
+
+The phases of the timeline are trained,
+shortened in proportion so that their steps take --seconds together, by the time of a step that a short run of each
+stage takes first; neither that run nor compilation counts. Held-out bits per byte are those of the last weights on each
+corpus that the run has, and their mean; `average` is that of averaged weights, where the last phase has some, and
+`mean of kept` that of the mean of its checkpoints, where it keeps several (`Phase.keep`).
 
 With --questions, a folder of training splits (hellaswag.train.jsonl.xz, piqa.train, arc_easy.train and
 arc_challenge.train: nothing that is scored), the first --items of each are asked, too: the accuracy by likelihood for
@@ -28,31 +33,36 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from accelerators import Curve
+from torch import Tensor
 
 from lilliput.base.environment import environment
+from lilliput.base.errors import LilliputError
 from lilliput.base.field_overrides import override_all
 from lilliput.base.files import hash_of, read_json, write_json
 from lilliput.base.spec import to_plain
+from lilliput.base.spec_text import write
 from lilliput.base.units import Share, Steps, Tokens
 from lilliput.generate.log_likelihood import Request, log_likelihoods
-from lilliput.model import LanguageModel
+from lilliput.growth.average_weights import mean_of
+from lilliput.model import LanguageModel, copy_weights
 from lilliput.objectives.next_token import NextToken
 from lilliput.objectives.objective import ObjectiveModule, build_objectives
 from lilliput.optim.ema import NoEma
+from lilliput.optim.schedule import Constant
 from lilliput.recipe import Recipe
 from lilliput.run.run_data import RunData
-from lilliput.train.checkpoint import Checkpoint
+from lilliput.train.checkpoint import Checkpoint, at_step, load, steps_in
 from lilliput.train.loop import Trainer
 from lilliput.train.machine import Machine
-from lilliput.train.phase import Phase
-from lilliput.train.resuming import CHECKPOINTS, resumed_state
+from lilliput.train.phase import KEPT_FOLDER, Phase, Stage
+from lilliput.train.resuming import BEFORE_DECAY, CHECKPOINTS, resumed_state
 from lilliput.train.spike_detection import NoGuard
 from lilliput.train.validation import make_validator
 
@@ -60,6 +70,7 @@ CALIBRATION = 60
 """Steps of the run that tells how long a step takes; the second half counts."""
 POSITIONS = 131_072
 """Of held-out text of a corpus, measured at the end."""
+VARIANTS = Path(__file__).with_name("equal_time_variants.md")
 TASKS = ("hellaswag", "piqa", "arc_easy", "arc_challenge")
 
 
@@ -81,10 +92,41 @@ class Variant:
         """Return the recipe with its values."""
         changes = []
         for path, value in self.fields:
+            if value.startswith("="):
+                value = write(_field(recipe, value[1:]))
             first, _, rest = path.partition(".")
             names = [f"timeline.{index}.{rest}" for index in recipe.phases] if first == "phases" else [path]
             changes += [(name, value) for name in names]
         return override_all(recipe, changes)
+
+
+def variants_of(groups: Sequence[str]) -> list[Variant]:
+    """Return the variants of sections of the file, each of which is a line of a code block.
+
+    Raises:
+        LilliputError: there is no section of a name.
+    """
+    found: dict[str, list[Variant]] = {}
+    for section in VARIANTS.read_text(encoding="utf-8").split("\n## ")[1:]:
+        name, _, text = section.partition("\n")
+        blocks = text.split("```")[1::2]
+        lines = [line for block in blocks for line in block.splitlines()[1:] if line.strip()]
+        found[name.strip()] = [Variant.read(line) for line in lines]
+    if unknown := [group for group in groups if group not in found]:
+        raise LilliputError(
+            f"there is no section {', '.join(unknown)}", where=str(VARIANTS), hint=f"there are: {', '.join(found)}"
+        )
+    return [variant for group in groups for variant in found[group]]
+
+
+def _field(spec: Any, path: str) -> Any:
+    """Return the value at a path of names, of timelines and stages also indices."""
+    for key in path.split("."):
+        if isinstance(spec, tuple):
+            spec = next((one for one in spec if getattr(one, "name", None) == key), None) or spec[int(key)]
+        else:
+            spec = spec[key] if isinstance(spec, Mapping) else getattr(spec, key)
+    return spec
 
 
 class Question(tuple[list[Request], list[int], int]):
@@ -128,6 +170,7 @@ class Trials:
                 average = trainer.train(lambda _: curve, lambda *_: {"none": math.nan})  # type: ignore[arg-type, return-value]
                 trainer.release()
                 before = short
+            kept = self._kept(phases[-1].name, Path(folder))
         found = {
             "variant": variant.name,
             "fields": dict(variant.fields),
@@ -143,6 +186,9 @@ class Trials:
         if average:
             with trainer.average.swapped_in(trainer.trainable):
                 found["average"] = self._measured(model)
+        if kept:
+            copy_weights(model, kept)
+            found["mean of kept"] = {"bits_per_byte": self._measured(model), "questions": self._answers(model)}
         found["mean"] = statistics.mean(found["bits_per_byte"].values())
         print(
             f"{variant.name} ({seconds:g} s, seed {seed}): {found['mean']:.4f} bits per byte; "
@@ -150,7 +196,17 @@ class Trials:
             f"{', '.join(f'{one:.1f}' for one in found['step_milliseconds'])} ms; {_short(found)}",
             flush=True,
         )
+        if kept:
+            mean = statistics.mean(found["mean of kept"]["bits_per_byte"].values())
+            print(f"  mean of kept: {mean:.4f}; {_short(found['mean of kept'])}", flush=True)
         return found
+
+    @staticmethod
+    def _kept(name: str, folder: Path) -> dict[str, Tensor]:
+        """The mean of the weights that the last phase kept; nothing where it kept at most one."""
+        kept = folder / name / KEPT_FOLDER
+        weights = [load(at_step(kept, step)).tensors["weights"] for step in steps_in(kept)]
+        return mean_of(weights, (), "Phase.keep") if len(weights) > 1 else {}
 
     def _trainer(self, model: LanguageModel, phase: Phase, before: Phase | None, folder: Path, seed: int) -> Trainer:
         def resumed() -> Checkpoint:
@@ -163,6 +219,8 @@ class Trials:
             phase.data.open(self._files),
             self._machine,
             folder=folder / phase.name / CHECKPOINTS,
+            before_decay=folder / phase.name / BEFORE_DECAY,
+            kept=folder / phase.name / KEPT_FOLDER if phase.keep else None,
             seed=seed,
             report=print,
             begin=resumed if phase.resumes is not None else None,
@@ -172,14 +230,24 @@ class Trials:
         return math.ceil(int(phase.tokens) / phase.steps)
 
     def _step_seconds(self, recipe: Recipe, phase: Phase) -> float:
-        """Return the time of a step, by that of a short run; the same for whatever takes as long."""
-        stages, optimizer = to_plain(phase.stages), to_plain(phase.optimizer)
-        key = hash_of([to_plain(recipe.model.shape), stages, optimizer["type"], phase.batch_tokens, phase.length])
+        """Return the mean time of a step over the stages of a phase, by those of short runs."""
+        return sum(stage.share * self._stage_seconds(recipe, phase, stage) for stage in phase.stages)
+
+    def _stage_seconds(self, recipe: Recipe, phase: Phase, stage: Stage) -> float:
+        """The same of a stage; of whatever takes as long, it is measured once."""
+        optimizer, shape = to_plain(phase.optimizer), {**to_plain(recipe.model.shape), "init": None}
+        key = hash_of([shape, to_plain(replace(stage, share=1.0)), optimizer["type"], phase.batch_tokens, phase.length])
         if key not in self._seconds:
             count = CALIBRATION if self._machine.device == "cuda" else 8
-            tokens = Tokens(count * self._tokens_of_a_step(phase))
+            whole = replace(phase, stages=(replace(stage, share=1.0),), schedule=Constant())
             short = replace(
-                phase, tokens=tokens, resumes=None, ema=NoEma(), save_every=Steps(10**9), measure_every=Share(1.0)
+                whole,
+                tokens=Tokens(count * self._tokens_of_a_step(whole)),
+                resumes=None,
+                ema=NoEma(),
+                keep=(),
+                save_every=Steps(10**9),
+                measure_every=Share(1.0),
             )
             curve, model = Curve(available=1), recipe.model.shape.build(0).to(self._machine.device)
             with tempfile.TemporaryDirectory() as folder:
@@ -242,7 +310,8 @@ def _short(found: dict[str, Any]) -> str:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("run", type=Path)
-    options.add_argument("variants", nargs="+", metavar="VARIANT")
+    options.add_argument("variants", nargs="*", metavar="VARIANT")
+    options.add_argument("--groups", nargs="+", default=[], metavar="NAME")
     options.add_argument("--seconds", type=float, default=75.0)
     options.add_argument("--seeds", type=int, nargs="+", default=[0])
     options.add_argument("--questions", type=Path, metavar="FOLDER")
@@ -260,8 +329,9 @@ def main() -> None:
     machine = Machine(device=chosen.device, precision=precision).resolved()
     machine.apply()
     trials = Trials(chosen.run, machine, chosen.questions, chosen.items)
+    variants = [*map(Variant.read, chosen.variants), *variants_of(chosen.groups)]
     for seed in chosen.seeds:
-        for variant in map(Variant.read, chosen.variants):
+        for variant in variants:
             key = {"variant": variant.name, "fields": dict(variant.fields), "seconds": chosen.seconds, "seed": seed}
             if any(key == {name: one[name] for name in key} for one in found):
                 continue

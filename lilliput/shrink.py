@@ -26,7 +26,7 @@ from lilliput.model import ModelSpec
 from lilliput.nn.ffn import SwiGLU, SwiGLU2
 from lilliput.nn.gqa import GQA
 from lilliput.nn.hgrn2 import HGRN2
-from lilliput.optim.schedule import Schedule
+from lilliput.optim.schedule import CosineCycles, Schedule
 from lilliput.recipe import Recipe, Release
 from lilliput.tokenizer.bpe import BPE
 from lilliput.train.phase import Phase, Stage, StepPlan, tokens_per_position
@@ -144,6 +144,8 @@ def in_rows_of(length: int, phase: Phase) -> tuple[Stage, ...]:
 def in_proportion(schedule: Schedule, factor: float) -> Schedule:
     """A schedule whose durations in steps are `factor` times as long; those in shares need no change."""
     spec: Any = schedule
+    if isinstance(schedule, CosineCycles):
+        return replace(schedule, base=in_proportion(schedule.base, factor))
     durations = {field.name: getattr(spec, field.name) for field in fields(spec)}
     counted = {name: value for name, value in durations.items() if isinstance(value, Steps)}
     return replace(

@@ -34,6 +34,7 @@ SHORT = {
     "data/formats.py",  # the one choice between formats
     "data/splitmix64.py",  # one function of three files
     "growth/use_ema.py",  # a spec
+    "objectives/fading.py",  # two functions of two files
     "objectives/routes/route.py",  # a seam
     "base/cuda_graph.py",  # the seam between training and decoding
     "ops/small_width.py",  # a device spec

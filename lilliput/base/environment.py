@@ -50,10 +50,10 @@ def _version(name: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Commit of the checkout that the package lies in; None for an installed one."""
+    """Commit of the checkout that the package lies in; of a copy without `.git`, what LILLIPUT_COMMIT says, or None."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
-        return None
+        return os.environ.get("LILLIPUT_COMMIT") or None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty"]
     try:
         return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None

@@ -62,6 +62,15 @@ class EpochStream:
         tokens, begins, fills = map(np.concatenate, zip(*found, strict=True))
         return tokens, begins, fills
 
+    def positions(self, position: int, count: int) -> np.ndarray:
+        """Return where in the stream the tokens that `read` returns are, [count] int64; `FILLER` for what fills up."""
+        found: list[np.ndarray] = []
+        while count:
+            number, offset = self._place(position)
+            found.append(self._pass(number).positions(offset, count))
+            position, count = position + len(found[-1]), count - len(found[-1])
+        return np.concatenate(found)
+
     def documents(self, position: int, count: int) -> list[int]:
         """Numbers of the documents that the tokens from a position on are of, one a piece, in order.
 
@@ -146,9 +155,7 @@ class _Epoch:
         """At most `count` tokens of one chunk from a position of the pass on, as `EpochStream.read` has them."""
         chunk, offset, after, first, last = self._found(offset, count)
         begun = chunk.begins[first + 1 : last + 1]
-        sizes = np.diff(begun, prepend=offset, append=after)
-        sources = chunk.sources[first : last + 1].copy()
-        sources[0] += offset - chunk.begins[first]
+        sources, sizes = _runs(chunk, offset, after, first, last)
         starts = np.zeros(after - offset, dtype=bool)
         starts[begun - offset] = True
         starts[0] = chunk.begins[first] == offset
@@ -160,6 +167,14 @@ class _Epoch:
         if not is_filler.all():
             tokens[~fills] = self._stream.take(sources[~is_filler], sizes[~is_filler])
         return tokens, starts, fills
+
+    def positions(self, offset: int, count: int) -> np.ndarray:
+        """The positions of the same tokens in the stream."""
+        chunk, offset, after, first, last = self._found(offset, count)
+        sources, sizes = _runs(chunk, offset, after, first, last)
+        firsts = np.repeat(sources - (np.cumsum(sizes) - sizes), sizes)
+        is_filler = np.repeat(chunk.sources[first : last + 1] == FILLER, sizes)
+        return np.where(is_filler, FILLER, np.arange(after - offset) + firsts)
 
     def pieces(self, offset: int, count: int) -> tuple[np.ndarray, int]:
         """The positions in the stream at which the pieces of the same tokens begin, and how many tokens these are."""
@@ -182,3 +197,11 @@ class _Epoch:
             sources, sizes = packed_runs(sources, sizes, self._row, f"{self._key}\0{number}")
         begins = np.cumsum(sizes) - sizes
         return _Chunk(begins, sources, int(sizes.sum()))
+
+
+def _runs(chunk: _Chunk, offset: int, after: int, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions in the stream and sizes of the pieces `first` to `last`, cut to the tokens `offset` to `after`."""
+    sizes = np.diff(chunk.begins[first + 1 : last + 1], prepend=offset, append=after)
+    sources = chunk.sources[first : last + 1].copy()
+    sources[0] += offset - chunk.begins[first]
+    return sources, sizes

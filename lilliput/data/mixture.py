@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache
 from math import lcm
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -19,10 +19,13 @@ from lilliput.data.epochs import EpochStream, RowFill
 from lilliput.data.prefix_tokens import PREFIX_TOKENS, prefix_table
 from lilliput.data.segmentations import Segmentations, Segmenter, repeated
 from lilliput.data.shards import Shards
+from lilliput.data.soft_targets import PROBABILITIES, TOKENS, SoftTargetFile, open_soft_targets, soft_target_extras
 from lilliput.data.token_stream import TokenStream
 
 Packing = Literal["stream", "best-fit"]
 """Ways to make rows of documents."""
+PLANNED = 16
+"""Predictions for a token in plans, which are made before those are computed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,9 @@ class Mixture:
     """Several tokenizations of each row, for `StochasticTokens`; None for that of the token files alone."""
     prefix_tokens: bool = field(default=False, metadata=LATER)
     """The prefix token of each token, for `NextToken(prefix=PrefixToken())`; see `lilliput.data.prefix_tokens`."""
+    soft_targets: str | None = field(default=None, metadata=LATER)
+    """Name of the `TopKPredictions` before the phase, for `NextToken(soft=SoftTargets())`; corpora that it does not
+    read have none."""
 
     def __post_init__(self) -> None:
         bad = {name: weight for name, weight in self.weights.items() if not 0 < weight < float("inf")}
@@ -57,10 +63,32 @@ class Mixture:
                 hint='give "stream" or "best-fit"; several tokenizations of a row have "stream" alone',
             )
 
+        if self.segmentations and self.soft_targets:
+            raise RecipeError(
+                "a teacher has predicted one tokenization of the text, and rows would have several",
+                where="Mixture(segmentations=..., soft_targets=...)",
+                hint="leave one of them out",
+            )
+
     @property
     def corpora(self) -> tuple[str, ...]:
         """Names of the corpora that are read."""
         return tuple(self.weights)
+
+    @property
+    def computed(self) -> tuple[str, ...]:
+        """Return the name of the computation that is read, if any."""
+        return () if self.soft_targets is None else (self.soft_targets,)
+
+    def with_computed(self, tokens: Mapping[str, Shards], computed: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the token files with a teacher's predictions.
+
+        Raises:
+            LilliputError: they are for other tokens, or the computation is another one.
+        """
+        assert self.soft_targets is not None
+        files = open_soft_targets(computed[self.soft_targets], self.soft_targets, tokens)
+        return {**tokens, **{name: tokens[name].with_soft_targets(file) for name, file in files.items()}}
 
     def bytes_per_token(self, tokens: Mapping[str, Shards]) -> float:
         """UTF-8 bytes of text that a training token stands for, at the shares of the mixture."""
@@ -89,13 +117,17 @@ class Mixture:
             segmenter = Segmenter(self.segmentations, self._tokenizer(tokens, "Mixture(segmentations=...)"))
         if self.prefix_tokens:
             prefixes = prefix_table(self._tokenizer(tokens, "Mixture(prefix_tokens=True)"))
-        return MixtureReader(self.weights, streams, self.seed, segmenter, self.packing, prefixes)
+        soft_targets = {name: file for name in self.weights if (file := tokens[name].soft_targets) is not None}
+        return MixtureReader(self.weights, streams, self.seed, segmenter, self.packing, prefixes, soft_targets)
 
     def synthetic(self, batch: Batch) -> Batch:
         """Rows of random tokens as this brings rows, for plans."""
         extras = repeated(batch.tokens, self.segmentations.count) if self.segmentations else {}
         if self.prefix_tokens:
             extras[PREFIX_TOKENS] = batch.tokens.int()
+        if self.soft_targets:
+            extras[TOKENS] = batch.tokens.int()[..., None].expand(*batch.tokens.shape, PLANNED).contiguous()
+            extras[PROBABILITIES] = torch.full(extras[TOKENS].shape, 1 / PLANNED)
         return replace(batch, extras=extras) if extras else batch
 
     def _tokenizer(self, tokens: Mapping[str, Shards], where: str) -> Tokenizer:
@@ -124,7 +156,9 @@ class MixtureReader:
         segmenter: Segmenter | None = None,
         packing: Packing = "stream",
         prefixes: np.ndarray | None = None,
+        soft_targets: Mapping[str, SoftTargetFile] | None = None,
     ):
+        self._soft_targets = soft_targets
         self._segmenter, self._is_packed, self._prefixes = segmenter, packing == "best-fit", prefixes
         self._shares = _whole_shares(weights)
         self._streams, self._seed = streams, seed
@@ -216,6 +250,9 @@ class MixtureReader:
         self, tokens: np.ndarray, begins: np.ndarray, rows_of: Mapping[str, list[int]], cursor: Cursor, step: int
     ) -> dict[str, torch.Tensor]:
         extras = {} if self._prefixes is None else {PREFIX_TOKENS: torch.from_numpy(self._prefixes[tokens])}
+        if self._soft_targets:
+            positions = self._positions(tokens.shape, rows_of, cursor, step)
+            extras |= soft_target_extras(self._soft_targets, positions, rows_of)
         if self._segmenter is None:
             return extras
         sources, positions = [""] * len(tokens), np.zeros(len(tokens), dtype=np.int64)
@@ -223,6 +260,17 @@ class MixtureReader:
             for number, row in enumerate(indices):
                 sources[row], positions[row] = name, cursor.of(name) + number * step
         return extras | self._segmenter.extras(tokens, begins, sources, positions)
+
+    def _positions(
+        self, shape: tuple[int, ...], rows_of: Mapping[str, list[int]], cursor: Cursor, step: int
+    ) -> np.ndarray:
+        """Return the position of each token of the rows in its stream, [B, T]; below 0 for what fills up a row."""
+        found, (_, length) = np.empty(shape, dtype=np.int64), shape
+        for name, indices in rows_of.items():
+            if indices:
+                first, count = self._first(cursor.of(name), step), (len(indices) - 1) * step + length
+                found[indices] = sliding_window_view(self._of(name, step).positions(first, count), length)[::step]
+        return found
 
     def row_fill(self, name: str, length: int, overlap: int) -> RowFill | None:
         """Return what fills the rows of a source in its first pass; None where rows are cut from a stream.

@@ -10,6 +10,7 @@ import json
 import math
 from array import array
 from collections.abc import Callable, Iterator
+from copy import copy
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ from lilliput.data.pieces import PIECES, POSITION, write_pieces
 from lilliput.data.readers.rows import read_back, shown
 from lilliput.data.resumable import Item, Offset, fraction_read, is_seekable, iterate_from
 from lilliput.data.shard_writer import CorpusProgress, Position, ShardWriter, other_corpus
+from lilliput.data.soft_targets import SoftTargetFile
 from lilliput.data.split import HeldOut
 from lilliput.data.token_files import (
     SIDES,
@@ -157,6 +159,14 @@ class Shards:
         self.end: int = self.index["end"]
         self.tokenizer: Tokenizer | None = None
         """Whose ids these are, where whoever opened them has told."""
+        self.soft_targets: SoftTargetFile | None = None
+        """A teacher's predictions for the train side, where a computation has made them."""
+
+    def with_soft_targets(self, file: SoftTargetFile) -> "Shards":
+        """Return the same files with a teacher's predictions."""
+        other = copy(self)
+        other.soft_targets = file
+        return other
 
     def stream(self, side: Side) -> TokenStream:
         """The tokens of one side.

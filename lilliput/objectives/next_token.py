@@ -21,6 +21,7 @@ from lilliput.objectives.bags import bags, of_one_document, target_mask
 from lilliput.objectives.noise import Noise
 from lilliput.objectives.objective import CROSS_ENTROPY, Losses, Parts
 from lilliput.objectives.routes.route import FullDepth, Route, RouteInput, RouteModule
+from lilliput.objectives.soft_targets import SoftTargets
 from lilliput.objectives.stream_losses import cross_entropy, stream_losses
 from lilliput.objectives.targets import MultiToken, PrefixToken, Targets, TargetShares
 from lilliput.objectives.terms import CrossEntropy, Term
@@ -39,9 +40,13 @@ class NextToken:
     """Tokens after the targets that are charged too; no term has them in its numbers."""
     prefix: PrefixToken | None = field(default=None, metadata=LATER)
     """Prefix tokens of the targets that are charged too; no term has them in its numbers."""
+    soft: SoftTargets | None = field(default=None, metadata=LATER)
+    """A teacher's tokens that are charged too, in positions of one token; no term has them in its numbers."""
 
     def __post_init__(self) -> None:
         check_range("NextToken", 1, inf, bag=self.bag)
+        if self.soft is not None:
+            self.soft.check_positions(self.bag, self.near)
 
     @property
     def near(self) -> int:
@@ -86,7 +91,8 @@ class NextTokenModule(nn.Module):
         super().__init__()
         self.spec, self.model, self.route = spec, model, route
         check_module(route, RouteModule, built_by=spec.route)
-        self.shares = TargetShares(spec.bag, spec.targets, spec.further, spec.prefix, model.head_weight.device)
+        device = model.head_weight.device
+        self.shares = TargetShares(spec.bag, spec.targets, spec.further, spec.prefix, spec.soft, device)
 
     @property
     def variants(self) -> int:
@@ -103,17 +109,9 @@ class NextTokenModule(nn.Module):
         documents, target_documents = bags(batch.document_ids, spec.bag, spec.ahead)
         all_targets, weight, whole = self.shares.weighted_targets(batch, targets, spec.target_weight(batch), progress)
         # No variable holds the embedded input while the loss is computed: 32 MB of Llama 194 M.
+        rows = targets[..., :near], documents[..., -1], target_documents[..., 0], batch.row
         streams = self.route(
-            RouteInput(
-                self.model.embed(of_one_document(inputs, documents)),
-                targets[..., :near],
-                documents[..., -1],
-                target_documents[..., 0],
-                batch.row,
-            ),
-            variant,
-            progress,
-            noise,
+            RouteInput(self.model.embed(of_one_document(inputs, documents)), *rows), variant, progress, noise
         )
         return stream_losses(
             self.model, spec.terms, streams, all_targets, weight, near / denominator, near=near, whole=whole
@@ -125,7 +123,6 @@ class NextTokenModule(nn.Module):
         hidden = cast(RouteModule, self.route).evaluate(x, batch.document_ids[:, :-1])
         if hidden is None:
             return None
-        weight = batch.weight[:, 1:, None]
-        only = LossCoefficients(cross_entropy=1.0)
-        losses = cross_entropy(self.model, hidden, batch.tokens[:, 1:, None], weight, only)
+        targets, weight = batch.tokens[:, 1:, None], batch.weight[:, 1:, None]
+        losses = cross_entropy(self.model, hidden, targets, weight, LossCoefficients(cross_entropy=1.0))
         return losses.loss.cpu().double().sum(), weight.sum()  # MPS has no fp64

@@ -20,6 +20,8 @@ from lilliput.base.spec import check_range
 from lilliput.data.batch import Batch
 from lilliput.data.prefix_tokens import NO_PREFIX, PREFIX_TOKENS
 from lilliput.objectives.bags import bags
+from lilliput.objectives.fading import check_fading, fraction_left
+from lilliput.objectives.soft_targets import SoftTargets, soft_targets_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,11 @@ class MultiToken:
 
     def __post_init__(self) -> None:
         check_range("MultiToken", 1, inf, count=self.count)
-        _check_fading("MultiToken", self.weight, self.until)
+        check_fading("MultiToken", self.weight, self.until)
+
+    def weight_at(self, progress: Tensor) -> Tensor:
+        """Return the weight at a fraction of the phase."""
+        return self.weight * fraction_left(self.until, progress)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,15 +80,11 @@ class PrefixToken:
     """The fraction of the phase after which it weighs nothing."""
 
     def __post_init__(self) -> None:
-        _check_fading("PrefixToken", self.weight, self.until)
+        check_fading("PrefixToken", self.weight, self.until)
 
-
-def _check_fading(where: str, weight: float, until: float) -> None:
-    check_range(where, 0, inf, weight=weight)
-    if not 0 < until <= 1:
-        raise RecipeError(
-            f"until cannot be {until}", where=where, hint="give a fraction of the phase, above 0 and at most 1"
-        )
+    def weight_at(self, progress: Tensor) -> Tensor:
+        """Return the weight at a fraction of the phase."""
+        return self.weight * fraction_left(self.until, progress)
 
 
 def prefixes_of(batch: Batch) -> Tensor:
@@ -101,7 +103,7 @@ def prefixes_of(batch: Batch) -> Tensor:
 
 
 class TargetShares:
-    """Weights of a position's targets on a device: those right after it, further ones, prefix tokens of the first."""
+    """Weights of a position's targets on a device: those right after it, further ones, prefix tokens, a teacher's."""
 
     def __init__(
         self,
@@ -109,6 +111,7 @@ class TargetShares:
         targets: Targets,
         further: MultiToken | None,
         prefix: PrefixToken | None,
+        soft: SoftTargets | None,
         device: torch.device,
     ):
         """Lay out the weights.
@@ -118,15 +121,18 @@ class TargetShares:
             targets: right after it.
             further: after those; None for none.
             prefix: of those right after it; None for none.
+            soft: a teacher's in the place of the next one; None for none.
             device: of the model.
         """
         near = targets.shares(bag)
-        self._bag, self._has_prefixes = bag, prefix is not None
-        fading: list[tuple[MultiToken | PrefixToken, list[float]]] = []
+        self._bag, self._has_prefixes, self._soft = bag, prefix is not None, soft
+        fading: list[tuple[MultiToken | PrefixToken | SoftTargets, list[float]]] = []
         if further is not None:
             fading.append((further, further.count * [len(near) / further.count]))
         if prefix is not None:
             fading.append((prefix, near))
+        if soft is not None:
+            fading.append((soft, [1.0] * soft.count))
         # No buffers: they follow from the spec, and whatever checkpoints lack is built from a phase's first weights.
         self._near = torch.tensor(near, device=device)
         self._fading = [(spec, torch.tensor(shares, device=device)) for spec, shares in fading]
@@ -134,10 +140,10 @@ class TargetShares:
     def weighted_targets(
         self, batch: Batch, targets: Tensor, weight: Tensor, progress: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | float]:
-        """Return all targets of positions, prefix tokens last, the weight of each, and what weights were divided by.
+        """Return all targets of positions, the weight of each, and what weights were divided by.
 
-        That is the sum of the weights of a position, as if each of its targets had a prefix token. Targets and weights
-        are [B, L, A].
+        The tokens after a position come first, then prefix tokens, then a teacher's. What weights were divided by is
+        their sum at a position, as if each of its targets had a prefix token. Targets and weights are [B, L, A].
 
         Args:
             batch: of the rows.
@@ -146,13 +152,17 @@ class TargetShares:
             progress: the fraction of the phase, a scalar on the device.
 
         Raises:
-            RecipeError: the data brings no prefix tokens, and they are charged.
+            RecipeError: the data brings no prefix tokens, or no predictions, and they are charged.
         """
-        near = len(self._near)
+        near, true = len(self._near), targets
         if self._has_prefixes:
             prefixes = bags(prefixes_of(batch), self._bag, targets.shape[-1])[1][..., :near]
             targets = torch.cat([targets, prefixes.clamp(min=0)], dim=-1)
             weight = torch.cat([weight, weight[..., :near] * (prefixes != NO_PREFIX)], dim=-1)
+        if self._soft is not None:
+            tokens, shares_of_true = soft_targets_of(batch, self._soft, true[..., 0])
+            targets = torch.cat([targets, tokens], dim=-1)
+            weight = torch.cat([weight, weight[..., :1] * shares_of_true], dim=-1)
         shares, whole = self._at(progress)
         return targets, weight * shares / near, whole
 
@@ -160,7 +170,7 @@ class TargetShares:
         """The share of each target [A], and what they were divided by to add up to the number of near ones."""
         if not self._fading:
             return self._near, 1.0
-        weights = [spec.weight * (1 - progress / spec.until).clamp(min=0) for spec, _ in self._fading]
+        weights = [spec.weight_at(progress) for spec, _ in self._fading]
         whole = sum(weights[1:], 1 + weights[0])
         faded = [weight * shares for weight, (_, shares) in zip(weights, self._fading, strict=True)]
         return torch.cat([self._near, *faded]) / whole, whole

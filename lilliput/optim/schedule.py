@@ -1,6 +1,7 @@
 """Learning-rate multipliers: pure functions of (step, steps), so that resuming needs no scheduler state."""
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -82,6 +83,48 @@ class Constant:
         return (step + 1) / warmup if step < warmup else 1.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class CosineCycles:
+    """Cycles of equal length in the last part of another schedule; in each the rate falls by half a cosine.
+
+    A cycle begins at the rate of the other schedule and ends at `floor` of it (SGDR, arXiv 1608.03983). Checkpoints at
+    the ends of cycles are near each other and lower in loss than those between them, so that their mean is worth having
+    (arXiv 1704.00109, 1803.05407). The whole of a phase in four cycles, each kept for `AverageKept`:
+
+        schedule=CosineCycles(base=Constant(), part=Share(1.0), count=4),
+        keep=(Share(0.25), Share(0.5), Share(0.75), Share(1.0)),
+    """
+
+    base: Schedule
+    """The rate without cycles."""
+    part: Share = Share(0.25)
+    """The last part of the phase, which the cycles take."""
+    count: int = 4
+    floor: float = 0.05
+    """Share of the rate without cycles that a cycle ends at."""
+
+    def __post_init__(self) -> None:
+        check_range("CosineCycles", 1, math.inf, count=self.count)
+        check_range("CosineCycles", 0, 1, floor=self.floor)
+
+    def __call__(self, step: int, steps: int) -> float:
+        rate, ends = self.base(step, steps), self.ends(steps)
+        number = min(bisect_right(ends, step), self.count)
+        if number == 0:  # before the first cycle
+            return rate
+        begin, end = ends[number - 1], ends[number]
+        return rate * (self.floor + (1 - self.floor) * TAILS["cosine"]((step - begin) / max(1, end - begin)))
+
+    def ends(self, steps: int) -> list[int]:
+        """Return the step that the first cycle begins at and those that cycles end before, of a phase of `steps`.
+
+        They are never before the steps that `Phase.keep` has for the same share, however that is rounded: a checkpoint
+        right after an end would have taken a step at the full rate again.
+        """
+        shares = (1 - self.part.fraction * (1 - number / self.count) for number in range(self.count + 1))
+        return [int(share * steps + 1e-9) for share in shares]
+
+
 def stable_until(schedule: Schedule, steps: int) -> int | None:
     """The step (from 0) at which a stable rate begins to decay; None where none is stable, or none decays."""
     if not isinstance(schedule, WarmupStableDecay):
@@ -97,6 +140,8 @@ def resumed_schedule(schedule: Schedule) -> Schedule:
     """
     if isinstance(schedule, WarmupStableDecay | Constant):
         return replace(schedule, warmup=Steps(0))
+    if isinstance(schedule, CosineCycles):
+        return replace(schedule, base=resumed_schedule(schedule.base))
     return schedule
 
 
@@ -111,6 +156,8 @@ def check_durations(schedule: Schedule, steps: int, where: str) -> None:
     Raises:
         RecipeError: they do not.
     """
+    if isinstance(schedule, CosineCycles):
+        return check_durations(schedule.base, steps, where)
     given = {name: getattr(schedule, name, None) for name in ("warmup", "decay")}
     lengths = {  # as they are written: `of` cuts them at the end of the phase
         name: one.count if isinstance(one, Steps) else one.of(steps)

@@ -61,6 +61,10 @@ class PretrainedModel:
         """The model in fp32 on the CPU; nothing is left for the seed to decide."""
         return read_weights(self._folder, self.shape, self.layout)
 
+    def tokenizer_hash(self) -> str:
+        """Return the hash of the tokenizer beside it."""
+        return tokenizer_hash(load_tokenizer(fetch(self.checkpoint, self.revision, _TOKENIZER_FILES)))
+
     @property
     def _architecture(self) -> Architecture:
         return read_architecture(fetch(self.checkpoint, self.revision, (CONFIG_FILE,)))

@@ -27,6 +27,8 @@ class Entry:
     parameters: int
     tokens: int
     """Text tokens of its training."""
+    seconds: float
+    """Seconds of its training steps."""
     operations: float | None
     """Floating-point operations of its training; None where the recipe has types that are not here."""
     value: float
@@ -121,6 +123,7 @@ def _entry(folder: Path, record: dict[str, Any], figure: dict[str, Any]) -> Entr
         harness=f"lm-evaluation-harness {record['evaluation']['versions']['lm_eval']}",
         parameters=record["release"]["parameters"]["total"],
         tokens=sum(_released(phase)["tokens"] for phase in record["phases"]),
+        seconds=sum(_released(phase)["seconds"] for phase in record["phases"]),
         operations=_operations(record),
         value=figure["value"],
         half_width=None if stderr is None else NORMAL_95 * stderr,

@@ -81,12 +81,12 @@ class Runner:
         tokens = self._preparation.tokens_of(phase, reached.lineage)
         inputs = inputs_of(context, index, phase, reached.provenance, tokens)
         if not self._trains:
-            outputs = self._run.outputs(name, inputs, is_intact)
-            if outputs is None:
+            if (outputs := self._run.outputs(name, inputs, is_intact)) is None:
                 raise untrained(f"the phase {phase.name!r}", self._run.path)
             return self._after(index, phase, reached, inputs, outputs)
         measure = make_validator(tokens, phase.length, context.machine)  # first: it refuses what cannot be measured
         self._run.refuse_change(name, inputs)
+        trainer: Trainer | None = None
         with context.part(name, inputs, is_intact) as part:
             if part.is_missing:
                 context.note_changes(phase.name, name)
@@ -95,6 +95,9 @@ class Runner:
                 average = trainer.train(phase_logger(context, phase, part.folder, bytes_per_token), measure)
                 part.outputs = write_trained(context, index, phase, reached.lineage.model, average, bytes_per_token)
         check_same_weights(context, phase.name, part.outputs)
+        if trainer is not None and trainer.shutdown.requested:  # in the last step, or while it was measured
+            context.say(f"{phase.name} is trained; the same command resumes after it")
+            trainer.shutdown.exit()
         return self._after(index, phase, reached, inputs, part.outputs)
 
     def _trainer(self, folder: Path, index: int, phase: Phase, lineage: Lineage, tokens: dict[str, Any]) -> Trainer:

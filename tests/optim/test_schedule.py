@@ -8,7 +8,15 @@ import tiny
 
 from lilliput.base.errors import RecipeError
 from lilliput.base.units import Share, Steps
-from lilliput.optim.schedule import TAILS, Constant, Cosine, WarmupStableDecay, check_durations
+from lilliput.optim.schedule import (
+    TAILS,
+    Constant,
+    Cosine,
+    CosineCycles,
+    WarmupStableDecay,
+    check_durations,
+    resumed_schedule,
+)
 
 
 def wsd(**changes):
@@ -29,6 +37,12 @@ TABLES = [  # of 100 steps; of `wsd` 10 are warm-up, 70 plateau, 20 tail
     (Constant(), {0: 1.0, 99: 1.0}),
     (Constant(warmup=Steps(4)), {0: 0.25, 3: 1.0, 4: 1.0, 99: 1.0}),
     (Constant(warmup=Share(0.1)), {4: 0.5, 9: 1.0, 50: 1.0}),
+    (
+        CosineCycles(base=Constant(), part=Share(0.4), count=2, floor=0.0),
+        {59: 1, 60: 1, 70: 0.5, 80: 1, 90: 0.5, 100: 0},
+    ),
+    (CosineCycles(base=Constant(), part=Share(1.0), floor=0.1), {0: 1.0, 25: 1.0, 50: 1.0, 75: 1.0, 100: 0.1}),
+    (CosineCycles(base=wsd(shape="linear"), part=Share(0.2), count=2, floor=0.5), {90: 0.5, 95: 0.25 * 0.75, 100: 0}),
 ]
 
 
@@ -77,6 +91,7 @@ def test_the_first_step_moves_something():
         (wsd(warmup=Share(0.5), decay=Share(0.6)), "warmup of 50 steps and decay of 60 steps"),
         (Cosine(warmup=Steps(101)), "warmup of 101 steps"),
         (Constant(warmup=Steps(101)), "warmup of 101 steps"),
+        (CosineCycles(base=Constant(warmup=Steps(101))), "warmup of 101 steps"),
     ],
 )
 def test_durations_fit_into_the_phase(schedule, says):
@@ -85,3 +100,22 @@ def test_durations_fit_into_the_phase(schedule, says):
     with pytest.raises(RecipeError, match="do not fit"):
         tiny.pretraining(steps=12, schedule=wsd(warmup=Steps(12), decay=Share(0.5)))
     tiny.pretraining(steps=12, schedule=wsd(warmup=Steps(6), decay=Share(0.5)))
+
+
+@pytest.mark.parametrize("steps", [7, 100, 4_577, 16_021])
+@pytest.mark.parametrize("part", [0.1, 0.25, 0.4, 0.7, 1.0])
+def test_a_checkpoint_at_the_end_of_a_cycle_is_none_of_the_next(part, steps):
+    """Shares as one types them, which need not be the nearest number to what is computed."""
+    cycles = CosineCycles(base=Constant(), part=Share(part), count=5, floor=0.05)
+    typed = [round(1 - part + part * number / 5, 10) for number in range(1, 6)]
+    for share, end in zip(typed, cycles.ends(steps)[1:], strict=True):
+        kept = Share(share).of(steps)
+        assert kept <= end <= kept + 1
+    if steps >= 100:
+        rates = [cycles(step, steps) for step in range(steps)]
+        assert sum(later > earlier for earlier, later in pairwise(rates)) == 4, "it rises between cycles alone"
+
+
+def test_what_goes_on_from_cycles_has_them_without_the_warm_up():
+    again = resumed_schedule(CosineCycles(base=Constant(warmup=Steps(50)), part=Share(0.5)))
+    assert again == CosineCycles(base=Constant(warmup=Steps(0)), part=Share(0.5))

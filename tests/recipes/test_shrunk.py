@@ -20,6 +20,7 @@ from lilliput.data.corpora.filters import Clean, Filtered
 from lilliput.data.documents import Document
 from lilliput.evals.suites import named
 from lilliput.nn.gqa import GQA
+from lilliput.optim.schedule import CosineCycles
 from lilliput.plan import plan
 from lilliput.publish.load import load
 from lilliput.recipe import Release, load_recipe, names
@@ -69,6 +70,9 @@ def test_short_stages_get_a_step_and_warm_ups_stay_in_proportion():
     assert small.schedule == replace(phase.schedule, warmup=Steps(1)) and phase.schedule.decay == Share(0.15)
     long = replace(phase, schedule=replace(phase.schedule, warmup=Steps(StepPlan(phase).steps // 2)))
     assert shrink(replace(recipe, timeline=(long, *recipe.timeline[1:]))).timeline[0].schedule.warmup == Steps(6)
+    cycles = replace(long, schedule=CosineCycles(base=long.schedule, part=Share(0.5)))
+    found = shrink(replace(recipe, timeline=(cycles, *recipe.timeline[1:]))).timeline[0].schedule
+    assert found.base.warmup == Steps(6) and found.part == Share(0.5)
 
 
 def test_attention_keeps_how_many_queries_share_a_key():

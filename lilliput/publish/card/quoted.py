@@ -27,6 +27,8 @@ class QuotedRow:
     company: str = ""
     tokens: str | None = None
     """Training tokens, as they are written; None if the source does not say."""
+    parameters: str | None = None
+    """Parameters, as they are written; None if the table does not have them."""
     source: str = ""
 
 
