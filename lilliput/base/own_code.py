@@ -30,7 +30,7 @@ from lilliput.base.files import hash_of
 
 LIBRARIES = frozenset(
     "lilliput torch numpy tokenizers safetensors transformers lm_eval accelerate datasets huggingface_hub pyarrow "
-    "jinja2 matplotlib packaging py3langid rich tokie typer triton".split()
+    "jinja2 markdown_it matplotlib packaging py3langid rich tokie typer triton".split()
 )
 """Lilliput and what it needs: a file of that name is no neighbor, nor is one with a name of Python's own modules."""
 _PACKAGE = "_lilliput_own_code_"

@@ -132,7 +132,8 @@ def test_the_table_of_mtlm1_200m_is_that_of_mtlm1_152m_but_for_the_shape():
 
 def test_each_model_that_is_compared_with_is_in_the_table():
     told = {name for row in rows() if row.kind == "published" for name in row.what.split(", ")}
-    assert told == {row.model for table in peer_tables().values() for row in table.rows}
+    compared = {row.model for name in ("odinnext", "mtlm") for row in peer_tables()[name].rows}
+    assert told == compared | {"SLM-10M"}, "the table of open-slm has models of other cards, too"
 
 
 def test_what_is_not_built_is_what_the_recipes_cannot_run():

@@ -247,13 +247,14 @@ def test_where_no_connection_is_idle_a_further_one_is_told(monkeypatch):
         server.wait_for("rows_busy", 0)
 
 
-def test_a_client_that_closes_its_sending_half_has_gone(server):
+def test_a_client_that_closes_its_sending_half_has_gone():
     body = json.dumps({"prompt": "small", "max_tokens": 10**6}).encode()
-    connection = server.raw(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-    server.wait_for("rows_busy", 1)
-    connection.shutdown(socket.SHUT_WR)
-    assert _answer(connection) == b""
-    server.wait_for("rows_busy", 0)
+    with tiny_server.running(tiny_server.published(context=1 << 20), rows=1) as server:
+        connection = server.raw(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        server.wait_for("rows_busy", 1)
+        connection.shutdown(socket.SHUT_WR)
+        assert _answer(connection) == b""
+        server.wait_for("rows_busy", 0)
 
 
 def test_beyond_the_queue_requests_are_told_to_come_again():
