@@ -121,9 +121,15 @@ def walk(name, folder, *sources):
     releases = run(small, folder, machine, Console(file=StringIO()), command=command)
     assert [release.name for release in releases] == [e.name for e in small.timeline if isinstance(e, Release)]
     assert all((release / "README.md").read_text().startswith("---\n") for release in releases)
+    heldout = {}
     for index, entry in enumerate(small.timeline):
         if isinstance(entry, Phase) and entry.stages[0].objective == entry.stages[-1].objective:
             lines = read_metrics(folder / "phases" / f"{index:02d}-{entry.name}" / "metrics.jsonl")
+            heldout[entry.name] = [line["heldout"] for line in lines if "heldout" in line][-1]
+            if entry.resumes:  # perhaps with other text, whose losses say nothing beside those before
+                before = heldout[entry.resumes]
+                assert all(heldout[entry.name][name] < before[name] for name in before), entry.name
+                continue
             losses = [line["cross_entropy"] for line in lines if "cross_entropy" in line]
             half = len(losses) // 2  # of a few steps one alone is noise
             assert fmean(losses[-half:]) < fmean(losses[:half]), entry.name
