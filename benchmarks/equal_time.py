@@ -1,7 +1,7 @@
 """Which settings of a recipe are best in equal time on one GPU?
 
     lilliput data RECIPE --out RUN        its tokenizer and token files, once
-    python benchmarks/equal_time.py RUN [VARIANT...] [--groups NAME...] [--seconds 75] [--seeds 0]
+    python benchmarks/equal_time.py RUN [VARIANT...] [--groups NAME...] [--seconds 75...] [--seeds 0]
         [--questions FOLDER] [--known FILE.json] [--until SECONDS] [--out FILE.json]
 
 A variant is the recipe of the run with other values: a name, a colon, and fields as `--set` writes them with semicolons
@@ -23,7 +23,8 @@ With --questions, a folder of training splits (hellaswag.train.jsonl.xz, piqa.tr
 arc_challenge.train: nothing that is scored), the first --items of each are asked, too: the accuracy by likelihood for
 each byte, as acc_norm has it, and the bits for each byte of the right answers, which vary less.
 
-Trials that the file of --known has are not made again, so that a comparison may take several sessions.
+Trials that the file of --known has are not made again, so that a comparison may take several sessions. Several
+--seconds are trainings of their own, each with its whole schedule.
 """
 
 import argparse
@@ -35,7 +36,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -312,7 +313,7 @@ def main() -> None:
     options.add_argument("run", type=Path)
     options.add_argument("variants", nargs="*", metavar="VARIANT")
     options.add_argument("--groups", nargs="+", default=[], metavar="NAME")
-    options.add_argument("--seconds", type=float, default=75.0)
+    options.add_argument("--seconds", type=float, nargs="+", default=[75.0])
     options.add_argument("--seeds", type=int, nargs="+", default=[0])
     options.add_argument("--questions", type=Path, metavar="FOLDER")
     options.add_argument("--items", type=int, default=2_000)
@@ -330,17 +331,16 @@ def main() -> None:
     machine.apply()
     trials = Trials(chosen.run, machine, chosen.questions, chosen.items)
     variants = [*map(Variant.read, chosen.variants), *variants_of(chosen.groups)]
-    for seed in chosen.seeds:
-        for variant in variants:
-            key = {"variant": variant.name, "fields": dict(variant.fields), "seconds": chosen.seconds, "seed": seed}
-            if any(key == {name: one[name] for name in key} for one in found):
-                continue
-            if time.perf_counter() - begun + chosen.seconds > chosen.until:
-                print(f"not run: {variant.name}, seed {seed}")
-                continue
-            found.append(trials.train(variant, chosen.seconds, seed))
-            if chosen.out:
-                write_json(chosen.out, {"environment": environment(), "trials": found})
+    for seed, seconds, variant in product(chosen.seeds, chosen.seconds, variants):
+        key = {"variant": variant.name, "fields": dict(variant.fields), "seconds": seconds, "seed": seed}
+        if any(key == {name: one[name] for name in key} for one in found):
+            continue
+        if time.perf_counter() - begun + seconds > chosen.until:
+            print(f"not run: {variant.name}, {seconds:g} s, seed {seed}")
+            continue
+        found.append(trials.train(variant, seconds, seed))
+        if chosen.out:
+            write_json(chosen.out, {"environment": environment(), "trials": found})
 
 
 if __name__ == "__main__":

@@ -52,3 +52,14 @@ def test_a_section_that_is_not_there_is_refused():
     with pytest.raises(LilliputError, match="no section bathc") as refused:
         variants_of(["batch", "bathc"])
     assert "batch" in refused.value.hint
+
+
+def test_the_time_to_a_quality_lies_between_two_lengths_and_is_not_guessed_beyond_them():
+    found = runpy.run_path(str(FOLDER / "time_to_quality.py"))
+    trials = [{"seconds": seconds, "mean": bits} for seconds, bits in ((90, 1.1), (30, 1.29), (30, 1.31), (60, 1.2))]
+    reached = found["by_seconds"](trials, "mean")
+    assert list(reached) == [30, 60, 90] and reached[30] == pytest.approx(1.3)
+    assert found["seconds_to"](1.25, reached) == pytest.approx(30 * 2**0.5)
+    assert found["seconds_to"](1.2, reached) == pytest.approx(60)
+    assert found["seconds_to"](1.35, reached) == 30
+    assert found["seconds_to"](1.05, reached) is None
